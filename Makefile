@@ -1,0 +1,51 @@
+# Two commands do everything: `make dev` (a phone service on this laptop) and `make test` (every check).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test lint fast-test openapi lock clean
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+dev: $(VENV)/.runtime ## Sandbox, demo identity provider and service on this machine; Ctrl-C ends all of it
+	@$(BIN)/dialtone dev
+
+test: lint fast-test ## Everything: style, types, layers, Dockerfile, tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+fast-test: $(VENV)/.dev
+	$(BIN)/pytest
+
+openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
+	$(BIN)/dialtone openapi > openapi.json
+
+lock: ## Resolve the newest versions and write the locks anew (needs uv)
+	cd requirements && for name in runtime dev build; do \
+	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
+
+clean: ## Forget the virtual environment and what `make dev` kept
+	rm -rf $(VENV) .dialtone
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# The project itself is installed in place, with the locked build tools: no download in that step.
+$(VENV)/.runtime: requirements/build.lock requirements/runtime.lock pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock -r requirements/runtime.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
