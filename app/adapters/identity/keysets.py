@@ -1,0 +1,160 @@
+"""Where an issuer's keys come from: fixed ones, or a key set that is fetched, kept, refreshed and outlives failures."""
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import structlog
+
+from app.adapters.identity.keys import KeySet, from_jwks
+from app.adapters.outbound import NoAnswer, NotSent, Outbound
+from app.vending.errors import IdentityUnavailable
+
+FETCH_SECONDS = 3.0
+"""Total deadline of one fetch, discovery included."""
+
+MAX_DOCUMENT_BYTES = 256 * 1024
+REFRESH_SECONDS = 300.0
+"""A set older than this is fetched anew in the background while it goes on serving."""
+
+COOLDOWN_SECONDS = 30.0
+"""An unknown `kid` leads to a fetch at most this often, whether it succeeds or not."""
+
+COLD_COOLDOWN_SECONDS = 2.0
+"""While there is no key at all, a failed fetch is repeated at most this often."""
+
+HARD_LIMIT_SECONDS = 24 * 3600.0
+"""Keys that could not be confirmed for this long are dead."""
+
+_log = structlog.get_logger("dialtone.identity")
+
+
+class KeySource(Protocol):
+    """An issuer's keys, now."""
+
+    async def current(self) -> KeySet:
+        """Raises IdentityUnavailable while there are none."""
+
+    async def refetched(self) -> KeySet:
+        """The keys after an unknown `kid`: fetched anew if that is allowed again, else as they are."""
+
+
+class FixedKeys:
+    """A PEM or a shared secret from the configuration."""
+
+    def __init__(self, keys: KeySet) -> None:
+        self._keys = keys
+
+    async def current(self) -> KeySet:
+        return self._keys
+
+    async def refetched(self) -> KeySet:
+        return self._keys
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A key set's address, or the issuer whose discovery document names it. Configured, never taken from a token."""
+
+    issuer: str
+    jwks_url: str | None = None
+
+
+class RemoteKeys:
+    """A key set behind HTTP. Good keys are never evicted by a bad answer; one fetch at a time."""
+
+    def __init__(
+        self, location: Location, algorithms: frozenset[str], outbound: Outbound, monotonic: Callable[[], float]
+    ) -> None:
+        self._location = location
+        self._algorithms = algorithms
+        self._outbound = outbound
+        self._monotonic = monotonic
+        self._keys: KeySet | None = None
+        self._fetched_at = -float("inf")
+        self._failed_at = -float("inf")
+        self._refetched_at = -float("inf")
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def current(self) -> KeySet:
+        age = self._monotonic() - self._fetched_at
+        if self._keys is None or age > HARD_LIMIT_SECONDS:
+            self._keys = None
+            if self._monotonic() - self._failed_at > COLD_COOLDOWN_SECONDS:
+                await asyncio.shield(self._fetch())
+        elif age > REFRESH_SECONDS and self._monotonic() - self._failed_at > COOLDOWN_SECONDS:
+            self._fetch()  # in the background: the keys at hand are still good
+        if self._keys is None:
+            raise IdentityUnavailable(retry_after_seconds=COLD_COOLDOWN_SECONDS)
+        return self._keys
+
+    async def refetched(self) -> KeySet:
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        elif self._monotonic() - self._refetched_at > COOLDOWN_SECONDS:
+            self._refetched_at = self._monotonic()
+            await asyncio.shield(self._fetch())
+        return await self.current()
+
+    def _fetch(self) -> asyncio.Task[None]:
+        """The fetch in flight, or a new one. It ends well whatever comes back."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch_once())
+            self._fetching.add_done_callback(self._landed)
+        return self._fetching
+
+    def _landed(self, _: asyncio.Task[None]) -> None:
+        self._fetching = None
+
+    async def _fetch_once(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                url = self._location.jwks_url or await self._discover()
+                keys = from_jwks(await self._document(url), self._algorithms)
+            if not len(keys):
+                raise ValueError("no usable key")
+        except (NotSent, NoAnswer, ValueError, TimeoutError, RecursionError) as error:
+            self._failed_at = self._monotonic()
+            _log.warning("key_set_failed", issuer=self._location.issuer, cause=type(error).__name__)
+            return
+        self._keys, self._fetched_at = keys, self._monotonic()
+        _log.info("key_set_fetched", issuer=self._location.issuer, keys=len(keys))
+
+    async def _discover(self) -> str:
+        """OpenID Connect Discovery 1.0 section 4: the document must name the very issuer that was configured."""
+        document = await self._document(self._location.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        url = document.get("jwks_uri")
+        if document.get("issuer") != self._location.issuer or not isinstance(url, str) or not is_safe_url(url):
+            raise ValueError("discovery document of another issuer, or without a safe jwks_uri")
+        return url
+
+    async def _document(self, url: str) -> dict[str, object]:
+        answer = await self._outbound.send("GET", url, deadline_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
+        document = json.loads(answer.body) if answer.status == 200 else None
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")  # noqa: TRY004 - one kind of failure for the caller
+        return document
+
+
+def is_safe_url(url: str) -> bool:
+    """https, or http to this very machine; no credentials and no fragment in it."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        is_plain = parts.username is None and parts.password is None and not parts.fragment
+        return bool(host) and is_plain and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,50 @@
+"""Bringing a database to the newest form of the ledger: Alembic, run from here and nowhere else."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import URL
+
+import migrations
+from app.adapters.ledger.sql import open_engine
+
+ONE_AT_A_TIME = 6_243_871
+"""The advisory lock that keeps two replicas from migrating one PostgreSQL at once. Any number, ours alone."""
+
+
+def newest_revision() -> str:
+    """The revision that this version of the service needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise AssertionError("there is at least one migration")
+    return head
+
+
+async def migrate(url: URL) -> str:
+    """Bring the database to the newest revision, which is returned. Running it again changes nothing."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+    return newest_revision()
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    return config

@@ -1,0 +1,84 @@
+"""The ledger's one table, as SQLAlchemy sees it; `migrations/` makes it, and a test says when the two differ."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from app.vending.leases import LEFTOVER, LIVE, State
+
+metadata = sa.MetaData()
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """Aware UTC in and out, on SQLite too, which keeps no zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _in(states: tuple[State, ...]) -> sa.TextClause:
+    """A constant condition: a partial index is used only for a query that repeats it word for word."""
+    return sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states)))
+
+
+IS_LIVE = _in(LIVE)
+IS_PENDING = _in((State.PENDING,))
+IS_ACTIVE = _in((State.ACTIVE,))
+IS_LEFTOVER = _in(LEFTOVER)
+IS_UNFINISHED = _in((*LIVE, State.REVOKING))
+HAS_ENDED = _in(tuple(state for state in State if state not in LIVE))
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("device_id", sa.String(64), nullable=False),
+    sa.Column("platform", sa.String(16), nullable=False),
+    sa.Column("label", sa.Text),
+    sa.Column("connection_id", sa.Text, nullable=False),
+    sa.Column("credential_name", sa.Text, nullable=False),
+    sa.Column("ttl_seconds", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("usable_at", UtcTime, nullable=False),
+    sa.Column("credential_id", sa.Text),
+    sa.Column("sip_username", sa.Text),
+    sa.Column("claimed_by", sa.String(64)),
+    sa.Column("claimed_until", UtcTime),
+    sa.Column("attempted_at", UtcTime),
+    sa.Column("retry_at", UtcTime),
+    sa.Column("attempts", sa.Integer, nullable=False),
+)
+
+
+def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
+    chosen = [leases.c[column] for column in columns]
+    return sa.Index(name, *chosen, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+_partial("one_live_lease_a_device", "issuer", "subject", "device_id", where=IS_LIVE, unique=True)
+_partial("unfinished_of_a_user", "issuer", "subject", "created_at", "id", where=IS_UNFINISHED)
+_partial("leftover_by_retry", "retry_at", where=IS_LEFTOVER)
+_partial("active_by_expiry", "expires_at", where=IS_ACTIVE)
+_partial("pending_by_age", "updated_at", where=IS_PENDING)
+_partial("ended_by_time", "updated_at", where=HAS_ENDED)

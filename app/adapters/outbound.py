@@ -1,0 +1,107 @@
+"""The one outbound HTTP client, and the only way it is used: bounded in time, size and trust.
+
+httpx with aiohttp underneath (`httpx-aiohttp`), because httpx's own pool costs several times the CPU per call under load.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+CONNECT_SECONDS = 2.0
+"""Names, routes and TLS get this long. Less than every total deadline, so that a failure to connect is told apart."""
+
+MAX_CONNECTIONS = 128
+
+
+class NotSent(Exception):  # noqa: N818 - a fact about a request, not a fault of ours
+    """No connection came about, so the request certainly did not arrive."""
+
+
+class NoAnswer(Exception):  # noqa: N818 - as above
+    """The request may have arrived; no complete answer came back within the deadline and the size cap."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """A complete answer. No repr: bodies hold secrets."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Outbound:
+    """A shared connection pool. `trust_env` is off: no proxy and no netrc of the environment sees a bearer key."""
+
+    def __init__(self, user_agent: str) -> None:
+        self._client = httpx.AsyncClient(
+            transport=AiohttpTransport(trust_env=False, client=_session),
+            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+            follow_redirects=False,
+            trust_env=False,
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        )
+
+    async def __aenter__(self) -> "Outbound":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        deadline_seconds: float,
+        max_bytes: int,
+        headers: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+        json: Any = None,
+    ) -> Answer:
+        """One request, once. Raises NotSent or NoAnswer; every status is an answer, a redirect too."""
+        try:
+            async with (
+                asyncio.timeout(deadline_seconds),
+                self._client.stream(method, url, headers=headers, params=params, json=json) as response,
+            ):
+                return Answer(response.status_code, response.headers, await _body(response, max_bytes))
+        except TimeoutError as error:
+            raise NoAnswer("deadline") from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise (NotSent if _never_left(error) else NoAnswer)(type(error).__name__) from None
+
+
+async def _body(response: httpx.Response, max_bytes: int) -> bytes:
+    """The bytes as they came. Compressed answers are refused, never unpacked: we asked for none."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise NoAnswer("encoded")
+    chunks: list[bytes] = []
+    left = max_bytes
+    async for chunk in response.aiter_raw():
+        left -= len(chunk)
+        if left < 0:
+            raise NoAnswer("too large")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _never_left(error: Exception) -> bool:
+    """httpx-aiohttp 0.2 reports a dropped connection as ConnectTimeout, so only aiohttp's own error can be believed."""
+    cause = error.__cause__ or error
+    return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=15),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )

@@ -1,0 +1,115 @@
+"""What users see and change of their own devices. Nothing here touches a secret."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from app.vending.at_hand import LoginsAtHand
+from app.vending.errors import (
+    CarrierNotFound,
+    CredentialExpired,
+    LeaseEnded,
+    LeaseMoved,
+    LeaseNotFound,
+)
+from app.vending.leases import Lease, State
+from app.vending.nouns import Credential, Owner, Principal
+from app.vending.policy import Policy, admit, lifetime
+
+TRIES = 5
+"""How often a change is made anew when another writer was first."""
+
+
+class Ledger(Protocol):
+    async def find(self, lease_id: str) -> Lease | None: ...
+
+    async def page(self, owner: Owner, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        """The user's unfinished leases, newest first, from behind `after` = (created_at, id) on."""
+
+    async def advance(self, before: Lease, after: Lease) -> Lease: ...
+
+
+class Carrier(Protocol):
+    async def extend(self, credential_id: str, expires_at: datetime) -> Credential: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to change. A flag says whether the label is meant, because None is a label too: none."""
+
+    sets_label: bool = False
+    label: str | None = None
+    ttl_seconds: int | None = None
+
+
+class Devices:
+    """A user's own leases."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        carrier: Carrier,
+        at_hand: LoginsAtHand,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._policy = policy
+        self._ledger = ledger
+        self._carrier = carrier
+        self._at_hand = at_hand
+        self._clock = clock
+
+    async def show(self, principal: Principal, lease_id: str) -> Lease:
+        """Raises LeaseNotFound, for another user's lease as for none."""
+        admit(self._policy, principal)
+        lease = await self._ledger.find(lease_id)
+        if lease is None or lease.owner != principal.owner:
+            raise LeaseNotFound
+        return lease
+
+    async def page(self, principal: Principal, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        admit(self._policy, principal)
+        return await self._ledger.page(principal.owner, after, limit)
+
+    async def change(self, principal: Principal, lease_id: str, change: Change) -> Lease:
+        """Another label or lifetime. Raises LeaseEnded where there is nothing left to change."""
+        for _ in range(TRIES):
+            lease = await self.show(principal, lease_id)
+            if lease.state not in (State.PENDING, State.ACTIVE) or lease.has_expired(self._clock()):
+                raise LeaseEnded
+            try:
+                return await self._changed(lease, change)
+            except LeaseMoved:
+                continue
+        raise LeaseMoved
+
+    async def _changed(self, lease: Lease, change: Change) -> Lease:
+        label = change.label if change.sets_label else lease.label
+        ttl = lease.ttl_seconds
+        if change.ttl_seconds is not None:
+            ttl = int(lifetime(self._policy, lease.platform, change.ttl_seconds).total_seconds())
+        if (label, ttl) != (lease.label, lease.ttl_seconds):
+            lease = await self._ledger.advance(
+                lease, lease.relabelled(label, lease.platform, ttl, self._clock())
+            )
+            self._at_hand.forget(lease)
+        if change.ttl_seconds is not None and lease.credential_id is not None:
+            lease = await self._set_expiry(lease, lease.credential_id)
+        return lease
+
+    async def _set_expiry(self, lease: Lease, credential_id: str) -> Lease:
+        """Shorten in the ledger before Telnyx, lengthen after: an answer never promises more than Telnyx keeps."""
+        now = self._clock()
+        until = (now + timedelta(seconds=lease.ttl_seconds)).replace(microsecond=0)
+        if until < lease.expires_at:
+            lease = await self._ledger.advance(lease, lease.extended(until, now))
+        try:
+            await self._carrier.extend(credential_id, until)
+        except CredentialExpired:
+            await self._ledger.advance(lease, lease.expired(now))
+            raise LeaseEnded from None
+        except CarrierNotFound:
+            await self._ledger.advance(lease, lease.lost(now))
+            raise LeaseEnded from None
+        return await self._ledger.advance(lease, lease.extended(until, self._clock()))

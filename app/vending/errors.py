@@ -1,0 +1,145 @@
+"""Everything Dialtone says no with. A class's docstring is its message, and is safe to show to anybody.
+
+    DialtoneError
+    |-- TokenRefused              the caller is not who the token says, or not any more
+    |-- IdentityUnavailable       no key to check a token with yet
+    |-- Refused                   known caller, not allowed
+    |   |-- InsufficientScope
+    |   |-- GrantNotAllowed
+    |   `-- DeviceLimitReached
+    |-- LeaseNotFound
+    |-- LeaseEnded                theirs, but logged out or expired
+    |-- Busy                      the answer is being made elsewhere and took too long
+    |-- LedgerUnavailable
+    |-- LeaseMoved                internal: another writer was first
+    |-- LeaseTaken                internal: the device has a live lease already
+    `-- CarrierError
+        |-- CarrierKeyRefused     401
+        |-- CarrierForbidden      403
+        |-- CarrierNotFound       404
+        |-- CarrierRejected       422 and other 4xx
+        |   `-- CredentialExpired
+        |-- CarrierThrottled      429
+        |-- CarrierFailed         5xx
+        |-- CarrierUnreachable    no answer
+        `-- CarrierUnreadable     an answer that says nothing we can use
+
+Status codes are the API's business (`api/problems.py`).
+"""
+
+
+class DialtoneError(Exception):
+    """Dialtone could not do this."""
+
+    def __init__(self, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(type(self).__doc__)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TokenRefused(DialtoneError):
+    """The bearer token is missing, malformed, expired, or not meant for this service."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is a short code of ours (`expired`, `bad_signature`): for the log, never for the answer."""
+        super().__init__()
+        self.reason = reason
+
+
+class IdentityUnavailable(DialtoneError):
+    """The identity provider's keys cannot be had at the moment."""
+
+
+class Refused(DialtoneError):
+    """Policy does not allow this."""
+
+
+class InsufficientScope(Refused):
+    """The token lacks a scope that this call needs."""
+
+    def __init__(self, needed: frozenset[str]) -> None:
+        super().__init__()
+        self.needed = needed
+
+
+class GrantNotAllowed(Refused):
+    """Policy does not allow this grant."""
+
+
+class DeviceLimitReached(Refused):
+    """This user already has as many devices as policy allows; log one out first."""
+
+
+class LeaseNotFound(DialtoneError):
+    """There is no such telephony credential."""
+
+
+class LeaseEnded(DialtoneError):
+    """This telephony credential has ended; ask for a new one for the device."""
+
+
+class Busy(DialtoneError):
+    """The login for this device is still being made; ask again shortly."""
+
+
+class LedgerUnavailable(DialtoneError):
+    """The ledger cannot be reached, so nothing can be written down; nothing was done."""
+
+
+class LeaseMoved(DialtoneError):
+    """Another writer changed this lease first."""
+
+
+class LeaseTaken(DialtoneError):
+    """The device already has a live lease."""
+
+
+class CarrierError(DialtoneError):
+    """The telephony carrier did not do what was asked."""
+
+    may_have_happened = False
+    """Whether the carrier may have carried the call out although it did not say so."""
+
+
+class CarrierKeyRefused(CarrierError):
+    """The telephony carrier does not accept this service's key."""
+
+
+class CarrierForbidden(CarrierError):
+    """The telephony carrier forbids this to this service's key."""
+
+
+class CarrierNotFound(CarrierError):
+    """The telephony carrier does not know the object."""
+
+
+class CarrierRejected(CarrierError):
+    """The telephony carrier rejected the request."""
+
+
+class CredentialExpired(CarrierRejected):
+    """The credential has expired at the telephony carrier, which is final."""
+
+
+class CarrierThrottled(CarrierError):
+    """The telephony carrier asks for fewer requests."""
+
+
+class CarrierFailed(CarrierError):
+    """The telephony carrier had an error of its own."""
+
+    may_have_happened = True
+
+
+class CarrierUnreachable(CarrierError):
+    """The telephony carrier did not answer in time."""
+
+    def __init__(self, *, may_have_happened: bool) -> None:
+        """`may_have_happened` is False only where the request certainly never left: name, route or TLS failed."""
+        super().__init__()
+        self.may_have_happened = may_have_happened
+
+
+class CarrierUnreadable(CarrierError):
+    """The telephony carrier's answer could not be understood."""
+
+    may_have_happened = True

@@ -1,0 +1,59 @@
+"""Single flight: callers who want the same thing at the same moment share one piece of work."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+from app.vending.errors import Busy
+
+Result = TypeVar("Result")
+
+
+class Flights(Generic[Result]):
+    """Work in the air, at most one piece a key.
+
+    A flight is its own task: a caller who hangs up or runs out of patience does not end it, and what it brings home is
+    there for that caller's retry.
+    """
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
+        self._in_the_air: dict[Hashable, tuple[Hashable, asyncio.Task[Result]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._in_the_air)
+
+    async def join(
+        self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
+    ) -> Result:
+        """The result of the flight for `key`; starts one if none of the same purpose is in the air.
+
+        A flight for another purpose (another grant, another lifetime) is waited for first, whatever becomes of it.
+        Raises Busy when the caller's patience ends before the flight does, and whatever the flight raises.
+        """
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                while (found := self._in_the_air.get(key)) is not None and found[0] != purpose:
+                    await asyncio.wait([found[1]])
+                task = found[1] if found else self._take_off(key, purpose, start)
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            raise Busy(retry_after_seconds=1) from error
+
+    def _take_off(
+        self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
+    ) -> asyncio.Task[Result]:
+        task = asyncio.create_task(start())
+        self._in_the_air[key] = (purpose, task)
+        task.add_done_callback(lambda done: self._land(key, done))
+        return task
+
+    def _land(self, key: Hashable, task: asyncio.Task[Result]) -> None:
+        del self._in_the_air[key]
+        if not task.cancelled():
+            task.exception()  # looked at, so that a flight whose callers all left does not warn at exit
+
+    async def drain(self) -> None:
+        """Wait until nothing is in the air."""
+        while self._in_the_air:
+            await asyncio.wait([task for _, task in self._in_the_air.values()])

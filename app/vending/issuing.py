@@ -1,0 +1,359 @@
+"""Issuing: a device asks for a login and gets one. Follow `CredentialIssuer.issue` from the top.
+
+What must hold, whatever dies in between: the intent is written down before Telnyx is asked, a create whose answer was
+lost is looked for by name before another is tried, and every step in the ledger is taken by one writer only.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NoReturn, Protocol
+
+from app.vending.at_hand import Login, LoginsAtHand
+from app.vending.errors import (
+    CarrierError,
+    CarrierFailed,
+    CarrierForbidden,
+    CarrierNotFound,
+    CarrierRejected,
+    CarrierThrottled,
+    CarrierUnreachable,
+    CarrierUnreadable,
+    CredentialExpired,
+    DialtoneError,
+    LeaseEnded,
+    LeaseMoved,
+    LeaseNotFound,
+    LeaseTaken,
+    LedgerUnavailable,
+)
+from app.vending.flights import Flights
+from app.vending.leases import Lease, State
+from app.vending.naming import Naming
+from app.vending.nouns import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword
+from app.vending.policy import LAST_USE, Policy, Terms, admit, decide, is_due_for_renewal, lifetime, refresh_time
+from app.vending.recovery import Recovery
+
+AWAY = (CarrierThrottled, CarrierFailed, CarrierUnreachable, CarrierUnreadable, LedgerUnavailable)
+"""Trouble that passes: a device whose login is still good gets that one again meanwhile."""
+
+EXPIRY_MARGIN = timedelta(seconds=5)
+"""A credential with less than this to live is treated as expired: an extension might arrive too late."""
+
+RETRY_WHILE_AWAY = timedelta(seconds=30)
+"""When a device that was served from memory during trouble should ask again."""
+
+POLL_SECONDS = 0.05
+"""How often a row that another replica is working on is looked at; doubles up to ten times that."""
+
+
+class Ledger(Protocol):
+    """What issuing needs written down. Every method raises LedgerUnavailable when it cannot be."""
+
+    async def live_lease(self, owner: Owner, device_id: str) -> Lease | None:
+        """The device's PENDING or ACTIVE lease."""
+
+    async def find(self, lease_id: str) -> Lease | None: ...
+
+    async def open(self, lease: Lease, max_devices: int) -> None:
+        """Insert. Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit."""
+
+    async def advance(self, before: Lease, after: Lease) -> Lease:
+        """Write `after` if the row still is `before`. Raises LeaseMoved if another writer was first."""
+
+
+class Carrier(Protocol):
+    """What issuing needs of Telnyx. Every method raises a CarrierError."""
+
+    async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
+
+    async def extend(self, credential_id: str, expires_at: datetime) -> Credential: ...
+
+    async def mint(self, credential_id: str) -> LoginToken: ...
+
+    async def sip_password(self, credential_id: str) -> SipPassword: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take."""
+
+    patience_seconds: float = 10
+    """A caller's deadline."""
+    flight_seconds: float = 25
+    """The deadline of the work itself, which goes on when its callers have left."""
+    claim: timedelta = timedelta(seconds=30)
+    """How long a replica may keep a row to itself. Longer than a flight."""
+    propagation: timedelta = timedelta(seconds=5)
+    """From creation until a login works. Source: developers.telnyx.com, telephony credentials, "about 5 s"."""
+
+
+class CredentialIssuer:
+    """Hands logins to devices; the only part that has credentials made, renewed and minted on."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        ledger: Ledger,
+        carrier: Carrier,
+        recovery: Recovery,
+        at_hand: LoginsAtHand,
+        naming: Naming,
+        replica: str,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        jitter: Callable[[], float],
+        timing: Timing,
+    ) -> None:
+        self._policy = policy
+        self._ledger = ledger
+        self._carrier = carrier
+        self._recovery = recovery
+        self._at_hand = at_hand
+        self._naming = naming
+        self._replica = replica
+        self._clock = clock
+        self._new_id = new_id
+        self._jitter = jitter
+        self._timing = timing
+        self._flights: Flights[Login] = Flights(timing.patience_seconds)
+
+    async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
+        """A login for the device: the one at hand, or renewed, or new.
+
+        Raises Refused, Busy, LedgerUnavailable or a CarrierError.
+        """
+        terms = decide(self._policy, principal, wanted)
+        owner = principal.owner
+        if (login := self.ready(owner, wanted, terms)) is not None:
+            return login
+        try:
+            return await self._flights.join(
+                (owner, wanted.device_id), wanted, lambda: self._within_deadline(owner, wanted, terms)
+            )
+        except AWAY:
+            if (login := self._last_use(owner, wanted)) is not None:
+                return login
+            raise
+
+    async def refresh(self, principal: Principal, lease_id: str) -> Login:
+        """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
+        admit(self._policy, principal)
+        lease = await self._ledger.find(lease_id)
+        if lease is None or lease.owner != principal.owner:
+            raise LeaseNotFound
+        if lease.state not in (State.PENDING, State.ACTIVE):
+            raise LeaseEnded
+        wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
+        terms = decide(self._policy, principal, wanted)
+        login = await self._flights.join(
+            (lease.owner, lease.device_id), lease_id, lambda: self._within_deadline(lease.owner, wanted, terms)
+        )
+        if login.lease.id != lease_id:  # it ended meanwhile, and the flight found or made its successor
+            raise LeaseEnded
+        return login
+
+    def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
+        """The device's login from memory, if it has enough life left and nothing about it would change. The hot path."""
+        login = self._at_hand.get(owner, wanted.device_id)
+        if login is None or wanted.grant is not Grant.LOGIN_TOKEN:
+            return None
+        lease = login.lease
+        changes = (
+            wanted.platform is not lease.platform
+            or (wanted.label is not None and wanted.label != lease.label)
+            or (wanted.ttl_seconds is not None and terms.ttl.total_seconds() != lease.ttl_seconds)
+            or lease.connection_id != terms.connection_id
+        )
+        return login if not changes and self._clock() < login.refresh_after else None
+
+    async def drain(self) -> None:
+        """Wait until no login is being made."""
+        await self._flights.drain()
+
+    def _last_use(self, owner: Owner, wanted: IssueRequest) -> Login | None:
+        """While Telnyx or the ledger is away: the login last handed out, if it still works."""
+        login = self._at_hand.get(owner, wanted.device_id)
+        now = self._clock()
+        if login is None or wanted.grant is not Grant.LOGIN_TOKEN or login.expires_at < now + LAST_USE:
+            return None
+        soon = min(now + RETRY_WHILE_AWAY, login.expires_at)
+        return Login(login.lease, login.issued_at, login.expires_at, soon, token=login.token)
+
+    async def _within_deadline(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login:
+        """Try until the row is ours or done. Losing a race to another writer means: look again."""
+        pause = POLL_SECONDS
+        try:
+            async with asyncio.timeout(self._timing.flight_seconds):
+                while True:
+                    with suppress(LeaseMoved, LeaseTaken):
+                        if (login := await self._attempt(owner, wanted, terms)) is not None:
+                            return login
+                        await asyncio.sleep(pause)
+                        pause = min(pause * 2, POLL_SECONDS * 10)
+        except TimeoutError as error:
+            raise CarrierUnreachable(may_have_happened=True) from error
+
+    async def _attempt(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
+        """What the row says decides. None: another replica is at work on it."""
+        lease = await self._ledger.live_lease(owner, wanted.device_id)
+        now = self._clock()
+        if lease is None:
+            lease = self._intent(owner, wanted, terms, now)
+            await self._ledger.open(lease, terms.max_devices)
+            return await self._create(lease, wanted)
+        if lease.state is State.ACTIVE:
+            if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.connection_id:
+                await self._end(lease, lease.expired(now))
+            return await self._renew(lease, wanted)
+        if lease.is_claimed_by_other(self._replica, now):
+            return None
+        lease = await self._ledger.advance(lease, lease.taken_over(self._replica, now, self._timing.claim))
+        return await self._recover(lease, wanted)
+
+    def _intent(self, owner: Owner, wanted: IssueRequest, terms: Terms, now: datetime) -> Lease:
+        """The row that is written down before Telnyx hears of it."""
+        lease_id = self._new_id()
+        return Lease(
+            id=lease_id,
+            issuer=owner.issuer,
+            subject=owner.subject,
+            device_id=wanted.device_id,
+            platform=wanted.platform,
+            label=wanted.label,
+            connection_id=terms.connection_id,
+            credential_name=self._naming.credential_name(lease_id),
+            ttl_seconds=int(terms.ttl.total_seconds()),
+            state=State.PENDING,
+            version=1,
+            created_at=now,
+            updated_at=now,
+            expires_at=_whole_seconds(now + terms.ttl),
+            usable_at=now + self._timing.propagation,
+            claimed_by=self._replica,
+            claimed_until=now + self._timing.claim,
+            attempted_at=now,
+        )
+
+    async def _recover(self, lease: Lease, wanted: IssueRequest) -> Login:
+        """A PENDING row whose holder is gone: adopt the credential if there is one, else make it."""
+        try:
+            credential = await self._recovery.find(lease)
+        except DialtoneError:
+            await self._release(lease, maybe_created=True)
+            raise
+        if credential is not None:
+            return await self._activate(lease, credential, wanted)
+        now = self._clock()
+        expires_at = _whole_seconds(now + timedelta(seconds=lease.ttl_seconds))
+        lease = await self._ledger.advance(lease, lease.attempting(now, expires_at))
+        return await self._create(lease, wanted)
+
+    async def _create(self, lease: Lease, wanted: IssueRequest) -> Login:
+        """Ask Telnyx once. An answer that was lost is looked for by name at once, then left to the next caller."""
+        try:
+            credential = await self._carrier.create(
+                connection_id=lease.connection_id,
+                name=lease.credential_name,
+                tag=self._naming.tag(lease.owner),
+                expires_at=lease.expires_at,
+            )
+        except (CarrierRejected, CarrierNotFound, CarrierForbidden):
+            with suppress(LeaseMoved, LedgerUnavailable):
+                await self._ledger.advance(lease, lease.failed(self._clock()))
+            raise
+        except CarrierError as error:
+            found = await self._recovery.glance(lease) if error.may_have_happened else None
+            if found is None:
+                await self._release(lease, maybe_created=error.may_have_happened)
+                raise
+            credential = found
+        return await self._activate(lease, credential, wanted)
+
+    async def _activate(self, lease: Lease, credential: Credential, wanted: IssueRequest) -> Login:
+        now = self._clock()
+        try:
+            lease = await self._ledger.advance(
+                lease, lease.activated(credential, now, now + self._timing.propagation)
+            )
+        except LeaseMoved:
+            await self._recovery.give_way(lease, credential)
+            raise
+        return await self._login(lease, wanted.grant, is_new=True)
+
+    async def _renew(self, lease: Lease, wanted: IssueRequest) -> Login:
+        """Extend in place when due, so that the SIP identity stays, and mint."""
+        lease = await self._with_wishes(lease, wanted)
+        now = self._clock()
+        ttl = timedelta(seconds=lease.ttl_seconds)
+        if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
+            lease = await self._extend(lease, _whole_seconds(now + ttl))
+        return await self._login(lease, wanted.grant)
+
+    async def _with_wishes(self, lease: Lease, wanted: IssueRequest) -> Lease:
+        """Write down what the device asks to be different from now on."""
+        label = lease.label if wanted.label is None else wanted.label
+        is_same_platform = wanted.platform is lease.platform
+        wish = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
+        ttl = int(lifetime(self._policy, wanted.platform, wish).total_seconds())
+        if (label, wanted.platform, ttl) == (lease.label, lease.platform, lease.ttl_seconds):
+            return lease
+        return await self._ledger.advance(lease, lease.relabelled(label, wanted.platform, ttl, self._clock()))
+
+    async def _extend(self, lease: Lease, until: datetime) -> Lease:
+        """Telnyx first, then the ledger: what the ledger says is never later than what Telnyx will do."""
+        try:
+            credential = await self._carrier.extend(_id_of(lease), until)
+        except CredentialExpired:
+            await self._end(lease, lease.expired(self._clock()))
+        except CarrierNotFound:
+            await self._end(lease, lease.lost(self._clock()))
+        return await self._ledger.advance(
+            lease, lease.extended(min(until, credential.expires_at or until), self._clock())
+        )
+
+    async def _login(self, lease: Lease, grant: Grant, *, is_new: bool = False) -> Login:
+        """Something to log in with on an ACTIVE lease. A token is kept at hand; a password is not."""
+        now = self._clock()
+        token = password = None
+        try:
+            if grant is Grant.SIP_PASSWORD:
+                password = await self._carrier.sip_password(_id_of(lease))
+                expires_at = lease.expires_at
+            else:
+                token = await self._carrier.mint(_id_of(lease))
+                expires_at = min(token.expires_at, lease.expires_at)
+        except CredentialExpired:
+            await self._end(lease, lease.expired(self._clock()))
+        except CarrierNotFound:
+            await self._end(lease, lease.lost(self._clock()))
+        refresh_after = refresh_time(now, expires_at, self._jitter())
+        login = Login(lease, now, expires_at, refresh_after, token=token, password=password)
+        if token is not None:
+            self._at_hand.keep(login)
+        return Login(lease, now, expires_at, refresh_after, token=token, password=password, is_new=is_new)
+
+    async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
+        """This lease is no more; raises LeaseMoved so that the caller looks at the device afresh."""
+        await self._ledger.advance(lease, ended)
+        self._at_hand.end(lease, self._clock())
+        raise LeaseMoved
+
+    async def _release(self, lease: Lease, *, maybe_created: bool) -> None:
+        """Let the next caller pick the row up at once. If even that fails, the claim's end does it."""
+        with suppress(LeaseMoved, LedgerUnavailable):
+            await self._ledger.advance(lease, lease.released(self._clock(), maybe_created=maybe_created))
+
+
+def _whole_seconds(moment: datetime) -> datetime:
+    """Telnyx's documented timestamps have no fraction: round down, so that no answer promises more than is sent."""
+    return moment.replace(microsecond=0)
+
+
+def _id_of(lease: Lease) -> str:
+    if lease.credential_id is None:
+        raise AssertionError("an ACTIVE lease has a credential")
+    return lease.credential_id

@@ -1,0 +1,148 @@
+"""The lease: one ledger row that says which device holds which credential, until when; and every step it may take.
+
+    pending -> active -> revoking -> revoked
+       |         |`----> expired  -> deleted
+       |         `-----> lost
+       `-> failed, revoking
+
+A step returns the next value with `version` one higher. The ledger writes it only if the row still has the version it
+was made from, so of two writers one wins and the other learns of it. A lease never goes back and never leaves an end.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from app.vending.nouns import Credential, Owner, Platform
+
+
+class State(StrEnum):
+    """Where a lease stands. Only PENDING and ACTIVE hold a device."""
+
+    PENDING = "pending"
+    """Written down; the credential is being made, or may have been."""
+    ACTIVE = "active"
+    REVOKING = "revoking"
+    """Ended by request; Telnyx has not yet confirmed that the credential is gone."""
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    """Ended by time; the credential still has to be deleted at Telnyx."""
+    DELETED = "deleted"
+    """Ended by time, and gone at Telnyx."""
+    LOST = "lost"
+    """Somebody deleted the credential at Telnyx under us."""
+    FAILED = "failed"
+    """Telnyx refused to make the credential: there is none."""
+
+
+LIVE = (State.PENDING, State.ACTIVE)
+"""States that hold a device: at most one such lease per device, by a unique index."""
+
+LEFTOVER = (State.REVOKING, State.EXPIRED)
+"""States that wait for the sweeper: a credential may still exist at Telnyx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One row. Times are aware UTC. Holds no secret."""
+
+    id: str
+    issuer: str
+    subject: str
+    device_id: str
+    platform: Platform
+    label: str | None
+    connection_id: str
+    credential_name: str
+    """Namespace and lease id: how a credential is found again when its answer was lost."""
+    ttl_seconds: int
+    """How far ahead each renewal sets the credential's expiry."""
+    state: State
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    """The credential's expiry at Telnyx. Past it Telnyx refuses every change but deletion."""
+    usable_at: datetime
+    """From when on a login works; Telnyx needs a few seconds to spread a new credential."""
+    credential_id: str | None = None
+    sip_username: str | None = None
+    claimed_by: str | None = None
+    """The replica that is making the credential."""
+    claimed_until: datetime | None = None
+    attempted_at: datetime | None = None
+    """When a create that may have reached Telnyx was begun; None while there certainly is no credential."""
+    retry_at: datetime | None = None
+    """For an ended lease: when the sweeper looks again."""
+    attempts: int = 0
+    """For an ended lease: deletions tried so far."""
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.issuer, self.subject)
+
+    def is_claimed_by_other(self, replica: str, now: datetime) -> bool:
+        """Whether a replica that seems alive is at work on it."""
+        return self.claimed_until is not None and self.claimed_until > now and self.claimed_by != replica
+
+    def has_expired(self, now: datetime) -> bool:
+        return self.expires_at <= now
+
+    def _step(self, now: datetime, **changes: object) -> "Lease":
+        return replace(self, version=self.version + 1, updated_at=now, **changes)  # type: ignore[arg-type]
+
+    def taken_over(self, replica: str, now: datetime, claim: timedelta) -> "Lease":
+        """PENDING stays PENDING under a new holder; the old one's commit will now fail."""
+        return self._step(now, claimed_by=replica, claimed_until=now + claim)
+
+    def attempting(self, now: datetime, expires_at: datetime) -> "Lease":
+        """PENDING, about to ask Telnyx once more: written down before the request leaves."""
+        return self._step(now, attempted_at=now, expires_at=expires_at)
+
+    def released(self, now: datetime, *, maybe_created: bool) -> "Lease":
+        """PENDING, given up by its holder for the next caller to pick up."""
+        return self._step(
+            now, claimed_by=None, claimed_until=None, attempted_at=self.attempted_at if maybe_created else None
+        )
+
+    def activated(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
+        """PENDING becomes ACTIVE with the credential that Telnyx made."""
+        return self._step(
+            now,
+            state=State.ACTIVE,
+            credential_id=credential.id,
+            sip_username=credential.sip_username,
+            expires_at=min(self.expires_at, credential.expires_at or self.expires_at),
+            usable_at=usable_at,
+            claimed_by=None,
+            claimed_until=None,
+            attempted_at=None,
+        )
+
+    def extended(self, expires_at: datetime, now: datetime) -> "Lease":
+        """ACTIVE with a later (or, at the user's wish, earlier) expiry at Telnyx."""
+        return self._step(now, expires_at=expires_at)
+
+    def relabelled(self, label: str | None, platform: Platform, ttl_seconds: int, now: datetime) -> "Lease":
+        return self._step(now, label=label, platform=platform, ttl_seconds=ttl_seconds)
+
+    def failed(self, now: datetime) -> "Lease":
+        return self._step(now, state=State.FAILED, claimed_by=None, claimed_until=None, attempted_at=None)
+
+    def lost(self, now: datetime) -> "Lease":
+        return self._step(now, state=State.LOST)
+
+    def revoking(self, now: datetime) -> "Lease":
+        return self._step(now, state=State.REVOKING, retry_at=now)
+
+    def expired(self, now: datetime) -> "Lease":
+        return self._step(now, state=State.EXPIRED, retry_at=now)
+
+    def gone(self, now: datetime) -> "Lease":
+        """The end: Telnyx has confirmed that no credential is left."""
+        end = State.REVOKED if self.state is State.REVOKING else State.DELETED
+        return self._step(now, state=end, retry_at=None)
+
+    def postponed(self, now: datetime, retry_at: datetime) -> "Lease":
+        """Still there at Telnyx, or not known: to be tried again."""
+        return self._step(now, retry_at=retry_at, attempts=self.attempts + 1)

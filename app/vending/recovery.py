@@ -1,0 +1,108 @@
+"""Finding again what an interrupted create may have left at Telnyx, and giving way when another replica was first."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from app.vending.errors import CarrierError, CarrierNotFound, LeaseMoved
+from app.vending.leases import Lease, State
+from app.vending.nouns import Credential
+
+SETTLING = timedelta(seconds=2)
+"""A list may lag behind a create: an absence is believed only this long after the create was sent."""
+
+GIVE_WAY_SECONDS = 5.0
+"""How long the loser of a race waits to see what the winner makes of the row."""
+
+
+class Ledger(Protocol):
+    async def find(self, lease_id: str) -> Lease | None: ...
+
+    async def advance(self, before: Lease, after: Lease) -> Lease: ...
+
+
+class Carrier(Protocol):
+    def by_name(self, name: str) -> AsyncIterator[Credential]:
+        """Every credential of that name, over all pages."""
+
+    async def delete(self, credential_id: str) -> None:
+        """Raises CarrierNotFound if it is gone already."""
+
+
+class Recovery:
+    """Looks a lease's credential up by the name that only it carries."""
+
+    def __init__(self, ledger: Ledger, carrier: Carrier, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._carrier = carrier
+        self._clock = clock
+
+    async def find(self, lease: Lease) -> Credential | None:
+        """The credential of a PENDING lease. None means: there is none, and none is on its way into the list."""
+        if lease.attempted_at is None:
+            return None
+        credential = await self._look(lease)
+        wait = (lease.attempted_at + SETTLING - self._clock()).total_seconds()
+        if credential is None and wait > 0:
+            await asyncio.sleep(wait)
+            credential = await self._look(lease)
+        return credential
+
+    async def glance(self, lease: Lease) -> Credential | None:
+        """One look right after a lost answer. None says nothing: it may appear later."""
+        with suppress(CarrierError):
+            return await self._look(lease)
+        return None
+
+    async def all_of(self, lease: Lease) -> list[Credential]:
+        """Everything at Telnyx that carries the lease's name, oldest first.
+
+        Whether `filter[name]` matches exactly is not documented, so the name is compared here.
+        """
+        found = [item async for item in self._carrier.by_name(lease.credential_name) if item.name == lease.credential_name]
+        return sorted(found, key=lambda item: (item.created_at or datetime.max.replace(tzinfo=UTC), item.id))
+
+    async def give_way(self, lease: Lease, credential: Credential) -> None:
+        """Our commit came too late. Delete what we made, unless the winner adopted exactly that."""
+        row = await self._settled(lease)
+        if row is None or row.state is State.PENDING or row.credential_id == credential.id:
+            return
+        try:
+            await self.delete(credential.id)
+        except CarrierError:
+            return  # the sweeper finds it by its name
+        if row.state is State.REVOKING and row.credential_id is None:
+            with suppress(LeaseMoved):
+                await self._ledger.advance(row, row.gone(self._clock()))
+
+    async def delete(self, credential_id: str) -> None:
+        """Delete at Telnyx; gone already is as good."""
+        with suppress(CarrierNotFound):
+            await self._carrier.delete(credential_id)
+
+    async def _look(self, lease: Lease) -> Credential | None:
+        """The oldest usable one; younger namesakes come of a create that was delayed past its successor, and go."""
+        keep = None
+        for credential in await self.all_of(lease):
+            usable = (
+                not credential.is_expired
+                and (credential.expires_at is None or credential.expires_at > self._clock())
+                and credential.connection_id in (None, lease.connection_id)
+            )
+            if usable and keep is None:
+                keep = credential
+            else:
+                with suppress(CarrierError):
+                    await self.delete(credential.id)
+        return keep
+
+    async def _settled(self, lease: Lease) -> Lease | None:
+        """The row once its winner is done with it, or as it stands when our patience ends."""
+        deadline = asyncio.get_running_loop().time() + GIVE_WAY_SECONDS
+        while True:
+            row = await self._ledger.find(lease.id)
+            if row is None or row.state is not State.PENDING or asyncio.get_running_loop().time() > deadline:
+                return row
+            await asyncio.sleep(0.1)
