@@ -1,1 +1,1 @@
-"""The outside world, one room or file per outside system. Each translates at the border: its errors come out as ours."""
+"""The outside world, one room or file per outside system. Each translates its errors to ours at the border."""

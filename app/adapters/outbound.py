@@ -1,6 +1,6 @@
 """The one outbound HTTP client, and the only way it is used: bounded in time, size and trust.
 
-httpx with aiohttp underneath (`httpx-aiohttp`), because httpx's own pool costs several times the CPU per call under load.
+httpx with aiohttp underneath (`httpx-aiohttp`): httpx's own pool costs several times the CPU per call under load.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ CONNECT_SECONDS = 2.0
 MAX_CONNECTIONS = 128
 
 
-class NotSent(Exception):  # noqa: N818 - a fact about a request, not a fault of ours
+class NotSent(Exception):
     """No connection came about, so the request certainly did not arrive."""
 
 
-class NoAnswer(Exception):  # noqa: N818 - as above
+class NoAnswer(Exception):
     """The request may have arrived; no complete answer came back within the deadline and the size cap."""
 
 
@@ -75,7 +75,14 @@ class Outbound:
                 return Answer(response.status_code, response.headers, await _body(response, max_bytes))
         except TimeoutError as error:
             raise NoAnswer("deadline") from error
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError, ValueError) as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            httpx.StreamError,
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+        ) as error:
             raise (NotSent if _never_left(error) else NoAnswer)(type(error).__name__) from None
 
 

@@ -155,7 +155,10 @@ class TelnyxClient:
         params = {key: value for key, value in wanted.items() if value is not None}
         for number in range(1, MAX_PAGES + 1):
             answer = await self._send(
-                "GET", "/telephony_credentials", params={**params, "page[number]": str(number)}, attempts=ATTEMPTS
+                "GET",
+                "/telephony_credentials",
+                params={**params, "page[number]": str(number)},
+                attempts=ATTEMPTS,
             )
             items, pages = _page(answer)
             for item in items:
@@ -202,7 +205,11 @@ class TelnyxClient:
             return answer
         refusal = _refusal(answer)
         _log.warning(
-            "telnyx_error", method=method, status=answer.status, codes=_codes(answer.body), error=type(refusal).__name__
+            "telnyx_error",
+            method=method,
+            status=answer.status,
+            codes=_codes(answer.body),
+            error=type(refusal).__name__,
         )
         raise refusal
 
@@ -314,7 +321,7 @@ def _time(value: Any) -> datetime | None:
 def _bare_token(body: bytes) -> str:
     """The JWT out of a body that is bare text, or, as clients in the wild report, quoted or wrapped in `data`."""
     try:
-        text = body.decode("ascii").strip()
+        text: Any = body.decode("ascii").strip()
         if text.startswith(("{", '"')):
             wrapped = json.loads(text)
             text = wrapped.get("data") if isinstance(wrapped, dict) else wrapped

@@ -11,7 +11,7 @@ from app.vending.leases import Lease
 from app.vending.nouns import LoginToken, Owner, SipPassword
 
 ENDED_MEMORY = timedelta(minutes=2)
-"""How long an ended lease is remembered, so that a mint that was under way cannot bring it back. Longer than a flight."""
+"""How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""
 
 DeviceKey = tuple[Owner, str]
 """A user and the device id they chose."""

@@ -90,9 +90,7 @@ class Devices:
         if change.ttl_seconds is not None:
             ttl = int(lifetime(self._policy, lease.platform, change.ttl_seconds).total_seconds())
         if (label, ttl) != (lease.label, lease.ttl_seconds):
-            lease = await self._ledger.advance(
-                lease, lease.relabelled(label, lease.platform, ttl, self._clock())
-            )
+            lease = await self._ledger.advance(lease, lease.relabelled(label, lease.platform, ttl, self._clock()))
             self._at_hand.forget(lease)
         if change.ttl_seconds is not None and lease.credential_id is not None:
             lease = await self._set_expiry(lease, lease.credential_id)

@@ -23,9 +23,7 @@ class Flights(Generic[Result]):
     def __len__(self) -> int:
         return len(self._in_the_air)
 
-    async def join(
-        self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
-    ) -> Result:
+    async def join(self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """The result of the flight for `key`; starts one if none of the same purpose is in the air.
 
         A flight for another purpose (another grant, another lifetime) is waited for first, whatever becomes of it.

@@ -33,7 +33,16 @@ from app.vending.flights import Flights
 from app.vending.leases import Lease, State
 from app.vending.naming import Naming
 from app.vending.nouns import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword
-from app.vending.policy import LAST_USE, Policy, Terms, admit, decide, is_due_for_renewal, lifetime, refresh_time
+from app.vending.policy import (
+    LAST_USE,
+    Policy,
+    Terms,
+    admit,
+    decide,
+    is_due_for_renewal,
+    lifetime,
+    refresh_time,
+)
 from app.vending.recovery import Recovery
 
 AWAY = (CarrierThrottled, CarrierFailed, CarrierUnreachable, CarrierUnreadable, LedgerUnavailable)
@@ -150,14 +159,16 @@ class CredentialIssuer:
         wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
         terms = decide(self._policy, principal, wanted)
         login = await self._flights.join(
-            (lease.owner, lease.device_id), lease_id, lambda: self._within_deadline(lease.owner, wanted, terms)
+            (lease.owner, lease.device_id),
+            lease_id,
+            lambda: self._within_deadline(lease.owner, wanted, terms),
         )
         if login.lease.id != lease_id:  # it ended meanwhile, and the flight found or made its successor
             raise LeaseEnded
         return login
 
     def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
-        """The device's login from memory, if it has enough life left and nothing about it would change. The hot path."""
+        """The device's login from memory, if it has life enough and nothing about it would change. The hot path."""
         login = self._at_hand.get(owner, wanted.device_id)
         if login is None or wanted.grant is not Grant.LOGIN_TOKEN:
             return None
@@ -276,9 +287,7 @@ class CredentialIssuer:
     async def _activate(self, lease: Lease, credential: Credential, wanted: IssueRequest) -> Login:
         now = self._clock()
         try:
-            lease = await self._ledger.advance(
-                lease, lease.activated(credential, now, now + self._timing.propagation)
-            )
+            lease = await self._ledger.advance(lease, lease.activated(credential, now, now + self._timing.propagation))
         except LeaseMoved:
             await self._recovery.give_way(lease, credential)
             raise

@@ -102,7 +102,10 @@ class Lease:
     def released(self, now: datetime, *, maybe_created: bool) -> "Lease":
         """PENDING, given up by its holder for the next caller to pick up."""
         return self._step(
-            now, claimed_by=None, claimed_until=None, attempted_at=self.attempted_at if maybe_created else None
+            now,
+            claimed_by=None,
+            claimed_until=None,
+            attempted_at=self.attempted_at if maybe_created else None,
         )
 
     def activated(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":

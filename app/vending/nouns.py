@@ -1,4 +1,4 @@
-"""The nouns of the trade, as frozen values: who asks, for which device, and what they get. Leases are in `leases.py`."""
+"""The nouns of the trade as frozen values: who asks, for which device, what they get. Leases: see `leases.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -61,7 +61,9 @@ class Recovery:
 
         Whether `filter[name]` matches exactly is not documented, so the name is compared here.
         """
-        found = [item async for item in self._carrier.by_name(lease.credential_name) if item.name == lease.credential_name]
+        found = [
+            item async for item in self._carrier.by_name(lease.credential_name) if item.name == lease.credential_name
+        ]
         return sorted(found, key=lambda item: (item.created_at or datetime.max.replace(tzinfo=UTC), item.id))
 
     async def give_way(self, lease: Lease, credential: Credential) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
 from app.vending.errors import CarrierError, LeaseMoved, LeaseNotFound
-from app.vending.leases import LEFTOVER, LIVE, Lease, State
+from app.vending.leases import LEFTOVER, LIVE, Lease
 from app.vending.nouns import Owner, Principal
 from app.vending.policy import Policy, admit
 from app.vending.recovery import SETTLING, Recovery

@@ -48,9 +48,7 @@ class Swept:
 class Sweeper:
     """Deletes at Telnyx what no device may use any more."""
 
-    def __init__(
-        self, ledger: Ledger, revoker: Revoker, at_hand: LoginsAtHand, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, ledger: Ledger, revoker: Revoker, at_hand: LoginsAtHand, clock: Callable[[], datetime]) -> None:
         self._ledger = ledger
         self._revoker = revoker
         self._at_hand = at_hand

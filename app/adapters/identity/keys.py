@@ -40,7 +40,7 @@ class SignatureKey(Protocol):
     def verify(self, msg: bytes, sig: bytes) -> bool: ...
 
 
-class UnknownKey(Exception):  # noqa: N818 - a fact that may lead to a refetch, not an answer
+class UnknownKey(Exception):
     """No key of the set answers to the token's `kid` and `alg`."""
 
 
@@ -79,7 +79,7 @@ def check_signature(token: Compact, key: SignatureKey) -> None:
     """Raises TokenRefused unless the signature is good, whatever python-jose raises."""
     try:
         is_good = key.verify(token.signing_input, token.signature)
-    except Exception as error:  # noqa: BLE001 - it lets out a dozen kinds; each of them means no
+    except Exception as error:
         raise TokenRefused("bad_signature") from error
     if is_good is not True:
         raise TokenRefused("bad_signature")
@@ -106,7 +106,7 @@ def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
     try:
         is_certificate = "BEGIN CERTIFICATE" in pem
         key = x509.load_pem_x509_certificate(raw).public_key() if is_certificate else load_pem_public_key(raw)
-    except Exception:  # noqa: BLE001 - cryptography raises several kinds, and their texts may quote the input
+    except Exception:
         raise ValueError("not a PEM public key or certificate") from None
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
@@ -115,7 +115,12 @@ def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
         point = key.public_numbers()
         names = {curve.name: (name, size) for name, (curve, size) in _CURVES.items()}
         name, size = names.get(key.curve.name, ("", 0))
-        entry = {"kty": "EC", "crv": name, "x": _base64url_int(point.x, size), "y": _base64url_int(point.y, size)}
+        entry = {
+            "kty": "EC",
+            "crv": name,
+            "x": _base64url_int(point.x, size),
+            "y": _base64url_int(point.y, size),
+        }
     else:
         entry = {}
     usable = _from_jwk(entry, algorithms)
@@ -143,7 +148,10 @@ def _from_jwk(entry: Any, algorithms: frozenset[str]) -> Key | None:
             case "RSA":
                 public, able = _rsa(entry), RSA_ALGORITHMS
             case "EC":
-                public, able = _ec(entry), frozenset(a for a, crv in EC_ALGORITHMS.items() if crv == entry["crv"])
+                public, able = (
+                    _ec(entry),
+                    frozenset(a for a, crv in EC_ALGORITHMS.items() if crv == entry["crv"]),
+                )
             case _:
                 return None
         allowed = able & algorithms & ({entry["alg"]} if "alg" in entry else able)

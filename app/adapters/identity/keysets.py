@@ -68,7 +68,11 @@ class RemoteKeys:
     """A key set behind HTTP. Good keys are never evicted by a bad answer; one fetch at a time."""
 
     def __init__(
-        self, location: Location, algorithms: frozenset[str], outbound: Outbound, monotonic: Callable[[], float]
+        self,
+        location: Location,
+        algorithms: frozenset[str],
+        outbound: Outbound,
+        monotonic: Callable[[], float],
     ) -> None:
         self._location = location
         self._algorithms = algorithms

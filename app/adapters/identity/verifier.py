@@ -28,7 +28,9 @@ MAX_SUBJECT_LENGTH = 255
 """OpenID Connect Core section 2: `sub` must not exceed 255 characters."""
 
 _REFUSED_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
-_FOREIGN_CLAIMS = MappingProxyType({"nonce": "id_token", "at_hash": "id_token", "c_hash": "id_token", "events": "event_token"})
+_FOREIGN_CLAIMS = MappingProxyType(
+    {"nonce": "id_token", "at_hash": "id_token", "c_hash": "id_token", "events": "event_token"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class TokenVerifier:
             return await self._verify(unverified_token)
         except DialtoneError:
             raise
-        except Exception as error:  # noqa: BLE001 - a token must never be able to make a 500
+        except Exception as error:
             raise TokenRefused("unexpected") from error
 
     async def check_ready(self) -> None:
@@ -137,10 +139,14 @@ def _checked_header(header: dict[str, Any], issuer: Issuer) -> tuple[str, str | 
         raise TokenRefused("bad_kid")
     if not _REFUSED_HEADERS.isdisjoint(header):
         raise TokenRefused("unsupported_header")
-    if typ is not None:
-        if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in issuer.token_types:
-            raise TokenRefused("wrong_type")
+    if typ is not None and not _is_allowed_type(typ, issuer):
+        raise TokenRefused("wrong_type")
     return algorithm, kid
+
+
+def _is_allowed_type(typ: Any, issuer: Issuer) -> bool:
+    """Media types compare without regard to case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
+    return isinstance(typ, str) and typ.lower().removeprefix("application/") in issuer.token_types
 
 
 def _judge(claims: dict[str, Any], issuer: Issuer, keys: KeySet, now: float) -> _Verdict:
@@ -197,7 +203,7 @@ def _audience(value: Any) -> frozenset[str]:
 
 
 def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
-    """`sub` must be there whatever claim names the user. Control characters end here: they reach logs and the ledger."""
+    """`sub` must be there whatever claim names the user. Control characters end here: it goes to log and ledger."""
     for name in ("sub", issuer.subject_claim):
         value = claims.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBJECT_LENGTH or not value.isprintable():

@@ -52,7 +52,7 @@ def database_url(text: str) -> URL:
 
 
 def open_engine(url: URL) -> AsyncEngine:
-    """An engine that never prints parameters, and whose SQLite form is durable, patient and fit for several processes."""
+    """An engine that never prints parameters; its SQLite form is durable, patient and fit for several processes."""
     if url.get_backend_name() != "sqlite":
         arguments = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
         return create_async_engine(
@@ -118,9 +118,7 @@ class SqlLedger:
         return await self._all(query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit))
 
     async def open(self, lease: Lease, max_devices: int) -> None:
-        live = sa.select(sa.func.count()).where(
-            _owned_by(lease.owner), IS_LIVE, leases.c.expires_at > lease.created_at
-        )
+        live = sa.select(sa.func.count()).where(_owned_by(lease.owner), IS_LIVE, leases.c.expires_at > lease.created_at)
         try:
             async with self._writing() as connection:
                 if not self._is_sqlite:
@@ -138,9 +136,7 @@ class SqlLedger:
             raise LeaseTaken from None
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
-        changed = {
-            name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)
-        }
+        changed = {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
         update = leases.update().where(leases.c.id == before.id, leases.c.version == before.version).values(changed)
         async with self._writing() as connection:
             if (await connection.execute(update)).rowcount != 1:

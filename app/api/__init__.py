@@ -1,0 +1,1 @@
+"""HTTP in. Layers guard, routes translate, `problems.py` knows the status codes; nothing here decides."""

@@ -1,0 +1,67 @@
+"""What the framework raises, as problems. Its own answers would echo the request's body and our tracebacks' values."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api import problems
+from app.api.layers import REQUEST_ID
+from app.api.problems import MEDIA_TYPE, Problem, problem_of
+from app.api.schemas import InvalidCursor
+from app.vending.errors import DialtoneError
+
+MOST_FAULTS = 20
+UNSAID = "[unknown]"
+"""Stands in `loc` for a name that the caller made up."""
+
+_BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.MALFORMED}
+
+
+def install(app: FastAPI) -> None:
+    """Every way in which a route can end badly leads here."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, DialtoneError)  # noqa: S101 - by registration
+        return _response(problem_of(error, request.scope[REQUEST_ID]))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
+        faults = tuple(_fault(fault) for fault in error.errors()[:MOST_FAULTS])
+        return _response(Problem(problems.INVALID, request.scope[REQUEST_ID], errors=faults))
+
+    async def invalid_cursor(request: Request, _: Exception) -> Response:
+        return _response(Problem(problems.INVALID_CURSOR, request.scope[REQUEST_ID]))
+
+    async def unroutable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - by registration
+        kind = _BY_STATUS.get(error.status_code, problems.INTERNAL)
+        return _response(Problem(kind, request.scope[REQUEST_ID], tuple((error.headers or {}).items())))
+
+    app.add_exception_handler(DialtoneError, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(InvalidCursor, invalid_cursor)
+    app.add_exception_handler(HTTPException, unroutable)
+    app.add_exception_handler(ResponseValidationError, _broken)
+
+
+async def _broken(request: Request, _: Exception) -> Response:
+    """An answer of ours that does not fit its model. FastAPI's text would hold the answer itself."""
+    return _response(Problem(problems.INTERNAL, request.scope[REQUEST_ID]))
+
+
+def _fault(fault: dict[str, Any]) -> dict[str, Any]:
+    """Where and what, never the value: no `input`, no `ctx`, and no field name that the caller made up."""
+    loc = [part if isinstance(part, int) else str(part) for part in fault["loc"]]
+    if fault["type"] == "extra_forbidden":
+        return {"loc": [*loc[:-1], UNSAID], "type": fault["type"], "message": "There is no such field."}
+    if fault["type"] == "json_invalid":
+        return {"loc": loc[:1], "type": fault["type"], "message": "The body is not JSON."}
+    return {"loc": loc, "type": fault["type"], "message": str(fault["msg"])}
+
+
+def _response(problem: Problem) -> Response:
+    return Response(problem.body(), problem.kind.status, dict(problem.headers), MEDIA_TYPE)

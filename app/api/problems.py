@@ -1,0 +1,128 @@
+"""Problems: every error as RFC 9457 `application/problem+json`. The only place that knows status codes.
+
+No upstream text, no input value and no secret reaches an answer: titles and details are sentences of this code base.
+"""
+
+import json
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Send
+
+from app.vending import errors
+
+MEDIA_TYPE = "application/problem+json"
+LONGEST_RETRY_AFTER_SECONDS = 60
+REALM = 'Bearer realm="dialtone"'
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One sort of problem. `code` is stable: clients branch on it."""
+
+    status: int
+    code: str
+    title: str
+    retryable: bool = False
+
+
+MALFORMED = Kind(400, "malformed_request", "The request is not well-formed.")
+BAD_AUTHORIZATION = Kind(
+    400, "malformed_authorization", "There must be one Authorization header: Bearer and one token."
+)
+MISSING_TOKEN = Kind(401, "missing_token", "A bearer token is needed.")
+NOT_FOUND = Kind(404, "not_found", "There is nothing at this address.")
+METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "This address does not take that method.")
+TOO_SLOW = Kind(408, "request_timeout", "The request's body did not arrive in time.", retryable=True)
+TOO_LARGE = Kind(413, "body_too_large", "The request's body is too large.")
+URI_TOO_LONG = Kind(414, "uri_too_long", "The request's address is too long.")
+NOT_JSON = Kind(415, "unsupported_media_type", "The request's body must be application/json.")
+INVALID = Kind(422, "invalid_request", "The request does not fit the contract.")
+INVALID_CURSOR = Kind(422, "invalid_cursor", "The cursor is not one that this service gave out.")
+HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "The request's headers are too large.")
+INTERNAL = Kind(500, "internal_error", "Something went wrong inside the service.", retryable=True)
+
+KINDS: dict[type[errors.DialtoneError], Kind] = {
+    errors.TokenRefused: Kind(401, "invalid_token", str(errors.TokenRefused.__doc__)),
+    errors.IdentityUnavailable: Kind(
+        503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True
+    ),
+    errors.Refused: Kind(403, "refused", str(errors.Refused.__doc__)),
+    errors.InsufficientScope: Kind(403, "insufficient_scope", str(errors.InsufficientScope.__doc__)),
+    errors.GrantNotAllowed: Kind(403, "grant_not_allowed", str(errors.GrantNotAllowed.__doc__)),
+    errors.DeviceLimitReached: Kind(403, "device_limit_reached", str(errors.DeviceLimitReached.__doc__)),
+    errors.LeaseNotFound: Kind(404, "credential_not_found", str(errors.LeaseNotFound.__doc__)),
+    errors.LeaseEnded: Kind(410, "credential_ended", str(errors.LeaseEnded.__doc__)),
+    errors.LeaseMoved: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
+    errors.LeaseTaken: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
+    errors.Busy: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
+    errors.LedgerUnavailable: Kind(503, "ledger_unavailable", str(errors.LedgerUnavailable.__doc__), retryable=True),
+    errors.CarrierKeyRefused: Kind(502, "carrier_key_refused", str(errors.CarrierKeyRefused.__doc__)),
+    errors.CarrierForbidden: Kind(502, "carrier_forbidden", str(errors.CarrierForbidden.__doc__)),
+    errors.CarrierNotFound: Kind(502, "carrier_rejected", str(errors.CarrierRejected.__doc__)),
+    errors.CarrierRejected: Kind(502, "carrier_rejected", str(errors.CarrierRejected.__doc__)),
+    errors.CredentialExpired: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
+    errors.CarrierThrottled: Kind(503, "carrier_throttled", str(errors.CarrierThrottled.__doc__), retryable=True),
+    errors.CarrierFailed: Kind(503, "carrier_unavailable", str(errors.CarrierFailed.__doc__), retryable=True),
+    errors.CarrierUnreachable: Kind(503, "carrier_unavailable", str(errors.CarrierUnreachable.__doc__), retryable=True),
+    errors.CarrierUnreadable: Kind(503, "carrier_unavailable", str(errors.CarrierUnreadable.__doc__), retryable=True),
+}
+"""Telnyx's refusal of our key is our 502, never the user's 401."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One occurrence: the kind, and what this request adds to it."""
+
+    kind: Kind
+    request_id: str
+    headers: tuple[tuple[str, str], ...] = ()
+    errors: tuple[dict[str, Any], ...] = ()
+    """For INVALID: which fields, and what about them. Never their values."""
+
+    def as_json(self) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "type": f"urn:dialtone:problem:{self.kind.code}",
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "code": self.kind.code,
+            "request_id": self.request_id,
+            "retryable": self.kind.retryable,
+        }
+        return body | ({"errors": list(self.errors)} if self.errors else {})
+
+    def body(self) -> bytes:
+        return json.dumps(self.as_json(), ensure_ascii=False).encode()
+
+    async def send(self, send: Send) -> None:
+        """As a raw ASGI answer, for the layers in front of the framework."""
+        body = self.body()
+        headers = [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(body))), *self.headers]
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        await send({"type": "http.response.start", "status": self.kind.status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+
+def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
+    """The public face of an internal error."""
+    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    headers: list[tuple[str, str]] = []
+    match error:
+        case errors.TokenRefused():
+            headers.append(("WWW-Authenticate", f'{REALM}, error="invalid_token"'))
+        case errors.InsufficientScope():
+            scope = " ".join(sorted(error.needed))
+            headers.append(("WWW-Authenticate", f'{REALM}, error="insufficient_scope", scope="{scope}"'))
+        case errors.Refused():
+            headers.append(("WWW-Authenticate", f'{REALM}, error="insufficient_scope"'))
+    if kind.status in (429, 503):
+        headers.append(("Retry-After", str(_retry_after(error))))
+    return Problem(kind, request_id, tuple(headers))
+
+
+def _retry_after(error: errors.DialtoneError) -> int:
+    """Whole seconds, bounded, and spread over half as much again so that callers do not come back in step."""
+    wanted = error.retry_after_seconds or 1.0
+    return math.ceil(min(wanted * (1 + random.random() / 2) + random.random(), LONGEST_RETRY_AFTER_SECONDS))  # noqa: S311

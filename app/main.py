@@ -1,0 +1,148 @@
+"""create_app(settings): the ASGI app, its layers and lifespan; and the server that drains before it stops."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from app import __version__
+from app.api import documentation, handlers, health, telephony
+from app.api.gate import BearerGate
+from app.api.health import Condition, Probe, Readiness, TelnyxProbe
+from app.api.layers import Body, Caps, Catch, Edge
+from app.api.schemas import Presenter
+from app.settings import Settings
+from app.wiring import Outside, Parts, join
+
+EXPOSED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
+PREFLIGHT_SECONDS = 600
+
+
+def create_app(settings: Settings | None = None, outside: Outside | None = None) -> ASGIApp:
+    """The service as one ASGI app. Settings come from the environment unless given."""
+    return _app_and_readiness(settings or Settings.load(), outside)[0]
+
+
+def serve(settings: Settings) -> None:
+    """Listen until told to stop. Raises SystemExit if the port is taken."""
+    app, readiness = _app_and_readiness(settings, None)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=settings.grace_seconds,
+    )
+    DrainingServer(config, readiness, settings.drain_seconds).run()
+
+
+def openapi_document() -> dict[str, Any]:
+    """The HTTP contract of this version, whatever the configuration."""
+    settings = Settings.load(
+        _env_file=None,
+        telnyx_api_key="none",
+        telnyx_connection_id="0",
+        issuer="https://issuer.example.com",
+        audience="dialtone",
+    )
+    parts = join(settings)
+    return documentation.document(_framework(settings, parts, _readiness(parts)))
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn closes its listener at the first signal; this one first says "not ready" and lets balancers hear it."""
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+        self._drain_seconds = drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        is_second = self._readiness.is_draining
+        self._readiness.is_draining = True
+        if is_second or not self._drain_seconds:
+            super().handle_exit(sig, frame)
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
+
+
+def _app_and_readiness(settings: Settings, outside: Outside | None) -> tuple[ASGIApp, Readiness]:
+    """Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
+    parts = join(settings, outside)
+    readiness = _readiness(parts)
+    app: ASGIApp = Body(_framework(settings, parts, readiness))
+    app = BearerGate(app, parts.verifier)
+    app = Catch(Caps(app))
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=sorted(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=EXPOSED_HEADERS,
+            max_age=PREFLIGHT_SECONDS,
+        )
+    return Edge(app, ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()), readiness
+
+
+def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        log = structlog.get_logger("dialtone")
+        log.info("started", version=__version__, namespace=settings.namespace)
+        if settings.is_sandboxed:
+            log.warning("sandbox", note="TELNYX_BASE_URL is this machine: credentials made here ring nowhere")
+        async with parts.running():
+            yield
+            readiness.is_draining = True
+        log.info("stopped")
+
+    framework = FastAPI(
+        title="Dialtone",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    framework.state.parts = parts
+    framework.state.presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
+    handlers.install(framework)
+    framework.include_router(telephony.router)
+    framework.include_router(health.router(readiness))
+    if settings.docs:
+        framework.include_router(documentation.docs_router(framework))
+    return framework
+
+
+def _readiness(parts: Parts) -> Readiness:
+    async def ledger() -> Condition:
+        await parts.check_ledger()
+        return Condition.OK
+
+    async def identity() -> Condition:
+        await parts.check_identity()
+        return Condition.OK
+
+    return Readiness(
+        {
+            "ledger": Probe(ledger, fresh_seconds=2),
+            "identity": Probe(identity, fresh_seconds=5),
+            "telnyx": Probe(TelnyxProbe(parts.check_telnyx), fresh_seconds=60),
+        }
+    )

@@ -1,0 +1,122 @@
+"""Logs: one JSON object a line (or colour in a terminal), with secrets taken out by construction.
+
+What keeps secrets out: texts of foreign exceptions are never logged, only their type and where they came from; fields
+with a secret's name are masked; whatever looks like a token, a key or a PEM block is cut from every text; and a line
+break in a value cannot begin a line of its own.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+SECRET_FIELDS = re.compile(
+    r"passw|secret|token$|authorization|api_key|private_key|certificate|cookie|project_account", re.IGNORECASE
+)
+SECRET_SHAPES = re.compile(
+    r"eyJ[\w-]+(?:\.[\w-]*)*"  # a JWT, whole or in part
+    r"|-----BEGIN[^-]+-----.*?(?:-----END[^-]+-----|\Z)"
+    r"|\bKEY[A-Za-z0-9_-]{8,}"  # a Telnyx API key
+    r"|\bBearer\s+\S+"
+    r"|://[^/\s:@]+:[^/\s@]+@"  # user and password in a URL
+    r"|\b[0-9a-f]{32}\b",  # what a SIP password looks like; our own ids are fields of their own
+    re.DOTALL,
+)
+MASK = "[redacted]"
+ID_FIELDS = frozenset({"request_id", "lease_id", "replica", "level", "timestamp"})
+"""Written by us, and in the shape of a secret by chance: a lease id has 32 hex digits."""
+
+LONGEST_TEXT = 500
+FRAMES_SHOWN = 12
+
+QUIET = ("httpx", "httpcore", "aiohttp", "sqlalchemy", "aiosqlite", "asyncpg", "alembic", "asyncio")
+"""Libraries that put requests, parameters or results into their debug lines: warnings only, at every level of ours."""
+
+
+def configure(level: str, *, as_json: bool) -> None:
+    """Send every log line of the process, the libraries' too, through the one redacting pipe to stderr."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        describe_exception,
+        redact,
+    ]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[first_line, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # we write our own access line
+
+
+def first_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A foreign message up to its first line break: what follows is often the repr of something."""
+    event["event"] = str(event.get("event", "")).split("\n", 1)[0]
+    return event
+
+
+def describe_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """An exception as its type and its way here. Its text stays out: libraries put values there."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["exception"] = type(error).__qualname__
+        frames = traceback.extract_tb(error.__traceback__)[-FRAMES_SHOWN:]
+        event["frames"] = [f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno} {frame.name}" for frame in frames]
+        if error.__cause__ is not None:
+            event["cause"] = type(error.__cause__).__qualname__
+    return event
+
+
+def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Mask what is, or looks like, a secret, in every field."""
+    for name, value in event.items():
+        if name in ID_FIELDS and isinstance(value, str):
+            event[name] = _one_line(value)
+        elif not name.startswith("_"):
+            event[name] = MASK if SECRET_FIELDS.search(name) else _clean(value)
+    return event
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _one_line(SECRET_SHAPES.sub(MASK, value))
+    if isinstance(value, MutableMapping):
+        return {key: MASK if SECRET_FIELDS.search(str(key)) else _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _clean(str(value))
+
+
+def _one_line(text: str) -> str:
+    """Printable and short: control characters become visible escapes, so that no value forges another line."""
+    text = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,119 @@
+"""A small identity provider for demo users: discovery, a key set that can be rotated, and tokens for the asking.
+
+It signs with `cryptography` alone, so that the service's verifier is judged by another implementation than its own.
+"""
+
+import base64
+import json
+import time
+import uuid
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+DEMO_USERS = ("alice", "bob", "carol")
+DEMO_AUDIENCE = "dialtone"
+TOKEN_SECONDS = 3600
+KEYS_KEPT = 2
+"""After a rotation the previous key stays in the set, as real providers do, for the tokens it signed."""
+
+
+class Signer:
+    """The provider's RSA keys, newest first."""
+
+    def __init__(self) -> None:
+        self._keys: list[tuple[str, rsa.RSAPrivateKey]] = []
+        self.rotate()
+
+    def rotate(self) -> str:
+        """A new signing key; its `kid`."""
+        kid = uuid.uuid4().hex[:12]
+        self._keys.insert(0, (kid, rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+        del self._keys[KEYS_KEPT:]
+        return kid
+
+    def jwks(self) -> dict[str, Any]:
+        return {"keys": [_public_jwk(kid, key) for kid, key in self._keys]}
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        kid, key = self._keys[0]
+        header = {"alg": "RS256", "kid": kid, "typ": "at+jwt"}
+        signing_input = ".".join(
+            _base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims)
+        )
+        signature = key.sign(signing_input.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signing_input}.{_base64url(signature)}"
+
+
+def create_identity_provider(issuer: str) -> Starlette:
+    """The provider as an ASGI app. `issuer` is the URL it is served under."""
+    signer = Signer()
+
+    async def discovery(_: Request) -> Response:
+        return JSONResponse(
+            {
+                "issuer": issuer,
+                "jwks_uri": f"{issuer}/jwks.json",
+                "token_endpoint": f"{issuer}/token",
+                "id_token_signing_alg_values_supported": ["RS256"],
+            }
+        )
+
+    async def jwks(_: Request) -> Response:
+        return JSONResponse(signer.jwks(), headers={"Cache-Control": "public, max-age=60"})
+
+    async def token(request: Request) -> Response:
+        """`{"user": "alice"}`, optionally with `scope`, `audience` and `ttl_seconds`."""
+        try:
+            wanted = await request.json()
+            user = wanted["user"]
+            ttl = int(wanted.get("ttl_seconds", TOKEN_SECONDS))
+        except (ValueError, TypeError, KeyError):
+            return JSONResponse({"error": "invalid_request"}, 400)
+        if user not in DEMO_USERS:
+            return JSONResponse({"error": "invalid_grant", "demo_users": DEMO_USERS}, 400)
+        now = int(time.time())
+        claims = {
+            "iss": issuer,
+            "sub": user,
+            "aud": wanted.get("audience", DEMO_AUDIENCE),
+            "iat": now,
+            "exp": now + ttl,
+            "jti": uuid.uuid4().hex,
+            "scope": wanted.get("scope", "phone"),
+        }
+        access = {"access_token": signer.sign(claims), "token_type": "Bearer", "expires_in": ttl}
+        return JSONResponse(access, headers={"Cache-Control": "no-store"})
+
+    async def rotate(_: Request) -> Response:
+        return JSONResponse({"kid": signer.rotate()})
+
+    return Starlette(
+        routes=[
+            Route("/.well-known/openid-configuration", discovery, methods=["GET"]),
+            Route("/jwks.json", jwks, methods=["GET"]),
+            Route("/token", token, methods=["POST"]),
+            Route("/rotate", rotate, methods=["POST"]),
+        ]
+    )
+
+
+def _public_jwk(kid: str, key: rsa.RSAPrivateKey) -> dict[str, str]:
+    numbers = key.public_key().public_numbers()
+    return {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": "RS256",
+        "kid": kid,
+        "n": _base64url(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)),
+        "e": _base64url(numbers.e.to_bytes(3)),
+    }
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")

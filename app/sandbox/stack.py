@@ -1,0 +1,198 @@
+"""`dialtone dev`: sandbox, identity provider and service as separate processes here, and their common end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.sandbox.identity_provider import DEMO_AUDIENCE
+
+LOOPBACK = "127.0.0.1"
+PORTS = {"DIALTONE_PORT": 8010, "DIALTONE_SANDBOX_PORT": 8011, "DIALTONE_IDENTITY_PORT": 8012}
+"""The setting that moves each port, and where it stands unmoved."""
+
+START_SECONDS = 30.0
+STOP_SECONDS = 25.0
+TOKEN_SECONDS = 12 * 3600
+
+
+class StackError(Exception):
+    """One line for the person at the terminal."""
+
+
+class _Stopped(Exception):
+    """Somebody pressed Ctrl-C or asked us to end."""
+
+
+def run() -> int:
+    """Start everything, say where it is, and wait. The exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        with ExitStack() as stack:
+            _run(stack)
+    except _Stopped:
+        print("\nEverything is stopped.", flush=True)  # noqa: T201 - this is what a terminal program does
+        return 0
+    except StackError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+    return 0
+
+
+def demo_token(user: str, *, scope: str = "phone", ttl_seconds: int = TOKEN_SECONDS) -> str:
+    """An access token of a demo user. Raises StackError."""
+    body = json.dumps({"user": user, "scope": scope, "ttl_seconds": ttl_seconds}).encode()
+    url = f"http://{LOOPBACK}:{_port('DIALTONE_IDENTITY_PORT')}/token"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
+            token: str = json.load(answer)["access_token"]
+            return token
+    except urllib.error.HTTPError:
+        raise StackError(f"There is no demo user {user!r}: try alice, bob or carol.") from None
+    except OSError:
+        raise StackError("The demo identity provider does not answer. Is `make dev` running?") from None
+
+
+def _run(stack: ExitStack) -> None:
+    ports = {variable: _port(variable) for variable in PORTS}
+    for variable, port in ports.items():
+        _check_free(variable, port)
+    environment = _environment(ports)
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    for name, arguments in (
+        ("sandbox", ["sandbox", "telnyx"]),
+        ("identity provider", ["sandbox", "identity"]),
+    ):
+        children[name] = stack.enter_context(_child(arguments, environment, is_quiet=True))
+    if subprocess.run(_command("migrate"), env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise StackError("The ledger in .dialtone/ could not be prepared; the line above says why.")
+    children["service"] = stack.enter_context(_child(["serve"], environment))
+    base = f"http://{LOOPBACK}:{ports['DIALTONE_PORT']}"
+    _wait_until_ready(f"{base}/readyz", children)
+    _say_where(base, ports)
+    while True:
+        _check_alive(children)
+        time.sleep(0.5)
+
+
+def _environment(ports: dict[str, int]) -> dict[str, str]:
+    """The settings of a demo, and none of the person's own: a real key must not end up in here."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DIALTONE_", "TELNYX_"))}
+    wanted = {
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": f"http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}/v2",
+        "DIALTONE_ISSUER": f"http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}",
+        "DIALTONE_AUDIENCE": DEMO_AUDIENCE,
+        "DIALTONE_DATABASE_URL": "sqlite:///.dialtone/ledger.db",
+        "DIALTONE_PROPAGATION_SECONDS": "1",
+        "DIALTONE_SIP_PASSWORD": "true",
+        "DIALTONE_LOG_LEVEL": os.environ.get("DIALTONE_LOG_LEVEL", "info"),
+        "DIALTONE_ENV_FILE": "",
+    }
+    return inherited | wanted | {variable: str(port) for variable, port in ports.items()}
+
+
+@contextmanager
+def _child(
+    arguments: list[str], environment: dict[str, str], *, is_quiet: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own session, so that Ctrl-C reaches it through us and in order; ended on the way out."""
+    output = subprocess.DEVNULL if is_quiet else None
+    process = subprocess.Popen(_command(*arguments), env=environment, stdout=output, start_new_session=True)
+    try:
+        yield process
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "app.cli", *arguments]
+
+
+def _port(variable: str) -> int:
+    text = os.environ.get(variable) or str(PORTS[variable])
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise StackError(f"{variable} must be a port number between 1 and 65535.")
+    return int(text)
+
+
+def _check_free(variable: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise StackError(
+                f"Port {port} is taken. Set another one and try again, for example: {variable}={port + 1000} make dev"
+            ) from None
+
+
+def _wait_until_ready(url: str, children: dict[str, subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        _check_alive(children)
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - loopback
+                if answer.status == 200:
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise StackError(f"The service did not become ready within {START_SECONDS:.0f} seconds; its log is above.")
+
+
+def _check_alive(children: dict[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in children.items():
+        if process.poll() is not None:
+            raise StackError(f"The {name} ended by itself (status {process.returncode}); everything else is stopped.")
+
+
+def _say_where(base: str, ports: dict[str, int]) -> None:
+    curl: list[Any] = [
+        f"curl -sS -X POST {base}/v1/telephony-credentials",
+        f"-H 'Authorization: Bearer {demo_token('alice')}'",
+        "-H 'Content-Type: application/json'",
+        """-d '{"device_id":"laptop"}'""",
+    ]
+    lines = [
+        "",
+        "Dialtone is ready. Telnyx is a sandbox here: nothing rings outside this machine.",
+        "",
+        f"  service             {base}   (API docs: {base}/docs)",
+        f"  sandbox (Telnyx)    http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}   (journal: /sandbox/journal)",
+        f"  identity provider   http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}   (users: alice, bob, carol)",
+        f"  ledger              {Path('.dialtone/ledger.db').absolute()}",
+        "",
+        "Another token: .venv/bin/dialtone token bob        End everything: Ctrl-C",
+        "Alice's laptop asks for a login:",
+        "",
+        " ".join(curl),
+        "",
+    ]
+    print("\n".join(lines), flush=True)  # noqa: T201 - this is what a terminal program does
+
+
+def _stop(_: int, __: FrameType | None) -> NoReturn:
+    raise _Stopped

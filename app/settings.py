@@ -1,0 +1,267 @@
+"""Settings: every environment variable that Dialtone reads, checked once, before anything listens.
+
+`.env.example` holds them all with a comment. A wrong or contradictory setting ends the process with one line that names
+the variable and never shows a value.
+"""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
+from app.adapters.identity.keysets import is_loopback, is_safe_url
+from app.adapters.ledger.sql import database_url
+from app.vending.nouns import Grant, Platform
+from app.vending.policy import LONGEST_TTL, SHORTEST_TTL
+
+_REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
+"""What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""
+
+_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key")
+"""Settings that may be given as `<NAME>_FILE` too."""
+
+_ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT")
+"""Read outside this class: where the settings lie, and the ports of `make dev`."""
+
+Words = Annotated[frozenset[str], NoDecode]
+"""Several words, separated by commas or spaces."""
+
+
+class SettingsError(Exception):
+    """One line that says which setting is wrong and how to mend it. Holds no value."""
+
+
+class Settings(BaseSettings):
+    """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DIALTONE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        validate_default=True,
+        populate_by_name=True,
+    )
+
+    # Telnyx
+    telnyx_api_key: SecretStr = Field(validation_alias="TELNYX_API_KEY")
+    telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^\d{1,20}$")
+    telnyx_base_url: str = Field("https://api.telnyx.com/v2", validation_alias="TELNYX_BASE_URL")
+    telnyx_call_seconds: float = Field(5.0, validation_alias="TELNYX_CALL_SECONDS", gt=0, le=60)
+    sip_domain: str = Field("sip.telnyx.com", pattern=r"^[A-Za-z0-9.-]+(:\d+)?$")
+    rtc_host: str | None = Field(None, pattern=r"^wss?://[A-Za-z0-9.:\[\]/_-]+$")
+    rtc_region: Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"] | None = None
+    propagation_seconds: float = Field(5.0, ge=0, le=60)
+
+    # Identity
+    issuer: str
+    audience: Words
+    jwks_url: str | None = None
+    issuer_pem: SecretStr | None = None
+    issuer_secret: SecretStr | None = None
+    algorithms: Words = frozenset()
+    subject_claim: str = Field("sub", min_length=1)
+    scope_claim: str = Field("scope", min_length=1)
+    scope_list: bool = False
+    required_scopes: Words = frozenset()
+    token_types: Words = frozenset({"jwt", "at+jwt"})
+    leeway_seconds: int = Field(30, ge=0, le=300)
+    max_token_age_seconds: int | None = Field(None, gt=0)
+
+    # Policy
+    credential_ttl_seconds: int = 86_400
+    mobile_credential_ttl_seconds: int = 30 * 86_400
+    max_devices: int = Field(10, ge=1, le=900)
+    sip_password: bool = False
+
+    # Ledger
+    database_url: SecretStr = SecretStr("sqlite:///.dialtone/ledger.db")
+    namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
+    tag_key: SecretStr | None = None
+
+    # Serving
+    host: str = "127.0.0.1"
+    port: int = Field(8010, ge=0, le=65535)
+    cors_origins: Words = frozenset()
+    trusted_proxies: str = "127.0.0.1"
+    docs: bool = True
+    patience_seconds: float = Field(10.0, gt=0, le=60)
+    drain_seconds: float = Field(0.0, ge=0, le=60)
+    grace_seconds: int = Field(20, ge=1, le=300)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @classmethod
+    def load(cls, **given: Any) -> "Settings":
+        """From the environment and the file that DIALTONE_ENV_FILE names (`.env`). Raises SettingsError."""
+        unknown = sorted(name for name in os.environ if name.startswith("DIALTONE_") and name not in _known_variables())
+        if unknown:
+            raise SettingsError(f"{unknown[0]} is no setting of Dialtone; .env.example lists them all")
+        given.setdefault("_env_file", os.environ.get("DIALTONE_ENV_FILE", ".env"))
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise SettingsError(_one_line(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`<NAME>_FILE` in place of a secret: a mounted file, read once."""
+        for name in _SECRETS:
+            variable = variable_of(name)
+            path = os.environ.get(f"{variable}_FILE")
+            if not path:
+                continue
+            if variable in values or name in values:
+                raise ValueError(f"{variable} and {variable}_FILE are both set; keep one")
+            try:
+                values[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                raise ValueError(f"{variable}_FILE names a file that cannot be read") from None
+        return values
+
+    @field_validator("audience", "algorithms", "required_scopes", "token_types", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return frozenset(re.split(r"[,\s]+", value.strip())) - {""} if isinstance(value, str) else value
+
+    @field_validator("credential_ttl_seconds", "mobile_credential_ttl_seconds")
+    @classmethod
+    def _check_ttl(cls, value: int) -> int:
+        if not SHORTEST_TTL <= timedelta(seconds=value) <= LONGEST_TTL:
+            raise ValueError("must be between 60 seconds and 90 days")
+        return value
+
+    @field_validator("telnyx_base_url", "jwks_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is not None and not is_safe_url(value):
+            raise ValueError("must be an https URL (http only to this machine), without user, password or fragment")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: SecretStr) -> SecretStr:
+        database_url(value.get_secret_value())
+        return value
+
+    @field_validator("token_types")
+    @classmethod
+    def _lower(cls, value: frozenset[str]) -> frozenset[str]:
+        return frozenset(word.lower() for word in value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: frozenset[str]) -> frozenset[str]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.netloc
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("must list origins such as https://app.example.com, without path; * is not allowed")
+        return value
+
+    @field_validator("audience")
+    @classmethod
+    def _check_audience(cls, value: frozenset[str]) -> frozenset[str]:
+        if not value:
+            raise ValueError("must name at least one audience: a token for another service is not one for this")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        sources = [self.jwks_url, self.issuer_pem, self.issuer_secret]
+        if sum(source is not None for source in sources) > 1:
+            raise ValueError(
+                "DIALTONE_JWKS_URL, DIALTONE_ISSUER_PEM and DIALTONE_ISSUER_SECRET exclude each other; keep one"
+            )
+        if not any(sources) and not is_safe_url(self.issuer):
+            raise ValueError(
+                "DIALTONE_ISSUER is no https URL to discover keys from; set DIALTONE_JWKS_URL, "
+                "DIALTONE_ISSUER_PEM or DIALTONE_ISSUER_SECRET"
+            )
+        possible = HMAC_ALGORITHMS if self.issuer_secret else PUBLIC_KEY_ALGORITHMS
+        if not self.effective_algorithms <= possible:
+            raise ValueError(f"DIALTONE_ALGORITHMS may hold only {', '.join(sorted(possible))} with this key source")
+        self.fixed_keys()
+        is_plain_http = urlsplit(self.telnyx_base_url).scheme == "http"
+        if is_plain_http and _REAL_API_KEY.match(self.telnyx_api_key.get_secret_value()):
+            raise ValueError("TELNYX_API_KEY looks like a real one, and TELNYX_BASE_URL is plain http; use https")
+        if not self.telnyx_api_key.get_secret_value().isprintable() or " " in self.telnyx_api_key.get_secret_value():
+            raise ValueError("TELNYX_API_KEY holds characters that no key has")
+        return self
+
+    @property
+    def effective_algorithms(self) -> frozenset[str]:
+        """As configured; else what the key source makes likely."""
+        return self.algorithms or (frozenset({"HS256"}) if self.issuer_secret else frozenset({"RS256", "ES256"}))
+
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether Telnyx is a program on this machine: credentials made there ring nowhere."""
+        return is_loopback(urlsplit(self.telnyx_base_url).hostname or "")
+
+    @property
+    def grants(self) -> frozenset[Grant]:
+        return frozenset(Grant) if self.sip_password else frozenset({Grant.LOGIN_TOKEN})
+
+    @property
+    def ttl(self) -> dict[Platform, timedelta]:
+        mobile = timedelta(seconds=self.mobile_credential_ttl_seconds)
+        browser = timedelta(seconds=self.credential_ttl_seconds)
+        return {Platform.BROWSER: browser, Platform.IOS: mobile, Platform.ANDROID: mobile}
+
+    def fixed_keys(self) -> KeySet | None:
+        """The key that the configuration holds itself; None where it is fetched. Raises ValueError."""
+        if self.issuer_secret is not None:
+            return _named(
+                "DIALTONE_ISSUER_SECRET",
+                from_secret,
+                self.issuer_secret.get_secret_value().encode(),
+                self.effective_algorithms,
+            )
+        if self.issuer_pem is not None:
+            # A PEM in one environment line has its line ends written as \n.
+            pem = self.issuer_pem.get_secret_value().replace("\\n", "\n")
+            return _named("DIALTONE_ISSUER_PEM", from_pem, pem, self.effective_algorithms)
+        return None
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return str(Settings.model_fields[name].validation_alias or f"DIALTONE_{name.upper()}")
+
+
+def _known_variables() -> frozenset[str]:
+    own = {variable_of(name) for name in Settings.model_fields}
+    return frozenset(own | {f"{variable_of(name)}_FILE" for name in _SECRETS} | set(_ELSEWHERE))
+
+
+def _named(variable: str, make: Any, material: Any, algorithms: frozenset[str]) -> KeySet:
+    try:
+        keys: KeySet = make(material, algorithms)
+    except ValueError as error:
+        raise ValueError(f"{variable}: {error}") from None
+    return keys
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first fault, in one line: the variable, and what is wrong with it. The value stays unsaid."""
+    fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    name = str(fault["loc"][0])
+    variable = variable_of(name) if name in Settings.model_fields else name
+    if fault["type"] == "missing":
+        return f"{variable} is not set; .env.example says what it is for"
+    return f"{variable}: {message}"
