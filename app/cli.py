@@ -43,7 +43,7 @@ def migrate() -> None:
         revision = asyncio.run(migrating.migrate(url))
     except Exception as error:
         _end(
-            f"The database could not be migrated ({type(error).__name__}): is DIALTONE_DATABASE_URL right, and reachable?"
+            f"The database could not be migrated ({type(error).__name__}). Is DIALTONE_DATABASE_URL right?"
         )
     typer.echo(f"The ledger is at revision {revision}.")
 

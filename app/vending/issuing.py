@@ -156,16 +156,12 @@ class CredentialIssuer:
             raise LeaseNotFound
         if lease.state not in (State.PENDING, State.ACTIVE):
             raise LeaseEnded
+        owner = lease.owner
         wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
         terms = decide(self._policy, principal, wanted)
-        login = await self._flights.join(
-            (lease.owner, lease.device_id),
-            lease_id,
-            lambda: self._within_deadline(lease.owner, wanted, terms),
+        return await self._flights.join(
+            (owner, wanted.device_id), lease_id, lambda: self._within_deadline(owner, wanted, terms, lease_id)
         )
-        if login.lease.id != lease_id:  # it ended meanwhile, and the flight found or made its successor
-            raise LeaseEnded
-        return login
 
     def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
         """The device's login from memory, if it has life enough and nothing about it would change. The hot path."""
@@ -194,24 +190,31 @@ class CredentialIssuer:
         soon = min(now + RETRY_WHILE_AWAY, login.expires_at)
         return Login(login.lease, login.issued_at, login.expires_at, soon, token=login.token)
 
-    async def _within_deadline(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login:
-        """Try until the row is ours or done. Losing a race to another writer means: look again."""
+    async def _within_deadline(
+        self, owner: Owner, wanted: IssueRequest, terms: Terms, lease_id: str | None = None
+    ) -> Login:
+        """Try until the row is ours or done. Losing a race to another writer means: look again.
+
+        With `lease_id`, only that lease will do: raises LeaseEnded rather than find or make its successor.
+        """
         pause = POLL_SECONDS
         try:
             async with asyncio.timeout(self._timing.flight_seconds):
                 while True:
                     with suppress(LeaseMoved, LeaseTaken):
-                        if (login := await self._attempt(owner, wanted, terms)) is not None:
+                        if (login := await self._attempt(owner, wanted, terms, lease_id)) is not None:
                             return login
-                        await asyncio.sleep(pause)
-                        pause = min(pause * 2, POLL_SECONDS * 10)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, POLL_SECONDS * 10)
         except TimeoutError as error:
             raise CarrierUnreachable(may_have_happened=True) from error
 
-    async def _attempt(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
+    async def _attempt(self, owner: Owner, wanted: IssueRequest, terms: Terms, lease_id: str | None) -> Login | None:
         """What the row says decides. None: another replica is at work on it."""
         lease = await self._ledger.live_lease(owner, wanted.device_id)
         now = self._clock()
+        if lease_id is not None and (lease is None or lease.id != lease_id):
+            raise LeaseEnded
         if lease is None:
             lease = self._intent(owner, wanted, terms, now)
             await self._ledger.open(lease, terms.max_devices)

@@ -132,8 +132,10 @@ class SqlLedger:
                     )
                     raise LeaseTaken if await connection.scalar(same) is not None else DeviceLimitReached
                 await connection.execute(leases.insert().values(asdict(lease)))
-        except IntegrityError:
-            raise LeaseTaken from None
+        except LedgerUnavailable as error:
+            if _is_duplicate(error.__cause__):
+                raise LeaseTaken from None
+            raise
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
         changed = {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
@@ -182,14 +184,22 @@ class SqlLedger:
 
 
 class _translated:  # noqa: N801 - reads as a verb where it is used
-    """Database trouble becomes LedgerUnavailable at the border. A broken constraint is an answer, not trouble."""
+    """Database trouble becomes LedgerUnavailable at the border."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SQLAlchemyError | OSError | TimeoutError) and not isinstance(error, IntegrityError):
+        if isinstance(error, SQLAlchemyError | OSError | TimeoutError):
             raise LedgerUnavailable from error
+
+
+def _is_duplicate(error: BaseException | None) -> bool:
+    """Whether the unique index said no. Any other broken constraint (a trigger's, a full disk's) is trouble."""
+    if not isinstance(error, IntegrityError):
+        return False
+    name = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+    return name in ("SQLITE_CONSTRAINT_UNIQUE", "23505")
 
 
 def _owned_by(owner: Owner) -> sa.ColumnElement[bool]:

@@ -1,0 +1,218 @@
+"""What tests stand on: servers on real sockets, an issuer whose tokens joserfc signs, and the service in front of both."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+from starlette.types import ASGIApp
+
+from app.adapters.ledger import migrating
+from app.adapters.ledger.sql import database_url
+from app.main import create_app
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
+from app.sandbox.rest import TelnyxSandbox
+from app.settings import Settings
+from app.wiring import Outside, Parts, join, new_id
+from app.vending.nouns import Principal
+
+ISSUER = "https://id.example.com"
+AUDIENCE = "dialtone"
+
+
+@cache
+def rsa_key(name: str = "first", bits: int = 2048) -> RSAKey:
+    """A key of the test issuer, made once a run."""
+    return RSAKey.generate_key(bits, {"kid": name, "use": "sig", "alg": "RS256"})
+
+
+@cache
+def ec_key(curve: str = "P-256", name: str = "ec") -> ECKey:
+    return ECKey.generate_key(curve, {"kid": name, "use": "sig"})
+
+
+def claims_of(user: str = "alice", **changes: Any) -> dict[str, Any]:
+    """Good claims, changed as given; a change to `...` leaves the claim out."""
+    now = int(time.time())
+    claims = {"iss": ISSUER, "sub": user, "aud": AUDIENCE, "iat": now, "exp": now + 3600, "scope": "phone"}
+    return {name: value for name, value in (claims | changes).items() if value is not ...}
+
+
+def token(user: str = "alice", *, header: dict[str, Any] | None = None, key: Any = None, **changes: Any) -> str:
+    """An access token of the test issuer, signed by joserfc."""
+    key = key or rsa_key()
+    algorithm = (header or {}).get("alg", "RS256")
+    protected = {"alg": algorithm, "kid": key.kid, "typ": "at+jwt"} | (header or {})
+    protected = {name: value for name, value in protected.items() if value is not ...}
+    return jwt.encode(protected, claims_of(user, **changes), key, algorithms=[algorithm])
+
+
+def pem() -> str:
+    return rsa_key().as_pem(private=False).decode()
+
+
+def principal(user: str = "alice", *scopes: str) -> Principal:
+    return Principal(ISSUER, user, datetime.max, frozenset(scopes or ("phone",)))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[str]:
+    """The app behind a real socket on loopback; its base URL."""
+    # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        if task.done():
+            task.result()
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+@dataclass
+class Telnyx:
+    """The sandbox at the wire, and the truth about it."""
+
+    sandbox: TelnyxSandbox
+    url: str
+
+    @property
+    def clock(self) -> Clock:
+        return self.sandbox.clock
+
+    def live(self) -> list[str]:
+        """Ids of the credentials that exist and have not expired."""
+        now = self.clock()
+        return [item.id for item in self.sandbox.account.credentials.values() if not item.is_expired(now)]
+
+    def calls(self, method: str = "", path: str = "") -> list[str]:
+        """What was received, as `METHOD /path`, controls and health checks left out."""
+        entries = self.sandbox.journal.entries
+        return [
+            f"{entry.method} {entry.path}"
+            for entry in entries
+            if entry.path.startswith("/v2/telephony_credentials")
+            and entry.method.startswith(method)
+            and path in entry.path
+        ]
+
+    def created(self) -> int:
+        """Creates that were carried out, answered or not."""
+        return sum((entry.committed or "").startswith("create") for entry in self.sandbox.journal.entries)
+
+    def fail(self, kind: str, **plan: Any) -> None:
+        from app.sandbox.faults import Fault
+
+        self.sandbox.faults.plans.append(Fault.from_json({"kind": kind, **plan}))
+
+
+@asynccontextmanager
+async def telnyx_sandbox(**options: Any) -> AsyncIterator[Telnyx]:
+    clock = Clock()
+    account = Account(clock)
+    account.add_demo_connection()
+    sandbox = TelnyxSandbox(account, clock, **options)
+    async with serving(sandbox) as base:
+        yield Telnyx(sandbox, f"{base}/v2")
+
+
+@dataclass
+class Service:
+    """The service behind a real socket, and a client that asks as one user or another."""
+
+    url: str
+    client: httpx.AsyncClient
+    telnyx: Telnyx
+    clock: Clock
+    app: ASGIApp = field(repr=False)
+
+    async def ask(self, method: str, path: str = "", *, user: str = "alice", **content: Any) -> httpx.Response:
+        """One call below /v1/telephony-credentials."""
+        headers = {"Authorization": f"Bearer {token(user)}"} | content.pop("headers", {})
+        return await self.client.request(method, f"/v1/telephony-credentials{path}", headers=headers, **content)
+
+    async def issue(self, device: str = "laptop", *, user: str = "alice", **wishes: Any) -> httpx.Response:
+        return await self.ask("POST", user=user, json={"device_id": device, **wishes})
+
+
+def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
+    return Settings.load(
+        _env_file=None,
+        **{
+            "telnyx_api_key": DEMO_KEY,
+            "telnyx_connection_id": DEMO_CONNECTION,
+            "telnyx_base_url": telnyx_url,
+            "telnyx_call_seconds": 1.0,
+            "issuer": ISSUER,
+            "audience": AUDIENCE,
+            "issuer_pem": pem(),
+            "database_url": database,
+            "patience_seconds": 8.0,
+            "cors_origins": "https://app.example.com",
+        }
+        | changes,
+    )
+
+
+@asynccontextmanager
+async def service_in_front_of(
+    telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
+) -> AsyncIterator[Service]:
+    """One replica. Its clock is the sandbox's, so that a test moves both."""
+    await migrating.migrate(database_url(database))
+    outside = Outside(clock=telnyx.clock, new_id=ids, jitter=lambda: 0.5)
+    app = create_app(settings_for(telnyx.url, database, **changes), outside)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+        yield Service(url, client, telnyx, telnyx.clock, app)
+
+
+def sqlite_in(folder: Path) -> str:
+    return f"sqlite:///{folder / 'ledger.db'}"
+
+
+async def eventually(check: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Wait until `check` says yes; AssertionError when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def joined(
+    telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
+) -> AsyncIterator[Parts]:
+    """The parts of one replica without HTTP in front, on the sandbox's clock."""
+    await migrating.migrate(database_url(database))
+    parts = join(settings_for(telnyx.url, database, **changes), Outside(telnyx.clock, new_id=ids, jitter=lambda: 0.5))
+    async with parts.running():
+        yield parts
+
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)

@@ -1,0 +1,217 @@
+"""Answers that never came: what Telnyx carried out without telling is found again, and never made twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+
+from app.adapters.ledger.sql import database_url, open_engine
+from app.vending.errors import (
+    CarrierKeyRefused,
+    CarrierRejected,
+    CarrierThrottled,
+    CarrierUnreachable,
+    DialtoneError,
+    LedgerUnavailable,
+)
+from app.vending.nouns import IssueRequest
+from app.wiring import Parts
+from tests.stage import Telnyx, eventually, joined, principal
+
+ALICE = principal("alice")
+LAPTOP = IssueRequest("laptop")
+CREATE = {"method": "POST", "path": "telephony_credentials$"}
+
+
+@pytest.fixture
+async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
+    async with joined(telnyx, database) as parts:
+        yield parts
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "hang"},
+        {"kind": "drop"},
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 502, "body": "<html>Bad Gateway</html>"},
+        {"kind": "garbage", "body": "not json"},
+        {"kind": "garbage", "body": '{"data": {"id": 17}}'},
+        {"kind": "garbage", "body": '{"data": null}'},
+        {"kind": "drip", "seconds": 0.5},
+        {"kind": "huge"},
+        {"kind": "garbage", "body": "{}", "headers": {"content-encoding": "gzip"}},
+    ],
+    ids=lambda fault: fault["kind"] + fault.get("body", "")[:12],
+)
+async def test_a_create_that_telnyx_committed_but_did_not_report_is_adopted(
+    parts: Parts, telnyx: Telnyx, fault: dict[str, object]
+) -> None:
+    telnyx.fail(**(CREATE | {"after_commit": True} | fault))  # type: ignore[arg-type]
+
+    login = await asked_until_given(parts)
+
+    assert telnyx.created() == 1
+    assert telnyx.live() == [login.lease.credential_id]
+
+
+async def asked_until_given(parts: Parts):  # type: ignore[no-untyped-def]
+    for _ in range(5):
+        try:
+            return await parts.issuer.issue(ALICE, LAPTOP)
+        except DialtoneError:
+            await asyncio.sleep(0.1)
+    raise AssertionError("no login after five tries")
+
+
+async def test_a_lost_create_whose_lookup_fails_too_is_found_by_the_next_caller(parts: Parts, telnyx: Telnyx) -> None:
+    telnyx.fail("drop", **CREATE, after_commit=True)
+    telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
+
+    with pytest.raises(CarrierUnreachable):
+        await parts.issuer.issue(ALICE, LAPTOP)
+    login = await parts.issuer.issue(ALICE, LAPTOP)
+
+    assert telnyx.created() == 1
+    assert telnyx.live() == [login.lease.credential_id]
+
+
+async def test_a_create_that_never_arrived_is_made_once_the_list_has_settled(parts: Parts, telnyx: Telnyx) -> None:
+    telnyx.fail("hang", **CREATE)
+
+    login = await asked_until_given(parts)
+
+    assert telnyx.created() == 1
+    assert telnyx.live() == [login.lease.credential_id]
+
+
+async def test_a_create_that_arrives_after_its_successor_is_removed_when_it_is_seen(
+    telnyx: Telnyx, sqlite: str
+) -> None:
+    async with joined(telnyx, sqlite) as parts:
+        telnyx.fail("status", **CREATE, after_commit=True, status=500)
+        telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
+        with pytest.raises(DialtoneError):
+            await parts.issuer.issue(ALICE, LAPTOP)
+        (first,) = telnyx.sandbox.account.credentials.values()
+        account = telnyx.sandbox.account
+        twin = account.create_credential(
+            {"connection_id": first.connection_id, "name": first.name, "expires_at": first.expires_at.isoformat()}
+        )
+
+        login = await parts.issuer.issue(ALICE, LAPTOP)
+
+        assert telnyx.live() == [login.lease.credential_id]
+        assert login.lease.credential_id in (first.id, twin["id"])
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, CarrierKeyRefused), (422, CarrierRejected), (429, CarrierThrottled)]
+)
+async def test_a_refused_create_leaves_nothing_and_the_next_request_starts_at_once(
+    parts: Parts, telnyx: Telnyx, status: int, error: type[DialtoneError]
+) -> None:
+    telnyx.fail("status", **CREATE, status=status, body='{"errors":[{"code":"10015","title":"no"}]}')
+
+    with pytest.raises(error):
+        await parts.issuer.issue(ALICE, LAPTOP)
+    assert telnyx.live() == []
+    login = await asyncio.wait_for(parts.issuer.issue(ALICE, LAPTOP), 1)
+
+    assert telnyx.live() == [login.lease.credential_id]
+
+
+async def test_a_mint_that_fails_after_the_create_costs_no_second_credential(parts: Parts, telnyx: Telnyx) -> None:
+    telnyx.fail("status", method="POST", path="/token$", status=500)
+
+    with pytest.raises(DialtoneError):
+        await parts.issuer.issue(ALICE, LAPTOP)
+    login = await parts.issuer.issue(ALICE, LAPTOP)
+
+    assert telnyx.live() == [login.lease.credential_id]
+    assert not login.is_new
+
+
+async def test_while_telnyx_is_away_a_device_gets_its_last_login_as_long_as_it_works(
+    parts: Parts, telnyx: Telnyx
+) -> None:
+    first = await parts.issuer.issue(ALICE, LAPTOP)
+    telnyx.clock.advance((first.refresh_after - first.issued_at) * 1.05)
+    telnyx.fail("status", status=503, times=1000)
+
+    meanwhile = await parts.issuer.issue(ALICE, LAPTOP)
+
+    assert meanwhile.token == first.token
+    assert (meanwhile.refresh_after - telnyx.clock()).total_seconds() <= 30
+
+
+async def test_what_cannot_be_written_down_is_not_asked_of_telnyx(telnyx: Telnyx, database: str) -> None:
+    async with joined(telnyx, database) as parts:
+        await execute(database, "DROP TABLE leases")
+
+        with pytest.raises(LedgerUnavailable):
+            await parts.issuer.issue(ALICE, LAPTOP)
+
+        assert telnyx.calls() == []
+
+
+async def test_a_commit_that_fails_after_the_create_is_made_good_by_name(telnyx: Telnyx, sqlite: str) -> None:
+    async with joined(telnyx, sqlite) as parts:
+        await execute(
+            sqlite,
+            "CREATE TRIGGER full BEFORE UPDATE ON leases WHEN NEW.state = 'active' "
+            "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END",
+        )
+        with pytest.raises(DialtoneError):
+            await parts.issuer.issue(ALICE, LAPTOP)
+        await execute(sqlite, "DROP TRIGGER full")
+
+        login = await parts.issuer.issue(ALICE, LAPTOP)
+
+        assert telnyx.created() == 1
+        assert telnyx.live() == [login.lease.credential_id]
+
+
+async def test_another_replicas_pending_row_is_waited_for(telnyx: Telnyx, database: str) -> None:
+    async with joined(telnyx, database) as here, joined(telnyx, database) as there:
+        telnyx.fail("delay", **CREATE, seconds=0.5)
+
+        first, second = await asyncio.gather(
+            here.issuer.issue(ALICE, LAPTOP), there.issuer.issue(ALICE, LAPTOP)
+        )
+
+        assert first.lease.credential_id == second.lease.credential_id
+        assert telnyx.created() == 1
+
+
+async def test_a_dead_replicas_pending_row_is_taken_over_and_the_dead_one_gives_way(
+    telnyx: Telnyx, database: str
+) -> None:
+    """The holder is not dead but slow: it comes back after its claim has run out, and must not do harm."""
+    async with joined(telnyx, database) as slow, joined(telnyx, database) as other:
+        telnyx.fail("delay", **CREATE, seconds=0.8)
+        first = asyncio.create_task(slow.issuer.issue(ALICE, LAPTOP))
+        await eventually(lambda: telnyx.calls("POST"))
+        telnyx.clock.advance(asyncio_claim())
+
+        second = await other.issuer.issue(ALICE, LAPTOP)
+        late = await first
+
+        assert late.lease.id == second.lease.id
+        assert late.lease.credential_id == second.lease.credential_id
+        await eventually(lambda: telnyx.live() == [second.lease.credential_id])
+
+
+def asyncio_claim():  # type: ignore[no-untyped-def]
+    from app.vending.issuing import Timing
+
+    return Timing().claim * 1.1
+
+
+async def execute(database: str, statement: str) -> None:
+    engine = open_engine(database_url(database))
+    async with engine.begin() as connection:
+        await connection.execute(sa.text(statement))
+    await engine.dispose()
