@@ -25,11 +25,8 @@ LOOPBACK = "127.0.0.1"
 def serve() -> None:
     """Run the service. Configured by environment variables; .env.example explains each."""
     from app.main import serve as run
-    from app.observability import logs
 
-    settings = _settings()
-    logs.configure(settings.log_level, as_json=_wants_json(settings))
-    run(settings)
+    run(_settings())
 
 
 @app.command()
@@ -42,9 +39,7 @@ def migrate() -> None:
     try:
         revision = asyncio.run(migrating.migrate(url))
     except Exception as error:
-        _end(
-            f"The database could not be migrated ({type(error).__name__}). Is DIALTONE_DATABASE_URL right?"
-        )
+        _end(f"The database could not be migrated ({type(error).__name__}). Is DIALTONE_DATABASE_URL right?")
     typer.echo(f"The ledger is at revision {revision}.")
 
 
@@ -129,10 +124,6 @@ def _end(line: str) -> NoReturn:
     """One clear line, and a status that scripts see."""
     typer.echo(line, err=True)
     raise typer.Exit(1)
-
-
-def _wants_json(settings: Settings) -> bool:
-    return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
 
 
 def _listen(asgi: object, port: int) -> None:

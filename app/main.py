@@ -1,6 +1,7 @@
 """create_app(settings): the ASGI app, its layers and lifespan; and the server that drains before it stops."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -9,6 +10,7 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -18,11 +20,20 @@ from app.api.gate import BearerGate
 from app.api.health import Condition, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
 from app.api.schemas import Presenter
+from app.observability import logs
 from app.settings import Settings
 from app.wiring import Outside, Parts, join
 
 EXPOSED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 PREFLIGHT_SECONDS = 600
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,  # would record the texts of exceptions and of refused input
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own instrumentation is off: it is not ours to say what of a request may leave the process."""
 
 
 def create_app(settings: Settings | None = None, outside: Outside | None = None) -> ASGIApp:
@@ -82,6 +93,8 @@ class DrainingServer(uvicorn.Server):
 
 def _app_and_readiness(settings: Settings, outside: Outside | None) -> tuple[ASGIApp, Readiness]:
     """Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
+    # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
+    logs.configure(settings.log_level, as_json=_wants_json(settings))
     parts = join(settings, outside)
     readiness = _readiness(parts)
     app: ASGIApp = Body(_framework(settings, parts, readiness))
@@ -97,6 +110,10 @@ def _app_and_readiness(settings: Settings, outside: Outside | None) -> tuple[ASG
             max_age=PREFLIGHT_SECONDS,
         )
     return Edge(app, ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()), readiness
+
+
+def _wants_json(settings: Settings) -> bool:
+    return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
 
 
 def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAPI:
@@ -119,6 +136,7 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     framework.state.parts = parts
     framework.state.presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)

@@ -60,6 +60,13 @@ class Settings(BaseSettings):
     rtc_region: Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"] | None = None
     propagation_seconds: float = Field(5.0, ge=0, le=60)
 
+    # Secrets, as files
+    telnyx_api_key_file: str | None = Field(None, validation_alias="TELNYX_API_KEY_FILE")
+    issuer_pem_file: str | None = None
+    issuer_secret_file: str | None = None
+    database_url_file: str | None = None
+    tag_key_file: str | None = None
+
     # Identity
     issuer: str
     audience: Words
@@ -116,7 +123,7 @@ class Settings(BaseSettings):
         """`<NAME>_FILE` in place of a secret: a mounted file, read once."""
         for name in _SECRETS:
             variable = variable_of(name)
-            path = os.environ.get(f"{variable}_FILE")
+            path = values.get(f"{name}_file") or values.get(f"{variable}_FILE")
             if not path:
                 continue
             if variable in values or name in values:
@@ -242,8 +249,7 @@ def variable_of(name: str) -> str:
 
 
 def _known_variables() -> frozenset[str]:
-    own = {variable_of(name) for name in Settings.model_fields}
-    return frozenset(own | {f"{variable_of(name)}_FILE" for name in _SECRETS} | set(_ELSEWHERE))
+    return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
 
 
 def _named(variable: str, make: Any, material: Any, algorithms: frozenset[str]) -> KeySet:

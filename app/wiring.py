@@ -34,6 +34,9 @@ from app.vending.sweeping import RevocationWatch, Sweeper
 LOGINS_AT_HAND = 20_000
 """Devices whose login is kept in memory: about 2 KB each."""
 
+CLAIM_MARGIN = timedelta(seconds=3)
+"""What a create may take beside its call: two commits on a busy database."""
+
 WATCH_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
 
@@ -113,6 +116,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         jitter=outside.jitter,
         timing=Timing(
             patience_seconds=settings.patience_seconds,
+            claim=timedelta(seconds=settings.telnyx_call_seconds) + CLAIM_MARGIN,
             propagation=timedelta(seconds=settings.propagation_seconds),
         ),
     )

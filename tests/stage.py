@@ -1,4 +1,4 @@
-"""What tests stand on: servers on real sockets, an issuer whose tokens joserfc signs, and the service in front of both."""
+"""What tests stand on: servers on real sockets, an issuer whose tokens joserfc signs, the service in front of both."""
 
 import asyncio
 import socket
@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from app.main import create_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from app.settings import Settings
-from app.wiring import Outside, Parts, join, new_id
 from app.vending.nouns import Principal
+from app.wiring import Outside, Parts, join, new_id
 
 ISSUER = "https://id.example.com"
 AUDIENCE = "dialtone"
@@ -62,7 +62,7 @@ def pem() -> str:
 
 
 def principal(user: str = "alice", *scopes: str) -> Principal:
-    return Principal(ISSUER, user, datetime.max, frozenset(scopes or ("phone",)))
+    return Principal(ISSUER, user, datetime.max.replace(tzinfo=UTC), frozenset(scopes or ("phone",)))
 
 
 def free_port() -> int:
@@ -72,20 +72,47 @@ def free_port() -> int:
         return port
 
 
+class PromptServer(uvicorn.Server):
+    """uvicorn looks ten times a second whether it should stop; a thousand tests would wait minutes for that."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.005)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if self.server_state.tasks:
+            _, hanging = await asyncio.wait(self.server_state.tasks, timeout=1)
+            for request in hanging:
+                request.cancel()
+        await self.lifespan.shutdown()
+
+
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[str]:
     """The app behind a real socket on loopback; its base URL."""
     # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http="httptools", ws="none", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server.serve(sockets=[listener]))
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = PromptServer(config)
+    task = asyncio.create_task(server._serve(sockets=[listener]))  # without its signal handlers
     while not server.started:
         if task.done():
             task.result()
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.001)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

@@ -89,6 +89,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             if path.startswith("/v1"):
                 operation["security"] = [{"bearer": []}]
             _replace_framework_422(operation)
+            _show_examples(operation, schemas)
             _add_headers(operation)
     app.openapi_schema = spec
     return spec
@@ -130,6 +131,15 @@ def _replace_framework_422(operation: dict[str, Any]) -> None:
     answer = operation.get("responses", {}).get("422")
     if answer is not None and "application/json" in answer.get("content", {}):
         operation["responses"]["422"] = problems_of("invalid_request")[422]
+
+
+def _show_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """A success shows the example of its model."""
+    for answer in operation.get("responses", {}).values():
+        content = answer.get("content", {}).get("application/json", {})
+        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        if "example" in schemas.get(name, {}):
+            content["example"] = schemas[name]["example"]
 
 
 def _add_headers(operation: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InvalidCursor, invalid_cursor)
     app.add_exception_handler(HTTPException, unroutable)
     app.add_exception_handler(ResponseValidationError, _broken)
+    app.add_exception_handler(Exception, _broken)  # answers, and raises on: the `Catch` layer tells the log
 
 
 async def _broken(request: Request, _: Exception) -> Response:

@@ -22,6 +22,10 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
 """A body must be complete after this long: uvicorn itself waits for ever."""
 
+DISCARDED_BYTES = 256 * 1024
+DISCARDED_SECONDS = 1.0
+"""So much of a refused body is still read, so that an honest client with a body too large hears why."""
+
 REQUEST_ID = "dialtone.request_id"
 """Where the request's id lies in the ASGI scope."""
 
@@ -131,6 +135,7 @@ class Body:
             return
         kind, body = await _read_body(scope, receive)
         if kind is not None:
+            await _discard(receive)
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
         elif body is not None:
             await self._app(scope, _replay(body, receive), send)
@@ -184,6 +189,20 @@ async def _read_body(scope: Scope, receive: Receive) -> tuple[Kind | None, bytes
     if body and media_type != b"application/json":
         return problems.NOT_JSON, None
     return None, bytes(body)
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on a little without keeping it: a connection closed on unread bytes is reset, and the answer with it."""
+    left = DISCARDED_BYTES
+    try:
+        async with asyncio.timeout(DISCARDED_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
 
 
 def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

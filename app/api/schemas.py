@@ -69,6 +69,34 @@ class TelephonyCredentialChange(_Request):
     ttl_seconds: TtlSeconds | None = None
 
 
+INFO_EXAMPLE: dict[str, Any] = {
+    "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+    "device_id": "tab-7f3a",
+    "platform": "browser",
+    "label": "Work laptop",
+    "state": "active",
+    "sip_username": "gencredSVEXqVb9cTkY",
+    "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+    "issued_at": "2026-11-23T09:30:00.000Z",
+    "expires_at": "2026-11-24T09:30:00.000Z",
+    "usable_at": "2026-11-23T09:30:05.000Z",
+    "server_time": "2026-11-23T11:12:13.456Z",
+}
+
+LOGIN_EXAMPLE: dict[str, Any] = {
+    "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+    "device_id": "tab-7f3a",
+    "login_token": "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9...",
+    "sip_username": "gencredSVEXqVb9cTkY",
+    "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+    "issued_at": "2026-11-23T09:30:00.000Z",
+    "expires_at": "2026-11-24T09:30:00.000Z",
+    "refresh_after": "2026-11-24T03:30:00.000Z",
+    "usable_at": "2026-11-23T09:30:05.000Z",
+    "server_time": "2026-11-23T09:30:00.412Z",
+}
+
+
 class Rtc(BaseModel):
     """Options for the WebRTC SDK's constructor, where the client must be told."""
 
@@ -78,6 +106,8 @@ class Rtc(BaseModel):
 
 class TelephonyCredentialInfo(BaseModel):
     """One device and its credential, without anything to log in with."""
+
+    model_config = ConfigDict(json_schema_extra={"example": INFO_EXAMPLE})
 
     id: str = Field(
         description="The credential's id here. It is not Telnyx's.",
@@ -99,6 +129,8 @@ class TelephonyCredentialInfo(BaseModel):
 
 class TelephonyCredential(BaseModel):
     """A working login for one device: with `login_token`, or with `login` and `password` by the other grant."""
+
+    model_config = ConfigDict(json_schema_extra={"example": LOGIN_EXAMPLE})
 
     id: str = Field(examples=["0b8f9d4e5a6c47d1a2b3c4d5e6f70812"])
     device_id: str = Field(examples=["tab-7f3a"])
@@ -124,12 +156,16 @@ class TelephonyCredential(BaseModel):
 class TelephonyCredentialPage(BaseModel):
     """A page of the caller's devices, newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"data": [INFO_EXAMPLE], "next_cursor": None}})
+
     data: list[TelephonyCredentialInfo]
     next_cursor: str | None = Field(description="For the `cursor` of the next page; null on the last.")
 
 
 class Revocation(BaseModel):
     """Logged out here, and Telnyx has not yet confirmed; it is seen through in the background."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"state": "revoking"}})
 
     state: Literal["revoking"] = "revoking"
 

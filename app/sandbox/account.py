@@ -152,8 +152,8 @@ class Account:
         # A reference page says that a create may answer with these too: secrets that a service must not read.
         extras = {
             "kid": secrets.token_hex(8),
-            "tel_token": secrets.token_hex(64),
-            "signing_secret": secrets.token_hex(32),
+            "tel_token": "canary" + secrets.token_hex(64),
+            "signing_secret": "canary" + secrets.token_hex(32),
         }
         return credential.as_json(now, self.user_id) | extras
 

@@ -93,8 +93,11 @@ class Timing:
     """A caller's deadline."""
     flight_seconds: float = 25
     """The deadline of the work itself, which goes on when its callers have left."""
-    claim: timedelta = timedelta(seconds=30)
-    """How long a replica may keep a row to itself. Longer than a flight."""
+    claim: timedelta = timedelta(seconds=8)
+    """How long a replica may keep a row to itself: longer than a create may take, shorter than a caller's patience.
+
+    A holder that is slower than that does no harm: its commit fails by the row's version, and it gives way.
+    """
     propagation: timedelta = timedelta(seconds=5)
     """From creation until a login works. Source: developers.telnyx.com, telephony credentials, "about 5 s"."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,11 @@ async def test_a_device_that_has_ended_cannot_be_changed(service: Service) -> No
     made = (await service.issue("laptop")).json()
     await service.ask("DELETE", f"/{made['id']}")
 
-    for method, tail, content in (("PATCH", "", {"json": {"ttl_seconds": 600}}), ("POST", "/token", {})):
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("PATCH", "", {"json": {"ttl_seconds": 600}}),
+        ("POST", "/token", {}),
+    ]
+    for method, tail, content in calls:
         answer = await service.ask(method, f"/{made['id']}{tail}", **content)
         assert (answer.status_code, answer.json()["code"]) == (410, "credential_ended")
 
@@ -188,4 +193,3 @@ async def test_a_logout_on_one_replica_reaches_the_memory_of_the_other_within_tw
         await asyncio.sleep(2)
 
         assert (await there.issue("laptop")).json()["id"] != made["id"]
-

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.adapters.ledger.sql import database_url, open_engine
+from app.vending.at_hand import Login
 from app.vending.errors import (
     CarrierKeyRefused,
     CarrierRejected,
@@ -15,12 +16,14 @@ from app.vending.errors import (
     DialtoneError,
     LedgerUnavailable,
 )
+from app.vending.issuing import Timing
 from app.vending.nouns import IssueRequest
 from app.wiring import Parts
 from tests.stage import Telnyx, eventually, joined, principal
 
 ALICE = principal("alice")
 LAPTOP = IssueRequest("laptop")
+CLAIM = Timing().claim * 1.1
 CREATE = {"method": "POST", "path": "telephony_credentials$"}
 
 
@@ -57,7 +60,7 @@ async def test_a_create_that_telnyx_committed_but_did_not_report_is_adopted(
     assert telnyx.live() == [login.lease.credential_id]
 
 
-async def asked_until_given(parts: Parts):  # type: ignore[no-untyped-def]
+async def asked_until_given(parts: Parts) -> Login:
     for _ in range(5):
         try:
             return await parts.issuer.issue(ALICE, LAPTOP)
@@ -178,9 +181,7 @@ async def test_another_replicas_pending_row_is_waited_for(telnyx: Telnyx, databa
     async with joined(telnyx, database) as here, joined(telnyx, database) as there:
         telnyx.fail("delay", **CREATE, seconds=0.5)
 
-        first, second = await asyncio.gather(
-            here.issuer.issue(ALICE, LAPTOP), there.issuer.issue(ALICE, LAPTOP)
-        )
+        first, second = await asyncio.gather(here.issuer.issue(ALICE, LAPTOP), there.issuer.issue(ALICE, LAPTOP))
 
         assert first.lease.credential_id == second.lease.credential_id
         assert telnyx.created() == 1
@@ -194,7 +195,7 @@ async def test_a_dead_replicas_pending_row_is_taken_over_and_the_dead_one_gives_
         telnyx.fail("delay", **CREATE, seconds=0.8)
         first = asyncio.create_task(slow.issuer.issue(ALICE, LAPTOP))
         await eventually(lambda: telnyx.calls("POST"))
-        telnyx.clock.advance(asyncio_claim())
+        telnyx.clock.advance(CLAIM)
 
         second = await other.issuer.issue(ALICE, LAPTOP)
         late = await first
@@ -202,12 +203,6 @@ async def test_a_dead_replicas_pending_row_is_taken_over_and_the_dead_one_gives_
         assert late.lease.id == second.lease.id
         assert late.lease.credential_id == second.lease.credential_id
         await eventually(lambda: telnyx.live() == [second.lease.credential_id])
-
-
-def asyncio_claim():  # type: ignore[no-untyped-def]
-    from app.vending.issuing import Timing
-
-    return Timing().claim * 1.1
 
 
 async def execute(database: str, statement: str) -> None:

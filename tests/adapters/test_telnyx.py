@@ -1,0 +1,291 @@
+"""Telnyx's client: every operation, and a typed error for everything that can come back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.adapters.outbound import Outbound
+from app.adapters.telnyx import FALLBACK_TOKEN_LIFE, MAX_RETRY_AFTER_SECONDS, TelnyxClient
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.vending.errors import (
+    CarrierError,
+    CarrierFailed,
+    CarrierForbidden,
+    CarrierKeyRefused,
+    CarrierNotFound,
+    CarrierRejected,
+    CarrierThrottled,
+    CarrierUnreachable,
+    CarrierUnreadable,
+    CredentialExpired,
+)
+from tests.stage import DAY, Telnyx, free_port
+
+
+@pytest.fixture
+async def client(telnyx: Telnyx) -> AsyncIterator[TelnyxClient]:
+    async with Outbound("dialtone/test") as outbound:
+        yield TelnyxClient(outbound, base_url=telnyx.url, api_key=DEMO_KEY, clock=telnyx.clock, call_seconds=1.0)
+
+
+async def test_a_credentials_whole_life(client: TelnyxClient, telnyx: Telnyx) -> None:
+    until = (telnyx.clock() + DAY).replace(microsecond=0)
+    made = await client.create(connection_id=DEMO_CONNECTION, name="n", tag="t", expires_at=until)
+    token = await client.mint(made.id)
+    password = await client.sip_password(made.id)
+    longer = await client.update(made.id, expires_at=until + DAY, name="n2", tag="t2")
+    shown = await client.retrieve(made.id)
+    await client.delete(made.id)
+
+    assert (made.connection_id, made.expires_at, made.is_expired) == (DEMO_CONNECTION, until, False)
+    assert abs((token.expires_at - until).total_seconds()) < 2
+    assert len(password.secret) == 32
+    assert (longer.name, longer.expires_at, longer.sip_username) == ("n2", until + DAY, made.sip_username)
+    assert shown == longer
+    with pytest.raises(CarrierNotFound):
+        await client.delete(made.id)
+
+
+async def test_a_list_comes_over_all_pages_and_through_every_filter(client: TelnyxClient) -> None:
+    made = [await client.create(connection_id=DEMO_CONNECTION, name=f"n{n}", tag="t") for n in range(7)]
+
+    pages = [item async for item in client.list(page_size=3)]
+
+    assert {item.id for item in pages} == {item.id for item in made}
+    for narrowed in (
+        client.list(name="n3"),
+        client.list(sip_username=made[3].sip_username),
+        client.by_name("n3"),
+    ):
+        assert [item.id async for item in narrowed] == [made[3].id]
+    for whole in (client.list(tag="t"), client.list(status="active"), client.list(connection_id=DEMO_CONNECTION)):
+        assert len([item async for item in whole]) == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, CarrierRejected),
+        (401, CarrierKeyRefused),
+        (403, CarrierForbidden),
+        (404, CarrierNotFound),
+        (408, CarrierFailed),
+        (409, CarrierRejected),
+        (415, CarrierRejected),
+        (422, CarrierRejected),
+        (429, CarrierThrottled),
+        (500, CarrierFailed),
+        (503, CarrierFailed),
+        (302, CarrierUnreadable),
+    ],
+)
+async def test_every_status_has_its_error(
+    client: TelnyxClient, telnyx: Telnyx, status: int, error: type[CarrierError]
+) -> None:
+    telnyx.fail("status", status=status, body="<html>odd</html>", headers={"location": "http://127.0.0.1:1/"})
+
+    with pytest.raises(CarrierError) as raised:
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert type(raised.value) is error
+    assert raised.value.may_have_happened is (error in (CarrierFailed, CarrierUnreadable))
+
+
+async def test_an_expired_credentials_odd_error_body_is_understood(client: TelnyxClient, telnyx: Telnyx) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION, expires_at=telnyx.clock() + DAY)
+    telnyx.clock.advance(2 * DAY)
+
+    with pytest.raises(CredentialExpired):
+        await client.extend(made.id, telnyx.clock() + DAY)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"x-ratelimit-reset": "3"}, 3),
+        ({"retry-after": "-5", "x-ratelimit-reset": "4"}, 4),
+        ({"retry-after": "1e308"}, MAX_RETRY_AFTER_SECONDS),
+        ({"retry-after": "nan"}, 1),
+        ({"retry-after": "inf"}, 1),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1),
+        ({"x-ratelimit-reset": ""}, 1),
+        ({}, 1),
+    ],
+    ids=str,
+)
+async def test_a_wait_that_telnyx_asks_for_is_believed_within_bounds(
+    client: TelnyxClient, telnyx: Telnyx, headers: dict[str, str], seconds: float
+) -> None:
+    telnyx.fail("status", status=429, headers=headers)
+
+    with pytest.raises(CarrierThrottled) as raised:
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert raised.value.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "hang"},
+        {"kind": "drop"},
+        {"kind": "drip", "seconds": 0.2},
+        {"kind": "huge"},
+        {"kind": "garbage", "body": "x", "headers": {"content-encoding": "gzip"}},
+    ],
+    ids=lambda fault: fault["kind"],
+)
+async def test_no_answer_is_cut_at_the_deadline_and_may_have_happened(
+    client: TelnyxClient, telnyx: Telnyx, fault: dict[str, object]
+) -> None:
+    telnyx.fail(**fault, after_commit=True)  # type: ignore[arg-type]
+    began = time.monotonic()
+
+    with pytest.raises(CarrierUnreachable) as raised:
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert raised.value.may_have_happened
+    assert time.monotonic() - began < 1.5
+
+
+async def test_a_port_where_nobody_listens_is_certainly_not_a_commit(telnyx: Telnyx) -> None:
+    async with Outbound("dialtone/test") as outbound:
+        for host in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid"):
+            client = TelnyxClient(outbound, base_url=host, api_key=DEMO_KEY, clock=telnyx.clock)
+
+            with pytest.raises(CarrierUnreachable) as raised:
+                await client.create(connection_id=DEMO_CONNECTION)
+
+            assert not raised.value.may_have_happened
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"data": []}',
+        '{"data": {"id": ""}}',
+        '{"data": {"id": "a", "sip_username": 5}}',
+        '{"data": {"id": "a\\u0000", "sip_username": "b"}}',
+        "[" * 100_000,
+        '{"data": {"id": "x", "sip_username": "' + "y" * 300 + '"}}',
+        "\ud7ff",
+    ],
+    ids=lambda body: body[:20] or "empty",
+)
+async def test_an_answer_without_what_we_need_is_unreadable(client: TelnyxClient, telnyx: Telnyx, body: str) -> None:
+    telnyx.fail("garbage", body=body)
+
+    with pytest.raises(CarrierUnreadable):
+        await client.create(connection_id=DEMO_CONNECTION)
+
+
+async def test_unknown_fields_odd_times_and_an_old_spelling_of_expired_are_taken(
+    client: TelnyxClient, telnyx: Telnyx
+) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    telnyx.fail(
+        "garbage",
+        body='{"data": {"id": "a", "sip_username": "b", "expired": "true", "expires_at": "2026-06-18T21:32:38.000Z",'
+        ' "created_at": "2016-12-31T23:59:60", "new_field": {"x": [1]}, "name": null, "resource_id": 5}}',
+    )
+
+    found = await client.retrieve(made.id)
+
+    assert found.is_expired
+    assert found.expires_at == datetime(2026, 6, 18, 21, 32, 38, tzinfo=UTC)
+    assert found.created_at == datetime(2016, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert (found.name, found.connection_id) == ("", None)
+
+
+@pytest.mark.parametrize("wrap", ["{}", '"{}"', " {}\n", '{{"data": "{}"}}'])
+async def test_a_token_is_found_in_every_wrapping_seen_in_the_wild(
+    client: TelnyxClient, telnyx: Telnyx, wrap: str
+) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    secret = telnyx.sandbox.account.mint_token(made.id)
+    telnyx.fail("garbage", path="/token$", body=wrap.format(secret), headers={"content-type": "text/plain"})
+
+    assert (await client.mint(made.id)).secret == secret
+
+
+@pytest.mark.parametrize("body", ["", "null", "a.b", "a.b.c.d", '{"data": 5}', "a b.c.d", '"', "ä.b.c", "a.b.c" * 3000])
+async def test_what_is_no_token_is_unreadable(client: TelnyxClient, telnyx: Telnyx, body: str) -> None:
+    telnyx.fail("garbage", path="/token$", body=body)
+    made = await client.create(connection_id=DEMO_CONNECTION)
+
+    with pytest.raises(CarrierUnreadable):
+        await client.mint(made.id)
+
+
+async def test_a_token_whose_expiry_cannot_be_read_is_trusted_for_an_hour_only(
+    client: TelnyxClient, telnyx: Telnyx
+) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    telnyx.fail("garbage", path="/token$", body="eyJhbGciOiJub25lIn0.bm90IGpzb24.c2ln")
+
+    token = await client.mint(made.id)
+
+    assert abs(token.expires_at - telnyx.clock() - FALLBACK_TOKEN_LIFE) < timedelta(seconds=1)
+
+
+async def test_reads_and_deletes_are_tried_again_and_creates_are_not(client: TelnyxClient, telnyx: Telnyx) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    telnyx.sandbox.journal.clear()
+
+    telnyx.fail("status", status=503, times=2)
+    await client.retrieve(made.id)
+    telnyx.fail("drop", times=1)
+    await client.delete(made.id)
+    telnyx.fail("status", status=503)
+    with pytest.raises(CarrierFailed):
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert [len(telnyx.calls(method)) for method in ("GET", "DELETE", "POST")] == [3, 2, 1]
+
+
+async def test_a_list_that_never_ends_is_given_up(client: TelnyxClient, telnyx: Telnyx) -> None:
+    item = '{"id": "a", "sip_username": "b"}'
+    telnyx.fail("garbage", times=10_000, body=f'{{"data": [{item}], "meta": {{"total_pages": 999999999}}}}')
+
+    async def walk() -> None:
+        async for _ in client.list(page_size=1):
+            pass
+
+    with pytest.raises(CarrierUnreadable):
+        await asyncio.wait_for(walk(), 60)
+
+
+async def test_no_proxy_of_the_environment_sees_the_key(telnyx: Telnyx, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+
+    async with Outbound("dialtone/test") as outbound:
+        client = TelnyxClient(outbound, base_url=telnyx.url, api_key=DEMO_KEY, clock=telnyx.clock)
+
+        assert (await client.create(connection_id=DEMO_CONNECTION)).id
+
+
+async def test_an_error_is_logged_by_code_and_never_by_text(client: TelnyxClient, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=422, body='{"errors":[{"code":"10015","title":"t","detail":"hunter2"}]}')
+
+    with capture_logs() as lines, pytest.raises(CarrierRejected):
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert lines[0]["codes"] == ["10015"]
+    assert "hunter2" not in str(lines)
+
+
+async def test_the_connection_is_checked_without_touching_it(client: TelnyxClient, telnyx: Telnyx) -> None:
+    await client.check_connection(DEMO_CONNECTION)
+
+    with pytest.raises(CarrierNotFound):
+        await client.check_connection("1")

@@ -1,0 +1,164 @@
+"""Bad input: every malformed body, header and id gets its 4xx problem; never a 500, never an echo."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.api.test_gate import PATH, assert_problem
+from tests.stage import Service, token
+
+ECHO = "ec4o-canary"
+
+BAD_BODIES: list[tuple[str, int, str]] = [
+    ("", 422, "invalid_request"),
+    ("{", 422, "invalid_request"),
+    ("null", 422, "invalid_request"),
+    ("[]", 422, "invalid_request"),
+    ('"text"', 422, "invalid_request"),
+    ("{}", 422, "invalid_request"),
+    ('{"device_id": null}', 422, "invalid_request"),
+    ('{"device_id": 5}', 422, "invalid_request"),
+    ('{"device_id": ""}', 422, "invalid_request"),
+    ('{"device_id": "%s !"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a\\n"}', 422, "invalid_request"),
+    ('{"device_id": "%s"}' % ("x" * 65), 422, "invalid_request"),
+    ('{"device_id": "a", "%s": 1}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "platform": "%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "grant": "%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": "%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": "600"}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": 59}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": 600.5}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": true}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": NaN}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": Infinity}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": 1e400}', 422, "invalid_request"),
+    ('{"device_id": "a", "ttl_seconds": %s}' % ("9" * 5000), 422, "invalid_request"),
+    ('{"device_id": "\\ud800"}', 422, "invalid_request"),
+    ('{"device_id": "a", "label": "\\ud800%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "label": "\\u0000%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "label": "\\u001b[31m%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "label": "%s"}' % (ECHO * 10), 422, "invalid_request"),
+    ('{"device_id": "a", "label": {"%s": 1}}' % ECHO, 422, "invalid_request"),
+    ("[" * 60_000, 422, "invalid_request"),
+    ('{"device_id": "a", "label": ' + "[" * 30_000 + "]" * 30_000 + "}", 422, "invalid_request"),
+    ('{"device_id": "%s"}' % ("x" * 70_000), 413, "body_too_large"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BAD_BODIES, ids=lambda value: str(value)[:40])
+async def test_a_bad_body_gets_its_problem_and_no_echo(service: Service, body: str, status: int, code: str) -> None:
+    answer = await service.ask("POST", content=body.encode(), headers={"Content-Type": "application/json"})
+
+    assert answer.status_code in (status, 400)
+    assert_problem(answer, answer.status_code, answer.json()["code"])
+    assert answer.json()["code"] in (code, "malformed_request")
+    assert ECHO not in answer.text
+    assert service.telnyx.calls() == []
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe", b'{"device_id": "\xff"}', b"\x00"], ids=repr)
+async def test_bytes_that_are_no_text_are_refused(service: Service, raw: bytes) -> None:
+    answer = await service.ask("POST", content=raw, headers={"Content-Type": "application/json"})
+
+    assert 400 <= answer.status_code < 500
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"])
+async def test_only_json_is_taken(service: Service, media_type: str) -> None:
+    answer = await service.ask("POST", content=b'{"device_id": "a"}', headers={"Content-Type": media_type})
+
+    assert_problem(answer, 415, "unsupported_media_type")
+
+
+async def test_json_with_a_charset_is_json(service: Service) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+
+    assert (await service.ask("POST", content=b'{"device_id": "a"}', headers=headers)).status_code == 201
+
+
+async def test_a_wrong_field_is_named_with_what_is_wrong_about_it(service: Service) -> None:
+    errors = (await service.ask("POST", json={"device_id": "a b", "surprise": ECHO})).json()["errors"]
+
+    assert errors == [
+        {
+            "loc": ["body", "device_id"],
+            "type": "string_pattern_mismatch",
+            "message": "String should match pattern '^[A-Za-z0-9._:-]{1,64}$'",
+        },
+        {"loc": ["body", "[unknown]"], "type": "extra_forbidden", "message": "There is no such field."},
+    ]
+
+
+@pytest.mark.parametrize(
+    "identifier", ["x" * 65, "%00", "..%2f..%2fetc", "a'b", "a%20b", "%ff", "*", "a;b", "%F0%9F%98%80"]
+)
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+async def test_an_odd_id_is_a_4xx(service: Service, method: str, identifier: str) -> None:
+    content: dict[str, Any] = {"json": {}} if method == "PATCH" else {}
+
+    answer = await service.ask(method, f"/{identifier}", **content)
+
+    assert 400 <= answer.status_code < 500
+    assert_problem(answer, answer.status_code, answer.json()["code"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "101"},
+        {"limit": "many"},
+        {"limit": "1e1"},
+        {"cursor": "x"},
+        {"cursor": "W10="},
+        {"cursor": "W251bGwsIG51bGxd"},
+        {"cursor": "WyIyMDI2LTAxLTAxIiwgImEiXQ=="},
+        {"cursor": "\u00e4"},
+        {"cursor": "x" * 300},
+    ],
+    ids=str,
+)
+async def test_an_odd_query_is_422(service: Service, query: dict[str, str]) -> None:
+    answer = await service.ask("GET", params=query)
+
+    assert_problem(answer, 422, answer.json()["code"])
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", PATH), ("PATCH", PATH), ("POST", "/livez"), ("DELETE", "/docs")])
+async def test_a_wrong_method_is_405_and_names_the_right_ones(service: Service, method: str, path: str) -> None:
+    answer = await service.client.request(method, path, headers={"Authorization": f"Bearer {token()}"})
+
+    assert_problem(answer, 405, "method_not_allowed")
+    assert "allow" in answer.headers
+
+
+async def test_a_body_that_never_ends_is_cut_at_its_size(service: Service) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+            await asyncio.sleep(0)
+
+    answer = await service.ask("POST", content=endless(), headers={"Content-Type": "application/json"})
+
+    assert_problem(answer, 413, "body_too_large")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+FIELDS = st.sampled_from(["device_id", "platform", "grant", "ttl_seconds", "label", "other"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(st.dictionaries(FIELDS, JSON | st.sampled_from(["a", "ios", "login_token", 600]), max_size=6))
+async def test_no_json_makes_a_500(service: Service, body: Any) -> None:
+    answer = await service.ask("POST", content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+
+    assert answer.status_code in (200, 201, 403, 422)

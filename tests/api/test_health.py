@@ -1,0 +1,126 @@
+"""For the machines that look after this one: alive, ready, version; and a stop that says so first."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.adapters.ledger.sql import database_url, open_engine
+from app.api.health import Condition, Probe, Readiness, TelnyxProbe
+from app.vending.errors import CarrierKeyRefused, CarrierUnreachable, LedgerUnavailable
+from tests.stage import Service, Telnyx, eventually, service_in_front_of
+
+
+async def test_a_joined_up_service_is_alive_and_ready_and_says_its_version(service: Service) -> None:
+    assert (await service.client.get("/livez")).json() == {"status": "alive"}
+    assert (await service.client.get("/readyz")).json() == {
+        "status": "ready",
+        "checks": {"ledger": "ok", "identity": "ok", "telnyx": "ok"},
+    }
+    assert (await service.client.get("/version")).json() == {"name": "dialtone", "version": "0.1.0"}
+
+
+async def test_a_ledger_that_goes_away_makes_it_unready_but_not_dead_and_it_heals(
+    telnyx: Telnyx, database: str
+) -> None:
+    async with service_in_front_of(telnyx, database) as service:
+        await service.client.get("/readyz")
+        engine = open_engine(database_url(database))
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE alembic_version RENAME TO hidden"))
+        await asyncio.sleep(2.1)
+
+        lost = await service.client.get("/readyz")
+        alive = await service.client.get("/livez")
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE hidden RENAME TO alembic_version"))
+        await engine.dispose()
+        await asyncio.sleep(1.1)
+        healed = await service.client.get("/readyz")
+
+        assert (lost.status_code, lost.json()["checks"]["ledger"]) == (503, "failed")
+        assert alive.status_code == 200
+        assert healed.status_code == 200
+
+
+async def test_telnyx_being_away_is_no_reason_to_turn_users_away(telnyx: Telnyx, sqlite: str) -> None:
+    telnyx.fail("status", path="credential_connections", status=503, times=100)
+    async with service_in_front_of(telnyx, sqlite) as service:
+        answer = await service.client.get("/readyz")
+
+    assert (answer.status_code, answer.json()["checks"]["telnyx"]) == (200, "degraded")
+
+
+@pytest.mark.parametrize("change", [{"telnyx_api_key": "KEY_WRONG"}, {"telnyx_connection_id": "999"}], ids=str)
+async def test_a_wrong_key_or_connection_is_never_ready(telnyx: Telnyx, sqlite: str, change: dict[str, Any]) -> None:
+    async with service_in_front_of(telnyx, sqlite, **change) as service:
+        ready = await service.client.get("/readyz")
+        answer = await service.issue("laptop")
+
+    assert (ready.status_code, ready.json()["checks"]["telnyx"]) == (503, "failed")
+    assert answer.status_code == 502
+    assert answer.json()["code"] in ("carrier_key_refused", "carrier_rejected")
+    assert "www-authenticate" not in answer.headers
+
+
+async def test_a_key_that_has_worked_is_not_given_up_at_the_first_refusal() -> None:
+    outcomes: list[Exception | None] = [None, CarrierKeyRefused(), CarrierKeyRefused(), CarrierKeyRefused()]
+
+    async def check() -> None:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    probe = TelnyxProbe(check)
+
+    assert [await probe() for _ in range(3)] == [Condition.OK, Condition.DEGRADED, Condition.DEGRADED]
+    with pytest.raises(CarrierKeyRefused):
+        await probe()
+
+
+async def test_a_probe_is_asked_once_by_many_and_its_answer_is_kept_a_while() -> None:
+    looks = 0
+
+    async def look() -> Condition:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.01)
+        return Condition.OK
+
+    readiness = Readiness({"ledger": Probe(look, fresh_seconds=60)})
+    await asyncio.gather(*(readiness.look() for _ in range(50)))
+
+    assert looks == 1
+
+
+async def test_a_probe_that_fails_or_hangs_says_failed_and_nothing_else() -> None:
+    async def away() -> Condition:
+        raise LedgerUnavailable
+
+    async def degraded() -> None:
+        raise CarrierUnreachable(may_have_happened=False)
+
+    readiness = Readiness({"ledger": Probe(away, 1), "telnyx": Probe(TelnyxProbe(degraded), 1)})
+
+    assert await readiness.look() == (False, {"ledger": "failed", "telnyx": "degraded"})
+
+
+async def test_a_service_that_drains_is_not_ready() -> None:
+    readiness = Readiness({})
+    readiness.is_draining = True
+
+    assert await readiness.look() == (False, {})
+
+
+async def test_a_flight_lands_before_the_service_stops(telnyx: Telnyx, sqlite: str) -> None:
+    telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=0.5)
+    async with service_in_front_of(telnyx, sqlite) as service:
+        asking = asyncio.create_task(service.issue("laptop"))
+        await eventually(lambda: telnyx.calls("POST"))
+        asking.cancel()
+
+    async with service_in_front_of(telnyx, sqlite) as service:
+        (device,) = (await service.ask("GET")).json()["data"]
+
+    assert device["state"] == "active"
+    assert telnyx.created() == 1

@@ -1,0 +1,235 @@
+"""The sandbox judged by Telnyx's own Python SDK: every operation, paging, and each class of error."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import telnyx as sdk
+
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from tests.stage import Telnyx
+
+Call = Callable[[sdk.Telnyx], Any]
+
+
+async def by_sdk(telnyx: Telnyx, call: Call, *, key: str = DEMO_KEY) -> Any:
+    """Run a call of the synchronous SDK beside the sandbox's event loop."""
+
+    def run() -> Any:
+        with sdk.Telnyx(api_key=key, base_url=telnyx.url, max_retries=0, timeout=5) as client:
+            return call(client)
+
+    return await asyncio.to_thread(run)
+
+
+async def test_a_credentials_whole_life(telnyx: Telnyx) -> None:
+    def life(client: sdk.Telnyx) -> None:
+        made = client.telephony_credentials.create(
+            connection_id=DEMO_CONNECTION, name="desk", tag="alice", expires_at="2099-09-18T00:00:00"
+        ).data
+        assert made is not None
+        assert made.id is not None
+        assert made.sip_username is not None
+        assert made.sip_username.startswith("gencred")
+        assert made.resource_id == f"connection:{DEMO_CONNECTION}"
+        assert made.expires_at == "2099-09-18T00:00:00"
+
+        token = client.telephony_credentials.create_token(made.id)
+        assert token.count(".") == 2
+
+        changed = client.telephony_credentials.update(made.id, name="desk 2", expires_at="2098-01-01T00:00:00Z").data
+        assert changed is not None
+        assert (changed.name, changed.sip_username) == ("desk 2", made.sip_username)
+
+        shown = client.telephony_credentials.retrieve(made.id).data
+        removed = client.telephony_credentials.delete(made.id).data
+        assert shown is not None
+        assert removed is not None
+        assert shown.id == removed.id == made.id
+        with pytest.raises(sdk.NotFoundError):
+            client.telephony_credentials.retrieve(made.id)
+
+    await by_sdk(telnyx, life)
+
+
+async def test_a_list_goes_over_all_pages_and_every_filter_narrows_it(telnyx: Telnyx) -> None:
+    def lists(client: sdk.Telnyx) -> None:
+        create = client.telephony_credentials.create
+        made = [create(connection_id=DEMO_CONNECTION, name=f"n{n}", tag=f"t{n % 2}").data for n in range(120)]
+        everything = list(client.telephony_credentials.list())
+        first = client.telephony_credentials.list()
+
+        assert len(everything) == len({item.id for item in everything}) == 120
+        assert first.meta is not None
+        shown = first.meta.model_dump()
+        assert (shown["page_size"], shown["total_pages"], shown["total_results"]) == (50, 3, 120)
+        one = made[7]
+        assert one is not None
+        filters: list[tuple[Any, int]] = [
+            ({"name": "n7"}, 1),
+            ({"tag": "t1"}, 60),
+            ({"sip_username": one.sip_username}, 1),
+            ({"resource_id": f"connection:{DEMO_CONNECTION}"}, 120),
+            ({"status": "active"}, 120),
+            ({"status": "expired"}, 0),
+        ]
+        for wanted, count in filters:
+            assert len(list(client.telephony_credentials.list(filter=wanted))) == count
+
+    await by_sdk(telnyx, lists)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        pytest.param(lambda c: c.telephony_credentials.retrieve("nope"), sdk.NotFoundError, id="unknown id"),
+        pytest.param(lambda c: c.telephony_credentials.create_token("nope"), sdk.NotFoundError, id="token of none"),
+        pytest.param(
+            lambda c: c.telephony_credentials.create(connection_id="1"),
+            sdk.UnprocessableEntityError,
+            id="no connection",
+        ),
+        pytest.param(
+            lambda c: c.telephony_credentials.create(connection_id=DEMO_CONNECTION, expires_at="soon"),
+            sdk.UnprocessableEntityError,
+            id="bad time",
+        ),
+        pytest.param(lambda c: c.telephony_credentials.list(page_size=251), sdk.BadRequestError, id="page too large"),
+    ],
+)
+async def test_a_wrong_request_gets_telnyx_error_class(telnyx: Telnyx, call: Call, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await by_sdk(telnyx, call)
+
+
+async def test_a_wrong_key_is_401_and_too_many_requests_are_429(telnyx: Telnyx) -> None:
+    with pytest.raises(sdk.AuthenticationError):
+        await by_sdk(telnyx, lambda c: c.telephony_credentials.list(), key="KEY_WRONG")
+    telnyx.fail("status", status=429, body='{"errors":[{"code":"10011","title":"Too many requests"}]}')
+    with pytest.raises(sdk.RateLimitError):
+        await by_sdk(telnyx, lambda c: c.telephony_credentials.list())
+    telnyx.fail("status", status=503)
+    with pytest.raises(sdk.InternalServerError):
+        await by_sdk(telnyx, lambda c: c.telephony_credentials.list())
+    telnyx.fail("drop")
+    with pytest.raises(sdk.APIConnectionError):
+        await by_sdk(telnyx, lambda c: c.telephony_credentials.list())
+    telnyx.fail("status", status=403)
+    with pytest.raises(sdk.PermissionDeniedError):
+        await by_sdk(telnyx, lambda c: c.telephony_credentials.list())
+
+
+async def test_an_expired_credential_refuses_change_with_an_object_and_can_only_be_deleted(telnyx: Telnyx) -> None:
+    def expired(client: sdk.Telnyx) -> None:
+        from datetime import timedelta
+
+        made = client.telephony_credentials.create(connection_id=DEMO_CONNECTION).data
+        assert made is not None
+        assert made.id is not None
+        telnyx.clock.advance(timedelta(days=365 * 21))
+        with pytest.raises(sdk.UnprocessableEntityError) as refusal:
+            client.telephony_credentials.update(made.id, expires_at="2099-01-01T00:00:00")
+        assert refusal.value.response.json() == {"errors": {"status": "can't update credentials in expired status"}}
+        shown = client.telephony_credentials.retrieve(made.id).data
+        assert shown is not None
+        assert shown.expired is True
+        client.telephony_credentials.delete(made.id)
+
+    await by_sdk(telnyx, expired)
+
+
+async def test_a_tag_holds_a_thousand_credentials_and_no_more(telnyx: Telnyx) -> None:
+    for _ in range(1000):
+        telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION, "tag": "full"})
+
+    with pytest.raises(sdk.UnprocessableEntityError):
+        await by_sdk(telnyx, lambda c: c.telephony_credentials.create(connection_id=DEMO_CONNECTION, tag="full"))
+
+
+async def test_push_credentials_are_made_found_and_removed(telnyx: Telnyx) -> None:
+    def push(client: sdk.Telnyx) -> None:
+        ios = client.mobile_push_credentials.create(
+            create_mobile_push_credential_request={
+                "type": "ios",
+                "alias": "app",
+                "certificate": "CERTIFICATE",
+                "private_key": "PRIVATE KEY",
+            }
+        ).data
+        android = client.mobile_push_credentials.create(
+            create_mobile_push_credential_request={
+                "type": "android",
+                "alias": "droid",
+                "project_account_json_file": {"private_key": "K"},
+            }
+        ).data
+        assert ios is not None
+        assert android is not None
+        assert ios.private_key == "PRIVATE KEY"
+        assert [item.id for item in client.mobile_push_credentials.list(filter={"type": "ios"})] == [ios.id]
+        assert [item.id for item in client.mobile_push_credentials.list(filter={"alias": "droid"})] == [android.id]
+        with pytest.raises(sdk.UnprocessableEntityError, match="already been taken"):
+            client.mobile_push_credentials.create(
+                create_mobile_push_credential_request={
+                    "type": "ios",
+                    "alias": "app",
+                    "certificate": "C",
+                    "private_key": "K",
+                }
+            )
+        client.mobile_push_credentials.delete(ios.id)
+        with pytest.raises(sdk.NotFoundError):
+            client.mobile_push_credentials.retrieve(ios.id)
+
+    await by_sdk(telnyx, push)
+    assert "PRIVATE KEY" not in str(telnyx.sandbox.journal.as_json())
+
+
+async def test_connections_take_push_credentials_and_drop_what_they_do_not_know(telnyx: Telnyx) -> None:
+    def connections(client: sdk.Telnyx) -> None:
+        made = client.credential_connections.create(
+            connection_name="mine", user_name="user1234", password="password1234"
+        ).data
+        assert made is not None
+        assert made.id is not None
+        push = client.mobile_push_credentials.create(
+            create_mobile_push_credential_request={
+                "type": "ios",
+                "alias": "a",
+                "certificate": "C",
+                "private_key": "K",
+            }
+        ).data
+        assert push is not None
+        changed = client.credential_connections.update(
+            made.id, ios_push_credential_id=push.id, extra_body={"webrtc_enabled": True}
+        ).data
+        assert changed is not None
+        assert changed.ios_push_credential_id == push.id
+        assert changed.password == "********"
+        assert "webrtc_enabled" not in changed.model_dump()
+        assert len(list(client.credential_connections.list())) == 2
+        status = client.credential_connections.actions.check_registration_status(made.id).data
+        assert status is not None
+        assert status.status == "Not Registered"
+        client.credential_connections.delete(made.id)
+        with pytest.raises(sdk.NotFoundError):
+            client.credential_connections.retrieve(made.id)
+
+    await by_sdk(telnyx, connections)
+
+
+async def test_the_browser_can_read_a_login_tokens_payload_with_plain_base64(telnyx: Telnyx) -> None:
+    """The browser SDK decodes it with `atob`, which knows neither `-` nor `_`."""
+    made = telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION})
+
+    payloads = [telnyx.sandbox.account.mint_token(made["id"]).split(".")[1] for _ in range(50)]
+
+    assert not any(set(payload) & {"-", "_"} for payload in payloads)
+
+
+async def test_every_answer_tells_of_the_rate_limit(telnyx: Telnyx) -> None:
+    headers = (await by_sdk(telnyx, lambda c: c.telephony_credentials.with_raw_response.list(page_size=1))).headers
+
+    assert {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"} <= set(headers)

@@ -1,0 +1,152 @@
+"""Secrets stay where they belong: what the sandbox and the users hold is looked for in everything that comes out."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from app.observability import logs
+from app.sandbox.account import DEMO_KEY
+from tests.stage import Service, Telnyx, joined, principal, service_in_front_of, token
+
+
+class Written:
+    """Everything that was logged since the test began."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self._text = ""
+
+    def getvalue(self) -> str:
+        self._text += self._capture.readouterr().err
+        return self._text
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Written:
+    return Written(capsys)
+
+
+def secrets_of(telnyx: Telnyx) -> set[str]:
+    found = {DEMO_KEY}
+    for credential in telnyx.sandbox.account.credentials.values():
+        found.add(credential.sip_password)
+    return found
+
+
+FAULTS: list[list[dict[str, Any]]] = [
+    [],
+    [{"kind": "status", "status": 422, "body": '{"errors":[{"code":"10015","title":"SECRET-CANARY"}]}'}],
+    [{"kind": "status", "status": 500, "body": "SECRET-CANARY"}],
+    [{"kind": "garbage", "body": '{"data": {"id": "SECRET-CANARY", "sip_password": "SECRET-CANARY"}}'}],
+    [{"kind": "drop", "after_commit": True}],
+    [{"kind": "garbage", "path": "/token$", "body": "SECRET-CANARY"}],
+    [{"kind": "status", "path": "/token$", "status": 404, "body": "SECRET-CANARY"}],
+]
+
+
+@pytest.mark.parametrize("faults", FAULTS, ids=lambda faults: str(faults)[:50])
+@pytest.mark.parametrize("level", ["debug", "info"])
+async def test_no_secret_leaves_by_a_log_line_an_answer_or_the_database(
+    telnyx: Telnyx, tmp_path: Path, written: Written, faults: list[dict[str, Any]], level: str
+) -> None:
+    database = f"sqlite:///{tmp_path / 'ledger.db'}"
+    users_token = token("alice", jti="USER-TOKEN-CANARY")
+    headers = {"Authorization": f"Bearer {users_token}"}
+    async with service_in_front_of(telnyx, database, log_level=level, sip_password=True) as service:
+        for fault in faults:
+            telnyx.fail(**fault)
+        answers = [await service.ask("POST", json={"device_id": "laptop"}, headers=headers) for _ in range(3)]
+        password = await service.issue("desk", grant="sip_password")
+        seen = secrets_of(telnyx)
+        listed = [await service.ask("GET"), await service.ask("GET", "/" + "0" * 32)]
+        refused = await service.ask("POST", json={"device_id": "x", "SECRET": "SECRET-CANARY"})
+        deleted = await service.ask("DELETE")
+        (issued,) = {a.json()["login_token"] for a in answers if a.is_success}
+
+    belongs = password.json()["password"]
+    outputs = {
+        "log": written.getvalue(),
+        "answers": "".join(a.text for a in [*answers, *listed, refused, deleted]),
+        "files": "".join(p.read_bytes().decode("latin-1") for p in tmp_path.iterdir()),
+    }
+    assert outputs["log"].count('"event": "request"') >= 7
+    assert belongs in seen
+    for place, text in outputs.items():
+        # The password stands in the one answer where it was asked for, which is not among these.
+        forbidden = [*seen, users_token, users_token.split(".")[2], "SECRET-CANARY", "canary"]
+        leaked = [secret for secret in forbidden if secret in text]
+        assert leaked == [], place
+    assert issued not in outputs["log"] + outputs["files"]
+    for secret in ("signing_secret", "tel_token", "sip_password", "user_id", "connection_id"):
+        assert secret not in outputs["answers"]
+
+
+async def test_the_texts_of_our_errors_hold_no_secret(telnyx: Telnyx, sqlite: str) -> None:
+    from app.vending.errors import DialtoneError
+    from app.vending.nouns import IssueRequest
+
+    async with joined(telnyx, sqlite) as parts:
+        for fault in FAULTS[1:]:
+            telnyx.fail(**fault[0])
+            try:
+                await parts.issuer.issue(principal(f"user-{time.monotonic_ns()}"), IssueRequest("laptop"))
+            except DialtoneError as error:
+                text = "".join(str(e) + repr(e) for e in (error, error.__cause__, error.__context__))
+                assert "SECRET-CANARY" not in text
+                assert not [secret for secret in secrets_of(telnyx) if secret in text]
+
+
+async def test_a_value_cannot_forge_a_log_line(service: Service, written: Written) -> None:
+    logs.configure("info", as_json=False)
+
+    await service.client.get("/livez%0d%0a%1b[31mforged level=info")
+
+    assert "forged" in written.getvalue()
+    assert not [line for line in written.getvalue().splitlines() if line.startswith("forged")]
+    assert "\x1b[31mforged" not in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("note", "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"),
+        ("note", "Authorization: Bearer abc.def.ghi"),
+        ("note", "KEY0123456789ABCDEF_secret"),
+        ("note", "postgresql://user:hunter2@db/x"),
+        ("note", "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----"),
+        ("note", "0123456789abcdef0123456789abcdef"),
+        ("note", {"deep": ["eyJhbGciOiJSUzI1NiJ9.e30.c2ln"]}),
+        ("sip_password", "hunter2"),
+        ("api_key", "hunter2"),
+        ("login_token", "hunter2"),
+        ("data", {"private_key": "hunter2"}),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_looks_like_a_secret_is_masked_in_any_field(written: Written, field: str, value: object) -> None:
+    logs.configure("info", as_json=True)
+
+    structlog.get_logger("x").info("something", **{field: value})
+    logging.getLogger("foreign").warning("%s", value if isinstance(value, str) and field == "note" else "")
+
+    for secret in ("hunter2", "eyJ", "abc", "0123456789"):
+        assert secret not in written.getvalue()
+    assert "[redacted]" in written.getvalue()
+
+
+def test_the_text_of_an_exception_is_never_logged_and_its_way_is(written: Written) -> None:
+    logs.configure("info", as_json=True)
+
+    try:
+        raise ValueError("hunter2")
+    except ValueError:
+        structlog.get_logger("x").exception("broke")
+        logging.getLogger("foreign").exception("broke\nhunter2")
+
+    assert "hunter2" not in written.getvalue()
+    assert written.getvalue().count('"exception": "ValueError"') == 2
+    assert "test_canaries.py" in written.getvalue()
