@@ -22,6 +22,7 @@ from app.api.layers import Body, Caps, Catch, Edge
 from app.api.schemas import Presenter
 from app.observability import logs
 from app.settings import Settings
+from app.vending.errors import LedgerUnavailable
 from app.wiring import Outside, Parts, join
 
 EXPOSED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
@@ -124,6 +125,10 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
         if settings.is_sandboxed:
             log.warning("sandbox", note="TELNYX_BASE_URL is this machine: credentials made here ring nowhere")
         async with parts.running():
+            try:
+                await parts.check_ledger()
+            except LedgerUnavailable:
+                log.warning("ledger_not_ready", hint="is the database reachable, and did `dialtone migrate` run?")
             yield
             readiness.is_draining = True
         log.info("stopped")

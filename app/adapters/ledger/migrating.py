@@ -26,7 +26,9 @@ def newest_revision() -> str:
 async def migrate(url: URL) -> str:
     """Bring the database to the newest revision, which is returned. Running it again changes nothing."""
     if url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(url.database)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)  # who may phone whom is nobody else's business; SQLite's journals inherit the mode
     engine = open_engine(url)
     try:
         async with engine.begin() as connection:
