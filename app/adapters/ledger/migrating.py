@@ -26,9 +26,7 @@ def newest_revision() -> str:
 async def migrate(url: URL) -> str:
     """Bring the database to the newest revision, which is returned. Running it again changes nothing."""
     if url.get_backend_name() == "sqlite" and url.database:
-        file = Path(url.database)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch(mode=0o600)  # who may phone whom is nobody else's business; SQLite's journals inherit the mode
+        _prepare_file(Path(url.database))
     engine = open_engine(url)
     try:
         async with engine.begin() as connection:
@@ -36,6 +34,12 @@ async def migrate(url: URL) -> str:
     finally:
         await engine.dispose()
     return newest_revision()
+
+
+def _prepare_file(file: Path) -> None:
+    """Who may phone whom is nobody else's business. SQLite's journals inherit the file's mode."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
 
 
 def _upgrade(connection: sa.Connection) -> None:
