@@ -7,13 +7,14 @@ from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
 from app.vending.errors import (
+    Busy,
     CarrierNotFound,
     CredentialExpired,
     LeaseEnded,
     LeaseMoved,
     LeaseNotFound,
 )
-from app.vending.leases import Lease, State
+from app.vending.leases import LIVE, Lease, State
 from app.vending.nouns import Credential, Owner, Principal
 from app.vending.policy import Policy, admit, lifetime
 
@@ -73,11 +74,13 @@ class Devices:
         return await self._ledger.page(principal.owner, after, limit)
 
     async def change(self, principal: Principal, lease_id: str, change: Change) -> Lease:
-        """Another label or lifetime. Raises LeaseEnded where there is nothing left to change."""
+        """Another label or lifetime. Raises Busy while the login is being made, LeaseEnded where nothing is left."""
         for _ in range(TRIES):
             lease = await self.show(principal, lease_id)
-            if lease.state not in (State.PENDING, State.ACTIVE) or lease.has_expired(self._clock()):
+            if lease.state not in LIVE or lease.has_expired(self._clock()):
                 raise LeaseEnded
+            if lease.state is State.PENDING:
+                raise Busy  # its credential is being made; a write now would only get in the way
             try:
                 return await self._changed(lease, change)
             except LeaseMoved:

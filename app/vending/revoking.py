@@ -76,7 +76,12 @@ class Revoker:
                     raise LeaseNotFound from None
                 lease = moved
         self._at_hand.end(lease, self._clock())
-        return lease.state not in LEFTOVER or await self.finish(lease)
+        if lease.state not in LEFTOVER:
+            return True
+        try:
+            return await self.finish(lease)
+        except LeaseMoved:
+            return False  # a sweeper is at it
 
     async def finish(self, lease: Lease) -> bool:
         """Delete an ended lease's credential. Whether it is certainly gone; if not, a time for the next try is set.

@@ -171,11 +171,13 @@ async def test_a_login_that_is_being_made_while_its_device_logs_out_leaves_no_cr
     await eventually(lambda: service.telnyx.created() == 1)
     (pending,) = (await service.ask("GET")).json()["data"]
 
+    early = await service.ask("PATCH", f"/{pending['id']}", json={"label": "too early"})
     first = await service.ask("DELETE", f"/{pending['id']}")
     answer = await asking
 
     # The request that was under way starts afresh, after the logout: it gets a new credential, and the old one is gone.
     assert pending["state"] == "pending"
+    assert (early.status_code, early.json()["code"]) == (503, "busy")
     assert first.status_code in (202, 204)
     assert answer.status_code == 201
     assert answer.json()["id"] != pending["id"]
