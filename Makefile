@@ -3,17 +3,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test openapi lock clean
+.PHONY: help dev test lint fast-test client client-test openapi lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-dev: $(VENV)/.runtime ## Sandbox, demo identity provider and service on this machine; Ctrl-C ends all of it
+dev: $(VENV)/.runtime client ## Sandbox, demo identity provider and service on this machine; Ctrl-C ends all of it
 	@$(BIN)/dialtone dev
 
-test: lint fast-test ## Everything: style, types, layers, Dockerfile, tests
+test: lint client-test fast-test ## Everything: style, types, layers, Dockerfile, tests
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -25,6 +26,25 @@ lint: $(VENV)/.dev
 fast-test: $(VENV)/.dev
 	$(BIN)/pytest
 
+# The page's SDK and the browser client need Node 20. Without it the page says so, and its tests skip, saying so too.
+HAS_NODE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)
+ifeq ($(HAS_NODE),yes)
+client: $(CLIENT)/dist/index.js
+client-test: client
+	cd $(CLIENT) && npm test --silent
+else
+client client-test:
+	@echo "Node 20 is not here: the softphone page and the browser client are left out."
+endif
+
+$(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
+	cd $(CLIENT) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+$(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(CLIENT)/tsconfig.json $(wildcard $(CLIENT)/src/*.ts)
+	cd $(CLIENT) && npm run build --silent
+	@touch $@
+
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json
 
@@ -34,7 +54,7 @@ lock: ## Resolve the newest versions and write the locks anew (needs uv)
 	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 
 clean: ## Forget the virtual environment and what `make dev` kept
-	rm -rf $(VENV) .dialtone
+	rm -rf $(VENV) .dialtone $(CLIENT)/dist $(CLIENT)/node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'

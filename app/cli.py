@@ -80,8 +80,12 @@ def sandbox_telnyx(
     empty: Annotated[bool, typer.Option("--empty", help="Start without the demo connection.")] = False,
     token_ttl: Annotated[int, typer.Option(help="Seconds that a login token lives at most.")] = 86_400,
     rate_limit: Annotated[int, typer.Option(help="Requests a second.")] = 10_000,
+    propagation: Annotated[float, typer.Option(help="Seconds until a new credential can log in.")] = 1.0,
+    keep_deleted: Annotated[
+        bool, typer.Option("--keep-deleted", help="Leave a page registered when its credential is deleted.")
+    ] = False,
 ) -> None:
-    """Telnyx's REST API in memory. Listens on loopback only; its key and connection are printed."""
+    """Telnyx's REST API and signalling in memory. Listens on loopback only; its key and connection are printed."""
     from datetime import timedelta
 
     from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
@@ -95,7 +99,14 @@ def sandbox_telnyx(
     typer.echo(f"TELNYX_API_KEY={DEMO_KEY}")
     if not empty:
         typer.echo(f"TELNYX_CONNECTION_ID={DEMO_CONNECTION}")
-    _listen(TelnyxSandbox(account, clock, requests_a_second=rate_limit), port)
+    app = TelnyxSandbox(
+        account,
+        clock,
+        requests_a_second=rate_limit,
+        propagation=timedelta(seconds=propagation),
+        drops_deleted=not keep_deleted,
+    )
+    _listen(app, port)
 
 
 @sandbox.command("identity")
@@ -106,6 +117,24 @@ def sandbox_identity(port: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY
     issuer = f"http://{LOOPBACK}:{port}"
     typer.echo(f"DIALTONE_ISSUER={issuer}")
     _listen(create_identity_provider(issuer), port)
+
+
+@sandbox.command("page")
+def sandbox_page(
+    port: Annotated[int, typer.Option(envvar="DIALTONE_PAGE_PORT")] = 8013,
+    service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service.")] = 8010,
+    identity: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the demo provider.")] = 8012,
+    telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
+) -> None:
+    """The softphone page. Listens on loopback only."""
+    from app.web.server import create_page
+
+    page = create_page(
+        service=f"http://{LOOPBACK}:{service}",
+        identity=f"http://{LOOPBACK}:{identity}",
+        signalling=f"ws://{LOOPBACK}:{telnyx}",
+    )
+    _listen(page, port)
 
 
 def main() -> None:

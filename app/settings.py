@@ -26,7 +26,7 @@ _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 _SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key")
 """Settings that may be given as `<NAME>_FILE` too."""
 
-_ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT")
+_ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
 """Read outside this class: where the settings lie, and the ports of `make dev`."""
 
 Words = Annotated[frozenset[str], NoDecode]

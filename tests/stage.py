@@ -101,7 +101,6 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -233,6 +233,25 @@ class Account:
         signature = hmac.new(self._signing_key, f"{header}.{payload}".encode(), hashlib.sha512).digest()
         return f"{header}.{payload}.{_base64url(signature)}"
 
+    def credential_of_token(self, token: str) -> Credential | None:
+        """The credential whose login token this is; None for any that we did not sign, or that has expired."""
+        try:
+            signed, _, signature = token.rpartition(".")
+            expected = _base64url(hmac.new(self._signing_key, signed.encode(), hashlib.sha512).digest())
+            payload = signed.split(".")[1]
+            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        except (ValueError, IndexError):
+            return None
+        if not hmac.compare_digest(signature.encode(), expected.encode()) or claims["exp"] <= self.clock().timestamp():
+            return None
+        return self.credentials.get(claims["sub"])
+
+    def credential_of_login(self, sip_username: str, sip_password: str) -> Credential | None:
+        for credential in self.credentials.values():
+            if credential.sip_username == sip_username:
+                return credential if hmac.compare_digest(credential.sip_password, sip_password) else None
+        return None
+
     def _check_tag(self, tag: str | None) -> None:
         if tag is not None and sum(item.tag == tag for item in self.credentials.values()) >= CREDENTIALS_PER_TAG:
             raise Refusal(422, "10015", "Bad Request", "A tag can hold at most 1000 credentials", pointer="/tag")

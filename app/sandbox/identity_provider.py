@@ -12,6 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -94,12 +96,14 @@ def create_identity_provider(issuer: str) -> Starlette:
         return JSONResponse({"kid": signer.rotate()})
 
     return Starlette(
+        # Any page on this machine may ask: the tokens are worth nothing elsewhere.
+        middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
         routes=[
             Route("/.well-known/openid-configuration", discovery, methods=["GET"]),
             Route("/jwks.json", jwks, methods=["GET"]),
             Route("/token", token, methods=["POST"]),
             Route("/rotate", rotate, methods=["POST"]),
-        ]
+        ],
     )
 
 

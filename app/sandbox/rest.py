@@ -17,10 +17,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from app.sandbox.account import Account, Clock, Refusal
 from app.sandbox.faults import Fault, Faults
 from app.sandbox.journal import Entry, Journal, masked
+from app.sandbox.signalling import Exchange
 
 LARGEST_PAGE = 250
 
@@ -50,16 +52,28 @@ class RateLimit:
 
 
 class TelnyxSandbox:
-    """The sandbox as an ASGI app: journal outside, then faults, then Telnyx."""
+    """The sandbox as an ASGI app: signalling on its WebSocket; over HTTP the journal, then faults, then Telnyx."""
 
-    def __init__(self, account: Account, clock: Clock, *, requests_a_second: int = 10_000) -> None:
+    def __init__(
+        self,
+        account: Account,
+        clock: Clock,
+        *,
+        requests_a_second: int = 10_000,
+        propagation: timedelta = timedelta(),
+        drops_deleted: bool = True,
+    ) -> None:
         self.account = account
         self.clock = clock
         self.journal = Journal()
         self.faults = Faults(Starlette(routes=_telnyx_routes(account, RateLimit(requests_a_second))))
+        self.exchange = Exchange(account, clock, propagation=propagation, drops_deleted=drops_deleted)
         self._controls = Starlette(routes=_control_routes(self))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self.exchange.serve(WebSocket(scope, receive, send))
+            return
         if scope["type"] != "http" or scope["path"].startswith("/sandbox"):
             await self._controls(scope, receive, send)
             return
@@ -219,6 +233,9 @@ def _control_routes(sandbox: "TelnyxSandbox") -> list[Route]:
         live = [c.as_json(now, "") | {"tag": c.tag} for c in account.credentials.values() if not c.is_expired(now)]
         return JSONResponse([{name: item[name] for name in (*shown, "tag")} for item in live])
 
+    async def registrations(_: Request) -> Response:
+        return JSONResponse(sandbox.exchange.registrations())
+
     async def advance_clock(request: Request) -> Response:
         clock.advance(timedelta(seconds=float((await request.json())["advance_seconds"])))
         return JSONResponse({"now": clock().isoformat()})
@@ -230,6 +247,7 @@ def _control_routes(sandbox: "TelnyxSandbox") -> list[Route]:
         Route("/sandbox/journal", show_journal, methods=["GET"]),
         Route("/sandbox/journal", clear_journal, methods=["DELETE"]),
         Route("/sandbox/credentials", live_credentials, methods=["GET"]),
+        Route("/sandbox/registrations", registrations, methods=["GET"]),
         Route("/sandbox/clock", advance_clock, methods=["POST"]),
     ]
 

@@ -1,4 +1,4 @@
-"""`dialtone dev`: sandbox, identity provider and service as separate processes here, and their common end."""
+"""`dialtone dev`: sandbox, identity provider, page and service as separate processes here, and their common end."""
 
 import json
 import os
@@ -19,7 +19,12 @@ from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.sandbox.identity_provider import DEMO_AUDIENCE
 
 LOOPBACK = "127.0.0.1"
-PORTS = {"DIALTONE_PORT": 8010, "DIALTONE_SANDBOX_PORT": 8011, "DIALTONE_IDENTITY_PORT": 8012}
+PORTS = {
+    "DIALTONE_PORT": 8010,
+    "DIALTONE_SANDBOX_PORT": 8011,
+    "DIALTONE_IDENTITY_PORT": 8012,
+    "DIALTONE_PAGE_PORT": 8013,
+}
 """The setting that moves each port, and where it stands unmoved."""
 
 START_SECONDS = 30.0
@@ -72,11 +77,8 @@ def _run(stack: ExitStack) -> None:
         _check_free(variable, port)
     environment = _environment(ports)
     children: dict[str, subprocess.Popen[bytes]] = {}
-    for name, arguments in (
-        ("sandbox", ["sandbox", "telnyx"]),
-        ("identity provider", ["sandbox", "identity"]),
-    ):
-        children[name] = stack.enter_context(_child(arguments, environment, is_quiet=True))
+    for name, part in (("sandbox", "telnyx"), ("identity provider", "identity"), ("page", "page")):
+        children[name] = stack.enter_context(_child(["sandbox", part], environment, is_quiet=True))
     if subprocess.run(_command("migrate"), env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
         raise StackError("The ledger in .dialtone/ could not be prepared; the line above says why.")
     children["service"] = stack.enter_context(_child(["serve"], environment))
@@ -99,6 +101,8 @@ def _environment(ports: dict[str, int]) -> dict[str, str]:
         "DIALTONE_AUDIENCE": DEMO_AUDIENCE,
         "DIALTONE_DATABASE_URL": "sqlite:///.dialtone/ledger.db",
         "DIALTONE_PROPAGATION_SECONDS": "1",
+        "DIALTONE_RTC_HOST": f"ws://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}",
+        "DIALTONE_CORS_ORIGINS": f"http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}",
         "DIALTONE_SIP_PASSWORD": "true",
         "DIALTONE_LOG_LEVEL": os.environ.get("DIALTONE_LOG_LEVEL", "info"),
         "DIALTONE_ENV_FILE": "",
@@ -180,6 +184,7 @@ def _say_where(base: str, ports: dict[str, int]) -> None:
         "",
         "Dialtone is ready. Telnyx is a sandbox here: nothing rings outside this machine.",
         "",
+        f"  softphone page      http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}   (two tabs, two users, one call)",
         f"  service             {base}   (API docs: {base}/docs)",
         f"  sandbox (Telnyx)    http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}   (journal: /sandbox/journal)",
         f"  identity provider   http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}   (users: alice, bob, carol)",

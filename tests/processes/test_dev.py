@@ -20,7 +20,10 @@ from tests.stage import free_port
 
 
 def ports() -> dict[str, str]:
-    return {name: str(free_port()) for name in ("DIALTONE_PORT", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT")}
+    return {
+        name: str(free_port())
+        for name in ("DIALTONE_PORT", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
+    }
 
 
 @contextmanager

@@ -1,0 +1,104 @@
+"""Serves the softphone page, the SDK out of `node_modules`, and a directory of who is reachable. For development only.
+
+The page lives on an origin of its own, so that it meets the service as a real frontend does: through CORS.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HERE = Path(__file__).parent
+CLIENT = HERE.parent.parent / "clients" / "js"
+FILES = {
+    "/": (HERE / "index.html", "text/html"),
+    "/softphone.js": (HERE / "softphone.js", "text/javascript"),
+    "/view.js": (HERE / "view.js", "text/javascript"),
+    "/style.css": (HERE / "style.css", "text/css"),
+    "/sdk.js": (CLIENT / "node_modules" / "@telnyx" / "webrtc" / "lib" / "bundle.mjs", "text/javascript"),
+}
+MODULES = ("index", "phone", "api", "errors", "device", "schedule")
+"""Of `dialtone-client`, as the browser loads them."""
+
+PRESENT_SECONDS = 6.0
+"""A page says every two seconds that it is there."""
+
+
+class Directory:
+    """Which demo user is reachable where. In production the voice backend knows; here the pages tell each other."""
+
+    def __init__(self) -> None:
+        self._present: dict[str, tuple[str, float]] = {}
+
+    def announce(self, user: str, sip_uri: str) -> None:
+        self._present[sip_uri] = (user, time.monotonic())
+
+    def others(self, sip_uri: str | None) -> list[dict[str, str]]:
+        now = time.monotonic()
+        self._present = {uri: seen for uri, seen in self._present.items() if now - seen[1] < PRESENT_SECONDS}
+        return [{"user": user, "sip_uri": uri} for uri, (user, _) in self._present.items() if uri != sip_uri]
+
+
+def create_page(*, service: str, identity: str, signalling: str) -> ASGIApp:
+    """The page as an ASGI app; the three URLs are all that it may talk to."""
+    directory = Directory()
+    config = {"service": service, "identity": identity, "users": ["alice", "bob", "carol"]}
+    policy = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
+        f"connect-src 'self' {service} {identity} {signalling}; "
+        f"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+    async def file(request: Request) -> Response:
+        path, media_type = FILES[request.url.path]
+        if not path.exists():
+            return Response("Build the page's parts first: make dev does, where Node 20 is installed.", 503)
+        return FileResponse(path, media_type=media_type)
+
+    async def module(request: Request) -> Response:
+        path = CLIENT / "dist" / f"{request.path_params['name']}.js"
+        if request.path_params["name"] not in MODULES or not path.exists():
+            return Response(status_code=404)
+        return FileResponse(path, media_type="text/javascript")
+
+    async def show_config(_: Request) -> Response:
+        return JSONResponse(config)
+
+    async def meet(request: Request) -> Response:
+        try:
+            here = json.loads(await request.body())
+            sip_uri, user = here["sip_uri"], here["user"]
+        except (ValueError, TypeError, KeyError):
+            return Response(status_code=400)
+        if sip_uri and user in config["users"]:
+            directory.announce(str(user), str(sip_uri))
+        return JSONResponse(directory.others(sip_uri))
+
+    app = Starlette(
+        routes=[
+            *(Route(path, file, methods=["GET"]) for path in FILES),
+            Route("/dialtone-client/{name}.js", module, methods=["GET"]),
+            Route("/config.json", show_config, methods=["GET"]),
+            Route("/directory", meet, methods=["POST"]),
+        ]
+    )
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = policy
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cache-Control"] = "no-cache"
+            await send(message)
+
+        await app(scope, receive, with_headers)
+
+    return guarded

@@ -1,0 +1,183 @@
+/** The softphone: a demo user signs in, `dialtone-client` brings the Telnyx SDK up, and the buttons do what they say. */
+
+import { Phone } from "./dialtone-client/index.js";
+import { TelnyxRTC } from "./sdk.js";
+import { $, element, showError, showExchange, showLife, showState } from "./view.js";
+
+const config = await (await fetch("config.json")).json();
+const SHOWN_HEADERS = ["content-type", "cache-control", "retry-after", "www-authenticate", "x-request-id"];
+
+let user = null;
+let token = null;
+let phone = null;
+let login = null;
+let skewMs = 0;
+const calls = new Map();
+
+// -- who is signed in -----------------------------------------------------------------------------------------------
+
+/** The demo provider gives a token for a name. A real page asks its own sign-in library here. */
+async function accessToken() {
+  if (user === null) return null;
+  if (token && token.until > Date.now()) return token.text;
+  const answer = await fetch(`${config.identity}/token`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ user }),
+  });
+  const { access_token, expires_in } = await answer.json();
+  token = { text: access_token, until: Date.now() + (expires_in - 60) * 1000 };
+  return access_token;
+}
+
+/** `fetch` with a witness: the exchange is shown beside the phone. */
+async function watchedFetch(url, request) {
+  const began = performance.now();
+  const seen = { method: request.method, url, requestBody: request.body, status: 0, headers: [], responseBody: "" };
+  try {
+    const answer = await fetch(url, request);
+    seen.status = answer.status;
+    seen.headers = SHOWN_HEADERS.filter((name) => answer.headers.has(name)).map((name) => `${name}: ${answer.headers.get(name)}`);
+    seen.responseBody = await answer.clone().text();
+    return answer;
+  } finally {
+    seen.milliseconds = Math.round(performance.now() - began);
+    showExchange(seen);
+  }
+}
+
+// -- the phone ------------------------------------------------------------------------------------------------------
+
+function makePhone() {
+  const made = new Phone({
+    url: config.service,
+    accessToken,
+    fetch: watchedFetch,
+    label: `${user}'s browser tab`,
+    // The sandbox is on this machine: no STUN or TURN server is needed to find the other tab.
+    createClient: (options) => Object.assign(new TelnyxRTC({ ...options, iceServers: [] }), { remoteElement: "remote" }),
+  });
+  made.on("state", (state) => {
+    showState(state);
+    if (state === "ready") showError(null);
+    $("dial").hidden = state !== "ready";
+    $("acts").hidden = !["ready", "reconnecting", "connecting", "failed"].includes(state);
+    if (state === "logged_out" || state === "idle") signedOut();
+  });
+  made.on("login", (next) => {
+    login = next;
+    skewMs = Date.parse(next.server_time) - Date.now();
+    $("sip-uri").textContent = next.sip_uri;
+    showLife(login, skewMs);
+  });
+  made.on("error", showError);
+  made.on("call", showCall);
+  return made;
+}
+
+$("user").append(...config.users.map((name) => element("option", { value: name }, name)));
+$("sign-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (user !== null) return;
+  user = $("user").value;
+  $("user").disabled = $("sign-in-button").disabled = true;
+  showError(null);
+  phone = makePhone();
+  await phone.connect().catch(() => ($("sign-in-button").disabled = $("user").disabled = false, (user = token = null)));
+});
+
+function signedOut() {
+  user = token = login = null;
+  calls.clear();
+  $("calls").replaceChildren();
+  $("others").replaceChildren();
+  $("sip-uri").textContent = "";
+  $("user").disabled = $("sign-in-button").disabled = false;
+  showLife(null, 0);
+}
+
+$("refresh").addEventListener("click", () => phone.refresh().catch(() => undefined));
+$("logout").addEventListener("click", () => phone.logout().catch(showError));
+$("revoke").addEventListener("click", async () => {
+  // Deleted behind the phone's back, as an administrator would: watch the line fall and come back with a new identity.
+  const headers = { Authorization: `Bearer ${await accessToken()}` };
+  await watchedFetch(`${config.service}/v1/telephony-credentials/${login.id}`, { method: "DELETE", headers }).catch(() => undefined);
+});
+
+// -- calls ----------------------------------------------------------------------------------------------------------
+
+$("dial").addEventListener("submit", (event) => {
+  event.preventDefault();
+  dial($("to").value);
+});
+
+function dial(destination) {
+  phone.client.newCall({ destinationNumber: destination, audio: true, video: false });
+}
+
+function showCall(call) {
+  if (["destroy", "purge"].includes(call.state)) {
+    calls.get(call.id)?.remove();
+    calls.delete(call.id);
+    return;
+  }
+  if (!calls.has(call.id)) {
+    calls.set(call.id, element("div", { className: "call" }));
+    $("calls").append(calls.get(call.id));
+  }
+  const isInbound = call.direction === "inbound";
+  const peer = isInbound ? call.options.remoteCallerNumber || call.options.callerNumber : call.options.destinationNumber;
+  const cause = call.state === "hangup" && call.cause ? ` (${call.cause})` : "";
+  const box = calls.get(call.id);
+  box.dataset.state = call.state;
+  box.replaceChildren(
+    element("p", {}, element("strong", {}, `${isInbound ? "From" : "To"} `), peer ?? "somebody", ` · ${call.state}${cause}`),
+    element("div", {}, ...buttons(call, isInbound)),
+  );
+}
+
+function buttons(call, isInbound) {
+  const again = () => showCall(call);
+  if (isInbound && call.state === "ringing") {
+    return [button("Answer", () => call.answer(), "answer"), button("Decline", () => call.hangup(), "hang-up")];
+  }
+  if (["active", "held"].includes(call.state)) {
+    const isMuted = call.isAudioMuted;
+    const isHeld = call.state === "held";
+    return [
+      toggle("Mute", isMuted, () => (isMuted ? call.unmuteAudio() : call.muteAudio(), again())),
+      toggle("Hold", isHeld, () => (isHeld ? call.unhold() : call.hold())),
+      button("Hang up", () => call.hangup(), "hang-up"),
+    ];
+  }
+  return call.state === "hangup" ? [] : [button("Hang up", () => call.hangup(), "hang-up")];
+}
+
+const button = (text, onclick, className = "") => element("button", { type: "button", onclick, className }, text);
+
+function toggle(text, isOn, onclick) {
+  const made = button(text, onclick);
+  made.setAttribute("aria-pressed", String(Boolean(isOn)));
+  return made;
+}
+
+// -- who else is there ----------------------------------------------------------------------------------------------
+
+setInterval(async () => {
+  showLife(login, skewMs);
+  if (phone?.state !== "ready") return;
+  const here = { user, sip_uri: phone.sipUri };
+  const others = await fetch("directory", { method: "POST", body: JSON.stringify(here) })
+    .then((answer) => answer.json())
+    .catch(() => []);
+  $("people").replaceChildren(...others.map(({ user, sip_uri }) => element("option", { value: sip_uri }, user)));
+  const shown = others.map(({ sip_uri }) => sip_uri).join();
+  if ($("others").dataset.shown === shown) return;
+  $("others").dataset.shown = shown;
+  $("others").replaceChildren(
+    ...others.map(({ user, sip_uri }) => element("li", {}, button(`Call ${user} …${sip_uri.split("@")[0].slice(-4)}`, () => dial(sip_uri)))),
+  );
+}, 2000);
+
+showState("idle");
+globalThis.softphone = { get phone() { return phone; } };

@@ -1,0 +1,109 @@
+/** What the page shows: pure drawing, no decisions. Text goes in as text, never as markup. */
+
+const STATES = {
+  idle: "Signed out",
+  fetching: "Asking Dialtone for a login",
+  waiting: "A brand-new credential: Telnyx is spreading it",
+  connecting: "Logging in",
+  ready: "Registered",
+  reconnecting: "The line was lost: setting it up again",
+  failed: "Not registered",
+  logged_out: "Logged out: the credential is deleted",
+};
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export function showState(state) {
+  $("state").textContent = STATES[state] ?? state;
+  $("lamp").dataset.state = state;
+}
+
+export function showError(error) {
+  const box = $("error");
+  box.hidden = !error;
+  if (!error) return;
+  const id = error.details?.requestId ? ` · request ${error.details.requestId}` : "";
+  box.replaceChildren(error.message, element("small", {}, `${error.code ?? "error"}${id}`));
+}
+
+/** The marks of a login's life on one line, and the same in words. */
+export function showLife(login, skewMs) {
+  const line = $("timeline");
+  if (!login) {
+    line.replaceChildren();
+    $("times").replaceChildren();
+    line.setAttribute("aria-label", "No login yet");
+    return;
+  }
+  const at = (name) => Date.parse(login[name]);
+  const from = Math.min(at("issued_at"), at("usable_at"));
+  const share = (time) => Math.min(100, Math.max(0, ((time - from) / (at("expires_at") - from)) * 100));
+  const now = Date.now() + skewMs;
+  const marks = [
+    ["issued", at("issued_at"), ""],
+    ["usable", at("usable_at"), "low"],
+    ["refresh due", at("refresh_after"), ""],
+    ["expires", at("expires_at"), "low"],
+  ];
+  const lived = element("div", { className: "lived" });
+  lived.style.width = `${share(now)}%`;
+  line.replaceChildren(
+    element("div", { className: "bar" }),
+    lived,
+    ...marks.map(([name, time, row]) => {
+      const mark = element("div", { className: `mark ${row}` }, element("span", {}, name));
+      mark.style.left = `${share(time)}%`;
+      return mark;
+    }),
+  );
+  const left = Math.round((at("expires_at") - now) / 1000);
+  line.setAttribute("aria-label", left > 0 ? `The login expires in ${left} seconds` : "The login has expired");
+  $("times").replaceChildren(
+    ...marks.flatMap(([name, time]) => [
+      element("dt", {}, name),
+      element("dd", {}, `${new Date(time).toLocaleTimeString()}  (${relative(time - now)})`),
+    ]),
+  );
+}
+
+function relative(milliseconds) {
+  const seconds = Math.round(Math.abs(milliseconds) / 1000);
+  const text = seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+  return milliseconds < 0 ? `${text} ago` : `in ${text}`;
+}
+
+const SECRET = /^(login_token|password|access_token)$/;
+
+function masked(body) {
+  if (!body) return "";
+  try {
+    return JSON.stringify(JSON.parse(body), (key, value) => (SECRET.test(key) ? "•••••••• (masked)" : value), 2);
+  } catch {
+    return body.slice(0, 2000);
+  }
+}
+
+/** One request and its answer, newest on top. */
+export function showExchange({ method, url, requestBody, status, milliseconds, headers, responseBody }) {
+  const said = element("span", { className: status >= 200 && status < 400 ? "" : "bad" }, status ? String(status) : "no answer");
+  const text = [
+    `${method} ${url}`,
+    "Authorization: Bearer •••••••• (masked)",
+    ...(requestBody ? ["Content-Type: application/json", "", masked(requestBody)] : []),
+    "",
+    `→ ${status || "no answer"}  (${milliseconds} ms)`,
+    ...headers,
+    "",
+    masked(responseBody),
+  ].join("\n");
+  const path = new URL(url).pathname;
+  $("exchanges").prepend(
+    element("li", {}, element("details", {}, element("summary", {}, element("b", {}, method), `${path}  `, said), element("pre", {}, text))),
+  );
+}

@@ -1,0 +1,86 @@
+/** The HTTP contract from the browser's side: three calls, each sent once. Retrying is `Phone`'s decision. */
+
+import { DialtoneError, errorOf } from "./errors.js";
+import type { components } from "./openapi.js";
+
+/** A working login as the service answers it. `login_token` is a secret: keep it out of logs and storage. */
+export type Login = components["schemas"]["TelephonyCredential"];
+export type Platform = components["schemas"]["Platform"];
+
+export interface ApiOptions {
+  /** Where Dialtone runs, e.g. `https://phones.example.com`. */
+  url: string;
+  /** The signed-in user's access token, asked for before every call; null when nobody is signed in. */
+  accessToken: () => Promise<string | null> | string | null;
+  fetch?: typeof fetch;
+}
+
+/** No call may hang longer than this. */
+const TIMEOUT_MS = 15_000;
+
+export class Api {
+  readonly #options: ApiOptions;
+
+  constructor(options: ApiOptions) {
+    this.#options = options;
+  }
+
+  /** The device's login: the one at hand, renewed, or new. Idempotent by `deviceId`. */
+  async issue(deviceId: string, platform: Platform, label?: string): Promise<Login> {
+    const answer = await this.#send("POST", "", { device_id: deviceId, platform, ...(label ? { label } : {}) });
+    return loginOf(answer);
+  }
+
+  /** A token minted now. Fails with `credential_ended` when the credential is no more. */
+  async refresh(id: string): Promise<Login> {
+    return loginOf(await this.#send("POST", `/${encodeURIComponent(id)}/token`));
+  }
+
+  /** Log the device out. Whether Telnyx has confirmed already. */
+  async revoke(id: string): Promise<boolean> {
+    return (await this.#send("DELETE", `/${encodeURIComponent(id)}`)).status === 204;
+  }
+
+  async #send(method: string, path: string, body?: object): Promise<Response> {
+    const token = await this.#token();
+    const request: RequestInit = {
+      method,
+      headers: { Authorization: `Bearer ${token}`, ...(body ? { "Content-Type": "application/json" } : {}) },
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+      ...(body ? { body: JSON.stringify(body) } : {}),
+    };
+    let answer: Response;
+    try {
+      const url = `${this.#options.url.replace(/\/+$/, "")}/v1/telephony-credentials${path}`;
+      answer = await (this.#options.fetch ?? globalThis.fetch)(url, request);
+    } catch {
+      throw new DialtoneError("network", true);
+    }
+    if (!answer.ok) throw await errorOf(answer);
+    return answer;
+  }
+
+  async #token(): Promise<string> {
+    let token: string | null;
+    try {
+      token = await this.#options.accessToken();
+    } catch {
+      throw new DialtoneError("network", true); // the identity provider's own library could not get one just now
+    }
+    if (!token) throw new DialtoneError("not_signed_in", false);
+    return token;
+  }
+}
+
+async function loginOf(answer: Response): Promise<Login> {
+  const login = (await answer.json().catch(() => undefined)) as Partial<Login> | undefined;
+  const isComplete =
+    typeof login?.login_token === "string" &&
+    [login.refresh_after, login.expires_at, login.usable_at, login.server_time].every(
+      (time) => typeof time === "string" && Number.isFinite(Date.parse(time)),
+    );
+  if (!isComplete) throw new DialtoneError("unexpected_answer", true, { status: answer.status });
+  return login as Login;
+}

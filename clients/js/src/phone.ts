@@ -1,0 +1,338 @@
+/**
+ * The phone of one tab: fetches a login, brings the Telnyx SDK up on it, keeps it fresh, and gives it back.
+ *
+ * The SDK stays the page's own: `createClient` makes it, and calls are the SDK's calls. What lives here is what every
+ * frontend otherwise gets wrong: one fetch at a time, the wait of a brand-new credential, a refresh that survives sleep,
+ * and a fresh token *before* a dead socket is opened again.
+ */
+
+import { Api, type ApiOptions, type Login, type Platform } from "./api.js";
+import { tabDeviceId } from "./device.js";
+import { DialtoneError } from "./errors.js";
+import { Alarm } from "./schedule.js";
+
+/** What is used of `@telnyx/webrtc`'s TelnyxRTC. */
+export interface SdkClient {
+  readonly connected: boolean;
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
+  login(options: { creds: { login_token: string }; onSuccess?: () => void; onError?: (error: unknown) => void }): unknown;
+  // The SDK's own types differ from event to event.
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  on(event: string, listener: (event: any) => void): unknown;
+}
+
+export interface SdkOptions {
+  login_token: string;
+  host?: string;
+  region?: string;
+}
+
+export type State =
+  | "idle"
+  /** Asking Dialtone for a login. */
+  | "fetching"
+  /** A brand-new credential: Telnyx is still spreading it. */
+  | "waiting"
+  /** Logging in at Telnyx. */
+  | "connecting"
+  | "ready"
+  /** The line was lost and is being set up again. */
+  | "reconnecting"
+  /** Given up; `error` says why. `connect()` tries again. */
+  | "failed"
+  | "logged_out";
+
+export interface Events<Client extends SdkClient> {
+  state: State;
+  /** A login came in: its times and names, without the secret. */
+  login: Omit<Login, "login_token" | "login" | "password">;
+  /** The SDK is registered; also after every reconnect. */
+  ready: Client;
+  /** A `callUpdate` of the SDK: the call with its new state. */
+  call: unknown;
+  /** Something failed. `retryable` ones are being retried already. */
+  error: DialtoneError;
+}
+
+export interface PhoneOptions<Client extends SdkClient> extends ApiOptions {
+  /** Makes the SDK's client: `(options) => new TelnyxRTC(options)`. */
+  createClient: (options: SdkOptions) => Client;
+  /** Default: an id of this tab's own. */
+  deviceId?: string;
+  platform?: Platform;
+  label?: string;
+}
+
+const LOGIN_FAILED = 46001;
+const TOKEN_EXPIRING_SOON = 34001;
+/** Waits between attempts where the service names none: doubled each time, spread by half. */
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 30_000;
+/** Refusals by Telnyx in a row after which the phone gives up. A brand-new credential may need a few. */
+const MOST_REFUSALS = 5;
+/** A login on the live socket that says nothing for so long is taken for a dead line. */
+const RELOGIN_MS = 5_000;
+
+export class Phone<Client extends SdkClient = SdkClient> {
+  readonly #options: PhoneOptions<Client>;
+  readonly #api: Api;
+  readonly #listeners = new Map<string, Set<(value: never) => void>>();
+  #state: State = "idle";
+  #client: Client | undefined;
+  #login: Login | undefined;
+  #expiresAt = 0;
+  #alarm: Alarm | undefined;
+  #work: Promise<void> | undefined;
+  #refusals = 0;
+  #hasStopped = true;
+  #wake: (() => void) | undefined;
+
+  constructor(options: PhoneOptions<Client>) {
+    this.#options = options;
+    this.#api = new Api(options);
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** The SDK's client, once there is one. */
+  get client(): Client | undefined {
+    return this.#client;
+  }
+
+  /** What others dial to reach this tab. */
+  get sipUri(): string | undefined {
+    return this.#login?.sip_uri;
+  }
+
+  /** Listen; the answer ends it. */
+  on<Name extends keyof Events<Client>>(name: Name, listener: (value: Events<Client>[Name]) => void): () => void {
+    const found = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, found);
+    found.add(listener as (value: never) => void);
+    return () => void found.delete(listener as (value: never) => void);
+  }
+
+  /** Fetch a login and register. Ends when the SDK was started; rejects where trying again cannot help. */
+  async connect(): Promise<void> {
+    this.#hasStopped = false;
+    this.#refusals = 0;
+    await this.#alone(() => this.#bringUp((deviceId) => this.#issue(deviceId)));
+  }
+
+  /** Fetch a new token now, and use it on the live line. */
+  async refresh(): Promise<void> {
+    if (!this.#hasStopped) await this.#alone(() => this.#renew());
+  }
+
+  /** Unregister, and have the credential deleted: what this tab had is worth nothing afterwards. */
+  async logout(): Promise<void> {
+    const id = this.#login?.id;
+    await this.close();
+    this.#login = undefined;
+    if (id !== undefined) await this.#persist(() => this.#api.revoke(id));
+    this.#become("logged_out");
+  }
+
+  /** Unregister and stop; the device keeps its credential for the next time. */
+  async close(): Promise<void> {
+    this.#hasStopped = true;
+    this.#alarm?.cancel();
+    this.#wake?.();
+    const client = this.#client;
+    this.#client = undefined;
+    this.#become("idle");
+    await client?.disconnect();
+  }
+
+  /** One piece of work at a time; whoever comes meanwhile waits for that one. */
+  #alone(work: () => Promise<void>): Promise<void> {
+    this.#work ??= work()
+      .catch((error: unknown) => {
+        if (this.#hasStopped) return;
+        this.#become("failed");
+        this.#emit("error", error as DialtoneError);
+        throw error;
+      })
+      .finally(() => (this.#work = undefined));
+    return this.#work;
+  }
+
+  #inBackground(work: () => Promise<void>): void {
+    this.#alone(work).catch(() => undefined); // told as an `error` event
+  }
+
+  async #bringUp(fetchLogin: (deviceId: string) => Promise<Login>): Promise<void> {
+    if (this.#state !== "reconnecting") this.#become("fetching");
+    const deviceId = this.#options.deviceId ?? (await tabDeviceId());
+    const login = await this.#persist(() => fetchLogin(deviceId));
+    if (this.#hasStopped) return;
+    this.#take(login);
+    const wait = Date.parse(login.usable_at) - Date.parse(login.server_time);
+    if (wait > 0) {
+      this.#become("waiting");
+      await this.#sleep(wait);
+    }
+    if (this.#hasStopped) return;
+    this.#become("connecting");
+    const before = this.#client;
+    this.#client = undefined;
+    await before?.disconnect();
+    this.#client = this.#start(login);
+  }
+
+  /** A new token for the live line; without one, a new line. The token comes first in both cases. */
+  async #renew(): Promise<void> {
+    const client = this.#client;
+    if (client === undefined || !client.connected) {
+      this.#become("reconnecting");
+      return this.#bringUp((deviceId) => this.#issue(deviceId));
+    }
+    const deviceId = this.#options.deviceId ?? (await tabDeviceId());
+    const login = await this.#persist(() => this.#issue(deviceId));
+    if (this.#hasStopped || this.#client !== client) return;
+    this.#take(login);
+    if (!(await this.#relogin(client, login))) {
+      this.#become("reconnecting");
+      await this.#bringUp(() => Promise.resolve(login));
+    }
+  }
+
+  #issue(deviceId: string): Promise<Login> {
+    return this.#api.issue(deviceId, this.#options.platform ?? "browser", this.#options.label);
+  }
+
+  /** A login on the socket as it is. Calls go on. */
+  #relogin(client: Client, login: Login): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), RELOGIN_MS);
+      const done = (isGood: boolean) => {
+        clearTimeout(timer);
+        if (isGood) {
+          this.#refusals = 0;
+          this.#become("ready");
+        }
+        resolve(isGood);
+      };
+      client.login({
+        creds: { login_token: login.login_token ?? "" },
+        onSuccess: () => done(true),
+        onError: () => done(false),
+      });
+    });
+  }
+
+  #start(login: Login): Client {
+    const client = this.#options.createClient({
+      login_token: login.login_token ?? "",
+      ...(login.rtc?.host ? { host: login.rtc.host } : {}),
+      ...(login.rtc?.region ? { region: login.rtc.region } : {}),
+    });
+    const isOurs = () => this.#client === client && !this.#hasStopped;
+    client.on("telnyx.ready", () => {
+      if (!isOurs()) return;
+      this.#refusals = 0;
+      this.#become("ready");
+      this.#emit("ready", client);
+    });
+    client.on("telnyx.notification", (event) => {
+      if (isOurs() && event?.type === "callUpdate") this.#emit("call", event.call);
+    });
+    client.on("telnyx.warning", (event) => {
+      if (isOurs() && event?.warning?.code === TOKEN_EXPIRING_SOON) this.#inBackground(() => this.#renew());
+    });
+    client.on("telnyx.socket.close", () => {
+      if (isOurs()) this.#lineLost();
+    });
+    client.on("telnyx.error", (event) => {
+      if (isOurs() && event?.error?.code === LOGIN_FAILED) this.#loginRefused(client);
+    });
+    void client.connect();
+    return client;
+  }
+
+  /** The SDK reconnects by itself with the token it has; only a token that has run out needs us first. */
+  #lineLost(): void {
+    if (this.#state === "ready") this.#become("reconnecting");
+    if (Date.now() >= this.#expiresAt) this.#inBackground(() => this.#renew());
+  }
+
+  /**
+   * Telnyx said no. For a brand-new credential that passes; otherwise the credential may be gone. A freshly minted token
+   * tells the two apart: the service answers `credential_ended` if it is gone, and then makes the device a new one.
+   */
+  #loginRefused(client: Client): void {
+    this.#inBackground(async () => {
+      this.#refusals += 1;
+      if (this.#refusals > MOST_REFUSALS) throw new DialtoneError("login_refused", false);
+      this.#become("reconnecting");
+      await this.#sleep(pause(this.#refusals));
+      if (this.#hasStopped || this.#client !== client) return;
+      const id = this.#login?.id ?? "";
+      await this.#bringUp((deviceId) =>
+        this.#api.refresh(id).catch((error: DialtoneError) => {
+          if (error.code !== "credential_ended" && error.code !== "credential_not_found") throw error;
+          return this.#issue(deviceId);
+        }),
+      );
+    });
+  }
+
+  /** A login came in: remember it, and set the alarm for the next. */
+  #take(login: Login): void {
+    this.#login = login;
+    const now = Date.parse(login.server_time);
+    this.#expiresAt = Date.now() + Date.parse(login.expires_at) - now;
+    this.#alarm?.cancel();
+    const delay = Math.max(Date.parse(login.refresh_after) - now, FIRST_PAUSE_MS);
+    this.#alarm = new Alarm(delay, () => this.#inBackground(() => this.#renew()));
+    const { login_token: _, login: __, password: ___, ...shown } = login;
+    this.#emit("login", shown);
+  }
+
+  /** Again and again while that can help, waiting as long as the service asks. */
+  async #persist<Result>(attempt: () => Promise<Result>): Promise<Result> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (!(error instanceof DialtoneError) || !error.retryable || this.#hasStopped) throw error;
+        this.#emit("error", error);
+        await this.#sleep(Math.max(error.details.retryAfterMs ?? 0, pause(tries)), error.code === "network");
+        if (this.#hasStopped) throw error;
+      }
+    }
+  }
+
+  /** Wait; `close()` ends it, and so does the network's return where that was what was missing. */
+  #sleep(milliseconds: number, untilOnline = false): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        globalThis.removeEventListener?.("online", done);
+        resolve();
+      };
+      const timer = setTimeout(done, milliseconds);
+      if (untilOnline) globalThis.addEventListener?.("online", done);
+      this.#wake = done;
+    });
+  }
+
+  #become(state: State): void {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#emit("state", state);
+  }
+
+  #emit<Name extends keyof Events<Client>>(name: Name, value: Events<Client>[Name]): void {
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+      (listener as (value: Events<Client>[Name]) => void)(value);
+    }
+  }
+}
+
+function pause(tries: number): number {
+  return Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), LONGEST_PAUSE_MS) * (0.75 + Math.random() / 2);
+}

@@ -1,0 +1,44 @@
+/** One moment to come, met even if the machine slept over it or its clock was set. */
+
+/** How often the clocks are compared; a browser may stretch it in a hidden tab. */
+const LOOK_MS = 15_000;
+
+const WAKING = ["visibilitychange", "pageshow", "online", "focus"] as const;
+
+/**
+ * Calls back once when `delayMs` have passed by either clock: the monotonic one stands still while some machines sleep, the
+ * wall clock can be set back. Looks again whenever the page comes back to life.
+ */
+export class Alarm {
+  readonly #ring: () => void;
+  readonly #dueWall: number;
+  readonly #dueMonotonic: number;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #look = (): void => this.#check();
+
+  constructor(delayMs: number, ring: () => void) {
+    this.#ring = ring;
+    this.#dueWall = Date.now() + delayMs;
+    this.#dueMonotonic = performance.now() + delayMs;
+    for (const name of WAKING) globalThis.addEventListener?.(name, this.#look);
+    globalThis.document?.addEventListener("visibilitychange", this.#look);
+    this.#check();
+  }
+
+  cancel(): void {
+    clearTimeout(this.#timer);
+    for (const name of WAKING) globalThis.removeEventListener?.(name, this.#look);
+    globalThis.document?.removeEventListener("visibilitychange", this.#look);
+  }
+
+  #check(): void {
+    clearTimeout(this.#timer);
+    const left = Math.min(this.#dueWall - Date.now(), this.#dueMonotonic - performance.now());
+    if (left <= 0) {
+      this.cancel();
+      this.#ring();
+    } else {
+      this.#timer = setTimeout(this.#look, Math.min(left, LOOK_MS));
+    }
+  }
+}
