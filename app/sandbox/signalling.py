@@ -88,6 +88,8 @@ class Exchange:
         self._drops_deleted = drops_deleted
         self._registered: dict[str, Session] = {}
         self._legs: dict[str, Leg] = {}
+        self.logins = 0
+        """Logins that were accepted, on new sockets and live ones."""
 
     def registrations(self) -> list[str]:
         """SIP usernames that can be called now."""
@@ -128,7 +130,7 @@ class Exchange:
 
     async def _handle(self, session: Session, frame: Frame) -> None:
         method = frame["method"]
-        params = frame.get("params") or {}
+        params = frame["params"] if isinstance(frame.get("params"), dict) else {}
         if method == "login":
             await self._login(session, frame, params)
             return
@@ -168,6 +170,7 @@ class Exchange:
         if older is not None and older is not session:
             await older.request("telnyx_rtc.punt", reason="registered elsewhere")
             await older.close()
+        self.logins += 1
         await session.reply(frame, {"message": "logged in", "sessid": session.id})
         await session.request("telnyx_rtc.clientReady", reattached_sessions=[])
 

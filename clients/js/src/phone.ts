@@ -66,11 +66,12 @@ export interface PhoneOptions<Client extends SdkClient> extends ApiOptions {
 
 const LOGIN_FAILED = 46001;
 const TOKEN_EXPIRING_SOON = 34001;
+const GONE: ReadonlySet<string> = new Set(["credential_ended", "credential_not_found"]);
 /** Waits between attempts where the service names none: doubled each time, spread by half. */
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
 /** Refusals by Telnyx in a row after which the phone gives up. A brand-new credential may need a few. */
-const MOST_REFUSALS = 5;
+const MOST_REFUSALS = 4;
 /** A login on the live socket that says nothing for so long is taken for a dead line. */
 const RELOGIN_MS = 5_000;
 
@@ -87,6 +88,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
   #refusals = 0;
   #hasStopped = true;
   #wake: (() => void) | undefined;
+  #deviceId: string | undefined;
 
   constructor(options: PhoneOptions<Client>) {
     this.#options = options;
@@ -119,12 +121,12 @@ export class Phone<Client extends SdkClient = SdkClient> {
   async connect(): Promise<void> {
     this.#hasStopped = false;
     this.#refusals = 0;
-    await this.#alone(() => this.#bringUp((deviceId) => this.#issue(deviceId)));
+    await this.#alone(() => this.#bringUp(() => this.#issue()));
   }
 
   /** Fetch a new token now, and use it on the live line. */
   async refresh(): Promise<void> {
-    if (!this.#hasStopped) await this.#alone(() => this.#renew());
+    if (!this.#hasStopped) await this.#alone(() => this.#renew(() => this.#mint()));
   }
 
   /** Unregister, and have the credential deleted: what this tab had is worth nothing afterwards. */
@@ -164,10 +166,15 @@ export class Phone<Client extends SdkClient = SdkClient> {
     this.#alone(work).catch(() => undefined); // told as an `error` event
   }
 
-  async #bringUp(fetchLogin: (deviceId: string) => Promise<Login>): Promise<void> {
+  /** As above, behind the work that is going on: for what that work cannot know yet. */
+  async #afterwards(work: () => Promise<void>): Promise<void> {
+    await this.#work?.catch(() => undefined);
+    if (!this.#hasStopped) this.#inBackground(work);
+  }
+
+  async #bringUp(fetchLogin: () => Promise<Login>): Promise<void> {
     if (this.#state !== "reconnecting") this.#become("fetching");
-    const deviceId = this.#options.deviceId ?? (await tabDeviceId());
-    const login = await this.#persist(() => fetchLogin(deviceId));
+    const login = await this.#persist(fetchLogin);
     if (this.#hasStopped) return;
     this.#take(login);
     const wait = Date.parse(login.usable_at) - Date.parse(login.server_time);
@@ -184,14 +191,13 @@ export class Phone<Client extends SdkClient = SdkClient> {
   }
 
   /** A new token for the live line; without one, a new line. The token comes first in both cases. */
-  async #renew(): Promise<void> {
+  async #renew(fetchLogin = () => this.#issue()): Promise<void> {
     const client = this.#client;
     if (client === undefined || !client.connected) {
       this.#become("reconnecting");
-      return this.#bringUp((deviceId) => this.#issue(deviceId));
+      return this.#bringUp(fetchLogin);
     }
-    const deviceId = this.#options.deviceId ?? (await tabDeviceId());
-    const login = await this.#persist(() => this.#issue(deviceId));
+    const login = await this.#persist(fetchLogin);
     if (this.#hasStopped || this.#client !== client) return;
     this.#take(login);
     if (!(await this.#relogin(client, login))) {
@@ -200,8 +206,21 @@ export class Phone<Client extends SdkClient = SdkClient> {
     }
   }
 
-  #issue(deviceId: string): Promise<Login> {
-    return this.#api.issue(deviceId, this.#options.platform ?? "browser", this.#options.label);
+  async #issue(): Promise<Login> {
+    this.#deviceId ??= this.#options.deviceId ?? (await tabDeviceId());
+    return this.#api.issue(this.#deviceId, this.#options.platform ?? "browser", this.#options.label);
+  }
+
+  /** A token minted now; if the credential is gone, a new one for the device. */
+  async #mint(): Promise<Login> {
+    if (this.#login === undefined) return this.#issue();
+    try {
+      return await this.#api.refresh(this.#login.id);
+    } catch (error) {
+      const isGone = error instanceof DialtoneError && GONE.has(error.code);
+      if (!isGone) throw error;
+      return this.#issue();
+    }
   }
 
   /** A login on the socket as it is. Calls go on. */
@@ -241,7 +260,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
       if (isOurs() && event?.type === "callUpdate") this.#emit("call", event.call);
     });
     client.on("telnyx.warning", (event) => {
-      if (isOurs() && event?.warning?.code === TOKEN_EXPIRING_SOON) this.#inBackground(() => this.#renew());
+      if (isOurs() && event?.warning?.code === TOKEN_EXPIRING_SOON) void this.refresh().catch(() => undefined);
     });
     client.on("telnyx.socket.close", () => {
       if (isOurs()) this.#lineLost();
@@ -264,19 +283,14 @@ export class Phone<Client extends SdkClient = SdkClient> {
    * tells the two apart: the service answers `credential_ended` if it is gone, and then makes the device a new one.
    */
   #loginRefused(client: Client): void {
-    this.#inBackground(async () => {
+    void this.#afterwards(async () => {
+      if (this.#client !== client) return;
       this.#refusals += 1;
       if (this.#refusals > MOST_REFUSALS) throw new DialtoneError("login_refused", false);
       this.#become("reconnecting");
       await this.#sleep(pause(this.#refusals));
       if (this.#hasStopped || this.#client !== client) return;
-      const id = this.#login?.id ?? "";
-      await this.#bringUp((deviceId) =>
-        this.#api.refresh(id).catch((error: DialtoneError) => {
-          if (error.code !== "credential_ended" && error.code !== "credential_not_found") throw error;
-          return this.#issue(deviceId);
-        }),
-      );
+      await this.#bringUp(() => this.#mint());
     });
   }
 

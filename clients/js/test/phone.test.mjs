@@ -1,0 +1,287 @@
+/** The phone of one tab, against a service and an SDK that do as told. */
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+
+import { DialtoneError, Phone } from "../dist/index.js";
+import { FakeSdk, ORIGIN, eventually, login, offline, ok, problem, service } from "./stage.mjs";
+
+let phones = [];
+
+beforeEach(() => {
+  FakeSdk.made = [];
+  phones = [];
+});
+
+afterEach(() => Promise.all(phones.map((phone) => phone.close())));
+
+function phoneAt(dialtone, more = {}) {
+  const phone = new Phone({
+    url: `${ORIGIN}/`,
+    accessToken: () => "user-token",
+    fetch: dialtone.fetch,
+    createClient: (options) => new FakeSdk(options),
+    deviceId: "tab-1",
+    ...more,
+  });
+  phone.seen = { states: [], errors: [], calls: [] };
+  phone.on("state", (state) => phone.seen.states.push(state));
+  phone.on("error", (error) => phone.seen.errors.push(error));
+  phone.on("call", (call) => phone.seen.calls.push(call));
+  phones.push(phone);
+  return phone;
+}
+
+test("a login is fetched as the signed-in user and the SDK comes up on it", async () => {
+  const dialtone = service(ok(login({ rtc: { host: "ws://127.0.0.1:8011" } })));
+  const phone = phoneAt(dialtone, { label: "Desk" });
+
+  await phone.connect();
+  await eventually(() => phone.state === "ready");
+
+  const [{ method, url, body, request }] = dialtone.requests;
+  assert.equal(`${method} ${url}`, `POST ${ORIGIN}/v1/telephony-credentials`);
+  assert.deepEqual(body, { device_id: "tab-1", platform: "browser", label: "Desk" });
+  assert.equal(request.headers.Authorization, "Bearer user-token");
+  assert.deepEqual(FakeSdk.made[0].options, { login_token: "token-1", host: "ws://127.0.0.1:8011" });
+  assert.deepEqual(phone.seen.states, ["fetching", "connecting", "ready"]);
+  assert.equal(phone.sipUri, "sip:gencredA@sip.telnyx.com");
+});
+
+test("a brand-new credential is waited for, by the server's clock", async () => {
+  const phone = phoneAt(service(ok(login({ usable: 0.3 }))));
+  const began = performance.now();
+
+  await phone.connect();
+
+  assert.ok(performance.now() - began >= 290);
+  assert.ok(phone.seen.states.includes("waiting"));
+});
+
+test("ten callers share one fetch", async () => {
+  const dialtone = service(ok());
+  const phone = phoneAt(dialtone);
+
+  await Promise.all(Array.from({ length: 10 }, () => phone.connect()));
+
+  assert.equal(dialtone.requests.length, 1);
+  assert.equal(FakeSdk.made.length, 1);
+});
+
+test("a due refresh logs in on the live socket and leaves the client alone", async () => {
+  const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })), ok(login({ token: "token-2" })));
+  const phone = phoneAt(dialtone);
+
+  await phone.connect();
+  await eventually(() => FakeSdk.made[0].logins.length === 1);
+
+  assert.deepEqual(FakeSdk.made[0].logins, ["token-2"]);
+  assert.equal(FakeSdk.made.length, 1);
+  assert.equal(phone.state, "ready");
+});
+
+test("a refresh on a dead line fetches first and then makes a new client", async () => {
+  const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })), ok(login({ token: "token-2" })));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+  await eventually(() => phone.state === "ready");
+  FakeSdk.made[0].connected = false;
+
+  await eventually(() => FakeSdk.made.length === 2 && phone.state === "ready");
+
+  assert.equal(FakeSdk.made[1].options.login_token, "token-2");
+  assert.ok(FakeSdk.made[0].isGone);
+});
+
+test("a live socket that does not take the new token is replaced", async () => {
+  const phone = phoneAt(service(ok(login({ refresh: 0.6, expires: 60 })), ok(login({ token: "token-2" }))));
+  await phone.connect();
+  FakeSdk.made[0].accepts = false;
+
+  await eventually(() => FakeSdk.made.length === 2 && phone.state === "ready");
+
+  assert.equal(FakeSdk.made[1].options.login_token, "token-2");
+});
+
+test("a line that falls while its token is good is the SDK's to mend", async () => {
+  const dialtone = service(ok());
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+  await eventually(() => phone.state === "ready");
+
+  FakeSdk.made[0].fire("telnyx.socket.close");
+  assert.equal(phone.state, "reconnecting");
+  FakeSdk.made[0].fire("telnyx.ready");
+
+  assert.equal(phone.state, "ready");
+  assert.equal(dialtone.requests.length, 1);
+});
+
+test("a line that falls after its token ran out is opened with a fresh one", async () => {
+  const phone = phoneAt(service(ok(login({ refresh: 100, expires: 0.05 })), ok(login({ token: "token-2" }))));
+  await phone.connect();
+  await eventually(() => phone.state === "ready");
+  await new Promise((resolve) => setTimeout(resolve, 80));
+
+  FakeSdk.made[0].connected = false;
+  FakeSdk.made[0].fire("telnyx.socket.close");
+  await eventually(() => FakeSdk.made.length === 2);
+
+  assert.equal(FakeSdk.made[1].options.login_token, "token-2");
+});
+
+test("a refused login is tried with a freshly minted token", async () => {
+  const dialtone = service(ok(), ok(login({ token: "token-2" })));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+
+  FakeSdk.made[0].fire("telnyx.error", { error: { code: 46001 } });
+  await eventually(() => FakeSdk.made.length === 2 && phone.state === "ready");
+
+  assert.match(dialtone.requests[1].url, /\/0b8f9d4e5a6c47d1a2b3c4d5e6f70812\/token$/);
+  assert.equal(FakeSdk.made[1].options.login_token, "token-2");
+});
+
+test("a device whose credential is gone gets a new one", async () => {
+  const dialtone = service(ok(), problem(410, "credential_ended"), ok(login({ token: "token-3" })));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+
+  FakeSdk.made[0].fire("telnyx.error", { error: { code: 46001 } });
+  await eventually(() => FakeSdk.made.length === 2 && phone.state === "ready");
+
+  assert.deepEqual(
+    dialtone.requests.map(({ method, url }) => `${method} ${url.split("/").at(-1)}`),
+    ["POST telephony-credentials", "POST token", "POST telephony-credentials"],
+  );
+});
+
+test("a login that is refused again and again is given up with a sentence", { timeout: 30_000 }, async () => {
+  const phone = phoneAt(service(ok()), {
+    createClient: (options) => {
+      const sdk = new FakeSdk(options);
+      sdk.connect = async () => queueMicrotask(() => sdk.fire("telnyx.error", { error: { code: 46001 } }));
+      return sdk;
+    },
+  });
+
+  await phone.connect();
+  await eventually(() => phone.state === "failed", 25_000);
+
+  assert.equal(phone.seen.errors.at(-1).code, "login_refused");
+  assert.equal(FakeSdk.made.length, 5);
+});
+
+for (const [name, first, code] of [
+  ["503 with Retry-After", problem(503, "carrier_unavailable", { "Retry-After": "1" }), "carrier_unavailable"],
+  ["429 of something in between", () => new Response("slow down", { status: 429, headers: { "Retry-After": "1" } }), "unexpected_answer"],
+  ["an HTML 502", () => new Response("<html>", { status: 502 }), "unexpected_answer"],
+  ["no network", offline(), "network"],
+  ["a success that is none", () => Response.json({ hello: 1 }), "unexpected_answer"],
+]) {
+  test(`${name}: said, and tried again`, async () => {
+    const phone = phoneAt(service(first, ok()));
+    const began = performance.now();
+
+    await phone.connect();
+    await eventually(() => phone.state === "ready");
+
+    assert.deepEqual(phone.seen.errors.map((error) => error.code), [code]);
+    assert.ok(phone.seen.errors[0].message.length > 10);
+    if (name.includes("Retry-After") || name.startsWith("429")) assert.ok(performance.now() - began >= 1000);
+  });
+}
+
+for (const [status, code] of [
+  [401, "invalid_token"],
+  [403, "device_limit_reached"],
+  [403, "insufficient_scope"],
+  [422, "invalid_request"],
+  [502, "carrier_key_refused"],
+]) {
+  test(`${status} ${code}: said once, and not tried again`, async () => {
+    const dialtone = service(problem(status, code));
+    const phone = phoneAt(dialtone);
+
+    await assert.rejects(phone.connect(), (error) => {
+      assert.ok(error instanceof DialtoneError);
+      assert.equal(error.code, code);
+      assert.equal(error.details.requestId, "r-1");
+      return true;
+    });
+
+    assert.equal(phone.state, "failed");
+    assert.equal(dialtone.requests.length, 1);
+  });
+}
+
+test("nobody signed in: no request, one sentence", async () => {
+  const dialtone = service(ok());
+  const phone = phoneAt(dialtone, { accessToken: () => null });
+
+  await assert.rejects(phone.connect(), { code: "not_signed_in" });
+
+  assert.equal(dialtone.requests.length, 0);
+});
+
+test("logging out unregisters and deletes the credential", async () => {
+  const dialtone = service(ok(), () => new Response(null, { status: 204 }));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+
+  await phone.logout();
+
+  assert.equal(dialtone.requests[1].method, "DELETE");
+  assert.ok(FakeSdk.made[0].isGone);
+  assert.equal(phone.state, "logged_out");
+});
+
+test("closing keeps the credential and ends every timer", async () => {
+  const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+
+  await phone.close();
+  await new Promise((resolve) => setTimeout(resolve, 800));
+
+  assert.equal(dialtone.requests.length, 1);
+  assert.ok(FakeSdk.made[0].isGone);
+});
+
+test("an expiring-token warning of the SDK is a backstop", async () => {
+  const dialtone = service(ok(), ok(login({ token: "token-2" })));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+  await eventually(() => phone.state === "ready");
+
+  FakeSdk.made[0].fire("telnyx.warning", { warning: { code: 34001 } });
+  await eventually(() => FakeSdk.made[0].logins.length === 1);
+
+  assert.deepEqual(FakeSdk.made[0].logins, ["token-2"]);
+});
+
+test("calls come through, and a listener can leave", async () => {
+  const phone = phoneAt(service(ok()));
+  await phone.connect();
+  let heard = 0;
+  const leave = phone.on("call", () => (heard += 1));
+
+  FakeSdk.made[0].fire("telnyx.notification", { type: "callUpdate", call: { id: 1 } });
+  leave();
+  FakeSdk.made[0].fire("telnyx.notification", { type: "callUpdate", call: { id: 2 } });
+  FakeSdk.made[0].fire("telnyx.notification", { type: "userMediaError" });
+
+  assert.equal(heard, 1);
+  assert.deepEqual(phone.seen.calls, [{ id: 1 }, { id: 2 }]);
+});
+
+test("what listeners hear of a login holds no secret", async () => {
+  const phone = phoneAt(service(ok(login({ password: "hunter2" }))));
+  let heard;
+  phone.on("login", (value) => (heard = value));
+
+  await phone.connect();
+
+  assert.ok(heard.expires_at);
+  assert.ok(!JSON.stringify(heard).match(/token-1|hunter2/));
+});
