@@ -95,6 +95,12 @@ class Exchange:
         """SIP usernames that can be called now."""
         return list(self._registered)
 
+    async def cut(self, sip_username: str) -> None:
+        """Close the line of whoever is registered under this name, as a bad network would."""
+        session = self._registered.pop(sip_username, None)
+        if session is not None:
+            await session.close()
+
     async def serve(self, socket: WebSocket) -> None:
         """One page's socket, from the first frame to the last."""
         await socket.accept()
@@ -172,7 +178,9 @@ class Exchange:
             await older.close()
         self.logins += 1
         await session.reply(frame, {"message": "logged in", "sessid": session.id})
-        await session.request("telnyx_rtc.clientReady", reattached_sessions=[])
+        # The SDK ends every call that a clientReady does not name: on a live socket all of them go on.
+        calls = [leg.call_id for leg in self._legs.values() if leg.session is session]
+        await session.request("telnyx_rtc.clientReady", reattached_sessions=calls)
 
     def _credential(self, params: Frame) -> Credential:
         """The credential that a login proves. Unknown, deleted, expired and too new all sound alike, as at Telnyx."""

@@ -65,6 +65,7 @@ export interface PhoneOptions<Client extends SdkClient> extends ApiOptions {
 }
 
 const LOGIN_FAILED = 46001;
+/** A backstop for an alarm that failed. It comes two minutes before the end, so for short-lived tokens at once. */
 const TOKEN_EXPIRING_SOON = 34001;
 const GONE: ReadonlySet<string> = new Set(["credential_ended", "credential_not_found"]);
 /** Waits between attempts where the service names none: doubled each time, spread by half. */
@@ -72,6 +73,7 @@ const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
 /** Refusals by Telnyx in a row after which the phone gives up. A brand-new credential may need a few. */
 const MOST_REFUSALS = 4;
+const LOGOUT_TRIES = 3;
 /** A login on the live socket that says nothing for so long is taken for a dead line. */
 const RELOGIN_MS = 5_000;
 
@@ -83,6 +85,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
   #client: Client | undefined;
   #login: Login | undefined;
   #expiresAt = 0;
+  #refreshAt = 0;
   #alarm: Alarm | undefined;
   #work: Promise<void> | undefined;
   #refusals = 0;
@@ -131,21 +134,38 @@ export class Phone<Client extends SdkClient = SdkClient> {
 
   /** Unregister, and have the credential deleted: what this tab had is worth nothing afterwards. */
   async logout(): Promise<void> {
+    await this.#stop();
+    await this.#work?.catch(() => undefined); // a login on its way in is one to give back, too
     const id = this.#login?.id;
-    await this.close();
     this.#login = undefined;
-    if (id !== undefined) await this.#persist(() => this.#api.revoke(id));
+    for (let tries = 1; id !== undefined; tries += 1) {
+      try {
+        await this.#api.revoke(id);
+        break;
+      } catch (error) {
+        const mayPass = error instanceof DialtoneError && error.retryable && tries < LOGOUT_TRIES;
+        if (!mayPass) {
+          this.#become("idle");
+          throw error;
+        }
+        await this.#sleep(Math.max(error.details.retryAfterMs ?? 0, pause(tries)));
+      }
+    }
     this.#become("logged_out");
   }
 
   /** Unregister and stop; the device keeps its credential for the next time. */
   async close(): Promise<void> {
+    await this.#stop();
+    this.#become("idle");
+  }
+
+  async #stop(): Promise<void> {
     this.#hasStopped = true;
     this.#alarm?.cancel();
     this.#wake?.();
     const client = this.#client;
     this.#client = undefined;
-    this.#become("idle");
     await client?.disconnect();
   }
 
@@ -175,8 +195,8 @@ export class Phone<Client extends SdkClient = SdkClient> {
   async #bringUp(fetchLogin: () => Promise<Login>): Promise<void> {
     if (this.#state !== "reconnecting") this.#become("fetching");
     const login = await this.#persist(fetchLogin);
-    if (this.#hasStopped) return;
     this.#take(login);
+    if (this.#hasStopped) return;
     const wait = Date.parse(login.usable_at) - Date.parse(login.server_time);
     if (wait > 0) {
       this.#become("waiting");
@@ -260,7 +280,8 @@ export class Phone<Client extends SdkClient = SdkClient> {
       if (isOurs() && event?.type === "callUpdate") this.#emit("call", event.call);
     });
     client.on("telnyx.warning", (event) => {
-      if (isOurs() && event?.warning?.code === TOKEN_EXPIRING_SOON) void this.refresh().catch(() => undefined);
+      const isWarned = event?.warning?.code === TOKEN_EXPIRING_SOON && Date.now() >= this.#refreshAt;
+      if (isOurs() && isWarned) void this.refresh().catch(() => undefined);
     });
     client.on("telnyx.socket.close", () => {
       if (isOurs()) this.#lineLost();
@@ -300,7 +321,9 @@ export class Phone<Client extends SdkClient = SdkClient> {
     const now = Date.parse(login.server_time);
     this.#expiresAt = Date.now() + Date.parse(login.expires_at) - now;
     this.#alarm?.cancel();
+    if (this.#hasStopped) return;
     const delay = Math.max(Date.parse(login.refresh_after) - now, FIRST_PAUSE_MS);
+    this.#refreshAt = Date.now() + Date.parse(login.refresh_after) - now;
     this.#alarm = new Alarm(delay, () => this.#inBackground(() => this.#renew()));
     const { login_token: _, login: __, password: ___, ...shown } = login;
     this.#emit("login", shown);

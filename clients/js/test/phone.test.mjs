@@ -236,6 +236,33 @@ test("logging out unregisters and deletes the credential", async () => {
   assert.equal(phone.state, "logged_out");
 });
 
+test("a logout that the service cannot take just now is tried again", async () => {
+  const dialtone = service(ok(), problem(503, "ledger_unavailable"), () => new Response(null, { status: 202 }));
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+
+  await phone.logout();
+
+  assert.equal(phone.state, "logged_out");
+  assert.deepEqual(dialtone.requests.slice(1).map(({ method }) => method), ["DELETE", "DELETE"]);
+});
+
+test("logging out while the login is still on its way gives that one back", async () => {
+  let answer;
+  const held = new Promise((resolve) => (answer = resolve));
+  const dialtone = service(() => held, () => new Response(null, { status: 204 }));
+  const phone = phoneAt(dialtone);
+  const connecting = phone.connect();
+  await eventually(() => dialtone.requests.length === 1);
+
+  const leaving = phone.logout();
+  answer(Response.json(login()));
+  await Promise.all([connecting, leaving]);
+
+  assert.deepEqual(dialtone.requests.map(({ method }) => method), ["POST", "DELETE"]);
+  assert.equal(FakeSdk.made.length, 0);
+});
+
 test("closing keeps the credential and ends every timer", async () => {
   const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })));
   const phone = phoneAt(dialtone);
@@ -249,13 +276,15 @@ test("closing keeps the credential and ends every timer", async () => {
 });
 
 test("an expiring-token warning of the SDK is a backstop", async () => {
-  const dialtone = service(ok(), ok(login({ token: "token-2" })));
+  const dialtone = service(ok(login({ refresh: -1 })), ok(login({ token: "token-2" })));
   const phone = phoneAt(dialtone);
   await phone.connect();
   await eventually(() => phone.state === "ready");
 
   FakeSdk.made[0].fire("telnyx.warning", { warning: { code: 34001 } });
   await eventually(() => FakeSdk.made[0].logins.length === 1);
+  FakeSdk.made[0].fire("telnyx.warning", { warning: { code: 34001 } }); // a short-lived token: nothing is due yet
+  await new Promise((resolve) => setTimeout(resolve, 50));
 
   assert.deepEqual(FakeSdk.made[0].logins, ["token-2"]);
 });

@@ -1,0 +1,169 @@
+"""A real Chromium in front of the whole stand: page, identity provider, service, sandbox, each on its own socket."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from starlette.types import Receive, Scope, Send
+
+from app.sandbox.identity_provider import create_identity_provider
+from app.web.server import CLIENT, create_page
+from tests.stage import Service, Telnyx, service_in_front_of, serving, sqlite_in, telnyx_sandbox
+
+FLAGS = [
+    "--no-sandbox",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SEEN = Path(os.environ.get("SCREENSHOTS", "/nonexistent"))
+"""Where screenshots go, for whoever wants to look."""
+
+
+@dataclass
+class Tab:
+    """One tab of the softphone page, used as a person uses it."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    """What the browser complained of: page errors, refused loads."""
+
+    async def sign_in(self, user: str) -> None:
+        await self.page.select_option("#user", user)
+        await self.page.click("#sign-in-button")
+
+    async def becomes(self, state: str, seconds: float = 15) -> None:
+        await self.page.wait_for_selector(f"#lamp[data-state={state}]", state="attached", timeout=seconds * 1000)
+
+    async def registered(self, user: str) -> str:
+        """Sign in and wait; the SIP URI."""
+        await self.sign_in(user)
+        await self.becomes("ready")
+        return await self.sip_uri()
+
+    async def sip_uri(self) -> str:
+        return await self.page.inner_text("#sip-uri")
+
+    async def error(self) -> str:
+        await self.page.wait_for_selector("#error:not([hidden])", timeout=15_000)
+        return await self.page.inner_text("#error")
+
+    async def dial(self, sip_uri: str) -> None:
+        await self.page.fill("#to", sip_uri)
+        await self.page.click("#dial button")
+
+    async def call_is(self, state: str) -> None:
+        await self.page.wait_for_selector(f".call[data-state={state}]", timeout=15_000)
+
+    async def press(self, name: str) -> None:
+        await self.page.click(f".call button:has-text('{name}')")
+
+    async def received_bytes(self) -> int:
+        """Inbound RTP of the call that is going on, as the browser counts it."""
+        return int(
+            await self.page.evaluate(
+                """async () => {
+                  const [call] = Object.values(softphone.phone.client.calls);
+                  const stats = [...(await call.peer.instance.getStats()).values()];
+                  return stats.filter((s) => s.type === "inbound-rtp").reduce((sum, s) => sum + s.bytesReceived, 0);
+                }"""
+            )
+        )
+
+    async def shoot(self, name: str) -> None:
+        if SEEN.is_dir():
+            await self.page.screenshot(path=SEEN / f"{name}.png", full_page=True)
+
+
+@dataclass
+class Stand:
+    """Everything that a page meets, and the browser it runs in."""
+
+    telnyx: Telnyx
+    service: Service
+    browser: Browser
+    url: str
+
+    @asynccontextmanager
+    async def person(self, **options: Any) -> AsyncIterator[BrowserContext]:
+        """A browser profile of its own: tabs in it share storage, other people's do not."""
+        context = await self.browser.new_context(permissions=["microphone"], **options)
+        try:
+            yield context
+        finally:
+            await context.close()
+
+    async def tab(self, context: BrowserContext) -> Tab:
+        page = await context.new_page()
+        tab = Tab(page)
+        page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        page.on("console", lambda line: tab.complaints.append(line.text) if "Content Security" in line.text else None)
+        await page.goto(self.url)
+        return tab
+
+
+class Later:
+    """An app that is known only after its own address is: the page's origin must be in the service's CORS list."""
+
+    app: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+
+
+@asynccontextmanager
+async def stand(folder: Path, *, propagation: float = 0.3, **settings: Any) -> AsyncIterator[Stand]:
+    chromium = await _chromium_or_skip()
+    async with AsyncExitStack() as stack:
+        telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
+        signalling = telnyx.url.replace("http", "ws").removesuffix("/v2")
+        identity, page = Later(), Later()
+        identity_url = await stack.enter_async_context(serving(identity))
+        page_url = await stack.enter_async_context(serving(page))
+        identity.app = create_identity_provider(identity_url)
+        service = await stack.enter_async_context(
+            service_in_front_of(
+                telnyx,
+                sqlite_in(folder),
+                issuer=identity_url,
+                issuer_pem=None,
+                cors_origins=page_url,
+                rtc_host=signalling,
+                propagation_seconds=propagation,
+                **settings,
+            )
+        )
+        page.app = create_page(service=service.url, identity=identity_url, signalling=signalling)
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        stack.push_async_callback(browser.close)
+        yield Stand(telnyx, service, browser, page_url)
+
+
+async def _chromium_or_skip() -> str | None:
+    """Debian's Chromium, or Playwright's own; and the page's parts. CI requires both, a laptop may lack them."""
+    installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    missing = None
+    if not (CLIENT / "dist" / "index.js").exists():
+        missing = "the browser client is not built: Node 20 is needed (make client)"
+    elif installed is None:
+        async with async_playwright() as playwright:
+            if not Path(playwright.chromium.executable_path).exists():
+                missing = "no Chromium: install Debian's chromium, or run `playwright install chromium`"
+    if missing is not None and os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail(missing)
+    if missing is not None:
+        pytest.skip(missing)
+    return installed
