@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test openapi lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone openapi lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ $(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
 $(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(CLIENT)/tsconfig.json $(wildcard $(CLIENT)/src/*.ts)
 	cd $(CLIENT) && npm run build --silent
 	@touch $@
+
+dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browser, ten runs each
+	DIAL_TONE_RUNS=10 $(BIN)/pytest tests/browser/test_dial_tone.py -s --timeout 600
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json

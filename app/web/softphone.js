@@ -13,6 +13,7 @@ let phone = null;
 let login = null;
 let skewMs = 0;
 const calls = new Map();
+const people = new Map();
 
 // -- who is signed in -----------------------------------------------------------------------------------------------
 
@@ -127,11 +128,12 @@ function showCall(call) {
   }
   const isInbound = call.direction === "inbound";
   const peer = isInbound ? call.options.remoteCallerNumber || call.options.callerNumber : call.options.destinationNumber;
+  const name = people.get(peer?.replace(/^sip:|@.*$/g, "")) ?? peer ?? "somebody";
   const cause = call.state === "hangup" && call.cause ? ` (${call.cause})` : "";
   const box = calls.get(call.id);
   box.dataset.state = call.state;
   box.replaceChildren(
-    element("p", {}, element("strong", {}, `${isInbound ? "From" : "To"} `), peer ?? "somebody", ` · ${call.state}${cause}`),
+    element("p", {}, element("strong", {}, `${isInbound ? "From" : "To"} `), name, ` · ${call.state}${cause}`),
     element("div", {}, ...buttons(call, isInbound)),
   );
 }
@@ -170,6 +172,7 @@ setInterval(async () => {
   const others = await fetch("directory", { method: "POST", body: JSON.stringify(here) })
     .then((answer) => answer.json())
     .catch(() => []);
+  for (const { user, sip_uri } of others) people.set(sip_uri.replace(/^sip:|@.*$/g, ""), user);
   $("people").replaceChildren(...others.map(({ user, sip_uri }) => element("option", { value: sip_uri }, user)));
   const shown = others.map(({ sip_uri }) => sip_uri).join();
   if ($("others").dataset.shown === shown) return;

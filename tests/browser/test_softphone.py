@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Route
@@ -247,6 +248,8 @@ async def test_a_telnyx_that_is_away_is_a_503_that_a_person_understands_and_pass
         await tab.sign_in("alice")
 
         assert "The phone network does not answer. Trying again" in await tab.error()
+        assert await tab.page.is_hidden("#dial")
+        assert await tab.page.is_hidden("#acts")
         await tab.shoot("8-telnyx-away")
         await tab.becomes("ready", 30)
 
@@ -310,6 +313,32 @@ async def test_a_policy_that_says_no_is_said_in_a_sentence(tmp_path: Path) -> No
         assert "too many places" in await second.error()
         assert "device_limit_reached" in await second.error()
         await second.shoot("9-policy")
+
+
+async def test_a_classic_login_and_password_register_too(tmp_path: Path) -> None:
+    """`grant=sip_password` answers in the SDK's own names."""
+    async with stand(tmp_path, sip_password=True) as lenient, lenient.person(bypass_csp=True) as one:
+        tab = await lenient.tab(one)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            config = (await client.get(f"{lenient.url}/config.json")).json()
+            bearer = (await client.post(f"{config['identity']}/token", json={"user": "bob"})).json()["access_token"]
+            answer = await client.post(
+                f"{lenient.service.url}/v1/telephony-credentials",
+                headers={"Authorization": f"Bearer {bearer}"},
+                json={"device_id": "desk", "grant": "sip_password"},
+            )
+        body = answer.json()
+        await asyncio.sleep(0.4)
+        await tab.page.evaluate(
+            """async ({ login, password, rtc }) => {
+              const { TelnyxRTC } = await import("/sdk.js");
+              const client = new TelnyxRTC({ login, password, ...rtc, iceServers: [] });
+              await new Promise((resolve) => { client.on("telnyx.ready", resolve); client.connect(); });
+            }""",
+            body,
+        )
+
+        assert registrations(lenient) == [body["sip_username"]] == [body["login"]]
 
 
 # -- for everybody ----------------------------------------------------------------------------------------------------

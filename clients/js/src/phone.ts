@@ -74,6 +74,8 @@ const LONGEST_PAUSE_MS = 30_000;
 /** Refusals by Telnyx in a row after which the phone gives up. A brand-new credential may need a few. */
 const MOST_REFUSALS = 4;
 const LOGOUT_TRIES = 3;
+/** Without a word from Telnyx for so long, a login counts as refused. */
+const SILENCE_MS = 20_000;
 /** A login on the live socket that says nothing for so long is taken for a dead line. */
 const RELOGIN_MS = 5_000;
 
@@ -120,11 +122,12 @@ export class Phone<Client extends SdkClient = SdkClient> {
     return () => void found.delete(listener as (value: never) => void);
   }
 
-  /** Fetch a login and register. Ends when the SDK was started; rejects where trying again cannot help. */
+  /** Fetch a login and register. Ends when the phone is ready; rejects where trying again cannot help. */
   async connect(): Promise<void> {
     this.#hasStopped = false;
     this.#refusals = 0;
     await this.#alone(() => this.#bringUp(() => this.#issue()));
+    await this.#untilReady();
   }
 
   /** Fetch a new token now, and use it on the live line. */
@@ -167,6 +170,24 @@ export class Phone<Client extends SdkClient = SdkClient> {
     const client = this.#client;
     this.#client = undefined;
     await client?.disconnect();
+  }
+
+  #untilReady(): Promise<void> {
+    if (this.#state === "ready" || this.#hasStopped) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const leave = [
+        this.on("state", (state) => {
+          if (!["ready", "idle", "logged_out"].includes(state)) return;
+          for (const one of leave) one();
+          resolve();
+        }),
+        this.on("error", (error) => {
+          if (error.retryable) return;
+          for (const one of leave) one();
+          reject(error);
+        }),
+      ];
+    });
   }
 
   /** One piece of work at a time; whoever comes meanwhile waits for that one. */
@@ -270,7 +291,10 @@ export class Phone<Client extends SdkClient = SdkClient> {
       ...(login.rtc?.region ? { region: login.rtc.region } : {}),
     });
     const isOurs = () => this.#client === client && !this.#hasStopped;
+    // The SDK has no timeout of its own for a login that nobody answers.
+    const silence = setTimeout(() => isOurs() && this.#loginRefused(client), SILENCE_MS);
     client.on("telnyx.ready", () => {
+      clearTimeout(silence);
       if (!isOurs()) return;
       this.#refusals = 0;
       this.#become("ready");
@@ -287,7 +311,9 @@ export class Phone<Client extends SdkClient = SdkClient> {
       if (isOurs()) this.#lineLost();
     });
     client.on("telnyx.error", (event) => {
-      if (isOurs() && event?.error?.code === LOGIN_FAILED) this.#loginRefused(client);
+      if (event?.error?.code !== LOGIN_FAILED) return;
+      clearTimeout(silence);
+      if (isOurs()) this.#loginRefused(client);
     });
     void client.connect();
     return client;

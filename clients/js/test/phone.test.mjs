@@ -58,6 +58,15 @@ test("a brand-new credential is waited for, by the server's clock", async () => 
   assert.ok(phone.seen.states.includes("waiting"));
 });
 
+test("a phone that connected can be called with at once", async () => {
+  const phone = phoneAt(service(ok()));
+
+  await phone.connect();
+
+  assert.equal(phone.state, "ready");
+  assert.equal(phone.client, FakeSdk.made[0]);
+});
+
 test("ten callers share one fetch", async () => {
   const dialtone = service(ok());
   const phone = phoneAt(dialtone);
@@ -165,9 +174,9 @@ test("a login that is refused again and again is given up with a sentence", { ti
     },
   });
 
-  await phone.connect();
-  await eventually(() => phone.state === "failed", 25_000);
+  await assert.rejects(phone.connect(), { code: "login_refused" });
 
+  assert.equal(phone.state, "failed");
   assert.equal(phone.seen.errors.at(-1).code, "login_refused");
   assert.equal(FakeSdk.made.length, 5);
 });

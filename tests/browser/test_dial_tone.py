@@ -1,0 +1,117 @@
+"""Time to dial tone: from "the page asks" to `telnyx.ready` in the real SDK, with Telnyx's five seconds of propagation.
+
+`make dial-tone` takes the median of ten; the ordinary run shows one of each.
+"""
+
+import os
+import statistics
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from tests.browser.stand import Stand, stand
+from tests.stage import serving
+
+RUNS = int(os.environ.get("DIAL_TONE_RUNS", "1"))
+PROPAGATION = 5.0
+
+BY_DIALTONE = """async ({ service, identity, device }) => {
+  const { Phone } = await import("/dialtone-client/index.js");
+  const { TelnyxRTC } = await import("/sdk.js");
+  const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"user": "alice"}' };
+  const { access_token } = await (await fetch(`${identity}/token`, request)).json();
+  const phone = new Phone({
+    url: service,
+    deviceId: device,
+    accessToken: () => access_token,
+    createClient: (options) => new TelnyxRTC({ ...options, iceServers: [] }),
+  });
+  const began = performance.now();
+  const ready = new Promise((resolve) => phone.on("ready", resolve));
+  await phone.connect();
+  await ready;
+  const took = performance.now() - began;
+  await phone.close();
+  return took;
+}"""
+
+# The kindest of naive pages: it tries again every second where most show an error.
+NAIVELY = """async ({ naive, host }) => {
+  const { TelnyxRTC } = await import("/sdk.js");
+  const began = performance.now();
+  const { login_token } = await (await fetch(naive, { method: "POST" })).json();
+  const client = new TelnyxRTC({ login_token, host, iceServers: [] });
+  const ready = new Promise((resolve) => client.on("telnyx.ready", resolve));
+  client.on("telnyx.error", () => setTimeout(() => client.login({ creds: { login_token } }), 1000));
+  client.connect();
+  await ready;
+  const took = performance.now() - began;
+  await client.disconnect();
+  return took;
+}"""
+
+
+def naive_backend(telnyx_url: str) -> Starlette:
+    """What most people write: a new credential for every page load, none ever removed."""
+
+    async def login(_: Request) -> Response:
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {DEMO_KEY}"}, trust_env=False) as client:
+            made = await client.post(f"{telnyx_url}/telephony_credentials", json={"connection_id": DEMO_CONNECTION})
+            token = await client.post(f"{telnyx_url}/telephony_credentials/{made.json()['data']['id']}/token")
+        return JSONResponse({"login_token": token.text})
+
+    cors = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
+    return Starlette(routes=[Route("/", login, methods=["POST"])], middleware=[cors])
+
+
+@pytest.mark.timeout(900)
+async def test_a_known_device_has_its_dial_tone_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with stand(tmp_path, propagation=PROPAGATION, max_devices=100) as stage:
+        host = stage.telnyx.url.replace("http", "ws").removesuffix("/v2")
+        async with serving(naive_backend(stage.telnyx.url)) as naive:
+            settings = await config_of(stage)
+            addresses = {"service": settings["service"], "identity": settings["identity"], "naive": naive, "host": host}
+            await one_load(stage, BY_DIALTONE, addresses | {"device": "known"})
+            measured = {
+                "naive backend": await median(lambda _: one_load(stage, NAIVELY, addresses)),
+                "new device": await median(
+                    lambda run: one_load(stage, BY_DIALTONE, addresses | {"device": f"new-{run}"})
+                ),
+                "known device": await median(lambda _: one_load(stage, BY_DIALTONE, addresses | {"device": "known"})),
+            }
+
+    with capsys.disabled():
+        print(f"\ntime to dial tone, propagation {PROPAGATION:.0f} s, median of {RUNS}:")
+        for name, seconds in measured.items():
+            print(f"  {name:<14} {seconds:6.2f} s")
+    assert measured["naive backend"] > PROPAGATION
+    assert PROPAGATION <= measured["new device"] < PROPAGATION + 2
+    assert measured["known device"] < 1
+
+
+async def median(one: Callable[[int], Awaitable[float]]) -> float:
+    return statistics.median([await one(run) for run in range(RUNS)])
+
+
+async def one_load(stage: Stand, script: str, arguments: dict[str, Any]) -> float:
+    """Seconds of one page load, in a browser profile of its own."""
+    async with stage.person(bypass_csp=True) as context:
+        page = await context.new_page()
+        await page.goto(stage.url)
+        return float(await page.evaluate(script, arguments)) / 1000
+
+
+async def config_of(stage: Stand) -> dict[str, str]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        found: dict[str, str] = (await client.get(f"{stage.url}/config.json")).json()
+        return found
