@@ -34,6 +34,9 @@ from app.vending.sweeping import RevocationWatch, Sweeper
 LOGINS_AT_HAND = 20_000
 """Devices whose login is kept in memory: about 2 KB each."""
 
+CALLS_A_FLIGHT = 5
+"""Telnyx calls that the longest flight makes: create, look, look again, extend, mint."""
+
 CLAIM_MARGIN = timedelta(seconds=3)
 """What a create may take beside its call: two commits on a busy database."""
 
@@ -116,6 +119,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         jitter=outside.jitter,
         timing=Timing(
             patience_seconds=settings.patience_seconds,
+            flight_seconds=CALLS_A_FLIGHT * settings.telnyx_call_seconds + CLAIM_MARGIN.total_seconds(),
             claim=timedelta(seconds=settings.telnyx_call_seconds) + CLAIM_MARGIN,
             propagation=timedelta(seconds=settings.propagation_seconds),
         ),

@@ -29,8 +29,12 @@ Instant = Annotated[
 DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 Label = Annotated[
     str,
-    # Printable characters of the Basic Multilingual Plane and beyond, no controls: it ends up in lists and logs.
-    StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+$"),
+    # No controls and nothing that turns the direction of text: it ends up in other people's lists and in logs.
+    StringConstraints(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+$",
+    ),
 ]
 TtlSeconds = Annotated[int, Field(strict=True, ge=60, le=LONGEST_TTL_SECONDS)]
 

@@ -263,7 +263,7 @@ class CredentialIssuer:
             await self._release(lease, maybe_created=True)
             raise
         if credential is not None:
-            return await self._activate(lease, credential, wanted)
+            return await self._activate(lease, credential, wanted, was_found=True)
         now = self._clock()
         expires_at = _whole_seconds(now + timedelta(seconds=lease.ttl_seconds))
         lease = await self._ledger.advance(lease, lease.attempting(now, expires_at))
@@ -287,16 +287,20 @@ class CredentialIssuer:
             if found is None:
                 await self._release(lease, maybe_created=error.may_have_happened)
                 raise
-            credential = found
+            return await self._activate(lease, found, wanted, was_found=True)
         return await self._activate(lease, credential, wanted)
 
-    async def _activate(self, lease: Lease, credential: Credential, wanted: IssueRequest) -> Login:
+    async def _activate(
+        self, lease: Lease, credential: Credential, wanted: IssueRequest, *, was_found: bool = False
+    ) -> Login:
         now = self._clock()
         try:
             lease = await self._ledger.advance(lease, lease.activated(credential, now, now + self._timing.propagation))
         except LeaseMoved:
             await self._recovery.give_way(lease, credential)
             raise
+        if was_found:
+            await self._recovery.clear_namesakes(lease)
         return await self._login(lease, wanted.grant, is_new=True)
 
     async def _renew(self, lease: Lease, wanted: IssueRequest) -> Login:

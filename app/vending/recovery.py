@@ -66,6 +66,17 @@ class Recovery:
         ]
         return sorted(found, key=lambda item: (item.created_at or datetime.max.replace(tzinfo=UTC), item.id))
 
+    async def clear_namesakes(self, active: Lease) -> None:
+        """Delete what else carries the name of a lease that has just become ACTIVE with one credential.
+
+        Namesakes come of a create that was delayed past its successor. Only the writer that made the row ACTIVE may do
+        this: anybody else could delete the very credential that the row stands for.
+        """
+        with suppress(CarrierError):
+            for namesake in await self.all_of(active):
+                if namesake.id != active.credential_id:
+                    await self.delete(namesake.id)
+
     async def give_way(self, lease: Lease, credential: Credential) -> None:
         """Our commit came too late. Delete what we made, unless the winner adopted exactly that."""
         row = await self._settled(lease)
@@ -85,20 +96,16 @@ class Recovery:
             await self._carrier.delete(credential_id)
 
     async def _look(self, lease: Lease) -> Credential | None:
-        """The oldest usable one; younger namesakes come of a create that was delayed past its successor, and go."""
-        keep = None
+        """The oldest usable one. Nothing is deleted here: whoever looks may no longer hold the row."""
         for credential in await self.all_of(lease):
-            usable = (
+            is_usable = (
                 not credential.is_expired
                 and (credential.expires_at is None or credential.expires_at > self._clock())
                 and credential.connection_id in (None, lease.connection_id)
             )
-            if usable and keep is None:
-                keep = credential
-            else:
-                with suppress(CarrierError):
-                    await self.delete(credential.id)
-        return keep
+            if is_usable:
+                return credential
+        return None
 
     async def _settled(self, lease: Lease) -> Lease | None:
         """The row once its winner is done with it, or as it stands when our patience ends."""

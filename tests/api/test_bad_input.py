@@ -43,6 +43,7 @@ BAD_BODIES: list[tuple[str, int, str]] = [
     ('{"device_id": "a", "label": "\\ud800%s"}' % ECHO, 422, "invalid_request"),
     ('{"device_id": "a", "label": "\\u0000%s"}' % ECHO, 422, "invalid_request"),
     ('{"device_id": "a", "label": "\\u001b[31m%s"}' % ECHO, 422, "invalid_request"),
+    ('{"device_id": "a", "label": "\\u202e%s"}' % ECHO, 422, "invalid_request"),
     ('{"device_id": "a", "label": "%s"}' % (ECHO * 10), 422, "invalid_request"),
     ('{"device_id": "a", "label": {"%s": 1}}' % ECHO, 422, "invalid_request"),
     ("[" * 60_000, 422, "invalid_request"),

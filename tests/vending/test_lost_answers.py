@@ -177,6 +177,28 @@ async def test_a_commit_that_fails_after_the_create_is_made_good_by_name(telnyx:
         assert telnyx.live() == [login.lease.credential_id]
 
 
+async def test_a_slow_holder_that_wakes_up_does_not_delete_its_successors_credential(
+    telnyx: Telnyx, sqlite: str
+) -> None:
+    """The worst order: the holder's create lands late and unanswered, its successor has long made another."""
+    async with joined(telnyx, sqlite, telnyx_call_seconds=0.5) as slow, joined(telnyx, sqlite) as other:
+        telnyx.fail("hang", **CREATE)
+        telnyx.fail("delay", method="GET", path="telephony_credentials$", seconds=0.3)
+        first = asyncio.create_task(slow.issuer.issue(ALICE, LAPTOP))
+        await eventually(lambda: telnyx.calls("POST"))
+        telnyx.clock.advance(CLAIM)
+        second = await other.issuer.issue(ALICE, LAPTOP)
+        row = second.lease
+        account = telnyx.sandbox.account
+        late = account.create_credential({"connection_id": row.connection_id, "name": row.credential_name})
+        account.credentials = {late["id"]: account.credentials.pop(late["id"])} | account.credentials  # the older one
+
+        again = await first
+
+        assert second.lease.credential_id in telnyx.live()
+        assert again.lease.credential_id == second.lease.credential_id
+
+
 async def test_another_replicas_pending_row_is_waited_for(telnyx: Telnyx, database: str) -> None:
     async with joined(telnyx, database) as here, joined(telnyx, database) as there:
         telnyx.fail("delay", **CREATE, seconds=0.5)
