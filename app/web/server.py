@@ -23,7 +23,7 @@ FILES = {
     "/style.css": (HERE / "style.css", "text/css"),
     "/sdk.js": (CLIENT / "node_modules" / "@telnyx" / "webrtc" / "lib" / "bundle.mjs", "text/javascript"),
 }
-MODULES = ("index", "phone", "api", "errors", "device", "schedule")
+MODULES = ("index", "phone", "api", "errors", "events", "device", "schedule")
 """Of `dialtone-client`, as the browser loads them."""
 
 PRESENT_SECONDS = 6.0

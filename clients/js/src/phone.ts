@@ -9,6 +9,7 @@
 import { Api, type ApiOptions, type Login, type Platform } from "./api.js";
 import { tabDeviceId } from "./device.js";
 import { DialtoneError } from "./errors.js";
+import { Emitter } from "./events.js";
 import { Alarm } from "./schedule.js";
 
 /** What is used of `@telnyx/webrtc`'s TelnyxRTC. */
@@ -79,10 +80,9 @@ const SILENCE_MS = 20_000;
 /** A login on the live socket that says nothing for so long is taken for a dead line. */
 const RELOGIN_MS = 5_000;
 
-export class Phone<Client extends SdkClient = SdkClient> {
+export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<Client>> {
   readonly #options: PhoneOptions<Client>;
   readonly #api: Api;
-  readonly #listeners = new Map<string, Set<(value: never) => void>>();
   #state: State = "idle";
   #client: Client | undefined;
   #login: Login | undefined;
@@ -96,6 +96,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
   #deviceId: string | undefined;
 
   constructor(options: PhoneOptions<Client>) {
+    super();
     this.#options = options;
     this.#api = new Api(options);
   }
@@ -112,14 +113,6 @@ export class Phone<Client extends SdkClient = SdkClient> {
   /** What others dial to reach this tab. */
   get sipUri(): string | undefined {
     return this.#login?.sip_uri;
-  }
-
-  /** Listen; the answer ends it. */
-  on<Name extends keyof Events<Client>>(name: Name, listener: (value: Events<Client>[Name]) => void): () => void {
-    const found = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, found);
-    found.add(listener as (value: never) => void);
-    return () => void found.delete(listener as (value: never) => void);
   }
 
   /** Fetch a login and register. Ends when the phone is ready; rejects where trying again cannot help. */
@@ -196,7 +189,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
       .catch((error: unknown) => {
         if (this.#hasStopped) return;
         this.#become("failed");
-        this.#emit("error", error as DialtoneError);
+        this.emit("error", error as DialtoneError);
         throw error;
       })
       .finally(() => (this.#work = undefined));
@@ -298,10 +291,10 @@ export class Phone<Client extends SdkClient = SdkClient> {
       if (!isOurs()) return;
       this.#refusals = 0;
       this.#become("ready");
-      this.#emit("ready", client);
+      this.emit("ready", client);
     });
     client.on("telnyx.notification", (event) => {
-      if (isOurs() && event?.type === "callUpdate") this.#emit("call", event.call);
+      if (isOurs() && event?.type === "callUpdate") this.emit("call", event.call);
     });
     client.on("telnyx.warning", (event) => {
       const isWarned = event?.warning?.code === TOKEN_EXPIRING_SOON && Date.now() >= this.#refreshAt;
@@ -352,7 +345,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
     this.#refreshAt = Date.now() + Date.parse(login.refresh_after) - now;
     this.#alarm = new Alarm(delay, () => this.#inBackground(() => this.#renew()));
     const { login_token: _, login: __, password: ___, ...shown } = login;
-    this.#emit("login", shown);
+    this.emit("login", shown);
   }
 
   /** Again and again while that can help, waiting as long as the service asks. */
@@ -362,7 +355,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
         return await attempt();
       } catch (error) {
         if (!(error instanceof DialtoneError) || !error.retryable || this.#hasStopped) throw error;
-        this.#emit("error", error);
+        this.emit("error", error);
         await this.#sleep(Math.max(error.details.retryAfterMs ?? 0, pause(tries)), error.code === "network");
         if (this.#hasStopped) throw error;
       }
@@ -386,13 +379,7 @@ export class Phone<Client extends SdkClient = SdkClient> {
   #become(state: State): void {
     if (state === this.#state) return;
     this.#state = state;
-    this.#emit("state", state);
-  }
-
-  #emit<Name extends keyof Events<Client>>(name: Name, value: Events<Client>[Name]): void {
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
-      (listener as (value: Events<Client>[Name]) => void)(value);
-    }
+    this.emit("state", state);
   }
 }
 
