@@ -36,6 +36,9 @@ def odd_keys() -> list[dict[str, Any]]:
         ec | {"crv": "secp256k1"},
         ec | {"y": ec["x"]},
         ec | {"x": ec["x"][:-4]},
+        {"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "odd"},
+        {"kty": "OKP", "crv": "Ed448", "x": "A" * 76, "kid": "odd"},
+        {"kty": "OKP", "crv": "X25519", "x": ec["x"], "kid": "odd"},
         {"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U", "kid": "odd", "alg": "HS256"},
     ]
 

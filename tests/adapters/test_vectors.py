@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from app.adapters.identity.compact import Compact
-from app.adapters.identity.keys import PUBLIC_KEY_ALGORITHMS, UnknownKey, check_signature, from_jwks
+from app.adapters.identity.keys import UnknownKey, check_signature, from_jwks
 from app.adapters.identity.keysets import FixedKeys
 from app.adapters.identity.verifier import Issuer, TokenVerifier, _checked_header
 from app.vending.errors import TokenRefused
-from tests.adapters.test_tokens import now
+from tests.adapters.test_tokens import ALL, now
 from tests.stage import AUDIENCE, ISSUER, rsa_key, token
 
 
 def verdict(jws: Any, keys: list[Any]) -> str:
     """Accept means: shape, header, key and signature pass."""
     try:
-        key_set = from_jwks({"keys": keys}, PUBLIC_KEY_ALGORITHMS)
+        key_set = from_jwks({"keys": keys}, ALL)
         unverified = Compact.parse(jws)
-        issuer = Issuer(ISSUER, frozenset(), PUBLIC_KEY_ALGORITHMS, FixedKeys(key_set))
+        issuer = Issuer(ISSUER, frozenset(), ALL, FixedKeys(key_set))
         check_signature(unverified, key_set.choose(*_checked_header(unverified.header, issuer)))
     except (TokenRefused, UnknownKey):
         return "reject"
@@ -65,7 +65,7 @@ async def test_a_good_key_beside_a_vectors_key_goes_on_working(shared: Path) -> 
     groups, _ = load(shared, "json_web_key_test")
     good = rsa_key("a good key").as_dict(private=False)
     for group in groups:
-        keys = FixedKeys(from_jwks({"keys": [*keys_of(group), good]}, PUBLIC_KEY_ALGORITHMS))
-        checked = TokenVerifier((Issuer(ISSUER, frozenset({AUDIENCE}), PUBLIC_KEY_ALGORITHMS, keys),), now)
+        keys = FixedKeys(from_jwks({"keys": [*keys_of(group), good]}, ALL))
+        checked = TokenVerifier((Issuer(ISSUER, frozenset({AUDIENCE}), ALL, keys),), now)
 
         assert (await checked.verify(token(key=rsa_key("a good key")))).subject == "alice"

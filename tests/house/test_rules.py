@@ -23,7 +23,7 @@ def all_errors(base: type[errors.DialtoneError] = errors.DialtoneError) -> set[t
 ABSTRACT = {errors.DialtoneError, errors.CarrierError}
 
 
-NAMED = {error.__name__: error for error in all_errors() - ABSTRACT}
+NAMED = {error.__name__: error for error in sorted(all_errors() - ABSTRACT, key=str)}
 
 
 @pytest.mark.parametrize("error", NAMED.values(), ids=NAMED)

@@ -4,23 +4,29 @@ Keys reach python-jose one at a time, built for one algorithm, from numbers that
 faults out of reach (a key's algorithm not binding the header's, a public key taken for an HMAC secret, mixed sets).
 """
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jose import jwk
 from jose.exceptions import JOSEError
 
+from app.adapters.identity import algorithms as added
+from app.adapters.identity.algorithms import ED25519_BYTES, EDDSA_ALGORITHMS, PSS_ALGORITHMS
 from app.adapters.identity.compact import Compact, canonical_base64url
 from app.vending.errors import TokenRefused
 
-RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512"})
+RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512"}) | PSS_ALGORITHMS
 EC_ALGORITHMS = MappingProxyType({"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"})
 HMAC_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
-PUBLIC_KEY_ALGORITHMS = RSA_ALGORITHMS | set(EC_ALGORITHMS)
+PUBLIC_KEY_ALGORITHMS = RSA_ALGORITHMS | set(EC_ALGORITHMS) | EDDSA_ALGORITHMS
 
 RSA_BITS = range(2048, 8193)
 """Shorter is breakable, longer is a way to burn our time. RFC 7518 section 3.3."""
@@ -28,6 +34,8 @@ RSA_BITS = range(2048, 8193)
 MIN_RSA_EXPONENT = 65537
 MAX_KID_LENGTH = 256
 MAX_KEYS = 100
+
+added.register()
 
 _CURVES: Mapping[str, tuple[ec.EllipticCurve, int]] = MappingProxyType(
     {"P-256": (ec.SECP256R1(), 32), "P-384": (ec.SECP384R1(), 48), "P-521": (ec.SECP521R1(), 66)}
@@ -98,10 +106,6 @@ def from_jwks(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
 
 def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
     """The one public key of an issuer without a key set. Raises ValueError for an unusable one."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     raw = pem.encode()
     try:
         is_certificate = "BEGIN CERTIFICATE" in pem
@@ -121,11 +125,13 @@ def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
             "x": _base64url_int(point.x, size),
             "y": _base64url_int(point.y, size),
         }
+    elif isinstance(key, Ed25519PublicKey):
+        entry = {"kty": "OKP", "crv": "Ed25519", "x": _base64url(key.public_bytes_raw())}
     else:
         entry = {}
     usable = _from_jwk(entry, algorithms)
     if usable is None:
-        raise ValueError("not an RSA key of 2048 to 8192 bits or an EC key that the algorithms can use")
+        raise ValueError("not an RSA key of 2048 to 8192 bits, or an EC or Ed25519 key, that the algorithms can use")
     return KeySet([usable])
 
 
@@ -152,6 +158,8 @@ def _from_jwk(entry: Any, algorithms: frozenset[str]) -> Key | None:
                     _ec(entry),
                     frozenset(a for a, crv in EC_ALGORITHMS.items() if crv == entry["crv"]),
                 )
+            case "OKP":
+                public, able = _okp(entry), EDDSA_ALGORITHMS
             case _:
                 return None
         allowed = able & algorithms & ({entry["alg"]} if "alg" in entry else able)
@@ -191,6 +199,12 @@ def _ec(entry: dict[str, Any]) -> dict[str, str]:
     return {"kty": "EC", "crv": entry["crv"], "x": entry["x"], "y": entry["y"]}
 
 
+def _okp(entry: dict[str, Any]) -> dict[str, str]:
+    if entry["crv"] != "Ed25519" or len(canonical_base64url(entry["x"])) != ED25519_BYTES:
+        raise ValueError("not an Ed25519 key")
+    return {"kty": "OKP", "crv": "Ed25519", "x": entry["x"]}
+
+
 def _number(text: Any) -> int:
     if not isinstance(text, str):
         raise TypeError("not base64url text")
@@ -198,9 +212,10 @@ def _number(text: Any) -> int:
 
 
 def _base64url_int(number: int, size: int | None = None) -> str:
-    import base64
+    return _base64url(number.to_bytes(size or (number.bit_length() + 7) // 8))
 
-    raw = number.to_bytes(size or (number.bit_length() + 7) // 8)
+
+def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 

@@ -1,0 +1,68 @@
+"""PS256/384/512 and EdDSA, which python-jose 3.5 lacks, added through its own extension point (`jwk.register_key`).
+
+Public keys only, and verification only: this service signs nothing.
+"""
+
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jose import jwk
+from jose.backends.base import Key
+
+from app.adapters.identity.compact import canonical_base64url
+
+PSS_ALGORITHMS = frozenset({"PS256", "PS384", "PS512"})
+EDDSA_ALGORITHMS = frozenset({"EdDSA", "Ed25519"})
+"""One algorithm under two names: RFC 8037 calls it EdDSA, RFC 9864 names the curve. Ed448 is not among them."""
+
+ED25519_BYTES = 32
+
+_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "PS256": hashes.SHA256(),
+    "PS384": hashes.SHA384(),
+    "PS512": hashes.SHA512(),
+}
+
+
+class PssKey(Key):
+    """RSASSA-PSS of RFC 7518 section 3.5: MGF1 over the same hash, and a salt of the hash's length."""
+
+    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+        super().__init__(key, algorithm)
+        modulus, exponent = (int.from_bytes(canonical_base64url(key[name])) for name in ("n", "e"))
+        self._public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+        self._hash = _HASHES[algorithm]
+        self._padding = padding.PSS(mgf=padding.MGF1(self._hash), salt_length=self._hash.digest_size)
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        try:
+            self._public.verify(sig, msg, self._padding, self._hash)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Ed25519Key(Key):
+    """Ed25519 of RFC 8032, as a JWK of RFC 8037."""
+
+    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+        super().__init__(key, algorithm)
+        self._public = Ed25519PublicKey.from_public_bytes(canonical_base64url(key["x"]))
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        try:
+            self._public.verify(sig, msg)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def register() -> None:
+    """Make python-jose's `jwk.construct` know these algorithms. Doing it again changes nothing."""
+    for name in PSS_ALGORITHMS:
+        jwk.register_key(name, PssKey)
+    for name in EDDSA_ALGORITHMS:
+        jwk.register_key(name, Ed25519Key)
