@@ -24,6 +24,7 @@ from app.settings import Settings
 from app.vending.at_hand import LoginsAtHand
 from app.vending.devices import Devices
 from app.vending.errors import DialtoneError
+from app.vending.expiry import Expiry
 from app.vending.issuing import CredentialIssuer, Timing
 from app.vending.naming import Naming
 from app.vending.policy import Policy
@@ -106,11 +107,13 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     )
     at_hand = LoginsAtHand(LOGINS_AT_HAND)
     recovery = Recovery(ledger, telnyx, clock)
+    expiry = Expiry(ledger, telnyx, at_hand, clock)
     issuer = CredentialIssuer(
         policy=policy,
         ledger=ledger,
         carrier=telnyx,
         recovery=recovery,
+        expiry=expiry,
         at_hand=at_hand,
         naming=Naming(settings.namespace, _tag_key(settings, api_key)),
         replica=outside.new_id(),
@@ -150,7 +153,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         verifier=verifier,
         issuer=issuer,
         revoker=revoker,
-        devices=Devices(policy, ledger, telnyx, at_hand, clock),
+        devices=Devices(policy, ledger, expiry, at_hand, clock),
         sweeper=sweeper,
         check_ledger=lambda: ledger.check_ready(revision),
         check_identity=verifier.check_ready,

@@ -8,14 +8,13 @@ from typing import Protocol
 from app.vending.at_hand import LoginsAtHand
 from app.vending.errors import (
     Busy,
-    CarrierNotFound,
-    CredentialExpired,
     LeaseEnded,
     LeaseMoved,
     LeaseNotFound,
 )
+from app.vending.expiry import Expiry
 from app.vending.leases import LIVE, Lease, State
-from app.vending.nouns import Credential, Owner, Principal
+from app.vending.nouns import Owner, Principal
 from app.vending.policy import Policy, admit, lifetime
 
 TRIES = 5
@@ -29,10 +28,6 @@ class Ledger(Protocol):
         """The user's unfinished leases, newest first, from behind `after` = (created_at, id) on."""
 
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
-
-
-class Carrier(Protocol):
-    async def extend(self, credential_id: str, expires_at: datetime) -> Credential: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +46,13 @@ class Devices:
         self,
         policy: Policy,
         ledger: Ledger,
-        carrier: Carrier,
+        expiry: Expiry,
         at_hand: LoginsAtHand,
         clock: Callable[[], datetime],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
-        self._carrier = carrier
+        self._expiry = expiry
         self._at_hand = at_hand
         self._clock = clock
 
@@ -96,21 +91,6 @@ class Devices:
             lease = await self._ledger.advance(lease, lease.relabelled(label, lease.platform, ttl, self._clock()))
             self._at_hand.forget(lease)
         if change.ttl_seconds is not None and lease.credential_id is not None:
-            lease = await self._set_expiry(lease, lease.credential_id)
+            until = self._clock() + timedelta(seconds=lease.ttl_seconds)
+            lease = await self._expiry.set(lease, until.replace(microsecond=0))
         return lease
-
-    async def _set_expiry(self, lease: Lease, credential_id: str) -> Lease:
-        """Shorten in the ledger before Telnyx, lengthen after: an answer never promises more than Telnyx keeps."""
-        now = self._clock()
-        until = (now + timedelta(seconds=lease.ttl_seconds)).replace(microsecond=0)
-        if until < lease.expires_at:
-            lease = await self._ledger.advance(lease, lease.extended(until, now))
-        try:
-            await self._carrier.extend(credential_id, until)
-        except CredentialExpired:
-            await self._ledger.advance(lease, lease.expired(now))
-            raise LeaseEnded from None
-        except CarrierNotFound:
-            await self._ledger.advance(lease, lease.lost(now))
-            raise LeaseEnded from None
-        return await self._ledger.advance(lease, lease.extended(until, self._clock()))

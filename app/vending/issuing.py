@@ -7,15 +7,17 @@ lost is looked for by name before another is tried, and every step in the ledger
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn, Protocol
 
 from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import (
+    Busy,
     CarrierError,
     CarrierFailed,
     CarrierForbidden,
+    CarrierKeyRefused,
     CarrierNotFound,
     CarrierRejected,
     CarrierThrottled,
@@ -29,6 +31,7 @@ from app.vending.errors import (
     LeaseTaken,
     LedgerUnavailable,
 )
+from app.vending.expiry import Expiry, credential_of
 from app.vending.flights import Flights
 from app.vending.leases import Lease, State
 from app.vending.naming import Naming
@@ -45,8 +48,17 @@ from app.vending.policy import (
 )
 from app.vending.recovery import Recovery
 
-AWAY = (CarrierThrottled, CarrierFailed, CarrierUnreachable, CarrierUnreadable, LedgerUnavailable)
-"""Trouble that passes: a device whose login is still good gets that one again meanwhile."""
+AWAY = (
+    Busy,
+    CarrierFailed,
+    CarrierForbidden,
+    CarrierKeyRefused,
+    CarrierThrottled,
+    CarrierUnreachable,
+    CarrierUnreadable,
+    LedgerUnavailable,
+)
+"""Trouble that says nothing about the device: if its last login still works it gets that one again meanwhile."""
 
 EXPIRY_MARGIN = timedelta(seconds=5)
 """A credential with less than this to live is treated as expired: an extension might arrive too late."""
@@ -77,8 +89,6 @@ class Carrier(Protocol):
     """What issuing needs of Telnyx. Every method raises a CarrierError."""
 
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
-
-    async def extend(self, credential_id: str, expires_at: datetime) -> Credential: ...
 
     async def mint(self, credential_id: str) -> LoginToken: ...
 
@@ -112,6 +122,7 @@ class CredentialIssuer:
         ledger: Ledger,
         carrier: Carrier,
         recovery: Recovery,
+        expiry: Expiry,
         at_hand: LoginsAtHand,
         naming: Naming,
         replica: str,
@@ -124,6 +135,7 @@ class CredentialIssuer:
         self._ledger = ledger
         self._carrier = carrier
         self._recovery = recovery
+        self._expiry = expiry
         self._at_hand = at_hand
         self._naming = naming
         self._replica = replica
@@ -191,7 +203,7 @@ class CredentialIssuer:
         if login is None or wanted.grant is not Grant.LOGIN_TOKEN or login.expires_at < now + LAST_USE:
             return None
         soon = min(now + RETRY_WHILE_AWAY, login.expires_at)
-        return Login(login.lease, login.issued_at, login.expires_at, soon, token=login.token)
+        return replace(login, refresh_after=soon)
 
     async def _within_deadline(
         self, owner: Owner, wanted: IssueRequest, terms: Terms, lease_id: str | None = None
@@ -309,7 +321,10 @@ class CredentialIssuer:
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
         if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
-            lease = await self._extend(lease, _whole_seconds(now + ttl))
+            try:
+                lease = await self._expiry.set(lease, _whole_seconds(now + ttl))
+            except LeaseEnded:
+                raise LeaseMoved from None  # the device gets a successor
         return await self._login(lease, wanted.grant)
 
     async def _with_wishes(self, lease: Lease, wanted: IssueRequest) -> Lease:
@@ -322,28 +337,16 @@ class CredentialIssuer:
             return lease
         return await self._ledger.advance(lease, lease.relabelled(label, wanted.platform, ttl, self._clock()))
 
-    async def _extend(self, lease: Lease, until: datetime) -> Lease:
-        """Telnyx first, then the ledger: what the ledger says is never later than what Telnyx will do."""
-        try:
-            credential = await self._carrier.extend(_id_of(lease), until)
-        except CredentialExpired:
-            await self._end(lease, lease.expired(self._clock()))
-        except CarrierNotFound:
-            await self._end(lease, lease.lost(self._clock()))
-        return await self._ledger.advance(
-            lease, lease.extended(min(until, credential.expires_at or until), self._clock())
-        )
-
     async def _login(self, lease: Lease, grant: Grant, *, is_new: bool = False) -> Login:
         """Something to log in with on an ACTIVE lease. A token is kept at hand; a password is not."""
         now = self._clock()
         token = password = None
         try:
             if grant is Grant.SIP_PASSWORD:
-                password = await self._carrier.sip_password(_id_of(lease))
+                password = await self._carrier.sip_password(credential_of(lease))
                 expires_at = lease.expires_at
             else:
-                token = await self._carrier.mint(_id_of(lease))
+                token = await self._carrier.mint(credential_of(lease))
                 expires_at = min(token.expires_at, lease.expires_at)
         except CredentialExpired:
             await self._end(lease, lease.expired(self._clock()))
@@ -353,12 +356,11 @@ class CredentialIssuer:
         login = Login(lease, now, expires_at, refresh_after, token=token, password=password)
         if token is not None:
             self._at_hand.keep(login)
-        return Login(lease, now, expires_at, refresh_after, token=token, password=password, is_new=is_new)
+        return replace(login, is_new=is_new)
 
     async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
         """This lease is no more; raises LeaseMoved so that the caller looks at the device afresh."""
-        await self._ledger.advance(lease, ended)
-        self._at_hand.end(lease, self._clock())
+        await self._expiry.end(lease, ended)
         raise LeaseMoved
 
     async def _release(self, lease: Lease, *, maybe_created: bool) -> None:
@@ -370,9 +372,3 @@ class CredentialIssuer:
 def _whole_seconds(moment: datetime) -> datetime:
     """Telnyx's documented timestamps have no fraction: round down, so that no answer promises more than is sent."""
     return moment.replace(microsecond=0)
-
-
-def _id_of(lease: Lease) -> str:
-    if lease.credential_id is None:
-        raise AssertionError("an ACTIVE lease has a credential")
-    return lease.credential_id

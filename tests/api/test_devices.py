@@ -85,6 +85,19 @@ async def test_a_shorter_lifetime_is_set_at_telnyx_and_ends_the_old_answer(servi
     assert credential.expires_at - service.clock() <= HOUR
 
 
+async def test_a_lifetime_that_telnyx_did_not_take_is_never_promised_longer(service: Service) -> None:
+    made = (await service.issue("laptop")).json()
+    service.telnyx.fail("status", method="PATCH", status=503)
+
+    refused = await service.ask("PATCH", f"/{made['id']}", json={"ttl_seconds": 3600})
+    again = (await service.issue("laptop")).json()
+
+    (credential,) = service.telnyx.sandbox.account.credentials.values()
+    assert (refused.status_code, refused.json()["code"]) == (503, "carrier_unavailable")
+    assert datetime.fromisoformat(again["expires_at"]) <= credential.expires_at
+    assert datetime.fromisoformat(again["expires_at"]) - service.clock() <= HOUR
+
+
 async def test_a_device_that_has_ended_cannot_be_changed(service: Service) -> None:
     made = (await service.issue("laptop")).json()
     await service.ask("DELETE", f"/{made['id']}")
