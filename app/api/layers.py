@@ -126,14 +126,15 @@ class Caps:
 class Body:
     """Innermost: a whole JSON body within its size and time, or none. Behind the gate: no stranger's body is read."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, seconds: float = BODY_SECONDS) -> None:
         self._app = app
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
-        kind, body = await _read_body(scope, receive)
+        kind, body = await _read_body(scope, receive, self._seconds)
         if kind is not None:
             await _discard(receive)
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
@@ -166,14 +167,14 @@ def _oddity(scope: Scope) -> Kind | None:
     return None
 
 
-async def _read_body(scope: Scope, receive: Receive) -> tuple[Kind | None, bytes | None]:
+async def _read_body(scope: Scope, receive: Receive, seconds: float) -> tuple[Kind | None, bytes | None]:
     """The body, or the kind of problem with it. Neither: the caller hung up."""
     headers = dict(scope["headers"])
     if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
         return problems.TOO_LARGE, None
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":

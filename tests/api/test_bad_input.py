@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.types import Message, Receive, Scope, Send
 
+from app.api.layers import REQUEST_ID, Body
 from tests.api.test_gate import PATH, assert_problem
 from tests.stage import Service, token
 
@@ -148,6 +150,26 @@ async def test_a_body_that_never_ends_is_cut_at_its_size(service: Service) -> No
     answer = await service.ask("POST", content=endless(), headers={"Content-Type": "application/json"})
 
     assert_problem(answer, 413, "body_too_large")
+
+
+async def test_a_body_that_dawdles_is_given_up() -> None:
+    sent: list[Message] = []
+
+    async def never(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("a body that did not arrive must not be acted on")
+
+    async def dawdling() -> Message:
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "headers": [], REQUEST_ID: "id"}
+    await Body(never, seconds=0.1)(scope, dawdling, keep)
+
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["code"] == "request_timeout"
 
 
 JSON = st.recursive(
