@@ -1,0 +1,25 @@
+/** The README's lines against the real SDK's types: compiled by `npm test`, never run. */
+
+import { TelnyxRTC } from "@telnyx/webrtc";
+
+import { Phone } from "../dist/index.js";
+
+declare const auth: { getAccessToken(): Promise<string | null> };
+
+const phone = new Phone({
+  url: "https://phones.example.com",
+  accessToken: () => auth.getAccessToken(),
+  createClient: (options) => new TelnyxRTC(options),
+});
+
+export async function main(): Promise<void> {
+  phone.on("error", (error) => {
+    if (error.code === "device_limit_reached") console.log(error.message, error.details.requestId);
+    // @ts-expect-error a code that the service does not have
+    if (error.code === "no_such_code") return;
+  });
+  phone.on("ready", (client) => client.newCall({ destinationNumber: "sip:a@sip.telnyx.com", audio: true }));
+  await phone.connect();
+  phone.client?.newCall({ destinationNumber: "sip:a@sip.telnyx.com", audio: true });
+  await phone.logout();
+}
