@@ -159,6 +159,35 @@ async def test_an_hour_without_the_issuer_refuses_no_good_token_and_makes_no_sto
         assert provider.fetches <= 1 + 60
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("public, max-age=900", 900),
+        ('max-age="120"', 120),
+        ("max-age=1", 60),
+        ("MAX-AGE=99999999999999999999", 3600),
+        ("no-store", 60),
+        ("no-cache, max-age=900", 60),
+        ("max-age=-5", REFRESH_SECONDS),
+        ("max-age=soon", REFRESH_SECONDS),
+        ("", REFRESH_SECONDS),
+    ],
+)
+async def test_a_set_is_fetched_anew_when_its_answer_said_so_within_bounds(header: str, seconds: float) -> None:
+    document = {"keys": [rsa_key().as_dict(private=False)]}
+    provider = Provider(answer=lambda _: JSONResponse(document, headers={"Cache-Control": header}))
+    async with provided(provider) as verifier:
+        await verifier.verify(token())
+        provider.time += seconds - 1
+        await verifier.verify(token("bob"))
+        await asyncio.sleep(0.02)
+        assert provider.fetches == 1
+
+        provider.time += 2
+        await verifier.verify(token("carol"))
+        await eventually(lambda: provider.fetches == 2)
+
+
 async def test_keys_that_could_not_be_confirmed_for_a_day_are_dead() -> None:
     provider = Provider()
     async with provided(provider) as verifier:

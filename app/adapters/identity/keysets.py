@@ -19,7 +19,10 @@ FETCH_SECONDS = 3.0
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 REFRESH_SECONDS = 300.0
-"""A set older than this is fetched anew in the background while it goes on serving."""
+"""A set older than this is fetched anew in the background while it goes on serving, unless its answer named a time."""
+
+REFRESH_BOUNDS = (60.0, 3600.0)
+"""A `max-age` is honoured between these: a withdrawn key must not live on for a day because a header says so."""
 
 COOLDOWN_SECONDS = 30.0
 """An unknown `kid` leads to a fetch at most this often, whether it succeeds or not."""
@@ -83,6 +86,7 @@ class RemoteKeys:
         self._failed_at = -float("inf")
         self._refetched_at = -float("inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._refresh_seconds = REFRESH_SECONDS
 
     async def current(self) -> KeySet:
         age = self._monotonic() - self._fetched_at
@@ -90,7 +94,7 @@ class RemoteKeys:
             self._keys = None
             if self._monotonic() - self._failed_at > COLD_COOLDOWN_SECONDS:
                 await asyncio.shield(self._fetch())
-        elif age > REFRESH_SECONDS and self._monotonic() - self._failed_at > COOLDOWN_SECONDS:
+        elif age > self._refresh_seconds and self._monotonic() - self._failed_at > COOLDOWN_SECONDS:
             self._fetch()  # in the background: the keys at hand are still good
         if self._keys is None:
             raise IdentityUnavailable(retry_after_seconds=COLD_COOLDOWN_SECONDS)
@@ -118,7 +122,8 @@ class RemoteKeys:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
                 url = self._location.jwks_url or await self._discover()
-                keys = from_jwks(await self._document(url), self._algorithms)
+                document, refresh_seconds = await self._document(url)
+                keys = from_jwks(document, self._algorithms)
             if not len(keys):
                 raise ValueError("no usable key")
         except (NotSent, NoAnswer, ValueError, TimeoutError, RecursionError) as error:
@@ -126,22 +131,37 @@ class RemoteKeys:
             _log.warning("key_set_failed", issuer=self._location.issuer, cause=type(error).__name__)
             return
         self._keys, self._fetched_at = keys, self._monotonic()
+        self._refresh_seconds = refresh_seconds
         _log.info("key_set_fetched", issuer=self._location.issuer, keys=len(keys))
 
     async def _discover(self) -> str:
         """OpenID Connect Discovery 1.0 section 4: the document must name the very issuer that was configured."""
-        document = await self._document(self._location.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        document, _ = await self._document(self._location.issuer.rstrip("/") + "/.well-known/openid-configuration")
         url = document.get("jwks_uri")
         if document.get("issuer") != self._location.issuer or not isinstance(url, str) or not is_safe_url(url):
             raise ValueError("discovery document of another issuer, or without a safe jwks_uri")
         return url
 
-    async def _document(self, url: str) -> dict[str, object]:
+    async def _document(self, url: str) -> tuple[dict[str, object], float]:
+        """A JSON object, and after how many seconds it should be fetched anew."""
         answer = await self._outbound.send("GET", url, deadline_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
         document = json.loads(answer.body) if answer.status == 200 else None
         if not isinstance(document, dict):
             raise ValueError("no JSON object")  # noqa: TRY004 - one kind of failure for the caller
-        return document
+        return document, _refresh_after(answer.headers.get("cache-control", ""))
+
+
+def _refresh_after(cache_control: str) -> float:
+    """Seconds, from `Cache-Control` (RFC 9111 section 5.2.2) within our bounds."""
+    shortest, longest = REFRESH_BOUNDS
+    directives = [directive.strip().lower() for directive in cache_control.split(",")]
+    if "no-store" in directives or "no-cache" in directives:
+        return shortest
+    for directive in directives:
+        name, _, value = directive.partition("=")
+        if name == "max-age" and value.strip('"').isdecimal():
+            return min(max(float(value.strip('"')), shortest), longest)
+    return REFRESH_SECONDS
 
 
 def is_safe_url(url: str) -> bool:
