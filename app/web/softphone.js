@@ -62,7 +62,7 @@ function makePhone() {
     showState(state);
     if (state === "ready") showError(null);
     $("dial").hidden = state !== "ready";
-    $("acts").hidden = !["ready", "reconnecting", "connecting", "failed"].includes(state);
+    $("acts").hidden = login === null || !["ready", "reconnecting", "connecting", "failed"].includes(state);
     if (state === "logged_out" || state === "idle") signedOut();
   });
   made.on("login", (next) => {
@@ -183,4 +183,5 @@ setInterval(async () => {
 }, 2000);
 
 showState("idle");
+showLife(null, 0);
 globalThis.softphone = { get phone() { return phone; } };

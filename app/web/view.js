@@ -36,7 +36,7 @@ export function showError(error) {
 export function showLife(login, skewMs) {
   const line = $("timeline");
   if (!login) {
-    line.replaceChildren();
+    line.replaceChildren(element("p", { className: "hint" }, "No login yet."));
     $("times").replaceChildren();
     line.setAttribute("aria-label", "No login yet");
     return;

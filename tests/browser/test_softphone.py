@@ -312,6 +312,7 @@ async def test_a_policy_that_says_no_is_said_in_a_sentence(tmp_path: Path) -> No
 
         assert "too many places" in await second.error()
         assert "device_limit_reached" in await second.error()
+        assert await second.page.is_hidden("#acts")
         await second.shoot("9-policy")
 
 
