@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from app.vending.leases import Lease
 from app.vending.nouns import LoginToken, Owner, SipPassword
 
-ENDED_MEMORY = timedelta(minutes=2)
+ENDED_MEMORY = timedelta(minutes=10)
 """How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""
 
 DeviceKey = tuple[Owner, str]
@@ -70,5 +70,6 @@ class LoginsAtHand:
         if held is not None and held.lease.id == lease.id:
             del self._logins[lease.owner, lease.device_id]
         self._ended[lease.id] = now
+        self._ended.move_to_end(lease.id)
         while self._ended and next(iter(self._ended.values())) < now - ENDED_MEMORY:
             self._ended.popitem(last=False)

@@ -34,7 +34,7 @@ class Ledger(Protocol):
 
 class EndedLeases(Protocol):
     async def ended_since(self, moment: datetime) -> list[Lease]:
-        """Leases that left ACTIVE at or after `moment`."""
+        """Leases that left ACTIVE at or after `moment`, oldest first; of many, the first part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,11 @@ class RevocationWatch:
     async def look(self) -> None:
         """Read what ended since the last look. Raises LedgerUnavailable, and then reads it the next time."""
         now = self._clock()
-        for lease in await self._ledger.ended_since(self._seen_until - WATCH_OVERLAP):
-            self._at_hand.end(lease, now)
+        since = self._seen_until - WATCH_OVERLAP
+        while ended := await self._ledger.ended_since(since):
+            for lease in ended:
+                self._at_hand.end(lease, now)
+            if ended[-1].updated_at == since:
+                break
+            since = ended[-1].updated_at
         self._seen_until = now

@@ -1,18 +1,21 @@
 """What time or a crash left behind is cleaned up, and nothing else is touched."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.sandbox.account import DEMO_CONNECTION
+from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import DialtoneError
-from app.vending.leases import State
+from app.vending.leases import Lease, State
 from app.vending.nouns import IssueRequest
 from app.vending.revoking import LAST_RETRY
-from app.vending.sweeping import STALE_PENDING, Swept
+from app.vending.sweeping import STALE_PENDING, RevocationWatch, Swept
 from app.wiring import Parts
 from tests.stage import DAY, Telnyx, joined, principal
+from tests.vending.test_rules import LEASE
 
 ALICE = principal("alice")
 LAPTOP = IssueRequest("laptop")
@@ -75,6 +78,23 @@ async def test_a_create_that_nobody_came_back_for_is_undone(parts: Parts, telnyx
 
     assert swept == Swept(taken=1, gone=1)
     assert telnyx.live() == []
+
+
+async def test_the_watch_hears_of_every_logout_however_many_there_are() -> None:
+    """The ledger tells of a part at a time."""
+    now = datetime.now(UTC)
+    ended = [replace(LEASE, id=f"{n}", device_id=f"tab-{n}", updated_at=now + timedelta(seconds=n)) for n in range(25)]
+    at_hand = LoginsAtHand(capacity=100)
+    for lease in ended:
+        at_hand.keep(Login(lease, now, now, now))
+
+    class Told:
+        async def ended_since(self, moment: datetime) -> list[Lease]:
+            return [lease for lease in ended if lease.updated_at >= moment][:10]
+
+    await RevocationWatch(Told(), at_hand, lambda: now).look()
+
+    assert len(at_hand) == 0
 
 
 async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: str) -> None:

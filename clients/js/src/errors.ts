@@ -14,6 +14,8 @@ export type Code =
   | "not_signed_in"
   /** The answer was not one of the service's: something in between spoke. */
   | "unexpected_answer"
+  /** Telnyx's signalling does not answer; the line is being made anew. */
+  | "line_down"
   /** Telnyx did not take the login, even a fresh one. */
   | "login_refused";
 
@@ -26,6 +28,7 @@ const SENTENCES: Partial<Record<Code, string>> = {
   grant_not_allowed: "Your account is not allowed to log in this way.",
   refused: "Your account is not allowed to do this.",
   device_limit_reached: "You are using the phone in too many places. Log out somewhere else first.",
+  line_down: "The phone network cannot be reached. Trying again.",
   login_refused: "The phone network did not accept the login. Please try again later.",
   carrier_throttled: "The phone network is busy. Trying again in a moment.",
   carrier_unavailable: "The phone network does not answer. Trying again in a moment.",

@@ -6,64 +6,12 @@
  * and a fresh token *before* a dead socket is opened again.
  */
 
-import { Api, type ApiOptions, type Login, type Platform } from "./api.js";
+import { Api, type Login } from "./api.js";
+import type { Events, PhoneOptions, SdkClient, State } from "./contract.js";
 import { tabDeviceId } from "./device.js";
 import { DialtoneError } from "./errors.js";
 import { Emitter } from "./events.js";
 import { Alarm } from "./schedule.js";
-
-/** What is used of `@telnyx/webrtc`'s TelnyxRTC. */
-export interface SdkClient {
-  readonly connected: boolean;
-  connect(): Promise<void>;
-  disconnect(): Promise<void>;
-  login(options: { creds: { login_token: string }; onSuccess?: () => void; onError?: (error: unknown) => void }): unknown;
-  // The SDK's own types differ from event to event.
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
-  on(event: string, listener: (event: any) => void): unknown;
-}
-
-export interface SdkOptions {
-  login_token: string;
-  host?: string;
-  region?: string;
-}
-
-export type State =
-  | "idle"
-  /** Asking Dialtone for a login. */
-  | "fetching"
-  /** A brand-new credential: Telnyx is still spreading it. */
-  | "waiting"
-  /** Logging in at Telnyx. */
-  | "connecting"
-  | "ready"
-  /** The line was lost and is being set up again. */
-  | "reconnecting"
-  /** Given up; `error` says why. `connect()` tries again. */
-  | "failed"
-  | "logged_out";
-
-export interface Events<Client extends SdkClient> {
-  state: State;
-  /** A login came in: its times and names, without the secret. */
-  login: Omit<Login, "login_token" | "login" | "password">;
-  /** The SDK is registered; also after every reconnect. */
-  ready: Client;
-  /** A `callUpdate` of the SDK: the call with its new state. */
-  call: unknown;
-  /** Something failed. `retryable` ones are being retried already. */
-  error: DialtoneError;
-}
-
-export interface PhoneOptions<Client extends SdkClient> extends ApiOptions {
-  /** Makes the SDK's client: `(options) => new TelnyxRTC(options)`. */
-  createClient: (options: SdkOptions) => Client;
-  /** Default: an id of this tab's own. */
-  deviceId?: string;
-  platform?: Platform;
-  label?: string;
-}
 
 const LOGIN_FAILED = 46001;
 /** A backstop for an alarm that failed. It comes two minutes before the end, so for short-lived tokens at once. */
@@ -75,8 +23,9 @@ const LONGEST_PAUSE_MS = 30_000;
 /** Refusals by Telnyx in a row after which the phone gives up. A brand-new credential may need a few. */
 const MOST_REFUSALS = 4;
 const LOGOUT_TRIES = 3;
-/** Without a word from Telnyx for so long, a login counts as refused. */
-const SILENCE_MS = 20_000;
+const LOGIN_TIMEOUT_MS = 20_000;
+/** A line that fell is left to the SDK this much longer: calls may still be going on, and it can keep them. */
+const PATIENCE_FOR_CALLS = 3;
 /** A login on the live socket that says nothing for so long is taken for a dead line. */
 const RELOGIN_MS = 5_000;
 
@@ -93,6 +42,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
   #refusals = 0;
   #hasStopped = true;
   #wake: (() => void) | undefined;
+  #silence: ReturnType<typeof setTimeout> | undefined;
   #deviceId: string | undefined;
 
   constructor(options: PhoneOptions<Client>) {
@@ -158,6 +108,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
 
   async #stop(): Promise<void> {
     this.#hasStopped = true;
+    clearTimeout(this.#silence);
     this.#alarm?.cancel();
     this.#wake?.();
     const client = this.#client;
@@ -284,11 +235,10 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
       ...(login.rtc?.region ? { region: login.rtc.region } : {}),
     });
     const isOurs = () => this.#client === client && !this.#hasStopped;
-    // The SDK has no timeout of its own for a login that nobody answers.
-    const silence = setTimeout(() => isOurs() && this.#loginRefused(client), SILENCE_MS);
+    this.#expectReady(client, 1);
     client.on("telnyx.ready", () => {
-      clearTimeout(silence);
       if (!isOurs()) return;
+      clearTimeout(this.#silence);
       this.#refusals = 0;
       this.#become("ready");
       this.emit("ready", client);
@@ -301,21 +251,40 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
       if (isOurs() && isWarned) void this.refresh().catch(() => undefined);
     });
     client.on("telnyx.socket.close", () => {
-      if (isOurs()) this.#lineLost();
+      if (isOurs()) this.#lineLost(client);
     });
     client.on("telnyx.error", (event) => {
-      if (event?.error?.code !== LOGIN_FAILED) return;
-      clearTimeout(silence);
-      if (isOurs()) this.#loginRefused(client);
+      if (isOurs() && event?.error?.code === LOGIN_FAILED) this.#loginRefused(client);
     });
     void client.connect();
     return client;
   }
 
   /** The SDK reconnects by itself with the token it has; only a token that has run out needs us first. */
-  #lineLost(): void {
-    if (this.#state === "ready") this.#become("reconnecting");
+  #lineLost(client: Client): void {
+    if (this.#state === "ready") {
+      this.#become("reconnecting");
+      this.#expectReady(client, PATIENCE_FOR_CALLS);
+    }
     if (Date.now() >= this.#expiresAt) this.#inBackground(() => this.#renew());
+  }
+
+  /**
+   * The SDK waits for ever for a login that nobody answers, and gives a lost line up after ten tries. Neither may leave a
+   * phone dead that has hours to go to its next refresh: in time, the line is made anew.
+   */
+  #expectReady(client: Client, times: number): void {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(
+      () => {
+        void this.#afterwards(async () => {
+          if (this.#client !== client || this.#state === "ready") return;
+          this.emit("error", new DialtoneError("line_down", true));
+          await this.#renew();
+        });
+      },
+      (this.#options.loginTimeoutMs ?? LOGIN_TIMEOUT_MS) * times,
+    );
   }
 
   /**
@@ -323,6 +292,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
    * tells the two apart: the service answers `credential_ended` if it is gone, and then makes the device a new one.
    */
   #loginRefused(client: Client): void {
+    clearTimeout(this.#silence);
     void this.#afterwards(async () => {
       if (this.#client !== client) return;
       this.#refusals += 1;

@@ -3,7 +3,7 @@
 /** How often the clocks are compared; a browser may stretch it in a hidden tab. */
 const LOOK_MS = 15_000;
 
-const WAKING = ["visibilitychange", "pageshow", "online", "focus"] as const;
+const WAKING = ["pageshow", "online", "focus"] as const;
 
 /**
  * Calls back once when `delayMs` have passed by either clock: the monotonic one stands still while some machines sleep, the

@@ -272,6 +272,37 @@ test("logging out while the login is still on its way gives that one back", asyn
   assert.equal(FakeSdk.made.length, 0);
 });
 
+test("a login that nobody answers is said, and the line is made anew", async () => {
+  let attempts = 0;
+  const phone = phoneAt(service(ok()), {
+    loginTimeoutMs: 60,
+    createClient: (options) => {
+      const sdk = new FakeSdk(options);
+      attempts += 1;
+      if (attempts === 1) sdk.connect = async () => undefined; // the socket never opens
+      return sdk;
+    },
+  });
+
+  await phone.connect();
+
+  assert.equal(phone.state, "ready");
+  assert.deepEqual(phone.seen.errors.map((error) => error.code), ["line_down"]);
+  assert.equal(FakeSdk.made.length, 2);
+});
+
+test("a lost line that the SDK gave up is made anew long before the next refresh", async () => {
+  const phone = phoneAt(service(ok()), { loginTimeoutMs: 40 });
+  await phone.connect();
+  FakeSdk.made[0].connected = false;
+
+  FakeSdk.made[0].fire("telnyx.socket.close");
+  FakeSdk.made[0].fire("telnyx.error", { error: { code: 45003 } });
+  await eventually(() => FakeSdk.made.length === 2 && phone.state === "ready");
+
+  assert.ok(FakeSdk.made[0].isGone);
+});
+
 test("closing keeps the credential and ends every timer", async () => {
   const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })));
   const phone = phoneAt(dialtone);
