@@ -39,6 +39,10 @@ class Principal:
     subject: str
     expires_at: datetime
     scopes: frozenset[str] = frozenset()
+    issued_at: datetime | None = None
+    """When the identity provider says that it issued the token."""
+    session: str | None = None
+    """The session at the identity provider (`sid`), where its tokens name one."""
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     """The verified claims, for policy. Personal data may be among them: not for logs."""
 

@@ -1,83 +1,262 @@
-"""Who may have what, as pure functions over values: no clock of their own, no input or output."""
+"""Who may have what: an ordered list of rules over a proved user's issuer, claims and scopes. Pure, and explainable.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-
-from app.vending.errors import GrantNotAllowed, InsufficientScope
-from app.vending.leases import Lease
-from app.vending.nouns import Grant, IssueRequest, Platform, Principal
-
-SHORTEST_TTL = timedelta(seconds=60)
-"""Below this, three attempts at a refresh do not fit into a credential's life."""
-
-LONGEST_TTL = timedelta(days=90)
-"""No policy lets a credential live longer without a renewal."""
-
-RENEWAL_SHARE = 0.8
-"""A credential with less than this share of its lifetime left is extended when its device asks."""
-
-REFRESH_SHARE = (0.70, 0.80)
-"""A device is asked back after a part of its login's life between these, spread so that devices do not come in step.
-
-A fifth of the life is left for further attempts: a minute's retry fits in three times even at the shortest lifetime
-that browsers are given by default (a day), and in 12 s steps at SHORTEST_TTL.
+The first rule that fits decides. Once a policy is enforced, a user whom no rule fits gets nothing. What decides and
+what explains is the same function (`Rule.objection`), so that an explanation cannot differ from the decision.
 """
 
-LAST_USE = timedelta(seconds=30)
-"""While Telnyx is away a login is handed out again only if it has at least this long to live."""
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from app.vending.errors import GrantNotAllowed, InsufficientScope, Refused
+from app.vending.lifetimes import lifetime
+from app.vending.nouns import Grant, IssueRequest, Platform, Principal
+
+ADMIN_SCOPE = "dialtone:admin"
+"""What an operator's token must hold, whatever else policy asks for."""
+
+Scalar = str | int | bool
+
+
+class DeviceLimit(StrEnum):
+    """What happens to the device that is one too many."""
+
+    REJECT = "reject"
+    EVICT_OLDEST = "evict_oldest"
+    """The user's device that was issued or renewed the longest time ago is logged out for it."""
+
+
+class Mode(StrEnum):
+    ENFORCE = "enforce"
+    AUDIT = "audit"
+    """Decides nothing; what it would have done is written to the log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What an operator allows."""
+class Allowance:
+    """What a user may have."""
 
     connection_id: str
     """The Telnyx credential connection that new credentials belong to."""
     ttl: Mapping[Platform, timedelta]
     """Lifetime of a credential, which is also the longest that a caller may wish for."""
-    required_scopes: frozenset[str] = frozenset()
     grants: frozenset[Grant] = frozenset({Grant.LOGIN_TOKEN})
     max_devices: int = 10
+    at_device_limit: DeviceLimit = DeviceLimit.REJECT
+    push: bool = True
+    """Whether push credentials may be registered, given `push_scopes`."""
+    push_scopes: frozenset[str] = frozenset()
+    admin: bool = False
+    """Whether ADMIN_SCOPE opens the operators' calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one claim must hold: one of some values, or a text that fits a glob. Of a list, one element suffices."""
+
+    claim: str
+    """A claim's name; with a leading `/`, a JSON Pointer into the claims (RFC 6901)."""
+    one_of: tuple[Scalar, ...] = ()
+    glob: str | None = None
+    _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pattern = None if self.glob is None else re.compile(_as_regex(self.glob))
+        object.__setattr__(self, "_pattern", pattern)
+
+    def objection(self, claims: Mapping[str, Any]) -> str | None:
+        """Why the claims do not fit; None if they do. Names what the rule wants, never what the token holds."""
+        value = _at(claims, self.claim)
+        if value is None:
+            return f"there is no claim {self.claim!r}"
+        if any(self._accepts(item) for item in (value if isinstance(value, list) else [value])):
+            return None
+        if self._pattern is not None:
+            return f"claim {self.claim!r} does not match {self.glob!r}"
+        return f"claim {self.claim!r} is not {' or '.join(repr(wanted) for wanted in self.one_of)}"
+
+    def _accepts(self, value: Any) -> bool:
+        if self._pattern is not None:
+            return isinstance(value, str) and self._pattern.fullmatch(value) is not None
+        # True == 1 in Python; a flag in a token is not a number.
+        return any(type(value) is type(wanted) and value == wanted for wanted in self.one_of)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a policy."""
+
+    name: str
+    allowance: Allowance | None
+    """What it gives; None: nothing, this rule says no."""
+    issuers: frozenset[str] | None = None
+    """The `iss` it is about; None: all."""
+    claims: tuple[Condition, ...] = ()
+    scopes: frozenset[str] = frozenset()
+    """Scopes that the token must hold for this rule to fit."""
+    mode: Mode = Mode.ENFORCE
+
+    def objection(self, principal: Principal) -> str | None:
+        """Why this rule is not about that user, scopes aside; None if it is."""
+        if self.issuers is not None and principal.issuer not in self.issuers:
+            return f"the issuer is not {' or '.join(sorted(self.issuers))}"
+        for condition in self.claims:
+            if (why := condition.objection(principal.claims)) is not None:
+                return why
+        return None
+
+    def missing_scopes(self, principal: Principal) -> frozenset[str]:
+        return self.scopes - principal.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What some rules come to for one user."""
+
+    rule: str | None
+    """The rule that decided; None: none fits."""
+    allowance: Allowance | None
+    would_need: frozenset[str] = frozenset()
+    """Where only scopes were missing: the scopes of the rule that came nearest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything an operator allows."""
+
+    default: Allowance
+    """What every user of a configured issuer gets while no policy is enforced."""
+    rules: tuple[Rule, ...] = ()
+    mode: Mode = Mode.ENFORCE
+    required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """By `iss`: scopes without which that issuer's tokens open nothing of a user's."""
+
+    @property
+    def is_enforced(self) -> bool:
+        return bool(self.rules) and self.mode is Mode.ENFORCE
+
+    def in_force(self, principal: Principal) -> Outcome:
+        """What applies to the user now."""
+        if not self.is_enforced:
+            return Outcome(None, self.default)
+        return _first_fit((rule for rule in self.rules if rule.mode is Mode.ENFORCE), principal)
+
+    def proposed(self, principal: Principal) -> Outcome:
+        """What would apply if everything under audit were enforced."""
+        return _first_fit(self.rules, principal) if self.rules else Outcome(None, self.default)
+
+    @property
+    def has_proposals(self) -> bool:
+        return bool(self.rules) and (self.mode is Mode.AUDIT or any(rule.mode is Mode.AUDIT for rule in self.rules))
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What one request gets."""
 
-    connection_id: str
+    allowance: Allowance
     ttl: timedelta
-    max_devices: int
+    session: str | None
+    """The session at the identity provider that the device will belong to."""
 
 
-def admit(policy: Policy, principal: Principal) -> None:
-    """Raises InsufficientScope if the token lacks a scope that every call needs."""
-    if not policy.required_scopes <= principal.scopes:
-        raise InsufficientScope(policy.required_scopes)
+class PolicyInForce:
+    """The policy of this moment; a reload puts another in its place between two decisions."""
+
+    def __init__(self, policy: Policy, note: Callable[[Principal, Outcome, Outcome], None]) -> None:
+        """`note` hears of decisions that a proposal would have changed: what is in force, and what was proposed."""
+        self.policy = policy
+        self._note = note
+
+    def admit(self, principal: Principal) -> Allowance:
+        """What the user may have. Raises InsufficientScope, or Refused where policy gives nothing."""
+        policy = self.policy
+        required = policy.required_scopes.get(principal.issuer, frozenset())
+        if not required <= principal.scopes:
+            raise InsufficientScope(required)
+        return self._allowance(policy, principal)
+
+    def decide(self, principal: Principal, wanted: IssueRequest) -> Terms:
+        """The terms on which this device gets its login. Raises what `admit` raises, and GrantNotAllowed."""
+        allowance = self.admit(principal)
+        if wanted.grant not in allowance.grants:
+            raise GrantNotAllowed
+        ttl = lifetime(allowance.ttl, wanted.platform, wanted.ttl_seconds)
+        return Terms(allowance, ttl, principal.session)
+
+    def admit_operator(self, principal: Principal) -> None:
+        """Raises InsufficientScope without ADMIN_SCOPE, and Refused where no rule gives operators' rights."""
+        if ADMIN_SCOPE not in principal.scopes:
+            raise InsufficientScope(frozenset({ADMIN_SCOPE}))
+        if not self._allowance(self.policy, principal).admin:
+            raise Refused
+
+    def _allowance(self, policy: Policy, principal: Principal) -> Allowance:
+        outcome = policy.in_force(principal)
+        if policy.has_proposals and (proposed := policy.proposed(principal)).allowance != outcome.allowance:
+            self._note(principal, outcome, proposed)
+        if outcome.would_need:
+            raise InsufficientScope(outcome.would_need)
+        if outcome.allowance is None:
+            raise Refused
+        return outcome.allowance
 
 
-def decide(policy: Policy, principal: Principal, wanted: IssueRequest) -> Terms:
-    """The terms on which this device gets its login. Raises InsufficientScope or GrantNotAllowed."""
-    admit(policy, principal)
-    if wanted.grant not in policy.grants:
-        raise GrantNotAllowed
-    return Terms(policy.connection_id, lifetime(policy, wanted.platform, wanted.ttl_seconds), policy.max_devices)
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one rule had to say about one user."""
+
+    rule: Rule
+    why_not: str | None
+    """None: it fits."""
+    decides: bool = False
 
 
-def lifetime(policy: Policy, platform: Platform, wanted_seconds: int | None) -> timedelta:
-    """A caller's wish, held between SHORTEST_TTL and what the platform is allowed."""
-    allowed = policy.ttl[platform]
-    if wanted_seconds is None:
-        return allowed
-    return max(min(timedelta(seconds=wanted_seconds), allowed), min(SHORTEST_TTL, allowed))
+def explain(policy: Policy, principal: Principal) -> list[Finding]:
+    """Rule by rule, in order, what fits and which one decides; rules behind the deciding one are judged too."""
+    findings = []
+    is_decided = not policy.is_enforced
+    for rule in policy.rules:
+        why_not = rule.objection(principal)
+        if why_not is None and (missing := rule.missing_scopes(principal)):
+            why_not = f"the token lacks the scope {' '.join(sorted(missing))}"
+        decides = why_not is None and not is_decided and rule.mode is Mode.ENFORCE
+        is_decided = is_decided or decides
+        findings.append(Finding(rule, why_not, decides))
+    return findings
 
 
-def is_due_for_renewal(lease: Lease, ttl: timedelta, now: datetime) -> bool:
-    """Whether the credential should be extended before a token is minted on it."""
-    return lease.expires_at - now < ttl * RENEWAL_SHARE
+def _first_fit(rules: Iterable[Rule], principal: Principal) -> Outcome:
+    nearest: Rule | None = None
+    for rule in rules:
+        if rule.objection(principal) is not None:
+            continue
+        missing = rule.missing_scopes(principal)
+        if not missing:
+            return Outcome(rule.name, rule.allowance)
+        if rule.allowance is not None and (nearest is None or len(missing) < len(nearest.missing_scopes(principal))):
+            nearest = rule
+    return Outcome(None, None, frozenset() if nearest is None else nearest.scopes)
 
 
-def refresh_time(issued_at: datetime, expires_at: datetime, jitter: float) -> datetime:
-    """When the device should ask again. `jitter` is drawn from [0, 1) once a login."""
-    earliest, latest = REFRESH_SHARE
-    return issued_at + (expires_at - issued_at) * (earliest + (latest - earliest) * jitter)
+def _at(claims: Mapping[str, Any], name: str) -> Any:
+    """The claim of that name, or what a JSON Pointer (RFC 6901) leads to; None where there is nothing."""
+    if not name.startswith("/"):
+        return claims.get(name)
+    found: Any = claims
+    for part in name[1:].split("/"):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part.replace("~1", "/").replace("~0", "~"))
+    return found
+
+
+def _as_regex(glob: str) -> str:
+    """`*` is any text, `?` any one character; everything else is itself, with regard to case."""
+    # The library's pattern does not backtrack over its stars, so that no claim makes a match slow. Its sets stay out.
+    return fnmatch.translate(glob.replace("[", "[[]"))

@@ -9,16 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.vending.at_hand import Login, LoginsAtHand
-from app.vending.errors import Busy, GrantNotAllowed, InsufficientScope
+from app.vending.errors import Busy
 from app.vending.flights import Flights
 from app.vending.leases import LIVE, Lease, State
+from app.vending.lifetimes import SHORTEST_TTL, lifetime, refresh_time
 from app.vending.naming import Naming
-from app.vending.nouns import Grant, IssueRequest, LoginToken, Owner, Platform
-from app.vending.policy import SHORTEST_TTL, Policy, decide, lifetime, refresh_time
-from tests.stage import principal
+from app.vending.nouns import LoginToken, Owner, Platform
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-POLICY = Policy("77", {platform: timedelta(days=1) for platform in Platform})
+TTL = {platform: timedelta(days=1) for platform in Platform}
 LEASE = Lease(
     id="0" * 32,
     issuer="https://id.example.com",
@@ -38,26 +37,12 @@ LEASE = Lease(
 )
 
 
-# -- policy -----------------------------------------------------------------------------------------------------
-
-
-def test_a_missing_scope_is_refused_and_named() -> None:
-    policy = replace(POLICY, required_scopes=frozenset({"phone", "calls"}))
-
-    with pytest.raises(InsufficientScope) as refusal:
-        decide(policy, principal("alice", "phone"), IssueRequest("laptop"))
-
-    assert refusal.value.needed == {"phone", "calls"}
-
-
-def test_a_grant_must_be_allowed() -> None:
-    with pytest.raises(GrantNotAllowed):
-        decide(POLICY, principal(), IssueRequest("laptop", grant=Grant.SIP_PASSWORD))
+# -- lifetimes -----------------------------------------------------------------------------------------------------
 
 
 @given(st.none() | st.integers(-(10**9), 10**9))
 def test_a_wish_never_leaves_the_bounds(wanted: int | None) -> None:
-    assert SHORTEST_TTL <= lifetime(POLICY, Platform.BROWSER, wanted) <= timedelta(days=1)
+    assert SHORTEST_TTL <= lifetime(TTL, Platform.BROWSER, wanted) <= timedelta(days=1)
 
 
 @given(st.timedeltas(timedelta(seconds=60), timedelta(days=90)), st.floats(0, 1, exclude_max=True))
