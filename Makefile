@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone openapi lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone openapi schema lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browse
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json
+
+schema: $(VENV)/.runtime ## Write dialtone.schema.json anew after a change of the configuration file
+	$(BIN)/dialtone config schema > dialtone.schema.json
 
 lock: ## Resolve the newest versions and write the locks anew (needs uv)
 	cd requirements && for name in runtime dev build; do \

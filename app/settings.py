@@ -8,17 +8,29 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from dotenv import dotenv_values
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
 from app.adapters.identity.keysets import is_loopback, is_safe_url
-from app.adapters.ledger.sql import database_url
+from app.adapters.ledger.database import database_url
+from app.configuration import (
+    Configuration,
+    ConfigurationError,
+    Fault,
+    IssuerTable,
+    Resolved,
+    first_fault,
+    read,
+    resolve,
+)
+from app.vending.lifetimes import LONGEST_TTL, SHORTEST_TTL
 from app.vending.nouns import Grant, Platform
-from app.vending.policy import LONGEST_TTL, SHORTEST_TTL
+from app.vending.policy import Allowance, DeviceLimit
 
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""
@@ -28,6 +40,26 @@ _SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "ta
 
 _ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
 """Read outside this class: where the settings lie, and the ports of `make dev`."""
+
+_ISSUER_FIELDS = MappingProxyType(
+    {
+        "issuer": "issuer",
+        "audience": "audiences",
+        "jwks_url": "jwks_url",
+        "issuer_pem": "pem",
+        "issuer_secret": "secret_env",
+        "algorithms": "algorithms",
+        "subject_claim": "subject_claim",
+        "scope_claim": "scope_claim",
+        "scope_list": "scope_list",
+        "required_scopes": "required_scopes",
+        "token_types": "token_types",
+        "leeway_seconds": "leeway_seconds",
+        "max_token_age_seconds": "max_token_age_seconds",
+        "logout_audience": "logout_audiences",
+    }
+)
+"""Settings that describe the one issuer, and what an issuer in dialtone.toml calls the same."""
 
 Words = Annotated[frozenset[str], NoDecode]
 """Several words, separated by commas or spaces."""
@@ -50,6 +82,8 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
+    _env_file: str | None = PrivateAttr(None)
+
     # Telnyx
     telnyx_api_key: SecretStr = Field(validation_alias="TELNYX_API_KEY")
     telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^\d{1,20}$")
@@ -67,25 +101,28 @@ class Settings(BaseSettings):
     database_url_file: str | None = None
     tag_key_file: str | None = None
 
-    # Identity
-    issuer: str
-    audience: Words
+    # Identity: one issuer here, or several in a file
+    config: str | None = None
+    issuer: str | None = None
+    audience: Words = frozenset()
     jwks_url: str | None = None
     issuer_pem: SecretStr | None = None
     issuer_secret: SecretStr | None = None
-    algorithms: Words = frozenset()
-    subject_claim: str = Field("sub", min_length=1)
-    scope_claim: str = Field("scope", min_length=1)
-    scope_list: bool = False
-    required_scopes: Words = frozenset()
-    token_types: Words = frozenset({"jwt", "at+jwt"})
-    leeway_seconds: int = Field(30, ge=0, le=300)
-    max_token_age_seconds: int | None = Field(None, gt=0)
+    algorithms: Words | None = None
+    subject_claim: str | None = None
+    scope_claim: str | None = None
+    scope_list: bool | None = None
+    required_scopes: Words | None = None
+    token_types: Words | None = None
+    leeway_seconds: int | None = None
+    max_token_age_seconds: int | None = None
+    logout_audience: Words | None = None
 
     # Policy
     credential_ttl_seconds: int = 86_400
     mobile_credential_ttl_seconds: int = 30 * 86_400
     max_devices: int = Field(10, ge=1, le=900)
+    at_device_limit: DeviceLimit = DeviceLimit.REJECT
     sip_password: bool = False
 
     # Ledger
@@ -113,9 +150,60 @@ class Settings(BaseSettings):
             raise SettingsError(f"{unknown[0]} is no setting of Dialtone; .env.example lists them all")
         given.setdefault("_env_file", os.environ.get("DIALTONE_ENV_FILE", ".env"))
         try:
-            return cls(**given)
+            settings = cls(**given)
         except ValidationError as error:
             raise SettingsError(_one_line(error)) from None
+        settings._env_file = given["_env_file"]
+        settings.identity()
+        return settings
+
+    def again(self) -> "Settings":
+        """What the same sources say now. Raises SettingsError."""
+        return Settings.load(_env_file=self._env_file)
+
+    def identity(self) -> Resolved:
+        """Issuers, their keys and the policy, from the file or from plain variables. Raises SettingsError."""
+        try:
+            if self.config is not None:
+                return self._from_file(self.config)
+            return self._from_variables()
+        except ConfigurationError as error:
+            raise SettingsError(str(error)) from None
+
+    def _from_file(self, path: str) -> Resolved:
+        clash = next((name for name in _ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)
+        if clash is not None:
+            raise SettingsError(
+                f"{variable_of(clash)} and DIALTONE_CONFIG are both set; the file names the issuers then"
+            )
+        variables = dotenv_values(self._env_file) if self._env_file else {}
+        try:
+            return resolve(read(path), self.allowance, lambda name: os.environ.get(name) or variables.get(name))
+        except Fault as fault:
+            raise SettingsError(f"{path}: {fault.field}: {fault}") from None
+
+    def _from_variables(self) -> Resolved:
+        """The one issuer that the environment describes, as if it stood in a file; faults name the variable."""
+        for name in ("issuer", "audience"):
+            if not getattr(self, name):
+                raise SettingsError(f"{variable_of(name)} is not set; .env.example says what it is for")
+        wanted = {field: value for name, field in _ISSUER_FIELDS.items() if (value := getattr(self, name)) is not None}
+        if self.issuer_pem is not None:
+            # A PEM in one environment line has its line ends written as \n.
+            wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")
+        if self.issuer_secret is not None:
+            wanted["secret_env"] = variable_of("issuer_secret")
+        try:
+            issuer = IssuerTable.model_validate(wanted)
+            secret = None if self.issuer_secret is None else self.issuer_secret.get_secret_value()
+            return resolve(Configuration(issuers=(issuer,)), self.allowance, lambda _: secret)
+        except ValidationError as error:
+            place, message = first_fault(error)
+        except Fault as fault:
+            place, message = fault.field, str(fault)
+        field = re.split(r"[.\[]", place.removeprefix("issuers[0]."))[0]
+        name = next(name for name, own in _ISSUER_FIELDS.items() if own == field)
+        raise SettingsError(f"{variable_of(name)}: {message}")
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +222,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{variable}_FILE names a file that cannot be read") from None
         return values
 
-    @field_validator("audience", "algorithms", "required_scopes", "token_types", "cors_origins", mode="before")
+    @field_validator(
+        "audience", "algorithms", "required_scopes", "token_types", "logout_audience", "cors_origins", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return frozenset(re.split(r"[,\s]+", value.strip())) - {""} if isinstance(value, str) else value
@@ -146,10 +236,10 @@ class Settings(BaseSettings):
             raise ValueError("must be between 60 seconds and 90 days")
         return value
 
-    @field_validator("telnyx_base_url", "jwks_url")
+    @field_validator("telnyx_base_url")
     @classmethod
-    def _check_url(cls, value: str | None) -> str | None:
-        if value is not None and not is_safe_url(value):
+    def _check_url(cls, value: str) -> str:
+        if not is_safe_url(value):
             raise ValueError("must be an https URL (http only to this machine), without user, password or fragment")
         return value
 
@@ -158,11 +248,6 @@ class Settings(BaseSettings):
     def _check_database(cls, value: SecretStr) -> SecretStr:
         database_url(value.get_secret_value())
         return value
-
-    @field_validator("token_types")
-    @classmethod
-    def _lower(cls, value: frozenset[str]) -> frozenset[str]:
-        return frozenset(word.lower() for word in value)
 
     @field_validator("cors_origins")
     @classmethod
@@ -177,29 +262,8 @@ class Settings(BaseSettings):
                 raise ValueError("must list origins such as https://app.example.com, without path; * is not allowed")
         return value
 
-    @field_validator("audience")
-    @classmethod
-    def _check_audience(cls, value: frozenset[str]) -> frozenset[str]:
-        if not value:
-            raise ValueError("must name at least one audience: a token for another service is not one for this")
-        return value
-
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        sources = [self.jwks_url, self.issuer_pem, self.issuer_secret]
-        if sum(source is not None for source in sources) > 1:
-            raise ValueError(
-                "DIALTONE_JWKS_URL, DIALTONE_ISSUER_PEM and DIALTONE_ISSUER_SECRET exclude each other; keep one"
-            )
-        if not any(sources) and not is_safe_url(self.issuer):
-            raise ValueError(
-                "DIALTONE_ISSUER is no https URL to discover keys from; set DIALTONE_JWKS_URL, "
-                "DIALTONE_ISSUER_PEM or DIALTONE_ISSUER_SECRET"
-            )
-        possible = HMAC_ALGORITHMS if self.issuer_secret else PUBLIC_KEY_ALGORITHMS
-        if not self.effective_algorithms <= possible:
-            raise ValueError(f"DIALTONE_ALGORITHMS may hold only {', '.join(sorted(possible))} with this key source")
-        self.fixed_keys()
         is_plain_http = urlsplit(self.telnyx_base_url).scheme == "http"
         if is_plain_http and _REAL_API_KEY.match(self.telnyx_api_key.get_secret_value()):
             raise ValueError("TELNYX_API_KEY looks like a real one, and TELNYX_BASE_URL is plain http; use https")
@@ -208,39 +272,23 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def effective_algorithms(self) -> frozenset[str]:
-        """As configured; else what the key source makes likely."""
-        return self.algorithms or (frozenset({"HS256"}) if self.issuer_secret else frozenset({"RS256", "ES256"}))
-
-    @property
     def is_sandboxed(self) -> bool:
         """Whether Telnyx is a program on this machine: credentials made there ring nowhere."""
         return is_loopback(urlsplit(self.telnyx_base_url).hostname or "")
 
     @property
-    def grants(self) -> frozenset[Grant]:
-        return frozenset(Grant) if self.sip_password else frozenset({Grant.LOGIN_TOKEN})
-
-    @property
-    def ttl(self) -> dict[Platform, timedelta]:
+    def allowance(self) -> Allowance:
+        """What users get where no rule says otherwise."""
         mobile = timedelta(seconds=self.mobile_credential_ttl_seconds)
         browser = timedelta(seconds=self.credential_ttl_seconds)
-        return {Platform.BROWSER: browser, Platform.IOS: mobile, Platform.ANDROID: mobile}
-
-    def fixed_keys(self) -> KeySet | None:
-        """The key that the configuration holds itself; None where it is fetched. Raises ValueError."""
-        if self.issuer_secret is not None:
-            return _named(
-                "DIALTONE_ISSUER_SECRET",
-                from_secret,
-                self.issuer_secret.get_secret_value().encode(),
-                self.effective_algorithms,
-            )
-        if self.issuer_pem is not None:
-            # A PEM in one environment line has its line ends written as \n.
-            pem = self.issuer_pem.get_secret_value().replace("\\n", "\n")
-            return _named("DIALTONE_ISSUER_PEM", from_pem, pem, self.effective_algorithms)
-        return None
+        return Allowance(
+            connection_id=self.telnyx_connection_id,
+            ttl={Platform.BROWSER: browser, Platform.IOS: mobile, Platform.ANDROID: mobile},
+            grants=frozenset(Grant) if self.sip_password else frozenset({Grant.LOGIN_TOKEN}),
+            max_devices=self.max_devices,
+            at_device_limit=self.at_device_limit,
+            admin=True,  # the scope alone decides as long as no policy is written
+        )
 
 
 def variable_of(name: str) -> str:
@@ -250,14 +298,6 @@ def variable_of(name: str) -> str:
 
 def _known_variables() -> frozenset[str]:
     return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
-
-
-def _named(variable: str, make: Any, material: Any, algorithms: frozenset[str]) -> KeySet:
-    try:
-        keys: KeySet = make(material, algorithms)
-    except ValueError as error:
-        raise ValueError(f"{variable}: {error}") from None
-    return keys
 
 
 def _one_line(error: ValidationError) -> str:

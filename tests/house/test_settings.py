@@ -30,7 +30,9 @@ def test_telnyx_key_and_connection_and_an_issuer_are_all_it_takes(monkeypatch: p
     settings = load(monkeypatch)
 
     assert settings.telnyx_base_url == "https://api.telnyx.com/v2"
-    assert settings.effective_algorithms == {"RS256", "ES256"}
+    ((issuer, fixed),) = settings.identity().issuers
+    assert issuer.effective_algorithms == {"RS256", "ES256"}
+    assert fixed is None
     assert "CANARY" not in repr(settings) + str(settings.model_dump())
 
 
@@ -41,8 +43,8 @@ WRONG: list[tuple[dict[str, str | None], str]] = [
     ({"DIALTONE_ISSUER": None}, "DIALTONE_ISSUER is not set"),
     ({"DIALTONE_AUDIENCE": None}, "DIALTONE_AUDIENCE is not set"),
     ({"DIALTONE_AUDIENCE": " , "}, "DIALTONE_AUDIENCE"),
-    ({"DIALTONE_ISSUER": "accounts"}, "DIALTONE_ISSUER is no https URL"),
-    ({"DIALTONE_ISSUER": "http://id.example.com"}, "DIALTONE_ISSUER is no https URL"),
+    ({"DIALTONE_ISSUER": "accounts"}, "DIALTONE_ISSUER: is no https URL"),
+    ({"DIALTONE_ISSUER": "http://id.example.com"}, "DIALTONE_ISSUER: is no https URL"),
     ({"DIALTONE_JWKS_URL": "http://id.example.com/CANARY"}, "DIALTONE_JWKS_URL"),
     ({"DIALTONE_ISSUER_SECRET": "CANARY"}, "DIALTONE_ISSUER_SECRET: a shared secret must have 32 bytes"),
     ({"DIALTONE_ISSUER_PEM": "CANARY"}, "DIALTONE_ISSUER_PEM: not a PEM"),
@@ -111,7 +113,7 @@ def test_the_example_file_is_accepted_once_its_first_block_is_filled_in(
 def test_a_pem_may_be_written_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, DIALTONE_ISSUER_PEM=pem().replace("\n", "\\n"))
 
-    assert settings.fixed_keys()
+    assert settings.identity().issuers[0][1]
 
 
 def test_lists_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
