@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.sql import SqlLedger, database_url, open_engine
+from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.sql import SqlLedger
 from tests.stage import Service, Telnyx, service_in_front_of, sqlite_in, telnyx_sandbox
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -73,7 +74,7 @@ def database(request: pytest.FixtureRequest) -> str:
 async def ledger(database: str) -> AsyncIterator[SqlLedger]:
     await migrating.migrate(database_url(database))
     engine = open_engine(database_url(database))
-    yield SqlLedger(engine)
+    yield SqlLedger(Database(engine))
     await engine.dispose()
 
 

@@ -14,8 +14,9 @@ from app.vending.errors import (
 )
 from app.vending.expiry import Expiry
 from app.vending.leases import LIVE, Lease, State
+from app.vending.lifetimes import lifetime
 from app.vending.nouns import Owner, Principal
-from app.vending.policy import Policy, admit, lifetime
+from app.vending.policy import Allowance, PolicyInForce
 
 TRIES = 5
 """How often a change is made anew when another writer was first."""
@@ -44,7 +45,7 @@ class Devices:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyInForce,
         ledger: Ledger,
         expiry: Expiry,
         at_hand: LoginsAtHand,
@@ -58,14 +59,14 @@ class Devices:
 
     async def show(self, principal: Principal, lease_id: str) -> Lease:
         """Raises LeaseNotFound, for another user's lease as for none."""
-        admit(self._policy, principal)
+        self._policy.admit(principal)
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.owner != principal.owner:
             raise LeaseNotFound
         return lease
 
     async def page(self, principal: Principal, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        admit(self._policy, principal)
+        self._policy.admit(principal)
         return await self._ledger.page(principal.owner, after, limit)
 
     async def change(self, principal: Principal, lease_id: str, change: Change) -> Lease:
@@ -77,18 +78,21 @@ class Devices:
             if lease.state is State.PENDING:
                 raise Busy  # its credential is being made; a write now would only get in the way
             try:
-                return await self._changed(lease, change)
+                return await self._changed(lease, change, self._policy.admit(principal))
             except LeaseMoved:
                 continue
         raise LeaseMoved
 
-    async def _changed(self, lease: Lease, change: Change) -> Lease:
+    async def _changed(self, lease: Lease, change: Change, allowance: Allowance) -> Lease:
         label = change.label if change.sets_label else lease.label
         ttl = lease.ttl_seconds
         if change.ttl_seconds is not None:
-            ttl = int(lifetime(self._policy, lease.platform, change.ttl_seconds).total_seconds())
+            ttl = int(lifetime(allowance.ttl, lease.platform, change.ttl_seconds).total_seconds())
         if (label, ttl) != (lease.label, lease.ttl_seconds):
-            lease = await self._ledger.advance(lease, lease.relabelled(label, lease.platform, ttl, self._clock()))
+            changed = lease.changed(
+                self._clock(), label=label, platform=lease.platform, ttl_seconds=ttl, session=lease.session
+            )
+            lease = await self._ledger.advance(lease, changed)
             self._at_hand.forget(lease)
         if change.ttl_seconds is not None and lease.credential_id is not None:
             until = self._clock() + timedelta(seconds=lease.ttl_seconds)

@@ -2,11 +2,14 @@
 
     DialtoneError
     |-- TokenRefused              the caller is not who the token says, or not any more
+    |-- LogoutRefused             an identity provider's logout token that is none, or was used before
     |-- IdentityUnavailable       no key to check a token with yet
     |-- Refused                   known caller, not allowed
     |   |-- InsufficientScope
     |   |-- GrantNotAllowed
     |   `-- DeviceLimitReached
+    |-- UnknownIssuer             an operator named one that is not configured
+    |-- NotBeforeInFuture         an operator would shut out tokens that are not issued yet
     |-- LeaseNotFound
     |-- LeaseEnded                theirs, but logged out or expired
     |-- Busy                      the answer is being made elsewhere and took too long
@@ -45,6 +48,15 @@ class TokenRefused(DialtoneError):
         self.reason = reason
 
 
+class LogoutRefused(DialtoneError):
+    """The logout token is malformed, not meant for this service, or was used before."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is a short code of ours, for the log."""
+        super().__init__()
+        self.reason = reason
+
+
 class IdentityUnavailable(DialtoneError):
     """The identity provider's keys cannot be had at the moment."""
 
@@ -67,6 +79,14 @@ class GrantNotAllowed(Refused):
 
 class DeviceLimitReached(Refused):
     """This user already has as many devices as policy allows; log one out first."""
+
+
+class UnknownIssuer(DialtoneError):
+    """No issuer of that name is configured."""
+
+
+class NotBeforeInFuture(DialtoneError):
+    """A mark cannot lie in the future: it would refuse tokens that are not issued yet."""
 
 
 class LeaseNotFound(DialtoneError):

@@ -24,6 +24,7 @@ from app.vending.errors import (
     CarrierUnreachable,
     CarrierUnreadable,
     CredentialExpired,
+    DeviceLimitReached,
     DialtoneError,
     LeaseEnded,
     LeaseMoved,
@@ -34,19 +35,12 @@ from app.vending.errors import (
 from app.vending.expiry import Expiry, credential_of
 from app.vending.flights import Flights
 from app.vending.leases import Lease, State
+from app.vending.lifetimes import LAST_USE, is_due_for_renewal, lifetime, refresh_time
 from app.vending.naming import Naming
 from app.vending.nouns import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword
-from app.vending.policy import (
-    LAST_USE,
-    Policy,
-    Terms,
-    admit,
-    decide,
-    is_due_for_renewal,
-    lifetime,
-    refresh_time,
-)
+from app.vending.policy import DeviceLimit, PolicyInForce, Terms
 from app.vending.recovery import Recovery
+from app.vending.revoking import Revoker
 
 AWAY = (
     Busy,
@@ -78,8 +72,11 @@ class Ledger(Protocol):
 
     async def find(self, lease_id: str) -> Lease | None: ...
 
-    async def open(self, lease: Lease, max_devices: int) -> None:
-        """Insert. Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit."""
+    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> None:
+        """Insert. Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit.
+
+        Raises TokenRefused if the user's token was ended, by a logout for instance, since it was checked.
+        """
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
         """Write `after` if the row still is `before`. Raises LeaseMoved if another writer was first."""
@@ -118,10 +115,11 @@ class CredentialIssuer:
     def __init__(
         self,
         *,
-        policy: Policy,
+        policy: PolicyInForce,
         ledger: Ledger,
         carrier: Carrier,
         recovery: Recovery,
+        revoker: Revoker,
         expiry: Expiry,
         at_hand: LoginsAtHand,
         naming: Naming,
@@ -135,6 +133,7 @@ class CredentialIssuer:
         self._ledger = ledger
         self._carrier = carrier
         self._recovery = recovery
+        self._revoker = revoker
         self._expiry = expiry
         self._at_hand = at_hand
         self._naming = naming
@@ -150,13 +149,13 @@ class CredentialIssuer:
 
         Raises Refused, Busy, LedgerUnavailable or a CarrierError.
         """
-        terms = decide(self._policy, principal, wanted)
+        terms = self._policy.decide(principal, wanted)
         owner = principal.owner
         if (login := self.ready(owner, wanted, terms)) is not None:
             return login
         try:
             return await self._flights.join(
-                (owner, wanted.device_id), wanted, lambda: self._within_deadline(owner, wanted, terms)
+                (owner, wanted.device_id), (wanted, terms), lambda: self._within_deadline(principal, wanted, terms)
             )
         except AWAY:
             if (login := self._last_use(owner, wanted)) is not None:
@@ -165,7 +164,7 @@ class CredentialIssuer:
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
-        admit(self._policy, principal)
+        self._policy.admit(principal)
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.owner != principal.owner:
             raise LeaseNotFound
@@ -173,9 +172,9 @@ class CredentialIssuer:
             raise LeaseEnded
         owner = lease.owner
         wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
-        terms = decide(self._policy, principal, wanted)
+        terms = self._policy.decide(principal, wanted)
         return await self._flights.join(
-            (owner, wanted.device_id), lease_id, lambda: self._within_deadline(owner, wanted, terms, lease_id)
+            (owner, wanted.device_id), lease_id, lambda: self._within_deadline(principal, wanted, terms, lease_id)
         )
 
     def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
@@ -188,7 +187,8 @@ class CredentialIssuer:
             wanted.platform is not lease.platform
             or (wanted.label is not None and wanted.label != lease.label)
             or (wanted.ttl_seconds is not None and terms.ttl.total_seconds() != lease.ttl_seconds)
-            or lease.connection_id != terms.connection_id
+            or lease.connection_id != terms.allowance.connection_id
+            or (terms.session is not None and terms.session != lease.session)
         )
         return login if not changes and self._clock() < login.refresh_after else None
 
@@ -206,7 +206,7 @@ class CredentialIssuer:
         return replace(login, refresh_after=soon)
 
     async def _within_deadline(
-        self, owner: Owner, wanted: IssueRequest, terms: Terms, lease_id: str | None = None
+        self, principal: Principal, wanted: IssueRequest, terms: Terms, lease_id: str | None = None
     ) -> Login:
         """Try until the row is ours or done. Losing a race to another writer means: look again.
 
@@ -217,31 +217,44 @@ class CredentialIssuer:
             async with asyncio.timeout(self._timing.flight_seconds):
                 while True:
                     with suppress(LeaseMoved, LeaseTaken):
-                        if (login := await self._attempt(owner, wanted, terms, lease_id)) is not None:
+                        if (login := await self._attempt(principal, wanted, terms, lease_id)) is not None:
                             return login
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, POLL_SECONDS * 10)
         except TimeoutError as error:
             raise CarrierUnreachable(may_have_happened=True) from error
 
-    async def _attempt(self, owner: Owner, wanted: IssueRequest, terms: Terms, lease_id: str | None) -> Login | None:
+    async def _attempt(
+        self, principal: Principal, wanted: IssueRequest, terms: Terms, lease_id: str | None
+    ) -> Login | None:
         """What the row says decides. None: another replica is at work on it."""
-        lease = await self._ledger.live_lease(owner, wanted.device_id)
+        lease = await self._ledger.live_lease(principal.owner, wanted.device_id)
         now = self._clock()
         if lease_id is not None and (lease is None or lease.id != lease_id):
             raise LeaseEnded
         if lease is None:
-            lease = self._intent(owner, wanted, terms, now)
-            await self._ledger.open(lease, terms.max_devices)
+            lease = self._intent(principal.owner, wanted, terms, now)
+            await self._open(lease, principal, terms)
             return await self._create(lease, wanted)
         if lease.state is State.ACTIVE:
-            if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.connection_id:
+            if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.expired(now))
-            return await self._renew(lease, wanted)
+            return await self._renew(lease, wanted, terms)
         if lease.is_claimed_by_other(self._replica, now):
             return None
         lease = await self._ledger.advance(lease, lease.taken_over(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
+
+    async def _open(self, lease: Lease, principal: Principal, terms: Terms) -> None:
+        """Write the intent down; where policy says so, the user's oldest device makes room for it."""
+        try:
+            await self._ledger.open(lease, terms.allowance.max_devices, principal)
+        except DeviceLimitReached:
+            if terms.allowance.at_device_limit is DeviceLimit.REJECT:
+                raise
+            if not await self._revoker.evict_oldest(lease.owner):
+                raise
+            raise LeaseMoved from None  # there is room now, for whoever is first
 
     def _intent(self, owner: Owner, wanted: IssueRequest, terms: Terms, now: datetime) -> Lease:
         """The row that is written down before Telnyx hears of it."""
@@ -253,7 +266,7 @@ class CredentialIssuer:
             device_id=wanted.device_id,
             platform=wanted.platform,
             label=wanted.label,
-            connection_id=terms.connection_id,
+            connection_id=terms.allowance.connection_id,
             credential_name=self._naming.credential_name(lease_id),
             ttl_seconds=int(terms.ttl.total_seconds()),
             state=State.PENDING,
@@ -265,6 +278,7 @@ class CredentialIssuer:
             claimed_by=self._replica,
             claimed_until=now + self._timing.claim,
             attempted_at=now,
+            session=terms.session,
         )
 
     async def _recover(self, lease: Lease, wanted: IssueRequest) -> Login:
@@ -315,9 +329,9 @@ class CredentialIssuer:
             await self._recovery.clear_namesakes(lease)
         return await self._login(lease, wanted.grant, is_new=True)
 
-    async def _renew(self, lease: Lease, wanted: IssueRequest) -> Login:
+    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: Terms) -> Login:
         """Extend in place when due, so that the SIP identity stays, and mint."""
-        lease = await self._with_wishes(lease, wanted)
+        lease = await self._with_wishes(lease, wanted, terms)
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
         if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
@@ -327,15 +341,17 @@ class CredentialIssuer:
                 raise LeaseMoved from None  # the device gets a successor
         return await self._login(lease, wanted.grant)
 
-    async def _with_wishes(self, lease: Lease, wanted: IssueRequest) -> Lease:
-        """Write down what the device asks to be different from now on."""
+    async def _with_wishes(self, lease: Lease, wanted: IssueRequest, terms: Terms) -> Lease:
+        """Write down what the device asks to be different from now on, and in which session it asks."""
         label = lease.label if wanted.label is None else wanted.label
         is_same_platform = wanted.platform is lease.platform
         wish = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
-        ttl = int(lifetime(self._policy, wanted.platform, wish).total_seconds())
-        if (label, wanted.platform, ttl) == (lease.label, lease.platform, lease.ttl_seconds):
+        ttl = int(lifetime(terms.allowance.ttl, wanted.platform, wish).total_seconds())
+        session = lease.session if terms.session is None else terms.session
+        changed = lease.changed(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
+        if replace(changed, version=lease.version, updated_at=lease.updated_at) == lease:
             return lease
-        return await self._ledger.advance(lease, lease.relabelled(label, wanted.platform, ttl, self._clock()))
+        return await self._ledger.advance(lease, changed)
 
     async def _login(self, lease: Lease, grant: Grant, *, is_new: bool = False) -> Login:
         """Something to log in with on an ACTIVE lease. A token is kept at hand; a password is not."""

@@ -76,6 +76,8 @@ class Lease:
     """For an ended lease: when the sweeper looks again."""
     attempts: int = 0
     """For an ended lease: deletions tried so far."""
+    session: str | None = None
+    """The session at the identity provider in which the device last asked; its logout ends the lease."""
 
     @property
     def owner(self) -> Owner:
@@ -126,8 +128,11 @@ class Lease:
         """ACTIVE with a later (or, at the user's wish, earlier) expiry at Telnyx."""
         return self._step(now, expires_at=expires_at)
 
-    def relabelled(self, label: str | None, platform: Platform, ttl_seconds: int, now: datetime) -> "Lease":
-        return self._step(now, label=label, platform=platform, ttl_seconds=ttl_seconds)
+    def changed(
+        self, now: datetime, *, label: str | None, platform: Platform, ttl_seconds: int, session: str | None
+    ) -> "Lease":
+        """Under other terms from now on; state, credential and expiry stay."""
+        return self._step(now, label=label, platform=platform, ttl_seconds=ttl_seconds, session=session)
 
     def failed(self, now: datetime) -> "Lease":
         return self._step(now, state=State.FAILED, claimed_by=None, claimed_until=None, attempted_at=None)

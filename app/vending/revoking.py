@@ -7,9 +7,10 @@ from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
 from app.vending.errors import CarrierError, LeaseMoved, LeaseNotFound
-from app.vending.leases import LEFTOVER, LIVE, Lease
+from app.vending.leases import LEFTOVER, LIVE, Lease, State
+from app.vending.marks import Logout, Marks
 from app.vending.nouns import Owner, Principal
-from app.vending.policy import Policy, admit
+from app.vending.policy import PolicyInForce
 from app.vending.recovery import SETTLING, Recovery
 
 FIRST_RETRY = timedelta(seconds=5)
@@ -34,21 +35,25 @@ class Revoker:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: PolicyInForce,
         ledger: Ledger,
         recovery: Recovery,
         at_hand: LoginsAtHand,
+        marks: Marks,
         clock: Callable[[], datetime],
+        wake_sweeper: Callable[[], None],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._recovery = recovery
         self._at_hand = at_hand
+        self._marks = marks
         self._clock = clock
+        self._wake_sweeper = wake_sweeper
 
     async def revoke(self, principal: Principal, lease_id: str) -> bool:
         """Log one device out. Whether Telnyx has confirmed; if not, the sweeper goes on. Revoking twice is no error."""
-        admit(self._policy, principal)
+        self._policy.admit(principal)
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.owner != principal.owner:
             raise LeaseNotFound
@@ -56,7 +61,7 @@ class Revoker:
 
     async def revoke_all(self, principal: Principal) -> bool:
         """Log the user out everywhere. Whether Telnyx has confirmed every one."""
-        admit(self._policy, principal)
+        self._policy.admit(principal)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(lease: Lease) -> bool:
@@ -65,6 +70,34 @@ class Revoker:
 
         leases = await self._ledger.unfinished(principal.owner)
         return all(await asyncio.gather(*(one(lease) for lease in leases)))
+
+    async def evict_oldest(self, owner: Owner) -> bool:
+        """Make room at the device limit. Whether there is some; False where every device is only being made.
+
+        The oldest is the one issued or renewed the longest time ago. The sweeper deletes it at Telnyx, so that the new
+        device does not wait for that.
+        """
+        active = [lease for lease in await self._ledger.unfinished(owner) if lease.state is State.ACTIVE]
+        if not active:
+            return False
+        oldest = min(active, key=lambda lease: (lease.updated_at, lease.id))
+        now = self._clock()
+        try:
+            self._at_hand.end(await self._ledger.advance(oldest, oldest.revoking(now)), now)
+        except LeaseMoved:
+            return True  # somebody did something with it: look afresh
+        self._wake_sweeper()
+        return True
+
+    async def log_out(self, logout: Logout) -> None:
+        """The identity provider ended a session, or all of a user's: devices end, earlier tokens are refused.
+
+        Done when it is written down; the sweeper deletes at Telnyx. Raises LogoutRefused for a token used before.
+        """
+        now = self._clock()
+        for lease in await self._marks.log_out(logout, now):
+            self._at_hand.end(lease, now)
+        self._wake_sweeper()
 
     async def _revoke(self, lease: Lease) -> bool:
         while lease.state in LIVE:

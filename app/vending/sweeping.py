@@ -1,4 +1,4 @@
-"""The sweeper: what time or a crash left behind is cleaned up; and the watch that carries revocations to this replica.
+"""The sweeper: what time or a crash left behind is cleaned up.
 
 This form deletes expired and revoking leases, and ends pending rows that nobody came back for. Every replica runs it:
 rows are taken by their version, so that two sweepers do not do the same work.
@@ -21,20 +21,12 @@ STALE_PENDING = timedelta(minutes=10)
 ROWS_A_RUN = 100
 """At most so many rows are worked on in one run, oldest first."""
 
-WATCH_OVERLAP = timedelta(seconds=30)
-"""The watch reads again what was written this long ago: replicas' clocks differ, and commits come out of order."""
-
 
 class Ledger(Protocol):
     async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
         """Leases to work on: REVOKING and EXPIRED whose time has come, ACTIVE past their expiry, stale PENDING ones."""
 
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
-
-
-class EndedLeases(Protocol):
-    async def ended_since(self, moment: datetime) -> list[Lease]:
-        """Leases that left ACTIVE at or after `moment`, oldest first; of many, the first part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +64,3 @@ class Sweeper:
             lease = await self._ledger.advance(lease, lease.revoking(now))
         self._at_hand.end(lease, now)
         return lease
-
-
-class RevocationWatch:
-    """Learns from the ledger which leases other replicas ended, so that no memory serves them any longer."""
-
-    def __init__(self, ledger: EndedLeases, at_hand: LoginsAtHand, clock: Callable[[], datetime]) -> None:
-        self._ledger = ledger
-        self._at_hand = at_hand
-        self._clock = clock
-        self._seen_until = clock()
-
-    async def look(self) -> None:
-        """Read what ended since the last look. Raises LedgerUnavailable, and then reads it the next time."""
-        now = self._clock()
-        since = self._seen_until - WATCH_OVERLAP
-        while ended := await self._ledger.ended_since(since):
-            for lease in ended:
-                self._at_hand.end(lease, now)
-            if ended[-1].updated_at == since:
-                break
-            since = ended[-1].updated_at
-        self._seen_until = now

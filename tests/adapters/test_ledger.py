@@ -11,11 +11,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.sql import SqlLedger, database_url, open_engine
+from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.marks import SqlMarks
+from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.tables import metadata
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable
 from app.vending.leases import Lease, State
+from app.vending.marks import Logout
 from app.vending.nouns import Credential, Owner
+from tests.stage import principal
 from tests.vending.test_rules import LEASE
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
@@ -40,35 +44,35 @@ def credential(number: int = 1) -> Credential:
 async def test_what_is_written_is_read_back_to_the_microsecond(ledger: SqlLedger) -> None:
     lease = pending(label="Büro", claimed_by="replica", claimed_until=NOW, attempted_at=NOW)
 
-    await ledger.open(lease, 10)
+    await ledger.open(lease, 10, principal())
 
     assert await ledger.find(lease.id) == lease
     assert await ledger.live_lease(ALICE, "laptop") == lease
 
 
 async def test_a_device_has_one_live_lease(ledger: SqlLedger) -> None:
-    await ledger.open(pending(), 10)
+    await ledger.open(pending(), 10, principal())
 
     with pytest.raises(LeaseTaken):
-        await ledger.open(pending(number=2), 10)
-    await ledger.open(pending("phone", 3), 10)
-    await ledger.open(pending(number=4, subject="bob"), 10)
-    await ledger.open(pending(number=5, issuer="https://other.example.com"), 10)
+        await ledger.open(pending(number=2), 10, principal())
+    await ledger.open(pending("phone", 3), 10, principal())
+    await ledger.open(pending(number=4, subject="bob"), 10, principal())
+    await ledger.open(pending(number=5, issuer="https://other.example.com"), 10, principal())
 
 
 async def test_a_device_whose_lease_ended_may_have_another(ledger: SqlLedger) -> None:
     lease = pending()
-    await ledger.open(lease, 10)
+    await ledger.open(lease, 10, principal())
     await ledger.advance(lease, lease.failed(NOW))
 
-    await ledger.open(pending(number=2), 10)
+    await ledger.open(pending(number=2), 10, principal())
 
     assert (await ledger.live_lease(ALICE, "laptop")) == pending(number=2)
 
 
 async def test_of_two_writers_one_wins(ledger: SqlLedger) -> None:
     lease = pending()
-    await ledger.open(lease, 10)
+    await ledger.open(lease, 10, principal())
 
     outcomes = await asyncio.gather(
         *(ledger.advance(lease, lease.taken_over(f"replica {n}", NOW, timedelta(seconds=30))) for n in range(8)),
@@ -82,7 +86,7 @@ async def test_of_two_writers_one_wins(ledger: SqlLedger) -> None:
 
 async def test_an_old_version_cannot_be_written_over_a_new_one(ledger: SqlLedger) -> None:
     first = pending()
-    await ledger.open(first, 10)
+    await ledger.open(first, 10, principal())
     taken = await ledger.advance(first, first.taken_over("other", NOW, timedelta(seconds=30)))
 
     with pytest.raises(LeaseMoved):
@@ -92,19 +96,19 @@ async def test_an_old_version_cannot_be_written_over_a_new_one(ledger: SqlLedger
 
 
 async def test_the_limit_counts_live_devices_of_this_user_only(ledger: SqlLedger) -> None:
-    await ledger.open(pending("one", 1), 2)
-    await ledger.open(pending("two", 2), 2)
-    await ledger.open(pending("one", 3, subject="bob"), 2)
+    await ledger.open(pending("one", 1), 2, principal())
+    await ledger.open(pending("two", 2), 2, principal())
+    await ledger.open(pending("one", 3, subject="bob"), 2, principal())
 
     with pytest.raises(DeviceLimitReached):
-        await ledger.open(pending("three", 4), 2)
+        await ledger.open(pending("three", 4), 2, principal())
     with pytest.raises(LeaseTaken):
-        await ledger.open(pending("two", 5), 2)
+        await ledger.open(pending("two", 5), 2, principal())
 
 
 async def test_fifty_devices_at_once_end_exactly_at_the_limit(ledger: SqlLedger) -> None:
     outcomes = await asyncio.gather(
-        *(ledger.open(pending(f"tab-{n}", n), 7) for n in range(50)), return_exceptions=True
+        *(ledger.open(pending(f"tab-{n}", n), 7, principal()) for n in range(50)), return_exceptions=True
     )
 
     assert outcomes.count(None) == 7
@@ -113,7 +117,7 @@ async def test_fifty_devices_at_once_end_exactly_at_the_limit(ledger: SqlLedger)
 
 async def test_pages_are_complete_and_ordered_even_for_equal_times(ledger: SqlLedger) -> None:
     for number in range(7):
-        await ledger.open(pending(f"tab-{number}", number + 1), 10)
+        await ledger.open(pending(f"tab-{number}", number + 1), 10, principal())
 
     seen: list[str] = []
     after = None
@@ -128,7 +132,7 @@ async def test_due_work_is_what_time_or_a_request_ended(ledger: SqlLedger) -> No
     made: dict[str, Lease] = {}
     for number, name in enumerate(("fresh", "expired", "revoking", "waiting", "stale"), 1):
         made[name] = pending(name, number, updated_at=NOW)
-        await ledger.open(made[name], 10)
+        await ledger.open(made[name], 10, principal())
     for name in ("fresh", "expired", "revoking", "waiting"):
         lease = await ledger.advance(made[name], made[name].activated(credential(), NOW, NOW))
         made[name] = lease
@@ -146,7 +150,7 @@ async def test_due_work_is_what_time_or_a_request_ended(ledger: SqlLedger) -> No
 
 async def test_what_ended_is_told_to_whoever_asks_since_then(ledger: SqlLedger) -> None:
     lease = pending()
-    await ledger.open(lease, 10)
+    await ledger.open(lease, 10, principal())
     active = await ledger.advance(lease, lease.activated(credential(), NOW, NOW))
     assert await ledger.ended_since(NOW) == []
 
@@ -165,17 +169,21 @@ async def test_the_statements_run_on_indexes(ledger: SqlLedger, database: str) -
 
     @sa.event.listens_for(engine.sync_engine, "before_cursor_execute")
     def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
-        if statement.startswith(("SELECT", "UPDATE")):
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
             cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
             plans.extend(row[3] for row in cursor.fetchall())
 
-    watched = SqlLedger(engine)
+    watched = SqlLedger(Database(engine))
     lease = pending()
-    await watched.open(lease, 10)
+    await watched.open(lease, 10, principal())
     await watched.live_lease(ALICE, "laptop")
     await watched.find(lease.id)
     await watched.unfinished(ALICE)
     await watched.page(ALICE, (NOW, lease.id), 10)
+    notices = SqlMarks(Database(engine))
+    await notices.marks_since(NOW)
+    for number, (subject, session) in enumerate([("bob", None), ("bob", "s-1"), (None, "s-1")]):
+        await notices.log_out(Logout(LEASE.issuer, f"{number}", NOW, NOW, subject, session), NOW)
     await watched.advance(lease, lease.failed(NOW))
     await watched.due(NOW, NOW, 10)
     await watched.ended_since(NOW)
@@ -193,19 +201,19 @@ async def test_a_database_that_is_not_there_is_unavailable_and_says_nothing_of_i
         engine = open_engine(database_url(url))
 
         with pytest.raises(LedgerUnavailable) as trouble:
-            await SqlLedger(engine).find("x")
+            await SqlLedger(Database(engine)).find("x")
 
         assert "hunter2" not in str(trouble.value)
         await engine.dispose()
 
 
 async def test_values_are_not_in_the_texts_of_errors(ledger: SqlLedger) -> None:
-    await ledger.open(pending(), 10)
+    await ledger.open(pending(), 10, principal())
 
     with pytest.raises(LeaseTaken) as taken:
-        await ledger.open(pending(number=2, label="a private label"), 10)
+        await ledger.open(pending(number=2, label="a private label"), 10, principal())
     with pytest.raises(LedgerUnavailable) as trouble:
-        await ledger.open(pending("phone", number=3, label="a private label", platform=None), 10)
+        await ledger.open(pending("phone", number=3, label="a private label", platform=None), 10, principal())
 
     assert "a private label" not in f"{taken.value} {trouble.value}"
 
@@ -233,13 +241,18 @@ async def test_two_replicas_migrate_one_database_at_once(database: str) -> None:
     await asyncio.gather(*(migrating.migrate(url) for _ in range(3)))
 
     engine = open_engine(url)
-    await SqlLedger(engine).check_ready(migrating.newest_revision())
+    await Database(engine).check_ready(migrating.newest_revision())
     await engine.dispose()
 
 
-async def test_a_database_of_another_revision_is_not_ready(ledger: SqlLedger) -> None:
+async def test_a_replica_waits_for_its_migration_and_survives_the_next_one(database: str) -> None:
+    await migrating.migrate(database_url(database))
+    engine = open_engine(database_url(database))
+
     with pytest.raises(LedgerUnavailable):
-        await ledger.check_ready("9999")
+        await Database(engine).check_ready("9999")
+    await Database(engine).check_ready("0001")
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["", "mysql://x", "sqlite://", "sqlite:///:memory:", "nonsense", "http://x"])

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -10,9 +11,11 @@ from app.sandbox.account import DEMO_CONNECTION
 from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import DialtoneError
 from app.vending.leases import Lease, State
+from app.vending.marks import Mark, Marks, Target
 from app.vending.nouns import IssueRequest
 from app.vending.revoking import LAST_RETRY
-from app.vending.sweeping import STALE_PENDING, RevocationWatch, Swept
+from app.vending.sweeping import STALE_PENDING, Swept
+from app.vending.watching import KeyRefresh, Watch
 from app.wiring import Parts
 from tests.stage import DAY, Telnyx, joined, principal
 from tests.vending.test_rules import LEASE
@@ -92,9 +95,22 @@ async def test_the_watch_hears_of_every_logout_however_many_there_are() -> None:
         async def ended_since(self, moment: datetime) -> list[Lease]:
             return [lease for lease in ended if lease.updated_at >= moment][:10]
 
-    await RevocationWatch(Told(), at_hand, lambda: now).look()
+        async def marks_since(self, moment: datetime) -> list[Mark]:
+            return [mark for mark in made if mark.made_at >= moment][:10]
+
+        async def key_refreshes_since(self, moment: datetime) -> list[KeyRefresh]:
+            return []
+
+        async def refresh(self, issuer: str) -> bool:
+            raise AssertionError(issuer)
+
+    told = Told()
+    made = [Mark(Target(f"{n}"), now, now + timedelta(seconds=n)) for n in range(25)]
+    marks = Marks(cast("Any", told), lambda: now)
+    await Watch(told, told, at_hand, marks, told.refresh, lambda: now).look()
 
     assert len(at_hand) == 0
+    assert len(marks) == 25
 
 
 async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: str) -> None:

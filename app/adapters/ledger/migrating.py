@@ -1,5 +1,9 @@
 """Bringing a database to the newest form of the ledger: Alembic, run from here and nowhere else."""
 
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -9,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL
 
 import migrations
-from app.adapters.ledger.sql import open_engine
+from app.adapters.ledger.database import BUSY_SECONDS, open_engine
 
 ONE_AT_A_TIME = 6_243_871
 """The advisory lock that keeps two replicas from migrating one PostgreSQL at once. Any number, ours alone."""
@@ -26,7 +30,7 @@ def newest_revision() -> str:
 async def migrate(url: URL) -> str:
     """Bring the database to the newest revision, which is returned. Running it again changes nothing."""
     if url.get_backend_name() == "sqlite" and url.database:
-        _prepare_file(Path(url.database))
+        await asyncio.to_thread(_prepare_file, Path(url.database))
     engine = open_engine(url)
     try:
         async with engine.begin() as connection:
@@ -37,9 +41,24 @@ async def migrate(url: URL) -> str:
 
 
 def _prepare_file(file: Path) -> None:
-    """Who may phone whom is nobody else's business. SQLite's journals inherit the file's mode."""
+    """Who may phone whom is nobody else's business. SQLite's journals inherit the file's mode.
+
+    The write-ahead log is the file's own, once and for all: readers go on while somebody writes.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)
+    deadline = time.monotonic() + BUSY_SECONDS
+    with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                # This one statement does not wait for another process that is about the same.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
 
 def _upgrade(connection: sa.Connection) -> None:

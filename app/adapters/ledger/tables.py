@@ -1,4 +1,4 @@
-"""The ledger's one table, as SQLAlchemy sees it; `migrations/` makes it, and a test says when the two differ."""
+"""The ledger's tables, as SQLAlchemy sees them; `migrations/` makes them, and a test says when the two differ."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from app.vending.leases import LEFTOVER, LIVE, State
+from app.vending.leases import LEFTOVER, LIVE, Lease, State
+from app.vending.nouns import Owner, Platform
 
 metadata = sa.MetaData()
 
@@ -68,6 +69,34 @@ leases = sa.Table(
     sa.Column("attempted_at", UtcTime),
     sa.Column("retry_at", UtcTime),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("session", sa.Text),
+)
+
+marks = sa.Table(
+    "not_before_marks",
+    metadata,
+    sa.Column("issuer", sa.Text, primary_key=True),
+    sa.Column("reach", sa.String(16), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("not_before", UtcTime, nullable=False),
+    sa.Column("made_at", UtcTime, nullable=False),
+    sa.Index("marks_by_time", "made_at"),
+)
+
+logout_tokens = sa.Table(
+    "logout_tokens",
+    metadata,
+    sa.Column("issuer", sa.Text, primary_key=True),
+    sa.Column("token_id", sa.Text, primary_key=True),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Index("logout_tokens_by_expiry", "expires_at"),
+)
+
+key_refreshes = sa.Table(
+    "key_refreshes",
+    metadata,
+    sa.Column("issuer", sa.Text, primary_key=True),
+    sa.Column("requested_at", UtcTime, nullable=False),
 )
 
 
@@ -82,3 +111,13 @@ _partial("leftover_by_retry", "retry_at", where=IS_LEFTOVER)
 _partial("active_by_expiry", "expires_at", where=IS_ACTIVE)
 _partial("pending_by_age", "updated_at", where=IS_PENDING)
 _partial("ended_by_time", "updated_at", where=HAS_ENDED)
+_partial("live_of_a_session", "issuer", "session", where=IS_LIVE)
+
+
+def owned_by(owner: Owner) -> sa.ColumnElement[bool]:
+    return sa.and_(leases.c.issuer == owner.issuer, leases.c.subject == owner.subject)
+
+
+def lease_of(row: sa.RowMapping) -> Lease:
+    values = dict(row)
+    return Lease(**{**values, "platform": Platform(values["platform"]), "state": State(values["state"])})

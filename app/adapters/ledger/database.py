@@ -1,0 +1,127 @@
+"""The database under the ledger: opening it, short transactions on it, and its trouble as LedgerUnavailable."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.vending.errors import LedgerUnavailable
+from app.vending.nouns import Owner
+
+STATEMENT_SECONDS = 5
+CONNECT_SECONDS = 3
+BUSY_SECONDS = 3
+"""How long SQLite waits for another process's write to end."""
+
+POOL_SIZE = 10
+
+
+def database_url(text: str) -> URL:
+    """`sqlite:///file` or `postgresql://...`, with the asynchronous drivers filled in. Raises ValueError."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ValueError("not a database URL") from None
+    match url.get_backend_name():
+        case "sqlite" if url.database and url.database != ":memory:":
+            return url.set(drivername="sqlite+aiosqlite")
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+asyncpg")
+    raise ValueError("not sqlite:///FILE or postgresql://...")
+
+
+def open_engine(url: URL) -> AsyncEngine:
+    """An engine that never prints parameters; its SQLite form is durable, patient and fit for several processes."""
+    if url.get_backend_name() != "sqlite":
+        arguments = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            connect_args=arguments,
+            pool_size=POOL_SIZE,
+            pool_timeout=CONNECT_SECONDS,
+            pool_pre_ping=True,
+        )
+    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own implicit BEGIN comes too late to be IMMEDIATE
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged row survives a power cut
+        cursor.close()
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        is_write = connection.get_execution_options().get("is_write", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+    return engine
+
+
+class Database:
+    """Short transactions, none held while anything but the database is awaited. Trouble raises LedgerUnavailable."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer: waiting for it here, in turn, beats its busy handler's sleeping.
+        self._writer: asyncio.Lock | nullcontext[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
+
+    async def check_ready(self, revision: str) -> None:
+        """Raises LedgerUnavailable unless the database answers and stands at this migration or a later one.
+
+        Revisions are numbered, and a later one only adds: a replica of the version before goes on beside it.
+        """
+        async with self.reading() as connection:
+            found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        if found is None or found < revision:
+            raise LedgerUnavailable
+
+    async def rows(self, query: sa.Select[Any]) -> list[sa.RowMapping]:
+        async with self.reading() as connection:
+            return list((await connection.execute(query)).mappings())
+
+    async def one_at_a_time(self, connection: AsyncConnection, owner: Owner) -> None:
+        """Until this transaction ends, no other that asks so for this user goes on. SQLite has one writer anyway."""
+        if not self.is_sqlite:
+            user = sa.func.hashtextextended(f"{owner.issuer} {owner.subject}", 0)
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(user)))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        with _translated():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(is_write=False)
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed at the end of the block."""
+        with _translated():
+            async with self._writer, self._engine.begin() as connection:
+                yield connection
+
+
+class _translated:  # noqa: N801 - reads as a verb where it is used
+    """Database trouble becomes LedgerUnavailable at the border."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SQLAlchemyError | OSError | TimeoutError):
+            raise LedgerUnavailable from error
+
+
+def is_duplicate(error: BaseException | None) -> bool:
+    """Whether the unique index said no. Any other broken constraint (a trigger's, a full disk's) is trouble."""
+    if not isinstance(error, IntegrityError):
+        return False
+    name = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+    return name in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505")

@@ -1,0 +1,200 @@
+"""Marks: "no token issued before", in memory and in the ledger, on either database."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.adapters.ledger import migrating
+from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.marks import SqlMarks
+from app.adapters.ledger.sql import SqlLedger
+from app.vending.errors import LogoutRefused, TokenRefused
+from app.vending.leases import State
+from app.vending.marks import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target
+from app.vending.nouns import Principal
+from app.vending.watching import KeyRefresh
+from tests.adapters.test_ledger import pending
+from tests.stage import ISSUER
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+def holder(
+    issued: datetime | None = NOW, user: str = "alice", session: str | None = None, issuer: str = ISSUER
+) -> Principal:
+    return Principal(issuer, user, NOW + timedelta(days=400), issued_at=issued, session=session)
+
+
+def logout(subject: str | None = "alice", session: str | None = None, number: str = "one") -> Logout:
+    return Logout(ISSUER, number, NOW, NOW + timedelta(minutes=2), subject, session)
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+async def notices(database: str) -> AsyncIterator[SqlMarks]:
+    await migrating.migrate(database_url(database))
+    engine = open_engine(database_url(database))
+    yield SqlMarks(Database(engine))
+    await engine.dispose()
+
+
+def loaded(notices: SqlMarks, clock: Time) -> Marks:
+    marks = Marks(notices, clock)
+    marks.are_loaded = True
+    return marks
+
+
+async def is_refused(marks: Marks, who: Principal) -> bool:
+    try:
+        await marks.check(who)
+    except TokenRefused as refusal:
+        return refusal.reason == "not_before_mark"
+    return False
+
+
+ALICE, SESSION = Target(ISSUER, Reach.USER, "alice"), Target(ISSUER, Reach.SESSION, "s-1")
+
+
+@pytest.mark.parametrize(
+    ("target", "who", "refused"),
+    [
+        (ALICE, holder(NOW - SECOND), True),
+        (ALICE, holder(NOW), False),
+        (ALICE, holder(None), True),
+        (ALICE, holder(NOW - SECOND, session="s-1"), True),
+        (ALICE, holder(NOW - SECOND, user="bob"), False),
+        (ALICE, holder(NOW - SECOND, issuer="https://other.example.com"), False),
+        (SESSION, holder(NOW - SECOND, session="s-1"), True),
+        (SESSION, holder(NOW - SECOND, session="s-2"), False),
+        (SESSION, holder(NOW - SECOND), False),
+        (Target(ISSUER), holder(NOW - SECOND, user="bob", session="s-9"), True),
+        (Target(ISSUER), holder(NOW - SECOND, issuer="https://other.example.com"), False),
+    ],
+    ids=str,
+)
+async def test_a_mark_ends_earlier_tokens_of_its_target_and_no_other(
+    notices: SqlMarks, target: Target, who: Principal, refused: bool
+) -> None:
+    clock = Time()
+    marks = loaded(notices, clock)
+    await marks.set(Mark(target, NOW, NOW))
+
+    assert await is_refused(marks, who) is refused
+    assert await is_refused(Marks(notices, clock), who) is refused, "one that has read nothing asks the ledger"
+
+
+async def test_of_two_marks_the_later_moment_holds_whichever_comes_first(notices: SqlMarks) -> None:
+    clock = Time()
+    marks = loaded(notices, clock)
+    for moment in (NOW, NOW - timedelta(hours=1)):
+        await marks.set(Mark(ALICE, moment, NOW))
+
+    assert await is_refused(marks, holder(NOW - SECOND))
+    assert await notices.not_before([ALICE]) == NOW
+
+
+async def test_an_old_token_is_refused_for_a_mark_that_memory_has_let_go(notices: SqlMarks) -> None:
+    clock = Time()
+    marks = loaded(notices, clock)
+    await marks.set(Mark(ALICE, NOW, NOW))
+    clock.now += MEMORY + 2 * SKEW
+    marks.add(Mark(Target(ISSUER, Reach.USER, "bob"), clock.now, clock.now))
+    assert len(marks) == 1
+
+    assert await is_refused(marks, holder(NOW - SECOND))
+    assert not await is_refused(marks, holder(NOW + SECOND))
+
+
+async def test_a_logout_ends_the_devices_of_its_session_and_those_that_may_be(notices: SqlMarks) -> None:
+    ledger = SqlLedger(notices._database)
+    for number, (device, session, user) in enumerate(
+        [("in", "s-1", "alice"), ("unknown", None, "alice"), ("other", "s-2", "alice"), ("bobs", "s-1", "bob")], 1
+    ):
+        lease = pending(device, number, session=session, subject=user)
+        await ledger.open(lease, 10, holder(user=user))
+
+    ended = await notices.log_out(logout(session="s-1"), NOW)
+
+    assert {lease.device_id for lease in ended} == {"in", "unknown"}
+    for lease in ended:
+        assert await ledger.find(lease.id) == lease
+        assert lease.state is State.REVOKING
+    assert {lease.device_id for lease in await ledger.due(NOW, NOW - timedelta(hours=1), 9)} == {"in", "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gone"),
+    [
+        (logout("alice"), {"one", "two"}),
+        (logout(None, "s-1"), {"one"}),
+        (logout("carol"), set()),
+        (logout(None, "s-9"), set()),
+    ],
+    ids=["a user", "a session", "nobody", "no session"],
+)
+async def test_a_logout_names_a_user_or_a_session(notices: SqlMarks, wanted: Logout, gone: set[str]) -> None:
+    ledger = SqlLedger(notices._database)
+    await ledger.open(pending("one", 1, session="s-1"), 10, holder())
+    await ledger.open(pending("two", 2, session="s-2"), 10, holder())
+    await ledger.open(pending("three", 3, session="s-1", issuer="https://other.example.com"), 10, holder())
+
+    assert {lease.device_id for lease in await notices.log_out(wanted, NOW)} == gone
+
+
+async def test_a_logout_ends_tokens_of_its_very_second_and_of_no_other_session(notices: SqlMarks) -> None:
+    marks = loaded(notices, Time())
+    await marks.log_out(logout(session="s-1"), NOW)
+
+    assert await is_refused(marks, holder(NOW, session="s-1"))
+    assert await is_refused(marks, holder(NOW)), "a token that names no session may be that session's"
+    assert not await is_refused(marks, holder(NOW, session="s-2"))
+    assert not await is_refused(marks, holder(NOW + SECOND, session="s-1"))
+
+
+async def test_a_logout_token_is_good_once_and_a_refused_one_does_nothing(notices: SqlMarks) -> None:
+    ledger = SqlLedger(notices._database)
+    await notices.log_out(logout(), NOW)
+    await ledger.open(pending(), 10, holder(NOW + SECOND))
+
+    with pytest.raises(LogoutRefused) as refusal:
+        await notices.log_out(logout(), NOW + SECOND)
+
+    assert refusal.value.reason == "used_before"
+    assert await ledger.live_lease(pending().owner, "laptop") == pending()
+    await notices.log_out(logout(number="two"), NOW + SECOND)
+
+
+async def test_spent_logout_tokens_are_forgotten_once_they_have_expired(notices: SqlMarks) -> None:
+    await notices.log_out(logout(), NOW)
+
+    await notices.log_out(logout(number="two"), NOW + timedelta(hours=1))
+
+    await notices.log_out(logout(), NOW + timedelta(hours=1))  # expired: the verifier refuses it before it gets here
+
+
+async def test_no_device_is_opened_for_a_token_that_a_logout_has_overtaken(notices: SqlMarks) -> None:
+    ledger = SqlLedger(notices._database)
+    await notices.log_out(logout(), NOW)
+
+    with pytest.raises(TokenRefused):
+        await ledger.open(pending(), 10, holder(NOW))
+    await ledger.open(pending(), 10, holder(NOW + SECOND))
+
+
+async def test_marks_and_wishes_for_keys_are_told_since_a_moment(notices: SqlMarks) -> None:
+    for hour in range(3):
+        made = NOW + timedelta(hours=hour)
+        await notices.mark(Mark(Target(ISSUER, Reach.USER, f"user-{hour}"), NOW, made))
+        await notices.ask_for_keys(KeyRefresh(ISSUER, made))
+
+    assert [mark.target.name for mark in await notices.marks_since(NOW + timedelta(hours=1))] == ["user-1", "user-2"]
+    assert await notices.key_refreshes_since(NOW) == [KeyRefresh(ISSUER, NOW + timedelta(hours=2))]
