@@ -77,9 +77,13 @@ class TelnyxClient:
     ) -> None:
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
         self._clock = clock
         self._call_seconds = call_seconds
+        self.use_key(api_key)
+
+    def use_key(self, api_key: str) -> None:
+        """The key of every call from now on."""
+        self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
 
     async def create(
         self,

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from app.adapters.identity.claims import Issuer
 from app.adapters.identity.keysets import (
     COLD_COOLDOWN_SECONDS,
     COOLDOWN_SECONDS,
@@ -22,7 +23,7 @@ from app.adapters.identity.keysets import (
     RemoteKeys,
     is_safe_url,
 )
-from app.adapters.identity.verifier import Issuer, TokenVerifier
+from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.outbound import Outbound
 from app.vending.errors import IdentityUnavailable, TokenRefused
 from tests.adapters.test_tokens import ALL, now
@@ -58,8 +59,8 @@ class Provider:
 async def provided(provider: Provider, *, discovers: bool = False) -> AsyncIterator[TokenVerifier]:
     async with Outbound("dialtone/test") as outbound, serving(provider.app()) as url:
         provider.url = url
-        location = Location(url) if discovers else Location(ISSUER, f"{url}/jwks")
-        keys = RemoteKeys(location, ALL, outbound, lambda: provider.time)
+        location = Location(url, ALL) if discovers else Location(ISSUER, ALL, f"{url}/jwks")
+        keys = RemoteKeys(location, outbound, lambda: provider.time)
         yield TokenVerifier((Issuer(ISSUER, frozenset({AUDIENCE}), ALL, keys),), now)
 
 
@@ -238,7 +239,7 @@ async def test_a_token_of_an_unknown_issuer_causes_no_request() -> None:
 
 async def test_an_issuer_that_does_not_answer_is_given_up_after_three_seconds() -> None:
     async with Outbound("dialtone/test") as outbound:
-        keys = RemoteKeys(Location(ISSUER, f"http://127.0.0.1:{free_port()}/"), ALL, outbound, lambda: 1000.0)
+        keys = RemoteKeys(Location(ISSUER, ALL, f"http://127.0.0.1:{free_port()}/"), outbound, lambda: 1000.0)
 
         with pytest.raises(IdentityUnavailable):
             await asyncio.wait_for(keys.current(), 3.5)
@@ -248,7 +249,7 @@ async def test_a_discovery_document_of_another_issuer_is_refused() -> None:
     provider = Provider()
     async with Outbound("dialtone/test") as outbound, serving(provider.app()) as url:
         provider.url = "https://other.example.com"
-        keys = RemoteKeys(Location(url), ALL, outbound, lambda: 1000.0)
+        keys = RemoteKeys(Location(url, ALL), outbound, lambda: 1000.0)
 
         with pytest.raises(IdentityUnavailable):
             await keys.current()

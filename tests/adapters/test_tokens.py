@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from joserfc import jws, jwt
 from joserfc.jwk import OctKey, OKPKey, RSAKey
 
+from app.adapters.identity.claims import Issuer
 from app.adapters.identity.keys import from_jwks, from_pem, from_secret
 from app.adapters.identity.keysets import FixedKeys
-from app.adapters.identity.verifier import Issuer, TokenVerifier
+from app.adapters.identity.verifier import TokenVerifier
 from app.vending.errors import TokenRefused
 from app.vending.nouns import Principal
 from tests.stage import AUDIENCE, ISSUER, claims_of, ec_key, pem, rsa_key, token
@@ -69,10 +70,17 @@ def signed(payload: bytes, header: dict[str, Any] | None = None) -> str:
 
 
 async def test_a_good_token_proves_who_asks() -> None:
-    principal = await verifier().verify(token("alice", scope="phone calls", exp=2_000_000_000))
+    principal = await verifier().verify(
+        token("alice", scope="phone calls", iat=1_700_000_000, exp=2_000_000_000, sid="s-1")
+    )
 
     assert principal == Principal(
-        ISSUER, "alice", datetime.fromtimestamp(2_000_000_000, UTC), frozenset({"phone", "calls"})
+        ISSUER,
+        "alice",
+        datetime.fromtimestamp(2_000_000_000, UTC),
+        frozenset({"phone", "calls"}),
+        issued_at=datetime.fromtimestamp(1_700_000_000, UTC),
+        session="s-1",
     )
 
 

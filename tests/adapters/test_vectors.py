@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.adapters.identity.claims import Issuer
 from app.adapters.identity.compact import Compact
 from app.adapters.identity.keys import UnknownKey, check_signature, from_jwks
 from app.adapters.identity.keysets import FixedKeys
-from app.adapters.identity.verifier import Issuer, TokenVerifier, _checked_header
+from app.adapters.identity.verifier import TokenVerifier, checked_header
 from app.vending.errors import TokenRefused
 from tests.adapters.test_tokens import ALL, now
 from tests.stage import AUDIENCE, ISSUER, rsa_key, token
@@ -22,7 +23,7 @@ def verdict(jws: Any, keys: list[Any]) -> str:
         key_set = from_jwks({"keys": keys}, ALL)
         unverified = Compact.parse(jws)
         issuer = Issuer(ISSUER, frozenset(), ALL, FixedKeys(key_set))
-        check_signature(unverified, key_set.choose(*_checked_header(unverified.header, issuer)))
+        check_signature(unverified, key_set.choose(*checked_header(unverified.header, issuer, issuer.token_types)))
     except (TokenRefused, UnknownKey):
         return "reject"
     return "accept"

@@ -36,6 +36,18 @@ HARD_LIMIT_SECONDS = 24 * 3600.0
 _log = structlog.get_logger("dialtone.identity")
 
 
+@dataclass(frozen=True, slots=True)
+class KeySetStatus:
+    """How an issuer's keys are doing, for metrics and for those on call."""
+
+    issuer: str
+    keys: int
+    age_seconds: float | None
+    """Since they were last confirmed; None for keys that the configuration holds, and while there are none."""
+    fetches: int = 0
+    failures: int = 0
+
+
 class KeySource(Protocol):
     """An issuer's keys, now."""
 
@@ -44,6 +56,11 @@ class KeySource(Protocol):
 
     async def refetched(self) -> KeySet:
         """The keys after an unknown `kid`: fetched anew if that is allowed again, else as they are."""
+
+    async def refresh(self) -> bool:
+        """Fetch now, whatever the cooldowns say, because an operator asks. Whether that succeeded."""
+
+    def status(self, issuer: str) -> KeySetStatus: ...
 
 
 class FixedKeys:
@@ -58,12 +75,20 @@ class FixedKeys:
     async def refetched(self) -> KeySet:
         return self._keys
 
+    async def refresh(self) -> bool:
+        return True
+
+    def status(self, issuer: str) -> KeySetStatus:
+        return KeySetStatus(issuer, len(self._keys), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
     """A key set's address, or the issuer whose discovery document names it. Configured, never taken from a token."""
 
     issuer: str
+    algorithms: frozenset[str]
+    """Only keys for these are taken from the set."""
     jwks_url: str | None = None
 
 
@@ -73,12 +98,10 @@ class RemoteKeys:
     def __init__(
         self,
         location: Location,
-        algorithms: frozenset[str],
         outbound: Outbound,
         monotonic: Callable[[], float],
     ) -> None:
-        self._location = location
-        self._algorithms = algorithms
+        self.location = location
         self._outbound = outbound
         self._monotonic = monotonic
         self._keys: KeySet | None = None
@@ -87,6 +110,9 @@ class RemoteKeys:
         self._refetched_at = -float("inf")
         self._fetching: asyncio.Task[None] | None = None
         self._refresh_seconds = REFRESH_SECONDS
+        self._document: dict[str, object] = {}
+        self._fetches = 0
+        self._failures = 0
 
     async def current(self) -> KeySet:
         age = self._monotonic() - self._fetched_at
@@ -108,6 +134,17 @@ class RemoteKeys:
             await asyncio.shield(self._fetch())
         return await self.current()
 
+    async def refresh(self) -> bool:
+        if self._fetching is not None:
+            await asyncio.shield(self._fetching)  # it may have left before the operator's reason to ask
+        failures = self._failures
+        await asyncio.shield(self._fetch())
+        return self._failures == failures
+
+    def status(self, issuer: str) -> KeySetStatus:
+        age = None if self._keys is None else self._monotonic() - self._fetched_at
+        return KeySetStatus(issuer, 0 if self._keys is None else len(self._keys), age, self._fetches, self._failures)
+
     def _fetch(self) -> asyncio.Task[None]:
         """The fetch in flight, or a new one. It ends well whatever comes back."""
         if self._fetching is None:
@@ -119,30 +156,34 @@ class RemoteKeys:
         self._fetching = None
 
     async def _fetch_once(self) -> None:
+        self._fetches += 1
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                url = self._location.jwks_url or await self._discover()
-                document, refresh_seconds = await self._document(url)
-                keys = from_jwks(document, self._algorithms)
-            if not len(keys):
+                url = self.location.jwks_url or await self._discover()
+                document, refresh_seconds = await self._get(url)
+            # The same document is the same set: what was verified with it stays verified.
+            is_known = self._keys is not None and document == self._document
+            keys = self._keys if is_known else from_jwks(document, self.location.algorithms)
+            if keys is None or not len(keys):
                 raise ValueError("no usable key")
         except (NotSent, NoAnswer, ValueError, TimeoutError, RecursionError) as error:
+            self._failures += 1
             self._failed_at = self._monotonic()
-            _log.warning("key_set_failed", issuer=self._location.issuer, cause=type(error).__name__)
+            _log.warning("key_set_failed", issuer=self.location.issuer, cause=type(error).__name__)
             return
-        self._keys, self._fetched_at = keys, self._monotonic()
+        self._keys, self._document, self._fetched_at = keys, document, self._monotonic()
         self._refresh_seconds = refresh_seconds
-        _log.info("key_set_fetched", issuer=self._location.issuer, keys=len(keys))
+        _log.info("key_set_fetched", issuer=self.location.issuer, keys=len(keys))
 
     async def _discover(self) -> str:
         """OpenID Connect Discovery 1.0 section 4: the document must name the very issuer that was configured."""
-        document, _ = await self._document(self._location.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        document, _ = await self._get(self.location.issuer.rstrip("/") + "/.well-known/openid-configuration")
         url = document.get("jwks_uri")
-        if document.get("issuer") != self._location.issuer or not isinstance(url, str) or not is_safe_url(url):
+        if document.get("issuer") != self.location.issuer or not isinstance(url, str) or not is_safe_url(url):
             raise ValueError("discovery document of another issuer, or without a safe jwks_uri")
         return url
 
-    async def _document(self, url: str) -> tuple[dict[str, object], float]:
+    async def _get(self, url: str) -> tuple[dict[str, object], float]:
         """A JSON object, and after how many seconds it should be fetched anew."""
         answer = await self._outbound.send("GET", url, deadline_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
         document = json.loads(answer.body) if answer.status == 200 else None
