@@ -1,6 +1,8 @@
 """create_app(settings): the ASGI app, its layers and lifespan; and the server that drains before it stops."""
 
 import asyncio
+import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,13 +17,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import documentation, handlers, health, telephony
+from app.api import admin, backchannel, documentation, handlers, health, telephony
 from app.api.gate import BearerGate
-from app.api.health import Condition, Probe, Readiness, TelnyxProbe
+from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
 from app.api.schemas import Presenter
 from app.observability import logs
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.vending.errors import LedgerUnavailable
 from app.wiring import Outside, Parts, join
 
@@ -39,12 +41,14 @@ NO_TELEMETRY: TelemetryConfig = {
 
 def create_app(settings: Settings | None = None, outside: Outside | None = None) -> ASGIApp:
     """The service as one ASGI app. Settings come from the environment unless given."""
-    return _app_and_readiness(settings or Settings.load(), outside)[0]
+    settings = settings or Settings.load()
+    return _app_and_readiness(settings, join(settings, outside))[0]
 
 
 def serve(settings: Settings) -> None:
     """Listen until told to stop. Raises SystemExit if the port is taken."""
-    app, readiness = _app_and_readiness(settings, None)
+    parts = join(settings)
+    app, readiness = _app_and_readiness(settings, parts)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -58,7 +62,7 @@ def serve(settings: Settings) -> None:
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
-    DrainingServer(config, readiness, settings.drain_seconds).run()
+    DrainingServer(config, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
 
 
 def openapi_document() -> dict[str, Any]:
@@ -77,10 +81,18 @@ def openapi_document() -> dict[str, Any]:
 class DrainingServer(uvicorn.Server):
     """uvicorn closes its listener at the first signal; this one first says "not ready" and lets balancers hear it."""
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float, reloading: "Reloading"
+    ) -> None:
         super().__init__(config)
         self._readiness = readiness
         self._drain_seconds = drain_seconds
+        self._reloading = reloading
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloading.begin)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         is_second = self._readiness.is_draining
@@ -92,11 +104,35 @@ class DrainingServer(uvicorn.Server):
             loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
 
 
-def _app_and_readiness(settings: Settings, outside: Outside | None) -> tuple[ASGIApp, Readiness]:
+class Reloading:
+    """SIGHUP: issuers, policy and Telnyx key as their sources say now; or, if anything is wrong there, as before."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._under_way: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """For a signal handler. Two signals in a row are two reloads, one after the other."""
+        before = self._under_way
+        self._under_way = asyncio.get_running_loop().create_task(self._reload(before))
+
+    async def _reload(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        log = structlog.get_logger("dialtone")
+        try:
+            await self._parts.reload(self._settings.again())
+        except SettingsError as error:
+            log.error("reload_refused", reason=str(error), note="nothing was changed")  # noqa: TRY400 - one clear line
+        except Exception:
+            log.exception("reload_broke")
+
+
+def _app_and_readiness(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
     """Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
-    parts = join(settings, outside)
     readiness = _readiness(parts)
     app: ASGIApp = Body(_framework(settings, parts, readiness))
     app = BearerGate(app, parts.verifier)
@@ -147,7 +183,9 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     framework.state.presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     handlers.install(framework)
     framework.include_router(telephony.router)
-    framework.include_router(health.router(readiness))
+    framework.include_router(backchannel.router)
+    framework.include_router(admin.router)
+    framework.include_router(health.router(readiness, parts.metrics))
     if settings.docs:
         framework.include_router(documentation.docs_router(framework))
     return framework
@@ -158,14 +196,10 @@ def _readiness(parts: Parts) -> Readiness:
         await parts.check_ledger()
         return Condition.OK
 
-    async def identity() -> Condition:
-        await parts.check_identity()
-        return Condition.OK
-
     return Readiness(
         {
             "ledger": Probe(ledger, fresh_seconds=2),
-            "identity": Probe(identity, fresh_seconds=5),
+            "identity": Probe(IdentityProbe(parts.verifier.issuers, parts.verifier.missing_keys), fresh_seconds=5),
             "telnyx": Probe(TelnyxProbe(parts.check_telnyx), fresh_seconds=60),
         }
     )

@@ -7,30 +7,40 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from app import __version__
+from app.adapters.identity.claims import Issuer
+from app.adapters.identity.keys import KeySet
 from app.adapters.identity.keysets import FixedKeys, KeySource, Location, RemoteKeys
-from app.adapters.identity.verifier import Issuer, TokenVerifier
+from app.adapters.identity.verifier import TokenVerifier
+from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.migrating import newest_revision
-from app.adapters.ledger.sql import SqlLedger, database_url, open_engine
+from app.adapters.ledger.sql import SqlLedger
 from app.adapters.outbound import Outbound
 from app.adapters.telnyx import TelnyxClient
-from app.settings import Settings
+from app.configuration import IssuerTable, Resolved
+from app.observability.metrics import Metrics
+from app.settings import Settings, variable_of
 from app.vending.at_hand import LoginsAtHand
 from app.vending.devices import Devices
 from app.vending.errors import DialtoneError
 from app.vending.expiry import Expiry
 from app.vending.issuing import CredentialIssuer, Timing
+from app.vending.marks import Marks
 from app.vending.naming import Naming
-from app.vending.policy import Policy
+from app.vending.nouns import Principal
+from app.vending.operating import Operations
+from app.vending.policy import Outcome, PolicyInForce
 from app.vending.recovery import Recovery
 from app.vending.revoking import Revoker
-from app.vending.sweeping import RevocationWatch, Sweeper
+from app.vending.sweeping import Sweeper
+from app.vending.watching import Watch
 
 LOGINS_AT_HAND = 20_000
 """Devices whose login is kept in memory: about 2 KB each."""
@@ -43,6 +53,17 @@ CLAIM_MARGIN = timedelta(seconds=3)
 
 WATCH_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
+KEYS_SECONDS = 5.0
+"""How often key sets are asked whether their time has come."""
+
+RELOADED = frozenset(
+    {"config", "telnyx_api_key", "max_devices", "at_device_limit", "sip_password", "required_scopes"}
+    | {"credential_ttl_seconds", "mobile_credential_ttl_seconds", "telnyx_connection_id"}
+    | {"issuer", "audience", "jwks_url", "issuer_pem", "issuer_secret", "algorithms", "subject_claim", "scope_claim"}
+    | {"scope_list", "token_types", "leeway_seconds", "max_token_age_seconds", "logout_audience"}
+    | {name for name in Settings.model_fields if name.endswith("_file")}
+)
+"""Settings whose change a reload puts into effect; all others wait for a restart."""
 
 _log = structlog.get_logger("dialtone.wiring")
 
@@ -71,13 +92,19 @@ class Parts:
 
     clock: Callable[[], datetime]
     verifier: TokenVerifier
+    policy: PolicyInForce
     issuer: CredentialIssuer
     revoker: Revoker
     devices: Devices
     sweeper: Sweeper
+    operations: Operations
+    metrics: Metrics
     check_ledger: Callable[[], Awaitable[None]]
-    check_identity: Callable[[], Awaitable[None]]
     check_telnyx: Callable[[], Awaitable[None]]
+    reload: Callable[[Settings], Awaitable[None]]
+    """Put other settings into effect, as far as RELOADED goes: all of them or, when this raises SettingsError, none."""
+    open: Callable[[], AbstractAsyncContextManager[None]]
+    """For a command: the parts may be used inside, without background work, and everything is closed behind it."""
     running: Callable[[], AbstractAsyncContextManager[None]]
     """For the lifespan: background work goes on inside, and everything is closed behind it."""
 
@@ -88,9 +115,14 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     clock = outside.clock
     api_key = settings.telnyx_api_key.get_secret_value()
     outbound = Outbound(f"dialtone/{__version__}")
-    verifier = TokenVerifier((_issuer(settings, outbound, outside),), clock)
     engine = open_engine(database_url(settings.database_url.get_secret_value()))
-    ledger = SqlLedger(engine)
+    database = Database(engine)
+    ledger, marks_ledger = SqlLedger(database), SqlMarks(database)
+    marks = Marks(marks_ledger, clock)
+    resolved = settings.identity()
+    key_sets = KeySets(outbound, outside.monotonic)
+    verifier = TokenVerifier(key_sets.issuers_of(resolved), clock, marks)
+    policy = PolicyInForce(resolved.policy, _note_proposal)
     telnyx = TelnyxClient(
         outbound,
         base_url=settings.telnyx_base_url,
@@ -98,21 +130,17 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         clock=clock,
         call_seconds=settings.telnyx_call_seconds,
     )
-    policy = Policy(
-        connection_id=settings.telnyx_connection_id,
-        ttl=settings.ttl,
-        required_scopes=settings.required_scopes,
-        grants=settings.grants,
-        max_devices=settings.max_devices,
-    )
     at_hand = LoginsAtHand(LOGINS_AT_HAND)
     recovery = Recovery(ledger, telnyx, clock)
     expiry = Expiry(ledger, telnyx, at_hand, clock)
+    has_work = asyncio.Event()
+    revoker = Revoker(policy, ledger, recovery, at_hand, marks, clock, has_work.set)
     issuer = CredentialIssuer(
         policy=policy,
         ledger=ledger,
         carrier=telnyx,
         recovery=recovery,
+        revoker=revoker,
         expiry=expiry,
         at_hand=at_hand,
         naming=Naming(settings.namespace, _tag_key(settings, api_key)),
@@ -127,26 +155,45 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             propagation=timedelta(seconds=settings.propagation_seconds),
         ),
     )
-    revoker = Revoker(policy, ledger, recovery, at_hand, clock)
     sweeper = Sweeper(ledger, revoker, at_hand, clock)
-    watch = RevocationWatch(ledger, at_hand, clock)
+    watch = Watch(marks_ledger, ledger, at_hand, marks, verifier.refresh_keys, clock)
     revision = newest_revision()
+
+    async def reload(wanted: Settings) -> None:
+        renewed = wanted.identity()
+        issuers = key_sets.issuers_of(renewed)
+        # From here on nothing can fail, and nothing is awaited: no request sees half of it.
+        verifier.replace(issuers)
+        policy.policy = renewed.policy
+        telnyx.use_key(wanted.telnyx_api_key.get_secret_value())
+        changed = [name for name in Settings.model_fields if getattr(wanted, name) != getattr(settings, name)]
+        waiting = [variable_of(name) for name in changed if name not in RELOADED]
+        _log.info("reloaded", issuers=len(issuers), rules=len(renewed.policy.rules), waiting_for_a_restart=waiting)
+        await verifier.refresh_all_keys()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await outbound.__aexit__(None, None, None)
+            await engine.dispose()
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        background = [
-            asyncio.create_task(_repeat(WATCH_SECONDS, watch.look)),
-            asyncio.create_task(_repeat(SWEEP_SECONDS, sweeper.sweep)),
-        ]
-        try:
-            yield
-            await issuer.drain()
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await outbound.__aexit__(None, None, None)
-            await engine.dispose()
+        async with opened():
+            background = [
+                asyncio.create_task(_repeat(WATCH_SECONDS, watch.look, at_once=True)),
+                asyncio.create_task(_repeat(SWEEP_SECONDS, sweeper.sweep, has_work)),
+                asyncio.create_task(_repeat(KEYS_SECONDS, verifier.tend, at_once=True)),
+            ]
+            try:
+                yield
+                await issuer.drain()
+            finally:
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
 
     return Parts(
         clock=clock,
@@ -155,33 +202,72 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         revoker=revoker,
         devices=Devices(policy, ledger, expiry, at_hand, clock),
         sweeper=sweeper,
-        check_ledger=lambda: ledger.check_ready(revision),
-        check_identity=verifier.check_ready,
+        policy=policy,
+        operations=Operations(marks, marks_ledger, verifier, clock),
+        metrics=Metrics(verifier.key_sets),
+        check_ledger=lambda: database.check_ready(revision),
         check_telnyx=lambda: telnyx.check_connection(settings.telnyx_connection_id),
+        reload=reload,
+        open=opened,
         running=running,
     )
 
 
-def _issuer(settings: Settings, outbound: Outbound, outside: Outside) -> Issuer:
-    fixed = settings.fixed_keys()
-    keys: KeySource
-    if fixed is not None:
-        keys = FixedKeys(fixed)
-    else:
-        location = Location(settings.issuer, settings.jwks_url)
-        keys = RemoteKeys(location, settings.effective_algorithms, outbound, outside.monotonic)
-    max_age = settings.max_token_age_seconds
+@asynccontextmanager
+async def inspecting(settings: Settings) -> AsyncIterator[TokenVerifier]:
+    """A verifier alone, without ledger and marks: for looking at a token beside the service."""
+    async with Outbound(f"dialtone/{__version__}") as outbound:
+        yield TokenVerifier(KeySets(outbound, time.monotonic).issuers_of(settings.identity()), utc_now)
+
+
+class KeySets:
+    """The fetched key sets, kept over a reload: an issuer whose keys come from where they came from keeps them."""
+
+    def __init__(self, outbound: Outbound, monotonic: Callable[[], float]) -> None:
+        self._outbound = outbound
+        self._monotonic = monotonic
+        self._known: dict[Location, RemoteKeys] = {}
+
+    def issuers_of(self, resolved: Resolved) -> list[Issuer]:
+        found = [_issuer(table, self._source(table, fixed)) for table, fixed in resolved.issuers]
+        in_use = {issuer.keys for issuer in found}
+        self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
+        return found
+
+    def _source(self, table: IssuerTable, fixed: KeySet | None) -> KeySource:
+        if fixed is not None:
+            return FixedKeys(fixed)
+        location = Location(table.issuer, table.effective_algorithms, table.jwks_url)
+        return self._known.setdefault(location, RemoteKeys(location, self._outbound, self._monotonic))
+
+
+def _issuer(table: IssuerTable, keys: KeySource) -> Issuer:
+    max_age = table.max_token_age_seconds
     return Issuer(
-        issuer=settings.issuer,
-        audiences=settings.audience,
-        algorithms=settings.effective_algorithms,
+        issuer=table.issuer,
+        audiences=table.audiences,
+        algorithms=table.effective_algorithms,
         keys=keys,
-        subject_claim=settings.subject_claim,
-        scope_claim=settings.scope_claim,
-        allows_scope_list=settings.scope_list,
-        token_types=settings.token_types,
-        leeway=timedelta(seconds=settings.leeway_seconds),
+        subject_claim=table.subject_claim,
+        scope_claim=table.scope_claim,
+        allows_scope_list=table.scope_list,
+        token_types=table.token_types,
+        leeway=timedelta(seconds=table.leeway_seconds),
         max_age=None if max_age is None else timedelta(seconds=max_age),
+        logout_audiences=table.logout_audiences,
+    )
+
+
+def _note_proposal(principal: Principal, in_force: Outcome, proposed: Outcome) -> None:
+    """What a rule or a policy under audit would have changed, for this user, now."""
+    _log.info(
+        "policy_audit",
+        issuer=principal.issuer,
+        subject=principal.subject,
+        in_force=in_force.rule,
+        allowed=in_force.allowance is not None,
+        proposed=proposed.rule,
+        would_allow=proposed.allowance is not None,
     )
 
 
@@ -192,10 +278,18 @@ def _tag_key(settings: Settings, api_key: str) -> bytes:
     return hmac.new(api_key.encode(), b"dialtone tag key", hashlib.sha256).digest()
 
 
-async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    """Do it every so often, a little out of step with other replicas. Trouble waits for the next time."""
+async def _repeat(
+    seconds: float, work: Callable[[], Awaitable[object]], wake: asyncio.Event | None = None, *, at_once: bool = False
+) -> None:
+    """Do it every so often, out of step with other replicas, and when woken. Trouble waits for the next time."""
+    wake = wake or asyncio.Event()
     while True:
-        await asyncio.sleep(seconds * (0.75 + random.random() / 2))  # noqa: S311 - pacing, not a secret
+        if not at_once:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds * (0.75 + random.random() / 2)):  # noqa: S311 - pacing, not a secret
+                    await wake.wait()
+        at_once = False
+        wake.clear()
         try:
             await work()
         except DialtoneError as error:

@@ -1,10 +1,11 @@
 """What tests stand on: servers on real sockets, an issuer whose tokens joserfc signs, the service in front of both."""
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -18,7 +19,7 @@ from joserfc.jwk import ECKey, RSAKey
 from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.sql import database_url
+from app.adapters.ledger.database import database_url
 from app.main import create_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
@@ -62,14 +63,17 @@ def pem() -> str:
 
 
 def principal(user: str = "alice", *scopes: str) -> Principal:
-    return Principal(ISSUER, user, datetime.max.replace(tzinfo=UTC), frozenset(scopes or ("phone",)))
+    now = datetime.now(UTC)
+    return Principal(ISSUER, user, datetime.max.replace(tzinfo=UTC), frozenset(scopes or ("phone",)), issued_at=now)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port for a process that is about to start; below those that the system gives to connections meanwhile."""
+    while True:
+        port = random.randrange(15_000, 32_000)  # noqa: S311 - a port
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class PromptServer(uvicorn.Server):
@@ -187,22 +191,20 @@ class Service:
 
 
 def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
-    return Settings.load(
-        _env_file=None,
-        **{
-            "telnyx_api_key": DEMO_KEY,
-            "telnyx_connection_id": DEMO_CONNECTION,
-            "telnyx_base_url": telnyx_url,
-            "telnyx_call_seconds": 1.0,
-            "issuer": ISSUER,
-            "audience": AUDIENCE,
-            "issuer_pem": pem(),
-            "database_url": database,
-            "patience_seconds": 8.0,
-            "cors_origins": "https://app.example.com",
-        }
-        | changes,
-    )
+    """Settings for a test; a change to `...` leaves one out."""
+    wanted = {
+        "telnyx_api_key": DEMO_KEY,
+        "telnyx_connection_id": DEMO_CONNECTION,
+        "telnyx_base_url": telnyx_url,
+        "telnyx_call_seconds": 1.0,
+        "issuer": ISSUER,
+        "audience": AUDIENCE,
+        "issuer_pem": pem(),
+        "database_url": database,
+        "patience_seconds": 8.0,
+        "cors_origins": "https://app.example.com",
+    } | changes
+    return Settings.load(_env_file=None, **{name: value for name, value in wanted.items() if value is not ...})
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import FileResponse, Response
 
 from app.api import problems
+from app.api.layers import BACKCHANNEL_LOGOUT
 from app.api.problems import KINDS, MEDIA_TYPE, Kind, Problem
 from app.api.schemas import ProblemDocument
 
@@ -42,11 +43,15 @@ def all_kinds() -> dict[str, Kind]:
     return {kind.code: kind for kind in [*KINDS.values(), *own]}
 
 
-def problems_of(*codes: str) -> dict[int | str, dict[str, Any]]:
+UNGUARDED = ("malformed_request", "internal_error", "identity_unavailable")
+"""Codes that the call without a bearer token shares with the others."""
+
+
+def problems_of(*codes: str, guarded: bool = True) -> dict[int | str, dict[str, Any]]:
     """The error half of a route's `responses`: its own codes and those of every guarded call, each with an example."""
     kinds = all_kinds()
     found: dict[int | str, dict[str, Any]] = {}
-    for code in (*ALWAYS, *codes):
+    for code in (*(ALWAYS if guarded else UNGUARDED), *codes):
         kind = kinds[code]
         answer = found.setdefault(
             kind.status,
@@ -87,7 +92,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
     for path, operations in spec["paths"].items():
         for operation in operations.values():
-            if path.startswith("/v1"):
+            if path.startswith("/v1") and path != BACKCHANNEL_LOGOUT:
                 operation["security"] = [{"bearer": []}]
             _replace_framework_422(operation)
             _show_examples(operation, schemas)

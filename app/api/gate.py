@@ -6,20 +6,20 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
-from app.api.layers import PRINCIPAL, REQUEST_ID
+from app.api.layers import BACKCHANNEL_LOGOUT, PRINCIPAL, REQUEST_ID, path_of
 from app.api.problems import REALM, Problem, problem_of
 from app.vending.errors import DialtoneError, TokenRefused
 from app.vending.nouns import Principal
 
 GUARDED = "/v1"
-"""Everything under this wants a token."""
+"""Everything under this wants a token, but the call that brings one of its own kind."""
 
 _log = structlog.get_logger("dialtone.gate")
 
 
 class Verifier(Protocol):
     async def verify(self, unverified_token: str) -> Principal:
-        """Raises TokenRefused or IdentityUnavailable."""
+        """Raises TokenRefused, IdentityUnavailable or LedgerUnavailable."""
 
 
 class BearerGate:
@@ -55,11 +55,11 @@ class BearerGate:
         try:
             scope[PRINCIPAL] = await self._verifier.verify(unverified_token.decode("ascii"))
         except DialtoneError as error:
-            _log.info("refused", reason=error.reason if isinstance(error, TokenRefused) else "identity_unavailable")
+            _log.info("refused", reason=error.reason if isinstance(error, TokenRefused) else type(error).__name__)
             return problem_of(error, request_id)
         return None
 
 
 def _is_guarded(scope: Scope) -> bool:
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path == GUARDED or path.startswith(GUARDED + "/")
+    path = path_of(scope)
+    return (path == GUARDED or path.startswith(GUARDED + "/")) and path != BACKCHANNEL_LOGOUT

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
@@ -12,7 +13,9 @@ from app.api import problems
 from app.api.layers import REQUEST_ID
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
 from app.api.schemas import InvalidCursor
-from app.vending.errors import DialtoneError
+from app.vending.errors import DialtoneError, LogoutRefused, TokenRefused
+
+_log = structlog.get_logger("dialtone.refusals")
 
 MOST_FAULTS = 20
 UNSAID = "[unknown]"
@@ -26,6 +29,8 @@ def install(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, DialtoneError)  # noqa: S101 - by registration
+        if isinstance(error, LogoutRefused | TokenRefused):
+            _log.info("refused", reason=error.reason)
         return _response(problem_of(error, request.scope[REQUEST_ID]))
 
     async def invalid(request: Request, error: Exception) -> Response:

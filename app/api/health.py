@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import structlog
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from app import __version__
+from app.observability.metrics import Metrics
 from app.vending.errors import CarrierForbidden, CarrierKeyRefused, CarrierNotFound, DialtoneError
 
 PROBE_SECONDS = 3.0
@@ -69,6 +70,22 @@ class Readiness:
         return not self.is_draining and Condition.FAILED not in conditions, checks
 
 
+class IdentityProbe:
+    """Whether issuers' keys can be had. One issuer that is away takes nothing from the others."""
+
+    def __init__(self, issuers: Callable[[], Sequence[str]], missing_keys: Callable[[], Awaitable[list[str]]]) -> None:
+        self._issuers = issuers
+        self._missing_keys = missing_keys
+
+    async def __call__(self) -> Condition:
+        missing = await self._missing_keys()
+        if missing:
+            _log.warning("keys_missing", issuers=missing)
+        if len(missing) == len(self._issuers()):
+            return Condition.FAILED
+        return Condition.DEGRADED if missing else Condition.OK
+
+
 class TelnyxProbe:
     """Whether Telnyx takes our key and knows our connection. Its being away is not our being unready."""
 
@@ -91,7 +108,7 @@ class TelnyxProbe:
         return Condition.OK
 
 
-def router(readiness: Readiness) -> APIRouter:
+def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     routes = APIRouter(tags=["Health"])
 
     @routes.get("/livez", summary="Is the process alive?")
@@ -114,6 +131,11 @@ def router(readiness: Readiness) -> APIRouter:
         status = "ready" if is_ready else "draining" if readiness.is_draining else "not ready"
         headers = {} if is_ready else {"Retry-After": "1"}
         return JSONResponse({"status": status, "checks": checks}, 200 if is_ready else 503, headers)
+
+    @routes.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
+    async def figures(request: Request) -> Response:
+        text, media_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
 
     @routes.get("/version", summary="Which version is this?")
     async def version() -> dict[str, str]:

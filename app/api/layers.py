@@ -32,6 +32,12 @@ REQUEST_ID = "dialtone.request_id"
 PRINCIPAL = "dialtone.principal"
 """Where the gate puts who asks. A route without it fails: nothing behind the gate can be reached around it."""
 
+BACKCHANNEL_LOGOUT = "/v1/backchannel-logout"
+"""The one address under /v1 without a bearer token, and with a form: the logout token in it is the proof."""
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+
 _OWN_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _log = structlog.get_logger("dialtone.access")
 
@@ -187,9 +193,16 @@ async def _read_body(scope: Scope, receive: Receive, seconds: float) -> tuple[Ki
     except TimeoutError:
         return problems.TOO_SLOW, None
     media_type = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
-    if body and media_type != b"application/json":
-        return problems.NOT_JSON, None
+    wanted = FORM if path_of(scope) == BACKCHANNEL_LOGOUT else JSON
+    if body and media_type != wanted.encode():
+        return problems.UNSUPPORTED_TYPE, None
     return None, bytes(body)
+
+
+def path_of(scope: Scope) -> str:
+    """The path that routes see."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 async def _discard(receive: Receive) -> None:

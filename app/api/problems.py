@@ -38,7 +38,7 @@ METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "This address does not take
 TOO_SLOW = Kind(408, "request_timeout", "The request's body did not arrive in time.", retryable=True)
 TOO_LARGE = Kind(413, "body_too_large", "The request's body is too large.")
 URI_TOO_LONG = Kind(414, "uri_too_long", "The request's address is too long.")
-NOT_JSON = Kind(415, "unsupported_media_type", "The request's body must be application/json.")
+UNSUPPORTED_TYPE = Kind(415, "unsupported_media_type", "The request's body is not of the type that this address takes.")
 INVALID = Kind(422, "invalid_request", "The request does not fit the contract.")
 INVALID_CURSOR = Kind(422, "invalid_cursor", "The cursor is not one that this service gave out.")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "The request's headers are too large.")
@@ -46,6 +46,9 @@ INTERNAL = Kind(500, "internal_error", "Something went wrong inside the service.
 
 KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.TokenRefused: Kind(401, "invalid_token", str(errors.TokenRefused.__doc__)),
+    errors.LogoutRefused: Kind(400, "invalid_logout_token", str(errors.LogoutRefused.__doc__)),
+    errors.UnknownIssuer: Kind(404, "issuer_not_found", str(errors.UnknownIssuer.__doc__)),
+    errors.NotBeforeInFuture: Kind(422, "not_before_in_future", str(errors.NotBeforeInFuture.__doc__)),
     errors.IdentityUnavailable: Kind(
         503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True
     ),

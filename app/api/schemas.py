@@ -4,12 +4,22 @@ import base64
 import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from app.vending.at_hand import Login
 from app.vending.leases import Lease, State
+from app.vending.marks import Mark, Reach, Target
 from app.vending.nouns import Grant, IssueRequest, Platform
 
 LONGEST_TTL_SECONDS = 90 * 86_400
@@ -172,6 +182,99 @@ class Revocation(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": {"state": "revoking"}})
 
     state: Literal["revoking"] = "revoking"
+
+
+IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+Subject = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class NotBeforeRequest(_Request):
+    """Whose tokens to refuse: a user's, a session's, or, with neither, everybody's of the issuer."""
+
+    issuer: IssuerName = Field(description="The `iss` of the tokens.", examples=["https://id.example.com"])
+    subject: Subject | None = Field(None, description="The user.")
+    session: Subject | None = Field(None, description="The session (`sid`); in place of the user.")
+    not_before: AwareDatetime | None = Field(None, description="Default: now.")
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if self.subject is not None and self.session is not None:
+            raise ValueError("Name a subject or a session, not both.")
+        return self
+
+    def target(self) -> Target:
+        if self.session is not None:
+            return Target(self.issuer, Reach.SESSION, self.session)
+        return Target(self.issuer, Reach.USER, self.subject) if self.subject is not None else Target(self.issuer)
+
+
+class NotBefore(BaseModel):
+    """The mark as it was set."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "issuer": "https://id.example.com",
+                "reach": "user",
+                "name": "alice",
+                "not_before": "2026-11-23T09:30:00.000Z",
+            }
+        }
+    )
+
+    issuer: str
+    reach: Literal["issuer", "user", "session"]
+    name: str = Field(description="The subject or the session; empty for a whole issuer.")
+    not_before: Instant
+
+    @classmethod
+    def of(cls, mark: Mark) -> Self:
+        target = mark.target
+        return cls.model_validate(
+            {"issuer": target.issuer, "reach": target.reach, "name": target.name, "not_before": mark.not_before}
+        )
+
+
+class KeySetInfo(BaseModel):
+    """One issuer's keys."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    issuer: str
+    keys: int = Field(description="Usable ones.")
+    age_seconds: float | None = Field(description="Since they were last confirmed; null where they are fixed.")
+    fetches: int
+    failures: int
+
+
+class KeySets(BaseModel):
+    """The issuers' keys, as one replica has them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "data": [
+                    {"issuer": "https://id.example.com", "keys": 2, "age_seconds": 41.5, "fetches": 12, "failures": 0}
+                ]
+            }
+        }
+    )
+
+    data: list[KeySetInfo]
+
+
+class KeyRefreshRequest(_Request):
+    """Which keys to fetch anew."""
+
+    issuer: IssuerName | None = Field(None, description="Default: every issuer.")
+
+
+class KeyRefreshes(BaseModel):
+    """By issuer, whether its keys could be fetched by this replica. Where not, the keys at hand stay."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"refreshed": {"https://id.example.com": True}}})
+
+    refreshed: dict[str, bool]
 
 
 class ProblemDocument(BaseModel):

@@ -2,12 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 
+from app.api.dependencies import Asking, WithParts, WithPresenter
 from app.api.documentation import problems_of
-from app.api.layers import PRINCIPAL
 from app.api.schemas import (
-    Presenter,
     Revocation,
     TelephonyCredential,
     TelephonyCredentialChange,
@@ -18,31 +17,10 @@ from app.api.schemas import (
     encode_cursor,
 )
 from app.vending.devices import Change
-from app.vending.nouns import Principal
-from app.wiring import Parts
 
 router = APIRouter(prefix="/v1/telephony-credentials", tags=["Telephony credentials"])
 
 
-async def asking(request: Request) -> Principal:
-    """Who asks. KeyError if the gate did not let them in."""
-    principal: Principal = request.scope[PRINCIPAL]
-    return principal
-
-
-async def parts_of(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
-
-
-async def presenter_of(request: Request) -> Presenter:
-    presenter: Presenter = request.app.state.presenter
-    return presenter
-
-
-Asking = Annotated[Principal, Depends(asking)]
-WithParts = Annotated[Parts, Depends(parts_of)]
-WithPresenter = Annotated[Presenter, Depends(presenter_of)]
 LeaseId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of an earlier answer.")]
 
 REVOCATIONS: dict[int | str, dict[str, Any]] = {

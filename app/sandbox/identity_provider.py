@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from starlette.routing import Route
 DEMO_USERS = ("alice", "bob", "carol")
 DEMO_AUDIENCE = "dialtone"
 TOKEN_SECONDS = 3600
+LOGOUT_SECONDS = 120
 KEYS_KEPT = 2
 """After a rotation the previous key stays in the set, as real providers do, for the tokens it signed."""
 
@@ -42,9 +44,9 @@ class Signer:
     def jwks(self) -> dict[str, Any]:
         return {"keys": [_public_jwk(kid, key) for kid, key in self._keys]}
 
-    def sign(self, claims: dict[str, Any]) -> str:
+    def sign(self, claims: dict[str, Any], typ: str = "at+jwt") -> str:
         kid, key = self._keys[0]
-        header = {"alg": "RS256", "kid": kid, "typ": "at+jwt"}
+        header = {"alg": "RS256", "kid": kid, "typ": typ}
         signing_input = ".".join(
             _base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims)
         )
@@ -52,9 +54,10 @@ class Signer:
         return f"{signing_input}.{_base64url(signature)}"
 
 
-def create_identity_provider(issuer: str) -> Starlette:
-    """The provider as an ASGI app. `issuer` is the URL it is served under."""
+def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = None) -> Starlette:
+    """The provider as an ASGI app. `issuer` is the URL it is served under; logouts are told to the given address."""
     signer = Signer()
+    sessions: dict[str, str] = {}
 
     async def discovery(_: Request) -> Response:
         return JSONResponse(
@@ -62,6 +65,8 @@ def create_identity_provider(issuer: str) -> Starlette:
                 "issuer": issuer,
                 "jwks_uri": f"{issuer}/jwks.json",
                 "token_endpoint": f"{issuer}/token",
+                "backchannel_logout_supported": True,
+                "backchannel_logout_session_supported": True,
                 "id_token_signing_alg_values_supported": ["RS256"],
             }
         )
@@ -87,10 +92,35 @@ def create_identity_provider(issuer: str) -> Starlette:
             "iat": now,
             "exp": now + ttl,
             "jti": uuid.uuid4().hex,
+            "sid": sessions.setdefault(user, uuid.uuid4().hex[:16]),
             "scope": wanted.get("scope", "phone"),
         }
         access = {"access_token": signer.sign(claims), "token_type": "Bearer", "expires_in": ttl}
         return JSONResponse(access, headers={"Cache-Control": "no-store"})
+
+    async def log_out(request: Request) -> Response:
+        """`{"user": "alice"}`: end the user's session, and tell the service so."""
+        try:
+            user = (await request.json())["user"]
+        except (ValueError, TypeError, KeyError):
+            return JSONResponse({"error": "invalid_request"}, 400)
+        if backchannel_logout_uri is None or user not in sessions:
+            return JSONResponse({"error": "nobody to tell, or nothing to end"}, 400)
+        now = int(time.time())
+        claims = {
+            "iss": issuer,
+            "aud": DEMO_AUDIENCE,
+            "iat": now,
+            "exp": now + LOGOUT_SECONDS,
+            "jti": uuid.uuid4().hex,
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+            "sub": user,
+            "sid": sessions.pop(user),
+        }
+        logout_token = signer.sign(claims, typ="logout+jwt")
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            told = await client.post(backchannel_logout_uri, data={"logout_token": logout_token})
+        return JSONResponse({"told": backchannel_logout_uri, "status": told.status_code})
 
     async def rotate(_: Request) -> Response:
         return JSONResponse({"kid": signer.rotate()})
@@ -102,6 +132,7 @@ def create_identity_provider(issuer: str) -> Starlette:
             Route("/.well-known/openid-configuration", discovery, methods=["GET"]),
             Route("/jwks.json", jwks, methods=["GET"]),
             Route("/token", token, methods=["POST"]),
+            Route("/logout", log_out, methods=["POST"]),
             Route("/rotate", rotate, methods=["POST"]),
         ],
     )

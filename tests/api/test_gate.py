@@ -94,7 +94,7 @@ async def test_a_key_set_that_cannot_be_had_is_503_and_not_401(telnyx: Telnyx, s
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         keys = f"http://127.0.0.1:{nobody.getsockname()[1]}/jwks"
-        async with service_in_front_of(telnyx, sqlite, issuer_pem=None, jwks_url=keys) as service:
+        async with service_in_front_of(telnyx, sqlite, issuer_pem=..., jwks_url=keys) as service:
             answer = await service.issue("laptop")
             ready = await service.client.get("/readyz")
 

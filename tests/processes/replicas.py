@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -17,6 +18,7 @@ from tests.stage import AUDIENCE, ISSUER, free_port, pem, token
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 20.0
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -46,28 +48,35 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(telnyx_url: str, database: str, folder: Path, **settings: str) -> AsyncIterator[Replica]:
-    """Migrated, started and ready; ended on the way out however it went."""
+async def replica(
+    telnyx_url: str,
+    database: str,
+    folder: Path,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_ready: bool = True,
+) -> AsyncIterator[Replica]:
+    """Migrated, started and ready (or, without `is_ready`, at least alive); ended on the way out however it went."""
     port = free_port()
-    env = environment(
-        TELNYX_API_KEY=DEMO_KEY,
-        TELNYX_CONNECTION_ID=DEMO_CONNECTION,
-        TELNYX_BASE_URL=telnyx_url,
-        TELNYX_CALL_SECONDS="2",
-        DIALTONE_ISSUER=ISSUER,
-        DIALTONE_AUDIENCE=AUDIENCE,
-        DIALTONE_ISSUER_PEM=pem(),
-        DIALTONE_DATABASE_URL=database,
-        DIALTONE_PORT=str(port),
-        **settings,
-    )
+    defaults = {
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": telnyx_url,
+        "TELNYX_CALL_SECONDS": "2",
+        "DIALTONE_ISSUER": ISSUER,
+        "DIALTONE_AUDIENCE": AUDIENCE,
+        "DIALTONE_ISSUER_PEM": pem(),
+        "DIALTONE_DATABASE_URL": database,
+        "DIALTONE_PORT": str(port),
+    }
+    env = environment(**(defaults | dict(settings)))
     subprocess.run(command("migrate"), env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     log = folder / f"service-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command("serve"), env=env, cwd=folder, stderr=output)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-            await ready(client, process, log)
+            await ready(client, process, log, "/readyz" if is_ready else "/livez")
             yield Replica(process, client, log)
     finally:
         process.terminate()
@@ -78,12 +87,12 @@ async def replica(telnyx_url: str, database: str, folder: Path, **settings: str)
             process.wait()
 
 
-async def ready(client: httpx.AsyncClient, process: subprocess.Popen[bytes], log: Path) -> None:
+async def ready(client: httpx.AsyncClient, process: subprocess.Popen[bytes], log: Path, path: str = "/readyz") -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
-            if (await client.get("/readyz")).status_code == 200:
+            if (await client.get(path)).status_code == 200:
                 return
         except httpx.TransportError:
             pass

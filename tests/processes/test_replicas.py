@@ -81,7 +81,7 @@ async def test_a_signal_to_stop_lets_the_login_in_flight_reach_its_user(
     telnyx: Telnyx, sqlite: str, tmp_path: Path
 ) -> None:
     telnyx.fail("delay", **CREATE, seconds=0.7)
-    async with replica(telnyx.url, sqlite, tmp_path, DIALTONE_DRAIN_SECONDS="0.3") as service:
+    async with replica(telnyx.url, sqlite, tmp_path, {"DIALTONE_DRAIN_SECONDS": "0.3"}) as service:
         asking = asyncio.create_task(service.issue())
         await eventually(lambda: telnyx.calls("POST"))
         service.process.send_signal(signal.SIGTERM)

@@ -65,6 +65,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/backchannel-logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A session has ended at the identity provider
+         * @description Register this address as the client's `backchannel_logout_uri`. The logout token is all the proof there is.
+         */
+        post: operations["log_out_v1_backchannel_logout_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/not-before": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Refuse tokens issued before a moment
+         * @description For a user, a session or a whole issuer, on every replica within two seconds. Devices stay: revoke them too.
+         */
+        put: operations["refuse_tokens_v1_admin_not_before_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How the issuers' keys are doing
+         * @description As this replica has them.
+         */
+        get: operations["keys_v1_admin_keys_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/keys/refresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fetch issuers' keys now
+         * @description After a key was withdrawn in haste. The other replicas do the same within two seconds.
+         */
+        post: operations["refresh_keys_v1_admin_keys_refresh_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -102,6 +182,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Figures for Prometheus */
+        get: operations["figures_metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/version": {
         parameters: {
             query?: never;
@@ -129,6 +226,130 @@ export interface components {
          * @enum {string}
          */
         Grant: "login_token" | "sip_password";
+        /**
+         * KeyRefreshRequest
+         * @description Which keys to fetch anew.
+         */
+        KeyRefreshRequest: {
+            /**
+             * Issuer
+             * @description Default: every issuer.
+             */
+            issuer?: string | null;
+        };
+        /**
+         * KeyRefreshes
+         * @description By issuer, whether its keys could be fetched by this replica. Where not, the keys at hand stay.
+         * @example {
+         *       "refreshed": {
+         *         "https://id.example.com": true
+         *       }
+         *     }
+         */
+        KeyRefreshes: {
+            /** Refreshed */
+            refreshed: {
+                [key: string]: boolean;
+            };
+        };
+        /**
+         * KeySetInfo
+         * @description One issuer's keys.
+         */
+        KeySetInfo: {
+            /** Issuer */
+            issuer: string;
+            /**
+             * Keys
+             * @description Usable ones.
+             */
+            keys: number;
+            /**
+             * Age Seconds
+             * @description Since they were last confirmed; null where they are fixed.
+             */
+            age_seconds: number | null;
+            /** Fetches */
+            fetches: number;
+            /** Failures */
+            failures: number;
+        };
+        /**
+         * KeySets
+         * @description The issuers' keys, as one replica has them.
+         * @example {
+         *       "data": [
+         *         {
+         *           "age_seconds": 41.5,
+         *           "failures": 0,
+         *           "fetches": 12,
+         *           "issuer": "https://id.example.com",
+         *           "keys": 2
+         *         }
+         *       ]
+         *     }
+         */
+        KeySets: {
+            /** Data */
+            data: components["schemas"]["KeySetInfo"][];
+        };
+        /**
+         * NotBefore
+         * @description The mark as it was set.
+         * @example {
+         *       "issuer": "https://id.example.com",
+         *       "name": "alice",
+         *       "not_before": "2026-11-23T09:30:00.000Z",
+         *       "reach": "user"
+         *     }
+         */
+        NotBefore: {
+            /** Issuer */
+            issuer: string;
+            /**
+             * Reach
+             * @enum {string}
+             */
+            reach: "issuer" | "user" | "session";
+            /**
+             * Name
+             * @description The subject or the session; empty for a whole issuer.
+             */
+            name: string;
+            /**
+             * Not Before
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            not_before: string;
+        };
+        /**
+         * NotBeforeRequest
+         * @description Whose tokens to refuse: a user's, a session's, or, with neither, everybody's of the issuer.
+         */
+        NotBeforeRequest: {
+            /**
+             * Issuer
+             * @description The `iss` of the tokens.
+             * @example https://id.example.com
+             */
+            issuer: string;
+            /**
+             * Subject
+             * @description The user.
+             */
+            subject?: string | null;
+            /**
+             * Session
+             * @description The session (`sid`); in place of the user.
+             */
+            session?: string | null;
+            /**
+             * Not Before
+             * @description Default: now.
+             */
+            not_before?: string | null;
+        };
         /**
          * Platform
          * @description Where the phone runs. It decides how long a credential lives: a woken mobile app needs a durable one.
@@ -418,7 +639,7 @@ export interface components {
              * Code
              * @enum {string}
              */
-            code: "body_too_large" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_request" | "invalid_token" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "method_not_allowed" | "missing_token" | "not_found" | "refused" | "request_timeout" | "unsupported_media_type" | "uri_too_long";
+            code: "body_too_large" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "issuer_not_found" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_found" | "refused" | "request_timeout" | "unsupported_media_type" | "uri_too_long";
             /**
              * Request Id
              * @example 7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c
@@ -1344,6 +1565,397 @@ export interface operations {
             };
         };
     };
+    log_out_v1_backchannel_logout_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-www-form-urlencoded": {
+                    /** @description The signed logout token. */
+                    logout_token: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Devices are logged out, earlier tokens are refused. */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    refuse_tokens_v1_admin_not_before_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NotBeforeRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "issuer": "https://id.example.com",
+                     *       "name": "alice",
+                     *       "not_before": "2026-11-23T09:30:00.000Z",
+                     *       "reach": "user"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["NotBefore"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    keys_v1_admin_keys_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "age_seconds": 41.5,
+                     *           "failures": 0,
+                     *           "fetches": 12,
+                     *           "issuer": "https://id.example.com",
+                     *           "keys": 2
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["KeySets"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    refresh_keys_v1_admin_keys_refresh_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyRefreshRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "refreshed": {
+                     *         "https://id.example.com": true
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["KeyRefreshes"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     livez_livez_get: {
         parameters: {
             query?: never;
@@ -1401,6 +2013,28 @@ export interface operations {
                     "application/json": {
                         [key: string]: unknown;
                     };
+                };
+            };
+        };
+    };
+    figures_metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
                 };
             };
         };

@@ -1,0 +1,23 @@
+"""The `dialtone` command. What each part of it does is in a file of that name here."""
+
+import typer
+
+from app.cli import operating, policy, sandbox, serving
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Hands a phone to a signed-in user: short-lived Telnyx credentials for WebRTC clients.",
+)
+app.add_typer(serving.commands)
+app.add_typer(sandbox.commands, name="sandbox")
+app.add_typer(policy.commands, name="policy")
+app.add_typer(policy.config, name="config")
+app.add_typer(operating.keys, name="keys")
+app.add_typer(operating.tokens, name="tokens")
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    app()

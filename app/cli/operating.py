@@ -1,0 +1,73 @@
+"""`dialtone keys` and `dialtone tokens`: an operator with a shell tells every replica something, by the ledger."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+
+from app.cli.terminal import be_quiet, end, settings
+from app.vending.errors import DialtoneError
+from app.vending.marks import Reach, Target
+from app.wiring import Parts, join
+
+Result = TypeVar("Result")
+
+keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
+tokens = typer.Typer(no_args_is_help=True, help="Access tokens, before their time is over.")
+
+
+@keys.callback()
+def _keys() -> None:
+    """A group, though it has one command yet."""
+
+
+@tokens.callback()
+def _tokens() -> None:
+    """A group, though it has one command yet."""
+
+
+@keys.command("refresh")
+def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None) -> None:
+    """Have every replica fetch issuers' keys anew, because one was withdrawn. Status 1 if that fails here."""
+    refreshed = _run(lambda parts: parts.operations.refresh_keys(issuer))
+    for name, is_good in refreshed.items():
+        typer.echo(f"{name}: {'fetched' if is_good else 'NOT fetched from here; the keys at hand stay'}")
+    if not all(refreshed.values()):
+        raise typer.Exit(1)
+
+
+@tokens.command("refuse")
+def refuse(
+    issuer: Annotated[str, typer.Argument(help="The `iss` of the tokens.")],
+    user: Annotated[str | None, typer.Option(help="Only this user's (`sub`, or what names users here).")] = None,
+    session: Annotated[str | None, typer.Option(help="Only this session's (`sid`).")] = None,
+    before: Annotated[
+        datetime | None, typer.Option(help="Issued before this moment, in UTC. Default: now.", show_default=False)
+    ] = None,
+) -> None:
+    """Refuse tokens that were issued before a moment, on every replica within two seconds; new logins are free."""
+    if user is not None and session is not None:
+        end("Name a user or a session, not both.", 2)
+    target = Target(issuer)
+    if user is not None or session is not None:
+        target = Target(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
+    moment = None if before is None else before.replace(tzinfo=UTC) if before.tzinfo is None else before
+    mark = _run(lambda parts: parts.operations.refuse_tokens(target, moment))
+    whose = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "everybody"
+    typer.echo(f"Tokens of {whose} of {issuer} from before {mark.not_before.isoformat()} are refused from now on.")
+
+
+def _run(work: Callable[[Parts], Awaitable[Result]]) -> Result:
+    be_quiet()
+    parts = join(settings())
+
+    async def run() -> Result:
+        async with parts.open():
+            return await work(parts)
+
+    try:
+        return asyncio.run(run())
+    except DialtoneError as error:
+        end(str(error))

@@ -1,0 +1,82 @@
+"""`dialtone sandbox`: a Telnyx, an identity provider and a softphone page, on loopback only."""
+
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer(no_args_is_help=True, help="A Telnyx and an identity provider on this machine, for development.")
+
+LOOPBACK = "127.0.0.1"
+
+
+@commands.command("telnyx")
+def sandbox_telnyx(
+    port: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT")] = 8011,
+    empty: Annotated[bool, typer.Option("--empty", help="Start without the demo connection.")] = False,
+    token_ttl: Annotated[int, typer.Option(help="Seconds that a login token lives at most.")] = 86_400,
+    rate_limit: Annotated[int, typer.Option(help="Requests a second.")] = 10_000,
+    propagation: Annotated[float, typer.Option(help="Seconds until a new credential can log in.")] = 1.0,
+    keep_deleted: Annotated[
+        bool, typer.Option("--keep-deleted", help="Leave a page registered when its credential is deleted.")
+    ] = False,
+) -> None:
+    """Telnyx's REST API and signalling in memory. Listens on loopback only; its key and connection are printed."""
+    from datetime import timedelta
+
+    from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
+    from app.sandbox.rest import TelnyxSandbox
+
+    clock = Clock()
+    account = Account(clock, token_life=timedelta(seconds=token_ttl))
+    if not empty:
+        account.add_demo_connection()
+    typer.echo(f"TELNYX_BASE_URL=http://{LOOPBACK}:{port}/v2")
+    typer.echo(f"TELNYX_API_KEY={DEMO_KEY}")
+    if not empty:
+        typer.echo(f"TELNYX_CONNECTION_ID={DEMO_CONNECTION}")
+    app = TelnyxSandbox(
+        account,
+        clock,
+        requests_a_second=rate_limit,
+        propagation=timedelta(seconds=propagation),
+        drops_deleted=not keep_deleted,
+    )
+    _listen(app, port)
+
+
+@commands.command("identity")
+def sandbox_identity(
+    port: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT")] = 8012,
+    service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service, for logouts.")] = 8010,
+) -> None:
+    """An identity provider that gives demo users tokens without a password. Listens on loopback only."""
+    from app.sandbox.identity_provider import create_identity_provider
+
+    issuer = f"http://{LOOPBACK}:{port}"
+    typer.echo(f"DIALTONE_ISSUER={issuer}")
+    logout_uri = f"http://{LOOPBACK}:{service}/v1/backchannel-logout"
+    _listen(create_identity_provider(issuer, logout_uri), port)
+
+
+@commands.command("page")
+def sandbox_page(
+    port: Annotated[int, typer.Option(envvar="DIALTONE_PAGE_PORT")] = 8013,
+    service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service.")] = 8010,
+    identity: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the demo provider.")] = 8012,
+    telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
+) -> None:
+    """The softphone page. Listens on loopback only."""
+    from app.web.server import create_page
+
+    page = create_page(
+        service=f"http://{LOOPBACK}:{service}",
+        identity=f"http://{LOOPBACK}:{identity}",
+        signalling=f"ws://{LOOPBACK}:{telnyx}",
+    )
+    _listen(page, port)
+
+
+def _listen(asgi: object, port: int) -> None:
+    import uvicorn
+
+    uvicorn.run(asgi, host=LOOPBACK, port=port, log_level="critical", server_header=False)  # type: ignore[arg-type]

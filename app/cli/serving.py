@@ -1,0 +1,65 @@
+"""Running the service: serve, migrate, dev, token, openapi."""
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import end, settings
+
+commands = typer.Typer()
+
+
+@commands.command()
+def serve() -> None:
+    """Run the service. Configured by environment variables; .env.example explains each."""
+    from app.main import serve as run
+
+    run(settings())
+
+
+@commands.command()
+def migrate() -> None:
+    """Bring the ledger's database to this version. Safe to run again, and by several replicas at once."""
+    from app.adapters.ledger import migrating
+    from app.adapters.ledger.database import database_url
+
+    url = database_url(settings().database_url.get_secret_value())
+    try:
+        revision = asyncio.run(migrating.migrate(url))
+    except Exception as error:
+        end(f"The database could not be migrated ({type(error).__name__}). Is DIALTONE_DATABASE_URL right?")
+    typer.echo(f"The ledger is at revision {revision}.")
+
+
+@commands.command()
+def dev() -> None:
+    """Run sandbox, demo identity provider and service on this machine, until Ctrl-C."""
+    from app.sandbox import stack
+
+    sys.exit(stack.run())
+
+
+@commands.command()
+def token(
+    user: Annotated[str, typer.Argument(help="alice, bob or carol")] = "alice",
+    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = "phone",
+    ttl: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
+) -> None:
+    """Print a demo user's access token from the identity provider that `dialtone dev` runs."""
+    from app.sandbox import stack
+
+    try:
+        typer.echo(stack.demo_token(user, scope=scope, ttl_seconds=ttl))
+    except stack.StackError as error:
+        end(str(error))
+
+
+@commands.command()
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    from app.main import openapi_document
+
+    typer.echo(json.dumps(openapi_document(), indent=2, ensure_ascii=False))

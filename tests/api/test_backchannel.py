@@ -1,0 +1,198 @@
+"""OIDC back-channel logout over HTTP: what the identity provider hears, and what becomes of devices and tokens."""
+
+import json
+import logging
+import time
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from joserfc import jws
+
+from app.adapters.identity.claims import LOGOUT_EVENT
+from app.adapters.ledger.database import database_url, open_engine
+from app.vending.leases import State
+from app.vending.nouns import IssueRequest
+from app.vending.revoking import LAST_RETRY
+from app.wiring import new_id
+from tests.api.test_gate import assert_problem
+from tests.stage import (
+    AUDIENCE,
+    ISSUER,
+    Service,
+    Telnyx,
+    eventually,
+    joined,
+    principal,
+    rsa_key,
+    service_in_front_of,
+    token,
+)
+
+PATH = "/v1/backchannel-logout"
+
+
+def logout_token(**changes: Any) -> str:
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "alice",
+        "iat": now,
+        "exp": now + 120,
+        "jti": new_id(),
+        "events": {LOGOUT_EVENT: {}},
+    } | changes
+    claims = {name: value for name, value in claims.items() if value is not ...}
+    header = {"alg": "RS256", "kid": rsa_key().kid, "typ": "logout+jwt"}
+    return jws.serialize_compact(header, json.dumps(claims).encode(), rsa_key(), algorithms=["RS256"])
+
+
+async def log_out(service: Service, **changes: Any) -> httpx.Response:
+    return await service.client.post(PATH, data={"logout_token": logout_token(**changes)})
+
+
+async def issue_with(service: Service, device: str, **claims: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token(**claims)}"}
+    return await service.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
+
+
+async def test_a_logout_ends_the_users_devices_and_their_earlier_tokens(service: Service) -> None:
+    before = token("alice")
+    for device in ("laptop", "phone"):
+        await service.issue(device)
+    await service.issue("desk", user="bob")
+
+    answer = await log_out(service)
+
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["cache-control"] == "no-store"
+    await eventually(lambda: len(service.telnyx.live()) == 1)
+    refused = await service.client.get("/v1/telephony-credentials", headers={"Authorization": f"Bearer {before}"})
+    assert_problem(refused, 401, "invalid_token")
+    assert (await service.issue("desk", user="bob")).status_code == 200
+    later = {"Authorization": f"Bearer {token('alice', iat=int(time.time()) + 2)}"}
+    page = (await service.client.get("/v1/telephony-credentials", headers=later)).json()
+    assert {item["state"] for item in page["data"]} <= {State.REVOKING.value}
+
+
+async def test_a_new_login_after_the_logout_works_at_once(service: Service) -> None:
+    old = (await service.issue("laptop")).json()
+    await log_out(service, iat=int(time.time()) - 5)
+
+    new = await issue_with(service, "laptop")
+
+    assert new.status_code == 201
+    assert new.json()["sip_username"] != old["sip_username"]
+
+
+async def test_a_logout_of_one_session_leaves_the_others(service: Service) -> None:
+    for device, session in (("here", "s-1"), ("there", "s-2")):
+        assert (await issue_with(service, device, sid=session)).status_code == 201
+
+    assert (await log_out(service, sid="s-1", sub=...)).status_code == 200
+
+    assert (await issue_with(service, "here", sid="s-1")).status_code == 401
+    kept = await issue_with(service, "there", sid="s-2")
+    assert kept.status_code == 200
+    await eventually(lambda: len(service.telnyx.live()) == 1)
+
+
+async def test_a_device_belongs_to_the_session_that_asked_last(service: Service) -> None:
+    first = (await issue_with(service, "laptop", sid="s-1")).json()
+    second = (await issue_with(service, "laptop", sid="s-2")).json()
+    assert first["sip_username"] == second["sip_username"]
+
+    await log_out(service, sid="s-1")
+
+    assert (await issue_with(service, "laptop", sid="s-2")).json()["sip_username"] == second["sip_username"]
+    await log_out(service, sid="s-2")
+    await eventually(lambda: service.telnyx.live() == [])
+
+
+async def test_a_replay_is_refused_and_touches_nothing(service: Service) -> None:
+    sent = {"logout_token": logout_token(iat=int(time.time()) - 5)}
+    assert (await service.client.post(PATH, data=sent)).status_code == 200
+    again = await service.issue("laptop")
+    assert again.status_code == 201
+
+    replayed = await service.client.post(PATH, data=sent)
+
+    assert_problem(replayed, 400, "invalid_logout_token")
+    assert (await service.issue("laptop")).json()["sip_username"] == again.json()["sip_username"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"content": b"", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        {"data": {"other": "x"}},
+        {"data": {"logout_token": ["a", "b"]}},
+        {"data": {"logout_token": "nonsense"}},
+        {"data": {"logout_token": token()}},
+        {"content": b"logout_token=%ff&\xff", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        {"data": {f"f{n}": "x" for n in range(50)}},
+    ],
+    ids=["empty", "another field", "twice", "nonsense", "an access token", "no text", "fifty fields"],
+)
+async def test_what_is_no_logout_token_is_400_and_asks_nobody_anything(
+    service: Service, content: dict[str, Any]
+) -> None:
+    assert_problem(await service.client.post(PATH, **content), 400, "invalid_logout_token")
+
+
+async def test_only_a_form_is_taken(service: Service) -> None:
+    assert_problem(
+        await service.client.post(PATH, json={"logout_token": logout_token()}), 415, "unsupported_media_type"
+    )
+    form = await service.ask("POST", data={"device_id": "laptop"})
+    assert_problem(form, 415, "unsupported_media_type")
+
+
+async def test_a_huge_form_is_cut_off(service: Service) -> None:
+    assert_problem(await service.client.post(PATH, data={"logout_token": "x" * 70_000}), 413, "body_too_large")
+
+
+async def test_the_reason_is_in_the_log_and_the_token_is_not(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    spent = logout_token(exp=1)
+
+    await service.client.post(PATH, data={"logout_token": spent})
+
+    lines = [str(record.msg) for record in caplog.records]
+    assert any("refused" in line and "expired" in line for line in lines)
+    assert not any(part in line for line in lines for part in spent.split("."))
+
+
+async def test_while_telnyx_is_away_a_logout_is_still_done_and_seen_through(telnyx: Telnyx, sqlite: str) -> None:
+    async with joined(telnyx, sqlite) as parts:
+        await parts.issuer.issue(principal("alice"), IssueRequest("laptop"))
+        telnyx.fail("status", method="DELETE", path="telephony_credentials", status=503, times=50)
+
+        await parts.revoker.log_out(await parts.verifier.verify_logout(logout_token()))
+        await eventually(lambda: telnyx.calls("DELETE"))
+
+        assert len(telnyx.live()) == 1
+        telnyx.sandbox.faults.plans.clear()
+        telnyx.clock.advance(LAST_RETRY)
+        await parts.sweeper.sweep()
+        assert telnyx.live() == []
+
+
+async def test_without_its_ledger_a_logout_is_not_acknowledged(telnyx: Telnyx, database: str) -> None:
+    async with service_in_front_of(telnyx, database) as service:
+        engine = open_engine(database_url(database))
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE logout_tokens RENAME TO hidden"))
+
+        answer = await log_out(service)
+
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE hidden RENAME TO logout_tokens"))
+        await engine.dispose()
+        assert_problem(answer, 503, "ledger_unavailable")
+        assert (await service.issue("laptop")).status_code == 201

@@ -1,0 +1,158 @@
+"""A policy at work: who gets which login, whose oldest device makes room, what is only tried out."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.test_gate import assert_problem
+from tests.stage import DAY, ISSUER, Service, Telnyx, eventually, pem, rsa_key, service_in_front_of, token
+
+GUESTS = "https://guests.example.com"
+Serve = Callable[[str], AbstractAsyncContextManager[Service]]
+
+
+@pytest.fixture
+def serve(telnyx: Telnyx, database: str, tmp_path: Path) -> Serve:
+    """The service under a policy, with two issuers: `staff` and `guests`."""
+
+    @asynccontextmanager
+    async def under(policy: str) -> AsyncIterator[Service]:
+        (tmp_path / "dialtone.toml").write_text(
+            f"""
+            [[issuers]]
+            name = "staff"
+            issuer = "{ISSUER}"
+            audiences = ["dialtone"]
+            pem = '''{pem()}'''
+            [[issuers]]
+            name = "guests"
+            issuer = "{GUESTS}"
+            audiences = ["dialtone"]
+            pem = '''{rsa_key("guests").as_pem(private=False).decode()}'''
+            {policy}
+            """
+        )
+        own: dict[str, Any] = {
+            "config": str(tmp_path / "dialtone.toml"),
+            "issuer": ...,
+            "audience": ...,
+            "issuer_pem": ...,
+        }
+        async with service_in_front_of(telnyx, database, **own) as service:
+            yield service
+
+    return under
+
+
+async def issue(service: Service, device: str, unverified_token: str, **wishes: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {unverified_token}"}
+    return await service.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device, **wishes})
+
+
+def guest(user: str = "alice", **claims: Any) -> str:
+    return token(user, iss=GUESTS, key=rsa_key("guests"), **claims)
+
+
+async def test_equal_subjects_of_two_issuers_have_devices_of_their_own(serve: Serve) -> None:
+    async with serve("") as service:
+        ours = await issue(service, "laptop", token("alice"))
+        theirs = await issue(service, "laptop", guest("alice"))
+
+        assert (ours.status_code, theirs.status_code) == (201, 201)
+        assert ours.json()["sip_username"] != theirs.json()["sip_username"]
+        headers = {"Authorization": f"Bearer {guest('alice')}"}
+        shown = await service.client.get(f"/v1/telephony-credentials/{ours.json()['id']}", headers=headers)
+        assert_problem(shown, 404, "credential_not_found")
+
+
+async def test_a_rule_gives_connection_lifetime_and_grant_and_the_rest_gets_nothing(
+    serve: Serve, telnyx: Telnyx
+) -> None:
+    desk_line = telnyx.sandbox.account.create_connection(
+        {"connection_name": "desk", "user_name": "desklines", "password": "long enough"}
+    )["id"]
+    rules = f"""
+    [[policy.rules]]
+    name = "desk"
+    issuers = ["staff"]
+    claims.department = "support"
+    connection_id = "{desk_line}"
+    ttl_seconds.browser = 3600
+    grants = ["sip_password"]
+    """
+    async with serve(rules) as service:
+        desk = token("alice", department="support")
+        answer = await issue(service, "laptop", desk, grant="sip_password")
+
+        assert answer.status_code == 201
+        (credential,) = telnyx.sandbox.account.credentials.values()
+        assert credential.connection_id == desk_line
+        assert_problem(await issue(service, "phone", desk), 403, "grant_not_allowed")
+        assert_problem(await issue(service, "laptop", token("bob", department="sales")), 403, "refused")
+        assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "refused")
+
+
+async def test_the_oldest_device_makes_room_where_policy_says_so(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 2\nat_device_limit = "evict_oldest"') as service:
+        for device in ("first", "second"):
+            await issue(service, device, token("alice"))
+            telnyx.clock.advance(DAY / 100)
+        telnyx.clock.advance(DAY * 0.75)
+        renewed = await issue(service, "first", token("alice", iat=int(telnyx.clock().timestamp()), exp=4_000_000_000))
+        assert renewed.status_code == 200
+        late = token("alice", iat=int(telnyx.clock().timestamp()), exp=4_000_000_000)
+
+        third = await issue(service, "third", late)
+
+        assert third.status_code == 201
+        headers = {"Authorization": f"Bearer {late}"}
+        page = (await service.client.get("/v1/telephony-credentials", headers=headers)).json()["data"]
+        assert {item["device_id"] for item in page if item["state"] == "active"} == {"first", "third"}
+        await eventually(lambda: len(telnyx.live()) == 2)
+
+
+async def test_twenty_new_devices_at_once_leave_exactly_as_many_as_policy_allows(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 3\nat_device_limit = "evict_oldest"') as service:
+        asked = [issue(service, f"tab-{number}", token("alice")) for number in range(20)]
+
+        answers = await asyncio.gather(*asked)
+
+        assert {answer.status_code for answer in answers} <= {201, 403, 503}
+        assert sum(answer.status_code == 201 for answer in answers) >= 3
+        await eventually(lambda: len(telnyx.live()) == 3, 15)
+
+
+async def test_without_that_the_next_device_is_refused_and_none_is_lost(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 1') as service:
+        await issue(service, "first", token("alice"))
+
+        assert_problem(await issue(service, "second", token("alice")), 403, "device_limit_reached")
+        assert (await issue(service, "first", token("alice"))).status_code == 200
+
+
+async def test_what_is_only_tried_out_shows_in_the_log_and_nowhere_else(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = """
+    [[policy.rules]]
+    name = "no-guests"
+    effect = "deny"
+    issuers = ["guests"]
+    mode = "audit"
+    [[policy.rules]]
+    name = "all"
+    """
+    async with serve(rules) as service:
+        assert (await issue(service, "laptop", guest("gina"))).status_code == 201
+        assert (await issue(service, "laptop", token("alice"))).status_code == 201
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    noted = [line for line in lines if line["event"] == "policy_audit"]
+    assert {line["subject"] for line in noted} == {"gina"}
+    assert (noted[0]["in_force"], noted[0]["proposed"], noted[0]["would_allow"]) == ("all", "no-guests", False)

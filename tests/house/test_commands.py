@@ -1,0 +1,187 @@
+"""The `dialtone` command, as a person at a terminal meets it."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.adapters.ledger import migrating
+from app.adapters.ledger.database import database_url
+from app.cli import app
+from app.vending.errors import TokenRefused
+from tests.stage import ISSUER, Telnyx, joined, pem, principal, sqlite_in, token
+
+RULES = """
+[[policy.rules]]
+name = "suspended"
+effect = "deny"
+claims.status = "suspended"
+
+[[policy.rules]]
+name = "desk"
+scopes = ["phone"]
+claims.department = { one_of = ["support"] }
+push_scopes = ["push:register"]
+max_devices = 3
+
+[[policy.rules]]
+name = "trial"
+mode = "audit"
+"""
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    (tmp_path / "key.pem").write_text(pem())
+    (tmp_path / "dialtone.toml").write_text(
+        f'[[issuers]]\nissuer = "{ISSUER}"\naudiences = ["dialtone"]\npem_file = "{tmp_path}/key.pem"\n{RULES}'
+    )
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "TELNYX_API_KEY": "KEY_CANARY",
+        "TELNYX_CONNECTION_ID": "77",
+        "DIALTONE_CONFIG": "dialtone.toml",
+        "DIALTONE_ENV_FILE": "",
+        "DIALTONE_DATABASE_URL": sqlite_in(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, typed: str = "") -> Result:
+        return CliRunner().invoke(app, arguments, input=typed)
+
+    return run
+
+
+def test_a_yes_is_explained_rule_by_rule(terminal: Any) -> None:
+    text = token("alice", department="support")
+
+    said = terminal("policy", "test", text)
+
+    assert said.exit_code == 0, said.output
+    assert f"alice of {ISSUER}" in said.output
+    assert "1. suspended (denies): no: there is no claim 'status'" in said.output
+    assert "2. desk (allows): fits, and decides" in said.output
+    assert "3. trial (allows) [audit]: fits" in said.output
+    assert "3, then reject" in said.output
+    assert "no (lacks push:register)" in said.output
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"),
+    [
+        ({"department": "sales"}, "No: no rule fits."),
+        ({"department": "support", "status": "suspended"}, "No: a rule denies it."),
+        ({"department": "support", "scope": "mail"}, "No: the token needs the scope phone."),
+    ],
+    ids=str,
+)
+def test_a_no_is_explained_and_shows_in_the_exit_status(terminal: Any, claims: dict[str, Any], why: str) -> None:
+    said = terminal("policy", "test", "-", typed=token(**claims))
+
+    assert said.exit_code == 1
+    assert why in said.output
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("claims", [{"department": "support"}, {"department": "CANARY"}, {"exp": 1}], ids=str)
+def test_neither_the_token_nor_what_it_holds_is_printed(terminal: Any, form: list[str], claims: dict[str, Any]) -> None:
+    text = token(email="CANARY@example.com", **claims)
+
+    said = terminal("policy", "test", *form, text)
+
+    assert not any(part in said.output for part in (*text.split("."), "CANARY"))
+
+
+def test_claims_stand_for_a_token_and_are_said_to_be_taken_on_trust(terminal: Any) -> None:
+    claims = json.dumps({"iss": ISSUER, "sub": "alice", "scope": "phone", "department": "support"})
+
+    said = terminal("policy", "test", claims)
+    as_json = json.loads(terminal("policy", "test", "--json", claims).output)
+
+    assert said.exit_code == 0
+    assert "taken on trust" in said.output
+    assert as_json["allowed"] is True
+    assert as_json["verified"] is False
+    assert [rule["name"] for rule in as_json["rules"] if rule["decides"]] == ["desk"]
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "line"),
+    [
+        ("nonsense", 1, "No: the token itself is refused (not_three_parts)"),
+        (token(exp=1), 1, "No: the token itself is refused (expired)"),
+        ("{", 2, "neither a token nor a JSON object"),
+        ('{"sub": "alice"}', 1, "`iss` must be a configured issuer"),
+        (json.dumps({"iss": ISSUER}), 1, "the claim 'sub', which names the user, is missing"),
+    ],
+    ids=["nonsense", "expired", "half json", "no issuer", "no subject"],
+)
+def test_what_is_no_token_is_said_in_one_line(terminal: Any, given: str, status: int, line: str) -> None:
+    said = terminal("policy", "test", given)
+
+    assert said.exit_code == status
+    assert line in said.output
+    assert said.output.count("\n") == 1
+
+
+def test_a_file_can_be_checked_before_it_counts(terminal: Any, tmp_path: Path) -> None:
+    (tmp_path / "new.toml").write_text('[[issuers]]\nissuer = "x"')
+
+    assert "Good: 1 issuer(s), 3 rule(s); whom no rule fits gets nothing." in terminal("config", "check").output
+    bad = terminal("config", "check", "new.toml")
+    assert bad.exit_code == 1
+    assert bad.output == "Configuration: new.toml: issuers[0].audiences: must be given\n"
+
+
+def test_the_schema_is_printed(terminal: Any) -> None:
+    assert "issuers" in json.loads(terminal("config", "schema").output)["properties"]
+
+
+async def test_an_operator_with_a_shell_ends_tokens_on_running_replicas(
+    telnyx: Telnyx, terminal: Any, tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"config": "dialtone.toml", "issuer": ..., "audience": ..., "issuer_pem": ...}
+    async with joined(telnyx, sqlite_in(tmp_path), **own) as parts:
+        text = token("alice")
+        assert (await parts.verifier.verify(text)).owner == principal("alice").owner
+
+        said = await asyncio.to_thread(terminal, "tokens", "refuse", ISSUER, "--user", "alice")
+        await asyncio.sleep(2)
+
+        assert said.exit_code == 0, said.output
+        assert "Tokens of user alice" in said.output
+        with pytest.raises(TokenRefused):
+            await parts.verifier.verify(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["tokens", "refuse", "https://other.example.com"], 1, "No issuer of that name is configured."),
+        (["tokens", "refuse", ISSUER, "--user", "a", "--session", "b"], 2, "Name a user or a session, not both."),
+        (["tokens", "refuse", ISSUER, "--before", "2999-01-01"], 1, "A mark cannot lie in the future"),
+        (["keys", "refresh", "https://other.example.com"], 1, "No issuer of that name is configured."),
+    ],
+    ids=str,
+)
+def test_what_an_operator_gets_wrong_is_said_in_one_line(
+    terminal: Any, sqlite: str, arguments: list[str], status: int, line: str
+) -> None:
+    said = terminal(*arguments)
+
+    assert said.exit_code == status
+    assert line in said.output
+    assert said.output.count("\n") == 1
+
+
+async def test_keys_are_asked_for_by_name_or_all(terminal: Any, sqlite: str) -> None:
+    unmigrated = await asyncio.to_thread(terminal, "keys", "refresh")
+    await migrating.migrate(database_url(sqlite))
+    said = await asyncio.to_thread(terminal, "keys", "refresh")
+
+    assert unmigrated.exit_code == 1
+    assert "ledger" in unmigrated.output
+    assert said.output == f"{ISSUER}: fetched\n"

@@ -1,0 +1,178 @@
+"""SIGHUP on a real process: issuers, policy and keys change together, or not at all."""
+
+import asyncio
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.sandbox.account import DEMO_KEY
+from app.vending.policy import ADMIN_SCOPE
+from tests.adapters.test_key_sets import Provider
+from tests.api.test_backchannel import logout_token
+from tests.processes.replicas import Replica, replica
+from tests.stage import AUDIENCE, ISSUER, Telnyx, eventually, pem, rsa_key, serving, token
+
+GUESTS = "https://guests.example.com"
+BY_FILE = {
+    "DIALTONE_ISSUER": "",
+    "DIALTONE_AUDIENCE": "",
+    "DIALTONE_ISSUER_PEM": "",
+    "DIALTONE_CONFIG": "dialtone.toml",
+}
+
+
+def issuer(name: str, source: str) -> str:
+    return f'[[issuers]]\nissuer = "{name}"\naudiences = ["{AUDIENCE}"]\n{source}\n'
+
+
+def events(of: Replica) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in of.log.read_text().splitlines() if line.startswith("{")]
+
+
+async def reload(running: Replica, outcome: str) -> dict[str, Any]:
+    """Send SIGHUP; what the log said then."""
+    before = len([event for event in events(running) if event["event"] == outcome])
+    running.process.send_signal(signal.SIGHUP)
+    await eventually(lambda: len([e for e in events(running) if e["event"] == outcome]) > before)
+    return next(event for event in reversed(events(running)) if event["event"] == outcome)
+
+
+async def ask(running: Replica, unverified_token: str, device: str = "laptop") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {unverified_token}"}
+    return await running.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
+
+
+async def test_a_reload_changes_issuers_and_policy_together_and_a_bad_file_changes_nothing(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dialtone.toml"
+    own_key = f'pem = """{pem()}"""'
+    guests_key = f'pem = """{rsa_key("guests").as_pem(private=False).decode()}"""'
+    guest = token("gina", iss=GUESTS, key=rsa_key("guests"))
+    file.write_text(issuer(ISSUER, own_key))
+    async with replica(telnyx.url, sqlite, tmp_path, BY_FILE) as running:
+        assert (await ask(running, token())).status_code == 201
+        assert (await ask(running, guest)).status_code == 401
+
+        file.write_text(issuer(ISSUER, own_key) + issuer(GUESTS, "nonsense = 1"))
+        refused = await reload(running, "reload_refused")
+        assert refused["reason"] == "dialtone.toml: issuers[1].nonsense: there is no such setting"
+        assert (await ask(running, token())).status_code == 200
+
+        rule = f'[[policy.rules]]\nname = "guests"\nissuers = ["{GUESTS}"]\n'
+        file.write_text(issuer(ISSUER, own_key) + issuer(GUESTS, guests_key) + rule)
+        assert (await reload(running, "reloaded"))["rules"] == 1
+        assert (await ask(running, guest)).status_code == 201
+        assert (await ask(running, token())).status_code == 403
+
+        file.unlink()
+        await reload(running, "reload_refused")
+        assert (await ask(running, guest)).status_code == 200
+
+
+async def test_a_reload_takes_a_new_telnyx_key_from_its_file_and_names_what_waits(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("KEY_withdrawn")
+    (tmp_path / "env").write_text("DIALTONE_SIP_DOMAIN=sip.example.com\n")
+    settings = {
+        "TELNYX_API_KEY": "",
+        "TELNYX_API_KEY_FILE": str(tmp_path / "key"),
+        "DIALTONE_ENV_FILE": str(tmp_path / "env"),
+    }
+    async with replica(telnyx.url, sqlite, tmp_path, settings, is_ready=False) as running:
+        assert (await ask(running, token())).json()["code"] == "carrier_key_refused"
+
+        (tmp_path / "key").write_text(DEMO_KEY)
+        (tmp_path / "env").write_text("DIALTONE_SIP_DOMAIN=other.example.com\n")
+        said = await reload(running, "reloaded")
+
+        assert said["waiting_for_a_restart"] == ["DIALTONE_SIP_DOMAIN"]
+        answer = await ask(running, token())
+        assert answer.status_code == 201
+        assert answer.json()["sip_uri"].endswith("@sip.example.com")
+
+
+async def test_a_reload_fetches_keys_anew(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    provider = Provider()
+    async with serving(provider.app()) as url:
+        (tmp_path / "dialtone.toml").write_text(issuer(ISSUER, f'jwks_url = "{url}/jwks"'))
+        async with replica(telnyx.url, sqlite, tmp_path, BY_FILE) as running:
+            assert (await ask(running, token())).status_code == 201
+            provider.keys = [rsa_key("new")]
+
+            await reload(running, "key_set_fetched")
+
+            assert (await ask(running, token())).status_code == 401
+            assert (await ask(running, token(key=rsa_key("new")))).status_code == 200
+
+
+async def test_a_reload_under_load_refuses_nobody(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    (tmp_path / "dialtone.toml").write_text(issuer(ISSUER, f'pem = """{pem()}"""'))
+    async with replica(telnyx.url, sqlite, tmp_path, BY_FILE) as running:
+        statuses: set[int] = {(await ask(running, token())).status_code} - {201}
+        until = time.monotonic() + 1.5
+
+        async def keep_asking() -> None:
+            while time.monotonic() < until:
+                statuses.add((await ask(running, token())).status_code)
+
+        asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+        for _ in range(5):
+            await reload(running, "reloaded")
+        await asyncio.gather(*asking)
+
+    assert statuses == {200}
+
+
+async def test_a_logout_told_to_one_replica_is_heard_by_the_others_within_two_seconds(
+    telnyx: Telnyx, postgres: str, tmp_path: Path
+) -> None:
+    async with (
+        replica(telnyx.url, postgres, tmp_path) as here,
+        replica(telnyx.url, postgres, tmp_path) as there,
+    ):
+        before = token()
+        for running in (here, there):
+            assert (await ask(running, before)).status_code in (200, 201)
+        began = time.monotonic()
+
+        answer = await here.client.post("/v1/backchannel-logout", data={"logout_token": logout_token()})
+
+        assert answer.status_code == 200
+        assert (await ask(here, before)).status_code == 401
+        while (await ask(there, before)).status_code != 401:
+            assert time.monotonic() - began < 2.0
+            await asyncio.sleep(0.05)
+        await eventually(lambda: telnyx.live() == [])
+
+
+async def test_keys_that_one_replica_is_asked_to_fetch_are_fetched_by_all(
+    telnyx: Telnyx, postgres: str, tmp_path: Path
+) -> None:
+    provider = Provider()
+    async with serving(provider.app()) as url:
+        by_url = {"DIALTONE_ISSUER_PEM": "", "DIALTONE_JWKS_URL": f"{url}/jwks"}
+        async with (
+            replica(telnyx.url, postgres, tmp_path, by_url) as here,
+            replica(telnyx.url, postgres, tmp_path, by_url) as there,
+        ):
+            old = token()
+            for running in (here, there):
+                assert (await ask(running, old)).status_code in (200, 201)
+            provider.keys = [rsa_key("new")]
+            operator = token("olga", scope=ADMIN_SCOPE, key=rsa_key("new"))
+            began = time.monotonic()
+
+            answer = await here.client.post(
+                "/v1/admin/keys/refresh", headers={"Authorization": f"Bearer {operator}"}, json={}
+            )
+
+            assert answer.json() == {"refreshed": {ISSUER: True}}
+            while (await ask(there, old)).status_code != 401:
+                assert time.monotonic() - began < 2.5
+                await asyncio.sleep(0.05)
