@@ -9,7 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.adapters.outbound import Outbound
-from app.adapters.telnyx import FALLBACK_TOKEN_LIFE, MAX_RETRY_AFTER_SECONDS, TelnyxClient
+from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxClient
+from app.adapters.telnyx.push import TelnyxConnections
+from app.adapters.telnyx.transport import MAX_RETRY_AFTER_SECONDS, TelnyxApi
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.errors import (
     CarrierError,
@@ -29,7 +31,7 @@ from tests.stage import DAY, Telnyx, free_port
 @pytest.fixture
 async def client(telnyx: Telnyx) -> AsyncIterator[TelnyxClient]:
     async with Outbound("dialtone/test") as outbound:
-        yield TelnyxClient(outbound, base_url=telnyx.url, api_key=DEMO_KEY, clock=telnyx.clock, call_seconds=1.0)
+        yield TelnyxClient(TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=1.0), telnyx.clock)
 
 
 async def test_a_credentials_whole_life(client: TelnyxClient, telnyx: Telnyx) -> None:
@@ -156,7 +158,7 @@ async def test_no_answer_is_cut_at_the_deadline_and_may_have_happened(
 async def test_a_port_where_nobody_listens_is_certainly_not_a_commit(telnyx: Telnyx) -> None:
     async with Outbound("dialtone/test") as outbound:
         for host in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid"):
-            client = TelnyxClient(outbound, base_url=host, api_key=DEMO_KEY, clock=telnyx.clock)
+            client = TelnyxClient(TelnyxApi(outbound, base_url=host, api_key=DEMO_KEY), telnyx.clock)
 
             with pytest.raises(CarrierUnreachable) as raised:
                 await client.create(connection_id=DEMO_CONNECTION)
@@ -269,7 +271,7 @@ async def test_no_proxy_of_the_environment_sees_the_key(telnyx: Telnyx, monkeypa
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
 
     async with Outbound("dialtone/test") as outbound:
-        client = TelnyxClient(outbound, base_url=telnyx.url, api_key=DEMO_KEY, clock=telnyx.clock)
+        client = TelnyxClient(TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY), telnyx.clock)
 
         assert (await client.create(connection_id=DEMO_CONNECTION)).id
 
@@ -285,7 +287,8 @@ async def test_an_error_is_logged_by_code_and_never_by_text(client: TelnyxClient
 
 
 async def test_the_connection_is_checked_without_touching_it(client: TelnyxClient, telnyx: Telnyx) -> None:
-    await client.check_connection(DEMO_CONNECTION)
+    connections = TelnyxConnections(client._api)
+    await connections.check(DEMO_CONNECTION)
 
     with pytest.raises(CarrierNotFound):
-        await client.check_connection("1")
+        await connections.check("1")

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from app.adapters.ledger import migrating
 from app.adapters.ledger.database import database_url
 from app.cli import app
 from app.vending.errors import TokenRefused
+from tests.material import BUNDLE_ID, key, pem_of, same_ios, secrets_in, service_account
 from tests.stage import ISSUER, Telnyx, joined, pem, principal, sqlite_in, token
 
 RULES = """
@@ -31,6 +34,13 @@ max_devices = 3
 name = "trial"
 mode = "audit"
 """
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A command silences the log of its process."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -185,3 +195,59 @@ async def test_keys_are_asked_for_by_name_or_all(terminal: Any, sqlite: str) -> 
     assert unmigrated.exit_code == 1
     assert "ledger" in unmigrated.output
     assert said.output == f"{ISSUER}: fetched\n"
+
+
+# -- push lint ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`dialtone push lint` on files of the given content, with no settings at all."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*contents: str | bytes, options: tuple[str, ...] = ()) -> Result:
+        names = []
+        for number, content in enumerate(contents):
+            path = tmp_path / f"file-{number}"
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            names.append(str(path))
+        return CliRunner().invoke(app, ["push", "lint", *options, *names])
+
+    return run
+
+
+def test_good_push_material_is_said_to_be_good_in_whatever_order(lint: Any) -> None:
+    wanted = same_ios()
+    for files in ((wanted["certificate"], wanted["private_key"]), (wanted["private_key"], wanted["certificate"])):
+        said = lint(*files)
+
+        assert said.exit_code == 0, said.output
+        assert f"Good: ios push credential of {BUNDLE_ID}" in said.output
+        assert "in 364 days" in said.output
+    assert lint(wanted["certificate"] + wanted["private_key"]).exit_code == 0
+    assert "Good: android push credential" in lint(json.dumps(service_account())).output
+
+
+def test_bad_push_material_is_named_and_ends_with_status_1(lint: Any) -> None:
+    wanted = same_ios()
+
+    bundle = lint(b"\x30\x82\x01\x00\x02\x01\x03\xff\xfe", wanted["private_key"])
+    as_json = lint(wanted["certificate"], pem_of(key("other")), options=("--json",))
+
+    assert bundle.exit_code == 1
+    assert bundle.output.startswith("is_p12 (certificate): This is a .p12 bundle; split it")
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.output)["faults"][0]["code"] == "key_mismatch"
+
+
+def test_what_cannot_be_linted_at_all_ends_with_status_2(lint: Any) -> None:
+    assert lint("a", "b", "c").exit_code == 2
+    assert lint("{").exit_code == 2
+    assert CliRunner().invoke(app, ["push", "lint", "/nonexistent"]).exit_code == 2
+
+
+def test_a_linted_key_is_not_printed(lint: Any) -> None:
+    wanted = same_ios()
+    for options in ((), ("--json",)):
+        for files in ((wanted["certificate"], wanted["private_key"]), (wanted["private_key"],) * 2):
+            assert not any(secret in lint(*files, options=options).output for secret in secrets_in(wanted))

@@ -92,6 +92,53 @@ logout_tokens = sa.Table(
     sa.Index("logout_tokens_by_expiry", "expires_at"),
 )
 
+push_objects = sa.Table(
+    "push_objects",
+    metadata,
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("type", sa.String(16), nullable=False),
+    sa.Column("telnyx_alias", sa.Text, nullable=False),
+    sa.Column("stage", sa.String(16), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("app_id", sa.Text, nullable=False),
+    sa.Column("fingerprint_sha256", sa.String(64), nullable=False),
+    sa.Column("not_after", UtcTime),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("credential_id", sa.Text),
+    sa.Column("claimed_by", sa.String(64)),
+    sa.Column("claimed_until", UtcTime),
+    sa.Column("retry_at", UtcTime),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("warned_days", sa.Integer),
+    sa.Index("push_objects_by_stage", "stage", "updated_at"),
+    sa.Index("push_objects_by_expiry", "not_after"),
+    sa.Index("push_objects_by_credential", "credential_id"),
+)
+
+push_registrations = sa.Table(
+    "push_registrations",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("alias", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Index("one_alias_a_user", "issuer", "subject", "alias", unique=True),
+    sa.Index("registrations_of_an_object", "fingerprint"),
+)
+
+push_attachments = sa.Table(
+    "push_attachments",
+    metadata,
+    sa.Column("connection_id", sa.Text, primary_key=True),
+    sa.Column("type", sa.String(16), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Index("attachments_of_an_object", "fingerprint"),
+)
+
 key_refreshes = sa.Table(
     "key_refreshes",
     metadata,

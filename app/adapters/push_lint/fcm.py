@@ -1,0 +1,93 @@
+"""Google's service account for FCM HTTP v1, as the JSON file that Firebase gives.
+
+Source of the shape: cloud.google.com, IAM, "Create and delete service account keys"; firebase.google.com, Cloud
+Messaging, "Migrate to FCM HTTP v1".
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from app.adapters.push_lint.apns import MIN_RSA_BITS
+from app.vending.push import Material, PushType
+from app.vending.push_faults import MaterialFault, Report
+
+FIELD = "project_account_json_file"
+TOKEN_URIS = frozenset({"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"})
+"""Today's, and the one that older key files name."""
+
+MAX_BYTES = 32 * 1024
+LEGACY_KEY_PREFIX = "AAAA"
+
+
+def lint(service_account: Any) -> Report:
+    """Everything that is wrong with the object, or the material that it is."""
+    foreign = _what_is(service_account)
+    if foreign is not None:
+        return _refused(foreign)
+    if len(json.dumps(service_account)) > MAX_BYTES:
+        return _refused("material_too_large")
+    faults = []
+    if service_account.get("type") != "service_account":
+        faults.append("service_account_wrong_type")
+    project_id = _name(service_account, "project_id")
+    client_email = _name(service_account, "client_email")
+    if project_id is None:
+        faults.append("project_id_missing")
+    if client_email is None or "@" not in client_email:
+        faults.append("client_email_missing")
+    if service_account.get("token_uri") not in TOKEN_URIS:
+        faults.append("token_uri_not_google")
+    spki = _public_key(service_account.get("private_key"), faults)
+    if faults or project_id is None or client_email is None or spki is None:
+        return _refused(*faults)
+    return Report(
+        Material(
+            type=PushType.ANDROID,
+            app_id=project_id,
+            identity=b"android" + json.dumps([project_id, client_email]).encode() + spki,
+            fingerprint_sha256=hashlib.sha256(spki).hexdigest(),
+            not_after=None,
+            upload={"type": PushType.ANDROID.value, FIELD: service_account},
+        )
+    )
+
+
+def _refused(*codes: str) -> Report:
+    return Report(None, tuple(MaterialFault(code, FIELD) for code in codes))
+
+
+def _what_is(given: Any) -> str | None:
+    """What was sent in place of a service account."""
+    if isinstance(given, str):
+        return "is_server_key" if given.startswith(LEGACY_KEY_PREFIX) else "service_account_is_text"
+    if not isinstance(given, dict):
+        return "service_account_is_text"
+    if "project_info" in given:
+        return "is_google_services_json"
+    if "installed" in given or "web" in given:
+        return "is_oauth_client"
+    return None
+
+
+def _name(given: dict[str, Any], field: str) -> str | None:
+    value = given.get(field)
+    return value if isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable() else None
+
+
+def _public_key(pem: Any, faults: list[str]) -> bytes | None:
+    try:
+        key = load_pem_private_key(pem.encode(), None)
+    except Exception:
+        faults.append("service_account_key_unreadable")
+        return None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        faults.append("service_account_key_unreadable")
+        return None
+    if key.key_size < MIN_RSA_BITS:
+        faults.append("private_key_weak")
+        return None
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,92 @@
+"""`dialtone push`: look at push material before anybody depends on it. Needs no settings, stores and sends nothing."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.adapters.push_lint import apns, fcm
+from app.adapters.push_lint.pem import blocks
+from app.cli.terminal import end
+from app.vending.push_faults import Report
+
+commands = typer.Typer(no_args_is_help=True, help="Push credentials of mobile apps.")
+
+SOON_DAYS = 30
+
+
+@commands.callback()
+def _push() -> None:
+    """A group, though it has one command yet."""
+
+
+@commands.command("lint")
+def lint(
+    files: Annotated[
+        list[Path], typer.Argument(help="Certificate and key in PEM, in either order, or Google's JSON file.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Say whether Telnyx could use it, and if not, what is wrong and how to mend it. Status 1: it could not."""
+    if len(files) > 2:
+        end("Name a certificate and its key, or one JSON file.", 2)
+    now = datetime.now(UTC)
+    report = _report([_text(path) for path in files], now)
+    typer.echo(json.dumps(_as_json(report, now), indent=2) if as_json else "\n".join(_as_text(report, now)))
+    if report.material is None:
+        raise typer.Exit(1)
+
+
+def _report(texts: list[str], now: datetime) -> Report:
+    if len(texts) == 1 and texts[0].lstrip().startswith(("{", "[")):
+        try:
+            return fcm.lint(json.loads(texts[0]))
+        except (ValueError, RecursionError):
+            end("That is no JSON.", 2)
+    certificate, private_key = texts[0], texts[-1]
+    if len(texts) == 2 and _labels(certificate).isdisjoint({"CERTIFICATE"}) and "CERTIFICATE" in _labels(private_key):
+        certificate, private_key = private_key, certificate
+    return apns.lint(certificate, private_key, now)
+
+
+def _labels(text: str) -> set[str]:
+    return {block.label for block in blocks(text)}
+
+
+def _text(path: Path) -> str:
+    """A file's text; of a binary one (.p12, .cer) its base64, which the linter knows for what it is."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        end(f"{path} cannot be read ({type(error).__name__}).", 2)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return base64.b64encode(raw).decode("ascii")
+
+
+def _as_text(report: Report, now: datetime) -> list[str]:
+    if report.material is None:
+        return [f"{fault.code} ({fault.field}): {fault.sentence}" for fault in report.faults]
+    material, left = report.material, report.days_left(now)
+    lines = [f"Good: {material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
+    if material.not_after is not None:
+        hurry = "  Renew it soon." if left is not None and left <= SOON_DAYS else ""
+        lines.append(f"It ends on {material.not_after:%Y-%m-%d}, in {left} days.{hurry}")
+    return lines
+
+
+def _as_json(report: Report, now: datetime) -> dict[str, Any]:
+    material = report.material
+    return {
+        "ok": material is not None,
+        "type": material and material.type,
+        "app_id": material and material.app_id,
+        "fingerprint_sha256": material and material.fingerprint_sha256,
+        "not_after": None if material is None or material.not_after is None else material.not_after.isoformat(),
+        "days_left": report.days_left(now),
+        "faults": [{"code": fault.code, "field": fault.field, "message": fault.sentence} for fault in report.faults],
+    }
