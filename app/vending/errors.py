@@ -7,15 +7,23 @@
     |-- Refused                   known caller, not allowed
     |   |-- InsufficientScope
     |   |-- GrantNotAllowed
-    |   `-- DeviceLimitReached
+    |   |-- DeviceLimitReached
+    |   |-- PushNotAllowed
+    |   `-- PushLimitReached
     |-- UnknownIssuer             an operator named one that is not configured
     |-- NotBeforeInFuture         an operator would shut out tokens that are not issued yet
     |-- LeaseNotFound
     |-- LeaseEnded                theirs, but logged out or expired
+    |-- MaterialRefused           push material with faults, each with its own code
+    |-- PushNotFound
+    |-- PushAliasTaken            theirs, with other material
+    |-- PushTypeMismatch
+    |-- ConnectionNotFound        an operator named one that Telnyx does not know
     |-- Busy                      the answer is being made elsewhere and took too long
     |-- LedgerUnavailable
     |-- LeaseMoved                internal: another writer was first
     |-- LeaseTaken                internal: the device has a live lease already
+    |-- PushMoved                 internal: another writer was first
     `-- CarrierError
         |-- CarrierKeyRefused     401
         |-- CarrierForbidden      403
@@ -29,6 +37,20 @@
 
 Status codes are the API's business (`api/problems.py`).
 """
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class MaterialFault(Protocol):
+    """What `push_faults` says of one field."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def field(self) -> str: ...
+    @property
+    def sentence(self) -> str: ...
 
 
 class DialtoneError(Exception):
@@ -89,12 +111,53 @@ class NotBeforeInFuture(DialtoneError):
     """A mark cannot lie in the future: it would refuse tokens that are not issued yet."""
 
 
+class PushNotAllowed(Refused):
+    """Policy does not let this user register push credentials."""
+
+
+class PushLimitReached(Refused):
+    """This user has as many push credentials as a user can have; delete one first."""
+
+
 class LeaseNotFound(DialtoneError):
     """There is no such telephony credential."""
 
 
 class LeaseEnded(DialtoneError):
     """This telephony credential has ended; ask for a new one for the device."""
+
+
+class MaterialRefused(DialtoneError):
+    """The push material is not what Telnyx needs."""
+
+    def __init__(self, faults: Sequence[MaterialFault]) -> None:
+        """`faults` holds codes and field names of ours; nothing of the material."""
+        super().__init__()
+        self.faults = tuple(faults)
+
+
+class PushNotFound(DialtoneError):
+    """There is no such push credential."""
+
+
+class PushAliasTaken(DialtoneError):
+    """You have other material under this alias; replace it with PUT at the address in Location."""
+
+    def __init__(self, registration_id: str) -> None:
+        super().__init__()
+        self.registration_id = registration_id
+
+
+class PushTypeMismatch(DialtoneError):
+    """A push credential of one platform cannot take the place of the other's."""
+
+
+class ConnectionNotFound(DialtoneError):
+    """The telephony carrier does not know that connection."""
+
+
+class PushMoved(DialtoneError):
+    """Another writer changed this push credential first."""
 
 
 class Busy(DialtoneError):

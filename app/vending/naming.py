@@ -27,6 +27,14 @@ class Naming:
         match = self._own_name.match(credential_name)
         return match[1] if match else None
 
+    def push_fingerprint(self, identity: bytes) -> str:
+        """What the ledger calls a push material: without the key, it tells nobody which one it is."""
+        return hmac.new(self._tag_key, b"push material " + identity, hashlib.sha256).hexdigest()
+
+    def push_alias(self, fingerprint: str) -> str:
+        """What Telnyx calls it. Deterministic, so that an upload whose answer was lost is found again."""
+        return f"{self._prefix}push-{fingerprint[:TAG_LENGTH]}"
+
     def tag(self, owner: Owner) -> str:
         """One tag a user, without personal data. Per user, because Telnyx lets a tag hold at most 1000 credentials."""
         identity = f"{len(owner.issuer)}:{owner.issuer}{owner.subject}".encode("utf-8", "surrogatepass")

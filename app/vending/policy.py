@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from app.vending.errors import GrantNotAllowed, InsufficientScope, Refused
+from app.vending.errors import GrantNotAllowed, InsufficientScope, PushNotAllowed, Refused
 from app.vending.lifetimes import lifetime
 from app.vending.nouns import Grant, IssueRequest, Platform, Principal
 
@@ -136,6 +136,11 @@ class Policy:
     required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     """By `iss`: scopes without which that issuer's tokens open nothing of a user's."""
 
+    def connections(self) -> frozenset[str]:
+        """Every connection that somebody may be given."""
+        given = [rule.allowance.connection_id for rule in self.rules if rule.allowance is not None]
+        return frozenset({self.default.connection_id, *given})
+
     @property
     def is_enforced(self) -> bool:
         return bool(self.rules) and self.mode is Mode.ENFORCE
@@ -195,6 +200,21 @@ class PolicyInForce:
             raise InsufficientScope(frozenset({ADMIN_SCOPE}))
         if not self._allowance(self.policy, principal).admin:
             raise Refused
+
+    def is_operator(self, principal: Principal) -> bool:
+        try:
+            self.admit_operator(principal)
+        except Refused:
+            return False
+        return True
+
+    def admit_push(self, principal: Principal) -> None:
+        """Raises InsufficientScope, or PushNotAllowed where policy gives no right to register push credentials."""
+        allowance = self.admit(principal)
+        if not allowance.push:
+            raise PushNotAllowed
+        if not allowance.push_scopes <= principal.scopes:
+            raise InsufficientScope(allowance.push_scopes)
 
     def _allowance(self, policy: Policy, principal: Principal) -> Allowance:
         outcome = policy.in_force(principal)

@@ -13,12 +13,14 @@ from alembic.migration import MigrationContext
 from app.adapters.ledger import migrating
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
+from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.tables import metadata
-from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable
+from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, PushMoved
 from app.vending.leases import Lease, State
 from app.vending.marks import Logout
 from app.vending.nouns import Credential, Owner
+from app.vending.push import PushObject, PushType, Registration, Stage
 from tests.stage import principal
 from tests.vending.test_rules import LEASE
 
@@ -160,6 +162,36 @@ async def test_what_ended_is_told_to_whoever_asks_since_then(ledger: SqlLedger) 
     assert await ledger.ended_since(NOW + timedelta(seconds=6)) == []
 
 
+async def walk_through_push(push: SqlPush) -> None:
+    """Every statement on push credentials, once."""
+    objects = [
+        PushObject(f"{n}" * 64, PushType.IOS, f"alias-{n}", Stage.PENDING, 1, "app", "f", NOW, NOW, NOW) for n in (1, 2)
+    ]
+    for number, new in enumerate(objects):
+        await push.open_object(new)
+        objects[number] = await push.advance_object(new, new.activated(f"c{number}", NOW))
+    first = Registration("r1", ALICE.issuer, ALICE.subject, "a", objects[0].fingerprint, NOW, NOW)
+    await push.register(first, 9)
+    await push.registered(ALICE, "r1")
+    await push.registered_as(ALICE, "a")
+    await push.registered_anywhere("r1")
+    await push.registrations(ALICE)
+    await push.object_of_credential("c0")
+    await push.holders_of(first.fingerprint)
+    await push.set_attached("77", PushType.IOS, first.fingerprint)
+    await push.connections_of(first.fingerprint)
+    moved = replace(first, fingerprint=objects[1].fingerprint)
+    await push.reregister(first, moved)
+    await push.note_warning(objects[0], 30)
+    await push.expiring_objects(10)
+    await push.unwanted_objects(NOW, NOW, 10)
+    await push.deregister(moved, NOW)
+    with pytest.raises(PushMoved):
+        await push.retire_object(objects[0], objects[0].leaving(NOW))
+    await push.set_attached("77", PushType.IOS, None)
+    await push.drop_object(await push.retire_object(objects[0], objects[0].leaving(NOW)))
+
+
 async def test_the_statements_run_on_indexes(ledger: SqlLedger, database: str) -> None:
     """Asserted where the planner says it without statistics: SQLite. PostgreSQL reads a small table whole."""
     if not database.startswith("sqlite"):
@@ -180,6 +212,7 @@ async def test_the_statements_run_on_indexes(ledger: SqlLedger, database: str) -
     await watched.find(lease.id)
     await watched.unfinished(ALICE)
     await watched.page(ALICE, (NOW, lease.id), 10)
+    await walk_through_push(SqlPush(Database(engine)))
     notices = SqlMarks(Database(engine))
     await notices.marks_since(NOW)
     for number, (subject, session) in enumerate([("bob", None), ("bob", "s-1"), (None, "s-1")]):

@@ -1,0 +1,246 @@
+"""Push objects, registrations and attachments. Nothing of the material is written here but public facts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.adapters.ledger.database import Database, is_duplicate
+from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
+from app.vending.errors import LedgerUnavailable, PushLimitReached, PushMoved
+from app.vending.nouns import Owner
+from app.vending.push import PushObject, PushType, Registered, Registration, Stage
+
+_OBJECT_FIELDS = tuple(field.name for field in fields(PushObject))
+_REGISTRATION_FIELDS = tuple(field.name for field in fields(Registration))
+_IS_ATTACHED = (
+    sa.select(push_attachments.c.fingerprint)
+    .where(push_attachments.c.fingerprint == push_objects.c.fingerprint)
+    .exists()
+)
+_IS_REGISTERED = (
+    sa.select(push_registrations.c.id).where(push_registrations.c.fingerprint == push_objects.c.fingerprint).exists()
+)
+_REGISTERED = sa.select(
+    *(column.label(f"registration_{column.name}") for column in push_registrations.c),
+    *(column.label(f"object_{column.name}") for column in push_objects.c),
+    _IS_ATTACHED.label("is_attached"),
+).join_from(push_registrations, push_objects, push_objects.c.fingerprint == push_registrations.c.fingerprint)
+
+
+class SqlPush:
+    """Every method raises LedgerUnavailable when the database does not do its part."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- objects ------------------------------------------------------------------------------------------------
+
+    async def object(self, fingerprint: str) -> PushObject | None:
+        found = await self._objects(push_objects.c.fingerprint == fingerprint)
+        return found[0] if found else None
+
+    async def object_of_credential(self, credential_id: str) -> PushObject | None:
+        found = await self._objects(push_objects.c.credential_id == credential_id)
+        return found[0] if found else None
+
+    async def open_object(self, new: PushObject) -> None:
+        try:
+            async with self._database.writing() as connection:
+                await connection.execute(push_objects.insert().values(asdict(new)))
+        except LedgerUnavailable as error:
+            if is_duplicate(error.__cause__):
+                raise PushMoved from None
+            raise
+
+    async def advance_object(self, before: PushObject, after: PushObject) -> PushObject:
+        async with self._database.writing() as connection:
+            await _advance(connection, before, after)
+        return after
+
+    async def retire_object(self, before: PushObject, after: PushObject) -> PushObject:
+        async with self._database.writing() as connection:
+            await _lock(connection, before.fingerprint)
+            await _advance(connection, before, after, ~_IS_REGISTERED, ~_IS_ATTACHED)
+        return after
+
+    async def drop_object(self, before: PushObject) -> None:
+        is_before = sa.and_(push_objects.c.fingerprint == before.fingerprint, push_objects.c.version == before.version)
+        async with self._database.writing() as connection:
+            if (await connection.execute(push_objects.delete().where(is_before))).rowcount != 1:
+                raise PushMoved
+
+    async def unwanted_objects(self, now: datetime, stale_before: datetime, limit: int) -> list[PushObject]:
+        at = push_objects.c
+        is_old = at.updated_at <= stale_before
+        found: list[PushObject] = []
+        for condition in (
+            sa.and_(at.stage == Stage.LEAVING.value, at.retry_at <= now),
+            sa.and_(at.stage == Stage.PENDING.value, is_old),
+            sa.and_(at.stage == Stage.ACTIVE.value, is_old, ~_IS_REGISTERED, ~_IS_ATTACHED),
+        ):
+            found += await self._objects(condition, limit=limit - len(found))
+        return found
+
+    async def expiring_objects(self, limit: int) -> list[PushObject]:
+        expires = sa.and_(push_objects.c.not_after.is_not(None), push_objects.c.stage == Stage.ACTIVE.value)
+        return await self._objects(expires, order=push_objects.c.not_after, limit=limit)
+
+    async def note_warning(self, before: PushObject, days: int) -> None:
+        # Not a step of the object's life: its version stays, so that nobody's work on it is lost to a warning.
+        at = push_objects.c
+        is_first = sa.or_(at.warned_days.is_(None), at.warned_days > days)
+        update = push_objects.update().where(at.fingerprint == before.fingerprint, is_first).values(warned_days=days)
+        async with self._database.writing() as connection:
+            if (await connection.execute(update)).rowcount != 1:
+                raise PushMoved
+
+    # -- registrations ------------------------------------------------------------------------------------------
+
+    async def registered(self, owner: Owner, registration_id: str) -> Registered | None:
+        return await self._registered(push_registrations.c.id == registration_id, _of(owner))
+
+    async def registered_as(self, owner: Owner, alias: str) -> Registered | None:
+        return await self._registered(_of(owner), push_registrations.c.alias == alias)
+
+    async def registered_anywhere(self, registration_id: str) -> Registered | None:
+        return await self._registered(push_registrations.c.id == registration_id)
+
+    async def registrations(self, owner: Owner) -> list[Registered]:
+        query = _REGISTERED.where(_of(owner)).order_by(push_registrations.c.created_at, push_registrations.c.id)
+        return [_registered(row) for row in await self._database.rows(query)]
+
+    async def holders_of(self, fingerprint: str) -> int:
+        async with self._database.reading() as connection:
+            return await _holders(connection, fingerprint)
+
+    async def register(self, new: Registration, most: int) -> None:
+        count = sa.select(sa.func.count()).select_from(push_registrations).where(_of(new.owner))
+        async with self._writing_aliases() as connection:
+            await self._database.one_at_a_time(connection, new.owner)
+            if (await connection.scalar(count) or 0) >= most:
+                raise PushLimitReached
+            await _check_active(connection, new.fingerprint)
+            await connection.execute(push_registrations.insert().values(asdict(new)))
+
+    async def reregister(self, before: Registration, after: Registration) -> None:
+        at = push_registrations.c
+        is_before = sa.and_(
+            at.id == before.id, at.fingerprint == before.fingerprint, at.updated_at == before.updated_at
+        )
+        changes = {"alias": after.alias, "fingerprint": after.fingerprint, "updated_at": after.updated_at}
+        async with self._writing_aliases() as connection:
+            # In one order, whichever of two materials takes the place of the other: else two writers wait for ever.
+            for fingerprint in sorted({before.fingerprint, after.fingerprint}):
+                await _lock(connection, fingerprint)
+            await _check_active(connection, after.fingerprint)
+            if (await connection.execute(push_registrations.update().where(is_before).values(changes))).rowcount != 1:
+                raise PushMoved
+            if before.fingerprint != after.fingerprint:
+                await _leave(connection, before.fingerprint, after.updated_at)
+
+    async def deregister(self, registration: Registration, now: datetime) -> None:
+        async with self._database.writing() as connection:
+            await _lock(connection, registration.fingerprint)
+            await connection.execute(push_registrations.delete().where(push_registrations.c.id == registration.id))
+            await _leave(connection, registration.fingerprint, now)
+
+    # -- attachments --------------------------------------------------------------------------------------------
+
+    async def connections_of(self, fingerprint: str) -> list[str]:
+        query = sa.select(push_attachments.c.connection_id).where(push_attachments.c.fingerprint == fingerprint)
+        return [row["connection_id"] for row in await self._database.rows(query)]
+
+    async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None:
+        at = push_attachments.c
+        old = sa.and_(at.connection_id == connection_id, at.type == push_type.value)
+        async with self._database.writing() as connection:
+            await connection.execute(push_attachments.delete().where(old))
+            if fingerprint is not None:
+                row = {"connection_id": connection_id, "type": push_type.value, "fingerprint": fingerprint}
+                await connection.execute(push_attachments.insert().values(row))
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    async def _objects(
+        self, *conditions: sa.ColumnElement[bool], order: sa.ColumnElement[Any] | None = None, limit: int = 1
+    ) -> list[PushObject]:
+        by = push_objects.c.updated_at if order is None else order
+        query = sa.select(push_objects).where(*conditions).order_by(by).limit(limit)
+        return [_object(row) for row in await self._database.rows(query)]
+
+    async def _registered(self, *conditions: sa.ColumnElement[bool]) -> Registered | None:
+        rows = await self._database.rows(_REGISTERED.where(*conditions))
+        return _registered(rows[0]) if rows else None
+
+    @asynccontextmanager
+    async def _writing_aliases(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction in which a second row for a user's alias is PushMoved, and not the database's trouble."""
+        try:
+            async with self._database.writing() as connection:
+                yield connection
+        except LedgerUnavailable as error:
+            if is_duplicate(error.__cause__):
+                raise PushMoved from None
+            raise
+
+
+async def _lock(connection: AsyncConnection, fingerprint: str) -> None:
+    """Whoever joins and whoever leaves an object take turns."""
+    query = sa.select(push_objects.c.version).where(push_objects.c.fingerprint == fingerprint)
+    await connection.execute(query.with_for_update())
+
+
+async def _check_active(connection: AsyncConnection, fingerprint: str) -> None:
+    query = sa.select(push_objects.c.stage).where(push_objects.c.fingerprint == fingerprint)
+    if await connection.scalar(query.with_for_update()) != Stage.ACTIVE.value:
+        raise PushMoved
+
+
+async def _leave(connection: AsyncConnection, fingerprint: str, now: datetime) -> None:
+    """The last one to leave an object that no connection uses marks it for the sweeper."""
+    found = (
+        (await connection.execute(sa.select(push_objects).where(push_objects.c.fingerprint == fingerprint)))
+        .mappings()
+        .first()
+    )
+    if found is None or await _holders(connection, fingerprint):
+        return
+    used = sa.select(push_attachments.c.fingerprint).where(push_attachments.c.fingerprint == fingerprint)
+    if await connection.scalar(used) is None:
+        before = _object(found)
+        await _advance(connection, before, before.leaving(now))
+
+
+async def _advance(
+    connection: AsyncConnection, before: PushObject, after: PushObject, *conditions: sa.ColumnElement[bool]
+) -> None:
+    changed = {name: value for name in _OBJECT_FIELDS if (value := getattr(after, name)) != getattr(before, name)}
+    is_before = sa.and_(push_objects.c.fingerprint == before.fingerprint, push_objects.c.version == before.version)
+    update = push_objects.update().where(is_before, *conditions).values(changed)
+    if (await connection.execute(update)).rowcount != 1:
+        raise PushMoved
+
+
+async def _holders(connection: AsyncConnection, fingerprint: str) -> int:
+    holders = sa.select(sa.func.count()).where(push_registrations.c.fingerprint == fingerprint)
+    return await connection.scalar(holders) or 0
+
+
+def _of(owner: Owner) -> sa.ColumnElement[bool]:
+    at = push_registrations.c
+    return sa.and_(at.issuer == owner.issuer, at.subject == owner.subject)
+
+
+def _object(row: sa.RowMapping, prefix: str = "") -> PushObject:
+    values = {name: row[prefix + name] for name in _OBJECT_FIELDS}
+    return PushObject(**{**values, "type": PushType(values["type"]), "stage": Stage(values["stage"])})
+
+
+def _registered(row: sa.RowMapping) -> Registered:
+    registration = Registration(**{name: row[f"registration_{name}"] for name in _REGISTRATION_FIELDS})
+    return Registered(registration, _object(row, "object_"), row["is_attached"])

@@ -1,0 +1,101 @@
+"""Attaching: which push credential a Telnyx connection wakes its devices with. One of each platform a connection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.vending.errors import CarrierNotFound, ConnectionNotFound, PushNotFound, PushTypeMismatch
+from app.vending.push import PushObject, PushType, Registered, Stage
+
+
+class Ledger(Protocol):
+    async def registered_anywhere(self, registration_id: str) -> Registered | None:
+        """Whoever's it is."""
+
+    async def connections_of(self, fingerprint: str) -> list[str]:
+        """Connections that use the object, as far as was written down."""
+
+    async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None: ...
+
+    async def holders_of(self, fingerprint: str) -> int:
+        """How many registrations there are of it."""
+
+    async def object_of_credential(self, credential_id: str) -> PushObject | None: ...
+
+
+class Carrier(Protocol):
+    """Both raise CarrierNotFound for an unknown connection, and other CarrierErrors."""
+
+    async def attached(self, connection_id: str) -> Mapping[PushType, str | None]: ...
+
+    async def attach(self, connection_id: str, wanted: Mapping[PushType, str | None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a connection used before for one platform, and what it uses now: Telnyx's ids."""
+
+    push_type: PushType
+    before: str | None
+    before_object: PushObject | None
+    """What is known of it; None where it was made beside Dialtone."""
+    now: str | None
+    now_object: PushObject | None
+
+
+class Attaching:
+    """Points connections at push credentials."""
+
+    def __init__(self, ledger: Ledger, carrier: Carrier) -> None:
+        self._ledger = ledger
+        self._carrier = carrier
+
+    async def attach(self, connection_id: str, wanted: Mapping[PushType, str | None]) -> list[Attachment]:
+        """Use these registrations' material from now on (None: nothing). What was and what is, of both platforms.
+
+        Raises ConnectionNotFound, PushNotFound and PushTypeMismatch, and then changes nothing.
+        """
+        objects = {push_type: await self._object(push_type, name) for push_type, name in wanted.items()}
+        try:
+            before = await self._carrier.attached(connection_id)
+            if objects:
+                ids = {
+                    push_type: None if found is None else found.credential_id for push_type, found in objects.items()
+                }
+                await self._carrier.attach(connection_id, ids)
+        except CarrierNotFound:
+            raise ConnectionNotFound from None
+        for push_type, found in objects.items():
+            fingerprint = None if found is None else found.fingerprint
+            await self._ledger.set_attached(connection_id, push_type, fingerprint)
+        return [await self._attachment(push_type, before, objects) for push_type in PushType]
+
+    async def follow(self, old: PushObject, new: PushObject, *, is_operator: bool) -> None:
+        """Point the connections that use the old material at the new one, if that is this caller's to decide."""
+        if not is_operator and await self._ledger.holders_of(old.fingerprint) > 1:
+            return
+        for connection_id in await self._ledger.connections_of(old.fingerprint):
+            # Somebody may have pointed it elsewhere, in Telnyx's portal: that is left alone.
+            if (await self._carrier.attached(connection_id)).get(old.type) in (old.credential_id, new.credential_id):
+                await self._carrier.attach(connection_id, {new.type: new.credential_id})
+                await self._ledger.set_attached(connection_id, new.type, new.fingerprint)
+
+    async def _object(self, push_type: PushType, registration_id: str | None) -> PushObject | None:
+        if registration_id is None:
+            return None
+        found = await self._ledger.registered_anywhere(registration_id)
+        if found is None or found.object.stage is not Stage.ACTIVE:
+            raise PushNotFound
+        if found.object.type is not push_type:
+            raise PushTypeMismatch
+        return found.object
+
+    async def _attachment(
+        self, push_type: PushType, before: Mapping[PushType, str | None], objects: Mapping[PushType, PushObject | None]
+    ) -> Attachment:
+        was = before.get(push_type)
+        was_object = None if was is None else await self._ledger.object_of_credential(was)
+        if push_type not in objects:
+            return Attachment(push_type, was, was_object, was, was_object)
+        found = objects[push_type]
+        return Attachment(push_type, was, was_object, None if found is None else found.credential_id, found)
