@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import admin, backchannel, documentation, handlers, health, telephony
+from app.api import admin, backchannel, documentation, handlers, health, push, telephony
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
@@ -42,13 +42,13 @@ NO_TELEMETRY: TelemetryConfig = {
 def create_app(settings: Settings | None = None, outside: Outside | None = None) -> ASGIApp:
     """The service as one ASGI app. Settings come from the environment unless given."""
     settings = settings or Settings.load()
-    return _app_and_readiness(settings, join(settings, outside))[0]
+    return assemble(settings, join(settings, outside))[0]
 
 
 def serve(settings: Settings) -> None:
     """Listen until told to stop. Raises SystemExit if the port is taken."""
     parts = join(settings)
-    app, readiness = _app_and_readiness(settings, parts)
+    app, readiness = assemble(settings, parts)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -129,7 +129,7 @@ class Reloading:
             log.exception("reload_broke")
 
 
-def _app_and_readiness(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
+def assemble(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
     """Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
@@ -183,6 +183,7 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     framework.state.presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     handlers.install(framework)
     framework.include_router(telephony.router)
+    framework.include_router(push.router)
     framework.include_router(backchannel.router)
     framework.include_router(admin.router)
     framework.include_router(health.router(readiness, parts.metrics))

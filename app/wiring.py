@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -21,13 +22,18 @@ from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.migrating import newest_revision
+from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.outbound import Outbound
-from app.adapters.telnyx import TelnyxClient
+from app.adapters.push_lint import apns, fcm
+from app.adapters.telnyx.credentials import TelnyxClient
+from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
+from app.adapters.telnyx.transport import TelnyxApi
 from app.configuration import IssuerTable, Resolved
 from app.observability.metrics import Metrics
 from app.settings import Settings, variable_of
 from app.vending.at_hand import LoginsAtHand
+from app.vending.attaching import Attaching
 from app.vending.devices import Devices
 from app.vending.errors import DialtoneError
 from app.vending.expiry import Expiry
@@ -37,9 +43,14 @@ from app.vending.naming import Naming
 from app.vending.nouns import Principal
 from app.vending.operating import Operations
 from app.vending.policy import Outcome, PolicyInForce
+from app.vending.push import PushObject
+from app.vending.push_expiry import ExpiryWatch
+from app.vending.push_faults import Report
 from app.vending.recovery import Recovery
+from app.vending.registering import Pace, PushRegistrar
 from app.vending.revoking import Revoker
 from app.vending.sweeping import Sweeper
+from app.vending.uploading import Uploads
 from app.vending.watching import Watch
 
 LOGINS_AT_HAND = 20_000
@@ -53,6 +64,7 @@ CLAIM_MARGIN = timedelta(seconds=3)
 
 WATCH_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
+EXPIRY_SECONDS = 60.0
 KEYS_SECONDS = 5.0
 """How often key sets are asked whether their time has come."""
 
@@ -98,6 +110,13 @@ class Parts:
     devices: Devices
     sweeper: Sweeper
     operations: Operations
+    push: PushRegistrar
+    push_uploads: Uploads
+    attaching: Attaching
+    expiry_watch: ExpiryWatch
+    lint_apns: Callable[[str, str], Awaitable[Report]]
+    """Certificate and private key in PEM. On a thread: loading an RSA key takes tens of milliseconds."""
+    lint_fcm: Callable[[Any], Awaitable[Report]]
     metrics: Metrics
     check_ledger: Callable[[], Awaitable[None]]
     check_telnyx: Callable[[], Awaitable[None]]
@@ -123,17 +142,21 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     key_sets = KeySets(outbound, outside.monotonic)
     verifier = TokenVerifier(key_sets.issuers_of(resolved), clock, marks)
     policy = PolicyInForce(resolved.policy, _note_proposal)
-    telnyx = TelnyxClient(
-        outbound,
-        base_url=settings.telnyx_base_url,
-        api_key=api_key,
-        clock=clock,
-        call_seconds=settings.telnyx_call_seconds,
+    api = TelnyxApi(
+        outbound, base_url=settings.telnyx_base_url, api_key=api_key, call_seconds=settings.telnyx_call_seconds
     )
+    telnyx, connections = TelnyxClient(api, clock), TelnyxConnections(api)
     at_hand = LoginsAtHand(LOGINS_AT_HAND)
     recovery = Recovery(ledger, telnyx, clock)
     expiry = Expiry(ledger, telnyx, at_hand, clock)
     has_work = asyncio.Event()
+    replica, naming = outside.new_id(), Naming(settings.namespace, _tag_key(settings, api_key))
+    timing = Timing(
+        patience_seconds=settings.patience_seconds,
+        flight_seconds=CALLS_A_FLIGHT * settings.telnyx_call_seconds + CLAIM_MARGIN.total_seconds(),
+        claim=timedelta(seconds=settings.telnyx_call_seconds) + CLAIM_MARGIN,
+        propagation=timedelta(seconds=settings.propagation_seconds),
+    )
     revoker = Revoker(policy, ledger, recovery, at_hand, marks, clock, has_work.set)
     issuer = CredentialIssuer(
         policy=policy,
@@ -143,18 +166,37 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         revoker=revoker,
         expiry=expiry,
         at_hand=at_hand,
-        naming=Naming(settings.namespace, _tag_key(settings, api_key)),
-        replica=outside.new_id(),
+        naming=naming,
+        replica=replica,
         clock=clock,
         new_id=outside.new_id,
         jitter=outside.jitter,
-        timing=Timing(
-            patience_seconds=settings.patience_seconds,
-            flight_seconds=CALLS_A_FLIGHT * settings.telnyx_call_seconds + CLAIM_MARGIN.total_seconds(),
-            claim=timedelta(seconds=settings.telnyx_call_seconds) + CLAIM_MARGIN,
-            propagation=timedelta(seconds=settings.propagation_seconds),
-        ),
+        timing=timing,
     )
+    push_ledger = SqlPush(database)
+    uploads = Uploads(
+        ledger=push_ledger,
+        carrier=TelnyxPush(api),
+        connections=connections,
+        known_connections=lambda: policy.policy.connections(),
+        naming=naming,
+        replica=replica,
+        clock=clock,
+        timing=timing,
+    )
+    attaching = Attaching(push_ledger, connections)
+    has_push_work = asyncio.Event()
+    push = PushRegistrar(
+        policy=policy,
+        ledger=push_ledger,
+        uploads=uploads,
+        attaching=attaching,
+        pace=Pace(time.monotonic),
+        clock=clock,
+        new_id=outside.new_id,
+        wake_sweeper=has_push_work.set,
+    )
+    expiry_watch = ExpiryWatch(push_ledger, clock, _warn_of_expiry)
     sweeper = Sweeper(ledger, revoker, at_hand, clock)
     watch = Watch(marks_ledger, ledger, at_hand, marks, verifier.refresh_keys, clock)
     revision = newest_revision()
@@ -165,7 +207,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         # From here on nothing can fail, and nothing is awaited: no request sees half of it.
         verifier.replace(issuers)
         policy.policy = renewed.policy
-        telnyx.use_key(wanted.telnyx_api_key.get_secret_value())
+        api.use_key(wanted.telnyx_api_key.get_secret_value())
         changed = [name for name in Settings.model_fields if getattr(wanted, name) != getattr(settings, name)]
         waiting = [variable_of(name) for name in changed if name not in RELOADED]
         _log.info("reloaded", issuers=len(issuers), rules=len(renewed.policy.rules), waiting_for_a_restart=waiting)
@@ -186,10 +228,13 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
                 asyncio.create_task(_repeat(WATCH_SECONDS, watch.look, at_once=True)),
                 asyncio.create_task(_repeat(SWEEP_SECONDS, sweeper.sweep, has_work)),
                 asyncio.create_task(_repeat(KEYS_SECONDS, verifier.tend, at_once=True)),
+                asyncio.create_task(_repeat(SWEEP_SECONDS, uploads.sweep, has_push_work)),
+                asyncio.create_task(_repeat(EXPIRY_SECONDS, expiry_watch.look, at_once=True)),
             ]
             try:
                 yield
                 await issuer.drain()
+                await uploads.drain()
             finally:
                 for task in background:
                     task.cancel()
@@ -204,9 +249,15 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         sweeper=sweeper,
         policy=policy,
         operations=Operations(marks, marks_ledger, verifier, clock),
-        metrics=Metrics(verifier.key_sets),
+        push=push,
+        push_uploads=uploads,
+        attaching=attaching,
+        expiry_watch=expiry_watch,
+        lint_apns=lambda certificate, key: asyncio.to_thread(apns.lint, certificate, key, clock()),
+        lint_fcm=lambda account: asyncio.to_thread(fcm.lint, account),
+        metrics=Metrics(verifier.key_sets, expiry_watch.days_left),
         check_ledger=lambda: database.check_ready(revision),
-        check_telnyx=lambda: telnyx.check_connection(policy.policy.default.connection_id),
+        check_telnyx=lambda: connections.check(policy.policy.default.connection_id),
         reload=reload,
         open=opened,
         running=running,
@@ -268,6 +319,17 @@ def _note_proposal(principal: Principal, in_force: Outcome, proposed: Outcome) -
         allowed=in_force.allowance is not None,
         proposed=proposed.rule,
         would_allow=proposed.allowance is not None,
+    )
+
+
+def _warn_of_expiry(found: PushObject, days: int) -> None:
+    """Telnyx will not say so, and devices will only no longer wake."""
+    _log.warning(
+        "push_credential_expires",
+        type=found.type.value,
+        app_id=found.app_id,
+        fingerprint_sha256=found.fingerprint_sha256,
+        days_left=days,
     )
 
 

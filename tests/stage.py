@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrating
 from app.adapters.ledger.database import database_url
-from app.main import create_app
+from app.main import assemble
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from app.settings import Settings
@@ -180,6 +180,7 @@ class Service:
     telnyx: Telnyx
     clock: Clock
     app: ASGIApp = field(repr=False)
+    parts: Parts = field(repr=False)
 
     async def ask(self, method: str, path: str = "", *, user: str = "alice", **content: Any) -> httpx.Response:
         """One call below /v1/telephony-credentials."""
@@ -214,9 +215,11 @@ async def service_in_front_of(
     """One replica. Its clock is the sandbox's, so that a test moves both."""
     await migrating.migrate(database_url(database))
     outside = Outside(clock=telnyx.clock, new_id=ids, jitter=lambda: 0.5)
-    app = create_app(settings_for(telnyx.url, database, **changes), outside)
+    settings = settings_for(telnyx.url, database, **changes)
+    parts = join(settings, outside)
+    app, _ = assemble(settings, parts)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
-        yield Service(url, client, telnyx, telnyx.clock, app)
+        yield Service(url, client, telnyx, telnyx.clock, app, parts)
 
 
 def sqlite_in(folder: Path) -> str:

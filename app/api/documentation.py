@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, Response
 
 from app.api import problems
 from app.api.layers import BACKCHANNEL_LOGOUT
-from app.api.problems import KINDS, MEDIA_TYPE, Kind, Problem
+from app.api.problems import FAULT_KINDS, KINDS, MEDIA_TYPE, Kind, Problem
 from app.api.schemas import ProblemDocument
 
 DESCRIPTION = """\
@@ -40,7 +40,7 @@ DOCS_POLICY = (
 def all_kinds() -> dict[str, Kind]:
     """Every problem that can be answered, by code."""
     own = [value for value in vars(problems).values() if isinstance(value, Kind)]
-    return {kind.code: kind for kind in [*KINDS.values(), *own]}
+    return {kind.code: kind for kind in [*KINDS.values(), *own, *FAULT_KINDS.values()]}
 
 
 UNGUARDED = ("malformed_request", "internal_error", "identity_unavailable")

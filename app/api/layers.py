@@ -19,6 +19,10 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8 * 1024
 MAX_BODY_BYTES = 64 * 1024
+MAX_PUSH_BODY_BYTES = 128 * 1024
+PUSH = "/v1/push-credentials"
+"""Certificates and service accounts are larger than anything else that is sent here."""
+
 BODY_SECONDS = 10.0
 """A body must be complete after this long: uvicorn itself waits for ever."""
 
@@ -176,7 +180,8 @@ def _oddity(scope: Scope) -> Kind | None:
 async def _read_body(scope: Scope, receive: Receive, seconds: float) -> tuple[Kind | None, bytes | None]:
     """The body, or the kind of problem with it. Neither: the caller hung up."""
     headers = dict(scope["headers"])
-    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+    most = MAX_PUSH_BODY_BYTES if path_of(scope).startswith(PUSH) else MAX_BODY_BYTES
+    if int(headers.get(b"content-length", b"0")) > most:
         return problems.TOO_LARGE, None
     body = bytearray()
     try:
@@ -186,7 +191,7 @@ async def _read_body(scope: Scope, receive: Receive, seconds: float) -> tuple[Ki
                 if message["type"] != "http.request":
                     return None, None
                 body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > most:
                     return problems.TOO_LARGE, None
                 if not message.get("more_body", False):
                     break

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.types import Send
 
 from app.vending import errors
+from app.vending.push_faults import SENTENCES
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_RETRY_AFTER_SECONDS = 60
@@ -58,6 +59,14 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.DeviceLimitReached: Kind(403, "device_limit_reached", str(errors.DeviceLimitReached.__doc__)),
     errors.LeaseNotFound: Kind(404, "credential_not_found", str(errors.LeaseNotFound.__doc__)),
     errors.LeaseEnded: Kind(410, "credential_ended", str(errors.LeaseEnded.__doc__)),
+    errors.PushNotAllowed: Kind(403, "push_not_allowed", str(errors.PushNotAllowed.__doc__)),
+    errors.PushLimitReached: Kind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
+    errors.PushNotFound: Kind(404, "push_credential_not_found", str(errors.PushNotFound.__doc__)),
+    errors.ConnectionNotFound: Kind(404, "connection_not_found", str(errors.ConnectionNotFound.__doc__)),
+    errors.PushAliasTaken: Kind(409, "push_alias_taken", str(errors.PushAliasTaken.__doc__)),
+    errors.PushTypeMismatch: Kind(422, "push_type_mismatch", str(errors.PushTypeMismatch.__doc__)),
+    errors.MaterialRefused: Kind(422, "push_material_refused", str(errors.MaterialRefused.__doc__)),
+    errors.PushMoved: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
     errors.LeaseMoved: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
     errors.LeaseTaken: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
     errors.Busy: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
@@ -73,6 +82,10 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.CarrierUnreadable: Kind(503, "carrier_unavailable", str(errors.CarrierUnreadable.__doc__), retryable=True),
 }
 """Telnyx's refusal of our key is our 502, never the user's 401."""
+
+
+FAULT_KINDS = {code: Kind(422, code, sentence) for code, sentence in SENTENCES.items()}
+"""Push material is refused under the code of its first fault; `errors` has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,15 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
     """The public face of an internal error."""
     kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
     headers: list[tuple[str, str]] = []
+    faults: tuple[dict[str, Any], ...] = ()
     match error:
+        case errors.MaterialRefused():
+            kind = FAULT_KINDS[error.faults[0].code]
+            faults = tuple(
+                {"loc": ["body", fault.field], "type": fault.code, "message": fault.sentence} for fault in error.faults
+            )
+        case errors.PushAliasTaken():
+            headers.append(("Location", f"/v1/push-credentials/{error.registration_id}"))
         case errors.TokenRefused():
             headers.append(("WWW-Authenticate", f'{REALM}, error="invalid_token"'))
         case errors.InsufficientScope():
@@ -122,7 +143,7 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
             headers.append(("WWW-Authenticate", f'{REALM}, error="insufficient_scope"'))
     if kind.status in (429, 503):
         headers.append(("Retry-After", str(_retry_after(error))))
-    return Problem(kind, request_id, tuple(headers))
+    return Problem(kind, request_id, tuple(headers), faults)
 
 
 def _retry_after(error: errors.DialtoneError) -> int:

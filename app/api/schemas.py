@@ -49,13 +49,13 @@ Label = Annotated[
 TtlSeconds = Annotated[int, Field(strict=True, ge=60, le=LONGEST_TTL_SECONDS)]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
     """Unknown fields are refused: a misspelt wish must not be ignored in silence."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class TelephonyCredentialRequest(_Request):
+class TelephonyCredentialRequest(Request):
     """A device wants to log in."""
 
     device_id: DeviceId = Field(
@@ -76,7 +76,7 @@ class TelephonyCredentialRequest(_Request):
         return IssueRequest(self.device_id, self.platform, self.grant, self.ttl_seconds, self.label)
 
 
-class TelephonyCredentialChange(_Request):
+class TelephonyCredentialChange(Request):
     """What to change. A field that is left out stays as it is; `label: null` removes the label."""
 
     label: Label | None = None
@@ -188,7 +188,7 @@ IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
-class NotBeforeRequest(_Request):
+class NotBeforeRequest(Request):
     """Whose tokens to refuse: a user's, a session's, or, with neither, everybody's of the issuer."""
 
     issuer: IssuerName = Field(description="The `iss` of the tokens.", examples=["https://id.example.com"])
@@ -263,7 +263,7 @@ class KeySets(BaseModel):
     data: list[KeySetInfo]
 
 
-class KeyRefreshRequest(_Request):
+class KeyRefreshRequest(Request):
     """Which keys to fetch anew."""
 
     issuer: IssuerName | None = Field(None, description="Default: every issuer.")

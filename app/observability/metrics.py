@@ -26,12 +26,28 @@ class KeySetFigures(Protocol):
     def failures(self) -> int: ...
 
 
+class PushDaysLeft(Protocol):
+    """How long one push credential has."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def app_id(self) -> str: ...
+    @property
+    def fingerprint_sha256(self) -> str: ...
+    @property
+    def days(self) -> float: ...
+
+
 class Metrics:
     """Everything that `/metrics` shows, in a registry of this app's own."""
 
-    def __init__(self, key_sets: Callable[[], Iterable[KeySetFigures]]) -> None:
+    def __init__(
+        self, key_sets: Callable[[], Iterable[KeySetFigures]], push_days_left: Callable[[], Iterable[PushDaysLeft]]
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_KeySets(key_sets))
+        self._registry.register(_PushCredentials(push_days_left))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
@@ -59,3 +75,17 @@ class _KeySets(Collector):
             if status.age_seconds is not None:
                 age.add_metric([status.issuer], status.age_seconds)
         yield from (keys, age, fetches, failures)
+
+
+class _PushCredentials(Collector):
+    def __init__(self, days_left: Callable[[], Iterable[PushDaysLeft]]) -> None:
+        self._days_left = days_left
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["type", "app_id", "fingerprint"]
+        days = GaugeMetricFamily(
+            "dialtone_push_credential_days_left", "Until a push certificate expires; below 0 it has.", labels=labels
+        )
+        for found in self._days_left():
+            days.add_metric([found.type, found.app_id, found.fingerprint_sha256[:16]], found.days)
+        yield days

@@ -165,7 +165,7 @@ async def test_a_body_that_dawdles_is_given_up() -> None:
     async def keep(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "headers": [], REQUEST_ID: "id"}
+    scope = {"type": "http", "method": "POST", "path": "/v1", "headers": [], REQUEST_ID: "id"}
     await Body(never, seconds=0.1)(scope, dawdling, keep)
 
     assert sent[0]["status"] == 408

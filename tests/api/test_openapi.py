@@ -28,7 +28,7 @@ def test_the_committed_document_is_what_the_code_says(document: dict[str, Any]) 
     assert json.loads(COMMITTED.read_text()) == document, "the API changed: run `make openapi`, and read the difference"
 
 
-BASE = "/v1/telephony-credentials"
+BASE, PUSH = "/v1/telephony-credentials", "/v1/push-credentials"
 WHO_MAY = {
     ("post", BASE): "user",
     ("get", BASE): "user",
@@ -37,7 +37,14 @@ WHO_MAY = {
     ("patch", f"{BASE}/{{id}}"): "user",
     ("delete", f"{BASE}/{{id}}"): "user",
     ("post", f"{BASE}/{{id}}/token"): "user",
+    ("post", PUSH): "user",
+    ("get", PUSH): "user",
+    ("post", f"{PUSH}/lint"): "user",
+    ("get", f"{PUSH}/{{id}}"): "user",
+    ("put", f"{PUSH}/{{id}}"): "user",
+    ("delete", f"{PUSH}/{{id}}"): "user",
     ("post", "/v1/backchannel-logout"): "identity provider",
+    ("put", "/v1/admin/connections/{connection_id}/push-credentials"): "operator",
     ("put", "/v1/admin/not-before"): "operator",
     ("get", "/v1/admin/keys"): "operator",
     ("post", "/v1/admin/keys/refresh"): "operator",

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.material import same_ios
 from tests.processes.replicas import replica
-from tests.stage import Telnyx, eventually
+from tests.stage import Telnyx, eventually, token
 
 CREATE: dict[str, Any] = {"method": "POST", "path": "telephony_credentials$"}
 
@@ -75,6 +76,44 @@ async def test_a_commit_that_was_never_answered_is_the_retrys_credential(
     assert len(telnyx.live()) == 1
     if first.is_success:
         assert first.json()["sip_username"] == retry.json()["sip_username"]
+
+
+async def test_kill_9_during_an_upload_leaves_one_push_credential(
+    telnyx: Telnyx, database: str, tmp_path: Path
+) -> None:
+    wanted, users = same_ios(), {"Authorization": f"Bearer {token()}"}
+    telnyx.fail("hang", method="POST", path="mobile_push_credentials", after_commit=True)
+    async with replica(telnyx.url, database, tmp_path) as doomed:
+        asking = asyncio.create_task(doomed.client.post("/v1/push-credentials", headers=users, json=wanted))
+        await eventually(lambda: telnyx.sandbox.account.push_credentials)
+        doomed.kill()
+        with suppress(httpx.TransportError):
+            await asking
+
+    async with replica(telnyx.url, database, tmp_path) as restarted:
+        answer = await restarted.client.post("/v1/push-credentials", headers=users, json=wanted)
+
+    assert answer.status_code == 201
+    assert len(telnyx.sandbox.account.push_credentials) == 1
+
+
+async def test_sixty_users_on_two_replicas_make_one_upload(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
+    async with (
+        replica(telnyx.url, postgres, tmp_path) as here,
+        replica(telnyx.url, postgres, tmp_path) as there,
+    ):
+
+        async def register(number: int) -> int:
+            headers = {"Authorization": f"Bearer {token(f'user-{number}')}"}
+            client = (here, there)[number % 2].client
+            return (await client.post("/v1/push-credentials", headers=headers, json=same_ios())).status_code
+
+        statuses = await asyncio.gather(*(register(number) for number in range(60)))
+
+    assert set(statuses) == {201}
+    assert len(telnyx.sandbox.account.push_credentials) == 1
+    uploaded = [entry for entry in telnyx.sandbox.journal.entries if entry.method == "POST"]
+    assert len(uploaded) == 1
 
 
 async def test_a_signal_to_stop_lets_the_login_in_flight_reach_its_user(

@@ -65,6 +65,69 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/push-credentials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List my push credentials */
+        get: operations["all_of_v1_push_credentials_get"];
+        put?: never;
+        /**
+         * Register a push credential
+         * @description The same material under the same alias, twice, is the same registration. Other material is replaced by PUT.
+         */
+        post: operations["register_v1_push_credentials_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/push-credentials/lint": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Check push material
+         * @description Stores and sends nothing.
+         */
+        post: operations["lint_v1_push_credentials_lint_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/push-credentials/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show one of my push credentials */
+        get: operations["show_v1_push_credentials__id__get"];
+        /**
+         * Replace a push credential
+         * @description New material under the same id, without a gap. A connection that used the old one follows, if only you had it.
+         */
+        put: operations["replace_v1_push_credentials__id__put"];
+        post?: never;
+        /** Delete a push credential */
+        delete: operations["leave_v1_push_credentials__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/backchannel-logout": {
         parameters: {
             query?: never;
@@ -98,6 +161,26 @@ export interface paths {
          * @description For a user, a session or a whole issuer, on every replica within two seconds. Devices stay: revoke them too.
          */
         put: operations["refuse_tokens_v1_admin_not_before_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/connections/{connection_id}/push-credentials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Attach push credentials to a connection
+         * @description One of each platform serves all devices of the connection. The answer says what was there before.
+         */
+        put: operations["attach_v1_admin_connections__connection_id__push_credentials_put"];
         post?: never;
         delete?: never;
         options?: never;
@@ -221,11 +304,160 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * AndroidMaterial
+         * @description Google's service account for FCM HTTP v1.
+         */
+        AndroidMaterial: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "android";
+            /**
+             * Project Account Json File
+             * @description The JSON object of the key file itself.
+             */
+            project_account_json_file: unknown;
+        };
+        /**
+         * AndroidPushCredentialRequest
+         * @description An Android app's push credential.
+         */
+        AndroidPushCredentialRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "android";
+            /**
+             * Project Account Json File
+             * @description The JSON object of the key file itself.
+             */
+            project_account_json_file: unknown;
+            /**
+             * Alias
+             * @description Your own name for it.
+             * @example softphone-android
+             */
+            alias: string;
+        };
+        /**
+         * AttachRequest
+         * @description Which registered push credentials a connection is to use: null for none, left out for no change.
+         */
+        AttachRequest: {
+            /**
+             * Ios
+             * @description The `id` of a registration, anybody's.
+             */
+            ios?: string | null;
+            /**
+             * Android
+             * @description The `id` of a registration, anybody's.
+             */
+            android?: string | null;
+        };
+        /**
+         * AttachedCredential
+         * @description What a connection uses: Telnyx's id, and what is known of it here.
+         */
+        AttachedCredential: {
+            /** Telnyx Id */
+            telnyx_id: string;
+            /**
+             * App Id
+             * @description Null where it was made beside Dialtone.
+             */
+            app_id: string | null;
+            /** Fingerprint Sha256 */
+            fingerprint_sha256: string | null;
+            /** Not After */
+            not_after: string | null;
+        };
+        /**
+         * AttachmentInfo
+         * @description One platform of a connection.
+         */
+        AttachmentInfo: {
+            before: components["schemas"]["AttachedCredential"] | null;
+            now: components["schemas"]["AttachedCredential"] | null;
+        };
+        /**
+         * Attachments
+         * @description What a connection used before, and what it uses now.
+         * @example {
+         *       "android": {},
+         *       "connection_id": "1293384261075731499",
+         *       "ios": {
+         *         "now": {
+         *           "app_id": "com.example.softphone",
+         *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+         *           "not_after": "2027-11-23T09:30:00.000Z",
+         *           "telnyx_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
+         *         }
+         *       }
+         *     }
+         */
+        Attachments: {
+            /** Connection Id */
+            connection_id: string;
+            ios: components["schemas"]["AttachmentInfo"];
+            android: components["schemas"]["AttachmentInfo"];
+        };
+        /**
          * Grant
          * @description What the device logs in with.
          * @enum {string}
          */
         Grant: "login_token" | "sip_password";
+        /**
+         * IosMaterial
+         * @description Apple's VoIP Services certificate with its private key, both in PEM.
+         */
+        IosMaterial: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "ios";
+            /**
+             * Certificate
+             * @description PEM, the app's certificate alone.
+             */
+            certificate: string;
+            /**
+             * Private Key
+             * @description PEM, without a passphrase.
+             */
+            private_key: string;
+        };
+        /**
+         * IosPushCredentialRequest
+         * @description An iOS app's push credential.
+         */
+        IosPushCredentialRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "ios";
+            /**
+             * Certificate
+             * @description PEM, the app's certificate alone.
+             */
+            certificate: string;
+            /**
+             * Private Key
+             * @description PEM, without a passphrase.
+             */
+            private_key: string;
+            /**
+             * Alias
+             * @description Your own name for it.
+             * @example softphone-ios
+             */
+            alias: string;
+        };
         /**
          * KeyRefreshRequest
          * @description Which keys to fetch anew.
@@ -356,6 +588,123 @@ export interface components {
          * @enum {string}
          */
         Platform: "browser" | "ios" | "android";
+        /**
+         * PushCredential
+         * @description A push credential that you registered. Its key material is never shown, not even in part.
+         * @example {
+         *       "alias": "softphone-ios",
+         *       "app_id": "com.example.softphone",
+         *       "attached": true,
+         *       "created_at": "2026-11-23T09:30:00.000Z",
+         *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+         *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+         *       "not_after": "2027-11-23T09:30:00.000Z",
+         *       "type": "ios"
+         *     }
+         */
+        PushCredential: {
+            /** Id */
+            id: string;
+            type: components["schemas"]["PushType"];
+            /** Alias */
+            alias: string;
+            /**
+             * App Id
+             * @description Bundle id, or Firebase project id.
+             */
+            app_id: string;
+            /**
+             * Fingerprint Sha256
+             * @description Of the certificate, or of the service account's public key.
+             */
+            fingerprint_sha256: string;
+            /**
+             * Not After
+             * @description When the certificate ends; null for what does not.
+             */
+            not_after: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            created_at: string;
+            /**
+             * Attached
+             * @description Whether a Telnyx connection uses it: one that none uses wakes no device.
+             */
+            attached: boolean;
+        };
+        /**
+         * PushCredentialList
+         * @description All of yours, oldest first.
+         * @example {
+         *       "data": [
+         *         {
+         *           "alias": "softphone-ios",
+         *           "app_id": "com.example.softphone",
+         *           "attached": true,
+         *           "created_at": "2026-11-23T09:30:00.000Z",
+         *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+         *           "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+         *           "not_after": "2027-11-23T09:30:00.000Z",
+         *           "type": "ios"
+         *         }
+         *       ]
+         *     }
+         */
+        PushCredentialList: {
+            /** Data */
+            data: components["schemas"]["PushCredential"][];
+        };
+        /**
+         * PushFault
+         * @description One thing that is wrong, and how to mend it.
+         */
+        PushFault: {
+            /** Code */
+            code: string;
+            /** Field */
+            field: string;
+            /** Message */
+            message: string;
+        };
+        /**
+         * PushLintReport
+         * @description What a look at push material found. Nothing was stored or sent.
+         * @example {
+         *       "faults": [
+         *         {
+         *           "code": "certificate_expired",
+         *           "field": "certificate",
+         *           "message": "The certificate has expired; renew it in Apple's developer account."
+         *         }
+         *       ],
+         *       "ok": false,
+         *       "type": "ios"
+         *     }
+         */
+        PushLintReport: {
+            /** Ok */
+            ok: boolean;
+            type: components["schemas"]["PushType"];
+            /** App Id */
+            app_id: string | null;
+            /** Fingerprint Sha256 */
+            fingerprint_sha256: string | null;
+            /** Not After */
+            not_after: string | null;
+            /** Days Left */
+            days_left: number | null;
+            /** Faults */
+            faults: components["schemas"]["PushFault"][];
+        };
+        /**
+         * PushType
+         * @description Whose push service wakes the app.
+         * @enum {string}
+         */
+        PushType: "ios" | "android";
         /**
          * Revocation
          * @description Logged out here, and Telnyx has not yet confirmed; it is seen through in the background.
@@ -639,7 +988,7 @@ export interface components {
              * Code
              * @enum {string}
              */
-            code: "body_too_large" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "issuer_not_found" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_found" | "refused" | "request_timeout" | "unsupported_media_type" | "uri_too_long";
+            code: "body_too_large" | "bundle_id_missing" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issuer_not_found" | "key_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "refused" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
             /**
              * Request Id
              * @example 7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c
@@ -1565,6 +1914,743 @@ export interface operations {
             };
         };
     };
+    all_of_v1_push_credentials_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "alias": "softphone-ios",
+                     *           "app_id": "com.example.softphone",
+                     *           "attached": true,
+                     *           "created_at": "2026-11-23T09:30:00.000Z",
+                     *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *           "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+                     *           "not_after": "2027-11-23T09:30:00.000Z",
+                     *           "type": "ios"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PushCredentialList"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    register_v1_push_credentials_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IosPushCredentialRequest"] | components["schemas"]["AndroidPushCredentialRequest"];
+            };
+        };
+        responses: {
+            /** @description You had registered the same before. */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "alias": "softphone-ios",
+                     *       "app_id": "com.example.softphone",
+                     *       "attached": true,
+                     *       "created_at": "2026-11-23T09:30:00.000Z",
+                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+                     *       "not_after": "2027-11-23T09:30:00.000Z",
+                     *       "type": "ios"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PushCredential"];
+                };
+            };
+            /** @description Registered. */
+            201: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "alias": "softphone-ios",
+                     *       "app_id": "com.example.softphone",
+                     *       "attached": true,
+                     *       "created_at": "2026-11-23T09:30:00.000Z",
+                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+                     *       "not_after": "2027-11-23T09:30:00.000Z",
+                     *       "type": "ios"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PushCredential"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Bad Gateway */
+            502: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    lint_v1_push_credentials_lint_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IosMaterial"] | components["schemas"]["AndroidMaterial"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "faults": [
+                     *         {
+                     *           "code": "certificate_expired",
+                     *           "field": "certificate",
+                     *           "message": "The certificate has expired; renew it in Apple's developer account."
+                     *         }
+                     *       ],
+                     *       "ok": false,
+                     *       "type": "ios"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PushLintReport"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    show_v1_push_credentials__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of an earlier answer. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "alias": "softphone-ios",
+                     *       "app_id": "com.example.softphone",
+                     *       "attached": true,
+                     *       "created_at": "2026-11-23T09:30:00.000Z",
+                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+                     *       "not_after": "2027-11-23T09:30:00.000Z",
+                     *       "type": "ios"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PushCredential"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    replace_v1_push_credentials__id__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of an earlier answer. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IosPushCredentialRequest"] | components["schemas"]["AndroidPushCredentialRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "alias": "softphone-ios",
+                     *       "app_id": "com.example.softphone",
+                     *       "attached": true,
+                     *       "created_at": "2026-11-23T09:30:00.000Z",
+                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+                     *       "not_after": "2027-11-23T09:30:00.000Z",
+                     *       "type": "ios"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PushCredential"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Bad Gateway */
+            502: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    leave_v1_push_credentials__id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of an earlier answer. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No longer registered. */
+            204: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     log_out_v1_backchannel_logout_post: {
         parameters: {
             query?: never;
@@ -1720,6 +2806,143 @@ export interface operations {
             };
             /** @description Internal Server Error */
             500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    attach_v1_admin_connections__connection_id__push_credentials_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Telnyx's id of the connection. */
+                connection_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AttachRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "android": {},
+                     *       "connection_id": "1293384261075731499",
+                     *       "ios": {
+                     *         "now": {
+                     *           "app_id": "com.example.softphone",
+                     *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *           "not_after": "2027-11-23T09:30:00.000Z",
+                     *           "telnyx_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Attachments"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Bad Gateway */
+            502: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;

@@ -1,0 +1,154 @@
+"""Telephony credentials: made, read, extended, deleted, and logged in with."""
+
+import base64
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from app.adapters.telnyx.answers import data_of, text_of, time_of
+from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
+from app.vending.errors import CarrierUnreadable
+from app.vending.nouns import Credential, LoginToken, SipPassword
+
+PAGE_SIZE = 250
+"""The most that Telnyx gives; its default is 50."""
+
+FALLBACK_TOKEN_LIFE = timedelta(hours=1)
+"""For a login token whose `exp` cannot be read: sources disagree between 10 hours and 28 days, so be careful."""
+
+
+class TelnyxClient:
+    """Every operation on telephony credentials. All methods raise CarrierError."""
+
+    def __init__(self, api: TelnyxApi, clock: Callable[[], datetime]) -> None:
+        self._api = api
+        self._clock = clock
+
+    async def create(
+        self,
+        *,
+        connection_id: str,
+        name: str | None = None,
+        tag: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Credential:
+        """Not retried: Telnyx has no idempotency key here, so a second try could make a second credential."""
+        body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
+        return _credential(data_of(await self._api.send("POST", "/telephony_credentials", json=body)))
+
+    async def retrieve(self, credential_id: str) -> Credential:
+        return _credential(data_of(await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)))
+
+    async def update(
+        self,
+        credential_id: str,
+        *,
+        connection_id: str | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Credential:
+        """Change what is given. Raises CredentialExpired for an expired one: that is final, only delete is left."""
+        body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
+        return _credential(data_of(await self._api.send("PATCH", _path(credential_id), json=body)))
+
+    async def extend(self, credential_id: str, expires_at: datetime) -> Credential:
+        return await self.update(credential_id, expires_at=expires_at)
+
+    async def delete(self, credential_id: str) -> None:
+        """Raises CarrierNotFound if it is gone already. Safe to repeat, so it is."""
+        await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
+
+    async def mint(self, credential_id: str) -> LoginToken:
+        """A login token for the browser or mobile SDK. Its `exp` is read as data: the signature is Telnyx's own."""
+        answer = await self._api.send("POST", _path(credential_id) + "/token")
+        secret = _bare_token(answer.body)
+        return LoginToken(secret, _expiry(secret) or self._clock() + FALLBACK_TOKEN_LIFE)
+
+    async def sip_password(self, credential_id: str) -> SipPassword:
+        """The one operation that reads the password out of an answer."""
+        answer = await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)
+        return SipPassword(text_of(data_of(answer), "sip_password"))
+
+    def by_name(self, name: str) -> AsyncIterator[Credential]:
+        return self.list(name=name)
+
+    async def list(
+        self,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        status: str | None = None,
+        connection_id: str | None = None,
+        sip_username: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[Credential]:
+        """Every matching credential, page after page, as they come.
+
+        Whether a filter matches exactly is not documented: compare again before acting on an item.
+        """
+        wanted = {
+            "filter[name]": name,
+            "filter[tag]": tag,
+            "filter[status]": status,
+            "filter[resource_id]": None if connection_id is None else f"connection:{connection_id}",
+            "filter[sip_username]": sip_username,
+        }
+        filters = {key: value for key, value in wanted.items() if value is not None}
+        async for item in self._api.items("/telephony_credentials", filters, page_size):
+            yield _credential(item)
+
+
+def _credential(data: dict[str, Any]) -> Credential:
+    resource = data.get("resource_id")
+    kind, _, connection_id = resource.partition(":") if isinstance(resource, str) else ("", "", "")
+    name = data.get("name")
+    return Credential(
+        id=text_of(data, "id"),
+        name=name if isinstance(name, str) else "",
+        connection_id=connection_id if kind == "connection" else None,
+        sip_username=text_of(data, "sip_username"),
+        expires_at=time_of(data.get("expires_at")),
+        created_at=time_of(data.get("created_at")),
+        is_expired=data.get("expired") in (True, "true"),  # an older sample of Telnyx's has it as text
+    )
+
+
+def _bare_token(body: bytes) -> str:
+    """The JWT out of a body that is bare text, or, as clients in the wild report, quoted or wrapped in `data`."""
+    try:
+        text: Any = body.decode("ascii").strip()
+        if text.startswith(("{", '"')):
+            wrapped = json.loads(text)
+            text = wrapped.get("data") if isinstance(wrapped, dict) else wrapped
+    except (ValueError, RecursionError):
+        raise CarrierUnreadable from None
+    if not isinstance(text, str) or len(text) > 8192 or not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", text, re.ASCII):
+        raise CarrierUnreadable
+    return text
+
+
+def _expiry(token: str) -> datetime | None:
+    """`exp` of a login token, unverified: it only tells when to ask for the next one."""
+    payload = token.split(".")[1]
+    try:
+        exp = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
+        return datetime.fromtimestamp(int(exp), UTC)
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+        return None
+
+
+def _changes(**fields: str | datetime | None) -> dict[str, str]:
+    """A request body of what is given, times as Telnyx writes them."""
+    return {
+        name: value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def _path(credential_id: str) -> str:
+    return "/telephony_credentials/" + quote(credential_id, safe="")

@@ -1,0 +1,83 @@
+"""Push credentials, and the credential connections that use them. What Telnyx echoes of a private key is never read."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from app.adapters.telnyx.answers import data_of, text_of
+from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
+from app.vending.errors import CarrierNotFound, CarrierUnreadable
+from app.vending.push import PushType
+
+PAGE_SIZE = 20
+"""Telnyx's own default here; an alias is unique, so one page has it."""
+
+_FIELD = {PushType.IOS: "ios_push_credential_id", PushType.ANDROID: "android_push_credential_id"}
+
+
+class TelnyxPush:
+    """Operations on mobile push credentials. All methods raise CarrierError."""
+
+    def __init__(self, api: TelnyxApi) -> None:
+        self._api = api
+
+    async def upload(self, alias: str, material: Mapping[str, Any]) -> str:
+        """The new object's id. Not retried; an alias is unique, so a second try cannot make a second object."""
+        answer = await self._api.send("POST", "/mobile_push_credentials", json={"alias": alias, **material})
+        return text_of(data_of(answer), "id")
+
+    async def exists(self, credential_id: str) -> bool:
+        try:
+            await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)
+        except CarrierNotFound:
+            return False
+        return True
+
+    async def by_alias(self, alias: str) -> str | None:
+        """The id of the object of that alias. Whether the filter matches exactly is not documented: compared here."""
+        async for item in self._api.items("/mobile_push_credentials", {"filter[alias]": alias}, PAGE_SIZE):
+            if item.get("alias") == alias:
+                return text_of(item, "id")
+        return None
+
+    async def delete(self, credential_id: str) -> None:
+        """Raises CarrierNotFound if it is gone already. Safe to repeat, so it is."""
+        await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
+
+
+class TelnyxConnections:
+    """Credential connections: whether they are there, and which push credentials serve their devices."""
+
+    def __init__(self, api: TelnyxApi) -> None:
+        self._api = api
+
+    async def check(self, connection_id: str) -> None:
+        """Raises CarrierKeyRefused or CarrierForbidden for a bad key, CarrierNotFound for an unknown connection."""
+        await self._api.send("GET", _connection(connection_id), attempts=1)
+
+    async def attached(self, connection_id: str) -> dict[PushType, str | None]:
+        """Ids of the push credentials that the connection uses."""
+        return _attached(data_of(await self._api.send("GET", _connection(connection_id), attempts=ATTEMPTS)))
+
+    async def attach(self, connection_id: str, wanted: Mapping[PushType, str | None]) -> None:
+        """Use these from now on; a platform that is not named stays as it is."""
+        body = {_FIELD[push_type]: credential_id for push_type, credential_id in wanted.items()}
+        await self._api.send("PATCH", _connection(connection_id), json=body)
+
+
+def _attached(connection: dict[str, Any]) -> dict[PushType, str | None]:
+    found: dict[PushType, str | None] = {}
+    for push_type, field in _FIELD.items():
+        value = connection.get(field)
+        if value is not None and not isinstance(value, str):
+            raise CarrierUnreadable
+        found[push_type] = value or None
+    return found
+
+
+def _path(credential_id: str) -> str:
+    return "/mobile_push_credentials/" + quote(credential_id, safe="")
+
+
+def _connection(connection_id: str) -> str:
+    return "/credential_connections/" + quote(connection_id, safe="")

@@ -1,0 +1,133 @@
+"""Push keys pass through and are never seen again, whatever fails on the way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.adapters.push_lint import apns, fcm
+from app.vending.errors import DialtoneError
+from tests.material import android, key, pem_of, same_ios, secrets_in
+from tests.stage import Telnyx, joined, principal, service_in_front_of, token
+
+UPLOAD = {"method": "POST", "path": "mobile_push_credentials"}
+ECHO = json.dumps({"data": {"id": "x\n", "private_key": pem_of(key()), "certificate": "SECRET-CANARY"}})
+
+FAULTS: dict[str, list[dict[str, Any]]] = {
+    "all well": [],
+    "422 that echoes": [{"kind": "status", "status": 422, "body": ECHO}],
+    "500 that echoes": [{"kind": "status", "status": 500, "body": ECHO}],
+    "an answer that says nothing": [{"kind": "garbage", "body": ECHO}],
+    "a lost answer": [{"kind": "drop", "after_commit": True}],
+    "no answer": [{"kind": "hang", "after_commit": True}],
+    "a huge answer": [{"kind": "huge"}],
+}
+
+
+def everything_in(folder: Path) -> str:
+    return "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("wanted", [same_ios(), android()], ids=["ios", "android"])
+@pytest.mark.parametrize("level", ["debug", "info"])
+async def test_no_key_leaves_by_an_answer_a_log_line_the_database_or_a_journal(
+    telnyx: Telnyx,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    faults: list[dict[str, Any]],
+    wanted: dict[str, Any],
+    level: str,
+) -> None:
+    users = {"Authorization": f"Bearer {token()}"}
+    answers = []
+    async with service_in_front_of(telnyx, f"sqlite:///{tmp_path / 'ledger.db'}", log_level=level) as service:
+        for fault in faults:
+            telnyx.fail(**UPLOAD, **fault)
+
+        async def send(method: str, path: str, **content: Any) -> None:
+            headers = users | content.pop("headers", {})
+            answers.append(
+                await service.client.request(method, f"/v1/push-credentials{path}", headers=headers, **content)
+            )
+
+        await send("POST", "", json=wanted)
+        await send("POST", "", json=wanted)
+        made = (await service.client.get("/v1/push-credentials", headers=users)).json()["data"]
+        for item in made:
+            await send("GET", f"/{item['id']}")
+            await send("PUT", f"/{item['id']}", json={**wanted, "alias": "renamed"})
+        # Refused in every way: wrong shapes, wrong types, wrong address, wrong method, no rights.
+        await send("POST", "", json={**wanted, "unknown": wanted})
+        await send("POST", "", json={**wanted, "alias": wanted})
+        await send("POST", "", content=json.dumps(wanted), headers={"Content-Type": "text/plain"})
+        await send("POST", "", data={"material": json.dumps(wanted)})
+        await send("POST", "", content=json.dumps(wanted)[:-1], headers={"Content-Type": "application/json"})
+        await send("PATCH", "", json=wanted)
+        await send("POST", "/nowhere", json=wanted)
+        await send("POST", "/lint", json={name: value for name, value in wanted.items() if name != "alias"})
+        await send("POST", "", json=wanted, headers={"Authorization": "Bearer x"})
+        answers.append(await service.client.get("/metrics"))
+        telnyx.sandbox.faults.plans.clear()
+        journal = json.dumps(telnyx.sandbox.journal.as_json())
+
+    outputs = {
+        "log": capsys.readouterr().err,
+        "answers": "".join(answer.text + str(answer.headers) for answer in answers),
+        "files": everything_in(tmp_path),
+        "journal": journal,
+    }
+    assert outputs["log"].count('"event": "request"') >= 12
+    for place, text in outputs.items():
+        assert [secret for secret in (*secrets_in(wanted), "SECRET-CANARY") if secret in text] == [], place
+
+
+@pytest.mark.parametrize("wanted", [same_ios(), android()], ids=["ios", "android"])
+async def test_our_own_crash_in_the_middle_tells_nothing_and_can_be_repeated(
+    telnyx: Telnyx, tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
+) -> None:
+    secret = secrets_in(wanted)
+    given = iter(["replica", None, "registration"])
+
+    def ids() -> str:
+        found = next(given)
+        if found is None:
+            raise RuntimeError(f"crashed with {secret}")
+        return found
+
+    users = {"Authorization": f"Bearer {token()}"}
+    async with service_in_front_of(telnyx, f"sqlite:///{tmp_path / 'ledger.db'}", ids=ids) as service:
+        broken = await service.client.post("/v1/push-credentials", headers=users, json=wanted)
+        again = await service.client.post("/v1/push-credentials", headers=users, json=wanted)
+
+    written = capsys.readouterr().err
+    assert broken.json()["code"] == "internal_error"
+    assert again.status_code == 201
+    assert len(telnyx.sandbox.account.push_credentials) == 1
+    assert "RuntimeError" in written
+    for text in (broken.text, written, everything_in(tmp_path)):
+        assert not [piece for piece in secret if piece in text]
+
+
+async def test_the_texts_of_our_errors_hold_no_key(telnyx: Telnyx, sqlite: str) -> None:
+    raised = 0
+    async with joined(telnyx, sqlite) as parts:
+        for wanted in (same_ios(), android()):
+            reports = {
+                "ios": lambda wanted: apns.lint(wanted["certificate"], wanted["private_key"], telnyx.clock()),
+                "android": lambda wanted: fcm.lint(wanted["project_account_json_file"]),
+            }
+            report = reports[wanted["type"]](wanted)
+            for name, faults in FAULTS.items():
+                for fault in faults:
+                    telnyx.fail(**UPLOAD, **fault)
+                try:
+                    await parts.push.register(principal(name.replace(" ", "-")), "alias", report)
+                except DialtoneError as error:
+                    raised += 1
+                    text = "".join(str(e) + repr(e) for e in (error, error.__cause__, error.__context__))
+                    assert not [secret for secret in (*secrets_in(wanted), "SECRET-CANARY") if secret in text]
+                telnyx.sandbox.faults.plans.clear()
+                telnyx.sandbox.account.push_credentials.clear()
+    assert raised >= 4
