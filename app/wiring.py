@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,13 +29,13 @@ from app.adapters.push_lint import apns, fcm
 from app.adapters.telnyx.credentials import TelnyxClient
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.adapters.telnyx.transport import TelnyxApi
+from app.background import Background, Work
 from app.configuration import IssuerTable, Resolved
 from app.observability.metrics import Metrics
 from app.settings import Settings, variable_of
 from app.vending.at_hand import LoginsAtHand
 from app.vending.attaching import Attaching
 from app.vending.devices import Devices
-from app.vending.errors import DialtoneError
 from app.vending.expiry import Expiry
 from app.vending.issuing import CredentialIssuer, Timing
 from app.vending.marks import Marks
@@ -213,6 +213,14 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         _log.info("reloaded", issuers=len(issuers), rules=len(renewed.policy.rules), waiting_for_a_restart=waiting)
         await verifier.refresh_all_keys()
 
+    works = [
+        Work(watch.look, WATCH_SECONDS, at_once=True),
+        Work(sweeper.sweep, SWEEP_SECONDS, has_work),
+        Work(verifier.tend, KEYS_SECONDS, at_once=True),
+        Work(uploads.sweep, SWEEP_SECONDS, has_push_work),
+        Work(expiry_watch.look, EXPIRY_SECONDS, at_once=True),
+    ]
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         try:
@@ -223,22 +231,10 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        async with opened():
-            background = [
-                asyncio.create_task(_repeat(WATCH_SECONDS, watch.look, at_once=True)),
-                asyncio.create_task(_repeat(SWEEP_SECONDS, sweeper.sweep, has_work)),
-                asyncio.create_task(_repeat(KEYS_SECONDS, verifier.tend, at_once=True)),
-                asyncio.create_task(_repeat(SWEEP_SECONDS, uploads.sweep, has_push_work)),
-                asyncio.create_task(_repeat(EXPIRY_SECONDS, expiry_watch.look, at_once=True)),
-            ]
-            try:
-                yield
-                await issuer.drain()
-                await uploads.drain()
-            finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+        async with opened(), Background(works):
+            yield
+            await issuer.drain()
+            await uploads.drain()
 
     return Parts(
         clock=clock,
@@ -338,23 +334,3 @@ def _tag_key(settings: Settings, api_key: str) -> bytes:
     if settings.tag_key is not None:
         return settings.tag_key.get_secret_value().encode()
     return hmac.new(api_key.encode(), b"dialtone tag key", hashlib.sha256).digest()
-
-
-async def _repeat(
-    seconds: float, work: Callable[[], Awaitable[object]], wake: asyncio.Event | None = None, *, at_once: bool = False
-) -> None:
-    """Do it every so often, out of step with other replicas, and when woken. Trouble waits for the next time."""
-    wake = wake or asyncio.Event()
-    while True:
-        if not at_once:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds * (0.75 + random.random() / 2)):  # noqa: S311 - pacing, not a secret
-                    await wake.wait()
-        at_once = False
-        wake.clear()
-        try:
-            await work()
-        except DialtoneError as error:
-            _log.warning("background_work_failed", error=type(error).__name__)
-        except Exception:
-            _log.exception("background_work_broke")

@@ -15,7 +15,8 @@ class Ledger(Protocol):
     async def connections_of(self, fingerprint: str) -> list[str]:
         """Connections that use the object, as far as was written down."""
 
-    async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None: ...
+    async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None:
+        """Raises PushMoved if that object is not ACTIVE by now."""
 
     async def holders_of(self, fingerprint: str) -> int:
         """How many registrations there are of it."""
@@ -59,16 +60,21 @@ class Attaching:
         try:
             before = await self._carrier.attached(connection_id)
             if objects:
-                ids = {
-                    push_type: None if found is None else found.credential_id for push_type, found in objects.items()
-                }
-                await self._carrier.attach(connection_id, ids)
+                await self._point(connection_id, objects)
         except CarrierNotFound:
             raise ConnectionNotFound from None
-        for push_type, found in objects.items():
-            fingerprint = None if found is None else found.fingerprint
-            await self._ledger.set_attached(connection_id, push_type, fingerprint)
         return [await self._attachment(push_type, before, objects) for push_type in PushType]
+
+    async def _point(self, connection_id: str, objects: Mapping[PushType, PushObject | None]) -> None:
+        # Written down first: what is on its way to a connection must not be swept meanwhile.
+        for push_type, found in objects.items():
+            if found is not None:
+                await self._ledger.set_attached(connection_id, push_type, found.fingerprint)
+        ids = {push_type: None if found is None else found.credential_id for push_type, found in objects.items()}
+        await self._carrier.attach(connection_id, ids)
+        for push_type, found in objects.items():
+            if found is None:
+                await self._ledger.set_attached(connection_id, push_type, None)
 
     async def follow(self, old: PushObject, new: PushObject, *, is_operator: bool) -> None:
         """Point the connections that use the old material at the new one, if that is this caller's to decide."""

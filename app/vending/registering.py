@@ -109,9 +109,10 @@ class PushRegistrar:
                 known = await self._ledger.registered_as(principal.owner, alias)
                 if known is not None and not _is_same(known.object, material):
                     raise PushAliasTaken(known.registration.id)
-                held = await self._held(material)
                 if known is not None:
+                    await self._uploads.ensure(material)  # made anew, should somebody have deleted it at Telnyx
                     return known, False
+                held = await self._held(material)
                 now = self._clock()
                 new = Registration(
                     self._new_id(),

@@ -56,6 +56,9 @@ class Ledger(Protocol):
     async def unwanted_objects(self, now: datetime, stale_before: datetime, limit: int) -> list[PushObject]:
         """LEAVING ones whose time has come, PENDING ones nobody came back for, ACTIVE ones that nothing refers to."""
 
+    async def connections(self) -> list[str]:
+        """Every connection that something was ever attached to here, and not detached since."""
+
     async def retire_object(self, before: PushObject, after: PushObject) -> PushObject:
         """As `advance_object`, but raises PushMoved too if a registration or a connection refers to it by now."""
 
@@ -253,7 +256,7 @@ class Uploads:
 
     async def _is_in_use(self, row: PushObject, credential_id: str) -> bool:
         """Whether a connection was pointed at it beside us, in Telnyx's portal for instance."""
-        for connection_id in self._known_connections():
+        for connection_id in {*self._known_connections(), *await self._ledger.connections()}:
             with suppress(CarrierNotFound):
                 if (await self._connections.attached(connection_id)).get(row.type) == credential_id:
                     return True

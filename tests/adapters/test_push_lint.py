@@ -2,10 +2,12 @@
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,15 @@ def p12(passphrase: bytes | None = None) -> str:
 
 def der() -> str:
     return base64.b64encode(certificate().public_bytes(Encoding.DER)).decode()
+
+
+def torn_key() -> str:
+    """A private exponent that is another's."""
+    good, other = key().private_numbers(), key("other").private_numbers()
+    torn = rsa.RSAPrivateNumbers(
+        good.p, good.q, other.d, good.dmp1, good.dmq1, good.iqmp, good.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    return pem_of(torn)
 
 
 RIGHT: dict[str, tuple[str, str]] = {
@@ -97,6 +108,7 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "an encrypted key": (cert_pem(), pem_of(key(), passphrase=b"x"), ["private_key_encrypted"]),
     "an encrypted key in PKCS#8": (cert_pem(), pem_of(key(), passphrase=b"x", pkcs8=True), ["private_key_encrypted"]),
     "a weak key": (cert_pem(), pem_of(key("weak", 1024)), ["private_key_weak"]),
+    "a key whose numbers do not belong together": (cert_pem(), torn_key(), ["private_key_unreadable"]),
     "two keys": (cert_pem(), KEY + OTHER, ["private_key_unreadable"]),
     "another's key": (cert_pem(), OTHER, ["key_mismatch"]),
     "no VoIP": (cert_pem(uid=BUNDLE_ID, cn="Apple Push Services", extensions={}), KEY, ["certificate_not_voip"]),
@@ -196,6 +208,15 @@ def test_googles_material_right_and_wrong(case: tuple[Any, list[str]]) -> None:
         assert report.material.not_after is None
         assert report.material.upload["project_account_json_file"] == given_account
         assert "PRIVATE" not in repr(report)
+
+
+def test_a_very_long_key_costs_no_more_than_a_short_one() -> None:
+    long = pem_of(key("long", 8192))
+    began = time.perf_counter()
+
+    assert codes(apns.lint(cert_pem(), long, NOW)) == ["key_mismatch"]
+
+    assert time.perf_counter() - began < 0.5
 
 
 def test_every_code_is_shown_here_and_has_one_sentence() -> None:

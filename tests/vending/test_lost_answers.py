@@ -218,7 +218,7 @@ async def test_a_dead_replicas_pending_row_is_taken_over_and_the_dead_one_gives_
 ) -> None:
     """The holder is not dead but slow: it comes back after its claim has run out, and must not do harm."""
     async with joined(telnyx, database) as slow, joined(telnyx, database) as other:
-        telnyx.fail("delay", **CREATE, seconds=0.8)
+        telnyx.fail("delay", **CREATE, seconds=0.4)
         first = asyncio.create_task(slow.issuer.issue(ALICE, LAPTOP))
         await eventually(lambda: telnyx.calls("POST"))
         telnyx.clock.advance(CLAIM)

@@ -155,12 +155,17 @@ class SqlPush:
         query = sa.select(push_attachments.c.connection_id).where(push_attachments.c.fingerprint == fingerprint)
         return [row["connection_id"] for row in await self._database.rows(query)]
 
+    async def connections(self) -> list[str]:
+        rows = await self._database.rows(sa.select(push_attachments.c.connection_id).distinct())
+        return [row["connection_id"] for row in rows]
+
     async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None:
         at = push_attachments.c
         old = sa.and_(at.connection_id == connection_id, at.type == push_type.value)
         async with self._database.writing() as connection:
             await connection.execute(push_attachments.delete().where(old))
             if fingerprint is not None:
+                await _check_active(connection, fingerprint)
                 row = {"connection_id": connection_id, "type": push_type.value, "fingerprint": fingerprint}
                 await connection.execute(push_attachments.insert().values(row))
 

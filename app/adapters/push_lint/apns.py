@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from app.adapters.push_lint.keys import WeakKey, load
 from app.adapters.push_lint.pem import blocks
 from app.vending.push import Material, PushType
 from app.vending.push_faults import MaterialFault, Report
@@ -29,7 +30,6 @@ TOPICS = x509.ObjectIdentifier("1.2.840.113635.100.6.3.6")
 
 VOIP_SUFFIX = ".voip"
 COMMON_NAME_PREFIX = "VoIP Services:"
-MIN_RSA_BITS = 2048
 MAX_FIELD_BYTES = 32 * 1024
 """A certificate of Apple's has about 2 KB, an RSA key of 4096 bits about 3."""
 
@@ -99,16 +99,16 @@ def _private_key(text: str, faults: list[MaterialFault]) -> PrivateKeyTypes | No
         faults.append(MaterialFault("private_key_encrypted", "private_key"))
         return None
     try:
-        key = load_pem_private_key(found[0].text.encode(), None)
+        key = load(found[0].text)
+    except WeakKey:
+        faults.append(MaterialFault("private_key_weak", "private_key"))
+        return None
     except Exception:
         faults.append(MaterialFault("private_key_unreadable", "private_key"))
         return None
     if isinstance(key, ec.EllipticCurvePrivateKey) and found[0].label == "PRIVATE KEY":
         # What Apple gives for token authentication: a P-256 key in PKCS#8. VoIP certificates have RSA keys.
         faults.append(MaterialFault("is_p8_token_key", "private_key"))
-        return None
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size < MIN_RSA_BITS:
-        faults.append(MaterialFault("private_key_weak", "private_key"))
         return None
     return key
 

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.adapters.push_lint.apns import MIN_RSA_BITS
+from app.adapters.push_lint.keys import WeakKey, load
 from app.vending.push import Material, PushType
 from app.vending.push_faults import MaterialFault, Report
 
@@ -80,14 +80,14 @@ def _name(given: dict[str, Any], field: str) -> str | None:
 
 def _public_key(pem: Any, faults: list[str]) -> bytes | None:
     try:
-        key = load_pem_private_key(pem.encode(), None)
+        key = load(pem)
+    except WeakKey:
+        faults.append("private_key_weak")
+        return None
     except Exception:
         faults.append("service_account_key_unreadable")
         return None
     if not isinstance(key, rsa.RSAPrivateKey):
         faults.append("service_account_key_unreadable")
-        return None
-    if key.key_size < MIN_RSA_BITS:
-        faults.append("private_key_weak")
         return None
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
