@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from app.adapters.telnyx.guard import PRIORITY, Priority
 from app.vending.errors import DialtoneError
 
 STOP_SECONDS = 5.0
@@ -51,7 +52,8 @@ class Background:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _repeat(self, work: Work) -> None:
-        """Trouble waits for the next time."""
+        """Trouble waits for the next time. What it asks of Telnyx comes after users' logins."""
+        PRIORITY.set(Priority.BACKGROUND)
         if not work.at_once:
             await _pause(work)
         while not self._is_stopping:

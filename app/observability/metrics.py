@@ -39,15 +39,36 @@ class PushDaysLeft(Protocol):
     def days(self) -> float: ...
 
 
+class CarrierFigures(Protocol):
+    """How calls to Telnyx are faring."""
+
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def concurrency_limit(self) -> float: ...
+    @property
+    def rate_limit(self) -> float | None: ...
+    @property
+    def rate_remaining(self) -> float | None: ...
+
+
 class Metrics:
     """Everything that `/metrics` shows, in a registry of this app's own."""
 
     def __init__(
-        self, key_sets: Callable[[], Iterable[KeySetFigures]], push_days_left: Callable[[], Iterable[PushDaysLeft]]
+        self,
+        key_sets: Callable[[], Iterable[KeySetFigures]],
+        push_days_left: Callable[[], Iterable[PushDaysLeft]],
+        carrier: Callable[[], CarrierFigures],
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_KeySets(key_sets))
         self._registry.register(_PushCredentials(push_days_left))
+        self._registry.register(_Carrier(carrier))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
@@ -89,3 +110,22 @@ class _PushCredentials(Collector):
         for found in self._days_left():
             days.add_metric([found.type, found.app_id, found.fingerprint_sha256[:16]], found.days)
         yield days
+
+
+class _Carrier(Collector):
+    def __init__(self, carrier: Callable[[], CarrierFigures]) -> None:
+        self._carrier = carrier
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._carrier()
+        figures: list[tuple[str, str, float | None]] = [
+            ("breaker_open", "1 while calls to Telnyx are not even tried.", float(now.is_open)),
+            ("calls_in_flight", "Calls to Telnyx under way.", now.in_flight),
+            ("calls_waiting", "Calls that wait for their turn.", now.waiting),
+            ("concurrency_limit", "Calls that may be under way at once.", now.concurrency_limit),
+            ("rate_limit", "Calls in a window, as Telnyx last said.", now.rate_limit),
+            ("rate_remaining", "Calls left in the window, as Telnyx last said.", now.rate_remaining),
+        ]
+        for name, meaning, value in figures:
+            if value is not None:
+                yield GaugeMetricFamily(f"dialtone_telnyx_{name}", meaning, value=value)

@@ -216,9 +216,9 @@ class CarrierFailed(CarrierError):
 class CarrierUnreachable(CarrierError):
     """The telephony carrier did not answer in time."""
 
-    def __init__(self, *, may_have_happened: bool) -> None:
+    def __init__(self, *, may_have_happened: bool, retry_after_seconds: float | None = None) -> None:
         """`may_have_happened` is False only where the request certainly never left: name, route or TLS failed."""
-        super().__init__()
+        super().__init__(retry_after_seconds=retry_after_seconds)
         self.may_have_happened = may_have_happened
 
 

@@ -210,13 +210,13 @@ def test_googles_material_right_and_wrong(case: tuple[Any, list[str]]) -> None:
         assert "PRIVATE" not in repr(report)
 
 
-def test_a_very_long_key_costs_no_more_than_a_short_one() -> None:
-    long = pem_of(key("long", 8192))
+def test_a_long_key_costs_no_more_than_a_short_one() -> None:
+    long = pem_of(key("long", 4096))
     began = time.perf_counter()
 
     assert codes(apns.lint(cert_pem(), long, NOW)) == ["key_mismatch"]
 
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 0.1
 
 
 def test_every_code_is_shown_here_and_has_one_sentence() -> None:

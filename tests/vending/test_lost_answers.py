@@ -110,9 +110,20 @@ async def test_a_create_that_arrives_after_its_successor_is_removed_when_it_is_s
         assert login.lease.credential_id in (first.id, twin["id"])
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(401, CarrierKeyRefused), (422, CarrierRejected), (429, CarrierThrottled)]
-)
+async def test_who_is_throttled_waits_out_the_limit_before_telnyx_is_asked_again(parts: Parts, telnyx: Telnyx) -> None:
+    telnyx.fail("status", **CREATE, status=429, headers={"retry-after": "1"})
+
+    for _ in range(2):
+        with pytest.raises(CarrierThrottled):
+            await parts.issuer.issue(ALICE, LAPTOP)
+    assert len(telnyx.calls("POST")) == 1
+    await asyncio.sleep(0.3)
+    login = await parts.issuer.issue(ALICE, LAPTOP)
+
+    assert telnyx.live() == [login.lease.credential_id]
+
+
+@pytest.mark.parametrize(("status", "error"), [(401, CarrierKeyRefused), (422, CarrierRejected)])
 async def test_a_refused_create_leaves_nothing_and_the_next_request_starts_at_once(
     parts: Parts, telnyx: Telnyx, status: int, error: type[DialtoneError]
 ) -> None:

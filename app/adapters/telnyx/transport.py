@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import structlog
 
 from app.adapters.outbound import Answer, NoAnswer, NotSent, Outbound
 from app.adapters.telnyx.answers import error_codes, page_of
+from app.adapters.telnyx.guard import Guard, Turn
 from app.vending.errors import (
     CarrierError,
     CarrierFailed,
@@ -35,6 +37,9 @@ MAX_PAGES = 4000
 ATTEMPTS = 3
 """Tries of a read or a delete. A create, an update and a mint are sent once."""
 
+QUEUE_SHARE = 0.5
+"""The part of what is left of a deadline that may be spent in the queue; the call itself needs the rest."""
+
 FIRST_PAUSE_SECONDS = 0.2
 
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -50,6 +55,7 @@ class TelnyxApi:
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
         self._call_seconds = call_seconds
+        self.guard = Guard(time.monotonic)
         self.use_key(api_key)
 
     def use_key(self, api_key: str) -> None:
@@ -72,16 +78,17 @@ class TelnyxApi:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_seconds
         for attempt in range(1, attempts + 1):
-            try:
-                return await self._send_once(method, path, deadline - loop.time(), **content)
-            except (CarrierFailed, CarrierUnreachable, CarrierUnreadable):
-                pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + random.random())  # noqa: S311 - jitter
-                if attempt == attempts or loop.time() + pause >= deadline:
-                    raise
+            async with self.guard.turn((deadline - loop.time()) * QUEUE_SHARE) as turn:
+                try:
+                    return await self._send_once(turn, method, path, deadline - loop.time(), **content)
+                except (CarrierFailed, CarrierUnreachable, CarrierUnreadable):
+                    pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + random.random())  # noqa: S311 - jitter
+                    if attempt == attempts or loop.time() + pause >= deadline:
+                        raise
             await asyncio.sleep(pause)
         raise AssertionError("attempts is at least 1")
 
-    async def _send_once(self, method: str, path: str, seconds: float, **content: Any) -> Answer:
+    async def _send_once(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
         try:
             answer = await self._outbound.send(
                 method,
@@ -92,11 +99,14 @@ class TelnyxApi:
                 **content,
             )
         except NotSent as error:
+            turn.failed()
             _log.warning("telnyx_unreachable", method=method, cause=str(error))
             raise CarrierUnreachable(may_have_happened=False) from None
         except NoAnswer as error:
+            turn.failed()
             _log.warning("telnyx_no_answer", method=method, cause=str(error))
             raise CarrierUnreachable(may_have_happened=True) from None
+        turn.answered(answer.status, answer.headers)
         if 200 <= answer.status < 300:
             return answer
         refusal = _refusal(answer)
