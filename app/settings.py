@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     max_devices: int = Field(10, ge=1, le=900)
     at_device_limit: DeviceLimit = DeviceLimit.REJECT
     sip_password: bool = False
+    pool_size: int = Field(0, ge=0, le=500)
 
     # Ledger
     database_url: SecretStr = SecretStr("sqlite:///.dialtone/ledger.db")

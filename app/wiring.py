@@ -37,12 +37,13 @@ from app.vending.at_hand import LoginsAtHand
 from app.vending.attaching import Attaching
 from app.vending.devices import Devices
 from app.vending.expiry import Expiry
-from app.vending.issuing import CredentialIssuer, Timing
+from app.vending.issuing import CredentialIssuer
 from app.vending.marks import Marks
 from app.vending.naming import Naming
 from app.vending.nouns import Principal
 from app.vending.operating import Operations
 from app.vending.policy import Outcome, PolicyInForce
+from app.vending.pooling import Pool
 from app.vending.push import PushObject
 from app.vending.push_expiry import ExpiryWatch
 from app.vending.push_faults import Report
@@ -50,6 +51,7 @@ from app.vending.recovery import Recovery
 from app.vending.registering import Pace, PushRegistrar
 from app.vending.revoking import Revoker
 from app.vending.sweeping import Sweeper
+from app.vending.timing import Timing
 from app.vending.uploading import Uploads
 from app.vending.watching import Watch
 
@@ -64,6 +66,7 @@ CLAIM_MARGIN = timedelta(seconds=3)
 
 WATCH_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
+POOL_SECONDS = 10.0
 EXPIRY_SECONDS = 60.0
 KEYS_SECONDS = 5.0
 """How often key sets are asked whether their time has come."""
@@ -110,6 +113,7 @@ class Parts:
     devices: Devices
     sweeper: Sweeper
     operations: Operations
+    pool: Pool
     push: PushRegistrar
     push_uploads: Uploads
     attaching: Attaching
@@ -149,7 +153,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     at_hand = LoginsAtHand(LOGINS_AT_HAND)
     recovery = Recovery(ledger, telnyx, clock)
     expiry = Expiry(ledger, telnyx, at_hand, clock)
-    has_work = asyncio.Event()
+    has_work, has_pool_work = asyncio.Event(), asyncio.Event()
     replica, naming = outside.new_id(), Naming(settings.namespace, _tag_key(settings, api_key))
     timing = Timing(
         patience_seconds=settings.patience_seconds,
@@ -171,6 +175,18 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         clock=clock,
         new_id=outside.new_id,
         jitter=outside.jitter,
+        timing=timing,
+        wake_pool=has_pool_work.set,
+    )
+    pool = Pool(
+        size=settings.pool_size,
+        connections=lambda: policy.policy.connections(),
+        ledger=ledger,
+        carrier=telnyx,
+        naming=naming,
+        replica=replica,
+        clock=clock,
+        new_id=outside.new_id,
         timing=timing,
     )
     push_ledger = SqlPush(database)
@@ -216,6 +232,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     works = [
         Work(watch.look, WATCH_SECONDS, at_once=True),
         Work(sweeper.sweep, SWEEP_SECONDS, has_work),
+        Work(pool.tend, POOL_SECONDS, has_pool_work, at_once=True),
         Work(verifier.tend, KEYS_SECONDS, at_once=True),
         Work(uploads.sweep, SWEEP_SECONDS, has_push_work),
         Work(expiry_watch.look, EXPIRY_SECONDS, at_once=True),
@@ -245,13 +262,14 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         sweeper=sweeper,
         policy=policy,
         operations=Operations(marks, marks_ledger, verifier, clock),
+        pool=pool,
         push=push,
         push_uploads=uploads,
         attaching=attaching,
         expiry_watch=expiry_watch,
         lint_apns=lambda certificate, key: asyncio.to_thread(apns.lint, certificate, key, clock()),
         lint_fcm=lambda account: asyncio.to_thread(fcm.lint, account),
-        metrics=Metrics(verifier.key_sets, expiry_watch.days_left, api.guard.status),
+        metrics=Metrics(verifier.key_sets, expiry_watch.days_left, api.guard.status, lambda: pool.ready),
         check_ledger=lambda: database.check_ready(revision),
         check_telnyx=lambda: connections.check(policy.policy.default.connection_id),
         reload=reload,

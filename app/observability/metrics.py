@@ -1,6 +1,6 @@
 """Metrics in Prometheus' form. Each part is asked for its figures when somebody looks, and pays nothing until then."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -64,11 +64,13 @@ class Metrics:
         key_sets: Callable[[], Iterable[KeySetFigures]],
         push_days_left: Callable[[], Iterable[PushDaysLeft]],
         carrier: Callable[[], CarrierFigures],
+        pool_ready: Callable[[], Mapping[str, int]],
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_KeySets(key_sets))
         self._registry.register(_PushCredentials(push_days_left))
         self._registry.register(_Carrier(carrier))
+        self._registry.register(_Pool(pool_ready))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
@@ -129,3 +131,14 @@ class _Carrier(Collector):
         for name, meaning, value in figures:
             if value is not None:
                 yield GaugeMetricFamily(f"dialtone_telnyx_{name}", meaning, value=value)
+
+
+class _Pool(Collector):
+    def __init__(self, ready: Callable[[], Mapping[str, int]]) -> None:
+        self._ready = ready
+
+    def collect(self) -> Iterator[Metric]:
+        ready = GaugeMetricFamily("dialtone_pool_ready", "Credentials made ahead.", labels=["connection"])
+        for connection_id, count in self._ready().items():
+            ready.add_metric([connection_id], count)
+        yield ready

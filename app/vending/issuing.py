@@ -7,7 +7,7 @@ lost is looked for by name before another is tried, and every step in the ledger
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NoReturn, Protocol
 
@@ -41,6 +41,7 @@ from app.vending.nouns import Credential, Grant, IssueRequest, LoginToken, Owner
 from app.vending.policy import DeviceLimit, PolicyInForce, Terms
 from app.vending.recovery import Recovery
 from app.vending.revoking import Revoker
+from app.vending.timing import POLL_SECONDS, Timing
 
 AWAY = (
     Busy,
@@ -60,9 +61,6 @@ EXPIRY_MARGIN = timedelta(seconds=5)
 RETRY_WHILE_AWAY = timedelta(seconds=30)
 """When a device that was served from memory during trouble should ask again."""
 
-POLL_SECONDS = 0.05
-"""How often a row that another replica is working on is looked at; doubles up to ten times that."""
-
 
 class Ledger(Protocol):
     """What issuing needs written down. Every method raises LedgerUnavailable when it cannot be."""
@@ -72,10 +70,11 @@ class Ledger(Protocol):
 
     async def find(self, lease_id: str) -> Lease | None: ...
 
-    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> None:
-        """Insert. Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit.
+    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
+        """Insert it, or claim a pooled one for it: which is returned, and has a credential then.
 
-        Raises TokenRefused if the user's token was ended, by a logout for instance, since it was checked.
+        Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit, TokenRefused if the
+        user's token was ended, by a logout for instance, since it was checked.
         """
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
@@ -87,26 +86,11 @@ class Carrier(Protocol):
 
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
+    async def hand_over(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential: ...
+
     async def mint(self, credential_id: str) -> LoginToken: ...
 
     async def sip_password(self, credential_id: str) -> SipPassword: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long things may take."""
-
-    patience_seconds: float = 10
-    """A caller's deadline."""
-    flight_seconds: float = 25
-    """The deadline of the work itself, which goes on when its callers have left."""
-    claim: timedelta = timedelta(seconds=8)
-    """How long a replica may keep a row to itself: longer than a create may take, shorter than a caller's patience.
-
-    A holder that is slower than that does no harm: its commit fails by the row's version, and it gives way.
-    """
-    propagation: timedelta = timedelta(seconds=5)
-    """From creation until a login works. Source: developers.telnyx.com, telephony credentials, "about 5 s"."""
 
 
 class CredentialIssuer:
@@ -128,6 +112,7 @@ class CredentialIssuer:
         new_id: Callable[[], str],
         jitter: Callable[[], float],
         timing: Timing,
+        wake_pool: Callable[[], None],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
@@ -142,6 +127,7 @@ class CredentialIssuer:
         self._new_id = new_id
         self._jitter = jitter
         self._timing = timing
+        self._wake_pool = wake_pool
         self._flights: Flights[Login] = Flights(timing.patience_seconds)
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
@@ -233,9 +219,8 @@ class CredentialIssuer:
         if lease_id is not None and (lease is None or lease.id != lease_id):
             raise LeaseEnded
         if lease is None:
-            lease = self._intent(principal.owner, wanted, terms, now)
-            await self._open(lease, principal, terms)
-            return await self._create(lease, wanted)
+            lease = await self._open(self._intent(principal.owner, wanted, terms, now), principal, terms)
+            return await (self._create(lease, wanted) if lease.credential_id is None else self._adopt(lease, wanted))
         if lease.state is State.ACTIVE:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.expired(now))
@@ -245,10 +230,10 @@ class CredentialIssuer:
         lease = await self._ledger.advance(lease, lease.taken_over(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
 
-    async def _open(self, lease: Lease, principal: Principal, terms: Terms) -> None:
+    async def _open(self, lease: Lease, principal: Principal, terms: Terms) -> Lease:
         """Write the intent down; where policy says so, the user's oldest device makes room for it."""
         try:
-            await self._ledger.open(lease, terms.allowance.max_devices, principal)
+            return await self._ledger.open(lease, terms.allowance.max_devices, principal)
         except DeviceLimitReached:
             if terms.allowance.at_device_limit is DeviceLimit.REJECT:
                 raise
@@ -316,12 +301,33 @@ class CredentialIssuer:
             return await self._activate(lease, found, wanted, was_found=True)
         return await self._activate(lease, credential, wanted)
 
+    async def _adopt(self, lease: Lease, wanted: IssueRequest) -> Login:
+        """A pooled credential becomes the device's: its tag and its expiry are set at Telnyx, and it works at once."""
+        self._wake_pool()
+        try:
+            credential = await self._carrier.hand_over(
+                credential_of(lease), tag=self._naming.tag(lease.owner), expires_at=lease.expires_at
+            )
+        except (CredentialExpired, CarrierNotFound):
+            await self._end(lease, lease.revoking(self._clock()))
+        except CarrierError:
+            await self._release(lease, maybe_created=True)
+            raise
+        return await self._activate(lease, credential, wanted, usable_at=lease.usable_at)
+
     async def _activate(
-        self, lease: Lease, credential: Credential, wanted: IssueRequest, *, was_found: bool = False
+        self,
+        lease: Lease,
+        credential: Credential,
+        wanted: IssueRequest,
+        *,
+        was_found: bool = False,
+        usable_at: datetime | None = None,
     ) -> Login:
         now = self._clock()
+        usable_at = usable_at or now + self._timing.propagation
         try:
-            lease = await self._ledger.advance(lease, lease.activated(credential, now, now + self._timing.propagation))
+            lease = await self._ledger.advance(lease, lease.activated(credential, now, usable_at))
         except LeaseMoved:
             await self._recovery.give_way(lease, credential)
             raise

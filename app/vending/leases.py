@@ -1,9 +1,10 @@
 """The lease: one ledger row that says which device holds which credential, until when; and every step it may take.
 
     pending -> active -> revoking -> revoked
-       |         |`----> expired  -> deleted
-       |         `-----> lost
-       `-> failed, revoking
+     | | ^       |`----> expired  -> deleted
+     | | |       `-----> lost
+     | `-> pooled -----> expired
+     `---> failed, revoking
 
 A step returns the next value with `version` one higher. The ledger writes it only if the row still has the version it
 was made from, so of two writers one wins and the other learns of it. A lease never goes back and never leaves an end.
@@ -19,6 +20,8 @@ from app.vending.nouns import Credential, Owner, Platform
 class State(StrEnum):
     """Where a lease stands. Only PENDING and ACTIVE hold a device."""
 
+    POOLED = "pooled"
+    """Made ahead, and nobody's yet."""
     PENDING = "pending"
     """Written down; the credential is being made, or may have been."""
     ACTIVE = "active"
@@ -37,6 +40,9 @@ class State(StrEnum):
 
 LIVE = (State.PENDING, State.ACTIVE)
 """States that hold a device: at most one such lease per device, by a unique index."""
+
+ENDED = tuple(state for state in State if state not in (*LIVE, State.POOLED))
+"""States that no lease leaves but towards its end."""
 
 LEFTOVER = (State.REVOKING, State.EXPIRED)
 """States that wait for the sweeper: a credential may still exist at Telnyx."""
@@ -122,6 +128,22 @@ class Lease:
             claimed_by=None,
             claimed_until=None,
             attempted_at=None,
+        )
+
+    def pooled(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
+        """PENDING, and nobody's, becomes POOLED with the credential that Telnyx made."""
+        return replace(self.activated(credential, now, usable_at), state=State.POOLED)
+
+    def claimed_for(self, intent: "Lease") -> "Lease":
+        """POOLED becomes PENDING, as a device's: name, credential and age are the pool's, the rest is the intent's."""
+        return replace(
+            intent,
+            id=self.id,
+            credential_name=self.credential_name,
+            credential_id=self.credential_id,
+            sip_username=self.sip_username,
+            usable_at=self.usable_at,
+            version=self.version + 1,
         )
 
     def extended(self, expires_at: datetime, now: datetime) -> "Lease":

@@ -21,10 +21,10 @@ from app.vending.errors import (
     PushMoved,
 )
 from app.vending.flights import Flights
-from app.vending.issuing import POLL_SECONDS, Timing
 from app.vending.naming import Naming
 from app.vending.push import Material, PushObject, PushType, Stage
 from app.vending.recovery import SETTLING
+from app.vending.timing import POLL_SECONDS, Timing
 
 STALE = timedelta(minutes=10)
 """An object that nobody registered in this time after its upload belongs to nobody."""

@@ -113,8 +113,9 @@ async def test_fifty_devices_at_once_end_exactly_at_the_limit(ledger: SqlLedger)
         *(ledger.open(pending(f"tab-{n}", n), 7, principal()) for n in range(50)), return_exceptions=True
     )
 
-    assert outcomes.count(None) == 7
-    assert {type(outcome) for outcome in outcomes} == {type(None), DeviceLimitReached}
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds.count(Lease) == 7
+    assert set(kinds) == {Lease, DeviceLimitReached}
 
 
 async def test_pages_are_complete_and_ordered_even_for_equal_times(ledger: SqlLedger) -> None:
@@ -160,6 +161,37 @@ async def test_what_ended_is_told_to_whoever_asks_since_then(ledger: SqlLedger) 
 
     assert await ledger.ended_since(NOW + timedelta(seconds=5)) == [ended]
     assert await ledger.ended_since(NOW + timedelta(seconds=6)) == []
+
+
+async def test_a_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLedger) -> None:
+    made = []
+    for number in range(3):
+        coming = pending(f"pool-{number}", number + 1, issuer="", subject="", credential_name=f"name-{number}")
+        await ledger.open_pooled(coming)
+        made.append(await ledger.advance(coming, coming.pooled(credential(number), NOW, NOW)))
+    wanted = [pending(f"tab-{number}", 100 + number) for number in range(5)]
+
+    opened = await asyncio.gather(*(ledger.open(lease, 10, principal()) for lease in wanted))
+
+    assert {lease.device_id for lease in opened} == {lease.device_id for lease in wanted}
+    pooled = [lease for lease in opened if lease.credential_id is not None]
+    assert {lease.id for lease in pooled} == {lease.id for lease in made}
+    assert {lease.credential_name for lease in pooled} == {lease.credential_name for lease in made}
+    for lease in opened:
+        assert await ledger.find(lease.id) == lease
+    assert await ledger.pooled(10) == []
+
+
+async def test_a_pooled_lease_that_is_too_young_or_anothers_connections_is_left(ledger: SqlLedger) -> None:
+    cases: list[dict[str, Any]] = [{"connection_id": "other"}, {}, {"expires_at": NOW}]
+    for number, changes in enumerate(cases):
+        coming = pending(f"pool-{number}", number + 1, issuer="", subject="", **changes)
+        await ledger.open_pooled(coming)
+        usable_at = NOW + timedelta(seconds=1) if number == 1 else NOW
+        await ledger.advance(coming, coming.pooled(credential(number), NOW, usable_at))
+
+    assert (await ledger.open(pending("tab", 100), 10, principal())).credential_id is None
+    assert len(await ledger.pooled(10)) == 3
 
 
 async def walk_through_push(push: SqlPush) -> None:
@@ -219,11 +251,13 @@ async def test_the_statements_run_on_indexes(ledger: SqlLedger, database: str) -
         await notices.log_out(Logout(LEASE.issuer, f"{number}", NOW, NOW, subject, session), NOW)
     await watched.advance(lease, lease.failed(NOW))
     await watched.due(NOW, NOW, 10)
+    await watched.pooled(10)
     await watched.ended_since(NOW)
     await engine.dispose()
 
     assert len(plans) >= 9
-    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    # The one index that is read whole holds the pool and nothing else.
+    assert {plan for plan in plans if plan.startswith("SCAN")} <= {"SCAN leases USING INDEX leases_of_nobody"}
 
 
 # -- trouble ----------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from app.vending.errors import (
     DialtoneError,
     LedgerUnavailable,
 )
-from app.vending.issuing import Timing
 from app.vending.nouns import IssueRequest
+from app.vending.timing import Timing
 from app.wiring import Parts
 from tests.stage import Telnyx, eventually, joined, principal
 

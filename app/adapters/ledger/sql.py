@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.database import Database, is_duplicate
 from app.adapters.ledger.marks import check_not_marked
@@ -13,7 +14,9 @@ from app.adapters.ledger.tables import (
     IS_ACTIVE,
     IS_LEFTOVER,
     IS_LIVE,
+    IS_NOBODYS,
     IS_PENDING,
+    IS_POOLED,
     IS_UNFINISHED,
     lease_of,
     leases,
@@ -55,24 +58,25 @@ class SqlLedger:
             )
         return await self._all(query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit))
 
-    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> None:
-        live = sa.select(sa.func.count()).where(owned_by(lease.owner), IS_LIVE, leases.c.expires_at > lease.created_at)
+    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
         try:
             async with self._database.writing() as connection:
                 # Else two devices could both be the last that the limit allows, or a logout miss the row written here.
                 await self._database.one_at_a_time(connection, lease.owner)
                 await check_not_marked(connection, principal)
-                if (await connection.scalar(live) or 0) >= max_devices:
-                    # The device's own live lease is no reason to refuse it: let the unique index speak first.
-                    same = sa.select(leases.c.id).where(
-                        owned_by(lease.owner), leases.c.device_id == lease.device_id, IS_LIVE
-                    )
-                    raise LeaseTaken if await connection.scalar(same) is not None else DeviceLimitReached
-                await connection.execute(leases.insert().values(asdict(lease)))
+                await _check_room(connection, lease, max_devices)
+                return await _claim_pooled(connection, lease) or await _insert(connection, lease)
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
                 raise LeaseTaken from None
             raise
+
+    async def open_pooled(self, lease: Lease) -> None:
+        async with self._database.writing() as connection:
+            await _insert(connection, lease)
+
+    async def pooled(self, limit: int) -> list[Lease]:
+        return await self._all(sa.select(leases).where(IS_NOBODYS).order_by(leases.c.created_at).limit(limit))
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
         changed = {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
@@ -103,3 +107,36 @@ class SqlLedger:
 
     async def _all(self, query: sa.Select[Any]) -> list[Lease]:
         return [lease_of(row) for row in await self._database.rows(query)]
+
+
+async def _check_room(connection: AsyncConnection, lease: Lease, max_devices: int) -> None:
+    live = sa.select(sa.func.count()).where(owned_by(lease.owner), IS_LIVE, leases.c.expires_at > lease.created_at)
+    if (await connection.scalar(live) or 0) < max_devices:
+        return
+    # The device's own live lease is no reason to refuse it: let the unique index speak first.
+    same = sa.select(leases.c.id).where(owned_by(lease.owner), leases.c.device_id == lease.device_id, IS_LIVE)
+    raise LeaseTaken if await connection.scalar(same) is not None else DeviceLimitReached
+
+
+async def _insert(connection: AsyncConnection, lease: Lease) -> Lease:
+    await connection.execute(leases.insert().values(asdict(lease)))
+    return lease
+
+
+async def _claim_pooled(connection: AsyncConnection, intent: Lease) -> Lease | None:
+    """A ready credential of the connection, now the device's; None where there is none."""
+    ready = sa.select(leases).where(
+        IS_POOLED,
+        leases.c.connection_id == intent.connection_id,
+        leases.c.usable_at <= intent.created_at,
+        leases.c.expires_at > intent.created_at,
+    )
+    query = ready.order_by(leases.c.usable_at).limit(1).with_for_update(skip_locked=True)
+    found = (await connection.execute(query)).mappings().first()
+    if found is None:
+        return None
+    before = lease_of(found)
+    claimed = before.claimed_for(intent)
+    changes = {name: getattr(claimed, name) for name in _FIELDS}
+    await connection.execute(leases.update().where(leases.c.id == before.id).values(changes))
+    return claimed

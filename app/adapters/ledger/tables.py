@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from app.vending.leases import LEFTOVER, LIVE, Lease, State
+from app.vending.leases import ENDED, LEFTOVER, LIVE, Lease, State
 from app.vending.nouns import Owner, Platform
 
 metadata = sa.MetaData()
@@ -42,7 +42,9 @@ IS_PENDING = _in((State.PENDING,))
 IS_ACTIVE = _in((State.ACTIVE,))
 IS_LEFTOVER = _in(LEFTOVER)
 IS_UNFINISHED = _in((*LIVE, State.REVOKING))
-HAS_ENDED = _in(tuple(state for state in State if state not in LIVE))
+HAS_ENDED = _in(ENDED)
+IS_POOLED = _in((State.POOLED,))
+IS_NOBODYS = sa.text("issuer = '' AND state IN ('pooled', 'pending')")
 
 leases = sa.Table(
     "leases",
@@ -158,6 +160,8 @@ _partial("leftover_by_retry", "retry_at", where=IS_LEFTOVER)
 _partial("active_by_expiry", "expires_at", where=IS_ACTIVE)
 _partial("pending_by_age", "updated_at", where=IS_PENDING)
 _partial("ended_by_time", "updated_at", where=HAS_ENDED)
+_partial("pooled_of_a_connection", "connection_id", "usable_at", where=IS_POOLED)
+_partial("leases_of_nobody", "created_at", where=IS_NOBODYS)
 _partial("live_of_a_session", "issuer", "session", where=IS_LIVE)
 
 

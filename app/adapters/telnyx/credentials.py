@@ -55,6 +55,10 @@ class TelnyxClient:
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
         return _credential(data_of(await self._api.send("PATCH", _path(credential_id), json=body)))
 
+    async def hand_over(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential:
+        """Give a pooled credential to its owner."""
+        return await self.update(credential_id, tag=tag, expires_at=expires_at)
+
     async def extend(self, credential_id: str, expires_at: datetime) -> Credential:
         return await self.update(credential_id, expires_at=expires_at)
 

@@ -1,0 +1,145 @@
+"""The pool: credentials made ahead, so that a new device need not wait until Telnyx has spread its own.
+
+Telnyx lets a new credential log in after about five seconds. One from the pool is old enough: it is claimed in the
+ledger, given its owner's tag and expiry at Telnyx, and works at once.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from app.vending.errors import CarrierError, CarrierNotFound, CarrierRejected, LeaseMoved
+from app.vending.leases import Lease, State
+from app.vending.naming import Naming
+from app.vending.nouns import Credential, Owner, Platform
+from app.vending.timing import Timing
+
+LIFE = timedelta(days=7)
+"""How long a pooled credential could live at Telnyx. Its owner's lifetime takes the place of this."""
+
+LEAST_LEFT = timedelta(days=1)
+"""One with less to live is given up: it might expire in the moment that it is handed over."""
+
+MADE_A_RUN = 10
+MOST_LOOKED_AT = 2000
+
+NOBODY = Owner("", "")
+"""Who holds a pooled lease. No token has an empty issuer."""
+
+
+class Ledger(Protocol):
+    async def pooled(self, limit: int) -> list[Lease]:
+        """Leases that are nobody's yet: POOLED, and PENDING on their way into the pool; the oldest first."""
+
+    async def open_pooled(self, lease: Lease) -> None: ...
+
+    async def advance(self, before: Lease, after: Lease) -> Lease: ...
+
+
+class Carrier(Protocol):
+    async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
+
+
+class Pool:
+    """Keeps so many ready credentials for each connection. Every replica does; surplus is given up again."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        connections: Callable[[], Iterable[str]],
+        ledger: Ledger,
+        carrier: Carrier,
+        naming: Naming,
+        replica: str,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        timing: Timing,
+    ) -> None:
+        self._size = size
+        self._connections = connections
+        self._ledger = ledger
+        self._carrier = carrier
+        self._naming = naming
+        self._replica = replica
+        self._clock = clock
+        self._new_id = new_id
+        self._timing = timing
+        self._one_at_a_time = asyncio.Lock()
+        self.ready: dict[str, int] = {}
+        """How many each connection had at the last look."""
+
+    async def tend(self) -> None:
+        """Give up what is stale or too much, make what is missing. Raises LedgerUnavailable and CarrierErrors."""
+        async with self._one_at_a_time:
+            await self._tend()
+
+    async def _tend(self) -> None:
+        now = self._clock()
+        held = await self._ledger.pooled(MOST_LOOKED_AT)
+        wanted = sorted(self._connections()) if self._size else []
+        for lease in held:
+            if lease.state is State.POOLED and (_is_stale(lease, now) or lease.connection_id not in wanted):
+                await self._give_up(lease)
+        self.ready = {}
+        for connection_id in wanted:
+            of_it = [lease for lease in held if lease.connection_id == connection_id and not _is_stale(lease, now)]
+            ready = [lease for lease in of_it if lease.state is State.POOLED]
+            self.ready[connection_id] = len(ready)
+            for surplus in ready[self._size :]:
+                await self._give_up(surplus)
+            for _ in range(min(self._size - len(of_it), MADE_A_RUN)):
+                await self._make(connection_id)
+
+    async def _make(self, connection_id: str) -> None:
+        now = self._clock()
+        lease_id = self._new_id()
+        lease = Lease(
+            id=lease_id,
+            issuer=NOBODY.issuer,
+            subject=NOBODY.subject,
+            device_id=lease_id,
+            platform=Platform.BROWSER,
+            label=None,
+            connection_id=connection_id,
+            credential_name=self._naming.credential_name(lease_id),
+            ttl_seconds=int(LIFE.total_seconds()),
+            state=State.PENDING,
+            version=1,
+            created_at=now,
+            updated_at=now,
+            expires_at=(now + LIFE).replace(microsecond=0),
+            usable_at=now + self._timing.propagation,
+            claimed_by=self._replica,
+            claimed_until=now + self._timing.claim,
+            attempted_at=now,
+        )
+        await self._ledger.open_pooled(lease)
+        try:
+            credential = await self._carrier.create(
+                connection_id=connection_id,
+                name=lease.credential_name,
+                tag=self._naming.tag(NOBODY),
+                expires_at=lease.expires_at,
+            )
+        except CarrierError as error:
+            # What may be there after all is found by name, by the sweeper: nobody waits for it.
+            is_certain = not error.may_have_happened or isinstance(error, CarrierRejected | CarrierNotFound)
+            with suppress(LeaseMoved):
+                now = self._clock()
+                await self._ledger.advance(lease, lease.failed(now) if is_certain else lease.revoking(now))
+            raise
+        now = self._clock()
+        with suppress(LeaseMoved):
+            await self._ledger.advance(lease, lease.pooled(credential, now, now + self._timing.propagation))
+            self.ready[connection_id] += 1
+
+    async def _give_up(self, lease: Lease) -> None:
+        with suppress(LeaseMoved):  # claimed in this very moment
+            await self._ledger.advance(lease, lease.expired(self._clock()))
+
+
+def _is_stale(lease: Lease, now: datetime) -> bool:
+    return lease.expires_at < now + LEAST_LEFT

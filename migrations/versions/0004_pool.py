@@ -1,0 +1,28 @@
+"""Indexes of the pool: ready credentials of a connection, and leases that are nobody's yet.
+
+Only adds: a replica of the version before goes on beside it.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+POOLED = "state IN ('pooled')"
+NOBODYS = "issuer = '' AND state IN ('pooled', 'pending')"
+
+
+def upgrade() -> None:
+    for name, columns, where in (
+        ("pooled_of_a_connection", ["connection_id", "usable_at"], POOLED),
+        ("leases_of_nobody", ["created_at"], NOBODYS),
+    ):
+        op.create_index(name, "leases", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+
+
+def downgrade() -> None:
+    op.drop_index("leases_of_nobody", "leases")
+    op.drop_index("pooled_of_a_connection", "leases")
