@@ -47,6 +47,7 @@ from app.vending.pooling import Pool
 from app.vending.push import PushObject
 from app.vending.push_expiry import ExpiryWatch
 from app.vending.push_faults import Report
+from app.vending.reconciling import Reconciler
 from app.vending.recovery import Recovery
 from app.vending.registering import Pace, PushRegistrar
 from app.vending.revoking import Revoker
@@ -67,6 +68,7 @@ CLAIM_MARGIN = timedelta(seconds=3)
 WATCH_SECONDS = 1.0
 SWEEP_SECONDS = 15.0
 POOL_SECONDS = 10.0
+RECONCILE_SECONDS = 3600.0
 EXPIRY_SECONDS = 60.0
 KEYS_SECONDS = 5.0
 """How often key sets are asked whether their time has come."""
@@ -114,6 +116,7 @@ class Parts:
     sweeper: Sweeper
     operations: Operations
     pool: Pool
+    reconciler: Reconciler
     push: PushRegistrar
     push_uploads: Uploads
     attaching: Attaching
@@ -189,6 +192,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         new_id=outside.new_id,
         timing=timing,
     )
+    reconciler = Reconciler(ledger, telnyx, naming, lambda: policy.policy.connections(), clock)
     push_ledger = SqlPush(database)
     uploads = Uploads(
         ledger=push_ledger,
@@ -233,6 +237,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         Work(watch.look, WATCH_SECONDS, at_once=True),
         Work(sweeper.sweep, SWEEP_SECONDS, has_work),
         Work(pool.tend, POOL_SECONDS, has_pool_work, at_once=True),
+        Work(reconciler.walk, RECONCILE_SECONDS),
         Work(verifier.tend, KEYS_SECONDS, at_once=True),
         Work(uploads.sweep, SWEEP_SECONDS, has_push_work),
         Work(expiry_watch.look, EXPIRY_SECONDS, at_once=True),
@@ -263,13 +268,20 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         policy=policy,
         operations=Operations(marks, marks_ledger, verifier, clock),
         pool=pool,
+        reconciler=reconciler,
         push=push,
         push_uploads=uploads,
         attaching=attaching,
         expiry_watch=expiry_watch,
         lint_apns=lambda certificate, key: asyncio.to_thread(apns.lint, certificate, key, clock()),
         lint_fcm=lambda account: asyncio.to_thread(fcm.lint, account),
-        metrics=Metrics(verifier.key_sets, expiry_watch.days_left, api.guard.status, lambda: pool.ready),
+        metrics=Metrics(
+            key_sets=verifier.key_sets,
+            push_days_left=expiry_watch.days_left,
+            carrier=api.guard.status,
+            pool_ready=lambda: pool.ready,
+            orphans=lambda: reconciler.orphans,
+        ),
         check_ledger=lambda: database.check_ready(revision),
         check_telnyx=lambda: connections.check(policy.policy.default.connection_id),
         reload=reload,

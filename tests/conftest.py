@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger import migrating
@@ -25,6 +26,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("DIALTONE_", "TELNYX_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A command silences the log of its process, and a service sends it where it wants."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

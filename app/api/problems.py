@@ -63,6 +63,7 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.PushLimitReached: Kind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
     errors.PushNotFound: Kind(404, "push_credential_not_found", str(errors.PushNotFound.__doc__)),
     errors.ConnectionNotFound: Kind(404, "connection_not_found", str(errors.ConnectionNotFound.__doc__)),
+    errors.LedgerLooksWrong: Kind(409, "ledger_looks_wrong", str(errors.LedgerLooksWrong.__doc__)),
     errors.PushAliasTaken: Kind(409, "push_alias_taken", str(errors.PushAliasTaken.__doc__)),
     errors.PushTypeMismatch: Kind(422, "push_type_mismatch", str(errors.PushTypeMismatch.__doc__)),
     errors.MaterialRefused: Kind(422, "push_material_refused", str(errors.MaterialRefused.__doc__)),

@@ -17,6 +17,7 @@ app.add_typer(policy.config, name="config")
 app.add_typer(push.commands, name="push")
 app.add_typer(operating.keys, name="keys")
 app.add_typer(operating.tokens, name="tokens")
+app.command("sweep")(operating.sweep)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """`dialtone keys` and `dialtone tokens`: an operator with a shell tells every replica something, by the ledger."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -57,6 +58,44 @@ def refuse(
     mark = _run(lambda parts: parts.operations.refuse_tokens(target, moment))
     whose = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "everybody"
     typer.echo(f"Tokens of {whose} of {issuer} from before {mark.not_before.isoformat()} are refused from now on.")
+
+
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    sure: Annotated[bool, typer.Option("--sure", help="Delete even by a ledger that never held a lease.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Clean up now: what has ended, what a crash left, and orphans at Telnyx. Replicas do the first two anyway."""
+
+    async def work(parts: Parts) -> dict[str, Any]:
+        due = [] if dry_run else [await parts.sweeper.sweep()]
+        if not dry_run:
+            await parts.push_uploads.sweep()
+        waiting = [(lease.state, lease.credential_name) for lease in await parts.sweeper.due()]
+        found = await parts.reconciler.walk(deletes=not dry_run, is_sure=sure)
+        return {
+            "dry_run": dry_run,
+            "ended": sum(swept.gone for swept in due),
+            "due": [{"credential": name, "state": state} for state, name in waiting],
+            "walked": found.walked,
+            "foreign": found.foreign,
+            "young": found.young,
+            "orphans": [{"credential": orphan.name, "why": orphan.why} for orphan in found.orphans],
+            "deleted_orphans": found.deleted,
+        }
+
+    said = _run(work)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    for row in said["due"]:
+        typer.echo(f"{'would end' if dry_run else 'not yet done'}: {row['credential']} ({row['state']})")
+    for row in said["orphans"]:
+        typer.echo(f"{'would delete' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
+    typer.echo(
+        f"{said['walked']} credentials walked: {said['foreign']} foreign and {said['young']} young left alone, "
+        f"{len(said['orphans'])} orphans, {said['deleted_orphans']} deleted; {said['ended']} ended ones deleted."
+    )
 
 
 def _run(work: Callable[[Parts], Awaitable[Result]]) -> Result:

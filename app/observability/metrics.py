@@ -61,16 +61,18 @@ class Metrics:
 
     def __init__(
         self,
+        *,
         key_sets: Callable[[], Iterable[KeySetFigures]],
         push_days_left: Callable[[], Iterable[PushDaysLeft]],
         carrier: Callable[[], CarrierFigures],
         pool_ready: Callable[[], Mapping[str, int]],
+        orphans: Callable[[], int],
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_KeySets(key_sets))
         self._registry.register(_PushCredentials(push_days_left))
         self._registry.register(_Carrier(carrier))
-        self._registry.register(_Pool(pool_ready))
+        self._registry.register(_Leases(pool_ready, orphans))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
@@ -133,12 +135,15 @@ class _Carrier(Collector):
                 yield GaugeMetricFamily(f"dialtone_telnyx_{name}", meaning, value=value)
 
 
-class _Pool(Collector):
-    def __init__(self, ready: Callable[[], Mapping[str, int]]) -> None:
+class _Leases(Collector):
+    def __init__(self, ready: Callable[[], Mapping[str, int]], orphans: Callable[[], int]) -> None:
         self._ready = ready
+        self._orphans = orphans
 
     def collect(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("dialtone_pool_ready", "Credentials made ahead.", labels=["connection"])
         for connection_id, count in self._ready().items():
             ready.add_metric([connection_id], count)
         yield ready
+        meaning = "Credentials of our naming that no lease stands for, at the last walk."
+        yield GaugeMetricFamily("dialtone_orphans", meaning, value=self._orphans())

@@ -21,6 +21,7 @@
     |-- ConnectionNotFound        an operator named one that Telnyx does not know
     |-- Busy                      the answer is being made elsewhere and took too long
     |-- LedgerUnavailable
+    |-- LedgerLooksWrong          an operator would delete by a ledger that never held a lease
     |-- LeaseMoved                internal: another writer was first
     |-- LeaseTaken                internal: the device has a live lease already
     |-- PushMoved                 internal: another writer was first
@@ -166,6 +167,10 @@ class Busy(DialtoneError):
 
 class LedgerUnavailable(DialtoneError):
     """The ledger cannot be reached, so nothing can be written down; nothing was done."""
+
+
+class LedgerLooksWrong(DialtoneError):
+    """The ledger never held a lease, and yet there are credentials of this namespace: it may be the wrong one."""
 
 
 class LeaseMoved(DialtoneError):

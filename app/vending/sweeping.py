@@ -46,11 +46,15 @@ class Sweeper:
         self._at_hand = at_hand
         self._clock = clock
 
+    async def due(self) -> list[Lease]:
+        """What a run would work on now."""
+        now = self._clock()
+        return await self._ledger.due(now, now - STALE_PENDING, ROWS_A_RUN)
+
     async def sweep(self) -> Swept:
         """One paced run. Raises LedgerUnavailable; Telnyx's trouble only postpones a row."""
-        now = self._clock()
         taken = gone = 0
-        for lease in await self._ledger.due(now, now - STALE_PENDING, ROWS_A_RUN):
+        for lease in await self.due():
             with suppress(LeaseMoved):
                 taken += 1
                 gone += await self._revoker.finish(await self._ended(lease))

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from app.adapters.ledger import migrating
@@ -34,13 +32,6 @@ max_devices = 3
 name = "trial"
 mode = "audit"
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """A command silences the log of its process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

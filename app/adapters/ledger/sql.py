@@ -71,6 +71,9 @@ class SqlLedger:
                 raise LeaseTaken from None
             raise
 
+    async def is_empty(self) -> bool:
+        return not await self._database.rows(sa.select(leases.c.id).limit(1))
+
     async def open_pooled(self, lease: Lease) -> None:
         async with self._database.writing() as connection:
             await _insert(connection, lease)

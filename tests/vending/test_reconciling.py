@@ -1,0 +1,159 @@
+"""Orphans: found by their names, reported, deleted only when told to; everything else is left alone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.vending.errors import LedgerLooksWrong
+from app.vending.nouns import IssueRequest
+from app.vending.reconciling import LEAST_AGE
+from app.wiring import Parts
+from tests.stage import ISSUER, Telnyx, joined, pem, principal
+
+ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")
+OURS = "dialtone-" + "ab" * 16
+
+
+@pytest.fixture
+async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
+    async with joined(telnyx, database) as parts:
+        yield parts
+
+
+def made(telnyx: Telnyx, name: str) -> str:
+    expires = (telnyx.clock() + timedelta(days=30)).isoformat()
+    found = telnyx.sandbox.account.create_credential(
+        {"connection_id": DEMO_CONNECTION, "name": name, "expires_at": expires}
+    )
+    return str(found["id"])
+
+
+async def test_an_orphan_is_found_and_deleted_when_told_to(parts: Parts, telnyx: Telnyx) -> None:
+    mine = (await parts.issuer.issue(ALICE, LAPTOP)).lease.credential_id
+    orphan = made(telnyx, OURS)
+    telnyx.clock.advance(LEAST_AGE)
+
+    report = await parts.reconciler.walk()
+    assert [found.credential_id for found in report.orphans] == [orphan]
+    assert set(telnyx.live()) == {mine, orphan}
+
+    deleted = await parts.reconciler.walk(deletes=True)
+    assert deleted.deleted == 1
+    assert telnyx.live() == [mine]
+    assert parts.reconciler.orphans == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "somebody's", "dialtone", "dialtone-", "dialtone-prod-" + "ab" * 16, OURS + "0", OURS.upper(), "x" + OURS],
+)
+async def test_names_that_are_not_ours_are_never_touched(parts: Parts, telnyx: Telnyx, name: str) -> None:
+    await parts.issuer.issue(ALICE, LAPTOP)
+    foreign = made(telnyx, name)
+    telnyx.clock.advance(LEAST_AGE * 20)
+
+    outcome = await parts.reconciler.walk(deletes=True, is_sure=True)
+
+    assert outcome.foreign == 1
+    assert foreign in telnyx.live()
+
+
+async def test_what_is_young_is_left_alone(parts: Parts, telnyx: Telnyx) -> None:
+    await parts.issuer.issue(ALICE, LAPTOP)
+    young = made(telnyx, OURS)
+    telnyx.clock.advance(LEAST_AGE - timedelta(seconds=5))
+
+    outcome = await parts.reconciler.walk(deletes=True)
+
+    assert (outcome.young, outcome.deleted) == (2, 0)
+    assert young in telnyx.live()
+
+
+async def test_a_namesake_of_a_live_lease_goes_and_the_lease_stays(parts: Parts, telnyx: Telnyx) -> None:
+    lease = (await parts.issuer.issue(ALICE, LAPTOP)).lease
+    twin = made(telnyx, lease.credential_name)
+    telnyx.clock.advance(LEAST_AGE)
+
+    outcome = await parts.reconciler.walk(deletes=True)
+
+    assert [found.why for found in outcome.orphans] == ["its lease has another credential"]
+    assert twin not in telnyx.live()
+    assert (await parts.issuer.issue(ALICE, LAPTOP)).lease.credential_id in telnyx.live()
+
+
+async def test_a_credential_that_came_back_to_an_ended_lease_goes(parts: Parts, telnyx: Telnyx) -> None:
+    lease = (await parts.issuer.issue(ALICE, LAPTOP)).lease
+    await parts.revoker.revoke(ALICE, lease.id)
+    ghost = made(telnyx, lease.credential_name)
+    telnyx.clock.advance(LEAST_AGE)
+
+    outcome = await parts.reconciler.walk(deletes=True)
+
+    assert [found.why for found in outcome.orphans] == ["its lease is revoked"]
+    assert ghost not in telnyx.live()
+
+
+async def test_a_ledger_that_never_held_a_lease_deletes_nothing(parts: Parts, telnyx: Telnyx) -> None:
+    orphan = made(telnyx, OURS)
+    telnyx.clock.advance(LEAST_AGE)
+
+    with pytest.raises(LedgerLooksWrong):
+        await parts.reconciler.walk(deletes=True)
+
+    assert telnyx.live() == [orphan]
+    await parts.reconciler.walk(deletes=True, is_sure=True)
+    assert telnyx.live() == []
+
+
+async def test_a_long_list_is_walked_to_its_end(parts: Parts, telnyx: Telnyx) -> None:
+    await parts.issuer.issue(ALICE, LAPTOP)
+    for number in range(600):
+        made(telnyx, f"dialtone-{number:032x}")
+    telnyx.clock.advance(LEAST_AGE)
+
+    outcome = await parts.reconciler.walk(deletes=True)
+
+    assert (outcome.walked, outcome.deleted) == (601, 600)
+    assert len(telnyx.live()) == 1
+
+
+async def test_an_operator_sees_what_would_be_done_before_it_is(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with joined(telnyx, sqlite) as parts:
+        await parts.issuer.issue(ALICE, LAPTOP)
+    orphan = telnyx.sandbox.account.credentials[made(telnyx, OURS)]
+    orphan.created_at -= timedelta(days=1)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": telnyx.url,
+        "DIALTONE_ISSUER": ISSUER,
+        "DIALTONE_AUDIENCE": "dialtone",
+        "DIALTONE_ISSUER_PEM": pem(),
+        "DIALTONE_DATABASE_URL": sqlite,
+        "DIALTONE_ENV_FILE": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    async def run(*options: str) -> Any:
+        said = await asyncio.to_thread(CliRunner().invoke, app, ["sweep", *options])
+        assert said.exit_code == 0, said.output
+        return said.output
+
+    dry = await run("--dry-run")
+    assert f"would delete: {OURS} (no lease of that name)" in dry
+    assert len(telnyx.live()) == 2
+    done = json.loads(await run("--json"))
+
+    assert done["deleted_orphans"] == 1
+    assert len(telnyx.live()) == 1
