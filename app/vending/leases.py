@@ -2,7 +2,7 @@
 
     pending -> active -> revoking -> revoked
      | | ^       |`----> expired  -> deleted
-     | | |       `-----> lost
+     | | |       `-----> lost     -> deleted
      | `-> pooled -----> expired
      `---> failed, revoking
 
@@ -33,7 +33,7 @@ class State(StrEnum):
     DELETED = "deleted"
     """Ended by time, and gone at Telnyx."""
     LOST = "lost"
-    """Somebody deleted the credential at Telnyx under us."""
+    """Telnyx says that the credential is gone, though nobody here ended it; it is deleted to be sure."""
     FAILED = "failed"
     """Telnyx refused to make the credential: there is none."""
 
@@ -44,7 +44,7 @@ LIVE = (State.PENDING, State.ACTIVE)
 ENDED = tuple(state for state in State if state not in (*LIVE, State.POOLED))
 """States that no lease leaves but towards its end."""
 
-LEFTOVER = (State.REVOKING, State.EXPIRED)
+LEFTOVER = (State.REVOKING, State.EXPIRED, State.LOST)
 """States that wait for the sweeper: a credential may still exist at Telnyx."""
 
 
@@ -160,7 +160,7 @@ class Lease:
         return self._step(now, state=State.FAILED, claimed_by=None, claimed_until=None, attempted_at=None)
 
     def lost(self, now: datetime) -> "Lease":
-        return self._step(now, state=State.LOST)
+        return self._step(now, state=State.LOST, retry_at=now)
 
     def revoking(self, now: datetime) -> "Lease":
         return self._step(now, state=State.REVOKING, retry_at=now)

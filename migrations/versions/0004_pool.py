@@ -1,4 +1,4 @@
-"""Indexes of the pool: ready credentials of a connection, and leases that are nobody's yet.
+"""Indexes: the pool's ready credentials, leases that are nobody's yet, and what waits for the sweeper with lost ones.
 
 Only adds: a replica of the version before goes on beside it.
 """
@@ -12,6 +12,7 @@ branch_labels = None
 depends_on = None
 
 POOLED = "state IN ('pooled')"
+LEFTOVER = "state IN ('revoking', 'expired', 'lost')"
 NOBODYS = "issuer = '' AND state IN ('pooled', 'pending')"
 
 
@@ -19,10 +20,12 @@ def upgrade() -> None:
     for name, columns, where in (
         ("pooled_of_a_connection", ["connection_id", "usable_at"], POOLED),
         ("leases_of_nobody", ["created_at"], NOBODYS),
+        ("leftover_or_lost_by_retry", ["retry_at"], LEFTOVER),
     ):
         op.create_index(name, "leases", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
 
 
 def downgrade() -> None:
+    op.drop_index("leftover_or_lost_by_retry", "leases")
     op.drop_index("leases_of_nobody", "leases")
     op.drop_index("pooled_of_a_connection", "leases")

@@ -156,7 +156,8 @@ def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = Fals
 
 _partial("one_live_lease_a_device", "issuer", "subject", "device_id", where=IS_LIVE, unique=True)
 _partial("unfinished_of_a_user", "issuer", "subject", "created_at", "id", where=IS_UNFINISHED)
-_partial("leftover_by_retry", "retry_at", where=IS_LEFTOVER)
+_partial("leftover_by_retry", "retry_at", where=_in((State.REVOKING, State.EXPIRED)))
+_partial("leftover_or_lost_by_retry", "retry_at", where=IS_LEFTOVER)
 _partial("active_by_expiry", "expires_at", where=IS_ACTIVE)
 _partial("pending_by_age", "updated_at", where=IS_PENDING)
 _partial("ended_by_time", "updated_at", where=HAS_ENDED)

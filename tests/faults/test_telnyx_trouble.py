@@ -1,0 +1,64 @@
+"""Telnyx fails in every known way while a crowd asks: afterwards all invariants hold, and everybody has a login."""
+
+import random
+from typing import Any
+
+import pytest
+
+from app.vending.revoking import LAST_RETRY
+from tests.faults.crowd import Crowd, check
+from tests.stage import Service, Telnyx, eventually, service_in_front_of
+
+CREATE = {"method": "POST", "path": "telephony_credentials$"}
+MINT = {"method": "POST", "path": "/token$"}
+DELETE = {"method": "DELETE", "path": "telephony_credentials"}
+READ = {"method": "GET", "path": "telephony_credentials"}
+
+PLANS: dict[str, list[dict[str, Any]]] = {
+    "nothing": [],
+    "creates committed and never answered": [{**CREATE, "kind": "hang", "after_commit": True, "times": 3}],
+    "creates committed and cut off": [{**CREATE, "kind": "drop", "after_commit": True, "times": 5}],
+    "creates cut off before anything happened": [{**CREATE, "kind": "drop", "times": 5}],
+    "creates committed and answered 500": [{**CREATE, "kind": "status", "after_commit": True, "times": 5}],
+    "creates answered with HTML": [{**CREATE, "kind": "garbage", "body": "<html>502</html>", "times": 5}],
+    "creates answered byte by byte": [{**CREATE, "kind": "drip", "seconds": 0.2, "times": 3}],
+    "creates answered without end": [{**CREATE, "kind": "huge", "times": 3}],
+    "mints that fail": [{**MINT, "kind": "status", "times": 6}, {**MINT, "kind": "garbage", "body": "{}", "times": 3}],
+    "mints that find nothing": [{**MINT, "kind": "status", "status": 404, "times": 4}],
+    "deletions that are not confirmed": [{**DELETE, "kind": "drop", "after_commit": True, "times": 4}],
+    "deletions that fail": [{**DELETE, "kind": "status", "status": 503, "times": 6}],
+    "reads that fail": [{**READ, "kind": "status", "status": 502, "times": 6}],
+    "everything throttled": [{"kind": "status", "status": 429, "headers": {"retry-after": "1"}, "times": 10}],
+    "everything throttled oddly": [
+        {"kind": "status", "status": 429, "headers": {"x-ratelimit-reset": odd}, "times": 2}
+        for odd in ("-1", "nan", "1e99")
+    ],
+    "everything broken for a while": [{"kind": "status", "status": 500, "times": 25}],
+    "the key refused for a while": [{"kind": "status", "status": 401, "times": 8}],
+}
+
+
+@pytest.mark.parametrize("plans", PLANS.values(), ids=PLANS)
+async def test_nothing_is_lost_and_nobody_is_left_without(
+    telnyx: Telnyx, database: str, plans: list[dict[str, Any]]
+) -> None:
+    async with service_in_front_of(telnyx, database, telnyx_call_seconds=0.8, patience_seconds=4) as service:
+        crowd = Crowd([service.client], random.Random(7))  # noqa: S311 - a crowd
+        await crowd.rush(15)
+        for plan in plans:
+            telnyx.fail(**plan)
+        await crowd.rush(40)
+        telnyx.sandbox.faults.plans.clear()
+        await crowd.settle()
+        await quiet(service)
+
+        await check(telnyx, database, crowd)
+        assert (await service.client.get("/livez")).status_code == 200
+
+
+async def quiet(service: Service) -> None:
+    """Let the sweeper finish what was begun, on a clock that runs ahead to every retry."""
+    for _ in range(6):
+        await service.parts.sweeper.sweep()
+        service.clock.advance(LAST_RETRY)
+    await eventually(lambda: not service.parts.issuer._flights)
