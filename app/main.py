@@ -62,7 +62,8 @@ def serve(settings: Settings) -> None:
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
-    DrainingServer(config, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
+    with logs.unblocking():
+        DrainingServer(config, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
 
 
 def openapi_document() -> dict[str, Any]:

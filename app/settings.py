@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("sqlite:///.dialtone/ledger.db")
     namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
     tag_key: SecretStr | None = None
+    retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
 
     # Serving
     host: str = "127.0.0.1"

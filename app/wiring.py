@@ -15,22 +15,22 @@ from typing import Any
 import structlog
 
 from app import __version__
-from app.adapters.identity.claims import Issuer
-from app.adapters.identity.keys import KeySet
-from app.adapters.identity.keysets import FixedKeys, KeySource, Location, RemoteKeys
 from app.adapters.identity.verifier import TokenVerifier
+from app.adapters.ledger.announcing import Announcements
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.migrating import newest_revision
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sql import SqlLedger
+from app.adapters.ledger.sweeping import SqlSweeping
 from app.adapters.outbound import Outbound
 from app.adapters.push_lint import apns, fcm
 from app.adapters.telnyx.credentials import TelnyxClient
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.adapters.telnyx.transport import TelnyxApi
 from app.background import Background, Work
-from app.configuration import IssuerTable, Resolved
+from app.issuers import KeySets
+from app.observability import logs
 from app.observability.metrics import Metrics
 from app.settings import Settings, variable_of
 from app.vending.at_hand import LoginsAtHand
@@ -66,6 +66,9 @@ CLAIM_MARGIN = timedelta(seconds=3)
 """What a create may take beside its call: two commits on a busy database."""
 
 WATCH_SECONDS = 1.0
+LISTEN_SECONDS = 5.0
+"""How often the ear for announcements is looked after."""
+
 SWEEP_SECONDS = 15.0
 POOL_SECONDS = 10.0
 RECONCILE_SECONDS = 3600.0
@@ -217,7 +220,9 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         wake_sweeper=has_push_work.set,
     )
     expiry_watch = ExpiryWatch(push_ledger, clock, _warn_of_expiry)
-    sweeper = Sweeper(ledger, revoker, at_hand, clock)
+    sweeper = Sweeper(SqlSweeping(database), revoker, at_hand, clock, retention=timedelta(days=settings.retention_days))
+    has_news = asyncio.Event()
+    announcements = Announcements(engine, has_news.set)
     watch = Watch(marks_ledger, ledger, at_hand, marks, verifier.refresh_keys, clock)
     revision = newest_revision()
 
@@ -234,7 +239,8 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         await verifier.refresh_all_keys()
 
     works = [
-        Work(watch.look, WATCH_SECONDS, at_once=True),
+        Work(watch.look, WATCH_SECONDS, has_news, at_once=True),
+        Work(announcements.tend, LISTEN_SECONDS, at_once=True),
         Work(sweeper.sweep, SWEEP_SECONDS, has_work),
         Work(pool.tend, POOL_SECONDS, has_pool_work, at_once=True),
         Work(reconciler.walk, RECONCILE_SECONDS),
@@ -249,6 +255,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             yield
         finally:
             await outbound.__aexit__(None, None, None)
+            await announcements.close()
             await engine.dispose()
 
     @asynccontextmanager
@@ -281,57 +288,14 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             carrier=api.guard.status,
             pool_ready=lambda: pool.ready,
             orphans=lambda: reconciler.orphans,
+            backlog=lambda: sweeper.backlog,
+            log_lines_dropped=logs.dropped,
         ),
         check_ledger=lambda: database.check_ready(revision),
         check_telnyx=lambda: connections.check(policy.policy.default.connection_id),
         reload=reload,
         open=opened,
         running=running,
-    )
-
-
-@asynccontextmanager
-async def inspecting(settings: Settings) -> AsyncIterator[TokenVerifier]:
-    """A verifier alone, without ledger and marks: for looking at a token beside the service."""
-    async with Outbound(f"dialtone/{__version__}") as outbound:
-        yield TokenVerifier(KeySets(outbound, time.monotonic).issuers_of(settings.identity()), utc_now)
-
-
-class KeySets:
-    """The fetched key sets, kept over a reload: an issuer whose keys come from where they came from keeps them."""
-
-    def __init__(self, outbound: Outbound, monotonic: Callable[[], float]) -> None:
-        self._outbound = outbound
-        self._monotonic = monotonic
-        self._known: dict[Location, RemoteKeys] = {}
-
-    def issuers_of(self, resolved: Resolved) -> list[Issuer]:
-        found = [_issuer(table, self._source(table, fixed)) for table, fixed in resolved.issuers]
-        in_use = {issuer.keys for issuer in found}
-        self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
-        return found
-
-    def _source(self, table: IssuerTable, fixed: KeySet | None) -> KeySource:
-        if fixed is not None:
-            return FixedKeys(fixed)
-        location = Location(table.issuer, table.effective_algorithms, table.jwks_url)
-        return self._known.setdefault(location, RemoteKeys(location, self._outbound, self._monotonic))
-
-
-def _issuer(table: IssuerTable, keys: KeySource) -> Issuer:
-    max_age = table.max_token_age_seconds
-    return Issuer(
-        issuer=table.issuer,
-        audiences=table.audiences,
-        algorithms=table.effective_algorithms,
-        keys=keys,
-        subject_claim=table.subject_claim,
-        scope_claim=table.scope_claim,
-        allows_scope_list=table.scope_list,
-        token_types=table.token_types,
-        leeway=timedelta(seconds=table.leeway_seconds),
-        max_age=None if max_age is None else timedelta(seconds=max_age),
-        logout_audiences=table.logout_audiences,
     )
 
 

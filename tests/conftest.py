@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.adapters.ledger import migrating
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.sql import SqlLedger
+from app.adapters.ledger.sweeping import SqlSweeping
 from tests.stage import Service, Telnyx, service_in_front_of, sqlite_in, telnyx_sandbox
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -79,11 +80,21 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def ledger(database: str) -> AsyncIterator[SqlLedger]:
+async def opened(database: str) -> AsyncIterator[Database]:
     await migrating.migrate(database_url(database))
     engine = open_engine(database_url(database))
-    yield SqlLedger(Database(engine))
+    yield Database(engine)
     await engine.dispose()
+
+
+@pytest.fixture
+def ledger(opened: Database) -> SqlLedger:
+    return SqlLedger(opened)
+
+
+@pytest.fixture
+def sweeping(opened: Database) -> SqlSweeping:
+    return SqlSweeping(opened)
 
 
 @pytest.fixture

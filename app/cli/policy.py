@@ -12,11 +12,11 @@ import typer
 
 from app.cli.terminal import be_quiet, end, settings
 from app.configuration import Configuration, IssuerTable
+from app.issuers import inspecting
 from app.settings import Settings
 from app.vending.errors import DialtoneError, InsufficientScope, Refused, TokenRefused
 from app.vending.nouns import Principal
 from app.vending.policy import ADMIN_SCOPE, Allowance, Finding, Mode, Policy, PolicyInForce, explain
-from app.wiring import inspecting
 
 commands = typer.Typer(no_args_is_help=True, help="Who may have what, and why.")
 config = typer.Typer(no_args_is_help=True, help="The configuration file, dialtone.toml.")

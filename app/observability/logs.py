@@ -9,11 +9,14 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from app.observability.sink import Sink
 
 SECRET_FIELDS = re.compile(
     r"passw|secret|token$|authorization|api_key|private_key|certificate|cookie|project_account", re.IGNORECASE
@@ -33,6 +36,8 @@ ID_FIELDS = frozenset({"request_id", "lease_id", "replica", "level", "timestamp"
 
 LONGEST_TEXT = 500
 FRAMES_SHOWN = 12
+
+_sinks: list[Sink] = []
 
 QUIET = ("httpx", "httpcore", "aiohttp", "sqlalchemy", "aiosqlite", "asyncpg", "alembic", "asyncio")
 """Libraries that put requests, parameters or results into their debug lines: warnings only, at every level of ours."""
@@ -72,6 +77,26 @@ def configure(level: str, *, as_json: bool) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # we write our own access line
+
+
+@contextmanager
+def unblocking() -> Iterator[None]:
+    """Inside, lines are written by a thread: a reader of the log that stops reading stops nobody else."""
+    handler = logging.getLogger().handlers[0]
+    if not isinstance(handler, logging.StreamHandler):
+        raise TypeError("the log is not configured")
+    sink = Sink(handler.stream)
+    handler.setStream(sink)
+    _sinks.append(sink)
+    try:
+        yield
+    finally:
+        sink.close()
+
+
+def dropped() -> int:
+    """Lines that were not written, because nobody took them."""
+    return sum(sink.dropped for sink in _sinks)
 
 
 def first_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

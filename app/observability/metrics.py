@@ -56,6 +56,15 @@ class CarrierFigures(Protocol):
     def rate_remaining(self) -> float | None: ...
 
 
+class BacklogFigures(Protocol):
+    """Ended leases that Telnyx has not yet confirmed."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def stuck(self) -> int: ...
+
+
 class Metrics:
     """Everything that `/metrics` shows, in a registry of this app's own."""
 
@@ -67,12 +76,15 @@ class Metrics:
         carrier: Callable[[], CarrierFigures],
         pool_ready: Callable[[], Mapping[str, int]],
         orphans: Callable[[], int],
+        backlog: Callable[[], BacklogFigures],
+        log_lines_dropped: Callable[[], int],
     ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_KeySets(key_sets))
         self._registry.register(_PushCredentials(push_days_left))
         self._registry.register(_Carrier(carrier))
-        self._registry.register(_Leases(pool_ready, orphans))
+        self._registry.register(_Leases(pool_ready, orphans, backlog))
+        self._registry.register(_Log(log_lines_dropped))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
@@ -136,9 +148,15 @@ class _Carrier(Collector):
 
 
 class _Leases(Collector):
-    def __init__(self, ready: Callable[[], Mapping[str, int]], orphans: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], Mapping[str, int]],
+        orphans: Callable[[], int],
+        backlog: Callable[[], BacklogFigures],
+    ) -> None:
         self._ready = ready
         self._orphans = orphans
+        self._backlog = backlog
 
     def collect(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("dialtone_pool_ready", "Credentials made ahead.", labels=["connection"])
@@ -147,3 +165,17 @@ class _Leases(Collector):
         yield ready
         meaning = "Credentials of our naming that no lease stands for, at the last walk."
         yield GaugeMetricFamily("dialtone_orphans", meaning, value=self._orphans())
+        backlog = self._backlog()
+        meaning = "Ended leases whose credential Telnyx has not yet confirmed to be gone, at the last sweep."
+        yield GaugeMetricFamily("dialtone_sweeper_backlog", meaning, value=backlog.waiting)
+        meaning = "Those of them whose deletion was tried again and again: somebody should look."
+        yield GaugeMetricFamily("dialtone_stuck_deletions", meaning, value=backlog.stuck)
+
+
+class _Log(Collector):
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        meaning = "Log lines that nobody took in time."
+        yield CounterMetricFamily("dialtone_log_lines_dropped", meaning, value=self._dropped())

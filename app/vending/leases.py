@@ -174,5 +174,9 @@ class Lease:
         return self._step(now, state=end, retry_at=None)
 
     def postponed(self, now: datetime, retry_at: datetime) -> "Lease":
-        """Still there at Telnyx, or not known: to be tried again."""
+        """Ended, and its deletion about to be tried; to be tried again then, unless it is confirmed."""
         return self._step(now, retry_at=retry_at, attempts=self.attempts + 1)
+
+    def spared(self, now: datetime, retry_at: datetime) -> "Lease":
+        """Ended; Telnyx could not be asked, so that the try does not count."""
+        return self._step(now, retry_at=retry_at, attempts=max(0, self.attempts - 1))

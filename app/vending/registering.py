@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -110,8 +111,7 @@ class PushRegistrar:
                 if known is not None and not _is_same(known.object, material):
                     raise PushAliasTaken(known.registration.id)
                 if known is not None:
-                    await self._uploads.ensure(material)  # made anew, should somebody have deleted it at Telnyx
-                    return known, False
+                    return await self._still_held(principal, known, material), False
                 held = await self._held(material)
                 now = self._clock()
                 new = Registration(
@@ -177,6 +177,19 @@ class PushRegistrar:
         found = await self.show(principal, registration_id)
         await self._ledger.deregister(found.registration, self._clock())
         self._wake_sweeper()
+
+    async def _still_held(self, principal: Principal, known: Registered, material: Material) -> Registered:
+        """The registration once its object is certainly there: made anew, should somebody have deleted it at Telnyx.
+
+        Objects are told apart by a keyed hash. Where that key was changed since, the registration moves to the new one.
+        """
+        held = (await self._uploads.ensure(material)).object
+        if held.fingerprint == known.registration.fingerprint:
+            return known
+        moved = replace(known.registration, fingerprint=held.fingerprint, updated_at=self._clock())
+        await self._ledger.reregister(known.registration, moved)
+        self._wake_sweeper()
+        return await self.show(principal, moved.id)
 
     async def _held(self, material: Material) -> PushObject:
         """The object at Telnyx; found there or made, it takes the same time."""

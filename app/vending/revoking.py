@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
-from app.vending.errors import CarrierError, LeaseMoved, LeaseNotFound
+from app.vending.errors import CarrierError, CarrierThrottled, CarrierUnreachable, LeaseMoved, LeaseNotFound
 from app.vending.leases import LEFTOVER, LIVE, Lease, State
 from app.vending.marks import Logout, Marks
 from app.vending.nouns import Owner, Principal
@@ -18,7 +19,18 @@ LAST_RETRY = timedelta(minutes=10)
 """A deletion that Telnyx does not confirm is tried again after FIRST_RETRY, doubling up to LAST_RETRY."""
 
 AT_ONCE = 8
-"""Deletions in flight for one "log me out everywhere"."""
+"""Deletions in flight for one "log me out everywhere", and for one sweeper."""
+
+
+class Deletion(Enum):
+    """How far the deletion of a credential came."""
+
+    CONFIRMED = auto()
+    """It is gone."""
+    POSTPONED = auto()
+    """Telnyx did not confirm it, or a sibling may still turn up: to be tried again."""
+    NOT_TRIED = auto()
+    """Telnyx could not be asked at all; the next one's turn would be no better."""
 
 
 class Ledger(Protocol):
@@ -112,27 +124,45 @@ class Revoker:
         if lease.state not in LEFTOVER:
             return True
         try:
-            return await self.finish(lease)
+            return await self._finish(lease)
         except LeaseMoved:
             return False  # a sweeper is at it
 
-    async def finish(self, lease: Lease) -> bool:
-        """Delete an ended lease's credential. Whether it is certainly gone; if not, a time for the next try is set.
-
-        The next time is written down before Telnyx is asked: it keeps other replicas from the same work meanwhile.
-        Raises LeaseMoved if one of them was first.
-        """
+    async def _finish(self, lease: Lease) -> bool:
+        """Delete an ended lease's credential. Whether it is certainly gone. Raises LeaseMoved."""
         now = self._clock()
-        delay = min(FIRST_RETRY * 2 ** min(lease.attempts, 10), LAST_RETRY)
-        lease = await self._ledger.advance(lease, lease.postponed(now, now + delay))
+        # The next try is written down before Telnyx is asked: it keeps sweepers from the same work meanwhile.
+        lease = await self._ledger.advance(lease, lease.postponed(now, next_try(lease, now)))
+        return await self.see_through(lease) is Deletion.CONFIRMED
+
+    async def see_through(self, lease: Lease) -> Deletion:
+        """Delete the credential of an ended lease that the caller has taken, as far as Telnyx lets it."""
         try:
             if lease.credential_id is not None:
                 await self._recovery.delete(lease.credential_id)
             for namesake in await self._recovery.all_of(lease) if lease.attempted_at is not None else ():
                 await self._recovery.delete(namesake.id)
+        except (CarrierThrottled, CarrierUnreachable) as error:
+            if error.may_have_happened:
+                return Deletion.POSTPONED
+            await self._write(lease, lease.spared(self._clock(), self._clock() + FIRST_RETRY))
+            return Deletion.NOT_TRIED
         except CarrierError:
-            return False
+            return Deletion.POSTPONED
         if lease.attempted_at is not None and self._clock() < lease.attempted_at + SETTLING:
-            return False  # a create may still be on its way: look again
-        await self._ledger.advance(lease, lease.gone(self._clock()))
+            return Deletion.POSTPONED  # a create may still be on its way: look again
+        return Deletion.CONFIRMED if await self._write(lease, lease.gone(self._clock())) else Deletion.POSTPONED
+
+    async def _write(self, before: Lease, after: Lease) -> bool:
+        """Whether the row still was as it was taken. If not, whoever took it after us goes on with it."""
+        try:
+            await self._ledger.advance(before, after)
+        except LeaseMoved:
+            return False
         return True
+
+
+def next_try(lease: Lease, now: datetime) -> datetime:
+    """When a deletion that is tried now may be tried again, unless it is confirmed."""
+    delay: timedelta = FIRST_RETRY * 2 ** min(lease.attempts, 10)
+    return now + min(delay, LAST_RETRY)

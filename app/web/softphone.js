@@ -77,6 +77,7 @@ function makePhone() {
 }
 
 $("user").append(...config.users.map((name) => element("option", { value: name }, name)));
+$("sign-in-button").disabled = false;
 $("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (user !== null) return;

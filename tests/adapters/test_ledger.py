@@ -15,6 +15,7 @@ from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sql import SqlLedger
+from app.adapters.ledger.sweeping import SqlSweeping
 from app.adapters.ledger.tables import metadata
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, PushMoved
 from app.vending.leases import Lease, State
@@ -131,26 +132,6 @@ async def test_pages_are_complete_and_ordered_even_for_equal_times(ledger: SqlLe
     assert seen == [f"{number:032x}" for number in range(7, 0, -1)]
 
 
-async def test_due_work_is_what_time_or_a_request_ended(ledger: SqlLedger) -> None:
-    made: dict[str, Lease] = {}
-    for number, name in enumerate(("fresh", "expired", "revoking", "waiting", "stale"), 1):
-        made[name] = pending(name, number, updated_at=NOW)
-        await ledger.open(made[name], 10, principal())
-    for name in ("fresh", "expired", "revoking", "waiting"):
-        lease = await ledger.advance(made[name], made[name].activated(credential(), NOW, NOW))
-        made[name] = lease
-    later = NOW + timedelta(hours=2)
-    await ledger.advance(made["fresh"], made["fresh"].extended(later + timedelta(hours=1), NOW))
-    await ledger.advance(made["revoking"], made["revoking"].revoking(NOW))
-    waiting = await ledger.advance(made["waiting"], made["waiting"].revoking(NOW))
-    await ledger.advance(waiting, waiting.postponed(NOW, later + timedelta(hours=1)))
-
-    due = await ledger.due(later, NOW + timedelta(minutes=10), limit=10)
-
-    assert {lease.device_id for lease in due} == {"expired", "revoking", "stale"}
-    assert len(await ledger.due(later, NOW + timedelta(minutes=10), limit=2)) == 2
-
-
 async def test_what_ended_is_told_to_whoever_asks_since_then(ledger: SqlLedger) -> None:
     lease = pending()
     await ledger.open(lease, 10, principal())
@@ -250,14 +231,19 @@ async def test_the_statements_run_on_indexes(ledger: SqlLedger, database: str) -
     for number, (subject, session) in enumerate([("bob", None), ("bob", "s-1"), (None, "s-1")]):
         await notices.log_out(Logout(LEASE.issuer, f"{number}", NOW, NOW, subject, session), NOW)
     await watched.advance(lease, lease.failed(NOW))
-    await watched.due(NOW, NOW, 10)
+    sweeping = SqlSweeping(Database(engine))
+    await sweeping.take_due(NOW, NOW, 10, lambda found: found)
+    await sweeping.backlog(8)
+    await sweeping.stuck(8, 10)
+    await sweeping.forget(NOW + timedelta(hours=1), 10)
     await watched.pooled(10)
     await watched.ended_since(NOW)
     await engine.dispose()
 
     assert len(plans) >= 9
-    # The one index that is read whole holds the pool and nothing else.
-    assert {plan for plan in plans if plan.startswith("SCAN")} <= {"SCAN leases USING INDEX leases_of_nobody"}
+    # The indexes that are read whole hold the pool, and what waits to be deleted, and nothing else.
+    small = {"SCAN leases USING INDEX leases_of_nobody", "SCAN leases USING INDEX leftover_or_lost_by_retry"}
+    assert {plan for plan in plans if plan.startswith("SCAN")} <= small
 
 
 # -- trouble ----------------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ class Stand:
         page.on("pageerror", lambda error: tab.complaints.append(str(error)))
         page.on("console", lambda line: tab.complaints.append(line.text) if "Content Security" in line.text else None)
         await page.goto(self.url)
+        await page.wait_for_selector("#sign-in-button:enabled")
         return tab
 
 

@@ -9,6 +9,7 @@ from app.adapters.ledger import migrating
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.sql import SqlLedger
+from app.adapters.ledger.sweeping import SqlSweeping
 from app.vending.errors import LogoutRefused, TokenRefused
 from app.vending.leases import State
 from app.vending.marks import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target
@@ -128,7 +129,8 @@ async def test_a_logout_ends_the_devices_of_its_session_and_those_that_may_be(no
     for lease in ended:
         assert await ledger.find(lease.id) == lease
         assert lease.state is State.REVOKING
-    assert {lease.device_id for lease in await ledger.due(NOW, NOW - timedelta(hours=1), 9)} == {"in", "unknown"}
+    due = await SqlSweeping(notices._database).due(NOW, NOW - timedelta(hours=1), 9)
+    assert {lease.device_id for lease in due} == {"in", "unknown"}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """What time or a crash left behind is cleaned up, and nothing else is touched."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.adapters.ledger.announcing import Announcements
+from app.adapters.ledger.database import database_url, open_engine
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import DialtoneError
@@ -14,10 +19,10 @@ from app.vending.leases import Lease, State
 from app.vending.marks import Mark, Marks, Target
 from app.vending.nouns import IssueRequest
 from app.vending.revoking import LAST_RETRY
-from app.vending.sweeping import STALE_PENDING, Swept
+from app.vending.sweeping import STALE_PENDING, STUCK_ATTEMPTS, Backlog, Swept
 from app.vending.watching import KeyRefresh, Watch
 from app.wiring import Parts
-from tests.stage import DAY, Telnyx, joined, principal
+from tests.stage import DAY, Telnyx, eventually, joined, principal
 from tests.vending.test_rules import LEASE
 
 ALICE = principal("alice")
@@ -119,7 +124,87 @@ async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: 
             await here.issuer.issue(ALICE, IssueRequest(f"tab-{number}"))
         telnyx.clock.advance(2 * DAY)
 
-        first, second = await here.sweeper.sweep(), await there.sweeper.sweep()
+        first, second = await asyncio.gather(here.sweeper.sweep(), there.sweeper.sweep())
 
-        assert first.gone + second.gone == 10
+        third = await here.sweeper.sweep()  # of two at once, one may have found nothing free
+        assert first.gone + second.gone + third.gone == 10
         assert len(telnyx.calls("DELETE")) == 10
+
+
+async def test_while_telnyx_cannot_be_asked_nothing_counts_as_tried(parts: Parts, telnyx: Telnyx) -> None:
+    for number in range(8):
+        await parts.issuer.issue(principal(f"user-{number}"), LAPTOP)
+    telnyx.clock.advance(2 * DAY)
+    telnyx.fail("status", method="DELETE", status=429, headers={"retry-after": "1"}, times=1000)
+
+    swept = await parts.sweeper.sweep()
+    waiting = (parts.sweeper.backlog, await parts.sweeper.stuck())
+    telnyx.sandbox.faults.plans.clear()
+    telnyx.clock.advance(timedelta(seconds=6))
+    await asyncio.sleep(1.1)  # Telnyx said so
+    healed = await parts.sweeper.sweep()
+
+    assert swept == Swept(taken=8)
+    assert waiting[0].waiting == 8
+    assert waiting[0].stuck == 0
+    assert healed.gone == 8
+    assert parts.sweeper.backlog == Backlog()
+
+
+async def test_a_stuck_deletion_is_in_the_list_and_in_the_metrics(parts: Parts, telnyx: Telnyx) -> None:
+    login = await parts.issuer.issue(ALICE, LAPTOP)
+    telnyx.fail("status", method="DELETE", status=403, times=1000)
+    await parts.revoker.revoke(ALICE, login.lease.id)
+    for _ in range(STUCK_ATTEMPTS):
+        telnyx.clock.advance(LAST_RETRY)
+        await parts.sweeper.sweep()
+
+    assert [lease.id for lease in await parts.sweeper.stuck()] == [login.lease.id]
+    shown = parts.metrics.exposition("")[0].decode()
+    assert "dialtone_sweeper_backlog 1.0" in shown
+    assert "dialtone_stuck_deletions 1.0" in shown
+
+
+async def test_an_ended_lease_is_forgotten_when_its_time_is_over(telnyx: Telnyx, database: str) -> None:
+    async with joined(telnyx, database, retention_days=2) as parts:
+        login = await parts.issuer.issue(ALICE, LAPTOP)
+        await parts.revoker.revoke(ALICE, login.lease.id)
+        telnyx.clock.advance(DAY)
+        kept = await parts.sweeper.sweep()
+        telnyx.clock.advance(2 * DAY)
+
+        assert (kept.forgotten, (await parts.sweeper.sweep()).forgotten) == (0, 1)
+
+
+async def test_what_one_replica_ended_another_knows_at_once_on_postgresql(telnyx: Telnyx, postgres: str) -> None:
+    """Ten times in a row, far sooner than the look that comes every second anyway."""
+    async with joined(telnyx, postgres) as here, joined(telnyx, postgres) as there:
+        await asyncio.sleep(0.5)  # both listen
+        for number in range(10):
+            device = IssueRequest(f"tab-{number}")
+            login = await there.issuer.issue(ALICE, device)
+            terms = there.policy.decide(ALICE, device)
+            assert there.issuer.ready(ALICE.owner, device, terms) is not None
+
+            await here.revoker.revoke(ALICE, login.lease.id)
+            await asyncio.sleep(0.25)
+
+            assert there.issuer.ready(ALICE.owner, device, terms) is None
+
+
+async def test_a_replica_whose_ear_was_cut_off_hears_again(telnyx: Telnyx, postgres: str) -> None:
+    heard: list[None] = []
+    engine = open_engine(database_url(postgres))
+    ear = Announcements(engine, lambda: heard.append(None))
+    await ear.tend()
+    assert len(heard) == 1, "what was announced before is looked for"
+    others = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    async with create_async_engine(database_url(postgres), isolation_level="AUTOCOMMIT").connect() as operator:
+        await operator.execute(others)
+        await ear.tend()  # finds it gone
+        await ear.tend()  # and listens anew
+        assert len(heard) == 2
+        await operator.execute(sa.text("NOTIFY dialtone"))
+        await eventually(lambda: len(heard) == 3)
+    await ear.close()
+    await engine.dispose()

@@ -43,7 +43,7 @@ def open_engine(url: URL) -> AsyncEngine:
             url,
             hide_parameters=True,
             connect_args=arguments,
-            pool_size=POOL_SIZE,
+            pool_size=POOL_SIZE + 1,  # one of them only listens
             pool_timeout=CONNECT_SECONDS,
             pool_pre_ping=True,
         )

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate
 from app.adapters.ledger.tables import IS_LIVE, key_refreshes, lease_of, leases, logout_tokens, marks, owned_by
 from app.vending.errors import LedgerUnavailable, LogoutRefused, TokenRefused
@@ -60,6 +61,7 @@ class SqlMarks:
 
     async def ask_for_keys(self, wanted: KeyRefresh) -> None:
         async with self._database.writing() as connection:
+            await announce(connection)
             insert = self._insert(key_refreshes).values(issuer=wanted.issuer, requested_at=wanted.requested_at)
             changes = {"requested_at": insert.excluded.requested_at}
             await connection.execute(insert.on_conflict_do_update(index_elements=["issuer"], set_=changes))
@@ -70,6 +72,7 @@ class SqlMarks:
 
     async def _put(self, connection: AsyncConnection, mark: Mark) -> None:
         """Of two marks on one target the later moment holds, whichever is written first."""
+        await announce(connection)
         insert = self._insert(marks).values(
             issuer=mark.target.issuer,
             reach=mark.target.reach,

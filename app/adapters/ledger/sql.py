@@ -1,35 +1,33 @@
 """The leases on SQLite or PostgreSQL: each method one short transaction."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate
 from app.adapters.ledger.marks import check_not_marked
 from app.adapters.ledger.tables import (
     HAS_ENDED,
-    IS_ACTIVE,
-    IS_LEFTOVER,
     IS_LIVE,
     IS_NOBODYS,
-    IS_PENDING,
     IS_POOLED,
     IS_UNFINISHED,
+    changes_between,
+    is_still,
     lease_of,
     leases,
     owned_by,
 )
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable
-from app.vending.leases import Lease
+from app.vending.leases import ENDED, Lease
 from app.vending.nouns import Owner, Principal
 
 ENDED_AT_ONCE = 10_000
 """Ended leases read by one look of the watch."""
-
-_FIELDS = tuple(field.name for field in fields(Lease))
 
 
 class SqlLedger:
@@ -82,23 +80,13 @@ class SqlLedger:
         return await self._all(sa.select(leases).where(IS_NOBODYS).order_by(leases.c.created_at).limit(limit))
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
-        changed = {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
-        update = leases.update().where(leases.c.id == before.id, leases.c.version == before.version).values(changed)
+        update = leases.update().where(is_still(before)).values(changes_between(before, after))
         async with self._database.writing() as connection:
             if (await connection.execute(update)).rowcount != 1:
                 raise LeaseMoved
+            if after.state in ENDED and before.state not in ENDED:
+                await announce(connection)
         return after
-
-    async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
-        found: list[Lease] = []
-        for condition, column, moment in (
-            (IS_LEFTOVER, leases.c.retry_at, now),
-            (IS_ACTIVE, leases.c.expires_at, now),
-            (IS_PENDING, leases.c.updated_at, stale_before),
-        ):
-            query = sa.select(leases).where(condition, column <= moment).order_by(column)
-            found += await self._all(query.limit(limit - len(found)))
-        return found
 
     async def ended_since(self, moment: datetime) -> list[Lease]:
         query = sa.select(leases).where(HAS_ENDED, leases.c.updated_at >= moment)
@@ -140,6 +128,5 @@ async def _claim_pooled(connection: AsyncConnection, intent: Lease) -> Lease | N
         return None
     before = lease_of(found)
     claimed = before.claimed_for(intent)
-    changes = {name: getattr(claimed, name) for name in _FIELDS}
-    await connection.execute(leases.update().where(leases.c.id == before.id).values(changes))
+    await connection.execute(leases.update().where(is_still(before)).values(changes_between(before, claimed)))
     return claimed

@@ -1,5 +1,6 @@
 """The ledger's tables, as SQLAlchemy sees them; `migrations/` makes them, and a test says when the two differ."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -173,3 +174,15 @@ def owned_by(owner: Owner) -> sa.ColumnElement[bool]:
 def lease_of(row: sa.RowMapping) -> Lease:
     values = dict(row)
     return Lease(**{**values, "platform": Platform(values["platform"]), "state": State(values["state"])})
+
+
+_FIELDS = tuple(field.name for field in fields(Lease))
+
+
+def is_still(lease: Lease) -> sa.ColumnElement[bool]:
+    """Whether the row is as it was read: the condition of every step."""
+    return sa.and_(leases.c.id == lease.id, leases.c.version == lease.version)
+
+
+def changes_between(before: Lease, after: Lease) -> dict[str, Any]:
+    return {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}

@@ -1,0 +1,81 @@
+"""What the sweeper asks of the ledger: which rows are due, taken so that no other replica takes them too."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.tables import (
+    HAS_ENDED,
+    IS_ACTIVE,
+    IS_LEFTOVER,
+    IS_PENDING,
+    changes_between,
+    is_still,
+    lease_of,
+    leases,
+)
+from app.vending.leases import Lease
+from app.vending.sweeping import Backlog
+
+
+class SqlSweeping:
+    """Every method raises LedgerUnavailable when the database does not do its part. All work is found by an index."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
+        found: list[Lease] = []
+        for query in _due(now, stale_before):
+            found += await self._all(query.limit(limit - len(found)))
+        return found
+
+    async def take_due(
+        self, now: datetime, stale_before: datetime, limit: int, take: Callable[[Lease], Lease]
+    ) -> list[Lease]:
+        taken: list[Lease] = []
+        async with self._database.writing() as connection:
+            for query in _due(now, stale_before):
+                free = query.limit(limit - len(taken)).with_for_update(skip_locked=True)
+                for row in (await connection.execute(free)).mappings().all():
+                    before = lease_of(row)
+                    after = take(before)
+                    changes = changes_between(before, after)
+                    await connection.execute(leases.update().where(is_still(before)).values(changes))
+                    taken.append(after)
+        return taken
+
+    async def backlog(self, stuck_attempts: int) -> Backlog:
+        stuck = sa.func.sum(sa.case((leases.c.attempts >= stuck_attempts, 1), else_=0))
+        query = sa.select(sa.func.count(), stuck, sa.func.min(leases.c.created_at)).where(IS_LEFTOVER)
+        async with self._database.reading() as connection:
+            waiting, stuck_count, oldest = (await connection.execute(query)).one()
+        return Backlog(waiting, stuck_count or 0, oldest)
+
+    async def stuck(self, stuck_attempts: int, limit: int) -> list[Lease]:
+        query = sa.select(leases).where(IS_LEFTOVER, leases.c.attempts >= stuck_attempts)
+        return await self._all(query.order_by(leases.c.retry_at).limit(limit))
+
+    async def forget(self, ended_before: datetime, limit: int) -> int:
+        is_done = sa.and_(HAS_ENDED, leases.c.updated_at < ended_before, leases.c.retry_at.is_(None))
+        query = sa.select(leases.c.id).where(is_done).order_by(leases.c.updated_at).limit(limit)
+        if not (rows := await self._database.rows(query)):
+            return 0  # as nearly always: no write lock is taken for it
+        async with self._database.writing() as connection:
+            ids = [row["id"] for row in rows]
+            return (await connection.execute(leases.delete().where(leases.c.id.in_(ids), is_done))).rowcount
+
+    async def _all(self, query: sa.Select[Any]) -> list[Lease]:
+        return [lease_of(row) for row in await self._database.rows(query)]
+
+
+def _due(now: datetime, stale_before: datetime) -> Iterator[sa.Select[Any]]:
+    for condition, column, moment in (
+        (IS_LEFTOVER, leases.c.retry_at, now),
+        (IS_ACTIVE, leases.c.expires_at, now),
+        (IS_PENDING, leases.c.updated_at, stale_before),
+    ):
+        yield sa.select(leases).where(condition, column <= moment).order_by(column)
