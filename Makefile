@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone openapi schema lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone faults openapi schema lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ $(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(CLIENT)/tsconfig.js
 
 dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browser, ten runs each
 	DIAL_TONE_RUNS=10 $(BIN)/pytest tests/browser/test_dial_tone.py -s --timeout 600
+
+faults: $(VENV)/.dev ## The long form of the fault tests: every barrier on both databases, 100 kills, 30 s stops
+	KILLS=100 STOP_SECONDS=30 $(BIN)/pytest -n 2 tests/faults --timeout 3000
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json

@@ -241,7 +241,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     works = [
         Work(watch.look, WATCH_SECONDS, has_news, at_once=True),
         Work(announcements.tend, LISTEN_SECONDS, at_once=True),
-        Work(sweeper.sweep, SWEEP_SECONDS, has_work),
+        Work(sweeper.sweep, SWEEP_SECONDS, has_work, at_once=True),
         Work(pool.tend, POOL_SECONDS, has_pool_work, at_once=True),
         Work(reconciler.walk, RECONCILE_SECONDS),
         Work(verifier.tend, KEYS_SECONDS, at_once=True),

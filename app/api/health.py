@@ -15,7 +15,7 @@ from app import __version__
 from app.observability.metrics import Metrics
 from app.vending.errors import CarrierForbidden, CarrierKeyRefused, CarrierNotFound, DialtoneError
 
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 5.0
 REFUSALS_BEFORE_UNREADY = 3
 """Once Telnyx has accepted the key, it takes so many refusals in a row to believe that it was withdrawn."""
 

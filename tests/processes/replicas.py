@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,20 @@ class Replica:
         self.process.wait()
 
 
+def settings_of(telnyx_url: str, database: str) -> dict[str, str]:
+    """The environment of a replica, and of commands beside it."""
+    return environment(
+        TELNYX_API_KEY=DEMO_KEY,
+        TELNYX_CONNECTION_ID=DEMO_CONNECTION,
+        TELNYX_BASE_URL=telnyx_url,
+        TELNYX_CALL_SECONDS="2",
+        DIALTONE_ISSUER=ISSUER,
+        DIALTONE_AUDIENCE=AUDIENCE,
+        DIALTONE_ISSUER_PEM=pem(),
+        DIALTONE_DATABASE_URL=database,
+    )
+
+
 @asynccontextmanager
 async def replica(
     telnyx_url: str,
@@ -55,25 +69,22 @@ async def replica(
     settings: Mapping[str, str] = MappingProxyType({}),
     *,
     is_ready: bool = True,
+    migrate: bool = True,
+    before_start: Callable[[], None] | None = None,
+    log_to: int | None = None,
 ) -> AsyncIterator[Replica]:
-    """Migrated, started and ready (or, without `is_ready`, at least alive); ended on the way out however it went."""
+    """Migrated, started and ready (or, without `is_ready`, at least alive); ended on the way out however it went.
+
+    `before_start` is called in the new process; `log_to` is a descriptor that takes its log in place of a file.
+    """
     port = free_port()
-    defaults = {
-        "TELNYX_API_KEY": DEMO_KEY,
-        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
-        "TELNYX_BASE_URL": telnyx_url,
-        "TELNYX_CALL_SECONDS": "2",
-        "DIALTONE_ISSUER": ISSUER,
-        "DIALTONE_AUDIENCE": AUDIENCE,
-        "DIALTONE_ISSUER_PEM": pem(),
-        "DIALTONE_DATABASE_URL": database,
-        "DIALTONE_PORT": str(port),
-    }
-    env = environment(**(defaults | dict(settings)))
-    subprocess.run(command("migrate"), env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    env = settings_of(telnyx_url, database) | {"DIALTONE_PORT": str(port)} | dict(settings)
+    if migrate:
+        subprocess.run(command("migrate"), env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     log = folder / f"service-{port}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command("serve"), env=env, cwd=folder, stderr=output)
+        stderr = output if log_to is None else log_to
+        process = subprocess.Popen(command("serve"), env=env, cwd=folder, stderr=stderr, preexec_fn=before_start)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
             await ready(client, process, log, "/readyz" if is_ready else "/livez")

@@ -6,11 +6,13 @@ ledger is SQLite) looks anyway, every second: announcements make that sooner, an
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.adapters.ledger.database import TROUBLE
 
 CHANNEL = "dialtone"
 
@@ -18,8 +20,6 @@ GATHER_SECONDS = 0.1
 """Announcements within this time are one: a thousand logouts a second must not be a thousand looks."""
 
 CHECK_SECONDS = 3.0
-
-TROUBLE = (SQLAlchemyError, OSError, TimeoutError)
 
 
 async def announce(connection: AsyncConnection) -> None:
@@ -47,11 +47,8 @@ class Announcements:
                     await self._listen()
                 else:
                     await (await _driver_of(self._connection)).fetchval("SELECT 1")
-        except Exception as error:
+        except TROUBLE:
             await self.close()
-            # The driver's own errors come untranslated here, beside SQLAlchemy.
-            if not isinstance(error, TROUBLE) and not type(error).__module__.startswith("asyncpg"):
-                raise
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -59,8 +56,10 @@ class Announcements:
             self._timer.cancel()
             self._timer = None
         if connection is not None:
-            await connection.invalidate()  # it listens: nobody else may have it
-            await connection.close()
+            with suppress(*TROUBLE):
+                await connection.invalidate()  # it listens: nobody else may have it
+            with suppress(*TROUBLE):
+                await connection.close()
 
     async def _listen(self) -> None:
         self._connection = await self._engine.connect()
