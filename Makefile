@@ -50,7 +50,7 @@ dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browse
 	DIAL_TONE_RUNS=10 $(BIN)/pytest tests/browser/test_dial_tone.py -s --timeout 600
 
 faults: $(VENV)/.dev ## The long form of the fault tests: every barrier on both databases, 100 kills, 30 s stops
-	KILLS=100 STOP_SECONDS=30 $(BIN)/pytest -n 2 tests/faults --timeout 3000
+	KILLS=100 STOP_SECONDS=30 EXAMPLES=200 $(BIN)/pytest -n 2 tests/faults --timeout 3000
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json

@@ -124,6 +124,7 @@ class Parts:
     push_uploads: Uploads
     attaching: Attaching
     expiry_watch: ExpiryWatch
+    watch: Watch
     lint_apns: Callable[[str, str], Awaitable[Report]]
     """Certificate and private key in PEM. On a thread: loading an RSA key takes tens of milliseconds."""
     lint_fcm: Callable[[Any], Awaitable[Report]]
@@ -280,6 +281,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         push_uploads=uploads,
         attaching=attaching,
         expiry_watch=expiry_watch,
+        watch=watch,
         lint_apns=lambda certificate, key: asyncio.to_thread(apns.lint, certificate, key, clock()),
         lint_fcm=lambda account: asyncio.to_thread(fcm.lint, account),
         metrics=Metrics(
