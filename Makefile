@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone faults openapi schema lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone faults soak openapi schema lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browse
 
 faults: $(VENV)/.dev ## The long form of the fault tests: every barrier on both databases, 100 kills, 30 s stops
 	KILLS=100 STOP_SECONDS=30 EXAMPLES=200 $(BIN)/pytest -n 2 tests/faults --timeout 3000
+
+soak: $(VENV)/.dev ## Ten minutes of random faults on three replicas
+	SOAK_SECONDS=600 $(BIN)/pytest -s tests/faults/test_soak.py
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json
