@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone faults soak openapi schema lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone faults soak storm openapi schema lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ faults: $(VENV)/.dev ## The long form of the fault tests: every barrier on both 
 
 soak: $(VENV)/.dev ## Ten minutes of random faults on three replicas
 	SOAK_SECONDS=600 $(BIN)/pytest -s tests/faults/test_soak.py
+
+storm: $(VENV)/.dev ## Ten thousand devices that reconnect at once, 50 Telnyx calls a second
+	STORM_DEVICES=10000 $(BIN)/pytest -s tests/faults/test_storm.py
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json

@@ -150,4 +150,5 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
 def _retry_after(error: errors.DialtoneError) -> int:
     """Whole seconds, bounded, and spread over half as much again so that callers do not come back in step."""
     wanted = error.retry_after_seconds or 1.0
-    return math.ceil(min(wanted * (1 + random.random() / 2) + random.random(), LONGEST_RETRY_AFTER_SECONDS))  # noqa: S311
+    spread = 1.0 if error.is_spread else 1 + random.random() / 2  # noqa: S311
+    return math.ceil(min(wanted * spread + random.random(), LONGEST_RETRY_AFTER_SECONDS))  # noqa: S311

@@ -57,6 +57,9 @@ class MaterialFault(Protocol):
 class DialtoneError(Exception):
     """Dialtone could not do this."""
 
+    is_spread = False
+    """Whether `retry_after_seconds` differs from caller to caller already, so that they do not come back in step."""
+
     def __init__(self, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(type(self).__doc__)
         self.retry_after_seconds = retry_after_seconds
@@ -210,6 +213,10 @@ class CredentialExpired(CarrierRejected):
 
 class CarrierThrottled(CarrierError):
     """The telephony carrier asks for fewer requests."""
+
+    def __init__(self, *, retry_after_seconds: float | None = None, is_spread: bool = False) -> None:
+        super().__init__(retry_after_seconds=retry_after_seconds)
+        self.is_spread = is_spread
 
 
 class CarrierFailed(CarrierError):

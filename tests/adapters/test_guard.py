@@ -16,15 +16,20 @@ from app.adapters.telnyx.guard import (
     FIRST_OPEN_SECONDS,
     LAST_OPEN_SECONDS,
     LEAST_LIMIT,
-    MAX_HOLD_SECONDS,
     MOST_LIMIT,
     PRIORITY,
-    UNSURE_CALLS,
     Breaker,
-    Budget,
     Concurrency,
     Guard,
     Priority,
+)
+from app.adapters.telnyx.rate import (
+    LONGEST_COMEBACK_SECONDS,
+    MAX_HOLD_SECONDS,
+    PROBE_SECONDS,
+    UNSURE_CALLS,
+    Budget,
+    Comebacks,
 )
 from app.adapters.telnyx.transport import TelnyxApi
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
@@ -37,6 +42,11 @@ def rate(limit: object, remaining: object, reset: object) -> dict[str, str]:
     return {name: str(value) for name, value in zip(names, (limit, remaining, reset), strict=True)}
 
 
+def heard(budget: Budget, status: int, headers: dict[str, str], now: float, in_flight: int) -> None:
+    """The answer to a call that left just before."""
+    budget.heard(status, headers, now, in_flight, left_at=now)
+
+
 # -- the rate -------------------------------------------------------------------------------------------------------
 
 
@@ -44,39 +54,76 @@ def test_without_a_word_about_the_rate_nobody_waits() -> None:
     budget = Budget()
     for _ in range(1000):
         assert budget.wait_seconds(0, 5) == 0
-        budget.leave()
+        budget.leave(0)
 
 
 def test_calls_leave_as_long_as_the_rate_grants_them_and_then_wait_for_the_window() -> None:
     budget = Budget()
-    budget.heard(200, rate(50, 20, 1), now=10, in_flight=3)
+    heard(budget, 200, rate(50, 20, 1), now=10, in_flight=3)
 
     left = 0
     while budget.wait_seconds(10, in_flight=3 + left) == 0:
-        budget.leave()
+        budget.leave(0)
         left += 1
 
     assert left == 20 - 3 - 5, "what is under way, and a reserve for others, is not granted again"
-    budget.heard(200, rate(50, 4, 1), now=10.5, in_flight=0)
+    heard(budget, 200, rate(50, 1, 1), now=10.5, in_flight=0)
     assert budget.wait_seconds(10.5, 0) == 1.0
     assert budget.wait_seconds(11.5, 0) == 0
 
 
+def test_the_next_window_is_found_by_single_calls_out_of_the_reserve() -> None:
+    budget = Budget()
+    heard(budget, 200, rate(50, 4, 1), now=10, in_flight=3)
+    assert budget.wait_seconds(10.5, in_flight=3) == 0.5, "not while others are under way"
+    assert budget.wait_seconds(10, in_flight=0) == pytest.approx(PROBE_SECONDS)
+
+    budget.leave(10.2)
+    heard(budget, 200, rate(50, 3, 1), now=10.25, in_flight=0)
+    budget.leave(10.4)
+    assert budget.wait_seconds(10.45, 0) == pytest.approx(11.25 - 10.45), "the last ones are other replicas'"
+
+    budget.heard(200, rate(50, 49, 1), now=10.5, in_flight=0, left_at=10.4)
+    assert budget.wait_seconds(10.5, 0) == 0
+
+
+def test_an_answer_that_was_overtaken_does_not_begin_a_window() -> None:
+    budget = Budget()
+    heard(budget, 200, rate(50, 2, 1), now=10, in_flight=1)
+
+    budget.heard(200, rate(50, 30, 1), now=10.1, in_flight=0, left_at=9.9)
+
+    assert budget.wait_seconds(10.1, 0) > 0
+
+
+def test_who_is_turned_away_comes_back_one_after_the_other() -> None:
+    comebacks = Comebacks(jitter=lambda: 0.5)
+
+    waits = [comebacks.seconds(100, waiting=90, calls_a_second=45) for _ in range(1800)]
+
+    assert waits == sorted(waits)
+    assert waits[0] == pytest.approx(2 + 1 / 45)
+    assert waits[1000] == pytest.approx(2 + 1001 / 45)
+    late = [comebacks.seconds(100, 90, 45) for _ in range(2000)]
+    assert max(late) <= LONGEST_COMEBACK_SECONDS, "who is too far behind is asked to look again"
+    assert comebacks.seconds(1000, 0, 45) == pytest.approx(1 + 1 / 45)
+
+
 def test_a_fresh_window_is_begun_with_care() -> None:
     budget = Budget()
-    budget.heard(429, rate(50, 0, 2), now=0, in_flight=0)
+    heard(budget, 429, rate(50, 0, 2), now=0, in_flight=0)
 
     assert budget.wait_seconds(1.9, 0) == pytest.approx(0.1)
     assert [budget.wait_seconds(2, n) == 0 for n in range(UNSURE_CALLS + 2)] == [True] * UNSURE_CALLS + [False] * 2
-    budget.heard(200, rate(50, 49, 1), now=2.1, in_flight=0)
+    heard(budget, 200, rate(50, 49, 1), now=2.1, in_flight=0)
     assert budget.wait_seconds(2.1, 10) == 0
 
 
 def test_telnyx_without_headers_is_trusted_again_after_a_429_has_passed() -> None:
     budget = Budget()
-    budget.heard(429, {}, now=0, in_flight=0)
+    heard(budget, 429, {}, now=0, in_flight=0)
     assert budget.wait_seconds(0.5, 0) == 0.5
-    budget.heard(200, {}, now=1.1, in_flight=0)
+    heard(budget, 200, {}, now=1.1, in_flight=0)
 
     assert budget.wait_seconds(1.1, 60) == 0
 
@@ -84,7 +131,7 @@ def test_telnyx_without_headers_is_trusted_again_after_a_429_has_passed() -> Non
 @pytest.mark.parametrize("odd", ["-5", "nan", "inf", "1e400", "Wed, 21 Oct 2026 07:28:00 GMT", "", "soon", "1e12"])
 def test_an_odd_reset_holds_for_a_second_and_never_for_ever(odd: str) -> None:
     budget = Budget()
-    budget.heard(429, rate(50, 0, odd) | {"retry-after": odd}, now=0, in_flight=0)
+    heard(budget, 429, rate(50, 0, odd) | {"retry-after": odd}, now=0, in_flight=0)
 
     assert 0 < budget.wait_seconds(0, 0) <= MAX_HOLD_SECONDS
     assert budget.wait_seconds(MAX_HOLD_SECONDS + 1, 0) == 0
@@ -96,7 +143,7 @@ def test_an_odd_reset_holds_for_a_second_and_never_for_ever(odd: str) -> None:
 def test_no_answer_whatsoever_stops_calls_for_more_than_a_minute(answers: list[tuple[int, str, str, str]]) -> None:
     budget = Budget()
     for status, *values in answers:
-        budget.heard(status, rate(*values), now=0, in_flight=0)
+        heard(budget, status, rate(*values), now=0, in_flight=0)
 
     assert budget.wait_seconds(MAX_HOLD_SECONDS + 0.001, 0) == 0
 

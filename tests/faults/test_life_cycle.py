@@ -236,6 +236,7 @@ class LifeCycle(RuleBasedStateMachine):
         return await self.parts[replica].issuer.issue(principal(user), IssueRequest(name))
 
     async def _ask(self, device: Device, replica: int) -> Login:
+        await self.parts[replica].watch.look()  # as it does by itself, every second
         before = self.held.get(device)
         login = await patiently(lambda: self._issue(device, replica), 0 if self.telnyx.sandbox.faults.plans else 5)
         username = str(login.lease.sip_username)

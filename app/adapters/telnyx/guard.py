@@ -10,13 +10,13 @@ import heapq
 import itertools
 import math
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 
+from app.adapters.telnyx.rate import Budget, Comebacks
 from app.vending.errors import CarrierThrottled, CarrierUnreachable
 
 
@@ -30,13 +30,6 @@ class Priority(IntEnum):
 PRIORITY: ContextVar[Priority] = ContextVar("telnyx_priority", default=Priority.LOGIN)
 """Of the calls that the current task makes."""
 
-RESERVE = 0.1
-"""The part of a rate limit that is left for other replicas' calls that are under way."""
-
-UNSURE_CALLS = 4
-"""So many calls may be under way while it is not known what a fresh window grants: right after a limit was reset."""
-
-MAX_HOLD_SECONDS = 60.0
 FIRST_LIMIT, LEAST_LIMIT, MOST_LIMIT = 16, 2, 64
 """Calls in flight: at the start, at worst, at best."""
 
@@ -45,53 +38,8 @@ FIRST_OPEN_SECONDS, LAST_OPEN_SECONDS = 1.0, 30.0
 """How long the breaker stays open before a probe: doubles with each probe that fails."""
 
 MOST_WAITING = 2000
-TURNED_AWAY_SECONDS = 30.0
-"""Callers turned away within this time are reckoned to come back, when the next ones are told when to."""
-
-
-class Budget:
-    """The rate that Telnyx grants, after `x-ratelimit-limit`, `-remaining` and `-reset` of its latest answers."""
-
-    def __init__(self) -> None:
-        self.limit: float | None = None
-        self.remaining: float | None = None
-        self._left = math.inf
-        self._hold_until = 0.0
-
-    def wait_seconds(self, now: float, in_flight: int) -> float:
-        """Until the next call may leave; 0 for now, infinity for: when one that is under way has come back."""
-        if now < self._hold_until:
-            return self._hold_until - now
-        if self._left > 0:
-            return 0.0
-        return 0.0 if in_flight < UNSURE_CALLS and self.remaining is None else math.inf if in_flight else 0.0
-
-    def leave(self) -> None:
-        """A call leaves."""
-        self._left -= 1
-
-    def heard(self, status: int, headers: Mapping[str, str], now: float, in_flight: int) -> None:
-        """What an answer says about the rate. Odd values (negative, huge, NaN, a date) say nothing."""
-        limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
-        reset = _number(headers.get("x-ratelimit-reset"))
-        if status == 429:
-            asked = _number(headers.get("retry-after"))
-            self._hold(now + min(max(asked or reset or 1.0, 0.05), MAX_HOLD_SECONDS))
-            return
-        if limit is None or remaining is None:
-            if now >= self._hold_until:
-                self._left = math.inf  # it tells of no rate: the concurrency limit has to do
-            return
-        reserve = max(1.0, limit * RESERVE)
-        self.limit, self.remaining = limit, remaining
-        self._left = remaining - in_flight - reserve
-        if remaining <= reserve:
-            self._hold(now + min(reset if reset is not None else 1.0, MAX_HOLD_SECONDS))
-
-    def _hold(self, until: float) -> None:
-        """Until the window is over. What the next one grants is not known before its first answers."""
-        self._hold_until = max(self._hold_until, until)
-        self._left, self.remaining = 0.0, None
+CALLS_A_SECOND_EACH = 10.0
+"""About what one of the calls in flight amounts to, where Telnyx tells of no rate."""
 
 
 class Concurrency:
@@ -164,7 +112,8 @@ class GuardStatus:
 class Turn:
     """Leave to make one call; its caller says how it went."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_at: float) -> None:
+        self.left_at = left_at
         self.outcome: bool | None = None
         self.status = 0
         self.headers: Mapping[str, str] = {}
@@ -190,7 +139,9 @@ class Guard:
         self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self._turned_away: deque[float] = deque(maxlen=10 * MOST_WAITING)
+        self._comebacks = Comebacks()
+        self._patience_seconds = 0.0
+        """Of the last who came: all of a process have the same."""
 
     def status(self) -> GuardStatus:
         return GuardStatus(
@@ -208,8 +159,9 @@ class Guard:
 
         Neither has reached Telnyx.
         """
+        self._patience_seconds = patience_seconds
         await self._admitted(patience_seconds)
-        turn = Turn()
+        turn = Turn(self._monotonic())
         try:
             yield turn
         finally:
@@ -224,7 +176,7 @@ class Guard:
         if not self._waiting and self._may_leave() == 0:
             self._leave()
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= self._room(patience_seconds):
             raise self._turn_away()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (PRIORITY.get(), next(self._numbers), future))
@@ -249,15 +201,22 @@ class Guard:
 
     def _leave(self) -> None:
         self._in_flight += 1
-        self._budget.leave()
+        self._budget.leave(self._monotonic())
         self._breaker.leave()
+
+    def _room(self, patience_seconds: float) -> int:
+        """How many can be served before their patience ends: nobody else is kept waiting."""
+        return max(1, min(int(self._calls_a_second() * patience_seconds), MOST_WAITING))
+
+    def _calls_a_second(self) -> float:
+        return self._budget.calls_a_second or self._concurrency.limit * CALLS_A_SECOND_EACH
 
     def _learn(self, turn: Turn) -> None:
         now = self._monotonic()
         if turn.outcome is None:
             self._breaker.unheard()
             return
-        self._budget.heard(turn.status, turn.headers, now, self._in_flight)
+        self._budget.heard(turn.status, turn.headers, now, self._in_flight, turn.left_at)
         if turn.outcome and turn.status != 429:
             self._concurrency.good()
             self._breaker.good()
@@ -272,6 +231,7 @@ class Guard:
         """Give turns to those who wait, as far as there are any; look again when the rate allows the next one."""
         while self._waiting and self._waiting[0][2].done():
             heapq.heappop(self._waiting)
+        self._thin_out()
         if self._waiting and (refusal := self._breaker.refusal_seconds(self._monotonic())):
             self._send_away(refusal)
             return
@@ -286,6 +246,16 @@ class Guard:
                 self._leave()
                 future.set_result(None)
 
+    def _thin_out(self) -> None:
+        """The rate became known, or fell: who came last could not be served in time any more, and hears so now."""
+        if len(self._waiting) <= (room := self._room(self._patience_seconds)):
+            return
+        self._waiting.sort()
+        for _, _, future in self._waiting[room:]:
+            if not future.done():
+                future.set_exception(self._turn_away())
+        del self._waiting[room:]
+
     def _send_away(self, seconds: float) -> None:
         """The breaker opened: nobody's call is worth waiting for."""
         for _, _, future in self._waiting:
@@ -295,18 +265,5 @@ class Guard:
 
     def _turn_away(self) -> CarrierThrottled:
         """Told to come back when those before them may have been served."""
-        now = self._monotonic()
-        while self._turned_away and self._turned_away[0] < now - TURNED_AWAY_SECONDS:
-            self._turned_away.popleft()
-        self._turned_away.append(now)
-        rate = self._budget.limit or self._concurrency.limit * 10
-        return CarrierThrottled(retry_after_seconds=1 + random.random() * len(self._turned_away) / rate)  # noqa: S311
-
-
-def _number(text: str | None) -> float | None:
-    """A sensible number of a header, or None."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and 0 <= value <= 1e9 else None
+        seconds = self._comebacks.seconds(self._monotonic(), len(self._waiting), self._calls_a_second())
+        return CarrierThrottled(retry_after_seconds=seconds, is_spread=True)

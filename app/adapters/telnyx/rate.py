@@ -1,0 +1,115 @@
+"""The rate that Telnyx grants, and who may come back when, if it does not suffice for all who ask at once."""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+
+RESERVE = 0.1
+"""The part of a window that is left for other replicas' calls under way, and for probes."""
+
+PROBE_SECONDS = 0.15
+"""While a window is used up, one call at a time finds out whether the next has begun: `reset` is in whole seconds."""
+
+LEAST_FOR_A_PROBE = 3
+"""A probe leaves only if so many calls of the window are left: other replicas may be about the same."""
+
+UNSURE_CALLS = 4
+"""So many calls may be under way while it is not known what a fresh window grants: right after a limit was reset."""
+
+MAX_HOLD_SECONDS = 60.0
+LONGEST_COMEBACK_SECONDS = 45.0
+
+
+class Budget:
+    """The rate that Telnyx grants, after `x-ratelimit-limit`, `-remaining` and `-reset` of its latest answers."""
+
+    def __init__(self) -> None:
+        self.limit: float | None = None
+        self.remaining: float | None = None
+        self._left = math.inf
+        self._window_seconds = 1.0
+        self._held_since = -math.inf
+        self._hold_until = -math.inf
+        self._probes = 0.0
+        self._probe_at = 0.0
+
+    @property
+    def calls_a_second(self) -> float | None:
+        """About, in the long run. None where Telnyx does not tell."""
+        return None if self.limit is None else max(self.limit * (1 - RESERVE) / self._window_seconds, 0.1)
+
+    def wait_seconds(self, now: float, in_flight: int) -> float:
+        """Until the next call may leave; 0 for now, infinity for: when one that is under way has come back."""
+        if now < self._hold_until:
+            may_probe = self._probes > 0 and in_flight == 0
+            return max((min(self._probe_at, self._hold_until) if may_probe else self._hold_until) - now, 0.0)
+        if self._left > 0:
+            return 0.0
+        return 0.0 if in_flight < UNSURE_CALLS and self.remaining is None else math.inf if in_flight else 0.0
+
+    def leave(self, now: float) -> None:
+        """A call leaves."""
+        self._left -= 1
+        if now < self._hold_until:
+            self._probes -= 1
+            self._probe_at = now + PROBE_SECONDS
+
+    def heard(self, status: int, headers: Mapping[str, str], now: float, in_flight: int, left_at: float) -> None:
+        """What the answer to a call says about the rate. Odd values (negative, huge, NaN, a date) say nothing."""
+        limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
+        reset = _number(headers.get("x-ratelimit-reset"))
+        if status == 429:
+            asked = _number(headers.get("retry-after"))
+            self._hold(now, min(max(asked or reset or 1.0, 0.05), MAX_HOLD_SECONDS), probes=0)
+            return
+        if limit is None or remaining is None:
+            if now >= self._hold_until:
+                self._left = math.inf  # it tells of no rate: the concurrency limit has to do
+            return
+        if now < self._hold_until and left_at < self._held_since:
+            return  # an answer that was overtaken: it tells of a window that is used up by now
+        seconds = min(reset if reset is not None else 1.0, MAX_HOLD_SECONDS)
+        self._window_seconds = max(self._window_seconds, seconds)
+        reserve = max(1.0, limit * RESERVE)
+        self.limit = limit
+        if remaining <= reserve:
+            self._hold(now, seconds, probes=remaining - LEAST_FOR_A_PROBE + 1)
+            return
+        self.remaining = remaining
+        self._left = remaining - in_flight - reserve
+        self._hold_until = now
+
+    def _hold(self, now: float, seconds: float, *, probes: float) -> None:
+        """Until the window is over. What the next one grants is not known before its first answers."""
+        if now >= self._hold_until:
+            self._held_since = now
+        self._hold_until = max(self._hold_until, now + seconds)
+        self._probes = probes
+        self._probe_at = now + max(PROBE_SECONDS, seconds * PROBE_SECONDS)
+        self._left, self.remaining = 0.0, None
+
+
+class Comebacks:
+    """Who is turned away is told when to come back: one after the other, at the rate at which they can be served."""
+
+    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+        self._jitter = jitter
+        self._next = -math.inf
+
+    def seconds(self, now: float, waiting: int, calls_a_second: float) -> float:
+        """From now. `waiting` callers are served before anybody who comes back."""
+        step = 1 / calls_a_second
+        slot = max(self._next, now + max(1.0, waiting * step)) + step
+        if slot - now > LONGEST_COMEBACK_SECONDS:
+            return LONGEST_COMEBACK_SECONDS * (1 + self._jitter()) / 2  # and is sorted in then
+        self._next = slot
+        return slot - now
+
+
+def _number(text: str | None) -> float | None:
+    """A sensible number of a header, or None."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and 0 <= value <= 1e9 else None

@@ -1,0 +1,152 @@
+"""A reconnect storm: every device asks at once, and Telnyx allows few calls a second. Nobody is lost."""
+
+import asyncio
+import os
+import random
+import resource
+import statistics
+import threading
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.adapters.ledger import migrating
+from app.adapters.ledger.database import database_url
+from app.adapters.ledger.tables import leases
+from app.sandbox.account import DEMO_CONNECTION
+from app.vending.leases import Lease, State
+from tests.processes.replicas import Replica, replica
+from tests.stage import DAY, ISSUER, Telnyx, telnyx_sandbox, token
+from tests.vending.test_rules import LEASE
+
+DEVICES = int(os.environ.get("STORM_DEVICES", "600"))
+"""`make storm` sends ten thousand."""
+
+ALLOWED = 50
+"""Requests a second."""
+
+EVERY = 0.1
+"""Seconds between two looks at /livez."""
+
+
+@dataclass
+class Probe:
+    """Asks /livez ten times a second, on a thread of its own, and looks at the service's memory."""
+
+    service: Replica
+    seconds: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        import http.client
+
+        at = self.service.client.base_url
+        connection = http.client.HTTPConnection(str(at.host), at.port, timeout=10)
+        statm = Path(f"/proc/{self.service.process.pid}/statm")
+        while not self.is_over.wait(EVERY):
+            began = time.perf_counter()
+            connection.request("GET", "/livez")
+            assert connection.getresponse().read()
+            took = time.perf_counter() - began
+            # A slow answer held up the probes that were due meanwhile: they count as if they had been sent.
+            self.seconds += [took - missed * EVERY for missed in range(int(took / EVERY) + 1)]
+            self.megabytes.append(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+async def known_devices(telnyx: Telnyx, database: str, count: int) -> None:
+    """Leases and credentials as if so many devices had logged in yesterday."""
+    await migrating.migrate(database_url(database))
+    now = telnyx.clock()
+    rows = []
+    for number in range(count):
+        lease_id = f"{number:032x}"
+        made = telnyx.sandbox.account.create_credential(
+            {"connection_id": DEMO_CONNECTION, "name": f"dialtone-{lease_id}", "expires_at": (now + DAY).isoformat()}
+        )
+        rows.append(lease_of_device(number, made["id"], made["sip_username"], now + DAY - timedelta(seconds=1)))
+    engine = create_async_engine(database_url(database))
+    async with engine.begin() as connection:
+        await connection.execute(leases.insert(), [asdict(row) for row in rows])
+    await engine.dispose()
+
+
+def lease_of_device(number: int, credential_id: str, sip_username: str, expires_at: object) -> Lease:
+    return replace(
+        LEASE,
+        id=f"{number:032x}",
+        issuer=ISSUER,
+        subject=f"user-{number}",
+        device_id="phone",
+        connection_id=DEMO_CONNECTION,
+        credential_name=f"dialtone-{number:032x}",
+        state=State.ACTIVE,
+        credential_id=credential_id,
+        sip_username=sip_username,
+        expires_at=expires_at,  # type: ignore[arg-type]
+        ttl_seconds=86_400,
+    )
+
+
+async def reconnect(session: aiohttp.ClientSession, url: str, bearer: str, chance: random.Random) -> int:
+    """As the client does: until it has a login, waiting as told and a little more. How often it asked."""
+    for asked in range(1, 200):
+        try:
+            async with session.post(
+                url, headers={"Authorization": f"Bearer {bearer}"}, json={"device_id": "phone"}
+            ) as answer:
+                if answer.status in (200, 201):
+                    return asked
+                assert answer.status == 503, await answer.text()
+                pause = float(answer.headers["retry-after"])
+                assert 1 <= pause <= 60
+        except aiohttp.ClientConnectionError:
+            pause = 1.0
+        await asyncio.sleep(pause + chance.random())
+    raise AssertionError("a device that never got its login")
+
+
+@pytest.mark.timeout(120 + DEVICES / 10)
+async def test_devices_that_all_come_back_at_once(sqlite: str, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))  # the service inherits it
+    chance = random.Random(9)  # noqa: S311 - a crowd
+    bearers = [token(f"user-{number}") for number in range(DEVICES)]
+    async with telnyx_sandbox(requests_a_second=ALLOWED) as telnyx:
+        await known_devices(telnyx, sqlite, DEVICES)
+        async with replica(telnyx.url, sqlite, tmp_path, migrate=False) as service:
+            url = str(service.client.base_url.join("/v1/telephony-credentials"))
+            probe = Probe(service)
+            probing = threading.Thread(target=probe.run)
+            probing.start()
+            try:
+                connector = aiohttp.TCPConnector(limit=0)
+                timeout = aiohttp.ClientTimeout(total=60)
+                async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+                    began = time.monotonic()
+                    asked = await asyncio.gather(*(reconnect(session, url, bearer, chance) for bearer in bearers))
+                    took = time.monotonic() - began
+            finally:
+                probe.is_over.set()
+                probing.join()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    entries = [entry for entry in telnyx.sandbox.journal.entries if entry.path.startswith("/v2/")]
+    throttled = sum(entry.status == 429 for entry in entries)
+    livez = sorted(probe.seconds)[int(len(probe.seconds) * 0.99)]
+    print(
+        f"{DEVICES} devices in {took:.1f} s ({DEVICES / took:.1f} a second of {ALLOWED}); asked {sum(asked)} times, at "
+        f"most {max(asked)}; {len(entries)} calls, {throttled} throttled; /livez p50 "
+        f"{statistics.median(probe.seconds) * 1000:.1f} ms, p99 {livez * 1000:.1f} ms; {max(probe.megabytes):.0f} MB"
+    )
+    assert len(asked) == DEVICES, "nobody is lost"
+    assert telnyx.created() == 0, "everybody keeps the SIP identity"
+    assert throttled <= len(entries) * 0.01
+    assert max(probe.megabytes) < 200
+    if DEVICES >= 10_000:
+        assert livez < 0.1  # on a machine of its own; among other tests it would say nothing
