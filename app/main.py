@@ -22,6 +22,7 @@ from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
 from app.api.schemas import Presenter
+from app.api.turnstile import Turnstile
 from app.observability import logs
 from app.settings import Settings, SettingsError
 from app.vending.errors import LedgerUnavailable
@@ -131,13 +132,13 @@ class Reloading:
 
 
 def assemble(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
-    """Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
+    """Edge, CORS, Turnstile, Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
     app: ASGIApp = Body(_framework(settings, parts, readiness))
     app = BearerGate(app, parts.verifier)
-    app = Catch(Caps(app))
+    app = Turnstile(Catch(Caps(app)))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

@@ -1,4 +1,4 @@
-"""The pure ASGI layers around the framework, outside in: `Edge`, CORS (Starlette's), `Catch`, `Caps`, the gate, `Body`.
+"""Pure ASGI layers around the framework. Outside in: `Edge`, CORS, `Turnstile`, `Catch`, `Caps`, the gate, `Body`.
 
 Pure ASGI, because Starlette's BaseHTTPMiddleware costs two thirds of the throughput and breaks cancellation.
 """

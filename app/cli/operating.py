@@ -71,12 +71,13 @@ def sweep(
         due = [] if dry_run else [await parts.sweeper.sweep()]
         if not dry_run:
             await parts.push_uploads.sweep()
-        waiting = [(lease.state, lease.credential_name) for lease in await parts.sweeper.due()]
+        waiting, stuck = await parts.sweeper.due(), await parts.sweeper.stuck()
         found = await parts.reconciler.walk(deletes=not dry_run, is_sure=sure)
         return {
             "dry_run": dry_run,
             "ended": sum(swept.gone for swept in due),
-            "due": [{"credential": name, "state": state} for state, name in waiting],
+            "due": [{"credential": lease.credential_name, "state": lease.state} for lease in waiting],
+            "stuck": [{"credential": lease.credential_name, "attempts": lease.attempts} for lease in stuck],
             "walked": found.walked,
             "foreign": found.foreign,
             "young": found.young,
@@ -90,6 +91,8 @@ def sweep(
         return
     for row in said["due"]:
         typer.echo(f"{'would end' if dry_run else 'not yet done'}: {row['credential']} ({row['state']})")
+    for row in said["stuck"]:
+        typer.echo(f"stuck: {row['credential']}, tried {row['attempts']} times; the log says what Telnyx answers")
     for row in said["orphans"]:
         typer.echo(f"{'would delete' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
     typer.echo(

@@ -16,8 +16,10 @@ class Flights(Generic[Result]):
     there for that caller's retry.
     """
 
-    def __init__(self, patience_seconds: float) -> None:
+    def __init__(self, patience_seconds: float, admit: Callable[[int], None] = lambda _: None) -> None:
+        """`admit` is asked with how many are in the air before one more takes off; it raises to keep it down."""
         self._patience_seconds = patience_seconds
+        self._admit = admit
         self._in_the_air: dict[Hashable, tuple[Hashable, asyncio.Task[Result]]] = {}
 
     def __len__(self) -> int:
@@ -27,7 +29,7 @@ class Flights(Generic[Result]):
         """The result of the flight for `key`; starts one if none of the same purpose is in the air.
 
         A flight for another purpose (another grant, another lifetime) is waited for first, whatever becomes of it.
-        Raises Busy when the caller's patience ends before the flight does, and whatever the flight raises.
+        Raises Busy when the caller's patience ends before the flight does, and what the flight or `admit` raises.
         """
         try:
             async with asyncio.timeout(self._patience_seconds):
@@ -41,6 +43,7 @@ class Flights(Generic[Result]):
     def _take_off(
         self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
     ) -> asyncio.Task[Result]:
+        self._admit(len(self._in_the_air))
         task = asyncio.create_task(start())
         self._in_the_air[key] = (purpose, task)
         task.add_done_callback(lambda done: self._land(key, done))

@@ -84,6 +84,9 @@ class Ledger(Protocol):
 class Carrier(Protocol):
     """What issuing needs of Telnyx. Every method raises a CarrierError."""
 
+    def admit(self, under_way: int) -> None:
+        """Raises CarrierThrottled if, beside so many, one more login could not be made in time."""
+
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
     async def hand_over(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential: ...
@@ -128,7 +131,7 @@ class CredentialIssuer:
         self._jitter = jitter
         self._timing = timing
         self._wake_pool = wake_pool
-        self._flights: Flights[Login] = Flights(timing.patience_seconds)
+        self._flights: Flights[Login] = Flights(timing.patience_seconds, carrier.admit)
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
         """A login for the device: the one at hand, or renewed, or new.

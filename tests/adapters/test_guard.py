@@ -66,7 +66,7 @@ def test_calls_leave_as_long_as_the_rate_grants_them_and_then_wait_for_the_windo
         budget.leave(0)
         left += 1
 
-    assert left == 20 - 3 - 5, "what is under way, and a reserve for others, is not granted again"
+    assert left == 20 - 3 - 2, "what is under way, and a reserve for others, is not granted again"
     heard(budget, 200, rate(50, 1, 1), now=10.5, in_flight=0)
     assert budget.wait_seconds(10.5, 0) == 1.0
     assert budget.wait_seconds(11.5, 0) == 0
@@ -74,17 +74,38 @@ def test_calls_leave_as_long_as_the_rate_grants_them_and_then_wait_for_the_windo
 
 def test_the_next_window_is_found_by_single_calls_out_of_the_reserve() -> None:
     budget = Budget()
-    heard(budget, 200, rate(50, 4, 1), now=10, in_flight=3)
+    heard(budget, 200, rate(100, 4, 1), now=10, in_flight=3)
     assert budget.wait_seconds(10.5, in_flight=3) == 0.5, "not while others are under way"
     assert budget.wait_seconds(10, in_flight=0) == pytest.approx(PROBE_SECONDS)
 
     budget.leave(10.2)
-    heard(budget, 200, rate(50, 3, 1), now=10.25, in_flight=0)
+    heard(budget, 200, rate(100, 3, 1), now=10.25, in_flight=0)
     budget.leave(10.4)
     assert budget.wait_seconds(10.45, 0) == pytest.approx(11.25 - 10.45), "the last ones are other replicas'"
 
-    budget.heard(200, rate(50, 49, 1), now=10.5, in_flight=0, left_at=10.4)
+    budget.heard(200, rate(100, 99, 1), now=10.5, in_flight=0, left_at=10.4)
     assert budget.wait_seconds(10.5, 0) == 0
+
+
+def test_a_window_that_was_seen_to_begin_is_known_to_end() -> None:
+    budget = Budget()
+    heard(budget, 200, rate(50, 2, 1), now=10, in_flight=0)
+    heard(budget, 200, rate(50, 49, 1), now=11, in_flight=0)
+
+    heard(budget, 200, rate(50, 2, 1), now=11.7, in_flight=0)
+
+    assert budget.wait_seconds(11.7, in_flight=1) == pytest.approx(0.3), "and not a whole second, as `reset` says"
+
+
+def test_each_429_leaves_more_to_others() -> None:
+    budget = Budget()
+    heard(budget, 200, rate(100, 90, 1), now=10, in_flight=0)
+    before = budget.calls_a_second or 0
+
+    for _ in range(3):
+        heard(budget, 429, {}, now=10, in_flight=0)
+
+    assert 70 <= (budget.calls_a_second or 0) < before
 
 
 def test_an_answer_that_was_overtaken_does_not_begin_a_window() -> None:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from app.adapters.outbound import Outbound
 from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxClient
+from app.adapters.telnyx.guard import FIRST_OPEN_SECONDS
 from app.adapters.telnyx.push import TelnyxConnections
 from app.adapters.telnyx.transport import MAX_RETRY_AFTER_SECONDS, TelnyxApi
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
@@ -155,15 +156,40 @@ async def test_no_answer_is_cut_at_the_deadline_and_may_have_happened(
     assert time.monotonic() - began < 1.5
 
 
-async def test_a_port_where_nobody_listens_is_certainly_not_a_commit(telnyx: Telnyx) -> None:
+@pytest.mark.parametrize("where", ["refused", "no such name", "not TLS"])
+async def test_what_certainly_never_left_is_no_commit(telnyx: Telnyx, where: str) -> None:
+    places = {
+        "refused": f"http://127.0.0.1:{free_port()}",
+        "no such name": "http://nowhere.invalid",
+        "not TLS": telnyx.url.replace("http://", "https://"),
+    }
     async with Outbound("dialtone/test") as outbound:
-        for host in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid"):
-            client = TelnyxClient(TelnyxApi(outbound, base_url=host, api_key=DEMO_KEY), telnyx.clock)
+        client = TelnyxClient(TelnyxApi(outbound, base_url=places[where], api_key=DEMO_KEY), telnyx.clock)
 
-            with pytest.raises(CarrierUnreachable) as raised:
-                await client.create(connection_id=DEMO_CONNECTION)
+        with pytest.raises(CarrierUnreachable) as raised:
+            await client.create(connection_id=DEMO_CONNECTION)
 
-            assert not raised.value.may_have_happened
+    assert not raised.value.may_have_happened
+    assert telnyx.calls() == [], "never without TLS where TLS is asked for"
+
+
+async def test_calls_into_a_black_hole_end_in_time_and_leave_room_for_the_next(telnyx: Telnyx) -> None:
+    async with Outbound("dialtone/test") as outbound:
+        client = TelnyxClient(
+            TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=0.5), telnyx.clock
+        )
+        telnyx.fail("hang", times=1000)
+        began = time.monotonic()
+
+        outcomes = await asyncio.gather(
+            *(client.create(connection_id=DEMO_CONNECTION) for _ in range(200)), return_exceptions=True
+        )
+
+        assert time.monotonic() - began < 3
+        assert all(isinstance(outcome, CarrierUnreachable | CarrierThrottled) for outcome in outcomes)
+        telnyx.sandbox.faults.plans.clear()
+        await asyncio.sleep(FIRST_OPEN_SECONDS * 1.3)
+        assert (await client.create(connection_id=DEMO_CONNECTION)).id
 
 
 @pytest.mark.parametrize(

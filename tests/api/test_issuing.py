@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -251,3 +252,23 @@ async def test_a_fresh_token_is_minted_each_time_it_is_asked_for(service: Servic
     assert second["sip_username"] == first["sip_username"]
     assert set(second) == set(first)
     assert moment(second["expires_at"]) - moment(second["issued_at"]) > HOUR
+
+
+@pytest.mark.parametrize("step", [-HOUR, -2 * DAY, HOUR], ids=["an hour back", "two days back", "an hour ahead"])
+async def test_a_clock_that_is_set_makes_no_second_credential(service: Service, step: timedelta) -> None:
+    """The time of day is for what others are told; waiting is measured by a clock that nobody sets."""
+    long_lived = token(iat=int(time.time()) - 3 * 86_400, exp=int(time.time()) + 3 * 86_400)
+
+    async def ask() -> httpx.Response:
+        headers = {"Authorization": f"Bearer {long_lived}"}
+        return await service.ask("POST", headers=headers, json={"device_id": "laptop"})
+
+    first = await ask()
+    service.clock.advance(step)
+    answers = [await ask() for _ in range(3)]
+    service.clock.advance(-step)
+    answers.append(await ask())
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["sip_username"] for answer in answers} == {first.json()["sip_username"]}
+    assert service.telnyx.created() == 1

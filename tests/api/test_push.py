@@ -611,3 +611,20 @@ async def test_a_phone_woken_by_a_push_gets_its_login_at_once_and_keeps_its_iden
     assert {first["sip_username"], woken.json()["sip_username"], after_a_holiday["sip_username"]} == {
         first["sip_username"]
     }
+
+
+async def test_material_known_under_another_tag_key_moves_and_is_uploaded_once(telnyx: Telnyx, sqlite: str) -> None:
+    """As after the API key, which the tag key derives from unless it is given, was changed."""
+    wanted = same_ios()
+    async with service_in_front_of(telnyx, sqlite, tag_key="k" * 32) as before:
+        first = await register(before, wanted)
+    async with service_in_front_of(telnyx, sqlite, tag_key="j" * 32) as after:
+        again = [await register(after, wanted) for _ in range(3)]
+        telnyx.clock.advance(timedelta(hours=1))
+        await after.parts.push_uploads.sweep()
+        assert (await register(after, wanted)).status_code == 200
+
+    assert {answer.status_code for answer in again} == {200}
+    assert {answer.json()["id"] for answer in again} == {first.json()["id"]}
+    assert uploads(telnyx) == 2
+    assert len(objects(telnyx)) == 1

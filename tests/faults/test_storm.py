@@ -93,7 +93,9 @@ def lease_of_device(number: int, credential_id: str, sip_username: str, expires_
     )
 
 
-async def reconnect(session: aiohttp.ClientSession, url: str, bearer: str, chance: random.Random) -> int:
+async def reconnect(
+    session: aiohttp.ClientSession, url: str, bearer: str, chance: random.Random, broken: list[float]
+) -> int:
     """As the client does: until it has a login, waiting as told and a little more. How often it asked."""
     for asked in range(1, 200):
         try:
@@ -105,7 +107,8 @@ async def reconnect(session: aiohttp.ClientSession, url: str, bearer: str, chanc
                 assert answer.status == 503, await answer.text()
                 pause = float(answer.headers["retry-after"])
                 assert 1 <= pause <= 60
-        except aiohttp.ClientConnectionError:
+        except (aiohttp.ClientConnectionError, TimeoutError):
+            broken.append(time.monotonic())
             pause = 1.0
         await asyncio.sleep(pause + chance.random())
     raise AssertionError("a device that never got its login")
@@ -116,6 +119,7 @@ async def test_devices_that_all_come_back_at_once(sqlite: str, tmp_path: Path) -
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))  # the service inherits it
     chance = random.Random(9)  # noqa: S311 - a crowd
+    broken: list[float] = []
     bearers = [token(f"user-{number}") for number in range(DEVICES)]
     async with telnyx_sandbox(requests_a_second=ALLOWED) as telnyx:
         await known_devices(telnyx, sqlite, DEVICES)
@@ -129,7 +133,9 @@ async def test_devices_that_all_come_back_at_once(sqlite: str, tmp_path: Path) -
                 timeout = aiohttp.ClientTimeout(total=60)
                 async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
                     began = time.monotonic()
-                    asked = await asyncio.gather(*(reconnect(session, url, bearer, chance) for bearer in bearers))
+                    asked = await asyncio.gather(
+                        *(reconnect(session, url, bearer, chance, broken) for bearer in bearers)
+                    )
                     took = time.monotonic() - began
             finally:
                 probe.is_over.set()
@@ -141,7 +147,7 @@ async def test_devices_that_all_come_back_at_once(sqlite: str, tmp_path: Path) -
     livez = sorted(probe.seconds)[int(len(probe.seconds) * 0.99)]
     print(
         f"{DEVICES} devices in {took:.1f} s ({DEVICES / took:.1f} a second of {ALLOWED}); asked {sum(asked)} times, at "
-        f"most {max(asked)}; {len(entries)} calls, {throttled} throttled; /livez p50 "
+        f"most {max(asked)}, {len(broken)} without an answer; {len(entries)} calls, {throttled} throttled; /livez p50 "
         f"{statistics.median(probe.seconds) * 1000:.1f} ms, p99 {livez * 1000:.1f} ms; {max(probe.megabytes):.0f} MB"
     )
     assert len(asked) == DEVICES, "nobody is lost"

@@ -27,6 +27,9 @@ class TelnyxClient:
         self._api = api
         self._clock = clock
 
+    def admit(self, under_way: int) -> None:
+        self._api.guard.admit(under_way)
+
     async def create(
         self,
         *,

@@ -4,8 +4,8 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-RESERVE = 0.1
-"""The part of a window that is left for other replicas' calls under way, and for probes."""
+LEAST_RESERVE, MOST_RESERVE = 0.04, 0.3
+"""The part of a window that is left for other replicas' calls under way, and for probes. Grows with each 429."""
 
 PROBE_SECONDS = 0.15
 """While a window is used up, one call at a time finds out whether the next has begun: `reset` is in whole seconds."""
@@ -28,6 +28,9 @@ class Budget:
         self.remaining: float | None = None
         self._left = math.inf
         self._window_seconds = 1.0
+        self._window_from = -math.inf
+        """When the first call left that is known to have come into the window that goes on."""
+        self._reserve = LEAST_RESERVE
         self._held_since = -math.inf
         self._hold_until = -math.inf
         self._probes = 0.0
@@ -36,7 +39,7 @@ class Budget:
     @property
     def calls_a_second(self) -> float | None:
         """About, in the long run. None where Telnyx does not tell."""
-        return None if self.limit is None else max(self.limit * (1 - RESERVE) / self._window_seconds, 0.1)
+        return None if self.limit is None else max(self.limit * (1 - self._reserve) / self._window_seconds, 0.1)
 
     def wait_seconds(self, now: float, in_flight: int) -> float:
         """Until the next call may leave; 0 for now, infinity for: when one that is under way has come back."""
@@ -59,6 +62,7 @@ class Budget:
         limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
         if status == 429:
+            self._reserve = min(self._reserve * 1.5, MOST_RESERVE)
             asked = _number(headers.get("retry-after"))
             self._hold(now, min(max(asked or reset or 1.0, 0.05), MAX_HOLD_SECONDS), probes=0)
             return
@@ -70,14 +74,22 @@ class Budget:
             return  # an answer that was overtaken: it tells of a window that is used up by now
         seconds = min(reset if reset is not None else 1.0, MAX_HOLD_SECONDS)
         self._window_seconds = max(self._window_seconds, seconds)
-        reserve = max(1.0, limit * RESERVE)
+        reserve = max(1.0, limit * self._reserve)
         self.limit = limit
         if remaining <= reserve:
-            self._hold(now, seconds, probes=remaining - LEAST_FOR_A_PROBE + 1)
+            self._hold(now, self._rest_of_window(now, seconds), probes=remaining - LEAST_FOR_A_PROBE + 1)
             return
+        if self._held_since > self._window_from:
+            self._window_from = left_at
+            self._reserve = max(self._reserve * 0.95, LEAST_RESERVE)
         self.remaining = remaining
         self._left = remaining - in_flight - reserve
         self._hold_until = now
+
+    def _rest_of_window(self, now: float, reset_seconds: float) -> float:
+        """`reset` counts whole seconds; when this window began is known better, once one was seen to begin."""
+        ends = self._window_from + self._window_seconds
+        return min(reset_seconds, ends - now) if now < ends else reset_seconds
 
     def _hold(self, now: float, seconds: float, *, probes: float) -> None:
         """Until the window is over. What the next one grants is not known before its first answers."""

@@ -55,7 +55,7 @@ class TelnyxApi:
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
         self._call_seconds = call_seconds
-        self.guard = Guard(time.monotonic)
+        self.guard = Guard(time.monotonic, call_seconds * QUEUE_SHARE)
         self.use_key(api_key)
 
     def use_key(self, api_key: str) -> None:
