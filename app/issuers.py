@@ -33,7 +33,8 @@ class KeySets:
         self._known: dict[Location, RemoteKeys] = {}
 
     def issuers_of(self, resolved: Resolved) -> list[Issuer]:
-        found = [_issuer(table, self._source(table, fixed)) for table, fixed in resolved.issuers]
+        kept = resolved.policy.claims()
+        found = [_issuer(table, self._source(table, fixed), kept) for table, fixed in resolved.issuers]
         in_use = {issuer.keys for issuer in found}
         self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
         return found
@@ -45,7 +46,7 @@ class KeySets:
         return self._known.setdefault(location, RemoteKeys(location, self._outbound, self._monotonic))
 
 
-def _issuer(table: IssuerTable, keys: KeySource) -> Issuer:
+def _issuer(table: IssuerTable, keys: KeySource, kept_claims: frozenset[str]) -> Issuer:
     max_age = table.max_token_age_seconds
     return Issuer(
         issuer=table.issuer,
@@ -59,4 +60,5 @@ def _issuer(table: IssuerTable, keys: KeySource) -> Issuer:
         leeway=timedelta(seconds=table.leeway_seconds),
         max_age=None if max_age is None else timedelta(seconds=max_age),
         logout_audiences=table.logout_audiences,
+        kept_claims=kept_claims,
     )

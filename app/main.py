@@ -1,6 +1,7 @@
 """create_app(settings): the ASGI app, its layers and lifespan; and the server that drains before it stops."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -17,12 +18,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import admin, backchannel, documentation, handlers, health, push, telephony
+from app.api import admin, admin_leases, backchannel, documentation, handlers, health, push, telephony
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
-from app.api.schemas import Presenter
-from app.api.turnstile import Turnstile
+from app.api.presenting import Presenter
+from app.api.turnstile import Turnstile, turned_away
 from app.observability import logs
 from app.settings import Settings, SettingsError
 from app.vending.errors import LedgerUnavailable
@@ -93,6 +94,9 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What lives as long as the process need not be looked through for garbage again and again.
+        gc.collect()
+        gc.freeze()
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloading.begin)
 
@@ -132,13 +136,17 @@ class Reloading:
 
 
 def assemble(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
-    """Edge, CORS, Turnstile, Catch, Caps, gate, Body, FastAPI."""
+    """Turnstile, Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
     app: ASGIApp = Body(_framework(settings, parts, readiness))
-    app = BearerGate(app, parts.verifier)
-    app = Turnstile(Catch(Caps(app)))
+    app = Catch(Caps(BearerGate(app, parts.verifier)))
+    return Turnstile(_edge(settings, app), _edge(settings, turned_away)), readiness
+
+
+def _edge(settings: Settings, app: ASGIApp) -> ASGIApp:
+    """What every answer carries."""
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -148,7 +156,7 @@ def assemble(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
             expose_headers=EXPOSED_HEADERS,
             max_age=PREFLIGHT_SECONDS,
         )
-    return Edge(app, ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()), readiness
+    return Edge(app, ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ())
 
 
 def _wants_json(settings: Settings) -> bool:
@@ -188,6 +196,7 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     framework.include_router(push.router)
     framework.include_router(backchannel.router)
     framework.include_router(admin.router)
+    framework.include_router(admin_leases.router)
     framework.include_router(health.router(readiness, parts.metrics))
     if settings.docs:
         framework.include_router(documentation.docs_router(framework))

@@ -21,6 +21,7 @@ from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.migrating import newest_revision
 from app.adapters.ledger.push import SqlPush
+from app.adapters.ledger.searching import SqlSearch
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
 from app.adapters.outbound import Outbound
@@ -42,6 +43,7 @@ from app.vending.marks import Marks
 from app.vending.naming import Naming
 from app.vending.nouns import Principal
 from app.vending.operating import Operations
+from app.vending.overseeing import Oversight
 from app.vending.policy import Outcome, PolicyInForce
 from app.vending.pooling import Pool
 from app.vending.push import PushObject
@@ -118,6 +120,7 @@ class Parts:
     devices: Devices
     sweeper: Sweeper
     operations: Operations
+    oversight: Oversight
     pool: Pool
     reconciler: Reconciler
     push: PushRegistrar
@@ -275,6 +278,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         sweeper=sweeper,
         policy=policy,
         operations=Operations(marks, marks_ledger, verifier, clock),
+        oversight=Oversight(ledger, SqlSearch(database), revoker, clock, settings.namespace),
         pool=pool,
         reconciler=reconciler,
         push=push,

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
+from app.api.admin_schemas import KeyRefreshes, KeyRefreshRequest, KeySetInfo, KeySets, NotBefore, NotBeforeRequest
 from app.api.dependencies import WithParts, only_operators
 from app.api.documentation import problems_of
 from app.api.push_schemas import Attachments, AttachRequest
-from app.api.schemas import KeyRefreshes, KeyRefreshRequest, KeySetInfo, KeySets, NotBefore, NotBeforeRequest
 
 ConnectionId = Annotated[str, Path(pattern=r"^\d{1,20}$", description="Telnyx's id of the connection.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.layers import PRINCIPAL
-from app.api.schemas import Presenter
+from app.api.presenting import Presenter
 from app.vending.nouns import Principal
 from app.wiring import Parts
 

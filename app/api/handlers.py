@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from app.api import problems
 from app.api.layers import REQUEST_ID
+from app.api.presenting import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
-from app.api.schemas import InvalidCursor
 from app.vending.errors import DialtoneError, LogoutRefused, TokenRefused
 
 _log = structlog.get_logger("dialtone.refusals")

@@ -1,4 +1,4 @@
-"""Pure ASGI layers around the framework. Outside in: `Edge`, CORS, `Turnstile`, `Catch`, `Caps`, the gate, `Body`.
+"""Pure ASGI layers around the framework. Outside in, behind the turnstile: `Edge`, CORS, `Catch`, `Caps`, gate, `Body`.
 
 Pure ASGI, because Starlette's BaseHTTPMiddleware costs two thirds of the throughput and breaks cancellation.
 """
@@ -47,7 +47,7 @@ _log = structlog.get_logger("dialtone.access")
 
 
 class Edge:
-    """Outermost: the request's id, the headers that every answer carries, and the access log."""
+    """The request's id, the headers that every answer carries, and the access log."""
 
     def __init__(self, app: ASGIApp, extra_headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self._app = app

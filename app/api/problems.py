@@ -49,6 +49,7 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.TokenRefused: Kind(401, "invalid_token", str(errors.TokenRefused.__doc__)),
     errors.LogoutRefused: Kind(400, "invalid_logout_token", str(errors.LogoutRefused.__doc__)),
     errors.UnknownIssuer: Kind(404, "issuer_not_found", str(errors.UnknownIssuer.__doc__)),
+    errors.NotConfirmed: Kind(422, "not_confirmed", str(errors.NotConfirmed.__doc__)),
     errors.NotBeforeInFuture: Kind(422, "not_before_in_future", str(errors.NotBeforeInFuture.__doc__)),
     errors.IdentityUnavailable: Kind(
         503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True

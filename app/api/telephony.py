@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from app.api.dependencies import Asking, WithParts, WithPresenter
 from app.api.documentation import problems_of
+from app.api.presenting import decode_cursor, encode_cursor
 from app.api.schemas import (
     Revocation,
     TelephonyCredential,
@@ -13,8 +14,6 @@ from app.api.schemas import (
     TelephonyCredentialInfo,
     TelephonyCredentialPage,
     TelephonyCredentialRequest,
-    decode_cursor,
-    encode_cursor,
 )
 from app.vending.devices import Change
 
@@ -127,7 +126,7 @@ async def revoke(
     parts: WithParts,
 ) -> Response:
     """Revoking twice is no error. Whether a call in progress is cut is Telnyx's decision."""
-    return _revoked(is_confirmed=await parts.revoker.revoke(asking, id))
+    return revoked(is_confirmed=await parts.revoker.revoke(asking, id))
 
 
 @router.delete(
@@ -137,10 +136,10 @@ async def revoke(
     responses={**REVOCATIONS, **problems_of("ledger_unavailable")},
 )
 async def revoke_all(asking: Asking, parts: WithParts) -> Response:
-    return _revoked(is_confirmed=await parts.revoker.revoke_all(asking))
+    return revoked(is_confirmed=await parts.revoker.revoke_all(asking))
 
 
-def _revoked(*, is_confirmed: bool) -> Response:
+def revoked(*, is_confirmed: bool) -> Response:
     if is_confirmed:
         return Response(status_code=204)
     return Response(Revocation().model_dump_json(), status_code=202, media_type="application/json")

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import operating, policy, push, sandbox, serving
+from app.cli import leases, operating, policy, push, sandbox, serving
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app.add_typer(sandbox.commands, name="sandbox")
 app.add_typer(policy.commands, name="policy")
 app.add_typer(policy.config, name="config")
 app.add_typer(push.commands, name="push")
+app.add_typer(leases.commands, name="leases")
 app.add_typer(operating.keys, name="keys")
 app.add_typer(operating.tokens, name="tokens")
 app.command("sweep")(operating.sweep)

@@ -1,19 +1,14 @@
 """`dialtone keys` and `dialtone tokens`: an operator with a shell tells every replica something, by the ledger."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from app.cli.terminal import be_quiet, end, settings
-from app.vending.errors import DialtoneError
+from app.cli.terminal import end, run
 from app.vending.marks import Reach, Target
-from app.wiring import Parts, join
-
-Result = TypeVar("Result")
+from app.wiring import Parts
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens, before their time is over.")
@@ -32,7 +27,7 @@ def _tokens() -> None:
 @keys.command("refresh")
 def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None) -> None:
     """Have every replica fetch issuers' keys anew, because one was withdrawn. Status 1 if that fails here."""
-    refreshed = _run(lambda parts: parts.operations.refresh_keys(issuer))
+    refreshed = run(lambda parts: parts.operations.refresh_keys(issuer))
     for name, is_good in refreshed.items():
         typer.echo(f"{name}: {'fetched' if is_good else 'NOT fetched from here; the keys at hand stay'}")
     if not all(refreshed.values()):
@@ -55,7 +50,7 @@ def refuse(
     if user is not None or session is not None:
         target = Target(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
     moment = None if before is None else before.replace(tzinfo=UTC) if before.tzinfo is None else before
-    mark = _run(lambda parts: parts.operations.refuse_tokens(target, moment))
+    mark = run(lambda parts: parts.operations.refuse_tokens(target, moment))
     whose = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "everybody"
     typer.echo(f"Tokens of {whose} of {issuer} from before {mark.not_before.isoformat()} are refused from now on.")
 
@@ -85,7 +80,7 @@ def sweep(
             "deleted_orphans": found.deleted,
         }
 
-    said = _run(work)
+    said = run(work)
     if as_json:
         typer.echo(json.dumps(said, indent=2))
         return
@@ -99,17 +94,3 @@ def sweep(
         f"{said['walked']} credentials walked: {said['foreign']} foreign and {said['young']} young left alone, "
         f"{len(said['orphans'])} orphans, {said['deleted_orphans']} deleted; {said['ended']} ended ones deleted."
     )
-
-
-def _run(work: Callable[[Parts], Awaitable[Result]]) -> Result:
-    be_quiet()
-    parts = join(settings())
-
-    async def run() -> Result:
-        async with parts.open():
-            return await work(parts)
-
-    try:
-        return asyncio.run(run())
-    except DialtoneError as error:
-        end(str(error))

@@ -12,6 +12,7 @@
     |   `-- PushLimitReached
     |-- UnknownIssuer             an operator named one that is not configured
     |-- NotBeforeInFuture         an operator would shut out tokens that are not issued yet
+    |-- NotConfirmed              an operator's act that reaches many lacks its confirmation
     |-- LeaseNotFound
     |-- LeaseEnded                theirs, but logged out or expired
     |-- MaterialRefused           push material with faults, each with its own code
@@ -109,6 +110,10 @@ class DeviceLimitReached(Refused):
 
 class UnknownIssuer(DialtoneError):
     """No issuer of that name is configured."""
+
+
+class NotConfirmed(DialtoneError):
+    """This reaches more than one user: send the deployment's namespace (DIALTONE_NAMESPACE) as `confirm`."""
 
 
 class NotBeforeInFuture(DialtoneError):

@@ -89,6 +89,11 @@ class Lease:
     def owner(self) -> Owner:
         return Owner(self.issuer, self.subject)
 
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether it is the pool's. No token has an empty issuer."""
+        return not self.issuer
+
     def is_claimed_by_other(self, replica: str, now: datetime) -> bool:
         """Whether a replica that seems alive is at work on it."""
         return self.claimed_until is not None and self.claimed_until > now and self.claimed_by != replica

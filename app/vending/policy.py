@@ -141,6 +141,10 @@ class Policy:
         given = [rule.allowance.connection_id for rule in self.rules if rule.allowance is not None]
         return frozenset({self.default.connection_id, *given})
 
+    def claims(self) -> frozenset[str]:
+        """Names of the claims that some rule looks at."""
+        return frozenset(_first_name(condition.claim) for rule in self.rules for condition in rule.claims)
+
     @property
     def is_enforced(self) -> bool:
         return bool(self.rules) and self.mode is Mode.ENFORCE
@@ -272,8 +276,17 @@ def _at(claims: Mapping[str, Any], name: str) -> Any:
     for part in name[1:].split("/"):
         if not isinstance(found, Mapping):
             return None
-        found = found.get(part.replace("~1", "/").replace("~0", "~"))
+        found = found.get(_unescaped(part))
     return found
+
+
+def _first_name(name: str) -> str:
+    """Of the claim itself, or of the one that a JSON Pointer leads into."""
+    return _unescaped(name[1:].split("/", 1)[0]) if name.startswith("/") else name
+
+
+def _unescaped(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")
 
 
 def _as_regex(glob: str) -> str:

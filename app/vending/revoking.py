@@ -1,7 +1,7 @@
 """Revoking: a device is logged out. Written down first, then deleted at Telnyx until Telnyx confirms."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Protocol
@@ -69,7 +69,7 @@ class Revoker:
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.owner != principal.owner:
             raise LeaseNotFound
-        return await self._revoke(lease)
+        return await self.end(lease)
 
     async def revoke_all(self, principal: Principal) -> bool:
         """Log the user out everywhere. Whether Telnyx has confirmed every one."""
@@ -78,7 +78,7 @@ class Revoker:
 
         async def one(lease: Lease) -> bool:
             async with gate:
-                return await self._revoke(lease)
+                return await self.end(lease)
 
         leases = await self._ledger.unfinished(principal.owner)
         return all(await asyncio.gather(*(one(lease) for lease in leases)))
@@ -106,12 +106,17 @@ class Revoker:
 
         Done when it is written down; the sweeper deletes at Telnyx. Raises LogoutRefused for a token used before.
         """
+        self.has_ended(await self._marks.log_out(logout, self._clock()))
+
+    def has_ended(self, leases: Iterable[Lease]) -> None:
+        """They were written down as ended: forget their logins here, and have the sweeper delete them at Telnyx."""
         now = self._clock()
-        for lease in await self._marks.log_out(logout, now):
+        for lease in leases:
             self._at_hand.end(lease, now)
         self._wake_sweeper()
 
-    async def _revoke(self, lease: Lease) -> bool:
+    async def end(self, lease: Lease) -> bool:
+        """Log a device out, whoever asks. Whether Telnyx has confirmed."""
         while lease.state in LIVE:
             try:
                 lease = await self._ledger.advance(lease, lease.revoking(self._clock()))

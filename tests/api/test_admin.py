@@ -19,6 +19,8 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("PUT", "/v1/admin/not-before", {"issuer": ISSUER, "subject": "alice"}),
     ("GET", "/v1/admin/keys", {}),
     ("POST", "/v1/admin/keys/refresh", {}),
+    ("GET", "/v1/admin/leases", {}),
+    ("GET", f"/v1/admin/dialable?issuer={ISSUER}&subject=alice", {}),
 ]
 
 

@@ -47,6 +47,8 @@ class Issuer:
     leeway: timedelta = timedelta(seconds=30)
     max_age: timedelta | None = None
     logout_audiences: frozenset[str] = frozenset()
+    kept_claims: frozenset[str] = frozenset()
+    """Which claims policy looks at. All others are forgotten with the token: personal data, and memory."""
     """Client ids that logout tokens may name; empty: the same as `audiences`."""
 
 
@@ -72,7 +74,7 @@ def principal_of(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[Pr
         scopes=_scopes(claims.get(issuer.scope_claim), issuer),
         issued_at=None if issued is None else datetime.fromtimestamp(issued, UTC),
         session=_session(claims),
-        claims=MappingProxyType(claims),
+        claims=MappingProxyType({name: claims[name] for name in issuer.kept_claims & claims.keys()}),
     )
     return principal, validity
 

@@ -21,6 +21,9 @@ BUSY_SECONDS = 3
 
 POOL_SIZE = 10
 
+SQLITE_POOL_SIZE, SQLITE_CACHE_KB = 5, 1024
+"""Each connection to SQLite is a thread and a cache of its own; there is one writer anyway."""
+
 TROUBLE = (
     SQLAlchemyError,
     asyncpg.PostgresError,
@@ -75,13 +78,21 @@ def _postgresql(url: URL) -> AsyncEngine:
 
 
 def _sqlite(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_SECONDS},
+        pool_size=SQLITE_POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+    )
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver's own implicit BEGIN comes too late to be IMMEDIATE
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged row survives a power cut
+        cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KB}")
         cursor.close()
 
     @sa.event.listens_for(engine.sync_engine, "begin")

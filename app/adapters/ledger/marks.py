@@ -113,7 +113,7 @@ async def _latest(connection: AsyncConnection, targets: Sequence[Target]) -> dat
 
 async def _end_leases(connection: AsyncConnection, logout: Logout, now: datetime) -> list[Lease]:
     ended = []
-    query = sa.select(leases).where(IS_LIVE, _concerns(logout)).with_for_update()
+    query = sa.select(leases).where(IS_LIVE, _concerns(logout)).order_by(leases.c.id).with_for_update()
     for row in (await connection.execute(query)).mappings().all():
         lease = lease_of(row).revoking(now)
         changes = {"state": lease.state, "version": lease.version, "updated_at": now, "retry_at": lease.retry_at}

@@ -228,6 +228,107 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/leases": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Find leases
+         * @description By user, device, platform, state, connection, SIP username, or any of them together.
+         */
+        get: operations["page_v1_admin_leases_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/leases/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show a lease */
+        get: operations["show_v1_admin_leases__id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Log one device out
+         * @description The device may come back as long as its user's token is good: `PUT /v1/admin/not-before` ends that.
+         */
+        delete: operations["revoke_v1_admin_leases__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/revocations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Log out a user, a connection or everybody
+         * @description What reaches beyond one user wants `confirm`. With `refuse_tokens` the user has to sign in again.
+         */
+        post: operations["revoke_many_v1_admin_revocations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/dialable": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Where a user can be rung now
+         * @description For the voice backend: ring all of these. A phone that sleeps is rung too; Telnyx wakes it by push.
+         */
+        get: operations["dialable_v1_admin_dialable_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/sip-users/{sip_username}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who is behind a SIP username
+         * @description Whose lease it is, or was: look at `state`.
+         */
+        get: operations["behind_v1_admin_sip_users__sip_username__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -405,6 +506,47 @@ export interface components {
             android: components["schemas"]["AttachmentInfo"];
         };
         /**
+         * Dialable
+         * @description One address at which a user can be rung now.
+         */
+        Dialable: {
+            /** Sip Uri */
+            sip_uri: string;
+            /** Sip Username */
+            sip_username: string;
+            /** Device Id */
+            device_id: string;
+            platform: components["schemas"]["Platform"];
+            /** Label */
+            label: string | null;
+            /**
+             * Expires At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            expires_at: string;
+        };
+        /**
+         * DialableList
+         * @description Where a user can be rung now, the latest device first. Empty where they have no live login.
+         * @example {
+         *       "data": [
+         *         {
+         *           "device_id": "tab-7f3a",
+         *           "expires_at": "2026-11-24T09:30:00.000Z",
+         *           "label": "Work laptop",
+         *           "platform": "browser",
+         *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+         *           "sip_username": "gencredSVEXqVb9cTkY"
+         *         }
+         *       ]
+         *     }
+         */
+        DialableList: {
+            /** Data */
+            data: components["schemas"]["Dialable"][];
+        };
+        /**
          * Grant
          * @description What the device logs in with.
          * @enum {string}
@@ -524,6 +666,126 @@ export interface components {
         KeySets: {
             /** Data */
             data: components["schemas"]["KeySetInfo"][];
+        };
+        /**
+         * LeaseInfo
+         * @description One lease, with everything that is known of it. There is no secret among it.
+         * @example {
+         *       "connection_id": "1293384261075731499",
+         *       "created_at": "2026-11-23T09:30:00.000Z",
+         *       "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *       "deletion_attempts": 0,
+         *       "device_id": "tab-7f3a",
+         *       "expires_at": "2026-11-24T09:30:00.000Z",
+         *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *       "issuer": "https://id.example.com",
+         *       "label": "Work laptop",
+         *       "platform": "browser",
+         *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+         *       "sip_username": "gencredSVEXqVb9cTkY",
+         *       "state": "active",
+         *       "subject": "alice",
+         *       "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
+         *       "updated_at": "2026-11-23T09:30:00.000Z",
+         *       "usable_at": "2026-11-23T09:30:05.000Z"
+         *     }
+         */
+        LeaseInfo: {
+            /** Id */
+            id: string;
+            /** Issuer */
+            issuer: string;
+            /** Subject */
+            subject: string;
+            /** Device Id */
+            device_id: string;
+            platform: components["schemas"]["Platform"];
+            /** Label */
+            label: string | null;
+            state: components["schemas"]["State"];
+            /** Connection Id */
+            connection_id: string;
+            /**
+             * Credential Name
+             * @description The credential's name at Telnyx.
+             */
+            credential_name: string;
+            /** Telnyx Credential Id */
+            telnyx_credential_id: string | null;
+            /** Sip Username */
+            sip_username: string | null;
+            /** Sip Uri */
+            sip_uri: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            created_at: string;
+            /**
+             * Updated At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            updated_at: string;
+            /**
+             * Expires At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            expires_at: string;
+            /**
+             * Usable At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            usable_at: string;
+            /**
+             * Deletion Attempts
+             * @description How often the deletion at Telnyx was tried; from 8 on it is stuck.
+             */
+            deletion_attempts: number;
+            /**
+             * Retry At
+             * @description When the sweeper tries again.
+             */
+            retry_at: string | null;
+        };
+        /**
+         * LeasePage
+         * @description A page of leases, newest first.
+         * @example {
+         *       "data": [
+         *         {
+         *           "connection_id": "1293384261075731499",
+         *           "created_at": "2026-11-23T09:30:00.000Z",
+         *           "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *           "deletion_attempts": 0,
+         *           "device_id": "tab-7f3a",
+         *           "expires_at": "2026-11-24T09:30:00.000Z",
+         *           "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *           "issuer": "https://id.example.com",
+         *           "label": "Work laptop",
+         *           "platform": "browser",
+         *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+         *           "sip_username": "gencredSVEXqVb9cTkY",
+         *           "state": "active",
+         *           "subject": "alice",
+         *           "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
+         *           "updated_at": "2026-11-23T09:30:00.000Z",
+         *           "usable_at": "2026-11-23T09:30:05.000Z"
+         *         }
+         *       ]
+         *     }
+         */
+        LeasePage: {
+            /** Data */
+            data: components["schemas"]["LeaseInfo"][];
+            /**
+             * Next Cursor
+             * @description For the `cursor` of the next page; null on the last.
+             */
+            next_cursor: string | null;
         };
         /**
          * NotBefore
@@ -721,6 +983,55 @@ export interface components {
             state: "revoking";
         };
         /**
+         * RevocationRequest
+         * @description Whom to log out: a user, everybody on a connection, or everybody.
+         */
+        RevocationRequest: {
+            /**
+             * Issuer
+             * @description With `subject`: the user.
+             * @example https://id.example.com
+             */
+            issuer?: string | null;
+            /** Subject */
+            subject?: string | null;
+            /** Connection Id */
+            connection_id?: string | null;
+            /**
+             * Everything
+             * @default false
+             */
+            everything: boolean;
+            /**
+             * Confirm
+             * @description The namespace (DIALTONE_NAMESPACE); asked for where more than a user is meant.
+             */
+            confirm?: string | null;
+            /**
+             * Refuse Tokens
+             * @description Also refuse the user's tokens from before now: else their devices just come back.
+             * @default false
+             */
+            refuse_tokens: boolean;
+        };
+        /**
+         * Revocations
+         * @description How many devices were logged out. Their credentials are deleted at Telnyx in the background.
+         * @example {
+         *       "look_at": "/v1/admin/leases?state=revoking",
+         *       "revoked": 3
+         *     }
+         */
+        Revocations: {
+            /** Revoked */
+            revoked: number;
+            /**
+             * Look At
+             * @description What Telnyx has not yet confirmed. Empty when it is done.
+             */
+            look_at: string;
+        };
+        /**
          * Rtc
          * @description Options for the WebRTC SDK's constructor, where the client must be told.
          */
@@ -733,6 +1044,12 @@ export interface components {
             /** Region */
             region?: string | null;
         };
+        /**
+         * State
+         * @description Where a lease stands. Only PENDING and ACTIVE hold a device.
+         * @enum {string}
+         */
+        State: "pooled" | "pending" | "active" | "revoking" | "revoked" | "expired" | "deleted" | "lost" | "failed";
         /**
          * TelephonyCredential
          * @description A working login for one device: with `login_token`, or with `login` and `password` by the other grant.
@@ -988,7 +1305,7 @@ export interface components {
              * Code
              * @enum {string}
              */
-            code: "body_too_large" | "bundle_id_missing" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issuer_not_found" | "key_mismatch" | "ledger_looks_wrong" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "refused" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+            code: "body_too_large" | "bundle_id_missing" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issuer_not_found" | "key_mismatch" | "ledger_looks_wrong" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "refused" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
             /**
              * Request Id
              * @example 7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c
@@ -3092,6 +3409,746 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["KeyRefreshes"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    page_v1_admin_leases_get: {
+        parameters: {
+            query?: {
+                issuer?: string | null;
+                /** @description The user, as the issuer names them. */
+                subject?: string | null;
+                device_id?: string | null;
+                platform?: components["schemas"]["Platform"] | null;
+                /** @description As the ledger has it: `expired` waits for its deletion at Telnyx. */
+                state?: components["schemas"]["State"] | null;
+                connection_id?: string | null;
+                sip_username?: string | null;
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "connection_id": "1293384261075731499",
+                     *           "created_at": "2026-11-23T09:30:00.000Z",
+                     *           "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *           "deletion_attempts": 0,
+                     *           "device_id": "tab-7f3a",
+                     *           "expires_at": "2026-11-24T09:30:00.000Z",
+                     *           "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *           "issuer": "https://id.example.com",
+                     *           "label": "Work laptop",
+                     *           "platform": "browser",
+                     *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+                     *           "sip_username": "gencredSVEXqVb9cTkY",
+                     *           "state": "active",
+                     *           "subject": "alice",
+                     *           "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
+                     *           "updated_at": "2026-11-23T09:30:00.000Z",
+                     *           "usable_at": "2026-11-23T09:30:05.000Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LeasePage"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    show_v1_admin_leases__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of an earlier answer. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "connection_id": "1293384261075731499",
+                     *       "created_at": "2026-11-23T09:30:00.000Z",
+                     *       "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *       "deletion_attempts": 0,
+                     *       "device_id": "tab-7f3a",
+                     *       "expires_at": "2026-11-24T09:30:00.000Z",
+                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *       "issuer": "https://id.example.com",
+                     *       "label": "Work laptop",
+                     *       "platform": "browser",
+                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+                     *       "sip_username": "gencredSVEXqVb9cTkY",
+                     *       "state": "active",
+                     *       "subject": "alice",
+                     *       "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
+                     *       "updated_at": "2026-11-23T09:30:00.000Z",
+                     *       "usable_at": "2026-11-23T09:30:05.000Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LeaseInfo"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    revoke_v1_admin_leases__id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of an earlier answer. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Logged out here; Telnyx has not yet confirmed. */
+            202: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "state": "revoking"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Revocation"];
+                };
+            };
+            /** @description Logged out; Telnyx has confirmed. */
+            204: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    revoke_many_v1_admin_revocations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RevocationRequest"];
+            };
+        };
+        responses: {
+            /** @description Logged out; Telnyx is told in the background. */
+            202: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "look_at": "/v1/admin/leases?state=revoking",
+                     *       "revoked": 3
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Revocations"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    dialable_v1_admin_dialable_get: {
+        parameters: {
+            query: {
+                /** @description The `iss` of the user's tokens. */
+                issuer: string;
+                /** @description The user. */
+                subject: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "device_id": "tab-7f3a",
+                     *           "expires_at": "2026-11-24T09:30:00.000Z",
+                     *           "label": "Work laptop",
+                     *           "platform": "browser",
+                     *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+                     *           "sip_username": "gencredSVEXqVb9cTkY"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DialableList"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    behind_v1_admin_sip_users__sip_username__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description As in `From` of a call. */
+                sip_username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "connection_id": "1293384261075731499",
+                     *       "created_at": "2026-11-23T09:30:00.000Z",
+                     *       "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *       "deletion_attempts": 0,
+                     *       "device_id": "tab-7f3a",
+                     *       "expires_at": "2026-11-24T09:30:00.000Z",
+                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *       "issuer": "https://id.example.com",
+                     *       "label": "Work laptop",
+                     *       "platform": "browser",
+                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+                     *       "sip_username": "gencredSVEXqVb9cTkY",
+                     *       "state": "active",
+                     *       "subject": "alice",
+                     *       "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
+                     *       "updated_at": "2026-11-23T09:30:00.000Z",
+                     *       "usable_at": "2026-11-23T09:30:05.000Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LeaseInfo"];
                 };
             };
             /** @description Bad Request */

@@ -1,0 +1,57 @@
+"""What operators ask of the ledger: leases by anything that is known of them, page by page; and many ended at once."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from app.adapters.ledger.announcing import announce
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.tables import IS_LIVE, changes_between, is_still, lease_of, leases
+from app.vending.leases import Lease
+from app.vending.overseeing import Criteria
+
+
+class SqlSearch:
+    """Every method raises LedgerUnavailable when the database does not do its part."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def matching(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        query = sa.select(leases).where(*_conditions(criteria))
+        if after is not None:
+            created_at, lease_id = after
+            query = query.where(
+                sa.tuple_(leases.c.created_at, leases.c.id)
+                < sa.tuple_(sa.bindparam("at", created_at, leases.c.created_at.type), sa.literal(lease_id))
+            )
+        newest_first = query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit)
+        return [lease_of(row) for row in await self._database.rows(newest_first)]
+
+    async def end_matching(self, criteria: Criteria, now: datetime, limit: int) -> list[Lease]:
+        ended: list[Lease] = []
+        # In the order of their ids, for all who end many at once: else two of them wait for each other for ever.
+        query = sa.select(leases).where(IS_LIVE, *_conditions(criteria)).order_by(leases.c.id).limit(limit)
+        async with self._database.writing() as connection:
+            for row in (await connection.execute(query.with_for_update())).mappings().all():
+                before = lease_of(row)
+                after = before.revoking(now)
+                await connection.execute(leases.update().where(is_still(before)).values(changes_between(before, after)))
+                ended.append(after)
+            if ended:
+                await announce(connection)
+        return ended
+
+
+def _conditions(criteria: Criteria) -> list[sa.ColumnElement[bool]]:
+    at = leases.c
+    wanted = {
+        at.issuer: criteria.issuer,
+        at.subject: criteria.subject,
+        at.device_id: criteria.device_id,
+        at.platform: criteria.platform,
+        at.state: criteria.state,
+        at.connection_id: criteria.connection_id,
+        at.sip_username: criteria.sip_username,
+    }
+    return [at.issuer != "", *(column == value for column, value in wanted.items() if value is not None)]

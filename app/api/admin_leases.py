@@ -1,0 +1,115 @@
+"""Operators' and the voice backend's calls on leases: find, show, end; who can be rung where, who is behind a name."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from app.api.admin_schemas import (
+    DialableList,
+    IssuerName,
+    LeaseInfo,
+    LeasePage,
+    LeaseQuery,
+    RevocationRequest,
+    Revocations,
+    SipUsername,
+    Subject,
+)
+from app.api.dependencies import WithParts, WithPresenter, only_operators
+from app.api.documentation import problems_of
+from app.api.presenting import decode_cursor, encode_cursor
+from app.api.telephony import REVOCATIONS, LeaseId, revoked
+from app.vending.marks import Reach, Target
+from app.vending.nouns import Owner
+
+router = APIRouter(prefix="/v1/admin", tags=["Operators"], dependencies=[Depends(only_operators)])
+
+STARTED: dict[int | str, dict[str, Any]] = {202: {"description": "Logged out; Telnyx is told in the background."}}
+
+
+@router.get(
+    "/leases", summary="Find leases", responses=problems_of("invalid_request", "invalid_cursor", "ledger_unavailable")
+)
+async def page(
+    wanted: Annotated[LeaseQuery, Query()],
+    parts: WithParts,
+    present: WithPresenter,
+) -> LeasePage:
+    """By user, device, platform, state, connection, SIP username, or any of them together."""
+    after = decode_cursor(wanted.cursor) if wanted.cursor else None
+    leases = await parts.oversight.page(wanted.criteria(), after, wanted.limit + 1)
+    return LeasePage(
+        data=[present.lease(lease) for lease in leases[: wanted.limit]],
+        next_cursor=encode_cursor(leases[wanted.limit - 1]) if len(leases) > wanted.limit else None,
+    )
+
+
+@router.get("/leases/{id}", summary="Show a lease", responses=problems_of("credential_not_found", "ledger_unavailable"))
+async def show(
+    id: LeaseId,  # noqa: A002 - the name in the contract
+    parts: WithParts,
+    present: WithPresenter,
+) -> LeaseInfo:
+    return present.lease(await parts.oversight.show(id))
+
+
+@router.delete(
+    "/leases/{id}",
+    status_code=204,
+    summary="Log one device out",
+    responses={**REVOCATIONS, **problems_of("credential_not_found", "ledger_unavailable")},
+)
+async def revoke(
+    id: LeaseId,  # noqa: A002
+    parts: WithParts,
+) -> Response:
+    """The device may come back as long as its user's token is good: `PUT /v1/admin/not-before` ends that."""
+    return revoked(is_confirmed=await parts.oversight.revoke(id))
+
+
+@router.post(
+    "/revocations",
+    status_code=202,
+    summary="Log out a user, a connection or everybody",
+    responses={**STARTED, **problems_of("invalid_request", "not_confirmed", "issuer_not_found", "ledger_unavailable")},
+)
+async def revoke_many(wanted: RevocationRequest, parts: WithParts) -> Revocations:
+    """What reaches beyond one user wants `confirm`. With `refuse_tokens` the user has to sign in again."""
+    owner = wanted.owner()
+    if owner is None:
+        parts.oversight.check_confirmed(wanted.confirm)
+    elif wanted.refuse_tokens:
+        # First, so that no device of theirs slips in between.
+        await parts.operations.refuse_tokens(Target(owner.issuer, Reach.USER, owner.subject), None)
+    return Revocations(
+        revoked=await parts.oversight.revoke_matching(wanted.criteria()), look_at="/v1/admin/leases?state=revoking"
+    )
+
+
+@router.get(
+    "/dialable",
+    summary="Where a user can be rung now",
+    responses=problems_of("invalid_request", "ledger_unavailable"),
+)
+async def dialable(
+    issuer: Annotated[IssuerName, Query(description="The `iss` of the user's tokens.")],
+    subject: Annotated[Subject, Query(description="The user.")],
+    parts: WithParts,
+    present: WithPresenter,
+) -> DialableList:
+    """For the voice backend: ring all of these. A phone that sleeps is rung too; Telnyx wakes it by push."""
+    return present.dialable(await parts.oversight.dialable(Owner(issuer, subject)))
+
+
+@router.get(
+    "/sip-users/{sip_username}",
+    summary="Who is behind a SIP username",
+    responses=problems_of("credential_not_found", "ledger_unavailable"),
+)
+async def behind(
+    sip_username: Annotated[SipUsername, Path(description="As in `From` of a call.")],
+    parts: WithParts,
+    present: WithPresenter,
+) -> LeaseInfo:
+    """Whose lease it is, or was: look at `state`."""
+    return present.lease(await parts.oversight.behind(sip_username))

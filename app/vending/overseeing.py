@@ -1,0 +1,109 @@
+"""Overseeing: what operators and the voice backend may see and end of everybody's leases.
+
+Who may is decided before (`PolicyInForce.admit_operator`, or a shell on the machine). Nothing here touches a secret.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.vending.errors import LeaseNotFound, NotConfirmed
+from app.vending.leases import Lease, State
+from app.vending.nouns import Owner, Platform
+from app.vending.revoking import Revoker
+
+ENDED_AT_ONCE = 500
+"""Leases ended in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """Which leases; what is None does not matter. Of nobody's pool none is ever shown or ended."""
+
+    issuer: str | None = None
+    subject: str | None = None
+    device_id: str | None = None
+    platform: Platform | None = None
+    state: State | None = None
+    connection_id: str | None = None
+    sip_username: str | None = None
+
+
+class Ledger(Protocol):
+    async def find(self, lease_id: str) -> Lease | None: ...
+
+    async def unfinished(self, owner: Owner) -> list[Lease]: ...
+
+
+class Search(Protocol):
+    async def matching(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        """Newest first, from behind `after` = (created_at, id) on."""
+
+    async def end_matching(self, criteria: Criteria, now: datetime, limit: int) -> list[Lease]:
+        """Make live leases REVOKING, so many at most, in one transaction. Which they were, as they are now."""
+
+
+class Oversight:
+    """Everybody's leases."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        search: Search,
+        revoker: Revoker,
+        clock: Callable[[], datetime],
+        namespace: str,
+    ) -> None:
+        self._namespace = namespace
+        self._ledger = ledger
+        self._search = search
+        self._revoker = revoker
+        self._clock = clock
+
+    async def page(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        return await self._search.matching(criteria, after, limit)
+
+    async def show(self, lease_id: str) -> Lease:
+        """Raises LeaseNotFound."""
+        lease = await self._ledger.find(lease_id)
+        if lease is None or lease.is_nobodys:
+            raise LeaseNotFound
+        return lease
+
+    async def revoke(self, lease_id: str) -> bool:
+        """Log one device out. Whether Telnyx has confirmed. Raises LeaseNotFound."""
+        return await self._revoker.end(await self.show(lease_id))
+
+    def check_confirmed(self, word: str | None) -> None:
+        """Raises NotConfirmed unless it is the deployment's namespace: nobody types that in the wrong window."""
+        if word != self._namespace:
+            raise NotConfirmed
+
+    async def revoke_matching(self, criteria: Criteria) -> int:
+        """Log all of them out; how many. Done when it is written down: the sweeper deletes at Telnyx.
+
+        Devices that come while it goes on are ended too, or were let in after it: refuse their tokens first.
+        """
+        count = 0
+        while ended := await self._search.end_matching(criteria, self._clock(), ENDED_AT_ONCE):
+            count += len(ended)
+            self._revoker.has_ended(ended)
+        return count
+
+    async def dialable(self, owner: Owner) -> list[Lease]:
+        """The user's leases that a call reaches now, the latest first."""
+        now = self._clock()
+        leases = [
+            lease
+            for lease in await self._ledger.unfinished(owner)
+            if lease.state is State.ACTIVE and not lease.has_expired(now) and lease.usable_at <= now
+        ]
+        return sorted(leases, key=lambda lease: (lease.created_at, lease.id), reverse=True)
+
+    async def behind(self, sip_username: str) -> Lease:
+        """The lease that a SIP username belongs or belonged to. Raises LeaseNotFound."""
+        found = await self._search.matching(Criteria(sip_username=sip_username), None, 1)
+        if not found:
+            raise LeaseNotFound
+        return found[0]

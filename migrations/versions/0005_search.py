@@ -1,0 +1,28 @@
+"""Indexes for operators: leases by age, by user, by connection and by SIP username.
+
+Only adds: a replica of the version before goes on beside it.
+"""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+INDEXES = {
+    "leases_by_age": ["created_at", "id"],
+    "leases_of_a_user": ["issuer", "subject", "created_at", "id"],
+    "leases_of_a_connection": ["connection_id", "created_at", "id"],
+    "leases_by_sip_username": ["sip_username"],
+}
+
+
+def upgrade() -> None:
+    for name, columns in INDEXES.items():
+        op.create_index(name, "leases", columns)
+
+
+def downgrade() -> None:
+    for name in INDEXES:
+        op.drop_index(name, "leases")

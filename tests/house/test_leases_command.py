@@ -1,0 +1,108 @@
+"""`dialtone leases` at a terminal: beside a service that runs, on the same ledger."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.vending.errors import TokenRefused
+from app.vending.nouns import IssueRequest
+from app.wiring import Parts
+from tests.stage import HOUR, ISSUER, Telnyx, joined, pem, principal
+
+
+@pytest.fixture
+async def parts(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
+    for name, value in {
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": telnyx.url,
+        "DIALTONE_ISSUER": ISSUER,
+        "DIALTONE_AUDIENCE": "dialtone",
+        "DIALTONE_ISSUER_PEM": pem(),
+        "DIALTONE_DATABASE_URL": sqlite,
+        "DIALTONE_ENV_FILE": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    async with joined(telnyx, sqlite) as parts:
+        for user, device in (("alice", "laptop"), ("alice", "[red]tab"), ("bob", "laptop")):
+            await parts.issuer.issue(principal(user), IssueRequest(device))
+        yield parts
+
+
+async def leases(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner(env={"COLUMNS": "200"}).invoke, app, ["leases", *arguments])
+
+
+async def listed(*arguments: str) -> list[dict[str, Any]]:
+    said = await leases("ls", "--json", *arguments)
+    assert said.exit_code == 0, said.output
+    found: list[dict[str, Any]] = json.loads(said.stdout)
+    return found
+
+
+async def test_a_table_for_people_and_json_for_scripts(parts: Parts) -> None:
+    table = (await leases("ls")).output
+    found = await listed("--issuer", ISSUER, "--user", "alice")
+
+    assert all(word in table for word in ("alice", "bob", "laptop", "[red]tab", "active"))
+    assert {lease["device_id"] for lease in found} == {"laptop", "[red]tab"}
+    shown = await leases("show", found[0]["id"])
+    assert found[0]["credential_name"] in shown.output
+    assert (await leases("show", "0" * 32)).exit_code == 1
+
+
+async def test_one_device_is_ended_and_gone(parts: Parts, telnyx: Telnyx) -> None:
+    (lease,) = await listed("--user", "bob")
+
+    said = await leases("revoke", lease["id"])
+
+    assert (said.exit_code, said.output) == (0, "1 logged out; gone at Telnyx.\n")
+    assert len(telnyx.live()) == 2
+
+
+async def test_a_user_is_ended_with_their_tokens(parts: Parts, telnyx: Telnyx) -> None:
+    said = await leases("revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
+
+    assert (said.exit_code, said.output) == (0, "2 logged out; gone at Telnyx.\n")
+    assert len(telnyx.live()) == 1
+    await parts.watch.look()
+    early = replace(principal("alice"), issued_at=telnyx.clock() - HOUR)
+    with pytest.raises(TokenRefused):
+        await parts.operations._marks.check(early)
+
+
+async def test_telnyx_that_does_not_confirm_is_told_by_the_status(parts: Parts, telnyx: Telnyx) -> None:
+    telnyx.fail("status", method="DELETE", status=500, times=1000)
+
+    said = await leases("revoke", "--everything", "--confirm", "dialtone")
+
+    assert (said.exit_code, said.output) == (3, "3 logged out; not yet confirmed at Telnyx.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ((), 2),
+        (("--everything",), 1),
+        (("--everything", "--confirm", "yes"), 1),
+        (("--connection", DEMO_CONNECTION), 1),
+        (("--user", "alice"), 2),
+        (("--issuer", ISSUER, "--user", "alice", "--everything"), 2),
+        (("--everything", "--confirm", "dialtone", "--refuse-tokens"), 2),
+    ],
+    ids=str,
+)
+async def test_what_is_not_clear_or_not_confirmed_does_nothing(
+    parts: Parts, telnyx: Telnyx, arguments: tuple[str, ...], status: int
+) -> None:
+    said = await leases("revoke", *arguments)
+
+    assert said.exit_code == status, said.output
+    assert len(telnyx.live()) == 3
