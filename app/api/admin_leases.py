@@ -81,9 +81,8 @@ async def revoke_many(wanted: RevocationRequest, parts: WithParts) -> Revocation
     elif wanted.refuse_tokens:
         # First, so that no device of theirs slips in between.
         await parts.operations.refuse_tokens(Target(owner.issuer, Reach.USER, owner.subject), None)
-    return Revocations(
-        revoked=await parts.oversight.revoke_matching(wanted.criteria()), look_at="/v1/admin/leases?state=revoking"
-    )
+    ended = await parts.oversight.revoke_matching(wanted.criteria())
+    return Revocations(revoked=ended.count, is_all=ended.is_all, look_at="/v1/admin/leases?state=revoking")
 
 
 @router.get(

@@ -248,8 +248,9 @@ class Revocations(BaseModel):
     """How many devices were logged out. Their credentials are deleted at Telnyx in the background."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"revoked": 3, "look_at": "/v1/admin/leases?state=revoking"}}
+        json_schema_extra={"example": {"revoked": 3, "is_all": True, "look_at": "/v1/admin/leases?state=revoking"}}
     )
 
     revoked: int
+    is_all: bool = Field(description="False after very many: send the same request again for the rest.")
     look_at: str = Field(description="What Telnyx has not yet confirmed. Empty when it is done.")

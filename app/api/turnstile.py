@@ -11,7 +11,7 @@ from collections import deque
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.layers import REQUEST_ID
+from app.api.layers import REQUEST_ID, path_of
 from app.api.problems import Problem, problem_of
 from app.vending.errors import Busy
 
@@ -68,7 +68,7 @@ class Turnstile:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and scope["path"] not in ALWAYS_LET_IN:
+        if scope["type"] == "http" and path_of(scope) not in ALWAYS_LET_IN:
             if len(self._begins) < MOST_WAITING:
                 await self._begins.turn()
             else:

@@ -88,7 +88,7 @@ def revoke(
             parts.oversight.check_confirmed(confirm)
         elif refuse_tokens and issuer is not None:
             await parts.operations.refuse_tokens(Target(issuer, Reach.USER, user), None)
-        count = await parts.oversight.revoke_matching(Criteria(issuer, user, connection_id=connection))
+        count = await _revoke_all(parts, Criteria(issuer, user, connection_id=connection))
         while (swept := await parts.sweeper.sweep()).gone:
             pass
         return count, not count or (not swept.taken and not parts.sweeper.backlog.waiting)
@@ -97,6 +97,16 @@ def revoke(
     typer.echo(f"{count} logged out; {'gone' if is_confirmed else 'not yet confirmed'} at Telnyx.")
     if not is_confirmed:
         raise typer.Exit(3)
+
+
+async def _revoke_all(parts: Parts, criteria: Criteria) -> int:
+    count = 0
+    while True:
+        ended = await parts.oversight.revoke_matching(criteria)
+        count += ended.count
+        if ended.is_all:
+            return count
+        typer.echo(f"{count} ...", err=True)
 
 
 def _fields(lease: Lease) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from app.vending.revoking import Revoker
 ENDED_AT_ONCE = 500
 """Leases ended in one transaction."""
 
+ENDED_A_CALL = 5_000
+"""Leases ended before the caller is answered: a few seconds' work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
@@ -30,6 +33,14 @@ class Criteria:
     sip_username: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many leases were ended, and whether there were no more: else ask again."""
+
+    count: int
+    is_all: bool
+
+
 class Ledger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
@@ -40,8 +51,10 @@ class Search(Protocol):
     async def matching(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         """Newest first, from behind `after` = (created_at, id) on."""
 
-    async def end_matching(self, criteria: Criteria, now: datetime, limit: int) -> list[Lease]:
-        """Make live leases REVOKING, so many at most, in one transaction. Which they were, as they are now."""
+    async def end_matching(
+        self, criteria: Criteria, made_until: datetime, after_id: str, now: datetime, limit: int
+    ) -> list[Lease]:
+        """Make live leases REVOKING, so many at most from behind that id on, in one transaction: as they are now."""
 
 
 class Oversight:
@@ -80,16 +93,20 @@ class Oversight:
         if word != self._namespace:
             raise NotConfirmed
 
-    async def revoke_matching(self, criteria: Criteria) -> int:
-        """Log all of them out; how many. Done when it is written down: the sweeper deletes at Telnyx.
+    async def revoke_matching(self, criteria: Criteria) -> Ended:
+        """Log all of them out. Done when it is written down: the sweeper deletes at Telnyx.
 
-        Devices that come while it goes on are ended too, or were let in after it: refuse their tokens first.
+        Whoever comes back meanwhile was let in again: refuse their tokens first.
         """
-        count = 0
-        while ended := await self._search.end_matching(criteria, self._clock(), ENDED_AT_ONCE):
-            count += len(ended)
+        count, began, last_id = 0, self._clock(), ""
+        while count < ENDED_A_CALL:
+            ended = await self._search.end_matching(criteria, began, last_id, self._clock(), ENDED_AT_ONCE)
             self._revoker.has_ended(ended)
-        return count
+            count += len(ended)
+            if len(ended) < ENDED_AT_ONCE:
+                return Ended(count, is_all=True)
+            last_id = ended[-1].id
+        return Ended(count, is_all=False)
 
     async def dialable(self, owner: Owner) -> list[Lease]:
         """The user's leases that a call reaches now, the latest first."""

@@ -12,7 +12,7 @@ depends_on = None
 
 INDEXES = {
     "leases_by_age": ["created_at", "id"],
-    "leases_of_a_user": ["issuer", "subject", "created_at", "id"],
+    "leases_of_a_user": ["subject", "created_at", "id"],
     "leases_of_a_connection": ["connection_id", "created_at", "id"],
     "leases_by_sip_username": ["sip_username"],
 }

@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from app.sandbox.account import DEMO_CONNECTION
+from app.vending.overseeing import ENDED_A_CALL
 from app.vending.policy import ADMIN_SCOPE
 from tests.api.test_gate import assert_problem
+from tests.faults.test_storm import known_devices
 from tests.stage import DAY, ISSUER, Service, Telnyx, eventually, service_in_front_of, token
 
 
@@ -194,3 +196,15 @@ async def test_a_name_in_a_call_leads_to_its_user(service: Service) -> None:
 
     assert (behind.json()["subject"], behind.json()["device_id"]) == ("bob", "laptop")
     assert_problem(await operate(service, "GET", "/sip-users/gencrednobody"), 404, "credential_not_found")
+
+
+async def test_very_many_are_ended_part_by_part(telnyx: Telnyx, sqlite: str) -> None:
+    await known_devices(telnyx, sqlite, ENDED_A_CALL + 300)
+    async with service_in_front_of(telnyx, sqlite) as service:
+        body = {"everything": True, "confirm": "dialtone"}
+
+        answers = [(await operate(service, "POST", "/revocations", body)).json() for _ in range(3)]
+
+        outcomes = [(answer["revoked"], answer["is_all"]) for answer in answers]
+        assert outcomes == [(ENDED_A_CALL, False), (300, True), (0, True)]
+        assert await found(service, state="active") == set()

@@ -12,7 +12,7 @@ from tests.faults.crowd import Crowd, check
 from tests.processes.replicas import replica
 from tests.stage import Telnyx
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
 """`KILLS=100 pytest tests/faults/test_kills.py` for the long form."""
 
 

@@ -29,7 +29,7 @@ from tests.vending.test_rules import LEASE
 MOST_MEGABYTES = 250
 """The goal is 200. Ten thousand open connections with a request each take about 80, what is kept of devices 40."""
 
-DEVICES = int(os.environ.get("STORM_DEVICES", "600"))
+DEVICES = int(os.environ.get("STORM_DEVICES", "300"))
 """`make storm` sends ten thousand."""
 
 ALLOWED = int(os.environ.get("STORM_ALLOWED", "50"))

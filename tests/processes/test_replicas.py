@@ -17,7 +17,7 @@ from tests.stage import Telnyx, eventually, token
 CREATE: dict[str, Any] = {"method": "POST", "path": "telephony_credentials$"}
 
 
-@pytest.mark.parametrize("count", [1, 3], ids=["one replica", "three replicas"])
+@pytest.mark.parametrize(("database", "count"), [("sqlite", 1), ("postgres", 3)], indirect=["database"])
 async def test_a_thousand_requests_for_one_device_cause_one_create(
     telnyx: Telnyx, database: str, tmp_path: Path, count: int
 ) -> None:

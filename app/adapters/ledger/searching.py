@@ -28,10 +28,15 @@ class SqlSearch:
         newest_first = query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit)
         return [lease_of(row) for row in await self._database.rows(newest_first)]
 
-    async def end_matching(self, criteria: Criteria, now: datetime, limit: int) -> list[Lease]:
+    async def end_matching(
+        self, criteria: Criteria, made_until: datetime, after_id: str, now: datetime, limit: int
+    ) -> list[Lease]:
         ended: list[Lease] = []
         # In the order of their ids, for all who end many at once: else two of them wait for each other for ever.
-        query = sa.select(leases).where(IS_LIVE, *_conditions(criteria)).order_by(leases.c.id).limit(limit)
+        query = sa.select(leases).where(
+            IS_LIVE, leases.c.id > after_id, leases.c.created_at <= made_until, *_conditions(criteria)
+        )
+        query = query.order_by(leases.c.id).limit(limit)
         async with self._database.writing() as connection:
             for row in (await connection.execute(query.with_for_update())).mappings().all():
                 before = lease_of(row)

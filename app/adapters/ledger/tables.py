@@ -74,7 +74,7 @@ leases = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("session", sa.Text),
     sa.Index("leases_by_age", "created_at", "id"),
-    sa.Index("leases_of_a_user", "issuer", "subject", "created_at", "id"),
+    sa.Index("leases_of_a_user", "subject", "created_at", "id"),
     sa.Index("leases_of_a_connection", "connection_id", "created_at", "id"),
     sa.Index("leases_by_sip_username", "sip_username"),
 )

@@ -1018,6 +1018,7 @@ export interface components {
          * Revocations
          * @description How many devices were logged out. Their credentials are deleted at Telnyx in the background.
          * @example {
+         *       "is_all": true,
          *       "look_at": "/v1/admin/leases?state=revoking",
          *       "revoked": 3
          *     }
@@ -1025,6 +1026,11 @@ export interface components {
         Revocations: {
             /** Revoked */
             revoked: number;
+            /**
+             * Is All
+             * @description False after very many: send the same request again for the rest.
+             */
+            is_all: boolean;
             /**
              * Look At
              * @description What Telnyx has not yet confirmed. Empty when it is done.
@@ -3902,6 +3908,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "is_all": true,
                      *       "look_at": "/v1/admin/leases?state=revoking",
                      *       "revoked": 3
                      *     }
