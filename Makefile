@@ -23,10 +23,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# Three at a time on two cores, because tests of processes mostly wait; a file stays together: its tests share a browser or
-# a database server.
+# A file stays together: its tests share a browser or a database server. Tests of processes mostly wait: three at a time.
+SLOW := tests/browser tests/faults tests/processes
 fast-test: $(VENV)/.dev
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile $(SLOW:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist loadfile $(SLOW)
 
 # The page's SDK and the browser client need Node 20. Without it the page says so, and its tests skip, saying so too.
 HAS_NODE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)

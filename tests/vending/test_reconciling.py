@@ -24,7 +24,7 @@ OURS = "dialtone-" + "ab" * 16
 
 @pytest.fixture
 async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
-    async with joined(telnyx, database) as parts:
+    async with joined(telnyx, database, telnyx_call_seconds=5) as parts:
         yield parts
 
 
