@@ -10,25 +10,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import TokenRefused
 from app.vending.nouns import IssueRequest
 from app.wiring import Parts
-from tests.stage import HOUR, ISSUER, Telnyx, joined, pem, principal
+from tests.processes.replicas import variables_of
+from tests.stage import HOUR, ISSUER, Telnyx, joined, principal
 
 
 @pytest.fixture
 async def parts(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
-    for name, value in {
-        "TELNYX_API_KEY": DEMO_KEY,
-        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
-        "TELNYX_BASE_URL": telnyx.url,
-        "DIALTONE_ISSUER": ISSUER,
-        "DIALTONE_AUDIENCE": "dialtone",
-        "DIALTONE_ISSUER_PEM": pem(),
-        "DIALTONE_DATABASE_URL": sqlite,
-        "DIALTONE_ENV_FILE": "",
-    }.items():
+    for name, value in variables_of(telnyx.url, sqlite).items():
         monkeypatch.setenv(name, value)
     async with joined(telnyx, sqlite) as parts:
         for user, device in (("alice", "laptop"), ("alice", "[red]tab"), ("bob", "laptop")):

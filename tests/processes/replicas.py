@@ -47,18 +47,24 @@ class Replica:
         self.process.wait()
 
 
+def variables_of(telnyx_url: str, database: str) -> dict[str, str]:
+    """The settings of a replica, and of commands beside it, as environment variables."""
+    return {
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": telnyx_url,
+        "TELNYX_CALL_SECONDS": "2",
+        "DIALTONE_ISSUER": ISSUER,
+        "DIALTONE_AUDIENCE": AUDIENCE,
+        "DIALTONE_ISSUER_PEM": pem(),
+        "DIALTONE_DATABASE_URL": database,
+        "DIALTONE_ENV_FILE": "",
+    }
+
+
 def settings_of(telnyx_url: str, database: str) -> dict[str, str]:
-    """The environment of a replica, and of commands beside it."""
-    return environment(
-        TELNYX_API_KEY=DEMO_KEY,
-        TELNYX_CONNECTION_ID=DEMO_CONNECTION,
-        TELNYX_BASE_URL=telnyx_url,
-        TELNYX_CALL_SECONDS="2",
-        DIALTONE_ISSUER=ISSUER,
-        DIALTONE_AUDIENCE=AUDIENCE,
-        DIALTONE_ISSUER_PEM=pem(),
-        DIALTONE_DATABASE_URL=database,
-    )
+    """The whole environment of such a process."""
+    return environment(**variables_of(telnyx_url, database))
 
 
 @asynccontextmanager

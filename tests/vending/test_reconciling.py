@@ -11,12 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import LedgerLooksWrong
 from app.vending.nouns import IssueRequest
 from app.vending.reconciling import LEAST_AGE
 from app.wiring import Parts
-from tests.stage import ISSUER, Telnyx, joined, pem, principal
+from tests.processes.replicas import variables_of
+from tests.stage import Telnyx, joined, principal
 
 ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")
 OURS = "dialtone-" + "ab" * 16
@@ -133,16 +134,7 @@ async def test_an_operator_sees_what_would_be_done_before_it_is(
     orphan = telnyx.sandbox.account.credentials[made(telnyx, OURS)]
     orphan.created_at -= timedelta(days=1)
     monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "TELNYX_API_KEY": DEMO_KEY,
-        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
-        "TELNYX_BASE_URL": telnyx.url,
-        "DIALTONE_ISSUER": ISSUER,
-        "DIALTONE_AUDIENCE": "dialtone",
-        "DIALTONE_ISSUER_PEM": pem(),
-        "DIALTONE_DATABASE_URL": sqlite,
-        "DIALTONE_ENV_FILE": "",
-    }.items():
+    for name, value in variables_of(telnyx.url, sqlite).items():
         monkeypatch.setenv(name, value)
 
     async def run(*options: str) -> Any:

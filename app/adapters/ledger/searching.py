@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.tables import IS_LIVE, changes_between, is_still, lease_of, leases
+from app.adapters.ledger.tables import IS_LIVE, changes_between, is_older, is_still, lease_of, leases
 from app.vending.leases import Lease
 from app.vending.overseeing import Criteria
 
@@ -20,11 +20,7 @@ class SqlSearch:
     async def matching(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         query = sa.select(leases).where(*_conditions(criteria))
         if after is not None:
-            created_at, lease_id = after
-            query = query.where(
-                sa.tuple_(leases.c.created_at, leases.c.id)
-                < sa.tuple_(sa.bindparam("at", created_at, leases.c.created_at.type), sa.literal(lease_id))
-            )
+            query = query.where(is_older(*after))
         newest_first = query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit)
         return [lease_of(row) for row in await self._database.rows(newest_first)]
 

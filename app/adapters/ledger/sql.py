@@ -17,6 +17,7 @@ from app.adapters.ledger.tables import (
     IS_POOLED,
     IS_UNFINISHED,
     changes_between,
+    is_older,
     is_still,
     lease_of,
     leases,
@@ -49,11 +50,7 @@ class SqlLedger:
     async def page(self, owner: Owner, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         query = sa.select(leases).where(owned_by(owner), IS_UNFINISHED)
         if after is not None:
-            created_at, lease_id = after
-            query = query.where(
-                sa.tuple_(leases.c.created_at, leases.c.id)
-                < sa.tuple_(sa.bindparam("at", created_at, leases.c.created_at.type), sa.literal(lease_id))
-            )
+            query = query.where(is_older(*after))
         return await self._all(query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit))
 
     async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:

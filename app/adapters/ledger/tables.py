@@ -183,6 +183,12 @@ def lease_of(row: sa.RowMapping) -> Lease:
 _FIELDS = tuple(field.name for field in fields(Lease))
 
 
+def is_older(created_at: datetime, lease_id: str) -> sa.ColumnElement[bool]:
+    """Behind that lease, where the newest come first: how a page begins."""
+    moment = sa.bindparam("at", created_at, leases.c.created_at.type)
+    return sa.tuple_(leases.c.created_at, leases.c.id) < sa.tuple_(moment, sa.literal(lease_id))
+
+
 def is_still(lease: Lease) -> sa.ColumnElement[bool]:
     """Whether the row is as it was read: the condition of every step."""
     return sa.and_(leases.c.id == lease.id, leases.c.version == lease.version)
