@@ -18,18 +18,26 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import admin, admin_leases, backchannel, documentation, handlers, health, push, telephony
+from app.api import admin, admin_leases, admin_service, backchannel, documentation, handlers, health, push, telephony
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
 from app.api.presenting import Presenter
 from app.api.turnstile import Turnstile, turned_away
 from app.observability import logs
+from app.parts import Outside, Parts
 from app.settings import Settings, SettingsError
 from app.vending.errors import LedgerUnavailable
-from app.wiring import Outside, Parts, join
+from app.wiring import join
 
-EXPOSED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
+EXPOSED_HEADERS = (
+    "X-Request-ID",
+    "Retry-After",
+    "WWW-Authenticate",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+)
 PREFLIGHT_SECONDS = 600
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -141,11 +149,11 @@ def assemble(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
     app: ASGIApp = Body(_framework(settings, parts, readiness))
-    app = Catch(Caps(BearerGate(app, parts.verifier)))
-    return Turnstile(_edge(settings, app), _edge(settings, turned_away)), readiness
+    app = Catch(Caps(BearerGate(app, parts.verifier, parts.limiter, parts.audit)))
+    return Turnstile(_edge(settings, parts, app), _edge(settings, parts, turned_away)), readiness
 
 
-def _edge(settings: Settings, app: ASGIApp) -> ASGIApp:
+def _edge(settings: Settings, parts: Parts, app: ASGIApp) -> ASGIApp:
     """What every answer carries."""
     if settings.cors_origins:
         app = CORSMiddleware(
@@ -156,7 +164,8 @@ def _edge(settings: Settings, app: ASGIApp) -> ASGIApp:
             expose_headers=EXPOSED_HEADERS,
             max_age=PREFLIGHT_SECONDS,
         )
-    return Edge(app, ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ())
+    own_headers = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
+    return Edge(app, own_headers, parts.traffic.request)
 
 
 def _wants_json(settings: Settings) -> bool:
@@ -191,12 +200,13 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     )
     framework.state.parts = parts
     framework.state.presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
-    handlers.install(framework)
+    handlers.install(framework, parts.audit)
     framework.include_router(telephony.router)
     framework.include_router(push.router)
     framework.include_router(backchannel.router)
     framework.include_router(admin.router)
     framework.include_router(admin_leases.router)
+    framework.include_router(admin_service.router)
     framework.include_router(health.router(readiness, parts.metrics))
     if settings.docs:
         framework.include_router(documentation.docs_router(framework))

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.adapters.identity.keysets import is_loopback, is_safe_url
 from app.adapters.ledger.database import database_url
+from app.adapters.limiter import rate
 from app.configuration import (
     Configuration,
     ConfigurationError,
@@ -35,7 +36,7 @@ from app.vending.policy import Allowance, DeviceLimit
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""
 
-_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key")
+_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url")
 """Settings that may be given as `<NAME>_FILE` too."""
 
 _ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     issuer_secret_file: str | None = None
     database_url_file: str | None = None
     tag_key_file: str | None = None
+    redis_url_file: str | None = None
 
     # Identity: one issuer here, or several in a file
     config: str | None = None
@@ -131,6 +133,16 @@ class Settings(BaseSettings):
     namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
     tag_key: SecretStr | None = None
     retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
+
+    # Audit
+    audit_required: bool = False
+    audit_retention_days: float = Field(90.0, ge=1 / 1440, le=3650)
+
+    # Limits
+    limit_user: str = "300/minute"
+    limit_issuer: str = "none"
+    limit_failures: str = "120/minute"
+    redis_url: SecretStr | None = None
 
     # Serving
     host: str = "127.0.0.1"
@@ -249,6 +261,22 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database(cls, value: SecretStr) -> SecretStr:
         database_url(value.get_secret_value())
+        return value
+
+    @field_validator("limit_user", "limit_issuer", "limit_failures")
+    @classmethod
+    def _check_limit(cls, value: str) -> str:
+        try:
+            rate(value)
+        except ValueError:
+            raise ValueError("must be such as 300/minute or 5/second, or none") from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
+            raise ValueError("not redis://HOST:PORT/DATABASE or rediss://...")
         return value
 
     @field_validator("cors_origins")

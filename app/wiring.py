@@ -3,20 +3,18 @@
 import asyncio
 import hashlib
 import hmac
-import random
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.announcing import Announcements
+from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.migrating import newest_revision
@@ -24,6 +22,7 @@ from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.searching import SqlSearch
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
+from app.adapters.limiter import Limiter, Rates, rate
 from app.adapters.outbound import Outbound
 from app.adapters.push_lint import apns, fcm
 from app.adapters.telnyx.credentials import TelnyxClient
@@ -32,13 +31,18 @@ from app.adapters.telnyx.transport import TelnyxApi
 from app.background import Background, Work
 from app.issuers import KeySets
 from app.observability import logs
+from app.observability.audit import AuditTrail
 from app.observability.metrics import Metrics
+from app.observability.traffic import Traffic
+from app.parts import Outside, Parts, new_id
 from app.settings import Settings, variable_of
 from app.vending.at_hand import LoginsAtHand
 from app.vending.attaching import Attaching
+from app.vending.cleaning import Cleaner
 from app.vending.devices import Devices
 from app.vending.expiry import Expiry
 from app.vending.issuing import CredentialIssuer
+from app.vending.making import LoginMaker
 from app.vending.marks import Marks
 from app.vending.naming import Naming
 from app.vending.nouns import Principal
@@ -48,7 +52,6 @@ from app.vending.policy import Outcome, PolicyInForce
 from app.vending.pooling import Pool
 from app.vending.push import PushObject
 from app.vending.push_expiry import ExpiryWatch
-from app.vending.push_faults import Report
 from app.vending.reconciling import Reconciler
 from app.vending.recovery import Recovery
 from app.vending.registering import Pace, PushRegistrar
@@ -75,6 +78,8 @@ SWEEP_SECONDS = 15.0
 POOL_SECONDS = 10.0
 RECONCILE_SECONDS = 3600.0
 EXPIRY_SECONDS = 60.0
+CENSUS_SECONDS = 60.0
+TIDY_SECONDS = 600.0
 KEYS_SECONDS = 5.0
 """How often key sets are asked whether their time has come."""
 
@@ -88,58 +93,6 @@ RELOADED = frozenset(
 """Settings whose change a reload puts into effect; all others wait for a restart."""
 
 _log = structlog.get_logger("dialtone.wiring")
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What the parts take from the world that is not configuration: time and chance. Tests bring their own."""
-
-    clock: Callable[[], datetime] = utc_now
-    monotonic: Callable[[], float] = time.monotonic
-    new_id: Callable[[], str] = new_id
-    jitter: Callable[[], float] = random.random
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The service, joined up."""
-
-    clock: Callable[[], datetime]
-    verifier: TokenVerifier
-    policy: PolicyInForce
-    issuer: CredentialIssuer
-    revoker: Revoker
-    devices: Devices
-    sweeper: Sweeper
-    operations: Operations
-    oversight: Oversight
-    pool: Pool
-    reconciler: Reconciler
-    push: PushRegistrar
-    push_uploads: Uploads
-    attaching: Attaching
-    expiry_watch: ExpiryWatch
-    watch: Watch
-    lint_apns: Callable[[str, str], Awaitable[Report]]
-    """Certificate and private key in PEM. On a thread: loading an RSA key takes tens of milliseconds."""
-    lint_fcm: Callable[[Any], Awaitable[Report]]
-    metrics: Metrics
-    check_ledger: Callable[[], Awaitable[None]]
-    check_telnyx: Callable[[], Awaitable[None]]
-    reload: Callable[[Settings], Awaitable[None]]
-    """Put other settings into effect, as far as RELOADED goes: all of them or, when this raises SettingsError, none."""
-    open: Callable[[], AbstractAsyncContextManager[None]]
-    """For a command: the parts may be used inside, without background work, and everything is closed behind it."""
-    running: Callable[[], AbstractAsyncContextManager[None]]
-    """For the lifespan: background work goes on inside, and everything is closed behind it."""
 
 
 def join(settings: Settings, outside: Outside | None = None) -> Parts:
@@ -156,9 +109,28 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     key_sets = KeySets(outbound, outside.monotonic)
     verifier = TokenVerifier(key_sets.issuers_of(resolved), clock, marks)
     policy = PolicyInForce(resolved.policy, _note_proposal)
+    registry = CollectorRegistry()
+    traffic = Traffic(registry)
     api = TelnyxApi(
-        outbound, base_url=settings.telnyx_base_url, api_key=api_key, call_seconds=settings.telnyx_call_seconds
+        outbound,
+        base_url=settings.telnyx_base_url,
+        api_key=api_key,
+        call_seconds=settings.telnyx_call_seconds,
+        count=traffic.call,
     )
+    audit_ledger = SqlAudit(database)
+    audit = AuditTrail(
+        write=audit_ledger.add,
+        forget=audit_ledger.forget,
+        count=traffic.decision,
+        clock=clock,
+        new_id=new_id,
+        is_required=settings.audit_required,
+        retention=timedelta(days=settings.audit_retention_days),
+    )
+    rates = Rates(rate(settings.limit_user), rate(settings.limit_issuer), rate(settings.limit_failures))
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
+    limiter = Limiter(rates, redis_url, outside.monotonic, settings.namespace)
     telnyx, connections = TelnyxClient(api, clock), TelnyxConnections(api)
     at_hand = LoginsAtHand(LOGINS_AT_HAND)
     recovery = Recovery(ledger, telnyx, clock)
@@ -171,9 +143,8 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         claim=timedelta(seconds=settings.telnyx_call_seconds) + CLAIM_MARGIN,
         propagation=timedelta(seconds=settings.propagation_seconds),
     )
-    revoker = Revoker(policy, ledger, recovery, at_hand, marks, clock, has_work.set)
-    issuer = CredentialIssuer(
-        policy=policy,
+    revoker = Revoker(policy, ledger, recovery, at_hand, marks, audit, clock, has_work.set)
+    maker = LoginMaker(
         ledger=ledger,
         carrier=telnyx,
         recovery=recovery,
@@ -188,6 +159,17 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         timing=timing,
         wake_pool=has_pool_work.set,
     )
+    issuer = CredentialIssuer(
+        policy=policy,
+        ledger=ledger,
+        maker=maker,
+        at_hand=at_hand,
+        audit=audit,
+        clock=clock,
+        monotonic=outside.monotonic,
+        patience_seconds=settings.patience_seconds,
+        admit=telnyx.admit,
+    )
     pool = Pool(
         size=settings.pool_size,
         connections=lambda: policy.policy.connections(),
@@ -199,7 +181,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         new_id=outside.new_id,
         timing=timing,
     )
-    reconciler = Reconciler(ledger, telnyx, naming, lambda: policy.policy.connections(), clock)
+    reconciler = Reconciler(ledger, telnyx, naming, lambda: policy.policy.connections(), audit, clock)
     push_ledger = SqlPush(database)
     uploads = Uploads(
         ledger=push_ledger,
@@ -211,20 +193,32 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         clock=clock,
         timing=timing,
     )
-    attaching = Attaching(push_ledger, connections)
+    attaching = Attaching(push_ledger, connections, audit)
     has_push_work = asyncio.Event()
     push = PushRegistrar(
         policy=policy,
         ledger=push_ledger,
         uploads=uploads,
         attaching=attaching,
+        audit=audit,
         pace=Pace(time.monotonic),
         clock=clock,
         new_id=outside.new_id,
         wake_sweeper=has_push_work.set,
     )
     expiry_watch = ExpiryWatch(push_ledger, clock, _warn_of_expiry)
-    sweeper = Sweeper(SqlSweeping(database), revoker, at_hand, clock, retention=timedelta(days=settings.retention_days))
+    retention, sweeping = timedelta(days=settings.retention_days), SqlSweeping(database)
+    sweeper = Sweeper(sweeping, revoker, at_hand, audit, clock, retention)
+    oversight = Oversight(ledger, SqlSearch(database), revoker, audit_ledger, audit, clock, settings.namespace)
+    cleaner = Cleaner(
+        sweeper=sweeper,
+        sweep_push=uploads.sweep,
+        reconciler=reconciler,
+        ledger=sweeping,
+        audit=audit,
+        clock=clock,
+        new_id=outside.new_id,
+    )
     has_news = asyncio.Event()
     announcements = Announcements(engine, has_news.set)
     watch = Watch(marks_ledger, ledger, at_hand, marks, verifier.refresh_keys, clock)
@@ -251,6 +245,8 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         Work(verifier.tend, KEYS_SECONDS, at_once=True),
         Work(uploads.sweep, SWEEP_SECONDS, has_push_work),
         Work(expiry_watch.look, EXPIRY_SECONDS, at_once=True),
+        Work(oversight.count, CENSUS_SECONDS, at_once=True),
+        Work(audit.tidy, TIDY_SECONDS),
     ]
 
     @asynccontextmanager
@@ -258,6 +254,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         try:
             yield
         finally:
+            await audit.close()
             await outbound.__aexit__(None, None, None)
             await announcements.close()
             await engine.dispose()
@@ -268,19 +265,27 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             yield
             await issuer.drain()
             await uploads.drain()
+            await cleaner.stop()
 
     return Parts(
         clock=clock,
         verifier=verifier,
         issuer=issuer,
         revoker=revoker,
-        devices=Devices(policy, ledger, expiry, at_hand, clock),
+        devices=Devices(policy, ledger, expiry, at_hand, audit, clock),
         sweeper=sweeper,
         policy=policy,
-        operations=Operations(marks, marks_ledger, verifier, clock),
-        oversight=Oversight(ledger, SqlSearch(database), revoker, clock, settings.namespace),
+        operations=Operations(marks, marks_ledger, verifier, audit, clock),
+        oversight=oversight,
+        audit=audit,
+        limiter=limiter,
+        traffic=traffic,
+        telnyx=api,
+        connections=connections,
+        push_ledger=push_ledger,
         pool=pool,
         reconciler=reconciler,
+        cleaner=cleaner,
         push=push,
         push_uploads=uploads,
         attaching=attaching,
@@ -295,7 +300,11 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             pool_ready=lambda: pool.ready,
             orphans=lambda: reconciler.orphans,
             backlog=lambda: sweeper.backlog,
+            live_leases=lambda: oversight.live,
+            audit=audit,
+            limiter_failures=lambda: limiter.failures,
             log_lines_dropped=logs.dropped,
+            registry=registry,
         ),
         check_ledger=lambda: database.check_ready(revision),
         check_telnyx=lambda: connections.check(policy.policy.default.connection_id),

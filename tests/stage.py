@@ -1,8 +1,11 @@
 """What tests stand on: servers on real sockets, an issuer whose tokens joserfc signs, the service in front of both."""
 
 import asyncio
+import atexit
 import random
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,11 +24,12 @@ from starlette.types import ASGIApp
 from app.adapters.ledger import migrating
 from app.adapters.ledger.database import database_url
 from app.main import assemble
+from app.parts import Outside, Parts, new_id
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from app.settings import Settings
 from app.vending.nouns import Principal
-from app.wiring import Outside, Parts, join, new_id
+from app.wiring import join
 
 ISSUER = "https://id.example.com"
 AUDIENCE = "dialtone"
@@ -213,13 +217,33 @@ async def service_in_front_of(
     telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
 ) -> AsyncIterator[Service]:
     """One replica. Its clock is the sandbox's, so that a test moves both."""
-    await migrating.migrate(database_url(database))
+    await migrated(database)
     outside = Outside(clock=telnyx.clock, new_id=ids, jitter=lambda: 0.5)
     settings = settings_for(telnyx.url, database, **changes)
     parts = join(settings, outside)
     app, _ = assemble(settings, parts)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
         yield Service(url, client, telnyx, telnyx.clock, app, parts)
+
+
+_template: Path | None = None
+"""A migrated SQLite file, which tests get copies of."""
+
+
+async def migrated(database: str) -> None:
+    """The tables are there. What the migrations do is shown elsewhere; here a copy of the file does."""
+    global _template
+    url = database_url(database)
+    file = None if url.get_backend_name() != "sqlite" else Path(str(url.database))
+    if file is None or file.exists():
+        await migrating.migrate(url)
+        return
+    if _template is None:
+        made = Path(tempfile.mkdtemp(prefix="dialtone-ledger-")) / "ledger.db"
+        atexit.register(shutil.rmtree, made.parent, ignore_errors=True)
+        await migrating.migrate(database_url(f"sqlite:///{made}"))
+        _template = made
+    shutil.copyfile(_template, file)
 
 
 def sqlite_in(folder: Path) -> str:
@@ -239,7 +263,7 @@ async def joined(
     telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
 ) -> AsyncIterator[Parts]:
     """The parts of one replica without HTTP in front, on the sandbox's clock."""
-    await migrating.migrate(database_url(database))
+    await migrated(database)
     parts = join(settings_for(telnyx.url, database, **changes), Outside(telnyx.clock, new_id=ids, jitter=lambda: 0.5))
     async with parts.running():
         yield parts

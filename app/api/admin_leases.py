@@ -38,9 +38,10 @@ async def page(
     """By user, device, platform, state, connection, SIP username, or any of them together."""
     after = decode_cursor(wanted.cursor) if wanted.cursor else None
     leases = await parts.oversight.page(wanted.criteria(), after, wanted.limit + 1)
+    shown = leases[: wanted.limit]
     return LeasePage(
-        data=[present.lease(lease) for lease in leases[: wanted.limit]],
-        next_cursor=encode_cursor(leases[wanted.limit - 1]) if len(leases) > wanted.limit else None,
+        data=[present.lease(lease) for lease in shown],
+        next_cursor=encode_cursor(shown[-1].created_at, shown[-1].id) if len(leases) > wanted.limit else None,
     )
 
 

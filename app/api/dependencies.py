@@ -6,8 +6,8 @@ from fastapi import Depends, Request
 
 from app.api.layers import PRINCIPAL
 from app.api.presenting import Presenter
+from app.parts import Parts
 from app.vending.nouns import Principal
-from app.wiring import Parts
 
 
 async def asking(request: Request) -> Principal:

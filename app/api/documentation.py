@@ -28,6 +28,8 @@ ALWAYS = (
     "insufficient_scope",
     "internal_error",
     "identity_unavailable",
+    "rate_limited",
+    "audit_unavailable",
 )
 """Codes that any guarded call may answer with."""
 
@@ -43,7 +45,7 @@ def all_kinds() -> dict[str, Kind]:
     return {kind.code: kind for kind in [*KINDS.values(), *own, *FAULT_KINDS.values()]}
 
 
-UNGUARDED = ("malformed_request", "internal_error", "identity_unavailable")
+UNGUARDED = ("malformed_request", "internal_error", "identity_unavailable", "rate_limited", "audit_unavailable")
 """Codes that the call without a bearer token shares with the others."""
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
@@ -10,12 +9,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import problems
-from app.api.layers import REQUEST_ID
+from app.api.layers import PRINCIPAL, REQUEST_ID
 from app.api.presenting import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
-from app.vending.errors import DialtoneError, LogoutRefused, TokenRefused
+from app.vending.auditing import Audit, Decision
+from app.vending.errors import (
+    CarrierError,
+    DialtoneError,
+    LedgerUnavailable,
+    LogoutRefused,
+    MaterialRefused,
+    Refused,
+    TokenRefused,
+)
+from app.vending.nouns import Principal
 
-_log = structlog.get_logger("dialtone.refusals")
+WORTH_NOTING = (Refused, TokenRefused, LogoutRefused, MaterialRefused, CarrierError, LedgerUnavailable)
+"""What the audit hears of: refusals and trouble, not questions after what is not there."""
 
 MOST_FAULTS = 20
 UNSAID = "[unknown]"
@@ -24,13 +34,14 @@ UNSAID = "[unknown]"
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.MALFORMED}
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, audit: Audit) -> None:
     """Every way in which a route can end badly leads here."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, DialtoneError)  # noqa: S101 - by registration
-        if isinstance(error, LogoutRefused | TokenRefused):
-            _log.info("refused", reason=error.reason)
+        if isinstance(error, WORTH_NOTING) and not error.is_noted:
+            asking: Principal | None = request.scope.get(PRINCIPAL)
+            audit.note(Decision.against(error, None if asking is None else asking.owner))
         return _response(problem_of(error, request.scope[REQUEST_ID]))
 
     async def invalid(request: Request, error: Exception) -> Response:

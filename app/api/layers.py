@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import Kind, Problem
+from app.vending.auditing import CIRCUMSTANCES, Circumstances
 
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -49,8 +50,15 @@ _log = structlog.get_logger("dialtone.access")
 class Edge:
     """The request's id, the headers that every answer carries, and the access log."""
 
-    def __init__(self, app: ASGIApp, extra_headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        extra_headers: tuple[tuple[bytes, bytes], ...] = (),
+        count: Callable[[str, str, int], None] = lambda method, route, status: None,
+    ) -> None:
+        """`count` hears of every request: its method, the pattern of its address, and the answer's status."""
         self._app = app
+        self._count = count
         self._headers = (
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
@@ -69,6 +77,8 @@ class Edge:
         request_id = _request_id(scope)
         scope[REQUEST_ID] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        address = client_of(scope)
+        CIRCUMSTANCES.set(Circumstances(request_id, address, _user_agent(scope)))
         status = 0
 
         async def with_headers(message: Message) -> None:
@@ -84,14 +94,14 @@ class Edge:
         try:
             await self._app(scope, receive, with_headers)
         finally:
-            client = scope.get("client")
+            self._count(scope["method"], _route_of(scope), status)
             _log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
                 milliseconds=round((time.perf_counter() - began) * 1000, 2),
-                client=client[0] if client else None,
+                client=address,
             )
 
 
@@ -202,6 +212,23 @@ async def _read_body(scope: Scope, receive: Receive, seconds: float) -> tuple[Ki
     if body and media_type != wanted.encode():
         return problems.UNSUPPORTED_TYPE, None
     return None, bytes(body)
+
+
+def client_of(scope: Scope) -> str | None:
+    """Its address: the proxy's, unless that is one whose word is believed."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+def _user_agent(scope: Scope) -> str | None:
+    value = next((value for name, value in scope["headers"] if name == b"user-agent"), None)
+    return None if value is None else value.decode("latin-1")
+
+
+def _route_of(scope: Scope) -> str:
+    """The pattern; requests that never came to a route are all alike."""
+    path: str = getattr(scope.get("route"), "path", "-")
+    return path
 
 
 def path_of(scope: Scope) -> str:

@@ -107,9 +107,9 @@ class InvalidCursor(Exception):
     """The cursor is not one that this service gave out."""
 
 
-def encode_cursor(lease: Lease) -> str:
+def encode_cursor(moment: datetime, name: str) -> str:
     """Where the next page begins. Opaque to callers, but no secret: it opens nobody else's page."""
-    return base64.urlsafe_b64encode(json.dumps([lease.created_at.isoformat(), lease.id]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), name]).encode()).decode()
 
 
 def decode_cursor(cursor: str) -> tuple[datetime, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.types import Send
 
 from app.vending import errors
+from app.vending.nouns import Standing
 from app.vending.push_faults import SENTENCES
 
 MEDIA_TYPE = "application/problem+json"
@@ -60,6 +61,7 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.DeviceLimitReached: Kind(403, "device_limit_reached", str(errors.DeviceLimitReached.__doc__)),
     errors.LeaseNotFound: Kind(404, "credential_not_found", str(errors.LeaseNotFound.__doc__)),
     errors.LeaseEnded: Kind(410, "credential_ended", str(errors.LeaseEnded.__doc__)),
+    errors.SweepNotFound: Kind(404, "sweep_not_found", str(errors.SweepNotFound.__doc__)),
     errors.PushNotAllowed: Kind(403, "push_not_allowed", str(errors.PushNotAllowed.__doc__)),
     errors.PushLimitReached: Kind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
     errors.PushNotFound: Kind(404, "push_credential_not_found", str(errors.PushNotFound.__doc__)),
@@ -72,6 +74,8 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.LeaseMoved: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
     errors.LeaseTaken: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
     errors.Busy: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
+    errors.RateLimited: Kind(429, "rate_limited", str(errors.RateLimited.__doc__), retryable=True),
+    errors.AuditUnavailable: Kind(503, "audit_unavailable", str(errors.AuditUnavailable.__doc__), retryable=True),
     errors.LedgerUnavailable: Kind(503, "ledger_unavailable", str(errors.LedgerUnavailable.__doc__), retryable=True),
     errors.CarrierKeyRefused: Kind(502, "carrier_key_refused", str(errors.CarrierKeyRefused.__doc__)),
     errors.CarrierForbidden: Kind(502, "carrier_forbidden", str(errors.CarrierForbidden.__doc__)),
@@ -134,6 +138,8 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
             faults = tuple(
                 {"loc": ["body", fault.field], "type": fault.code, "message": fault.sentence} for fault in error.faults
             )
+        case errors.RateLimited(standing=standing) if standing is not None:
+            headers += standing_headers(standing)
         case errors.PushAliasTaken():
             headers.append(("Location", f"/v1/push-credentials/{error.registration_id}"))
         case errors.TokenRefused():
@@ -146,6 +152,15 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
     if kind.status in (429, 503):
         headers.append(("Retry-After", str(_retry_after(error))))
     return Problem(kind, request_id, tuple(headers), faults)
+
+
+def standing_headers(standing: Standing) -> list[tuple[str, str]]:
+    """How the caller stands with their limit (draft-ietf-httpapi-ratelimit-headers-06): seconds, not a date."""
+    return [
+        ("RateLimit-Limit", str(standing.limit)),
+        ("RateLimit-Remaining", str(standing.remaining)),
+        ("RateLimit-Reset", str(math.ceil(standing.reset_seconds))),
+    ]
 
 
 def _retry_after(error: errors.DialtoneError) -> int:

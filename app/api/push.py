@@ -15,8 +15,8 @@ from app.api.push_schemas import (
     PushLintReport,
     PushMaterial,
 )
+from app.parts import Parts
 from app.vending.push_faults import SENTENCES, Report
-from app.wiring import Parts
 
 router = APIRouter(prefix=PUSH, tags=["Push credentials"])
 

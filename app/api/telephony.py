@@ -65,7 +65,7 @@ async def page(
     now = parts.clock()
     return TelephonyCredentialPage(
         data=[present.info(lease, now) for lease in leases[:limit]],
-        next_cursor=encode_cursor(leases[limit - 1]) if len(leases) > limit else None,
+        next_cursor=encode_cursor(leases[limit - 1].created_at, leases[limit - 1].id) if len(leases) > limit else None,
     )
 
 

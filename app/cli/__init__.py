@@ -2,11 +2,10 @@
 
 import typer
 
-from app.cli import leases, operating, policy, push, sandbox, serving
+from app.cli import audit, doctor, leases, operating, policy, push, sandbox, serving
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Hands a phone to a signed-in user: short-lived Telnyx credentials for WebRTC clients.",
 )
@@ -18,7 +17,10 @@ app.add_typer(push.commands, name="push")
 app.add_typer(leases.commands, name="leases")
 app.add_typer(operating.keys, name="keys")
 app.add_typer(operating.tokens, name="tokens")
+app.add_typer(audit.commands, name="audit")
 app.command("sweep")(operating.sweep)
+app.command("pool")(operating.pool)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -1,27 +1,21 @@
 """`dialtone leases`: find, show and end leases, beside the service and by the same ledger."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from app.cli.terminal import end, run
+from app.cli.terminal import AsJson, end, instant, print_json, print_table, run
+from app.parts import Parts
 from app.vending.leases import Lease, State
 from app.vending.marks import Reach, Target
 from app.vending.nouns import Platform
 from app.vending.overseeing import Criteria
-from app.wiring import Parts
 
 commands = typer.Typer(no_args_is_help=True, help="Who holds which credential, until when.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Issuer = Annotated[str | None, typer.Option(help="The `iss` of the user's tokens.")]
 User = Annotated[str | None, typer.Option(help="The user (`sub`, or what names users here).")]
 Connection = Annotated[str | None, typer.Option(help="Telnyx's id of the connection.")]
@@ -43,7 +37,7 @@ def ls(
     criteria = Criteria(issuer, user, device, platform, state, connection, sip_username)
     found = run(lambda parts: parts.oversight.page(criteria, None, limit))
     if as_json:
-        _print_json([_fields(lease) for lease in found])
+        print_json([_fields(lease) for lease in found])
         return
     _print_table(found)
     if len(found) == limit:
@@ -55,7 +49,7 @@ def show(lease_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson
     """Everything about one lease. Status 1: there is none of that id."""
     lease = run(lambda parts: parts.oversight.show(lease_id))
     if as_json:
-        _print_json(_fields(lease))
+        print_json(_fields(lease))
         return
     for name, value in _fields(lease).items():
         typer.echo(f"{name:18} {'-' if value is None else value}")
@@ -113,23 +107,22 @@ def _fields(lease: Lease) -> dict[str, Any]:
     """For people and scripts: times in UTC, and nothing of a claim that is over."""
     left_out = ("version", "claimed_by", "claimed_until", "attempted_at", "session")
     fields = {name: value for name, value in asdict(lease).items() if name not in left_out}
-    return {name: _instant(value) if isinstance(value, datetime) else value for name, value in fields.items()}
-
-
-def _instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    return {name: instant(value) if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
 def _print_table(leases: Iterable[Lease]) -> None:
-    table = Table(box=box.SIMPLE)
-    for name in ("id", "user", "device", "platform", "state", "sip username", "expires"):
-        table.add_column(name, overflow="fold")
-    for lease in leases:
-        name, expires = lease.sip_username or "-", _instant(lease.expires_at)
-        row = (lease.id, lease.subject, lease.device_id, lease.platform, lease.state, name, expires)
-        table.add_row(*map(Text, row))  # as it is: brackets in a user's name are no markup
-    Console(soft_wrap=False).print(table)
+    print_table(
+        ("id", "user", "device", "platform", "state", "sip username", "expires"),
+        (
+            (
+                lease.id,
+                lease.subject,
+                lease.device_id,
+                lease.platform,
+                lease.state,
+                lease.sip_username or "-",
+                instant(lease.expires_at),
+            )
+            for lease in leases
+        ),
+    )

@@ -1,14 +1,14 @@
 """`dialtone keys` and `dialtone tokens`: an operator with a shell tells every replica something, by the ledger."""
 
-import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.terminal import end, run
+from app.cli.terminal import AsJson, end, print_json, run, working
+from app.parts import Parts
 from app.vending.marks import Reach, Target
-from app.wiring import Parts
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens, before their time is over.")
@@ -58,31 +58,13 @@ def refuse(
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     sure: Annotated[bool, typer.Option("--sure", help="Delete even by a ledger that never held a lease.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Clean up now: what has ended, what a crash left, and orphans at Telnyx. Replicas do the first two anyway."""
-
-    async def work(parts: Parts) -> dict[str, Any]:
-        due = [] if dry_run else [await parts.sweeper.sweep()]
-        if not dry_run:
-            await parts.push_uploads.sweep()
-        waiting, stuck = await parts.sweeper.due(), await parts.sweeper.stuck()
-        found = await parts.reconciler.walk(deletes=not dry_run, is_sure=sure)
-        return {
-            "dry_run": dry_run,
-            "ended": sum(swept.gone for swept in due),
-            "due": [{"credential": lease.credential_name, "state": lease.state} for lease in waiting],
-            "stuck": [{"credential": lease.credential_name, "attempts": lease.attempts} for lease in stuck],
-            "walked": found.walked,
-            "foreign": found.foreign,
-            "young": found.young,
-            "orphans": [{"credential": orphan.name, "why": orphan.why} for orphan in found.orphans],
-            "deleted_orphans": found.deleted,
-        }
-
-    said = run(work)
+    with working("Walking the credentials at Telnyx"):
+        said = asdict(run(lambda parts: parts.cleaner.clean(dry_run=dry_run, is_sure=sure)))
     if as_json:
-        typer.echo(json.dumps(said, indent=2))
+        print_json(said)
         return
     for row in said["due"]:
         typer.echo(f"{'would end' if dry_run else 'not yet done'}: {row['credential']} ({row['state']})")
@@ -94,3 +76,24 @@ def sweep(
         f"{said['walked']} credentials walked: {said['foreign']} foreign and {said['young']} young left alone, "
         f"{len(said['orphans'])} orphans, {said['deleted_orphans']} deleted; {said['ended']} ended ones deleted."
     )
+
+
+def pool(as_json: AsJson = False) -> None:
+    """Say how many credentials are ready for new devices, and how many leases there are."""
+
+    async def look(parts: Parts) -> dict[str, Any]:
+        await parts.oversight.count()
+        ready = await parts.pool.count()
+        return {"size": parts.pool.size, "ready": ready, "leases": parts.oversight.live}
+
+    said = run(look)
+    if as_json:
+        print_json(said)
+        return
+    if not said["size"]:
+        typer.echo(
+            "There is no pool: DIALTONE_POOL_SIZE is 0, and a new device waits until Telnyx has spread its credential."
+        )
+    for connection_id, count in said["ready"].items():
+        typer.echo(f"connection {connection_id}: {count} of {said['size']} ready")
+    typer.echo(", ".join(f"{count} {state}" for state, count in said["leases"].items()) + " leases")

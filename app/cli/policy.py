@@ -9,17 +9,18 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
-from app.cli.terminal import be_quiet, end, settings
+from app.cli.terminal import AsJson, be_quiet, end, print_json, settings
 from app.configuration import Configuration, IssuerTable
 from app.issuers import inspecting
-from app.settings import Settings
+from app.settings import Settings, variable_of
 from app.vending.errors import DialtoneError, InsufficientScope, Refused, TokenRefused
 from app.vending.nouns import Principal
 from app.vending.policy import ADMIN_SCOPE, Allowance, Finding, Mode, Policy, PolicyInForce, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Who may have what, and why.")
-config = typer.Typer(no_args_is_help=True, help="The configuration file, dialtone.toml.")
+config = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
 
 
 @commands.command("test")
@@ -61,6 +62,26 @@ def check(
     rules = len(resolved.policy.rules)
     is_open = "every user of them is let in" if not resolved.policy.is_enforced else "whom no rule fits gets nothing"
     typer.echo(f"Good: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
+
+
+@config.command("show")
+def show(as_json: AsJson = False) -> None:
+    """Print every setting in force; of secrets, only whether they are set."""
+    where = settings()
+    values = {variable_of(name): _shown(getattr(where, name)) for name in Settings.model_fields}
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        typer.echo(f"{name}={'' if value is None else value}")
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else "(empty)"
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value))
+    return value
 
 
 @config.command("schema")

@@ -1,4 +1,4 @@
-"""`dialtone push`: look at push material before anybody depends on it. Needs no settings, stores and sends nothing."""
+"""`dialtone push`: look at push material before anybody depends on it, and at what is registered."""
 
 import base64
 import json
@@ -10,17 +10,12 @@ import typer
 
 from app.adapters.push_lint import apns, fcm
 from app.adapters.push_lint.pem import blocks
-from app.cli.terminal import end
+from app.cli.terminal import AsJson, end, instant, print_json, print_table, run
 from app.vending.push_faults import Report
 
 commands = typer.Typer(no_args_is_help=True, help="Push credentials of mobile apps.")
 
 SOON_DAYS = 30
-
-
-@commands.callback()
-def _push() -> None:
-    """A group, though it has one command yet."""
 
 
 @commands.command("lint")
@@ -38,6 +33,33 @@ def lint(
     typer.echo(json.dumps(_as_json(report, now), indent=2) if as_json else "\n".join(_as_text(report, now)))
     if report.material is None:
         raise typer.Exit(1)
+
+
+@commands.command("ls")
+def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJson = False) -> None:
+    """List what is at Telnyx: which app, until when, how many users share it, and whether it wakes anybody."""
+    found = run(lambda parts: parts.push_ledger.all_objects(limit))
+    rows = [
+        {
+            "type": held.type.value,
+            "app_id": held.app_id,
+            "stage": held.stage.value,
+            "fingerprint_sha256": held.fingerprint_sha256,
+            "not_after": None if held.not_after is None else instant(held.not_after),
+            "users": users,
+            "is_attached": is_attached,
+            "telnyx_credential_id": held.credential_id,
+        }
+        for held, users, is_attached in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("type", "app_id", "stage", "not_after", "users", "is_attached", "fingerprint_sha256")
+    print_table(
+        columns,
+        ([str(row[name])[:16] if name.startswith("finger") else str(row[name]) for name in columns] for row in rows),
+    )
 
 
 def _report(texts: list[str], now: datetime) -> Report:

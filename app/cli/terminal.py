@@ -1,18 +1,31 @@
 """How commands talk to the person at the terminal: one clear line when it goes wrong, and a status that scripts see."""
 
 import asyncio
+import getpass
+import json
 import logging
-from collections.abc import Awaitable, Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import structlog
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from app.parts import Parts
 from app.settings import Settings, SettingsError
+from app.vending.auditing import CIRCUMSTANCES, Circumstances
 from app.vending.errors import DialtoneError
-from app.wiring import Parts, join
+from app.vending.nouns import Owner
+from app.wiring import join
 
 Result = TypeVar("Result")
+
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
 def settings() -> Settings:
@@ -39,6 +52,7 @@ def run(work: Callable[[Parts], Awaitable[Result]]) -> Result:
     parts = join(settings())
 
     async def opened() -> Result:
+        CIRCUMSTANCES.set(Circumstances(actor=Owner("shell", _person())))
         async with parts.open():
             return await work(parts)
 
@@ -46,3 +60,36 @@ def run(work: Callable[[Parts], Awaitable[Result]]) -> Result:
         return asyncio.run(opened())
     except DialtoneError as error:
         end(str(error))
+
+
+def _person() -> str:
+    """Who sits at the shell, for the audit."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def instant(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """As it is: brackets in a user's name are no markup."""
+    table = Table(box=box.SIMPLE)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(soft_wrap=False).print(table)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """While it takes, somebody at a terminal sees that something happens."""
+    with Console(stderr=True).status(what):
+        yield

@@ -31,7 +31,7 @@ SECRET_SHAPES = re.compile(
     re.DOTALL,
 )
 MASK = "[redacted]"
-ID_FIELDS = frozenset({"request_id", "lease_id", "replica", "level", "timestamp"})
+ID_FIELDS = frozenset({"request_id", "lease_id", "audit", "token_sha256", "replica", "level", "timestamp"})
 """Written by us, and in the shape of a secret by chance: a lease id has 32 hex digits."""
 
 LONGEST_TEXT = 500
@@ -126,20 +126,21 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if name in ID_FIELDS and isinstance(value, str):
             event[name] = _one_line(value)
         elif not name.startswith("_"):
-            event[name] = MASK if SECRET_FIELDS.search(name) else _clean(value)
+            event[name] = MASK if SECRET_FIELDS.search(name) else clean(value)
     return event
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """Without what looks like a secret, and on one line."""
     if isinstance(value, str):
         return _one_line(SECRET_SHAPES.sub(MASK, value))
     if isinstance(value, MutableMapping):
-        return {key: MASK if SECRET_FIELDS.search(str(key)) else _clean(item) for key, item in value.items()}
+        return {key: MASK if SECRET_FIELDS.search(str(key)) else clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _clean(str(value))
+    return clean(str(value))
 
 
 def _one_line(text: str) -> str:

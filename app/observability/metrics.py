@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody asks for
 
 
 class KeySetFigures(Protocol):
@@ -65,6 +67,15 @@ class BacklogFigures(Protocol):
     def stuck(self) -> int: ...
 
 
+class AuditFigures(Protocol):
+    """Events of the audit."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+
+
 class Metrics:
     """Everything that `/metrics` shows, in a registry of this app's own."""
 
@@ -77,14 +88,18 @@ class Metrics:
         pool_ready: Callable[[], Mapping[str, int]],
         orphans: Callable[[], int],
         backlog: Callable[[], BacklogFigures],
+        live_leases: Callable[[], Mapping[str, int]],
+        audit: AuditFigures,
+        limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
+        registry: CollectorRegistry,
     ) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = registry
         self._registry.register(_KeySets(key_sets))
         self._registry.register(_PushCredentials(push_days_left))
         self._registry.register(_Carrier(carrier))
-        self._registry.register(_Leases(pool_ready, orphans, backlog))
-        self._registry.register(_Log(log_lines_dropped))
+        self._registry.register(_Leases(live_leases, pool_ready, orphans, backlog))
+        self._registry.register(_Keeping(audit, limiter_failures, log_lines_dropped))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
@@ -150,15 +165,23 @@ class _Carrier(Collector):
 class _Leases(Collector):
     def __init__(
         self,
+        live: Callable[[], Mapping[str, int]],
         ready: Callable[[], Mapping[str, int]],
         orphans: Callable[[], int],
         backlog: Callable[[], BacklogFigures],
     ) -> None:
+        self._live = live
         self._ready = ready
         self._orphans = orphans
         self._backlog = backlog
 
     def collect(self) -> Iterator[Metric]:
+        live = GaugeMetricFamily(
+            "dialtone_live_leases", "Leases in the ledger, a minute ago at most.", labels=["state"]
+        )
+        for state, count in self._live().items():
+            live.add_metric([state], count)
+        yield live
         ready = GaugeMetricFamily("dialtone_pool_ready", "Credentials made ahead.", labels=["connection"])
         for connection_id, count in self._ready().items():
             ready.add_metric([connection_id], count)
@@ -172,10 +195,22 @@ class _Leases(Collector):
         yield GaugeMetricFamily("dialtone_stuck_deletions", meaning, value=backlog.stuck)
 
 
-class _Log(Collector):
-    def __init__(self, dropped: Callable[[], int]) -> None:
-        self._dropped = dropped
+class _Keeping(Collector):
+    """What is kept of what happens, and what could not be."""
+
+    def __init__(
+        self, audit: AuditFigures, limiter_failures: Callable[[], int], lines_dropped: Callable[[], int]
+    ) -> None:
+        self._audit = audit
+        self._limiter_failures = limiter_failures
+        self._lines_dropped = lines_dropped
 
     def collect(self) -> Iterator[Metric]:
-        meaning = "Log lines that nobody took in time."
-        yield CounterMetricFamily("dialtone_log_lines_dropped", meaning, value=self._dropped())
+        meaning = "Events of the audit that have no row in the ledger yet."
+        yield GaugeMetricFamily("dialtone_audit_events_waiting", meaning, value=self._audit.waiting)
+        for name, meaning, value in (
+            ("audit_events_dropped", "Events that will never have a row; they have a log line.", self._audit.dropped),
+            ("limiter_store_failures", "Times the limiter's shared store did not answer.", self._limiter_failures()),
+            ("log_lines_dropped", "Log lines that nobody took in time.", self._lines_dropped()),
+        ):
+            yield CounterMetricFamily(f"dialtone_{name}", meaning, value=value)

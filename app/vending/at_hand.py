@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.vending.leases import Lease
-from app.vending.nouns import LoginToken, Owner, SipPassword
+from app.vending.nouns import LoginToken, Owner, SipPassword, Way
 
 ENDED_MEMORY = timedelta(minutes=10)
 """How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""
@@ -27,8 +27,12 @@ class Login:
     refresh_after: datetime
     token: LoginToken | None = None
     password: SipPassword | None = None
-    is_new: bool = False
-    """Whether a device came to have a credential by this very request."""
+    way: Way = Way.HOT
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the device came to have a credential by this very request."""
+        return self.way in (Way.POOLED, Way.CREATED)
 
 
 class LoginsAtHand:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.vending.auditing import Action, Audit, Decision
 from app.vending.errors import CarrierNotFound, ConnectionNotFound, PushNotFound, PushTypeMismatch
 from app.vending.push import PushObject, PushType, Registered, Stage
 
@@ -47,7 +48,8 @@ class Attachment:
 class Attaching:
     """Points connections at push credentials."""
 
-    def __init__(self, ledger: Ledger, carrier: Carrier) -> None:
+    def __init__(self, ledger: Ledger, carrier: Carrier, audit: Audit) -> None:
+        self._audit = audit
         self._ledger = ledger
         self._carrier = carrier
 
@@ -63,6 +65,10 @@ class Attaching:
                 await self._point(connection_id, objects)
         except CarrierNotFound:
             raise ConnectionNotFound from None
+        if objects:
+            apps = {push_type.value: "-" if found is None else found.app_id for push_type, found in objects.items()}
+            details = {"connection_id": connection_id, **apps}
+            await self._audit.record(Decision(Action.PUSHED, reason="attached", details=details))
         return [await self._attachment(push_type, before, objects) for push_type in PushType]
 
     async def _point(self, connection_id: str, objects: Mapping[PushType, PushObject | None]) -> None:

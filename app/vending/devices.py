@@ -6,12 +6,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
-from app.vending.errors import (
-    Busy,
-    LeaseEnded,
-    LeaseMoved,
-    LeaseNotFound,
-)
+from app.vending.auditing import Action, Audit, Decision
+from app.vending.errors import Busy, LeaseEnded, LeaseMoved, LeaseNotFound
 from app.vending.expiry import Expiry
 from app.vending.leases import LIVE, Lease, State
 from app.vending.lifetimes import lifetime
@@ -49,12 +45,14 @@ class Devices:
         ledger: Ledger,
         expiry: Expiry,
         at_hand: LoginsAtHand,
+        audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._expiry = expiry
         self._at_hand = at_hand
+        self._audit = audit
         self._clock = clock
 
     async def show(self, principal: Principal, lease_id: str) -> Lease:
@@ -78,9 +76,11 @@ class Devices:
             if lease.state is State.PENDING:
                 raise Busy  # its credential is being made; a write now would only get in the way
             try:
-                return await self._changed(lease, change, self._policy.admit(principal))
+                changed = await self._changed(lease, change, self._policy.admit(principal))
             except LeaseMoved:
                 continue
+            await self._audit.record(Decision.about(changed, Action.RENEWED, "changed_by_user"))
+            return changed
         raise LeaseMoved
 
     async def _changed(self, lease: Lease, change: Change, allowance: Allowance) -> Lease:

@@ -15,6 +15,7 @@
     |-- NotConfirmed              an operator's act that reaches many lacks its confirmation
     |-- LeaseNotFound
     |-- LeaseEnded                theirs, but logged out or expired
+    |-- SweepNotFound
     |-- MaterialRefused           push material with faults, each with its own code
     |-- PushNotFound
     |-- PushAliasTaken            theirs, with other material
@@ -22,6 +23,8 @@
     |-- ConnectionNotFound        an operator named one that Telnyx does not know
     |-- Busy                      the answer is being made elsewhere and took too long
     |-- LedgerUnavailable
+    |-- AuditUnavailable          where audit is required
+    |-- RateLimited               more requests than a limit allows
     |-- LedgerLooksWrong          an operator would delete by a ledger that never held a lease
     |-- LeaseMoved                internal: another writer was first
     |-- LeaseTaken                internal: the device has a live lease already
@@ -43,6 +46,8 @@ Status codes are the API's business (`api/problems.py`).
 from collections.abc import Sequence
 from typing import Protocol
 
+from app.vending.nouns import Standing
+
 
 class MaterialFault(Protocol):
     """What `push_faults` says of one field."""
@@ -60,6 +65,9 @@ class DialtoneError(Exception):
 
     is_spread = False
     """Whether `retry_after_seconds` differs from caller to caller already, so that they do not come back in step."""
+
+    is_noted = False
+    """Whether the audit was told of it, where more was known than at the edge."""
 
     def __init__(self, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(type(self).__doc__)
@@ -136,6 +144,10 @@ class LeaseEnded(DialtoneError):
     """This telephony credential has ended; ask for a new one for the device."""
 
 
+class SweepNotFound(DialtoneError):
+    """There is no such sweep; old ones are forgotten."""
+
+
 class MaterialRefused(DialtoneError):
     """The push material is not what Telnyx needs."""
 
@@ -175,6 +187,19 @@ class Busy(DialtoneError):
 
 class LedgerUnavailable(DialtoneError):
     """The ledger cannot be reached, so nothing can be written down; nothing was done."""
+
+
+class AuditUnavailable(DialtoneError):
+    """What was decided cannot be written down in the audit, which this deployment requires; try again."""
+
+
+class RateLimited(DialtoneError):
+    """Too many requests; come back when Retry-After says so."""
+
+    def __init__(self, *, retry_after_seconds: float, standing: Standing | None = None) -> None:
+        """`standing` is the caller's own; of a stranger's there is nothing to tell."""
+        super().__init__(retry_after_seconds=retry_after_seconds)
+        self.standing = standing
 
 
 class LedgerLooksWrong(DialtoneError):

@@ -1,47 +1,35 @@
 """Issuing: a device asks for a login and gets one. Follow `CredentialIssuer.issue` from the top.
 
-What must hold, whatever dies in between: the intent is written down before Telnyx is asked, a create whose answer was
-lost is looked for by name before another is tried, and every step in the ledger is taken by one writer only.
+Here is what the policy allows, what is at hand, and that callers who want the same share one piece of work. What is not
+at hand is made in `making.py`.
 """
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from app.vending.at_hand import Login, LoginsAtHand
+from app.vending.auditing import Audit, Decision
 from app.vending.errors import (
     Busy,
-    CarrierError,
     CarrierFailed,
     CarrierForbidden,
     CarrierKeyRefused,
-    CarrierNotFound,
-    CarrierRejected,
     CarrierThrottled,
     CarrierUnreachable,
     CarrierUnreadable,
-    CredentialExpired,
-    DeviceLimitReached,
     DialtoneError,
     LeaseEnded,
-    LeaseMoved,
     LeaseNotFound,
-    LeaseTaken,
     LedgerUnavailable,
 )
-from app.vending.expiry import Expiry, credential_of
 from app.vending.flights import Flights
 from app.vending.leases import Lease, State
-from app.vending.lifetimes import LAST_USE, is_due_for_renewal, lifetime, refresh_time
-from app.vending.naming import Naming
-from app.vending.nouns import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword
-from app.vending.policy import DeviceLimit, PolicyInForce, Terms
-from app.vending.recovery import Recovery
-from app.vending.revoking import Revoker
-from app.vending.timing import POLL_SECONDS, Timing
+from app.vending.lifetimes import LAST_USE
+from app.vending.making import LoginMaker
+from app.vending.nouns import Grant, IssueRequest, Owner, Principal
+from app.vending.policy import PolicyInForce, Terms
 
 AWAY = (
     Busy,
@@ -55,116 +43,95 @@ AWAY = (
 )
 """Trouble that says nothing about the device: if its last login still works it gets that one again meanwhile."""
 
-EXPIRY_MARGIN = timedelta(seconds=5)
-"""A credential with less than this to live is treated as expired: an extension might arrive too late."""
-
 RETRY_WHILE_AWAY = timedelta(seconds=30)
 """When a device that was served from memory during trouble should ask again."""
 
 
 class Ledger(Protocol):
-    """What issuing needs written down. Every method raises LedgerUnavailable when it cannot be."""
-
-    async def live_lease(self, owner: Owner, device_id: str) -> Lease | None:
-        """The device's PENDING or ACTIVE lease."""
-
-    async def find(self, lease_id: str) -> Lease | None: ...
-
-    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
-        """Insert it, or claim a pooled one for it: which is returned, and has a credential then.
-
-        Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit, TokenRefused if the
-        user's token was ended, by a logout for instance, since it was checked.
-        """
-
-    async def advance(self, before: Lease, after: Lease) -> Lease:
-        """Write `after` if the row still is `before`. Raises LeaseMoved if another writer was first."""
-
-
-class Carrier(Protocol):
-    """What issuing needs of Telnyx. Every method raises a CarrierError."""
-
-    def admit(self, under_way: int) -> None:
-        """Raises CarrierThrottled if, beside so many, one more login could not be made in time."""
-
-    async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
-
-    async def hand_over(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential: ...
-
-    async def mint(self, credential_id: str) -> LoginToken: ...
-
-    async def sip_password(self, credential_id: str) -> SipPassword: ...
+    async def find(self, lease_id: str) -> Lease | None:
+        """Raises LedgerUnavailable."""
 
 
 class CredentialIssuer:
-    """Hands logins to devices; the only part that has credentials made, renewed and minted on."""
+    """Hands logins to devices."""
 
     def __init__(
         self,
         *,
         policy: PolicyInForce,
         ledger: Ledger,
-        carrier: Carrier,
-        recovery: Recovery,
-        revoker: Revoker,
-        expiry: Expiry,
+        maker: LoginMaker,
         at_hand: LoginsAtHand,
-        naming: Naming,
-        replica: str,
+        audit: Audit,
         clock: Callable[[], datetime],
-        new_id: Callable[[], str],
-        jitter: Callable[[], float],
-        timing: Timing,
-        wake_pool: Callable[[], None],
+        monotonic: Callable[[], float],
+        patience_seconds: float,
+        admit: Callable[[int], None],
     ) -> None:
+        """`admit` raises CarrierThrottled if, beside so many, one more login could not be made in time."""
         self._policy = policy
         self._ledger = ledger
-        self._carrier = carrier
-        self._recovery = recovery
-        self._revoker = revoker
-        self._expiry = expiry
+        self._maker = maker
         self._at_hand = at_hand
-        self._naming = naming
-        self._replica = replica
+        self._audit = audit
         self._clock = clock
-        self._new_id = new_id
-        self._jitter = jitter
-        self._timing = timing
-        self._wake_pool = wake_pool
-        self._flights: Flights[Login] = Flights(timing.patience_seconds, carrier.admit)
+        self._monotonic = monotonic
+        self._flights: Flights[Login] = Flights(patience_seconds, admit)
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
         """A login for the device: the one at hand, or renewed, or new.
 
-        Raises Refused, Busy, LedgerUnavailable or a CarrierError.
+        Raises Refused, Busy, LedgerUnavailable, AuditUnavailable or a CarrierError.
         """
-        terms = self._policy.decide(principal, wanted)
-        owner = principal.owner
-        if (login := self.ready(owner, wanted, terms)) is not None:
-            return login
+        began = self._monotonic()
         try:
-            return await self._flights.join(
-                (owner, wanted.device_id), (wanted, terms), lambda: self._within_deadline(principal, wanted, terms)
-            )
-        except AWAY:
-            if (login := self._last_use(owner, wanted)) is not None:
-                return login
+            login = await self._decide(principal, wanted)
+        except DialtoneError as error:
+            self._audit.note(Decision.against(error, principal.owner, wanted.device_id))
+            error.is_noted = True
             raise
+        return await self._handed_out(login, began)
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
+        began = self._monotonic()
         self._policy.admit(principal)
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.owner != principal.owner:
             raise LeaseNotFound
         if lease.state not in (State.PENDING, State.ACTIVE):
             raise LeaseEnded
-        owner = lease.owner
         wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
         terms = self._policy.decide(principal, wanted)
-        return await self._flights.join(
-            (owner, wanted.device_id), lease_id, lambda: self._within_deadline(principal, wanted, terms, lease_id)
+        login = await self._flights.join(
+            (lease.owner, wanted.device_id), lease_id, lambda: self._maker.make(principal, wanted, terms, lease_id)
         )
+        return await self._handed_out(login, began)
+
+    async def drain(self) -> None:
+        """Wait until no login is being made."""
+        await self._flights.drain()
+
+    async def _decide(self, principal: Principal, wanted: IssueRequest) -> Login:
+        terms = self._policy.decide(principal, wanted)
+        owner = principal.owner
+        if (login := self.ready(owner, wanted, terms)) is not None:
+            return login
+        try:
+            return await self._flights.join(
+                (owner, wanted.device_id), (wanted, terms), lambda: self._maker.make(principal, wanted, terms)
+            )
+        except AWAY:
+            if (login := self._last_use(owner, wanted)) is not None:
+                return login
+            raise
+
+    async def _handed_out(self, login: Login, began: float) -> Login:
+        """Told before it is given away: a required audit that fails keeps it here, at hand for the next try."""
+        token_sha256 = None if login.token is None else login.token.sha256
+        seconds = self._monotonic() - began
+        await self._audit.record(Decision.handed_out(login.lease, login.way, seconds, token_sha256))
+        return login
 
     def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
         """The device's login from memory, if it has life enough and nothing about it would change. The hot path."""
@@ -181,10 +148,6 @@ class CredentialIssuer:
         )
         return login if not changes and self._clock() < login.refresh_after else None
 
-    async def drain(self) -> None:
-        """Wait until no login is being made."""
-        await self._flights.drain()
-
     def _last_use(self, owner: Owner, wanted: IssueRequest) -> Login | None:
         """While Telnyx or the ledger is away: the login last handed out, if it still works."""
         login = self._at_hand.get(owner, wanted.device_id)
@@ -193,207 +156,3 @@ class CredentialIssuer:
             return None
         soon = min(now + RETRY_WHILE_AWAY, login.expires_at)
         return replace(login, refresh_after=soon)
-
-    async def _within_deadline(
-        self, principal: Principal, wanted: IssueRequest, terms: Terms, lease_id: str | None = None
-    ) -> Login:
-        """Try until the row is ours or done. Losing a race to another writer means: look again.
-
-        With `lease_id`, only that lease will do: raises LeaseEnded rather than find or make its successor.
-        """
-        pause = POLL_SECONDS
-        try:
-            async with asyncio.timeout(self._timing.flight_seconds):
-                while True:
-                    with suppress(LeaseMoved, LeaseTaken):
-                        if (login := await self._attempt(principal, wanted, terms, lease_id)) is not None:
-                            return login
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, POLL_SECONDS * 10)
-        except TimeoutError as error:
-            raise CarrierUnreachable(may_have_happened=True) from error
-
-    async def _attempt(
-        self, principal: Principal, wanted: IssueRequest, terms: Terms, lease_id: str | None
-    ) -> Login | None:
-        """What the row says decides. None: another replica is at work on it."""
-        lease = await self._ledger.live_lease(principal.owner, wanted.device_id)
-        now = self._clock()
-        if lease_id is not None and (lease is None or lease.id != lease_id):
-            raise LeaseEnded
-        if lease is None:
-            lease = await self._open(self._intent(principal.owner, wanted, terms, now), principal, terms)
-            return await (self._create(lease, wanted) if lease.credential_id is None else self._adopt(lease, wanted))
-        if lease.state is State.ACTIVE:
-            if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
-                await self._end(lease, lease.expired(now))
-            return await self._renew(lease, wanted, terms)
-        if lease.is_claimed_by_other(self._replica, now):
-            return None
-        lease = await self._ledger.advance(lease, lease.taken_over(self._replica, now, self._timing.claim))
-        return await self._recover(lease, wanted)
-
-    async def _open(self, lease: Lease, principal: Principal, terms: Terms) -> Lease:
-        """Write the intent down; where policy says so, the user's oldest device makes room for it."""
-        try:
-            return await self._ledger.open(lease, terms.allowance.max_devices, principal)
-        except DeviceLimitReached:
-            if terms.allowance.at_device_limit is DeviceLimit.REJECT:
-                raise
-            if not await self._revoker.evict_oldest(lease.owner):
-                raise
-            raise LeaseMoved from None  # there is room now, for whoever is first
-
-    def _intent(self, owner: Owner, wanted: IssueRequest, terms: Terms, now: datetime) -> Lease:
-        """The row that is written down before Telnyx hears of it."""
-        lease_id = self._new_id()
-        return Lease(
-            id=lease_id,
-            issuer=owner.issuer,
-            subject=owner.subject,
-            device_id=wanted.device_id,
-            platform=wanted.platform,
-            label=wanted.label,
-            connection_id=terms.allowance.connection_id,
-            credential_name=self._naming.credential_name(lease_id),
-            ttl_seconds=int(terms.ttl.total_seconds()),
-            state=State.PENDING,
-            version=1,
-            created_at=now,
-            updated_at=now,
-            expires_at=_whole_seconds(now + terms.ttl),
-            usable_at=now + self._timing.propagation,
-            claimed_by=self._replica,
-            claimed_until=now + self._timing.claim,
-            attempted_at=now,
-            session=terms.session,
-        )
-
-    async def _recover(self, lease: Lease, wanted: IssueRequest) -> Login:
-        """A PENDING row whose holder is gone: adopt the credential if there is one, else make it."""
-        try:
-            credential = await self._recovery.find(lease)
-        except DialtoneError:
-            await self._release(lease, maybe_created=True)
-            raise
-        if credential is not None:
-            return await self._activate(lease, credential, wanted, was_found=True)
-        now = self._clock()
-        expires_at = _whole_seconds(now + timedelta(seconds=lease.ttl_seconds))
-        lease = await self._ledger.advance(lease, lease.attempting(now, expires_at))
-        return await self._create(lease, wanted)
-
-    async def _create(self, lease: Lease, wanted: IssueRequest) -> Login:
-        """Ask Telnyx once. An answer that was lost is looked for by name at once, then left to the next caller."""
-        try:
-            credential = await self._carrier.create(
-                connection_id=lease.connection_id,
-                name=lease.credential_name,
-                tag=self._naming.tag(lease.owner),
-                expires_at=lease.expires_at,
-            )
-        except (CarrierRejected, CarrierNotFound, CarrierForbidden):
-            with suppress(LeaseMoved, LedgerUnavailable):
-                await self._ledger.advance(lease, lease.failed(self._clock()))
-            raise
-        except CarrierError as error:
-            found = await self._recovery.glance(lease) if error.may_have_happened else None
-            if found is None:
-                await self._release(lease, maybe_created=error.may_have_happened)
-                raise
-            return await self._activate(lease, found, wanted, was_found=True)
-        return await self._activate(lease, credential, wanted)
-
-    async def _adopt(self, lease: Lease, wanted: IssueRequest) -> Login:
-        """A pooled credential becomes the device's: its tag and its expiry are set at Telnyx, and it works at once."""
-        self._wake_pool()
-        try:
-            credential = await self._carrier.hand_over(
-                credential_of(lease), tag=self._naming.tag(lease.owner), expires_at=lease.expires_at
-            )
-        except (CredentialExpired, CarrierNotFound):
-            await self._end(lease, lease.revoking(self._clock()))
-        except CarrierError:
-            await self._release(lease, maybe_created=True)
-            raise
-        return await self._activate(lease, credential, wanted, usable_at=lease.usable_at)
-
-    async def _activate(
-        self,
-        lease: Lease,
-        credential: Credential,
-        wanted: IssueRequest,
-        *,
-        was_found: bool = False,
-        usable_at: datetime | None = None,
-    ) -> Login:
-        now = self._clock()
-        usable_at = usable_at or now + self._timing.propagation
-        try:
-            lease = await self._ledger.advance(lease, lease.activated(credential, now, usable_at))
-        except LeaseMoved:
-            await self._recovery.give_way(lease, credential)
-            raise
-        if was_found:
-            await self._recovery.clear_namesakes(lease)
-        return await self._login(lease, wanted.grant, is_new=True)
-
-    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: Terms) -> Login:
-        """Extend in place when due, so that the SIP identity stays, and mint."""
-        lease = await self._with_wishes(lease, wanted, terms)
-        now = self._clock()
-        ttl = timedelta(seconds=lease.ttl_seconds)
-        if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
-            try:
-                lease = await self._expiry.set(lease, _whole_seconds(now + ttl))
-            except LeaseEnded:
-                raise LeaseMoved from None  # the device gets a successor
-        return await self._login(lease, wanted.grant)
-
-    async def _with_wishes(self, lease: Lease, wanted: IssueRequest, terms: Terms) -> Lease:
-        """Write down what the device asks to be different from now on, and in which session it asks."""
-        label = lease.label if wanted.label is None else wanted.label
-        is_same_platform = wanted.platform is lease.platform
-        wish = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
-        ttl = int(lifetime(terms.allowance.ttl, wanted.platform, wish).total_seconds())
-        session = lease.session if terms.session is None else terms.session
-        changed = lease.changed(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
-        if replace(changed, version=lease.version, updated_at=lease.updated_at) == lease:
-            return lease
-        return await self._ledger.advance(lease, changed)
-
-    async def _login(self, lease: Lease, grant: Grant, *, is_new: bool = False) -> Login:
-        """Something to log in with on an ACTIVE lease. A token is kept at hand; a password is not."""
-        now = self._clock()
-        token = password = None
-        try:
-            if grant is Grant.SIP_PASSWORD:
-                password = await self._carrier.sip_password(credential_of(lease))
-                expires_at = lease.expires_at
-            else:
-                token = await self._carrier.mint(credential_of(lease))
-                expires_at = min(token.expires_at, lease.expires_at)
-        except CredentialExpired:
-            await self._end(lease, lease.expired(self._clock()))
-        except CarrierNotFound:
-            await self._end(lease, lease.lost(self._clock()))
-        refresh_after = refresh_time(now, expires_at, self._jitter())
-        login = Login(lease, now, expires_at, refresh_after, token=token, password=password)
-        if token is not None:
-            self._at_hand.keep(login)
-        return replace(login, is_new=is_new)
-
-    async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
-        """This lease is no more; raises LeaseMoved so that the caller looks at the device afresh."""
-        await self._expiry.end(lease, ended)
-        raise LeaseMoved
-
-    async def _release(self, lease: Lease, *, maybe_created: bool) -> None:
-        """Let the next caller pick the row up at once. If even that fails, the claim's end does it."""
-        with suppress(LeaseMoved, LedgerUnavailable):
-            await self._ledger.advance(lease, lease.released(self._clock(), maybe_created=maybe_created))
-
-
-def _whole_seconds(moment: datetime) -> datetime:
-    """Telnyx's documented timestamps have no fraction: round down, so that no answer promises more than is sent."""
-    return moment.replace(microsecond=0)

@@ -1,5 +1,6 @@
 """The nouns of the trade as frozen values: who asks, for which device, what they get. Leases: see `leases.py`."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,19 @@ class Grant(StrEnum):
 
     LOGIN_TOKEN = "login_token"  # noqa: S105 - the name of a grant
     SIP_PASSWORD = "sip_password"  # noqa: S105 - the name of a grant
+
+
+class Way(StrEnum):
+    """How a device came to its login; what it costs differs by a factor of a hundred."""
+
+    HOT = "hot"
+    """It was at hand."""
+    RENEWED = "renewed"
+    """Minted on the credential that the device had."""
+    POOLED = "pooled"
+    """On a credential made ahead."""
+    CREATED = "created"
+    """On a new one, which Telnyx takes some seconds to spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,15 @@ class Principal:
     @property
     def owner(self) -> Owner:
         return Owner(self.issuer, self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a caller stands with a limit, after this request."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +104,11 @@ class LoginToken:
 
     secret: str = field(repr=False)
     expires_at: datetime
+
+    @property
+    def sha256(self) -> str:
+        """Traces a token to the request that it was made for, without being one."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

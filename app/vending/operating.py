@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
+from app.vending.auditing import Action, Audit, Decision, Outcome
 from app.vending.errors import NotBeforeInFuture, UnknownIssuer
-from app.vending.marks import SKEW, Mark, Marks, Target
+from app.vending.marks import SKEW, Mark, Marks, Reach, Target
+from app.vending.nouns import Owner
 from app.vending.watching import KeyRefresh
 
 
@@ -28,7 +30,8 @@ class Keys(Protocol):
 class Operations:
     """Acts of an operator. Each raises LedgerUnavailable when it cannot be told to the other replicas."""
 
-    def __init__(self, marks: Marks, notices: Notices, keys: Keys, clock: Callable[[], datetime]) -> None:
+    def __init__(self, marks: Marks, notices: Notices, keys: Keys, audit: Audit, clock: Callable[[], datetime]) -> None:
+        self._audit = audit
         self._marks = marks
         self._notices = notices
         self._keys = keys
@@ -45,6 +48,9 @@ class Operations:
             raise NotBeforeInFuture
         mark = Mark(target, not_before or now, now)
         await self._marks.set(mark)
+        owner = Owner(target.issuer, target.name) if target.reach is Reach.USER else None
+        details = {"issuer": target.issuer, "reach": target.reach.value, "not_before": mark.not_before.isoformat()}
+        await self._audit.record(Decision(Action.ADMINISTERED, reason="tokens_refused", owner=owner, details=details))
         return mark
 
     async def refresh_keys(self, issuer: str | None) -> dict[str, bool]:
@@ -57,7 +63,12 @@ class Operations:
         wanted = list(self._keys.issuers()) if issuer is None else [issuer]
         for name in wanted:
             await self._notices.ask_for_keys(KeyRefresh(name, self._clock()))
-        return {name: await self._keys.refresh_keys(name) for name in wanted}
+        refreshed = {name: await self._keys.refresh_keys(name) for name in wanted}
+        for name, is_good in refreshed.items():
+            outcome = Outcome.DONE if is_good else Outcome.FAILED
+            decision = Decision(Action.ADMINISTERED, outcome, "keys_refreshed", details={"issuer": name})
+            await self._audit.record(decision)
+        return refreshed
 
     def _check_issuer(self, issuer: str) -> None:
         if issuer not in self._keys.issuers():

@@ -4,10 +4,11 @@ Who may is decided before (`PolicyInForce.admit_operator`, or a shell on the mac
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
+from app.vending.auditing import Action, Activity, Audit, AuditCriteria, AuditEvent, Decision, Outcome
 from app.vending.errors import LeaseNotFound, NotConfirmed
 from app.vending.leases import Lease, State
 from app.vending.nouns import Owner, Platform
@@ -56,23 +57,44 @@ class Search(Protocol):
     ) -> list[Lease]:
         """Make live leases REVOKING, so many at most from behind that id on, in one transaction: as they are now."""
 
+    async def census(self) -> dict[str, int]:
+        """How many leases are pending, active and pooled."""
+
+
+class AuditTrail(Protocol):
+    async def matching(
+        self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int
+    ) -> list[AuditEvent]:
+        """Newest first, from behind `after` = (at, id) on."""
+
+    async def activity(self, since: datetime) -> list[Activity]: ...
+
 
 class Oversight:
-    """Everybody's leases."""
+    """Everybody's leases, and what was decided about them."""
 
     def __init__(
         self,
         ledger: Ledger,
         search: Search,
         revoker: Revoker,
+        trail: AuditTrail,
+        audit: Audit,
         clock: Callable[[], datetime],
         namespace: str,
     ) -> None:
-        self._namespace = namespace
+        self.namespace = namespace
         self._ledger = ledger
         self._search = search
         self._revoker = revoker
+        self._trail = trail
+        self.live: dict[str, int] = {}
+        """Leases by state, at the last count."""
+        self._audit = audit
         self._clock = clock
+
+    async def count(self) -> None:
+        self.live = await self._search.census()
 
     async def page(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         return await self._search.matching(criteria, after, limit)
@@ -86,11 +108,11 @@ class Oversight:
 
     async def revoke(self, lease_id: str) -> bool:
         """Log one device out. Whether Telnyx has confirmed. Raises LeaseNotFound."""
-        return await self._revoker.end(await self.show(lease_id))
+        return await self._revoker.end(await self.show(lease_id), "asked_by_operator")
 
     def check_confirmed(self, word: str | None) -> None:
         """Raises NotConfirmed unless it is the deployment's namespace: nobody types that in the wrong window."""
-        if word != self._namespace:
+        if word != self.namespace:
             raise NotConfirmed
 
     async def revoke_matching(self, criteria: Criteria) -> Ended:
@@ -98,6 +120,23 @@ class Oversight:
 
         Whoever comes back meanwhile was let in again: refuse their tokens first.
         """
+        ended = await self._end_matching(criteria)
+        owner = Owner(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
+        which = {name: str(value) for name, value in asdict(criteria).items() if value is not None}
+        details: dict[str, str | int] = {**which, "leases": ended.count}
+        outcome = Outcome.UNCONFIRMED if ended.count else Outcome.DONE
+        await self._audit.record(Decision(Action.REVOKED, outcome, "asked_by_operator", owner, details=details))
+        return ended
+
+    async def audit(self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int) -> list[AuditEvent]:
+        """What was decided, newest first."""
+        return await self._trail.matching(criteria, after, limit)
+
+    async def activity(self, span: timedelta) -> list[Activity]:
+        """How much was decided, minute by minute."""
+        return await self._trail.activity(self._clock() - span)
+
+    async def _end_matching(self, criteria: Criteria) -> Ended:
         count, began, last_id = 0, self._clock(), ""
         while count < ENDED_A_CALL:
             ended = await self._search.end_matching(criteria, began, last_id, self._clock(), ENDED_AT_ONCE)

@@ -58,7 +58,8 @@ class Pool:
         new_id: Callable[[], str],
         timing: Timing,
     ) -> None:
-        self._size = size
+        self.size = size
+        """How many each connection should have."""
         self._connections = connections
         self._ledger = ledger
         self._carrier = carrier
@@ -76,10 +77,19 @@ class Pool:
         async with self._one_at_a_time:
             await self._tend()
 
+    async def count(self) -> dict[str, int]:
+        """How many are ready, by connection, in the ledger. Raises LedgerUnavailable."""
+        now = self._clock()
+        found = dict.fromkeys(sorted(self._connections()), 0)
+        for lease in await self._ledger.pooled(MOST_LOOKED_AT):
+            if lease.state is State.POOLED and not _is_stale(lease, now) and lease.connection_id in found:
+                found[lease.connection_id] += 1
+        return found
+
     async def _tend(self) -> None:
         now = self._clock()
         held = await self._ledger.pooled(MOST_LOOKED_AT)
-        wanted = sorted(self._connections()) if self._size else []
+        wanted = sorted(self._connections()) if self.size else []
         for lease in held:
             if lease.state is State.POOLED and (_is_stale(lease, now) or lease.connection_id not in wanted):
                 await self._give_up(lease)
@@ -88,9 +98,9 @@ class Pool:
             of_it = [lease for lease in held if lease.connection_id == connection_id and not _is_stale(lease, now)]
             ready = [lease for lease in of_it if lease.state is State.POOLED]
             self.ready[connection_id] = len(ready)
-            for surplus in ready[self._size :]:
+            for surplus in ready[self.size :]:
                 await self._give_up(surplus)
-            for _ in range(min(self._size - len(of_it), MADE_A_RUN)):
+            for _ in range(min(self.size - len(of_it), MADE_A_RUN)):
                 await self._make(connection_id)
 
     async def _make(self, connection_id: str) -> None:

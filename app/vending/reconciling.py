@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from app.vending.auditing import Action, Audit, Decision
 from app.vending.errors import CarrierNotFound, LedgerLooksWrong
 from app.vending.leases import LEFTOVER, LIVE, Lease, State
 from app.vending.naming import Naming
@@ -67,12 +68,14 @@ class Reconciler:
         carrier: Carrier,
         naming: Naming,
         connections: Callable[[], Iterable[str]],
+        audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
         self._carrier = carrier
         self._naming = naming
         self._connections = connections
+        self._audit = audit
         self._clock = clock
         self.orphans = 0
         """How many there were at the end of the last walk."""
@@ -116,6 +119,8 @@ class Reconciler:
             with suppress(CarrierNotFound):
                 await self._carrier.delete(orphan.credential_id)
             outcome.deleted += 1
+            details = {"credential": orphan.name, "why": orphan.why}
+            self._audit.note(Decision(Action.SWEPT, reason="orphan", details=details))
 
 
 def _why_orphan(lease: Lease | None, credential: Credential) -> str | None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.vending.attaching import Attaching
+from app.vending.auditing import Action, Audit, Decision
 from app.vending.errors import MaterialRefused, PushAliasTaken, PushMoved, PushNotFound, PushTypeMismatch
 from app.vending.nouns import Owner, Principal
 from app.vending.policy import PolicyInForce
@@ -80,6 +81,7 @@ class PushRegistrar:
         ledger: Ledger,
         uploads: Uploads,
         attaching: Attaching,
+        audit: Audit,
         pace: Pace,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -89,6 +91,7 @@ class PushRegistrar:
         self._ledger = ledger
         self._uploads = uploads
         self._attaching = attaching
+        self._audit = audit
         self._pace = pace
         self._clock = clock
         self._new_id = new_id
@@ -124,7 +127,7 @@ class PushRegistrar:
                     now,
                 )
                 await self._ledger.register(new, MOST_REGISTRATIONS)
-                return await self.show(principal, new.id), True
+                return await self._told("registered", await self.show(principal, new.id)), True
         raise PushMoved
 
     async def replace(self, principal: Principal, registration_id: str, alias: str, report: Report) -> Registered:
@@ -157,7 +160,7 @@ class PushRegistrar:
                 )
                 await self._ledger.reregister(before.registration, after)
                 self._wake_sweeper()
-                return await self.show(principal, registration_id)
+                return await self._told("replaced", await self.show(principal, registration_id))
         raise PushMoved
 
     async def show(self, principal: Principal, registration_id: str) -> Registered:
@@ -177,6 +180,7 @@ class PushRegistrar:
         found = await self.show(principal, registration_id)
         await self._ledger.deregister(found.registration, self._clock())
         self._wake_sweeper()
+        await self._told("removed", found)
 
     async def _still_held(self, principal: Principal, known: Registered, material: Material) -> Registered:
         """The registration once its object is certainly there: made anew, should somebody have deleted it at Telnyx.
@@ -200,6 +204,18 @@ class PushRegistrar:
         else:
             await self._pace.keep(began)
         return uploaded.object
+
+    async def _told(self, reason: str, registered: Registered) -> Registered:
+        row, held = registered.registration, registered.object
+        details = {
+            "registration_id": row.id,
+            "type": held.type.value,
+            "app_id": held.app_id,
+            "fingerprint_sha256": held.fingerprint_sha256,
+        }
+        owner = Owner(row.issuer, row.subject)
+        await self._audit.record(Decision(Action.PUSHED, reason=reason, owner=owner, details=details))
+        return registered
 
     def _is_operator(self, principal: Principal) -> bool:
         return self._policy.is_operator(principal)

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
+from app.vending.auditing import Action, Audit, Decision, Outcome
 from app.vending.errors import CarrierError, CarrierThrottled, CarrierUnreachable, LeaseMoved, LeaseNotFound
 from app.vending.leases import LEFTOVER, LIVE, Lease, State
 from app.vending.marks import Logout, Marks
@@ -52,9 +53,11 @@ class Revoker:
         recovery: Recovery,
         at_hand: LoginsAtHand,
         marks: Marks,
+        audit: Audit,
         clock: Callable[[], datetime],
         wake_sweeper: Callable[[], None],
     ) -> None:
+        self._audit = audit
         self._policy = policy
         self._ledger = ledger
         self._recovery = recovery
@@ -69,7 +72,7 @@ class Revoker:
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.owner != principal.owner:
             raise LeaseNotFound
-        return await self.end(lease)
+        return await self.end(lease, "asked_by_user")
 
     async def revoke_all(self, principal: Principal) -> bool:
         """Log the user out everywhere. Whether Telnyx has confirmed every one."""
@@ -78,7 +81,7 @@ class Revoker:
 
         async def one(lease: Lease) -> bool:
             async with gate:
-                return await self.end(lease)
+                return await self.end(lease, "asked_by_user")
 
         leases = await self._ledger.unfinished(principal.owner)
         return all(await asyncio.gather(*(one(lease) for lease in leases)))
@@ -99,6 +102,7 @@ class Revoker:
         except LeaseMoved:
             return True  # somebody did something with it: look afresh
         self._wake_sweeper()
+        await self._audit.record(Decision.about(oldest, Action.REVOKED, "device_limit", Outcome.UNCONFIRMED))
         return True
 
     async def log_out(self, logout: Logout) -> None:
@@ -106,7 +110,12 @@ class Revoker:
 
         Done when it is written down; the sweeper deletes at Telnyx. Raises LogoutRefused for a token used before.
         """
-        self.has_ended(await self._marks.log_out(logout, self._clock()))
+        ended = await self._marks.log_out(logout, self._clock())
+        self.has_ended(ended)
+        owner = None if logout.subject is None else Owner(logout.issuer, logout.subject)
+        details: dict[str, str | int] = {"issuer": logout.issuer, "leases": len(ended)}
+        outcome = Outcome.UNCONFIRMED if ended else Outcome.DONE
+        await self._audit.record(Decision(Action.REVOKED, outcome, "identity_provider", owner, details=details))
 
     def has_ended(self, leases: Iterable[Lease]) -> None:
         """They were written down as ended: forget their logins here, and have the sweeper delete them at Telnyx."""
@@ -115,8 +124,16 @@ class Revoker:
             self._at_hand.end(lease, now)
         self._wake_sweeper()
 
-    async def end(self, lease: Lease) -> bool:
+    async def end(self, lease: Lease, reason: str) -> bool:
         """Log a device out, whoever asks. Whether Telnyx has confirmed."""
+        was_live = lease.state in LIVE
+        is_gone = await self._end(lease)
+        if was_live:
+            outcome = Outcome.DONE if is_gone else Outcome.UNCONFIRMED
+            await self._audit.record(Decision.about(lease, Action.REVOKED, reason, outcome))
+        return is_gone
+
+    async def _end(self, lease: Lease) -> bool:
         while lease.state in LIVE:
             try:
                 lease = await self._ledger.advance(lease, lease.revoking(self._clock()))

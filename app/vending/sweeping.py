@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from app.vending.at_hand import LoginsAtHand
+from app.vending.auditing import Action, Audit, Decision
 from app.vending.leases import Lease, State
 from app.vending.revoking import AT_ONCE, Deletion, Revoker, next_try
 
@@ -74,12 +75,14 @@ class Sweeper:
         ledger: Ledger,
         revoker: Revoker,
         at_hand: LoginsAtHand,
+        audit: Audit,
         clock: Callable[[], datetime],
         retention: timedelta,
     ) -> None:
         self._ledger = ledger
         self._revoker = revoker
         self._at_hand = at_hand
+        self._audit = audit
         self._clock = clock
         self._retention = retention
         self.backlog = Backlog()
@@ -118,9 +121,11 @@ class Sweeper:
     async def _see_through(self, batch: list[Lease]) -> list[Deletion]:
         """All of them come to an end before the ledger's trouble with one is told of."""
         outcomes = await asyncio.gather(*map(self._revoker.see_through, batch), return_exceptions=True)
-        for outcome in outcomes:
+        for lease, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+            if outcome is Deletion.CONFIRMED:
+                self._audit.note(Decision.about(lease, Action.SWEPT, lease.state.value))
         return [outcome for outcome in outcomes if isinstance(outcome, Deletion)]
 
 

@@ -12,10 +12,10 @@ from joserfc import jws
 
 from app.adapters.identity.claims import LOGOUT_EVENT
 from app.adapters.ledger.database import database_url, open_engine
+from app.parts import new_id
 from app.vending.leases import State
 from app.vending.nouns import IssueRequest
 from app.vending.revoking import LAST_RETRY
-from app.wiring import new_id
 from tests.api.test_gate import assert_problem
 from tests.stage import (
     AUDIENCE,

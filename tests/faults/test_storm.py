@@ -17,13 +17,12 @@ import aiohttp
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger import migrating
 from app.adapters.ledger.database import database_url
 from app.adapters.ledger.tables import leases
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.leases import Lease, State
 from tests.processes.replicas import ROOT, Replica, replica
-from tests.stage import DAY, ISSUER, Telnyx, telnyx_sandbox, token
+from tests.stage import DAY, ISSUER, Telnyx, migrated, telnyx_sandbox, token
 from tests.vending.test_rules import LEASE
 
 MOST_MEGABYTES = 250
@@ -58,7 +57,7 @@ class Probe:
 
 async def known_devices(telnyx: Telnyx, database: str, count: int) -> None:
     """Leases and credentials as if so many devices had logged in yesterday."""
-    await migrating.migrate(database_url(database))
+    await migrated(database)
     now = telnyx.clock()
     rows = []
     for number in range(count):

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import TokenRefused
 from app.vending.nouns import IssueRequest
-from app.wiring import Parts
 from tests.processes.replicas import variables_of
 from tests.stage import HOUR, ISSUER, Telnyx, joined, principal
 

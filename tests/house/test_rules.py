@@ -42,7 +42,7 @@ def test_an_error_that_passes_tells_when_to_come_back() -> None:
 
 def test_only_errors_that_pass_are_503_and_codes_have_one_status() -> None:
     for kind in KINDS.values():
-        assert kind.retryable == (kind.status == 503)
+        assert kind.retryable == (kind.status in (429, 503))
     assert len({(kind.code, kind.status) for kind in KINDS.values()}) == len({kind.code for kind in KINDS.values()})
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import httpx
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
-from tests.stage import AUDIENCE, ISSUER, free_port, pem, token
+from tests.stage import AUDIENCE, ISSUER, free_port, migrated, pem, token
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 20.0
@@ -86,7 +86,7 @@ async def replica(
     port = free_port()
     env = settings_of(telnyx_url, database) | {"DIALTONE_PORT": str(port)} | dict(settings)
     if migrate:
-        subprocess.run(command("migrate"), env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        await migrated(env["DIALTONE_DATABASE_URL"])
     log = folder / f"service-{port}.log"
     with log.open("wb") as output:
         stderr = output if log_to is None else log_to

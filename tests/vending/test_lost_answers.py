@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import database_url, open_engine
+from app.parts import Parts
 from app.vending.at_hand import Login
 from app.vending.errors import (
     CarrierKeyRefused,
@@ -18,7 +19,6 @@ from app.vending.errors import (
 )
 from app.vending.nouns import IssueRequest
 from app.vending.timing import Timing
-from app.wiring import Parts
 from tests.stage import Telnyx, eventually, joined, principal
 
 ALICE = principal("alice")

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.adapters.ledger import migrating
 from app.adapters.ledger.database import Database, database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.sql import SqlLedger
@@ -16,7 +15,7 @@ from app.vending.marks import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target
 from app.vending.nouns import Principal
 from app.vending.watching import KeyRefresh
 from tests.adapters.test_ledger import pending
-from tests.stage import ISSUER
+from tests.stage import ISSUER, migrated
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -42,7 +41,7 @@ class Time:
 
 @pytest.fixture
 async def notices(database: str) -> AsyncIterator[SqlMarks]:
-    await migrating.migrate(database_url(database))
+    await migrated(database)
     engine = open_engine(database_url(database))
     yield SqlMarks(Database(engine))
     await engine.dispose()

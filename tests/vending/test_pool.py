@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.leases import State
 from app.vending.nouns import IssueRequest
 from app.vending.pooling import LEAST_LEFT, LIFE
 from app.vending.sweeping import STALE_PENDING
-from app.wiring import Parts
 from tests.stage import DAY, Telnyx, eventually, joined, principal
 
 ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.announcing import Announcements
 from app.adapters.ledger.database import database_url, open_engine
+from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import DialtoneError
@@ -21,7 +22,6 @@ from app.vending.nouns import IssueRequest
 from app.vending.revoking import LAST_RETRY
 from app.vending.sweeping import STALE_PENDING, STUCK_ATTEMPTS, Backlog, Swept
 from app.vending.watching import KeyRefresh, Watch
-from app.wiring import Parts
 from tests.stage import DAY, Telnyx, eventually, joined, principal
 from tests.vending.test_rules import LEASE
 

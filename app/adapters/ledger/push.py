@@ -90,6 +90,14 @@ class SqlPush:
         expires = sa.and_(push_objects.c.not_after.is_not(None), push_objects.c.stage == Stage.ACTIVE.value)
         return await self._objects(expires, order=push_objects.c.not_after, limit=limit)
 
+    async def all_objects(self, limit: int) -> list[tuple[PushObject, int, bool]]:
+        """Each object, how many users registered it, and whether a connection uses it; the newest first."""
+        at = push_registrations.c
+        holders = sa.select(sa.func.count()).where(at.fingerprint == push_objects.c.fingerprint).scalar_subquery()
+        query = sa.select(push_objects, holders.label("holders"), _IS_ATTACHED.label("is_attached"))
+        rows = await self._database.rows(query.order_by(push_objects.c.created_at.desc()).limit(limit))
+        return [(_object(row), row["holders"], bool(row["is_attached"])) for row in rows]
+
     async def note_warning(self, before: PushObject, days: int) -> None:
         # Not a step of the object's life: its version stays, so that nobody's work on it is lost to a warning.
         at = push_objects.c

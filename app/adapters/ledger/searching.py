@@ -6,8 +6,18 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.tables import IS_LIVE, changes_between, is_older, is_still, lease_of, leases
-from app.vending.leases import Lease
+from app.adapters.ledger.tables import (
+    IS_ACTIVE,
+    IS_LIVE,
+    IS_PENDING,
+    IS_POOLED,
+    changes_between,
+    is_older,
+    is_still,
+    lease_of,
+    leases,
+)
+from app.vending.leases import Lease, State
 from app.vending.overseeing import Criteria
 
 
@@ -23,6 +33,15 @@ class SqlSearch:
             query = query.where(is_older(*after))
         newest_first = query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit)
         return [lease_of(row) for row in await self._database.rows(newest_first)]
+
+    async def census(self) -> dict[str, int]:
+        found = {}
+        for state, condition in ((State.PENDING, IS_PENDING), (State.ACTIVE, IS_ACTIVE), (State.POOLED, IS_POOLED)):
+            async with self._database.reading() as connection:
+                # By the partial index of that state: no row is read.
+                query = sa.select(sa.func.count()).select_from(leases).where(condition)
+                found[state.value] = (await connection.execute(query)).scalar_one()
+        return found
 
     async def end_matching(
         self, criteria: Criteria, made_until: datetime, after_id: str, now: datetime, limit: int

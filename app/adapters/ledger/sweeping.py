@@ -1,6 +1,7 @@
 """What the sweeper asks of the ledger: which rows are due, taken so that no other replica takes them too."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,9 @@ from app.adapters.ledger.tables import (
     is_still,
     lease_of,
     leases,
+    sweep_runs,
 )
+from app.vending.cleaning import Run, RunState
 from app.vending.leases import Lease
 from app.vending.sweeping import Backlog
 
@@ -59,6 +62,16 @@ class SqlSweeping:
         query = sa.select(leases).where(IS_LEFTOVER, leases.c.attempts >= stuck_attempts)
         return await self._all(query.order_by(leases.c.retry_at).limit(limit))
 
+    async def keep_run(self, run: Run) -> None:
+        values = {**asdict(run), "state": run.state.value}
+        async with self._database.writing() as connection:
+            await connection.execute(sweep_runs.delete().where(sweep_runs.c.id == run.id))
+            await connection.execute(sweep_runs.insert().values(values))
+
+    async def run(self, run_id: str) -> Run | None:
+        rows = await self._database.rows(sa.select(sweep_runs).where(sweep_runs.c.id == run_id))
+        return Run(**{**rows[0], "state": RunState(rows[0]["state"])}) if rows else None
+
     async def forget(self, ended_before: datetime, limit: int) -> int:
         is_done = sa.and_(HAS_ENDED, leases.c.updated_at < ended_before, leases.c.retry_at.is_(None))
         query = sa.select(leases.c.id).where(is_done).order_by(leases.c.updated_at).limit(limit)
@@ -66,6 +79,7 @@ class SqlSweeping:
             return 0  # as nearly always: no write lock is taken for it
         async with self._database.writing() as connection:
             ids = [row["id"] for row in rows]
+            await connection.execute(sweep_runs.delete().where(sweep_runs.c.started_at < ended_before))
             return (await connection.execute(leases.delete().where(leases.c.id.in_(ids), is_done))).rowcount
 
     async def _all(self, query: sa.Select[Any]) -> list[Lease]:

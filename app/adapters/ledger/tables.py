@@ -146,6 +146,52 @@ push_attachments = sa.Table(
     sa.Index("attachments_of_an_object", "fingerprint"),
 )
 
+audit_events = sa.Table(
+    "audit_events",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(64)),
+    sa.Column("issuer", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("device_id", sa.String(64)),
+    sa.Column("lease_id", sa.String(32)),
+    sa.Column("token_sha256", sa.String(64)),
+    sa.Column("actor_issuer", sa.Text),
+    sa.Column("actor_subject", sa.Text),
+    sa.Column("request_id", sa.String(64)),
+    sa.Column("client_address", sa.String(64)),
+    sa.Column("user_agent", sa.Text),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Index("audit_by_age", "at", "id"),
+    sa.Index("audit_of_a_user", "subject", "at", "id"),
+    sa.Index("audit_of_an_actor", "actor_subject", "at", "id"),
+)
+
+activity = sa.Table(
+    "activity",
+    metadata,
+    sa.Column("minute", UtcTime, primary_key=True),
+    sa.Column("action", sa.String(16), primary_key=True),
+    sa.Column("outcome", sa.String(16), primary_key=True),
+    sa.Column("events", sa.Integer, nullable=False),
+)
+"""How many events of the audit there were, minute by minute: a look at the last hour must not read a million rows."""
+
+sweep_runs = sa.Table(
+    "sweep_runs",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("ended_at", UtcTime),
+    sa.Column("reason", sa.String(64)),
+    sa.Column("report", sa.JSON),
+    sa.Index("sweep_runs_by_age", "started_at"),
+)
+
 key_refreshes = sa.Table(
     "key_refreshes",
     metadata,

@@ -1,9 +1,13 @@
 """Push credentials, and the credential connections that use them. What Telnyx echoes of a private key is never read."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
+from app.adapters.outbound import Answer
 from app.adapters.telnyx.answers import data_of, text_of
 from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
 from app.vending.errors import CarrierNotFound, CarrierUnreadable
@@ -45,6 +49,18 @@ class TelnyxPush:
         await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """How a credential connection is set up."""
+
+    is_active: bool
+    sip_uri_calling: str
+    """`disabled`, `internal` or `unrestricted`: whether users can ring each other's SIP addresses."""
+    attached: Mapping[PushType, str | None]
+    answered_at: datetime | None
+    """Telnyx's clock."""
+
+
 class TelnyxConnections:
     """Credential connections: whether they are there, and which push credentials serve their devices."""
 
@@ -54,6 +70,17 @@ class TelnyxConnections:
     async def check(self, connection_id: str) -> None:
         """Raises CarrierKeyRefused or CarrierForbidden for a bad key, CarrierNotFound for an unknown connection."""
         await self._api.send("GET", _connection(connection_id), attempts=1)
+
+    async def look(self, connection_id: str) -> ConnectionInfo:
+        """How it is set up. Raises what `check` raises."""
+        answer = await self._api.send("GET", _connection(connection_id), attempts=ATTEMPTS)
+        connection = data_of(answer)
+        return ConnectionInfo(
+            is_active=connection.get("active") is not False,
+            sip_uri_calling=str(connection.get("sip_uri_calling_preference") or "disabled"),
+            attached=_attached(connection),
+            answered_at=_date_of(answer),
+        )
 
     async def attached(self, connection_id: str) -> dict[PushType, str | None]:
         """Ids of the push credentials that the connection uses."""
@@ -73,6 +100,13 @@ def _attached(connection: dict[str, Any]) -> dict[PushType, str | None]:
             raise CarrierUnreadable
         found[push_type] = value or None
     return found
+
+
+def _date_of(answer: Answer) -> datetime | None:
+    try:
+        return parsedate_to_datetime(answer.headers.get("date", ""))
+    except ValueError:
+        return None
 
 
 def _path(credential_id: str) -> str:

@@ -4,7 +4,9 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -48,10 +50,31 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 _log = structlog.get_logger("dialtone.telnyx")
 
 
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """What went wrong with Telnyx the last time."""
+
+    at: datetime
+    operation: str
+    error: str
+    """The name of our error."""
+
+
 class TelnyxApi:
     """The transport that every operation shares: one key, one pool. Raises CarrierError."""
 
-    def __init__(self, outbound: Outbound, *, base_url: str, api_key: str, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(
+        self,
+        outbound: Outbound,
+        *,
+        base_url: str,
+        api_key: str,
+        call_seconds: float = CALL_SECONDS,
+        count: Callable[[str, str, float], None] = lambda operation, outcome, seconds: None,
+    ) -> None:
+        """`count` hears of every call that was sent: the operation, `ok` or our error's name, and the seconds."""
+        self._count = count
+        self.last_error: LastError | None = None
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
         self._call_seconds = call_seconds
@@ -80,13 +103,26 @@ class TelnyxApi:
         for attempt in range(1, attempts + 1):
             async with self.guard.turn((deadline - loop.time()) * QUEUE_SHARE) as turn:
                 try:
-                    return await self._send_once(turn, method, path, deadline - loop.time(), **content)
+                    return await self._counted(turn, method, path, deadline - loop.time(), **content)
                 except (CarrierFailed, CarrierUnreachable, CarrierUnreadable):
                     pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + random.random())  # noqa: S311 - jitter
                     if attempt == attempts or loop.time() + pause >= deadline:
                         raise
             await asyncio.sleep(pause)
         raise AssertionError("attempts is at least 1")
+
+    async def _counted(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
+        began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
+        try:
+            answer = await self._send_once(turn, method, path, seconds, **content)
+            outcome = "ok"
+        except CarrierError as error:
+            outcome = type(error).__name__
+            self.last_error = LastError(datetime.now(UTC), operation, outcome)
+            raise
+        finally:
+            self._count(operation, outcome, time.monotonic() - began)
+        return answer
 
     async def _send_once(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
         try:
@@ -118,6 +154,12 @@ class TelnyxApi:
             error=type(refusal).__name__,
         )
         raise refusal
+
+
+def _operation(method: str, path: str) -> str:
+    """`POST /telephony_credentials/{id}/token`: what is done, without to which."""
+    parts = path.split("?", 1)[0].strip("/").split("/")
+    return f"{method} /" + "/".join("{id}" if number == 1 else part for number, part in enumerate(parts))
 
 
 def _refusal(answer: Answer) -> CarrierError:

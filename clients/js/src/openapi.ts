@@ -329,6 +329,97 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What was decided
+         * @description Newest first. An event is in the ledger within a second of its decision.
+         */
+        get: operations["audit_v1_admin_audit_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/activity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How much was decided */
+        get: operations["activity_v1_admin_activity_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/state": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How the service stands */
+        get: operations["state_v1_admin_state_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/sweeps": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Clean up now
+         * @description What has ended, what a crash left, and orphans at Telnyx. A dry run first: it only says what would be done.
+         */
+        post: operations["sweep_v1_admin_sweeps_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/sweeps/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What came of a sweep */
+        get: operations["show_v1_admin_sweeps__id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -404,6 +495,46 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Action
+         * @description What was decided.
+         * @enum {string}
+         */
+        Action: "issued" | "reused" | "renewed" | "refused" | "revoked" | "swept" | "pushed" | "administered";
+        /**
+         * Activity
+         * @description How much was decided, minute by minute, on all replicas; minutes without events are left out.
+         * @example {
+         *       "data": [
+         *         {
+         *           "action": "issued",
+         *           "events": 12,
+         *           "minute": "2026-11-23T09:30:00.000Z",
+         *           "outcome": "done"
+         *         }
+         *       ]
+         *     }
+         */
+        Activity: {
+            /** Data */
+            data: components["schemas"]["ActivityMinute"][];
+        };
+        /**
+         * ActivityMinute
+         * @description How many events of one kind there were in one minute.
+         */
+        ActivityMinute: {
+            /**
+             * Minute
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            minute: string;
+            action: components["schemas"]["Action"];
+            outcome: components["schemas"]["Outcome"];
+            /** Events */
+            events: number;
+        };
         /**
          * AndroidMaterial
          * @description Google's service account for FCM HTTP v1.
@@ -504,6 +635,104 @@ export interface components {
             connection_id: string;
             ios: components["schemas"]["AttachmentInfo"];
             android: components["schemas"]["AttachmentInfo"];
+        };
+        /**
+         * AuditPage
+         * @description A page of events, newest first.
+         * @example {
+         *       "data": [
+         *         {
+         *           "action": "issued",
+         *           "actor_issuer": "https://id.example.com",
+         *           "actor_subject": "alice",
+         *           "at": "2026-11-23T09:30:00.000Z",
+         *           "client_address": "203.0.113.7",
+         *           "details": {},
+         *           "device_id": "tab-7f3a",
+         *           "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
+         *           "issuer": "https://id.example.com",
+         *           "lease_id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *           "outcome": "done",
+         *           "reason": "login_token",
+         *           "request_id": "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c",
+         *           "subject": "alice",
+         *           "token_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+         *           "user_agent": "Mozilla/5.0"
+         *         }
+         *       ]
+         *     }
+         */
+        AuditPage: {
+            /** Data */
+            data: components["schemas"]["AuditRecord"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * AuditRecord
+         * @description One decision. `issuer` and `subject` are whom it was about, `actor_*` who asked.
+         * @example {
+         *       "action": "issued",
+         *       "actor_issuer": "https://id.example.com",
+         *       "actor_subject": "alice",
+         *       "at": "2026-11-23T09:30:00.000Z",
+         *       "client_address": "203.0.113.7",
+         *       "details": {},
+         *       "device_id": "tab-7f3a",
+         *       "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
+         *       "issuer": "https://id.example.com",
+         *       "lease_id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *       "outcome": "done",
+         *       "reason": "login_token",
+         *       "request_id": "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c",
+         *       "subject": "alice",
+         *       "token_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+         *       "user_agent": "Mozilla/5.0"
+         *     }
+         */
+        AuditRecord: {
+            /** Id */
+            id: string;
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            at: string;
+            action: components["schemas"]["Action"];
+            outcome: components["schemas"]["Outcome"];
+            /** Reason */
+            reason: string | null;
+            /** Issuer */
+            issuer: string | null;
+            /** Subject */
+            subject: string | null;
+            /** Device Id */
+            device_id: string | null;
+            /** Lease Id */
+            lease_id: string | null;
+            /**
+             * Token Sha256
+             * @description Of the login token that was handed out.
+             */
+            token_sha256: string | null;
+            /**
+             * Actor Issuer
+             * @description `shell` for the command line.
+             */
+            actor_issuer: string | null;
+            /** Actor Subject */
+            actor_subject: string | null;
+            /** Request Id */
+            request_id: string | null;
+            /** Client Address */
+            client_address: string | null;
+            /** User Agent */
+            user_agent: string | null;
+            /** Details */
+            details: {
+                [key: string]: string | number;
+            };
         };
         /**
          * Dialable
@@ -668,6 +897,22 @@ export interface components {
             data: components["schemas"]["KeySetInfo"][];
         };
         /**
+         * LastError
+         * @description What went wrong with Telnyx the last time.
+         */
+        LastError: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            at: string;
+            /** Operation */
+            operation: string;
+            /** Error */
+            error: string;
+        };
+        /**
          * LeaseInfo
          * @description One lease, with everything that is known of it. There is no secret among it.
          * @example {
@@ -702,7 +947,7 @@ export interface components {
             platform: components["schemas"]["Platform"];
             /** Label */
             label: string | null;
-            state: components["schemas"]["State"];
+            state: components["schemas"]["app__vending__leases__State"];
             /** Connection Id */
             connection_id: string;
             /**
@@ -844,6 +1089,11 @@ export interface components {
              */
             not_before?: string | null;
         };
+        /**
+         * Outcome
+         * @enum {string}
+         */
+        Outcome: "done" | "unconfirmed" | "refused" | "failed";
         /**
          * Platform
          * @description Where the phone runs. It decides how long a credential lives: a woken mobile app needs a durable one.
@@ -1051,11 +1301,84 @@ export interface components {
             region?: string | null;
         };
         /**
+         * RunState
+         * @enum {string}
+         */
+        RunState: "running" | "done" | "failed" | "lost";
+        /**
          * State
          * @description Where a lease stands. Only PENDING and ACTIVE hold a device.
          * @enum {string}
          */
-        State: "pooled" | "pending" | "active" | "revoking" | "revoked" | "expired" | "deleted" | "lost" | "failed";
+        "State-Input": "pooled" | "pending" | "active" | "revoking" | "revoked" | "expired" | "deleted" | "lost" | "failed";
+        /**
+         * SweepRequest
+         * @description Whether to delete, or only to say what would be.
+         */
+        SweepRequest: {
+            /**
+             * Dry Run
+             * @default true
+             */
+            dry_run: boolean;
+            /**
+             * Sure
+             * @description Delete even by a ledger that never held a lease.
+             * @default false
+             */
+            sure: boolean;
+        };
+        /**
+         * SweepRun
+         * @description A sweep that was asked for, and what came of it.
+         * @example {
+         *       "ended_at": "2026-11-23T09:30:04.000Z",
+         *       "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+         *       "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+         *       "report": {
+         *         "deleted_orphans": 0,
+         *         "dry_run": true,
+         *         "due": [],
+         *         "ended": 0,
+         *         "foreign": 31,
+         *         "orphans": [
+         *           {
+         *             "credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+         *             "why": "no lease of that name"
+         *           }
+         *         ],
+         *         "stuck": [],
+         *         "walked": 1204,
+         *         "young": 4
+         *       },
+         *       "started_at": "2026-11-23T09:30:00.000Z",
+         *       "state": "done"
+         *     }
+         */
+        SweepRun: {
+            /** Id */
+            id: string;
+            state: components["schemas"]["RunState"];
+            /**
+             * Started At
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            started_at: string;
+            /** Ended At */
+            ended_at: string | null;
+            /**
+             * Reason
+             * @description Why it failed.
+             */
+            reason: string | null;
+            /** Report */
+            report: {
+                [key: string]: unknown;
+            } | null;
+            /** Look At */
+            look_at: string;
+        };
         /**
          * TelephonyCredential
          * @description A working login for one device: with `login_token`, or with `login` and `password` by the other grant.
@@ -1294,6 +1617,121 @@ export interface components {
             label?: string | null;
         };
         /**
+         * Upstream
+         * @description Telnyx, as this replica sees it.
+         * @example {
+         *       "breaker": "closed",
+         *       "calls_in_flight": 3,
+         *       "calls_waiting": 0,
+         *       "concurrency_limit": 21.4,
+         *       "last_error": {
+         *         "at": "2026-11-23T09:30:00.000Z",
+         *         "error": "CarrierFailed",
+         *         "operation": "POST /telephony_credentials"
+         *       },
+         *       "rate_limit": 50,
+         *       "rate_remaining": 44
+         *     }
+         */
+        Upstream: {
+            /**
+             * Breaker
+             * @description `open`: calls are not even tried for a while.
+             * @example closed
+             * @example open
+             */
+            breaker: string;
+            /** Calls In Flight */
+            calls_in_flight: number;
+            /** Calls Waiting */
+            calls_waiting: number;
+            /** Concurrency Limit */
+            concurrency_limit: number;
+            /**
+             * Rate Limit
+             * @description Calls in a window, as Telnyx last said.
+             */
+            rate_limit: number | null;
+            /** Rate Remaining */
+            rate_remaining: number | null;
+            /** @description Since this replica started. */
+            last_error: components["schemas"]["LastError"] | null;
+        };
+        /**
+         * State
+         * @description How the service stands. Leases, pool and backlog are counted every so often; `telnyx` is this replica's.
+         * @example {
+         *       "audit_dropped": 0,
+         *       "audit_waiting": 0,
+         *       "leases": {
+         *         "active": 812,
+         *         "pending": 0,
+         *         "pooled": 20
+         *       },
+         *       "namespace": "dialtone",
+         *       "orphans": 0,
+         *       "pool_ready": {
+         *         "1494404757140276705": 20
+         *       },
+         *       "pool_size": 20,
+         *       "stuck_deletions": 0,
+         *       "sweeper_backlog": 2,
+         *       "telnyx": {
+         *         "breaker": "closed",
+         *         "calls_in_flight": 3,
+         *         "calls_waiting": 0,
+         *         "concurrency_limit": 21.4,
+         *         "last_error": {
+         *           "at": "2026-11-23T09:30:00.000Z",
+         *           "error": "CarrierFailed",
+         *           "operation": "POST /telephony_credentials"
+         *         },
+         *         "rate_limit": 50,
+         *         "rate_remaining": 44
+         *       },
+         *       "version": "0.1.0"
+         *     }
+         */
+        app__api__service_schemas__State: {
+            /** Version */
+            version: string;
+            /** Namespace */
+            namespace: string;
+            /** Leases */
+            leases: {
+                [key: string]: number;
+            };
+            /**
+             * Pool Size
+             * @description How many each connection should have; 0: there is no pool.
+             */
+            pool_size: number;
+            /**
+             * Pool Ready
+             * @description How many each connection has.
+             */
+            pool_ready: {
+                [key: string]: number;
+            };
+            /** Sweeper Backlog */
+            sweeper_backlog: number;
+            /** Stuck Deletions */
+            stuck_deletions: number;
+            /** Orphans */
+            orphans: number;
+            /** Audit Waiting */
+            audit_waiting: number;
+            /** Audit Dropped */
+            audit_dropped: number;
+            telnyx: components["schemas"]["Upstream"];
+        };
+        /**
+         * State
+         * @description Where a lease stands. Only PENDING and ACTIVE hold a device.
+         * @enum {string}
+         */
+        app__vending__leases__State: "pooled" | "pending" | "active" | "revoking" | "revoked" | "expired" | "deleted" | "lost" | "failed";
+        /**
          * ProblemDocument
          * @description An error, RFC 9457. Branch on `code`.
          */
@@ -1311,7 +1749,7 @@ export interface components {
              * Code
              * @enum {string}
              */
-            code: "body_too_large" | "bundle_id_missing" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issuer_not_found" | "key_mismatch" | "ledger_looks_wrong" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "refused" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+            code: "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issuer_not_found" | "key_mismatch" | "ledger_looks_wrong" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "refused" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
             /**
              * Request Id
              * @example 7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c
@@ -1419,6 +1857,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -1565,6 +2014,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -1667,6 +2127,17 @@ export interface operations {
                     "X-Request-ID"?: string;
                     /** @description RFC 6750 challenge. */
                     "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1796,6 +2267,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -1909,6 +2391,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -2047,6 +2540,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -2200,6 +2704,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -2304,6 +2819,17 @@ export interface operations {
                     "X-Request-ID"?: string;
                     /** @description RFC 6750 challenge. */
                     "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2454,6 +2980,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -2576,6 +3113,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -2687,6 +3235,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -2831,6 +3390,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -2948,6 +3518,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -3001,6 +3582,17 @@ export interface operations {
             };
             /** @description Bad Request */
             400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -3118,6 +3710,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -3253,6 +3856,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -3354,6 +3968,17 @@ export interface operations {
                     "X-Request-ID"?: string;
                     /** @description RFC 6750 challenge. */
                     "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3476,6 +4101,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -3511,7 +4147,7 @@ export interface operations {
                 device_id?: string | null;
                 platform?: components["schemas"]["Platform"] | null;
                 /** @description As the ledger has it: `expired` waits for its deletion at Telnyx. */
-                state?: components["schemas"]["State"] | null;
+                state?: components["schemas"]["State-Input"] | null;
                 connection_id?: string | null;
                 sip_username?: string | null;
                 limit?: number;
@@ -3599,6 +4235,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -3737,6 +4384,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -3850,6 +4508,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -3975,6 +4644,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4079,6 +4759,17 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
@@ -4208,6 +4899,686 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    audit_v1_admin_audit_get: {
+        parameters: {
+            query?: {
+                issuer?: string | null;
+                /** @description The user whom it was about, or who did it. */
+                subject?: string | null;
+                device_id?: string | null;
+                lease_id?: string | null;
+                action?: components["schemas"]["Action"] | null;
+                outcome?: components["schemas"]["Outcome"] | null;
+                request_id?: string | null;
+                /** @description Of a login token that was found somewhere: which request was it made for? */
+                token_sha256?: string | null;
+                since?: string | null;
+                until?: string | null;
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "action": "issued",
+                     *           "actor_issuer": "https://id.example.com",
+                     *           "actor_subject": "alice",
+                     *           "at": "2026-11-23T09:30:00.000Z",
+                     *           "client_address": "203.0.113.7",
+                     *           "details": {},
+                     *           "device_id": "tab-7f3a",
+                     *           "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
+                     *           "issuer": "https://id.example.com",
+                     *           "lease_id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *           "outcome": "done",
+                     *           "reason": "login_token",
+                     *           "request_id": "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c",
+                     *           "subject": "alice",
+                     *           "token_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *           "user_agent": "Mozilla/5.0"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AuditPage"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    activity_v1_admin_activity_get: {
+        parameters: {
+            query?: {
+                minutes?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "action": "issued",
+                     *           "events": 12,
+                     *           "minute": "2026-11-23T09:30:00.000Z",
+                     *           "outcome": "done"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Activity"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    state_v1_admin_state_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "audit_dropped": 0,
+                     *       "audit_waiting": 0,
+                     *       "leases": {
+                     *         "active": 812,
+                     *         "pending": 0,
+                     *         "pooled": 20
+                     *       },
+                     *       "namespace": "dialtone",
+                     *       "orphans": 0,
+                     *       "pool_ready": {
+                     *         "1494404757140276705": 20
+                     *       },
+                     *       "pool_size": 20,
+                     *       "stuck_deletions": 0,
+                     *       "sweeper_backlog": 2,
+                     *       "telnyx": {
+                     *         "breaker": "closed",
+                     *         "calls_in_flight": 3,
+                     *         "calls_waiting": 0,
+                     *         "concurrency_limit": 21.4,
+                     *         "last_error": {
+                     *           "at": "2026-11-23T09:30:00.000Z",
+                     *           "error": "CarrierFailed",
+                     *           "operation": "POST /telephony_credentials"
+                     *         },
+                     *         "rate_limit": 50,
+                     *         "rate_remaining": 44
+                     *       },
+                     *       "version": "0.1.0"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["app__api__service_schemas__State"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    sweep_v1_admin_sweeps_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SweepRequest"];
+            };
+        };
+        responses: {
+            /** @description Begun; `look_at` says where its outcome will be. */
+            202: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "ended_at": "2026-11-23T09:30:04.000Z",
+                     *       "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+                     *       "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+                     *       "report": {
+                     *         "deleted_orphans": 0,
+                     *         "dry_run": true,
+                     *         "due": [],
+                     *         "ended": 0,
+                     *         "foreign": 31,
+                     *         "orphans": [
+                     *           {
+                     *             "credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *             "why": "no lease of that name"
+                     *           }
+                     *         ],
+                     *         "stuck": [],
+                     *         "walked": 1204,
+                     *         "young": 4
+                     *       },
+                     *       "started_at": "2026-11-23T09:30:00.000Z",
+                     *       "state": "done"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SweepRun"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    show_v1_admin_sweeps__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of the sweep. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "ended_at": "2026-11-23T09:30:04.000Z",
+                     *       "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+                     *       "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+                     *       "report": {
+                     *         "deleted_orphans": 0,
+                     *         "dry_run": true,
+                     *         "due": [],
+                     *         "ended": 0,
+                     *         "foreign": 31,
+                     *         "orphans": [
+                     *           {
+                     *             "credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
+                     *             "why": "no lease of that name"
+                     *           }
+                     *         ],
+                     *         "stuck": [],
+                     *         "walked": 1204,
+                     *         "young": 4
+                     *       },
+                     *       "started_at": "2026-11-23T09:30:00.000Z",
+                     *       "state": "done"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SweepRun"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    /** @description RFC 6750 challenge. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    /** @description Quote it when you ask for help. */
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;

@@ -1,0 +1,139 @@
+"""The audit in the ledger: events added in batches, found by whom or what they were about, forgotten by age."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.tables import activity
+from app.adapters.ledger.tables import audit_events as events
+from app.vending.auditing import Action, Activity, AuditCriteria, AuditEvent, Circumstances, Decision, Outcome
+from app.vending.nouns import Owner
+
+
+class SqlAudit:
+    """Every method raises LedgerUnavailable when the database does not do its part."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+
+    async def add(self, told: Sequence[AuditEvent]) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(events.insert(), [_row(event) for event in told])
+            # In one order for all replicas: else two of them wait for each other for ever.
+            for (minute, action, outcome), count in sorted(Counter(map(_minute, told)).items()):
+                row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
+                one = self._insert(activity).values(row)
+                more = {"events": activity.c.events + one.excluded.events}
+                await connection.execute(
+                    one.on_conflict_do_update(index_elements=["minute", "action", "outcome"], set_=more)
+                )
+
+    async def matching(
+        self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int
+    ) -> list[AuditEvent]:
+        query = sa.select(events).where(*_conditions(criteria))
+        if after is not None:
+            moment = sa.bindparam("moment", after[0], events.c.at.type)
+            query = query.where(sa.tuple_(events.c.at, events.c.id) < sa.tuple_(moment, sa.literal(after[1])))
+        newest_first = query.order_by(events.c.at.desc(), events.c.id.desc()).limit(limit)
+        return [_event(row) for row in await self._database.rows(newest_first)]
+
+    async def activity(self, since: datetime) -> list[Activity]:
+        at = activity.c
+        query = sa.select(activity).where(at.minute >= since).order_by(at.minute, at.action, at.outcome)
+        return [
+            Activity(row["minute"], Action(row["action"]), Outcome(row["outcome"]), row["events"])
+            for row in await self._database.rows(query)
+        ]
+
+    async def forget(self, told_before: datetime, limit: int) -> int:
+        query = sa.select(events.c.id).where(events.c.at < told_before).order_by(events.c.at).limit(limit)
+        if not (rows := await self._database.rows(query)):
+            return 0
+        async with self._database.writing() as connection:
+            await connection.execute(events.delete().where(events.c.id.in_([row["id"] for row in rows])))
+            await connection.execute(activity.delete().where(activity.c.minute < told_before))
+        return len(rows)
+
+
+def _minute(event: AuditEvent) -> tuple[datetime, str, str]:
+    decision = event.decision
+    return event.at.replace(second=0, microsecond=0), decision.action.value, decision.outcome.value
+
+
+def _row(event: AuditEvent) -> dict[str, Any]:
+    decision, circumstances = event.decision, event.circumstances
+    owner, actor = decision.owner, circumstances.actor
+    return {
+        "id": event.id,
+        "at": event.at,
+        "action": decision.action.value,
+        "outcome": decision.outcome.value,
+        "reason": decision.reason,
+        "issuer": owner and owner.issuer,
+        "subject": owner and owner.subject,
+        "device_id": decision.device_id,
+        "lease_id": decision.lease_id,
+        "token_sha256": decision.token_sha256,
+        "actor_issuer": actor and actor.issuer,
+        "actor_subject": actor and actor.subject,
+        "request_id": circumstances.request_id,
+        "client_address": circumstances.client_address,
+        "user_agent": circumstances.user_agent,
+        "details": dict(decision.details),
+    }
+
+
+def _event(row: sa.RowMapping) -> AuditEvent:
+    return AuditEvent(
+        row["id"],
+        row["at"],
+        Decision(
+            Action(row["action"]),
+            Outcome(row["outcome"]),
+            row["reason"],
+            _owner(row["issuer"], row["subject"]),
+            row["device_id"],
+            row["lease_id"],
+            row["token_sha256"],
+            details=row["details"],
+        ),
+        Circumstances(
+            row["request_id"],
+            row["client_address"],
+            row["user_agent"],
+            _owner(row["actor_issuer"], row["actor_subject"]),
+        ),
+    )
+
+
+def _owner(issuer: str | None, subject: str | None) -> Owner | None:
+    return None if issuer is None or subject is None else Owner(issuer, subject)
+
+
+def _conditions(criteria: AuditCriteria) -> list[sa.ColumnElement[bool]]:
+    at = events.c
+    wanted = {
+        at.device_id: criteria.device_id,
+        at.lease_id: criteria.lease_id,
+        at.action: criteria.action,
+        at.outcome: criteria.outcome,
+        at.request_id: criteria.request_id,
+        at.token_sha256: criteria.token_sha256,
+    }
+    found: list[sa.ColumnElement[bool]] = [column == value for column, value in wanted.items() if value is not None]
+    if criteria.subject is not None:
+        found.append(sa.or_(at.subject == criteria.subject, at.actor_subject == criteria.subject))
+    if criteria.issuer is not None:
+        found.append(sa.or_(at.issuer == criteria.issuer, at.actor_issuer == criteria.issuer))
+    if criteria.since is not None:
+        found.append(at.at >= criteria.since)
+    if criteria.until is not None:
+        found.append(at.at < criteria.until)
+    return found

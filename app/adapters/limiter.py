@@ -1,0 +1,145 @@
+"""The limiter: how often a user, an issuer's users together, and strangers from one address may ask.
+
+Counted in memory, each replica for itself, or in Redis for all of them. While Redis is away each replica counts for
+itself: a limit that would shut everybody out when its store is gone protects nobody.
+"""
+
+import functools
+import ipaddress
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+from limits.errors import StorageError
+
+from app.vending.errors import RateLimited
+from app.vending.nouns import Principal, Standing
+
+REDIS_SECONDS = 0.25
+"""A store that takes longer is as good as away."""
+
+REDIS_PAUSE_SECONDS = 5.0
+"""How long a store that failed is left alone."""
+
+MOST_BLOCKED = 50_000
+NETWORK_BITS = 64
+"""What one customer of an IPv6 provider has to himself, at least."""
+
+_log = structlog.get_logger("dialtone.limiter")
+
+
+def rate(text: str) -> RateLimitItem | None:
+    """`300/minute`, `5 per second`; `none` for no limit. Raises ValueError."""
+    return None if text.strip().lower() == "none" else parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The limits; None: none."""
+
+    user: RateLimitItem | None
+    issuer: RateLimitItem | None
+    failures: RateLimitItem | None
+    """Refused tokens from one address."""
+
+
+class Limiter:
+    """Counts, and says no."""
+
+    def __init__(
+        self, rates: Rates, redis_url: str | None, monotonic: Callable[[], float], key_prefix: str = "dialtone"
+    ) -> None:
+        self._rates = rates
+        self._monotonic = monotonic
+        self._own = FixedWindowRateLimiter(MemoryStorage())
+        self._shared = None if redis_url is None else FixedWindowRateLimiter(_redis(redis_url, key_prefix))
+        self._away_until = -math.inf
+        self._blocked: dict[str, float] = {}
+        self.failures = 0
+        """How often the shared store did not answer."""
+
+    async def is_store_there(self) -> bool:
+        """Whether the shared store answers; True where there is none to answer."""
+        if self._shared is None:
+            return True
+        try:
+            return await self._shared.storage.check()
+        except StorageError:
+            return False
+
+    def check_address(self, address: str) -> None:
+        """Raises RateLimited for an address with too many refused tokens. From memory: it is asked on every request."""
+        until = self._blocked.get(_network(address))
+        if until is not None and (left := until - self._monotonic()) > 0:
+            raise RateLimited(retry_after_seconds=left)
+
+    async def failed(self, address: str) -> None:
+        """A token from there was refused."""
+        if self._rates.failures is None:
+            return
+        network = _network(address)
+        standing, is_over = await self._hit(self._rates.failures, "address", network)
+        if is_over:
+            now = self._monotonic()
+            if len(self._blocked) >= MOST_BLOCKED:
+                self._blocked = {name: until for name, until in self._blocked.items() if until > now}
+            if len(self._blocked) < MOST_BLOCKED:
+                self._blocked[network] = now + standing.reset_seconds
+
+    async def admit(self, principal: Principal) -> Standing | None:
+        """How the user stands, if there is a limit. Raises RateLimited."""
+        standing = None
+        for item, kind, names in (
+            (self._rates.issuer, "issuer", (principal.issuer,)),
+            (self._rates.user, "user", (principal.issuer, principal.subject)),
+        ):
+            if item is not None:
+                standing, is_over = await self._hit(item, kind, *names)
+                if is_over:
+                    raise RateLimited(retry_after_seconds=standing.reset_seconds, standing=standing)
+        return standing
+
+    async def _hit(self, item: RateLimitItem, *names: str) -> tuple[Standing, bool]:
+        if self._shared is not None and self._monotonic() >= self._away_until:
+            try:
+                return await _counted(self._shared, item, names)
+            except StorageError:
+                self.failures += 1
+                self._away_until = self._monotonic() + REDIS_PAUSE_SECONDS
+                _log.warning("limiter_store_away", note="limits are counted by each replica meanwhile")
+        return await _counted(self._own, item, names)
+
+
+async def _counted(
+    limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]
+) -> tuple[Standing, bool]:
+    is_in = await limiter.hit(item, *names)
+    reset_at, remaining = await limiter.get_window_stats(item, *names)
+    return Standing(item.amount, remaining, max(0.0, reset_at - time.time())), not is_in
+
+
+def _redis(url: str, key_prefix: str) -> RedisStorage:
+    options: dict[str, Any] = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
+    return RedisStorage(
+        f"async+{url}", wrap_exceptions=True, implementation="redispy", key_prefix=key_prefix, **options
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _network(address: str) -> str:
+    """The address; of IPv6 the network, or else one machine would be as many strangers as it likes."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, NETWORK_BITS), strict=False))
+    return address

@@ -1,0 +1,191 @@
+"""The audit trail: each decision becomes an event, a log line, a figure, and a row in the ledger.
+
+Rows are written in batches behind the decision. What happens when that stops or fails is a setting: without
+`audit.required` the service goes on, keeps events for a while and counts those it had to drop; with it, a decision that
+cannot be written down is not given away (503 `audit_unavailable`). Refusals never wait for a row.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from app.observability.logs import clean
+from app.vending.auditing import CIRCUMSTANCES, AuditEvent, Decision
+from app.vending.errors import AuditUnavailable, LedgerUnavailable
+
+MOST_WAITING = 20_000
+"""Events kept while the ledger is away: some 20 MB."""
+
+EVENTS_A_BATCH = 500
+GATHER_SECONDS = 0.25
+"""How long a row may wait for company, where nobody waits for it: a commit costs the same for one as for many."""
+
+RETRY_SECONDS = 1.0
+
+STRANGERS_A_SECOND = 10
+"""Rows for refusals of nobody we know. More are counted and logged only: a flood must not fill the ledger."""
+
+LONGEST_USER_AGENT = 200
+FORGOTTEN_A_RUN = 5000
+
+_log = structlog.get_logger("dialtone.audit")
+
+
+class AuditTrail:
+    """Hears of decisions, and sees that they are kept."""
+
+    def __init__(
+        self,
+        *,
+        write: Callable[[Sequence[AuditEvent]], Awaitable[None]],
+        forget: Callable[[datetime, int], Awaitable[int]],
+        count: Callable[[Decision], None],
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        is_required: bool,
+        retention: timedelta,
+    ) -> None:
+        self._write = write
+        self._forget = forget
+        self._count = count
+        self._clock = clock
+        self._new_id = new_id
+        self._is_required = is_required
+        self._retention = retention
+        self._waiting: deque[tuple[AuditEvent, asyncio.Future[None] | None]] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self._strangers = Ration(STRANGERS_A_SECOND)
+        self.dropped = 0
+        """Events that have a log line and a figure, but no row."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that have no row yet."""
+        return len(self._waiting)
+
+    def note(self, decision: Decision) -> None:
+        """Never raises, and never waits."""
+        event = self._told(decision)
+        is_strange = decision.owner is None and event.circumstances.actor is None and decision.is_refusal
+        if len(self._waiting) >= MOST_WAITING or (is_strange and not self._strangers.take()):
+            self.dropped += 1
+        else:
+            self._keep(event, None)
+
+    async def record(self, decision: Decision) -> None:
+        """Raises AuditUnavailable where audit is required and the row cannot be written."""
+        if not self._is_required:
+            self.note(decision)
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            self._told(decision)
+            raise AuditUnavailable
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._keep(self._told(decision), written)
+        await written
+
+    async def tidy(self) -> None:
+        """Forget what is older than the retention. Raises LedgerUnavailable."""
+        while await self._forget(self._clock() - self._retention, FORGOTTEN_A_RUN) == FORGOTTEN_A_RUN:
+            pass
+
+    async def close(self) -> None:
+        """Write what waits, with one try: what fails then is counted as dropped."""
+        self._closing.set()
+        if self._writing is not None:
+            await self._writing
+
+    def _told(self, decision: Decision) -> AuditEvent:
+        circumstances = CIRCUMSTANCES.get()
+        if circumstances.user_agent is not None:
+            told = clean(circumstances.user_agent[:LONGEST_USER_AGENT])
+            circumstances = replace(circumstances, user_agent=told)
+        event = AuditEvent(self._new_id(), self._clock(), decision, circumstances)
+        self._count(decision)
+        _log_line(event)
+        return event
+
+    def _keep(self, event: AuditEvent, written: asyncio.Future[None] | None) -> None:
+        self._waiting.append((event, written))
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                if not self._is_required:
+                    await self._pause(GATHER_SECONDS)
+                batch = [self._waiting.popleft() for _ in range(min(EVENTS_A_BATCH, len(self._waiting)))]
+                try:
+                    await self._write([event for event, _ in batch])
+                except LedgerUnavailable:
+                    await self._failed(batch)
+                    continue
+                for _, written in batch:
+                    if written is not None and not written.done():
+                        written.set_result(None)
+        finally:
+            self._writing = None
+
+    async def _failed(self, batch: list[tuple[AuditEvent, asyncio.Future[None] | None]]) -> None:
+        """Whoever waits is told; the rest is tried again, as long as the service lives."""
+        for _, written in batch:
+            if written is not None and not written.done():
+                written.set_exception(AuditUnavailable())
+        again = [(event, None) for event, written in batch if written is None]
+        if self._closing.is_set():
+            self.dropped += len(again)
+        else:
+            self._waiting.extendleft(reversed(again))
+            await self._pause(RETRY_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        """So long, or until the service stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+
+class Ration:
+    """So many a second, and as many at once."""
+
+    def __init__(self, a_second: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._a_second = a_second
+        self._monotonic = monotonic
+        self._left, self._seen_at = a_second, monotonic()
+
+    def take(self) -> bool:
+        now = self._monotonic()
+        self._left = min(self._a_second, self._left + (now - self._seen_at) * self._a_second)
+        self._seen_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def _log_line(event: AuditEvent) -> None:
+    decision, circumstances = event.decision, event.circumstances
+    owner, actor = decision.owner, circumstances.actor
+    fields = {
+        "outcome": decision.outcome.value,
+        "reason": decision.reason,
+        "issuer": owner and owner.issuer,
+        "subject": owner and owner.subject,
+        "device_id": decision.device_id,
+        "lease_id": decision.lease_id,
+        "token_sha256": decision.token_sha256,
+        "actor": actor and f"{actor.issuer} {actor.subject}" if actor != owner else None,
+        "client": circumstances.client_address,
+        "details": dict(decision.details) or None,
+    }
+    _log.info(
+        decision.action.value, audit=event.id, **{name: value for name, value in fields.items() if value is not None}
+    )

@@ -1,0 +1,54 @@
+"""Figures that are counted as things happen: requests, decisions, calls to Telnyx. Labels are words of ours only."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from app.vending.auditing import Decision
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Traffic:
+    """Counters and histograms, in that registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "dialtone_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self._decisions = Counter(
+            "dialtone_decisions", "What was decided, as in the audit.", ["action", "outcome"], registry=registry
+        )
+        self._refusals = Counter(
+            "dialtone_refusals", "Requests refused or failed, by our reason.", ["reason"], registry=registry
+        )
+        self._issue_seconds = Histogram(
+            "dialtone_issue_seconds", "Time to give a login, by the way.", ["way"], registry=registry, buckets=SECONDS
+        )
+        self._calls = Counter(
+            "dialtone_telnyx_calls", "Calls that were sent to Telnyx.", ["operation", "outcome"], registry=registry
+        )
+        self._call_seconds = Histogram(
+            "dialtone_telnyx_call_seconds",
+            "From sending to Telnyx to its whole answer.",
+            ["operation"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+
+    def request(self, method: str, route: str, status: int) -> None:
+        """`route` is the pattern of the address, never the address itself."""
+        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
+
+    def decision(self, decision: Decision) -> None:
+        self._decisions.labels(decision.action.value, decision.outcome.value).inc()
+        if decision.is_refusal:
+            self._refusals.labels(decision.reason or "unknown").inc()
+        if decision.way is not None and decision.seconds is not None:
+            self._issue_seconds.labels(decision.way.value).observe(decision.seconds)
+
+    def call(self, operation: str, outcome: str, seconds: float) -> None:
+        """One call to Telnyx; the outcome is `ok` or the name of our error."""
+        self._calls.labels(operation, outcome).inc()
+        self._call_seconds.labels(operation).observe(seconds)
+
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,95 @@
+"""The parts of the service once they are joined: what routes and commands reach into. Joined in `wiring.py`."""
+
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.adapters.identity.verifier import TokenVerifier
+from app.adapters.ledger.push import SqlPush
+from app.adapters.limiter import Limiter
+from app.adapters.telnyx.push import TelnyxConnections
+from app.adapters.telnyx.transport import TelnyxApi
+from app.observability.audit import AuditTrail
+from app.observability.metrics import Metrics
+from app.observability.traffic import Traffic
+from app.settings import Settings
+from app.vending.attaching import Attaching
+from app.vending.cleaning import Cleaner
+from app.vending.devices import Devices
+from app.vending.issuing import CredentialIssuer
+from app.vending.operating import Operations
+from app.vending.overseeing import Oversight
+from app.vending.policy import PolicyInForce
+from app.vending.pooling import Pool
+from app.vending.push_expiry import ExpiryWatch
+from app.vending.push_faults import Report
+from app.vending.reconciling import Reconciler
+from app.vending.registering import PushRegistrar
+from app.vending.revoking import Revoker
+from app.vending.sweeping import Sweeper
+from app.vending.uploading import Uploads
+from app.vending.watching import Watch
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the parts take from the world that is not configuration: time and chance. Tests bring their own."""
+
+    clock: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    new_id: Callable[[], str] = new_id
+    jitter: Callable[[], float] = random.random
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The service, joined up."""
+
+    clock: Callable[[], datetime]
+    verifier: TokenVerifier
+    policy: PolicyInForce
+    issuer: CredentialIssuer
+    revoker: Revoker
+    devices: Devices
+    sweeper: Sweeper
+    operations: Operations
+    oversight: Oversight
+    pool: Pool
+    reconciler: Reconciler
+    cleaner: Cleaner
+    push: PushRegistrar
+    push_uploads: Uploads
+    attaching: Attaching
+    expiry_watch: ExpiryWatch
+    watch: Watch
+    lint_apns: Callable[[str, str], Awaitable[Report]]
+    """Certificate and private key in PEM. On a thread: loading an RSA key takes tens of milliseconds."""
+    lint_fcm: Callable[[Any], Awaitable[Report]]
+    audit: AuditTrail
+    limiter: Limiter
+    traffic: Traffic
+    telnyx: TelnyxApi
+    connections: TelnyxConnections
+    push_ledger: SqlPush
+    metrics: Metrics
+    check_ledger: Callable[[], Awaitable[None]]
+    check_telnyx: Callable[[], Awaitable[None]]
+    reload: Callable[[Settings], Awaitable[None]]
+    """Put other settings into effect, as far as RELOADED goes: all of them or, when this raises SettingsError, none."""
+    open: Callable[[], AbstractAsyncContextManager[None]]
+    """For a command: the parts may be used inside, without background work, and everything is closed behind it."""
+    running: Callable[[], AbstractAsyncContextManager[None]]
+    """For the lifespan: background work goes on inside, and everything is closed behind it."""

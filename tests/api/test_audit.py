@@ -1,0 +1,273 @@
+"""Every decision leaves one event: who, what, why, and the hash of the token that was handed out. Never a secret."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.adapters.ledger.database import database_url
+from app.vending.policy import ADMIN_SCOPE
+from tests.material import android
+from tests.stage import DAY, ISSUER, Service, Telnyx, claims_of, service_in_front_of, token
+
+
+@pytest.fixture
+async def service(telnyx: Telnyx, database: str) -> AsyncIterator[Service]:
+    async with service_in_front_of(telnyx, database) as service:
+        yield service
+
+
+async def operate(service: Service, method: str, path: str, body: Any = None, **params: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {fresh(service, 'olga', scope=ADMIN_SCOPE)}"}
+    return await service.client.request(method, f"/v1/admin{path}", headers=headers, json=body, params=params)
+
+
+def fresh(service: Service, user: str = "alice", **changes: Any) -> str:
+    """A token that is good at the sandbox's time."""
+    now = int(service.clock().timestamp())
+    return token(user, iat=now, exp=now + 3600, **changes)
+
+
+async def issue(service: Service, device: str = "laptop", **headers: str) -> httpx.Response:
+    own = {name.replace("_", "-"): value for name, value in headers.items()}
+    own["Authorization"] = f"Bearer {fresh(service)}"
+    return await service.client.post("/v1/telephony-credentials", headers=own, json={"device_id": device})
+
+
+async def events(service: Service, **criteria: Any) -> list[dict[str, Any]]:
+    """Newest first, once what was noted has been written down."""
+    while service.parts.audit.waiting:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
+    answer = await operate(service, "GET", "/audit", **criteria)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+def what(found: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
+    return [(event["action"], event["outcome"], event["reason"]) for event in found]
+
+
+async def test_a_devices_life_is_told_from_its_first_login_to_its_end(service: Service) -> None:
+    first = (await issue(service, user_agent="a browser")).json()
+    await service.issue("laptop")
+    await service.ask("POST", f"/{first['id']}/token")
+    await service.ask("PATCH", f"/{first['id']}", json={"label": "Work"})
+    await service.ask("DELETE", f"/{first['id']}")
+
+    told = await events(service, subject="alice")
+
+    assert what(told) == [
+        ("revoked", "done", "asked_by_user"),
+        ("renewed", "done", "changed_by_user"),
+        ("renewed", "done", "login_token"),
+        ("reused", "done", "login_token"),
+        ("issued", "done", "login_token"),
+    ]
+    assert {event["lease_id"] for event in told} == {first["id"]}
+    assert {event["actor_subject"] for event in told} == {"alice"}
+    assert {event["client_address"] for event in told} == {"127.0.0.1"}
+
+
+async def test_a_token_that_was_found_leads_to_the_request_it_was_made_for(service: Service) -> None:
+    answer = await issue(service, user_agent="a browser", x_request_id="the-request")
+    await service.issue("tab")
+    fingerprint = hashlib.sha256(answer.json()["login_token"].encode()).hexdigest()
+
+    told = await events(service, token_sha256=fingerprint)
+
+    assert [(event["device_id"], event["request_id"], event["user_agent"]) for event in told] == [
+        ("laptop", "the-request", "a browser")
+    ]
+
+
+async def test_refusals_are_told_with_our_reason(service: Service) -> None:
+    await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
+    await service.client.get("/v1/telephony-credentials")
+    expired = {"Authorization": f"Bearer {token(exp=claims_of()['exp'] - 9000)}"}
+    await service.client.get("/v1/telephony-credentials", headers=expired)
+    await service.issue("phone", grant="sip_password")
+    plain = {"Authorization": f"Bearer {token()}"}
+    await service.client.get("/v1/admin/leases", headers=plain)
+
+    told = await events(service, action="refused")
+
+    assert what(told) == [
+        ("refused", "refused", "InsufficientScope"),
+        ("refused", "refused", "GrantNotAllowed"),
+        ("refused", "refused", "expired"),
+        ("refused", "refused", "missing_token"),
+        ("refused", "refused", "not_three_parts"),
+    ]
+    assert [event["subject"] for event in told] == ["alice", "alice", None, None, None]
+    assert told[1]["device_id"] == "phone"
+
+
+async def test_trouble_is_told_as_failed(service: Service, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=500, method="POST", times=9)
+
+    await service.issue("laptop")
+
+    assert what(await events(service, subject="alice")) == [("refused", "failed", "CarrierFailed")]
+
+
+async def test_push_credentials_are_told_of_without_their_material(service: Service) -> None:
+    headers = {"Authorization": f"Bearer {token()}"}
+    made = (await service.client.post("/v1/push-credentials", headers=headers, json=android())).json()
+    await operate(
+        service, "PUT", "/connections/1000000000000000001/push-credentials", {"android_push_credential_id": made["id"]}
+    )
+    await service.client.delete(f"/v1/push-credentials/{made['id']}", headers=headers)
+
+    told = await events(service, action="pushed")
+
+    assert [event["reason"] for event in told if event["reason"] != "attached"] == ["removed", "registered"]
+    assert told[-1]["details"]["app_id"] == made["app_id"]
+    assert "PRIVATE KEY" not in json.dumps(told)
+
+
+async def test_what_operators_do_is_told_with_their_name(service: Service) -> None:
+    lease = (await service.issue("laptop")).json()["id"]
+    await service.issue("tab")
+    await operate(service, "DELETE", f"/leases/{lease}")
+    await operate(service, "POST", "/revocations", {"issuer": ISSUER, "subject": "alice", "refuse_tokens": True})
+    await operate(service, "POST", "/keys/refresh", {})
+    run = (await operate(service, "POST", "/sweeps", {})).json()
+    for _ in range(100):
+        if (await operate(service, "GET", f"/sweeps/{run['id']}")).json()["state"] != "running":
+            break
+        await asyncio.sleep(0.02)
+
+    told = await events(service, subject="olga")
+
+    assert what(told) == [
+        ("administered", "done", "dry_sweep"),
+        ("administered", "done", "keys_refreshed"),
+        ("revoked", "unconfirmed", "asked_by_operator"),
+        ("administered", "done", "tokens_refused"),
+        ("revoked", "done", "asked_by_operator"),
+    ]
+    assert told[2]["details"] == {"issuer": ISSUER, "subject": "alice", "leases": 1}
+    assert told[-1]["subject"] == "alice"
+
+
+async def test_what_time_ends_is_told_when_it_is_gone(service: Service) -> None:
+    lease = (await service.issue("laptop")).json()["id"]
+    service.telnyx.clock.advance(DAY * 2)
+
+    await service.parts.sweeper.sweep()
+
+    told = await events(service, lease_id=lease, action="swept")
+    assert what(told) == [("swept", "done", "expired")]
+    assert told[0]["actor_subject"] is None
+
+
+async def test_pages_follow_each_other_without_a_gap(service: Service) -> None:
+    for number in range(7):
+        await service.issue(f"device-{number}")
+    everything = await events(service, subject="alice")
+
+    pages: list[list[str]] = []
+    place: dict[str, str] = {}
+    while len(pages) < 9:
+        page = (await operate(service, "GET", "/audit", subject="alice", limit=3, **place)).json()
+        pages.append([event["id"] for event in page["data"]])
+        if page["next_cursor"] is None:
+            break
+        place = {"cursor": page["next_cursor"]}
+
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert [name for page in pages for name in page] == [event["id"] for event in everything]
+
+
+async def test_the_last_hour_is_counted_by_the_minute(service: Service) -> None:
+    for user in ("alice", "bob"):
+        await service.issue("laptop", user=user)
+    await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
+    await events(service)
+
+    counted = (await operate(service, "GET", "/activity")).json()["data"]
+
+    totals: dict[str, int] = {}
+    for minute in counted:
+        totals[minute["action"]] = totals.get(minute["action"], 0) + minute["events"]
+    assert totals == {"issued": 2, "refused": 1}
+
+
+async def test_old_events_are_forgotten(telnyx: Telnyx, database: str) -> None:
+    async with service_in_front_of(telnyx, database, audit_retention_days=7) as service:
+        await issue(service, "old")
+        await events(service)
+        telnyx.clock.advance(DAY * 8)
+        await issue(service, "new")
+
+        await service.parts.audit.tidy()
+
+        told = await events(service, action="issued")
+        assert {event["device_id"] for event in told} == {"new"}
+
+
+async def break_audit(database: str) -> None:
+    """Nothing can be added to it any more; the rest of the ledger is well."""
+    engine = create_async_engine(database_url(database))
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("ALTER TABLE audit_events RENAME TO elsewhere"))
+    await engine.dispose()
+
+
+async def test_a_login_is_given_though_the_audit_cannot_keep_it(telnyx: Telnyx, database: str) -> None:
+    async with service_in_front_of(telnyx, database) as service:
+        await break_audit(database)
+
+        answer = await service.issue("laptop")
+
+        assert answer.status_code == 201
+        assert service.parts.audit.waiting == 1
+
+
+async def test_where_audit_is_required_no_login_is_given_that_it_cannot_keep(telnyx: Telnyx, database: str) -> None:
+    async with service_in_front_of(telnyx, database, audit_required=True) as service:
+        good = await service.issue("laptop")
+        await break_audit(database)
+
+        refused = await service.issue("laptop")
+
+        assert good.status_code == 201
+        assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
+        assert refused.json()["retryable"] is True
+        assert telnyx.created() == 1
+
+
+async def test_a_flood_of_rubbish_fills_the_metrics_and_not_the_ledger(service: Service) -> None:
+    for _ in range(60):
+        await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
+
+    assert len(await events(service, action="refused")) < 30
+    assert 'dialtone_refusals_total{reason="not_three_parts"} 60.0' in (await service.client.get("/metrics")).text
+
+
+async def test_the_log_has_each_event_too(telnyx: Telnyx, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with service_in_front_of(telnyx, sqlite) as service:
+        answer = (await issue(service)).json()
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (told,) = [line for line in lines if line.get("audit")]
+    assert (told["subject"], told["device_id"], told["lease_id"]) == ("alice", "laptop", answer["id"])
+    assert told["token_sha256"] == hashlib.sha256(answer["login_token"].encode()).hexdigest()
+    assert answer["login_token"] not in json.dumps(lines)
+
+
+async def test_a_secret_in_the_user_agent_is_cut_out(service: Service) -> None:
+    stolen = token()
+
+    await issue(service, user_agent=f"curl {stolen}")
+
+    told = await events(service, subject="alice")
+    assert told[0]["user_agent"] == "curl [redacted]"
