@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone faults soak storm openapi schema lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone faults soak storm openapi errors schema lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ storm: $(VENV)/.dev ## Ten thousand devices that reconnect at once, 50 Telnyx ca
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json
+
+errors: $(VENV)/.runtime ## Write docs/errors.md anew after a change of problem codes
+	$(BIN)/dialtone errors > docs/errors.md
 
 schema: $(VENV)/.runtime ## Write dialtone.schema.json anew after a change of the configuration file
 	$(BIN)/dialtone config schema > dialtone.schema.json

@@ -1,13 +1,8 @@
-"""create_app(settings): the ASGI app, its layers and lifespan; and the server that drains before it stops."""
+"""create_app(settings): the ASGI app, its layers and lifespan."""
 
-import asyncio
-import gc
-import signal
-import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import FrameType
 from typing import Any
 
 import structlog
@@ -18,7 +13,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import admin, admin_leases, admin_service, backchannel, documentation, handlers, health, push, telephony
+from app.api import (
+    admin,
+    admin_leases,
+    admin_service,
+    backchannel,
+    documentation,
+    handlers,
+    health,
+    ops,
+    push,
+    telephony,
+)
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
@@ -26,7 +32,8 @@ from app.api.presenting import Presenter
 from app.api.turnstile import Turnstile, turned_away
 from app.observability import logs
 from app.parts import Outside, Parts
-from app.settings import Settings, SettingsError
+from app.server import Door, DrainingServer, Reloading
+from app.settings import Settings
 from app.vending.errors import LedgerUnavailable
 from app.wiring import join
 
@@ -58,12 +65,14 @@ def create_app(settings: Settings | None = None, outside: Outside | None = None)
 def serve(settings: Settings) -> None:
     """Listen until told to stop. Raises SystemExit if the port is taken."""
     parts = join(settings)
-    app, readiness = assemble(settings, parts)
+    door = Door(lambda: parts.issuer.under_way)
+    app, readiness = assemble(settings, parts, lambda: door.is_crowded)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        root_path=settings.root_path,
+        http=door,  # type: ignore[arg-type]  # anything that makes protocols will do
         ws="none",
         lifespan="on",
         log_config=None,
@@ -73,7 +82,7 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=settings.grace_seconds,
     )
     with logs.unblocking():
-        DrainingServer(config, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
+        DrainingServer(config, door, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
 
 
 def openapi_document() -> dict[str, Any]:
@@ -89,71 +98,20 @@ def openapi_document() -> dict[str, Any]:
     return documentation.document(_framework(settings, parts, _readiness(parts)))
 
 
-class DrainingServer(uvicorn.Server):
-    """uvicorn closes its listener at the first signal; this one first says "not ready" and lets balancers hear it."""
-
-    def __init__(
-        self, config: uvicorn.Config, readiness: Readiness, drain_seconds: float, reloading: "Reloading"
-    ) -> None:
-        super().__init__(config)
-        self._readiness = readiness
-        self._drain_seconds = drain_seconds
-        self._reloading = reloading
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        # What lives as long as the process need not be looked through for garbage again and again.
-        gc.collect()
-        gc.freeze()
-        if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloading.begin)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        is_second = self._readiness.is_draining
-        self._readiness.is_draining = True
-        if is_second or not self._drain_seconds:
-            super().handle_exit(sig, frame)
-        else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
-
-
-class Reloading:
-    """SIGHUP: issuers, policy and Telnyx key as their sources say now; or, if anything is wrong there, as before."""
-
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        self._settings = settings
-        self._parts = parts
-        self._under_way: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """For a signal handler. Two signals in a row are two reloads, one after the other."""
-        before = self._under_way
-        self._under_way = asyncio.get_running_loop().create_task(self._reload(before))
-
-    async def _reload(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        log = structlog.get_logger("dialtone")
-        try:
-            await self._parts.reload(self._settings.again())
-        except SettingsError as error:
-            log.error("reload_refused", reason=str(error), note="nothing was changed")  # noqa: TRY400 - one clear line
-        except Exception:
-            log.exception("reload_broke")
-
-
-def assemble(settings: Settings, parts: Parts) -> tuple[ASGIApp, Readiness]:
+def assemble(
+    settings: Settings, parts: Parts, is_crowded: Callable[[], bool] = lambda: False
+) -> tuple[ASGIApp, Readiness]:
     """Turnstile, Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
     app: ASGIApp = Body(_framework(settings, parts, readiness))
     app = Catch(Caps(BearerGate(app, parts.verifier, parts.limiter, parts.audit)))
-    return Turnstile(_edge(settings, parts, app), _edge(settings, parts, turned_away)), readiness
+    layers = [_edge(settings, parts, is_crowded, inner) for inner in (app, turned_away)]
+    return Turnstile(*layers), readiness
 
 
-def _edge(settings: Settings, parts: Parts, app: ASGIApp) -> ASGIApp:
+def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], app: ASGIApp) -> ASGIApp:
     """What every answer carries."""
     if settings.cors_origins:
         app = CORSMiddleware(
@@ -165,7 +123,7 @@ def _edge(settings: Settings, parts: Parts, app: ASGIApp) -> ASGIApp:
             max_age=PREFLIGHT_SECONDS,
         )
     own_headers = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
-    return Edge(app, own_headers, parts.traffic.request)
+    return Edge(app, own_headers, parts.traffic.request, is_crowded)
 
 
 def _wants_json(settings: Settings) -> bool:
@@ -210,6 +168,8 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     framework.include_router(health.router(readiness, parts.metrics))
     if settings.docs:
         framework.include_router(documentation.docs_router(framework))
+    if settings.ops_page:
+        framework.include_router(ops.router())
     return framework
 
 

@@ -147,9 +147,11 @@ class Settings(BaseSettings):
     # Serving
     host: str = "127.0.0.1"
     port: int = Field(8010, ge=0, le=65535)
+    root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     cors_origins: Words = frozenset()
     trusted_proxies: str = "127.0.0.1"
     docs: bool = True
+    ops_page: bool = True
     patience_seconds: float = Field(10.0, gt=0, le=60)
     drain_seconds: float = Field(0.0, ge=0, le=60)
     grace_seconds: int = Field(20, ge=1, le=300)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from app.api import problems
@@ -109,8 +110,9 @@ def docs_router(app: FastAPI) -> APIRouter:
     assets = importlib.resources.files("fastapi_offline") / "static"
 
     @router.get("/openapi.json")
-    async def openapi() -> dict[str, Any]:
-        return document(app)
+    async def openapi(request: Request) -> dict[str, Any]:
+        prefix = request.scope.get("root_path", "")
+        return document(app) | ({"servers": [{"url": prefix}]} if prefix else {})
 
     @router.get("/docs")
     async def docs() -> Response:
@@ -155,7 +157,7 @@ def _add_headers(operation: dict[str, Any]) -> None:
     for status, answer in operation.get("responses", {}).items():
         headers = answer.setdefault("headers", {})
         headers["X-Request-ID"] = {"description": "Quote it when you ask for help.", **text}
-        if status == "503":
+        if status in ("429", "503"):
             headers["Retry-After"] = {
                 "description": "Seconds to wait before the next try.",
                 "schema": {"type": "integer"},

@@ -37,6 +37,9 @@ REQUEST_ID = "dialtone.request_id"
 PRINCIPAL = "dialtone.principal"
 """Where the gate puts who asks. A route without it fails: nothing behind the gate can be reached around it."""
 
+PROBES = ("/livez", "/readyz", "/metrics", "/version")
+"""What looks after this service, and must not wait behind a crowd."""
+
 BACKCHANNEL_LOGOUT = "/v1/backchannel-logout"
 """The one address under /v1 without a bearer token, and with a form: the logout token in it is the proof."""
 
@@ -55,9 +58,14 @@ class Edge:
         app: ASGIApp,
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
         count: Callable[[str, str, int], None] = lambda method, route, status: None,
+        is_crowded: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`count` hears of every request: its method, the pattern of its address, and the answer's status."""
+        """`count` hears of every request: its method, the pattern of its address, and the answer's status.
+
+        `is_crowded`: whether connections wait to be read from, so that those who were answered should make room.
+        """
         self._app = app
+        self._is_crowded = is_crowded
         self._count = count
         self._headers = (
             (b"cache-control", b"no-store"),
@@ -79,7 +87,8 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         address = client_of(scope)
         CIRCUMSTANCES.set(Circumstances(request_id, address, _user_agent(scope)))
-        status = 0
+        is_probe = path_of(scope) in PROBES
+        status, prefix = 0, scope.get("root_path", "").encode("ascii")
 
         async def with_headers(message: Message) -> None:
             nonlocal status
@@ -87,7 +96,13 @@ class Edge:
                 status = message["status"]
                 own = [*self._headers, (b"x-request-id", request_id.encode("ascii"))]
                 names = {name for name, _ in own}
-                kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
+                kept = [
+                    (name, prefix + value if name == b"location" and prefix else value)
+                    for name, value in message.get("headers", ())
+                    if name.lower() not in names
+                ]
+                if self._is_crowded() and not is_probe:
+                    own.append((b"connection", b"close"))
                 message = {**message, "headers": [*kept, *own]}
             await send(message)
 

@@ -11,7 +11,7 @@ from collections import deque
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.layers import REQUEST_ID, path_of
+from app.api.layers import PROBES, REQUEST_ID, path_of
 from app.api.problems import Problem, problem_of
 from app.vending.errors import Busy
 
@@ -20,8 +20,6 @@ BEGUN_A_ROUND, REFUSED_A_ROUND = 16, 64
 
 MOST_WAITING = 400
 COMEBACK_SECONDS = 15.0
-
-ALWAYS_LET_IN = ("/livez", "/readyz", "/metrics", "/version")
 
 
 class Queue:
@@ -68,7 +66,7 @@ class Turnstile:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and path_of(scope) not in ALWAYS_LET_IN:
+        if scope["type"] == "http" and path_of(scope) not in PROBES:
             if len(self._begins) < MOST_WAITING:
                 await self._begins.turn()
             else:

@@ -1,4 +1,4 @@
-"""Running the service: serve, migrate, dev, token, openapi."""
+"""Running the service: serve, migrate, dev, token; and what is printed from its code: openapi, errors."""
 
 import asyncio
 import json
@@ -55,6 +55,15 @@ def token(
         typer.echo(stack.demo_token(user, scope=scope, ttl_seconds=ttl))
     except stack.StackError as error:
         end(str(error))
+
+
+@commands.command()
+def errors() -> None:
+    """Print the catalogue of problem codes as Markdown."""
+    from app.api.catalogue import catalogue
+    from app.main import openapi_document
+
+    typer.echo(catalogue(openapi_document()), nl=False)
 
 
 @commands.command()

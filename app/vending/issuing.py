@@ -108,6 +108,11 @@ class CredentialIssuer:
         )
         return await self._handed_out(login, began)
 
+    @property
+    def under_way(self) -> int:
+        """How many logins are being made."""
+        return len(self._flights)
+
     async def drain(self) -> None:
         """Wait until no login is being made."""
         await self._flights.drain()

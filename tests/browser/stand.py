@@ -126,7 +126,7 @@ class Later:
 
 @asynccontextmanager
 async def stand(folder: Path, *, propagation: float = 0.3, **settings: Any) -> AsyncIterator[Stand]:
-    chromium = await _chromium_or_skip()
+    chromium = await chromium_or_skip()
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
         signalling = telnyx.url.replace("http", "ws").removesuffix("/v2")
@@ -153,7 +153,7 @@ async def stand(folder: Path, *, propagation: float = 0.3, **settings: Any) -> A
         yield Stand(telnyx, service, browser, page_url)
 
 
-async def _chromium_or_skip() -> str | None:
+async def chromium_or_skip() -> str | None:
     """Debian's Chromium, or Playwright's own; and the page's parts. CI requires both, a laptop may lack them."""
     installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     missing = None

@@ -1,0 +1,209 @@
+"""The server under the app: a door that lets so many in at once, a drain before the end, a reload by SIGHUP.
+
+Not known to any route: what happens here happens to connections and processes.
+"""
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.api.health import Readiness
+from app.parts import Parts
+from app.settings import Settings, SettingsError
+
+MOST_INSIDE = 1_000
+"""Connections that are read from at once, beside those that wait for a login in the making. Each costs 5 KB, and 7 with
+a request."""
+
+IDLE_SECONDS = 1.0
+"""While others wait outside, a connection that nothing came over for so long is closed."""
+
+
+class Door:
+    """Where connections come in: a factory of their first protocol, in place of uvicorn's own.
+
+    Ten thousand phones that reconnect would otherwise each have a parser and a request in memory. The newest are let in
+    first: a probe need not wait for a crowd, and a crowd is gone within seconds.
+    """
+
+    def __init__(self, under_way: Callable[[], int], most_inside: int = MOST_INSIDE) -> None:
+        """`under_way` tells how many logins are being made: who waits for one does not stand in the way."""
+        self._under_way = under_way
+        self._most_inside = most_inside
+        self._inside: set[Any] = set()
+        self._outside: list[Doorman] = []
+
+    def __call__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> asyncio.Protocol:
+        self._inside = server_state.connections
+        return Doorman(self, config, server_state, app_state)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody waits outside: who is answered meanwhile should leave."""
+        return bool(self._outside)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._inside) - self._under_way() < self._most_inside
+
+    def wait(self, doorman: "Doorman") -> None:
+        self._outside.append(doorman)
+        # Looking at all who are inside costs, and a hundred more outside change little.
+        if len(self._outside) % 100 == 1:
+            self._ask_idle_ones_to_leave()
+
+    def left(self) -> None:
+        """Somebody left: who came last comes in."""
+        while self._outside and self.has_room:
+            self._outside.pop().let_in()
+
+    def close(self) -> None:
+        """Nobody is let in any more."""
+        while self._outside:
+            self._outside.pop().turn_away()
+
+    def _ask_idle_ones_to_leave(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for guest in list(self._inside):
+            timer = guest.timeout_keep_alive_task
+            if timer is not None and timer.when() - now < guest.timeout_keep_alive - IDLE_SECONDS:
+                guest.transport.close()
+
+
+class Doorman(asyncio.Protocol):
+    """The first protocol of a connection: lets it in to HTTP, or has it wait, unread."""
+
+    __slots__ = ("_app_state", "_config", "_door", "_heard", "_server_state", "_transport")
+
+    def __init__(
+        self, door: Door, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self._door = door
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._heard = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its ancestry
+        if self._door.has_room:
+            self.let_in()
+        else:
+            # uvloop begins to read when this returns, whatever was said before.
+            asyncio.get_running_loop().call_soon(self._be_quiet)
+            self._door.wait(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Came in before reading was paused."""
+        self._heard += data
+
+    def _be_quiet(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone from outside. Its place is skipped when its turn comes."""
+        self._transport = None
+
+    def let_in(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is None or transport.is_closing():
+            return
+        guest = _Guest(self._door, self._config, self._server_state, self._app_state)
+        transport.set_protocol(guest)
+        guest.connection_made(transport)
+        if self._heard:
+            guest.data_received(self._heard)
+        if not transport.is_reading():
+            transport.resume_reading()
+
+    def turn_away(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _Guest(HttpToolsProtocol):
+    """A connection that was let in; says so when it is gone."""
+
+    def __init__(self, door: Door, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._door = door
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._door.left()
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn closes its listener at the first signal; this one first says "not ready" and lets balancers hear it."""
+
+    def __init__(
+        self, config: uvicorn.Config, door: Door, readiness: Readiness, drain_seconds: float, reloading: "Reloading"
+    ) -> None:
+        super().__init__(config)
+        self._door = door
+        self._readiness = readiness
+        self._drain_seconds = drain_seconds
+        self._reloading = reloading
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What lives as long as the process need not be looked through for garbage again and again.
+        gc.collect()
+        gc.freeze()
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloading.begin)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._door.close()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        is_second = self._readiness.is_draining
+        self._readiness.is_draining = True
+        if is_second or not self._drain_seconds:
+            super().handle_exit(sig, frame)
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
+
+
+class Reloading:
+    """SIGHUP: issuers, policy and Telnyx key as their sources say now; or, if anything is wrong there, as before."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._under_way: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """For a signal handler. Two signals in a row are two reloads, one after the other."""
+        before = self._under_way
+        self._under_way = asyncio.get_running_loop().create_task(self._reload(before))
+
+    async def _reload(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        log = structlog.get_logger("dialtone")
+        try:
+            await self._parts.reload(self._settings.again())
+        except SettingsError as error:
+            log.error("reload_refused", reason=str(error), note="nothing was changed")  # noqa: TRY400 - one clear line
+        except Exception:
+            log.exception("reload_broke")

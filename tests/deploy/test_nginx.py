@@ -1,0 +1,229 @@
+"""Behind nginx as it is shipped: addresses, limits, CORS and docs are right, and odd requests stay outside."""
+
+import asyncio
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.processes.replicas import Replica, replica
+from tests.stage import Telnyx, free_port, token
+
+SHIPPED = Path(__file__).parent.parent.parent / "deploy" / "nginx"
+RUBBISH = {"Authorization": "Bearer rubbish"}
+PAGE = {"Origin": "https://app.example.com"}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("nginx") is None and not os.environ.get("REQUIRE_BROWSER"), reason="nginx is not here"
+)
+
+
+def certificate(folder: Path) -> None:
+    """For 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nginx")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "tls.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "tls.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+
+
+def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool) -> Path:
+    """The shipped files, but for where things are on this machine."""
+    text = (SHIPPED / "dialtone.conf").read_text()
+    for shipped, here in (
+        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("phones.example.com.pem", "tls.pem"),
+        ("phones.example.com.key", "tls.key"),
+        ("/etc/nginx/tls", str(folder)),
+        ("server_name phones.example.com", "server_name 127.0.0.1"),
+        ("server 127.0.0.1:8010", f"server {upstream}"),
+        ("/etc/nginx/dialtone-proxy.conf", str(SHIPPED / "dialtone-proxy.conf")),
+    ):
+        assert shipped in text
+        text = text.replace(shipped, here)
+    if under_prefix:
+        text = text.replace("location / {", "location /elsewhere/ {")
+        text = re.sub(r"# (location /phones/ \{|    rewrite|    include|\})", r"\1", text)
+    main = folder / "nginx.conf"
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main.write_text(
+        f"pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_processes 1;"
+        f"events {{ worker_connections 512; }} http {{ access_log off; {temporary}\n{text}\n}}"
+    )
+    return main
+
+
+@contextmanager
+def nginx(folder: Path, upstream: str, *, under_prefix: bool = False) -> Iterator[int]:
+    certificate(folder)
+    port = free_port()
+    main = configured(folder, port, upstream, under_prefix=under_prefix)
+    checked = subprocess.run(["nginx", "-t", "-c", main], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    process = subprocess.Popen(["nginx", "-c", main], stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.3)
+        assert process.poll() is None, (folder / "error.log").read_text()
+        yield port
+    finally:
+        process.terminate()
+        process.wait(5)
+
+
+class Behind:
+    """The service behind nginx; requests come from any address of this machine."""
+
+    def __init__(self, service: Replica, port: int, folder: Path) -> None:
+        self.service = service
+        self.port = port
+        self._trust = ssl.create_default_context(cafile=str(folder / "tls.pem"))
+
+    async def ask(
+        self, path: str, method: str = "GET", *, address: str = "127.0.0.1", **content: Any
+    ) -> httpx.Response:
+        transport = httpx.AsyncHTTPTransport(local_address=address, verify=self._trust)
+        async with httpx.AsyncClient(transport=transport, base_url=f"https://127.0.0.1:{self.port}") as client:
+            return await client.request(method, path, **content)
+
+    async def issue(self, prefix: str = "", **headers: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token()}"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return await self.ask(
+            f"{prefix}/v1/telephony-credentials", "POST", headers=headers, json={"device_id": "laptop"}
+        )
+
+    def audited(self) -> list[str]:
+        """Client addresses in the log of what was decided."""
+        return re.findall(r'"audit".*?"client": "([^"]*)"', self.service.log.read_text())
+
+
+SETTINGS = {
+    "DIALTONE_CORS_ORIGINS": "https://app.example.com",
+    "DIALTONE_TRUSTED_PROXIES": "127.0.0.1",
+    "DIALTONE_LIMIT_FAILURES": "5/hour",
+    "DIALTONE_LOG_FORMAT": "json",
+}
+
+
+@pytest.fixture
+async def behind(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Behind]:
+    async with replica(telnyx.url, sqlite, tmp_path, SETTINGS) as service:
+        upstream = f"{service.client.base_url.host}:{service.client.base_url.port}"
+        with nginx(tmp_path, upstream) as port:
+            yield Behind(service, port, tmp_path)
+
+
+async def test_the_clients_address_is_the_clients(behind: Behind) -> None:
+    assert (await behind.issue(X_Forwarded_For="203.0.113.9")).status_code == 201
+    await behind.ask("/v1/telephony-credentials", address="127.0.0.7", headers=RUBBISH)
+    await asyncio.sleep(0.2)
+
+    assert behind.audited() == ["127.0.0.1", "127.0.0.7"]
+
+
+async def test_one_strangers_failures_are_not_anothers(behind: Behind) -> None:
+    statuses = [
+        (await behind.ask("/v1/telephony-credentials", address="127.0.0.7", headers=RUBBISH | PAGE)) for _ in range(7)
+    ]
+
+    assert [answer.status_code for answer in statuses] == [401] * 6 + [429]
+    assert statuses[-1].headers["access-control-allow-origin"] == PAGE["Origin"]
+    assert statuses[-1].json()["code"] == "rate_limited"
+    assert (await behind.issue()).status_code == 201
+
+
+async def test_a_page_can_read_answers_and_errors_and_ask_before(behind: Behind) -> None:
+    preflight = await behind.ask(
+        "/v1/telephony-credentials", "OPTIONS", headers=PAGE | {"Access-Control-Request-Method": "POST"}
+    )
+    refused = await behind.ask("/v1/telephony-credentials", headers=PAGE)
+
+    assert preflight.status_code == 200
+    for answer in (preflight, refused):
+        assert answer.headers["access-control-allow-origin"] == PAGE["Origin"]
+    assert "server" not in {name.lower() for name in refused.headers} or "/" not in refused.headers["server"]
+
+
+async def test_odd_requests_stay_outside(behind: Behind) -> None:
+    async def raw(text: str) -> bytes:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection("127.0.0.1", behind.port, ssl=context)
+        writer.write(text.encode())
+        answer = await reader.readline()
+        writer.close()
+        return answer
+
+    twice = await raw("GET /version HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    smuggled = await raw(
+        "POST /v1/telephony-credentials HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    huge = await behind.ask("/v1/push-credentials", "POST", content=b"x" * 200_000)
+    before = behind.service.log.read_text()
+
+    assert b" 400 " in twice
+    assert b" 400 " in smuggled
+    assert huge.status_code == 413
+    assert "push-credentials" not in before
+
+
+async def test_figures_are_not_for_the_world(behind: Behind) -> None:
+    assert (await behind.ask("/metrics")).status_code == 200
+    assert (await behind.ask("/metrics", address="127.0.0.7")).status_code == 403
+    assert (await behind.ask("/version", address="127.0.0.7")).status_code == 200
+
+
+async def test_under_a_prefix_everything_still_leads_somewhere(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    settings = SETTINGS | {"DIALTONE_ROOT_PATH": "/phones"}
+    async with replica(telnyx.url, sqlite, tmp_path, settings, is_ready=True) as service:
+        upstream = f"{service.client.base_url.host}:{service.client.base_url.port}"
+        with nginx(tmp_path, upstream, under_prefix=True) as port:
+            behind = Behind(service, port, tmp_path)
+
+            login = await behind.issue("/phones")
+            docs = await behind.ask("/phones/docs")
+            script = await behind.ask("/phones/docs/swagger-ui-bundle.js")
+            document = await behind.ask("/phones/openapi.json")
+            operator = {"Authorization": f"Bearer {token('olga', scope='dialtone:admin')}"}
+            sweep = await behind.ask("/phones/v1/admin/sweeps", "POST", headers=operator, json={})
+            outcome = await behind.ask(sweep.headers["location"], headers=operator)
+            refused = await behind.ask("/phones/v1/telephony-credentials", headers=RUBBISH | PAGE)
+
+    assert login.status_code == 201
+    assert "url: 'openapi.json'" in docs.text
+    assert script.status_code == 200
+    assert document.json()["servers"] == [{"url": "/phones"}]
+    assert sweep.headers["location"].startswith("/phones/v1/admin/sweeps/")
+    assert outcome.status_code == 200
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, PAGE["Origin"])
