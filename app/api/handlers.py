@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.api import problems
 from app.api.layers import PRINCIPAL, REQUEST_ID
@@ -55,7 +56,8 @@ def install(app: FastAPI, audit: Audit) -> None:
     async def unroutable(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - by registration
         kind = _BY_STATUS.get(error.status_code, problems.INTERNAL)
-        return _response(Problem(kind, request.scope[REQUEST_ID], tuple((error.headers or {}).items())))
+        headers = (("Allow", _allowed(request)),) if kind is problems.METHOD_NOT_ALLOWED else ()
+        return _response(Problem(kind, request.scope[REQUEST_ID], headers))
 
     app.add_exception_handler(DialtoneError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -63,6 +65,15 @@ def install(app: FastAPI, audit: Audit) -> None:
     app.add_exception_handler(HTTPException, unroutable)
     app.add_exception_handler(ResponseValidationError, _broken)
     app.add_exception_handler(Exception, _broken)  # answers, and raises on: the `Catch` layer tells the log
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the address (RFC 9110 section 15.5.6). The framework names those of one route of it."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return ", ".join(sorted(methods))
 
 
 async def _broken(request: Request, _: Exception) -> Response:
