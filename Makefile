@@ -70,7 +70,7 @@ schema: $(VENV)/.runtime ## Write dialtone.schema.json anew after a change of th
 	$(BIN)/dialtone config schema > dialtone.schema.json
 
 lock: ## Resolve the newest versions and write the locks anew (needs uv)
-	cd requirements && for name in runtime dev build; do \
+	cd requirements && for name in runtime tracing dev build; do \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 

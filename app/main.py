@@ -123,7 +123,7 @@ def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], app:
             max_age=PREFLIGHT_SECONDS,
         )
     own_headers = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
-    return Edge(app, own_headers, parts.traffic.request, is_crowded)
+    return Edge(app, own_headers, parts.traffic.request, is_crowded, parts.spans)
 
 
 def _wants_json(settings: Settings) -> bool:

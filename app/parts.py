@@ -16,6 +16,7 @@ from app.adapters.telnyx.push import TelnyxConnections
 from app.adapters.telnyx.transport import TelnyxApi
 from app.observability.audit import AuditTrail
 from app.observability.metrics import Metrics
+from app.observability.tracing import Spans
 from app.observability.traffic import Traffic
 from app.settings import Settings
 from app.vending.attaching import Attaching
@@ -46,12 +47,14 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What the parts take from the world that is not configuration: time and chance. Tests bring their own."""
+    """What the parts take from the world that is not configuration: time, chance, traces. Tests bring their own."""
 
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = new_id
     jitter: Callable[[], float] = random.random
+    spans: Spans | None = None
+    """Where traces go; None: where the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Parts:
     audit: AuditTrail
     limiter: Limiter
     traffic: Traffic
+    spans: Spans
     telnyx: TelnyxApi
     connections: TelnyxConnections
     push_ledger: SqlPush

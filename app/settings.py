@@ -29,6 +29,7 @@ from app.configuration import (
     read,
     resolve,
 )
+from app.observability import tracing
 from app.vending.lifetimes import LONGEST_TTL, SHORTEST_TTL
 from app.vending.nouns import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimit
@@ -139,9 +140,9 @@ class Settings(BaseSettings):
     audit_retention_days: float = Field(90.0, ge=1 / 1440, le=3650)
 
     # Limits
-    limit_user: str = "300/minute"
+    limit_user: str = "12000/minute"
     limit_issuer: str = "none"
-    limit_failures: str = "120/minute"
+    limit_failures: str = "6000/minute"
     redis_url: SecretStr | None = None
 
     # Serving
@@ -157,6 +158,7 @@ class Settings(BaseSettings):
     grace_seconds: int = Field(20, ge=1, le=300)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+    tracing: bool = False
 
     @classmethod
     def load(cls, **given: Any) -> "Settings":
@@ -292,6 +294,13 @@ class Settings(BaseSettings):
                 or origin != f"{parts.scheme}://{parts.netloc}"
             ):
                 raise ValueError("must list origins such as https://app.example.com, without path; * is not allowed")
+        return value
+
+    @field_validator("tracing")
+    @classmethod
+    def _check_tracing(cls, value: bool) -> bool:
+        if value and not tracing.is_installed():
+            raise ValueError("needs OpenTelemetry: pip install 'dialtone[tracing]'")
         return value
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from app.issuers import KeySets
 from app.observability import logs
 from app.observability.audit import AuditTrail
 from app.observability.metrics import Metrics
+from app.observability.tracing import Tracing, no_spans
 from app.observability.traffic import Traffic
 from app.parts import Outside, Parts, new_id
 from app.settings import Settings, variable_of
@@ -102,7 +103,9 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     api_key = settings.telnyx_api_key.get_secret_value()
     outbound = Outbound(f"dialtone/{__version__}")
     engine = open_engine(database_url(settings.database_url.get_secret_value()))
-    database = Database(engine)
+    tracing = Tracing.exporting(__version__) if settings.tracing and outside.spans is None else None
+    spans = outside.spans or tracing or no_spans
+    database = Database(engine, spans)
     ledger, marks_ledger = SqlLedger(database), SqlMarks(database)
     marks = Marks(marks_ledger, clock)
     resolved = settings.identity()
@@ -117,6 +120,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         api_key=api_key,
         call_seconds=settings.telnyx_call_seconds,
         count=traffic.call,
+        span=spans,
     )
     audit_ledger = SqlAudit(database)
     audit = AuditTrail(
@@ -258,6 +262,8 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             await outbound.__aexit__(None, None, None)
             await announcements.close()
             await engine.dispose()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -280,6 +286,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         audit=audit,
         limiter=limiter,
         traffic=traffic,
+        spans=spans,
         telnyx=api,
         connections=connections,
         push_ledger=push_ledger,

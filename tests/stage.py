@@ -101,14 +101,14 @@ class PromptServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, http: Any = "httptools") -> AsyncIterator[str]:
     """The app behind a real socket on loopback; its base URL."""
     # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=http,
         log_config=None,
         access_log=False,
         server_header=False,

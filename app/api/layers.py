@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import Kind, Problem
+from app.observability.tracing import Note, Spans, no_spans
 from app.vending.auditing import CIRCUMSTANCES, Circumstances
 
 MAX_HEADER_BYTES = 32 * 1024
@@ -59,6 +60,7 @@ class Edge:
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
         count: Callable[[str, str, int], None] = lambda method, route, status: None,
         is_crowded: Callable[[], bool] = lambda: False,
+        spans: Spans = no_spans,
     ) -> None:
         """`count` hears of every request: its method, the pattern of its address, and the answer's status.
 
@@ -66,6 +68,7 @@ class Edge:
         """
         self._app = app
         self._is_crowded = is_crowded
+        self._spans = spans
         self._count = count
         self._headers = (
             (b"cache-control", b"no-store"),
@@ -107,7 +110,9 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, with_headers)
+            with self._spans(scope["method"], "server", _trace_of(scope)) as note:
+                await self._app(scope, receive, with_headers)
+                _tell(note, scope, status)
         finally:
             self._count(scope["method"], _route_of(scope), status)
             _log.info(
@@ -238,6 +243,25 @@ def client_of(scope: Scope) -> str | None:
 def _user_agent(scope: Scope) -> str | None:
     value = next((value for name, value in scope["headers"] if name == b"user-agent"), None)
     return None if value is None else value.decode("latin-1")
+
+
+def _trace_of(scope: Scope) -> dict[str, str]:
+    """What the caller says of the trace that this request is part of."""
+    return {
+        name.decode("ascii"): value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in (b"traceparent", b"tracestate")
+    }
+
+
+def _tell(note: Note, scope: Scope, status: int) -> None:
+    """OpenTelemetry's names for HTTP servers; the route, never the address."""
+    route = _route_of(scope)
+    note("name", f"{scope['method']} {route}")
+    note("http.request.method", scope["method"])
+    note("http.route", route)
+    note("http.response.status_code", status)
+    note("dialtone.request_id", scope[REQUEST_ID])
 
 
 def _route_of(scope: Scope) -> str:

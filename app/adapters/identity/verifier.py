@@ -122,18 +122,27 @@ class TokenVerifier:
     def key_sets(self) -> list[KeySetStatus]:
         return [issuer.keys.status(issuer.issuer) for issuer in self._issuers.values()]
 
+    async def recall(self, unverified_token: str) -> Principal | None:
+        """Who the token proved before, if that still holds. Raises TokenRefused where a mark has ended it since."""
+        return await self._recall(_fingerprint(unverified_token), self._clock().timestamp())
+
+    async def _recall(self, fingerprint: bytes, now: float) -> Principal | None:
+        known = self._verdicts.get(fingerprint)
+        if known is None:
+            return None
+        if not await self._still_holds(known, now):
+            self._verdicts.pop(fingerprint, None)
+            return None
+        if self._marks is not None:
+            self._marks.check_remembered(known.principal)
+        self._verdicts.move_to_end(fingerprint)
+        return known.principal
+
     async def _verify(self, unverified_token: str) -> Principal:
         now = self._clock().timestamp()
-        # Only a token that passed the canonical check is ever a key here, so another spelling finds nothing.
-        fingerprint = hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
-        known = self._verdicts.get(fingerprint)
-        if known is not None:
-            if await self._still_holds(known, now):
-                if self._marks is not None:
-                    self._marks.check_remembered(known.principal)
-                self._verdicts.move_to_end(fingerprint)
-                return known.principal
-            self._verdicts.pop(fingerprint, None)
+        fingerprint = _fingerprint(unverified_token)
+        if (known := await self._recall(fingerprint, now)) is not None:
+            return known
 
         claims, issuer, keys = await self._authentic(unverified_token, None)
         principal, validity = principal_of(claims, issuer, now)
@@ -172,6 +181,11 @@ class TokenVerifier:
         if issuer is None:
             raise TokenRefused("unknown_issuer")
         return issuer
+
+
+def _fingerprint(unverified_token: str) -> bytes:
+    """Only a token that passed the canonical check is ever remembered, so another spelling of it finds nothing."""
+    return hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
 
 
 async def _key_for(issuer: Issuer, algorithm: str, kid: str | None) -> tuple[KeySet, SignatureKey]:

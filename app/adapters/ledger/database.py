@@ -1,8 +1,8 @@
 """The database under the ledger: opening it, short transactions on it, and its trouble as LedgerUnavailable."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
@@ -106,7 +106,11 @@ def _sqlite(url: URL) -> AsyncEngine:
 class Database:
     """Short transactions, none held while anything but the database is awaited. Trouble raises LedgerUnavailable."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(
+        self, engine: AsyncEngine, span: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
+    ) -> None:
+        """`span` goes on while a transaction does."""
+        self._span = span
         self._engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer: waiting for it here, in turn, beats its busy handler's sleeping.
@@ -147,9 +151,10 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._engine.connect() as connection:
-                await connection.execution_options(is_write=False)
-                yield connection
+            with self._span("ledger read"):
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(is_write=False)
+                    yield connection
         except TROUBLE as error:
             self._is_in_doubt = True
             raise LedgerUnavailable from error
@@ -158,8 +163,9 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """One transaction, committed at the end of the block."""
         try:
-            async with self._turn(), self._engine.begin() as connection:
-                yield connection
+            with self._span("ledger write"):
+                async with self._turn(), self._engine.begin() as connection:
+                    yield connection
         except TROUBLE as error:
             self._is_in_doubt = not isinstance(error, IntegrityError)
             raise LedgerUnavailable from error

@@ -5,6 +5,7 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +51,10 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 _log = structlog.get_logger("dialtone.telnyx")
 
 
+def _no_span(name: str, kind: str) -> AbstractContextManager[Callable[[str, str], None]]:
+    return nullcontext(lambda attribute, value: None)
+
+
 @dataclass(frozen=True, slots=True)
 class LastError:
     """What went wrong with Telnyx the last time."""
@@ -71,9 +76,11 @@ class TelnyxApi:
         api_key: str,
         call_seconds: float = CALL_SECONDS,
         count: Callable[[str, str, float], None] = lambda operation, outcome, seconds: None,
+        span: Callable[..., AbstractContextManager[Callable[[str, str], None]]] = _no_span,
     ) -> None:
         """`count` hears of every call that was sent: the operation, `ok` or our error's name, and the seconds."""
         self._count = count
+        self._span = span
         self.last_error: LastError | None = None
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
@@ -113,15 +120,17 @@ class TelnyxApi:
 
     async def _counted(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
         began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
-        try:
-            answer = await self._send_once(turn, method, path, seconds, **content)
-            outcome = "ok"
-        except CarrierError as error:
-            outcome = type(error).__name__
-            self.last_error = LastError(datetime.now(UTC), operation, outcome)
-            raise
-        finally:
-            self._count(operation, outcome, time.monotonic() - began)
+        with self._span(f"Telnyx {operation}", "client") as note:
+            try:
+                answer = await self._send_once(turn, method, path, seconds, **content)
+                outcome = "ok"
+            except CarrierError as error:
+                outcome = type(error).__name__
+                self.last_error = LastError(datetime.now(UTC), operation, outcome)
+                raise
+            finally:
+                note("dialtone.outcome", outcome)
+                self._count(operation, outcome, time.monotonic() - began)
         return answer
 
     async def _send_once(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:

@@ -1,0 +1,124 @@
+"""Traces tell where a request's time went, in words of ours; they go where OpenTelemetry's variables say."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from app.main import assemble
+from app.observability.tracing import Tracing
+from app.parts import Outside
+from app.sandbox.account import DEMO_KEY
+from app.wiring import join
+from tests.processes.replicas import replica
+from tests.stage import Service, Telnyx, migrated, serving, settings_for, token
+
+
+class Traced:
+    """A service and the spans that it told."""
+
+    def __init__(self, service: Service, spans: InMemorySpanExporter) -> None:
+        self.service = service
+        self._spans = spans
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self._spans.get_finished_spans())
+
+    def tree(self) -> dict[str, str | None]:
+        """Each span's name with its parent's, but for work in the background."""
+        names = {span.context.span_id: span.name for span in self.spans() if span.context}
+        requests = {span.context.trace_id for span in self.spans() if "route" in str(span.attributes) and span.context}
+        return {
+            span.name: names.get(span.parent.span_id) if span.parent else None
+            for span in self.spans()
+            if span.context and span.context.trace_id in requests
+        }
+
+
+@pytest.fixture
+async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
+    await migrated(sqlite)
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    settings = settings_for(telnyx.url, sqlite)
+    parts = join(settings, Outside(clock=telnyx.clock, spans=Tracing(provider, "test")))
+    app, _ = assemble(settings, parts)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        yield Traced(Service(url, client, telnyx, telnyx.clock, app, parts), exporter)
+
+
+async def test_a_request_is_a_span_with_telnyx_and_the_ledger_in_it(traced: Traced) -> None:
+    await traced.service.issue("laptop")
+
+    request = "POST /v1/telephony-credentials"
+    tree = traced.tree()
+    assert tree[request] is None
+    assert tree["Telnyx POST /telephony_credentials"] == request
+    assert tree["Telnyx POST /telephony_credentials/{id}/token"] == request
+    assert tree["ledger write"] == tree["ledger read"] == request
+
+
+async def test_a_trace_of_the_caller_goes_on_here(traced: Traced) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parent = f"00-{trace}-00f067aa0ba902b7-01"
+
+    await traced.service.ask("GET", headers={"traceparent": parent})
+
+    (span,) = [span for span in traced.spans() if span.name == "GET /v1/telephony-credentials"]
+    assert span.context
+    assert f"{span.context.trace_id:032x}" == trace
+
+
+async def test_no_secret_no_user_and_no_address_is_in_a_span(traced: Traced, telnyx: Telnyx) -> None:
+    secret = token("user-canary")
+    headers = {"Authorization": f"Bearer {secret}", "User-Agent": "agent-canary"}
+    body = {"device_id": "device-canary", "label": "label-canary"}
+    client = traced.service.client
+    issued = (await client.post("/v1/telephony-credentials?q=query-canary", headers=headers, json=body)).json()
+    telnyx.fail("status", status=500, body="body-canary", method="POST", times=9)
+    await client.post("/v1/telephony-credentials", headers=headers, json=body | {"device_id": "other-canary"})
+    await client.get(f"/v1/telephony-credentials/{issued['id']}", headers=headers)
+    await client.get("/path-canary")
+
+    told = " ".join(span.to_json() for span in traced.spans())
+    assert "CarrierFailed" in told
+    for forbidden in ("canary", secret, issued["login_token"], issued["id"], DEMO_KEY, "127.0.0.1"):
+        assert forbidden not in told
+
+
+async def test_spans_leave_the_process_by_otlp(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    received: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    collector = HTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    settings = {
+        "DIALTONE_TRACING": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+    }
+    try:
+        async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
+            assert (await service.issue()).status_code == 201
+        await asyncio.sleep(0.1)  # what was left is sent when the service stops
+    finally:
+        collector.shutdown()
+
+    sent = b"".join(received)
+    assert b"POST /v1/telephony-credentials" in sent
+    assert b"Telnyx POST /telephony_credentials" in sent
+    assert DEMO_KEY.encode() not in sent

@@ -1,0 +1,135 @@
+"""The door: so many connections are read from at once, the others wait outside and lose nothing by it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from app.server import Door
+from tests.stage import eventually, serving
+
+MOST_INSIDE = 3
+
+
+class Counter:
+    """An app that knows how many requests are in it at once, and takes a moment for each."""
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        self.seconds = seconds
+        self.now = self.most = self.served = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        self.now += 1
+        self.most = max(self.most, self.now)
+        body = (await receive())["body"]
+        await asyncio.sleep(self.seconds)
+        self.now -= 1
+        self.served += 1
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def behind_a_door(app: Counter, under_way: int = 0) -> AsyncIterator[tuple[Door, int]]:
+    door = Door(lambda: under_way, MOST_INSIDE)
+    async with serving(app, door) as url:
+        yield door, int(url.rsplit(":", 1)[1])
+
+
+async def knock(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+async def ask(port: int, body: bytes, *, keeps: bool = False) -> bytes:
+    """One request over a connection of its own; what came back as its body."""
+    reader, writer = await knock(port)
+    close = b"" if keeps else b"Connection: close\r\n"
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n%s" % (close, len(body), body))
+    await reader.readuntil(b"\r\n\r\n")
+    answer = await reader.readexactly(len(body))
+    if not keeps:
+        writer.close()
+    return answer
+
+
+async def test_a_crowd_is_let_in_part_by_part_and_everybody_is_answered() -> None:
+    app = Counter()
+    async with behind_a_door(app) as (door, port):
+        bodies = [b"request %d" % number for number in range(60)]
+        answers = await asyncio.gather(*(ask(port, body) for body in bodies))
+
+    assert answers == bodies
+    assert app.most <= MOST_INSIDE
+    assert not door.is_crowded
+
+
+async def test_who_waits_for_a_login_does_not_stand_in_the_way() -> None:
+    app = Counter(seconds=0.1)
+    async with behind_a_door(app, under_way=4) as (_, port):
+        await asyncio.gather(*(ask(port, b"x") for _ in range(20)))
+
+    assert MOST_INSIDE < app.most <= MOST_INSIDE + 4
+
+
+async def test_an_idle_connection_makes_room() -> None:
+    async with behind_a_door(Counter()) as (_, port):
+        for _ in range(MOST_INSIDE):
+            await ask(port, b"idle", keeps=True)
+        await asyncio.sleep(1.1)
+        began = time.monotonic()
+        assert await ask(port, b"new") == b"new"
+
+    assert time.monotonic() - began < 1
+
+
+async def test_the_newest_is_let_in_first() -> None:
+    app = Counter(seconds=0.05)
+    answered: list[bytes] = []
+
+    async def one(port: int, body: bytes) -> None:
+        answered.append(await ask(port, body))
+
+    async with behind_a_door(app) as (door, port):
+        crowd = [asyncio.create_task(one(port, b"crowd")) for _ in range(30)]
+        await eventually(lambda: door.is_crowded)
+        await asyncio.sleep(0.02)
+        await one(port, b"probe")
+        place = answered.index(b"probe")
+        await asyncio.gather(*crowd)
+
+    assert place <= 3 * MOST_INSIDE
+
+
+async def test_who_hangs_up_outside_is_skipped() -> None:
+    app = Counter(seconds=0.3)
+    async with behind_a_door(app) as (door, port):
+        inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(MOST_INSIDE)]
+        await asyncio.sleep(0.05)
+        gone = [await knock(port) for _ in range(5)]
+        await eventually(lambda: door.is_crowded)
+        for _, writer in gone:
+            writer.transport.abort()
+        await asyncio.gather(*inside)
+        assert await ask(port, b"after") == b"after"
+
+    assert app.served == MOST_INSIDE + 1
+
+
+async def test_when_the_service_ends_nobody_is_left_waiting_outside() -> None:
+    app = Counter(seconds=0.2)
+    async with behind_a_door(app) as (door, port):
+        inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(MOST_INSIDE)]
+        await asyncio.sleep(0.05)
+        reader, _ = await knock(port)
+        await eventually(lambda: door.is_crowded)
+        door.close()
+        assert await reader.read() == b""
+        await asyncio.gather(*inside)
+
+
+pytestmark = pytest.mark.timeout(30)
