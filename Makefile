@@ -23,11 +23,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# A file stays together: its tests share a browser or a database server. Tests of processes mostly wait: three at a time.
-SLOW := tests/browser tests/faults tests/processes
+# Most tests wait rather than work: three at a time. Whoever has nothing left to do takes over what another still has.
+SLOW := tests/browser tests/faults tests/processes tests/deploy
 fast-test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadfile $(SLOW:%=--ignore %)
-	$(BIN)/pytest -n 3 --dist loadfile $(SLOW)
+	$(BIN)/pytest -n 3 --dist worksteal $(SLOW:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
 
 # The page's SDK and the browser client need Node 20. Without it the page says so, and its tests skip, saying so too.
 HAS_NODE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)

@@ -50,12 +50,12 @@ FAULTS: list[list[dict[str, Any]]] = [
 
 @pytest.mark.parametrize("faults", FAULTS, ids=lambda faults: str(faults)[:50])
 @pytest.mark.parametrize("level", ["debug", "info"])
-async def test_no_secret_leaves_by_a_log_line_an_answer_or_the_database(
+async def test_no_secret_leaves_by_a_log_line_an_answer_a_figure_the_audit_or_the_database(
     telnyx: Telnyx, tmp_path: Path, written: Written, faults: list[dict[str, Any]], level: str
 ) -> None:
     database = f"sqlite:///{tmp_path / 'ledger.db'}"
     users_token = token("alice", jti="USER-TOKEN-CANARY")
-    headers = {"Authorization": f"Bearer {users_token}"}
+    headers = {"Authorization": f"Bearer {users_token}", "User-Agent": f"curl {users_token}"}
     async with service_in_front_of(telnyx, database, log_level=level, sip_password=True) as service:
         for fault in faults:
             telnyx.fail(**fault)
@@ -65,14 +65,17 @@ async def test_no_secret_leaves_by_a_log_line_an_answer_or_the_database(
         listed = [await service.ask("GET"), await service.ask("GET", "/" + "0" * 32)]
         refused = await service.ask("POST", json={"device_id": "x", "SECRET": "SECRET-CANARY"})
         deleted = await service.ask("DELETE")
+        metrics = (await service.client.get("/metrics")).text
         (issued,) = {a.json()["login_token"] for a in answers if a.is_success}
 
     belongs = password.json()["password"]
     outputs = {
         "log": written.getvalue(),
         "answers": "".join(a.text for a in [*answers, *listed, refused, deleted]),
+        "metrics": metrics,
         "files": "".join(p.read_bytes().decode("latin-1") for p in tmp_path.iterdir()),
     }
+    assert "issued" in outputs["files"] or "failed" in outputs["files"], "the audit is among them"
     assert outputs["log"].count('"event": "request"') >= 7
     assert belongs in seen
     for place, text in outputs.items():

@@ -163,7 +163,7 @@ async def chromium_or_skip() -> str | None:
         async with async_playwright() as playwright:
             if not Path(playwright.chromium.executable_path).exists():
                 missing = "no Chromium: install Debian's chromium, or run `playwright install chromium`"
-    if missing is not None and os.environ.get("REQUIRE_BROWSER"):
+    if missing is not None and os.environ.get("REQUIRE_ALL"):
         pytest.fail(missing)
     if missing is not None:
         pytest.skip(missing)

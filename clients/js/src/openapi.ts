@@ -1871,6 +1871,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2019,6 +2021,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2138,6 +2142,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2272,6 +2278,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2405,6 +2413,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2554,6 +2564,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2709,6 +2721,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2830,6 +2844,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2985,6 +3001,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3118,6 +3136,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3249,6 +3269,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3395,6 +3417,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3523,6 +3547,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3596,6 +3622,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3724,6 +3752,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3861,6 +3891,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3979,6 +4011,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4106,6 +4140,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4249,6 +4285,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4389,6 +4427,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4522,6 +4562,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4649,6 +4691,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4773,6 +4817,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4913,6 +4959,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5058,6 +5106,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5177,6 +5227,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5304,6 +5356,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5438,6 +5492,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5582,6 +5638,8 @@ export interface operations {
                 headers: {
                     /** @description Quote it when you ask for help. */
                     "X-Request-ID"?: string;
+                    /** @description Seconds to wait before the next try. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
