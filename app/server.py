@@ -20,7 +20,7 @@ from app.api.health import Readiness
 from app.parts import Parts
 from app.settings import Settings, SettingsError
 
-MOST_INSIDE = 1_000
+MOST_INSIDE = 1_500
 """Connections that are read from at once, beside those that wait for a login in the making. Each costs 5 KB, and 7 with
 a request."""
 

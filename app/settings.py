@@ -137,7 +137,7 @@ class Settings(BaseSettings):
 
     # Audit
     audit_required: bool = False
-    audit_retention_days: float = Field(90.0, ge=1 / 1440, le=3650)
+    audit_retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
 
     # Limits
     limit_user: str = "12000/minute"

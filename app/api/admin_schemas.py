@@ -10,8 +10,11 @@ from app.vending.marks import Mark, Reach, Target
 from app.vending.nouns import Owner, Platform
 from app.vending.overseeing import Criteria
 
-IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-Subject = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+"""No token has control characters in its names, and PostgreSQL has no place for all of them."""
+
+IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=PRINTABLE)]
+Subject = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
 
 
 class NotBeforeRequest(Request):

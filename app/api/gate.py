@@ -66,7 +66,7 @@ class BearerGate:
             CIRCUMSTANCES.set(replace(CIRCUMSTANCES.get(), actor=principal.owner))
             standing = await self._limiter.admit(principal)
         except (TokenRefused, RateLimited) as error:
-            self._audit.note(Decision.against(error, None))
+            self._audit.note(Decision.against(error, CIRCUMSTANCES.get().actor))
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         except DialtoneError as error:

@@ -18,7 +18,7 @@ from app.vending.errors import Busy
 BEGUN_A_ROUND, REFUSED_A_ROUND = 16, 64
 """Requests between two looks at what else there is to do: some 20 ms."""
 
-MOST_WAITING = 400
+MOST_WAITING = 1_000
 COMEBACK_SECONDS = 15.0
 
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ import structlog
 
 from app.observability.logs import clean
 from app.vending.auditing import CIRCUMSTANCES, AuditEvent, Decision
-from app.vending.errors import AuditUnavailable, LedgerUnavailable
+from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
 
 MOST_WAITING = 20_000
 """Events kept while the ledger is away: some 20 MB."""
@@ -28,10 +29,14 @@ GATHER_SECONDS = 0.25
 
 RETRY_SECONDS = 1.0
 
-STRANGERS_A_SECOND = 10
-"""Rows for refusals of nobody we know. More are counted and logged only: a flood must not fill the ledger."""
+CHEAP_A_SECOND = 10
+"""Rows for refusals that anybody can cause without end. More are counted and logged only: no flood fills the ledger."""
 
 LONGEST_USER_AGENT = 200
+
+Waiting = tuple[AuditEvent, "asyncio.Future[None] | None"]
+"""An event without a row, and who waits for it, if anybody does."""
+
 FORGOTTEN_A_RUN = 5000
 
 _log = structlog.get_logger("dialtone.audit")
@@ -58,10 +63,10 @@ class AuditTrail:
         self._new_id = new_id
         self._is_required = is_required
         self._retention = retention
-        self._waiting: deque[tuple[AuditEvent, asyncio.Future[None] | None]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._strangers = Ration(STRANGERS_A_SECOND)
+        self._ration = Ration(CHEAP_A_SECOND)
         self.dropped = 0
         """Events that have a log line and a figure, but no row."""
 
@@ -73,8 +78,7 @@ class AuditTrail:
     def note(self, decision: Decision) -> None:
         """Never raises, and never waits."""
         event = self._told(decision)
-        is_strange = decision.owner is None and event.circumstances.actor is None and decision.is_refusal
-        if len(self._waiting) >= MOST_WAITING or (is_strange and not self._strangers.take()):
+        if len(self._waiting) >= MOST_WAITING or (_is_cheap(event) and not self._ration.take()):
             self.dropped += 1
         else:
             self._keep(event, None)
@@ -115,7 +119,8 @@ class AuditTrail:
     def _keep(self, event: AuditEvent, written: asyncio.Future[None] | None) -> None:
         self._waiting.append((event, written))
         if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write_all())
+            # In a context of its own: the batch is not this request's, in no log line and no trace.
+            self._writing = asyncio.get_running_loop().create_task(self._write_all(), context=Context())
 
     async def _write_all(self) -> None:
         try:
@@ -128,29 +133,63 @@ class AuditTrail:
                 except LedgerUnavailable:
                     await self._failed(batch)
                     continue
-                for _, written in batch:
-                    if written is not None and not written.done():
-                        written.set_result(None)
+                except Exception:
+                    # What can never be written must not stand in the way of what can.
+                    await self._write_singly(batch)
+                    continue
+                _tell_written(batch)
         finally:
             self._writing = None
 
-    async def _failed(self, batch: list[tuple[AuditEvent, asyncio.Future[None] | None]]) -> None:
-        """Whoever waits is told; the rest is tried again, as long as the service lives."""
-        for _, written in batch:
-            if written is not None and not written.done():
-                written.set_exception(AuditUnavailable())
-        again = [(event, None) for event, written in batch if written is None]
+    async def _write_singly(self, batch: list[Waiting]) -> None:
+        for one in batch:
+            try:
+                await self._write([one[0]])
+            except LedgerUnavailable:
+                await self._failed([one])
+            except Exception:
+                _log.exception("audit_event_lost")
+                self._give_up([one])
+            else:
+                _tell_written([one])
+
+    async def _failed(self, batch: list[Waiting]) -> None:
+        """Whoever waits is told. Every event is tried again as long as the service lives: its decision was made."""
         if self._closing.is_set():
-            self.dropped += len(again)
-        else:
-            self._waiting.extendleft(reversed(again))
-            await self._pause(RETRY_SECONDS)
+            self._give_up(batch)
+            return
+        _tell_waiting(batch)
+        self._waiting.extendleft((event, None) for event, _ in reversed(batch))
+        await self._pause(RETRY_SECONDS)
+
+    def _give_up(self, batch: list[Waiting]) -> None:
+        _tell_waiting(batch)
+        self.dropped += len(batch)
 
     async def _pause(self, seconds: float) -> None:
         """So long, or until the service stops."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
+
+
+def _tell_written(batch: list[Waiting]) -> None:
+    for _, written in batch:
+        if written is not None and not written.done():
+            written.set_result(None)
+
+
+def _tell_waiting(batch: list[Waiting]) -> None:
+    for _, written in batch:
+        if written is not None and not written.done():
+            written.set_exception(AuditUnavailable())
+
+
+def _is_cheap(event: AuditEvent) -> bool:
+    """A refusal of a stranger, or of somebody over their limit."""
+    decision = event.decision
+    is_stranger = decision.owner is None and event.circumstances.actor is None
+    return decision.is_refusal and (is_stranger or decision.reason == RateLimited.__name__)
 
 
 class Ration:

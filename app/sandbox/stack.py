@@ -187,6 +187,7 @@ def _say_where(base: str, ports: dict[str, int]) -> None:
         "",
         f"  softphone page      http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}   (two tabs, two users, one call)",
         f"  service             {base}   (API docs: {base}/docs)",
+        f"  operators' page     {base}/ops   (token: .venv/bin/dialtone token alice --scope 'phone dialtone:admin')",
         f"  sandbox (Telnyx)    http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}   (journal: /sandbox/journal)",
         f"  identity provider   http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}   (users: alice, bob, carol)",
         f"  ledger              {Path('.dialtone/ledger.db').absolute()}",

@@ -6,13 +6,14 @@ where every replica finds it.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
 from app.vending.auditing import Action, Audit, Decision, Outcome
-from app.vending.errors import DialtoneError, SweepNotFound
+from app.vending.errors import DialtoneError, LedgerUnavailable, SweepNotFound
 from app.vending.reconciling import Reconciler
 from app.vending.sweeping import Sweeper
 
@@ -150,4 +151,5 @@ class Cleaner:
             ended = replace(run, state=state, ended_at=self._clock(), reason=reason)
         else:
             ended = replace(run, state=RunState.DONE, ended_at=self._clock(), report=asdict(report))
-        await self._ledger.keep_run(ended)
+        with suppress(LedgerUnavailable):  # the run shows as lost then
+            await self._ledger.keep_run(ended)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.database import database_url
+from app.vending.auditing import Action, Decision
 from app.vending.policy import ADMIN_SCOPE
 from tests.material import android
 from tests.stage import DAY, ISSUER, Service, Telnyx, claims_of, service_in_front_of, token
@@ -222,6 +223,13 @@ async def break_audit(database: str) -> None:
     await engine.dispose()
 
 
+async def mend_audit(database: str) -> None:
+    engine = create_async_engine(database_url(database))
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("ALTER TABLE elsewhere RENAME TO audit_events"))
+    await engine.dispose()
+
+
 async def test_a_login_is_given_though_the_audit_cannot_keep_it(telnyx: Telnyx, database: str) -> None:
     async with service_in_front_of(telnyx, database) as service:
         await break_audit(database)
@@ -243,6 +251,22 @@ async def test_where_audit_is_required_no_login_is_given_that_it_cannot_keep(tel
         assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
         assert refused.json()["retryable"] is True
         assert telnyx.created() == 1
+        await mend_audit(database)
+        await asyncio.sleep(1.2)
+        told = await events(service, subject="alice")
+        assert [event["action"] for event in told] == ["reused", "issued"], "what was decided is kept when it can be"
+
+
+async def test_an_event_that_can_never_be_written_stands_in_nobodys_way(telnyx: Telnyx, sqlite: str) -> None:
+    async with service_in_front_of(telnyx, sqlite) as service:
+        service.parts.audit.note(Decision(Action.ADMINISTERED, details={"odd": object()}))  # type: ignore[dict-item]
+        while service.parts.audit.waiting:
+            await asyncio.sleep(0.02)
+
+        await issue(service)
+
+        assert what(await events(service)) == [("issued", "done", "login_token")]
+        assert service.parts.audit.dropped == 1
 
 
 async def test_a_flood_of_rubbish_fills_the_metrics_and_not_the_ledger(service: Service) -> None:

@@ -32,11 +32,16 @@ CHECKS = ",".join(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("scope", ["phone", f"phone {ADMIN_SCOPE}"], ids=["a user", "an operator"])
-async def test_every_answer_is_in_the_document(telnyx: Telnyx, sqlite: str, tmp_path: Path, scope: str) -> None:
+@pytest.mark.parametrize(
+    ("scope", "kind"), [("phone", "sqlite"), (f"phone {ADMIN_SCOPE}", "postgres")], ids=["a user", "an operator"]
+)
+async def test_every_answer_is_in_the_document(
+    telnyx: Telnyx, tmp_path: Path, request: pytest.FixtureRequest, scope: str, kind: str
+) -> None:
+    database = request.getfixturevalue(kind)
     settings: dict[str, Any] = {"limit_user": "none", "limit_failures": "none", "max_devices": 900, "issuer": FOREIGN}
     bearer = token("olga", scope=scope, iss=FOREIGN)
-    async with service_in_front_of(telnyx, sqlite, **settings) as service:
+    async with service_in_front_of(telnyx, database, **settings) as service:
         run = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).parent / "schemathesis"),
             "run",

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 
@@ -22,11 +23,25 @@ async def test_a_thousand_requests_for_one_device_cause_one_create(
     telnyx: Telnyx, database: str, tmp_path: Path, count: int
 ) -> None:
     async with AsyncExitStack() as stack:
-        replicas = [await stack.enter_async_context(replica(telnyx.url, database, tmp_path)) for _ in range(count)]
-        answers = await asyncio.gather(*(replicas[n % count].issue() for n in range(1000)))
+        # The sandbox shares this process, which is busy asking: its answers take longer than Telnyx' would.
+        patient = {"TELNYX_CALL_SECONDS": "5"}
+        replicas = [
+            await stack.enter_async_context(replica(telnyx.url, database, tmp_path, patient)) for _ in range(count)
+        ]
+        everybody = aiohttp.TCPConnector(limit=0)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=everybody))
 
-    assert {answer.status_code for answer in answers} <= {200, 201}
-    assert len({answer.json()["sip_username"] for answer in answers}) == 1
+        async def ask(number: int) -> tuple[int, dict[str, Any]]:
+            url = replicas[number % count].client.base_url.join("/v1/telephony-credentials")
+            headers = {"Authorization": f"Bearer {bearer}"}
+            async with session.post(str(url), headers=headers, json={"device_id": "laptop"}) as answer:
+                return answer.status, await answer.json()
+
+        bearer = token()
+        answers = await asyncio.gather(*map(ask, range(1000)))
+
+    assert {status for status, _ in answers} <= {200, 201}
+    assert len({body["sip_username"] for _, body in answers}) == 1
     assert telnyx.created() == 1
     assert len(telnyx.live()) == 1
 

@@ -12,6 +12,7 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.tables import activity
 from app.adapters.ledger.tables import audit_events as events
 from app.vending.auditing import Action, Activity, AuditCriteria, AuditEvent, Circumstances, Decision, Outcome
+from app.vending.errors import LedgerUnavailable
 from app.vending.nouns import Owner
 
 
@@ -23,6 +24,15 @@ class SqlAudit:
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def add(self, told: Sequence[AuditEvent]) -> None:
+        """Raises ValueError where one of them can never be written."""
+        try:
+            await self._add(told)
+        except LedgerUnavailable as error:
+            if _is_about_data(error.__cause__):
+                raise ValueError("an event that no table takes") from error
+            raise
+
+    async def _add(self, told: Sequence[AuditEvent]) -> None:
         async with self._database.writing() as connection:
             await connection.execute(events.insert(), [_row(event) for event in told])
             # In one order for all replicas: else two of them wait for each other for ever.
@@ -60,6 +70,13 @@ class SqlAudit:
             await connection.execute(events.delete().where(events.c.id.in_([row["id"] for row in rows])))
             await connection.execute(activity.delete().where(activity.c.minute < told_before))
         return len(rows)
+
+
+def _is_about_data(error: BaseException | None) -> bool:
+    """Whether trying again would change nothing: a value that has no form in the database (SQLSTATE class 22)."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return (getattr(error.orig, "sqlstate", None) or "").startswith("22") or isinstance(error, sa.exc.DataError)
+    return isinstance(error, sa.exc.StatementError)
 
 
 def _minute(event: AuditEvent) -> tuple[datetime, str, str]:

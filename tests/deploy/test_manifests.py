@@ -1,0 +1,103 @@
+"""Manifests name settings that there are, keep their promises about privileges, and end later than the service does."""
+
+import configparser
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app import __version__
+from app.settings import Settings, variable_of
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+KNOWN = {variable_of(name) for name in Settings.model_fields} | {"DIALTONE_ENV_FILE"}
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """The Kubernetes objects, by kind."""
+    text = (DEPLOY / "kubernetes" / "dialtone.yaml").read_text()
+    return {found["kind"]: found for found in yaml.safe_load_all(text)}
+
+
+def settings_in(text: str) -> set[str]:
+    return set(re.findall(r"\b((?:DIALTONE|TELNYX)_[A-Z_]+)\b", text))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "deploy/kubernetes/dialtone.yaml",
+        "deploy/systemd/dialtone.service",
+        "deploy/nginx/dialtone.conf",
+        "docs/runbook.md",
+        "docs/upgrading.md",
+        "docs/threat-model.md",
+    ],
+)
+def test_every_setting_that_is_named_is_one(file: str) -> None:
+    named = {name.rstrip("_") for name in settings_in((ROOT / file).read_text())}
+
+    assert named - KNOWN - {"DIALTONE_LIMIT"} == set()
+
+
+def test_kubernetes_gives_no_privileges() -> None:
+    pod = documents()["Deployment"]["spec"]["template"]["spec"]
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"] + pod["initContainers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["image"] == f"dialtone:{__version__}"
+
+
+def test_kubernetes_asks_life_of_the_process_and_readiness_of_what_it_needs() -> None:
+    (container,) = documents()["Deployment"]["spec"]["template"]["spec"]["containers"]
+
+    assert container["livenessProbe"]["httpGet"]["path"] == container["startupProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["lifecycle"]["preStop"]
+
+
+def test_both_wait_longer_than_drain_and_grace_take() -> None:
+    objects = documents()
+    config = objects["ConfigMap"]["data"]
+    ends_within = float(config["DIALTONE_DRAIN_SECONDS"]) + float(config["DIALTONE_GRACE_SECONDS"])
+
+    assert objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > ends_within
+    assert float(unit()["Service"]["TimeoutStopSec"]) > 20
+
+
+def test_kubernetes_settings_would_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = documents()["ConfigMap"]["data"]
+    for name in ("telnyx-api-key", "database-url", "tag-key"):
+        (tmp_path / name).write_text("postgresql://u:p@db/dialtone" if name == "database-url" else "KEY_made_up")
+    for name, value in config.items():
+        monkeypatch.setenv(name, value.replace("/run/secrets/dialtone", str(tmp_path)))
+    monkeypatch.setenv("DIALTONE_ENV_FILE", "")
+
+    assert Settings.load().namespace == "dialtone"
+
+
+def unit() -> configparser.RawConfigParser:
+    found = configparser.RawConfigParser(strict=False)
+    found.optionxform = str  # type: ignore[assignment, method-assign]
+    found.read(DEPLOY / "systemd" / "dialtone.service")
+    return found
+
+
+def test_the_unit_migrates_serves_reloads_and_is_locked_in() -> None:
+    service = unit()["Service"]
+
+    assert service["ExecStartPre"].endswith("dialtone migrate")
+    assert service["ExecStart"].endswith("dialtone serve")
+    assert "HUP" in service["ExecReload"]
+    for promise in ("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "MemoryDenyWriteExecute"):
+        assert service[promise] == "yes"
+    assert service["ProtectSystem"] == "strict"
