@@ -114,26 +114,7 @@ class AuditRecord(BaseModel):
 
     @classmethod
     def of(cls, event: AuditEvent) -> Self:
-        decision, circumstances = event.decision, event.circumstances
-        owner, actor = decision.owner, circumstances.actor
-        return cls(
-            id=event.id,
-            at=event.at,
-            action=decision.action,
-            outcome=decision.outcome,
-            reason=decision.reason,
-            issuer=None if owner is None else owner.issuer,
-            subject=None if owner is None else owner.subject,
-            device_id=decision.device_id,
-            lease_id=decision.lease_id,
-            token_sha256=decision.token_sha256,
-            actor_issuer=None if actor is None else actor.issuer,
-            actor_subject=None if actor is None else actor.subject,
-            request_id=circumstances.request_id,
-            client_address=circumstances.client_address,
-            user_agent=circumstances.user_agent,
-            details=dict(decision.details),
-        )
+        return cls.model_validate(event.flat())
 
 
 class AuditPage(BaseModel):

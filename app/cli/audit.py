@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -91,24 +91,4 @@ def _as_text(event: AuditEvent) -> str:
 
 
 def _as_json(event: AuditEvent) -> str:
-    decision, circumstances = event.decision, event.circumstances
-    owner, actor = decision.owner, circumstances.actor
-    fields: dict[str, Any] = {
-        "id": event.id,
-        "at": instant(event.at),
-        "action": decision.action,
-        "outcome": decision.outcome,
-        "reason": decision.reason,
-        "issuer": owner and owner.issuer,
-        "subject": owner and owner.subject,
-        "device_id": decision.device_id,
-        "lease_id": decision.lease_id,
-        "token_sha256": decision.token_sha256,
-        "actor_issuer": actor and actor.issuer,
-        "actor_subject": actor and actor.subject,
-        "request_id": circumstances.request_id,
-        "client_address": circumstances.client_address,
-        "user_agent": circumstances.user_agent,
-        "details": dict(decision.details),
-    }
-    return json.dumps(fields, ensure_ascii=False)
+    return json.dumps({**event.flat(), "at": instant(event.at)}, ensure_ascii=False)

@@ -51,6 +51,7 @@ def why(
         raise typer.Exit(1)
 
 
+@commands.command("check")
 @config.command("check")
 def check(
     path: Annotated[str | None, typer.Argument(help="Another file than the one in force.")] = None,

@@ -211,20 +211,9 @@ class Ration:
 
 
 def _log_line(event: AuditEvent) -> None:
-    decision, circumstances = event.decision, event.circumstances
-    owner, actor = decision.owner, circumstances.actor
-    fields = {
-        "outcome": decision.outcome.value,
-        "reason": decision.reason,
-        "issuer": owner and owner.issuer,
-        "subject": owner and owner.subject,
-        "device_id": decision.device_id,
-        "lease_id": decision.lease_id,
-        "token_sha256": decision.token_sha256,
-        "actor": actor and f"{actor.issuer} {actor.subject}" if actor != owner else None,
-        "client": circumstances.client_address,
-        "details": dict(decision.details) or None,
-    }
-    _log.info(
-        decision.action.value, audit=event.id, **{name: value for name, value in fields.items() if value is not None}
-    )
+    """With the request's id and the time as every line has them; what is not known is left out."""
+    fields = event.flat()
+    for name in ("at", "request_id"):
+        del fields[name]
+    action, audit = fields.pop("action"), fields.pop("id")
+    _log.info(action, audit=audit, **{name: value for name, value in fields.items() if value})

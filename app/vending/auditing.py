@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.vending.errors import DialtoneError, LogoutRefused, RateLimited, Refused, TokenRefused
 from app.vending.leases import Lease
@@ -127,6 +127,29 @@ class AuditEvent:
     at: datetime
     decision: Decision
     circumstances: Circumstances
+
+    def flat(self) -> dict[str, Any]:
+        """Field by field, for tables, lines and answers. `issuer` and `subject` are whom it was about."""
+        decision, circumstances = self.decision, self.circumstances
+        owner, actor = decision.owner, circumstances.actor
+        return {
+            "id": self.id,
+            "at": self.at,
+            "action": decision.action.value,
+            "outcome": decision.outcome.value,
+            "reason": decision.reason,
+            "issuer": owner and owner.issuer,
+            "subject": owner and owner.subject,
+            "device_id": decision.device_id,
+            "lease_id": decision.lease_id,
+            "token_sha256": decision.token_sha256,
+            "actor_issuer": actor and actor.issuer,
+            "actor_subject": actor and actor.subject,
+            "request_id": circumstances.request_id,
+            "client_address": circumstances.client_address,
+            "user_agent": circumstances.user_agent,
+            "details": dict(decision.details),
+        }
 
 
 @dataclass(frozen=True, slots=True)

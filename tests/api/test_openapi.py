@@ -1,6 +1,7 @@
 """The OpenAPI document: committed, complete, and what `/docs` shows."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from app.api.documentation import all_kinds
 from app.main import openapi_document
-from tests.stage import Service, Telnyx, service_in_front_of
+from tests.stage import Service, Telnyx, service_in_front_of, token
 
 COMMITTED = Path(__file__).parent.parent.parent / "openapi.json"
 
@@ -109,6 +110,20 @@ def test_no_reference_leads_nowhere(document: dict[str, Any]) -> None:
 
     for piece in text.split('"#/components/schemas/')[1:]:
         assert piece.split('"', 1)[0] in schemas
+
+
+@pytest.mark.parametrize("method_and_path", WHO_MAY, ids=lambda call: f"{call[0]} {call[1]}")
+async def test_nobody_opens_more_than_the_table_says(service: Service, method_and_path: tuple[str, str]) -> None:
+    method, path = method_and_path
+    who, here = WHO_MAY[method_and_path], re.sub(r"\{[a-z_]+\}", "0" * 20, path)
+    user = {"Authorization": f"Bearer {token()}"}
+
+    stranger = await service.client.request(method, here)
+    known = await service.client.request(method, here, headers=user)
+
+    if who in ("user", "operator"):
+        assert (stranger.status_code, stranger.json()["code"]) == (401, "missing_token")
+    assert (known.status_code == 403) == (who == "operator")
 
 
 async def test_docs_are_served_from_this_machine_with_authorize(service: Service) -> None:

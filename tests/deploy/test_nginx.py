@@ -124,7 +124,7 @@ class Behind:
 
     def audited(self) -> list[str]:
         """Client addresses in the log of what was decided."""
-        return re.findall(r'"audit".*?"client": "([^"]*)"', self.service.log.read_text())
+        return re.findall(r'"audit".*?"client_address": "([^"]*)"', self.service.log.read_text())
 
 
 SETTINGS = {
@@ -196,6 +196,26 @@ async def test_odd_requests_stay_outside(behind: Behind) -> None:
     assert b" 400 " in smuggled
     assert huge.status_code == 413
     assert "push-credentials" not in before
+
+
+async def test_a_slow_client_is_held_outside_until_its_request_is_whole(behind: Behind) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", behind.port, ssl=context)
+    head = f"POST /v1/telephony-credentials HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token()}\r\n"
+    body = '{"device_id": "slow"}'
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body[:5]}".encode())
+    await asyncio.sleep(1)
+    is_outside = '"event": "request"' not in requests_but_probes(behind)
+    writer.write(body[5:].encode())
+
+    assert is_outside
+    assert b" 201 " in await reader.readline()
+    writer.close()
+
+
+def requests_but_probes(behind: Behind) -> str:
+    return "\n".join(line for line in behind.service.log.read_text().splitlines() if "/readyz" not in line)
 
 
 async def test_figures_are_not_for_the_world(behind: Behind) -> None:

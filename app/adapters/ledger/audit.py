@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,7 +33,7 @@ class SqlAudit:
 
     async def _add(self, told: Sequence[AuditEvent]) -> None:
         async with self._database.writing() as connection:
-            await connection.execute(events.insert(), [_row(event) for event in told])
+            await connection.execute(events.insert(), [event.flat() for event in told])
             # In one order for all replicas: else two of them wait for each other for ever.
             for (minute, action, outcome), count in sorted(Counter(map(_minute, told)).items()):
                 row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
@@ -82,29 +81,6 @@ def _is_about_data(error: BaseException | None) -> bool:
 def _minute(event: AuditEvent) -> tuple[datetime, str, str]:
     decision = event.decision
     return event.at.replace(second=0, microsecond=0), decision.action.value, decision.outcome.value
-
-
-def _row(event: AuditEvent) -> dict[str, Any]:
-    decision, circumstances = event.decision, event.circumstances
-    owner, actor = decision.owner, circumstances.actor
-    return {
-        "id": event.id,
-        "at": event.at,
-        "action": decision.action.value,
-        "outcome": decision.outcome.value,
-        "reason": decision.reason,
-        "issuer": owner and owner.issuer,
-        "subject": owner and owner.subject,
-        "device_id": decision.device_id,
-        "lease_id": decision.lease_id,
-        "token_sha256": decision.token_sha256,
-        "actor_issuer": actor and actor.issuer,
-        "actor_subject": actor and actor.subject,
-        "request_id": circumstances.request_id,
-        "client_address": circumstances.client_address,
-        "user_agent": circumstances.user_agent,
-        "details": dict(decision.details),
-    }
 
 
 def _event(row: sa.RowMapping) -> AuditEvent:
