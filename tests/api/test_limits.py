@@ -1,5 +1,7 @@
 """Whoever asks too often hears so: users after their token, strangers before it. Good users behind it are let in."""
 
+import asyncio
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -139,6 +141,33 @@ async def test_while_redis_is_away_each_replica_counts_for_itself() -> None:
     with pytest.raises(RateLimited):
         await one.admit(principal())
     assert one.failures == 2
+
+
+async def test_ten_thousand_users_make_nobody_wait() -> None:
+    found = Limiter(Rates(rate("300/minute"), None, None), None, Time())
+    for number in range(10_000):
+        await found.admit(principal(f"user-{number}"))
+
+    began = time.perf_counter()
+    for _ in range(200):
+        await found.admit(principal())
+
+    assert (time.perf_counter() - began) / 200 < 0.0005
+
+
+async def test_a_window_that_is_over_begins_anew() -> None:
+    found = Limiter(Rates(rate("2/second"), None, None), None, Time())
+    for _ in range(2):
+        await found.admit(principal())
+    with pytest.raises(RateLimited) as refused:
+        await found.admit(principal())
+    assert refused.value.retry_after_seconds is not None
+    await asyncio.sleep(refused.value.retry_after_seconds + 0.05)
+
+    standing = await found.admit(principal())
+
+    assert standing is not None
+    assert standing.remaining == 1
 
 
 async def test_an_ipv6_network_is_one_stranger() -> None:
