@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from app.api.catalogue import catalogue
 from app.api.documentation import all_kinds
 from app.main import openapi_document
 from tests.stage import Service, Telnyx, service_in_front_of, token
 
-COMMITTED = Path(__file__).parent.parent.parent / "openapi.json"
+ROOT = Path(__file__).parent.parent.parent
+COMMITTED, CATALOGUE = ROOT / "openapi.json", ROOT / "docs" / "errors.md"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,22 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 def test_the_committed_document_is_what_the_code_says(document: dict[str, Any]) -> None:
     assert json.loads(COMMITTED.read_text()) == document, "the API changed: run `make openapi`, and read the difference"
+
+
+def test_the_committed_catalogue_is_what_the_code_says(document: dict[str, Any]) -> None:
+    assert CATALOGUE.read_text() == catalogue(document), "problem codes changed: run `make errors`"
+
+
+def test_every_code_is_in_the_catalogue_with_its_status(document: dict[str, Any]) -> None:
+    section = 0
+    listed = {}
+    for line in catalogue(document).splitlines():
+        if line.startswith("## "):
+            section = int(line.split()[1])
+        elif line.startswith("| `"):
+            listed[line.split("`")[1]] = section
+
+    assert listed == {kind.code: kind.status for kind in all_kinds().values()}
 
 
 BASE, PUSH = "/v1/telephony-credentials", "/v1/push-credentials"
