@@ -25,6 +25,7 @@ from app.api import (
     push,
     telephony,
 )
+from app.api.at_hand import AtHand
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.layers import Body, Caps, Catch, Edge
@@ -101,11 +102,14 @@ def openapi_document() -> dict[str, Any]:
 def assemble(
     settings: Settings, parts: Parts, is_crowded: Callable[[], bool] = lambda: False
 ) -> tuple[ASGIApp, Readiness]:
-    """Turnstile, Edge, CORS, Catch, Caps, gate, Body, FastAPI."""
+    """Turnstile, Edge, CORS, Catch, Caps, gate, Body, AtHand, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
-    app: ASGIApp = Body(_framework(settings, parts, readiness))
+    presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
+    framework = _framework(settings, parts, readiness)
+    framework.state.presenter = presenter
+    app: ASGIApp = Body(AtHand(framework, telephony.ISSUE, parts.issuer, presenter, parts.clock))
     app = Catch(Caps(BearerGate(app, parts.verifier, parts.limiter, parts.audit)))
     layers = [_edge(settings, parts, is_crowded, inner) for inner in (app, turned_away)]
     return Turnstile(*layers), readiness
@@ -157,7 +161,6 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
         telemetry=NO_TELEMETRY,
     )
     framework.state.parts = parts
-    framework.state.presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     handlers.install(framework, parts.audit)
     framework.include_router(telephony.router)
     framework.include_router(push.router)

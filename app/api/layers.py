@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import Kind, Problem
+from app.observability import logs
 from app.observability.tracing import Note, Spans, no_spans
 from app.vending.auditing import CIRCUMSTANCES, Circumstances
 
@@ -48,7 +49,6 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 _OWN_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
-_log = structlog.get_logger("dialtone.access")
 
 
 class Edge:
@@ -115,8 +115,9 @@ class Edge:
                 _tell(note, scope, status)
         finally:
             self._count(scope["method"], _route_of(scope), status)
-            _log.info(
+            logs.line(
                 "request",
+                request_id=request_id,
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
@@ -179,7 +180,7 @@ class Body:
             await _discard(receive)
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
         elif body is not None:
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(scope, replay(body, receive), send)
 
 
 def _request_id(scope: Scope) -> str:
@@ -290,7 +291,8 @@ async def _discard(receive: Receive) -> None:
         return
 
 
-def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+def replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """What was read, as if it came now."""
     is_read = False
 
     async def replaying() -> Message:

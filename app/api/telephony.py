@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
+from fastapi.routing import APIRoute
 
 from app.api.dependencies import Asking, WithParts, WithPresenter
 from app.api.documentation import problems_of
@@ -137,6 +138,10 @@ async def revoke(
 )
 async def revoke_all(asking: Asking, parts: WithParts) -> Response:
     return revoked(is_confirmed=await parts.revoker.revoke_all(asking))
+
+
+ISSUE = next(route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is issue)
+"""What most requests are for."""
 
 
 def revoked(*, is_confirmed: bool) -> Response:

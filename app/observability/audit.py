@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from app.observability.logs import clean
-from app.vending.auditing import CIRCUMSTANCES, AuditEvent, Decision
+from app.observability.logs import clean, line
+from app.vending.auditing import CIRCUMSTANCES, Action, AuditEvent, Decision
 from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
 
 MOST_WAITING = 20_000
@@ -33,6 +33,11 @@ CHEAP_A_SECOND = 10
 """Rows for refusals that anybody can cause without end. More are counted and logged only: no flood fills the ledger."""
 
 LONGEST_USER_AGENT = 200
+
+FOLD_SECONDS = 1.0
+"""A device that asks again and again gets the same login: within this time that is one event."""
+
+MOST_FOLDED = 20_000
 
 Waiting = tuple[AuditEvent, "asyncio.Future[None] | None"]
 """An event without a row, and who waits for it, if anybody does."""
@@ -66,6 +71,7 @@ class AuditTrail:
         self._waiting: deque[Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._reused: dict[str, Repeats] = {}
         self._ration = Ration(CHEAP_A_SECOND)
         self.dropped = 0
         """Events that have a log line and a figure, but no row."""
@@ -77,6 +83,11 @@ class AuditTrail:
 
     def note(self, decision: Decision) -> None:
         """Never raises, and never waits."""
+        if decision.action is Action.REUSED and not self._is_required:
+            folded = self._fold(decision)
+            if folded is None:
+                return
+            decision = folded
         event = self._told(decision)
         if len(self._waiting) >= MOST_WAITING or (_is_cheap(event) and not self._ration.take()):
             self.dropped += 1
@@ -94,6 +105,19 @@ class AuditTrail:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keep(self._told(decision), written)
         await written
+
+    def _fold(self, decision: Decision) -> Decision | None:
+        """The event; None for a device that got the same login a moment ago: it is counted, and told with the next one."""
+        name, now = decision.lease_id or "", time.monotonic()
+        seen = self._reused.get(name)
+        if seen is not None and now < seen.until:
+            seen.times += 1
+            self._count(decision)
+            return None
+        if len(self._reused) >= MOST_FOLDED:
+            self._reused = {name: seen for name, seen in self._reused.items() if now < seen.until}
+        self._reused[name] = Repeats(now + FOLD_SECONDS)
+        return replace(decision, details={"folded": seen.times}) if seen is not None and seen.times else decision
 
     async def tidy(self) -> None:
         """Forget what is older than the retention. Raises LedgerUnavailable."""
@@ -173,6 +197,14 @@ class AuditTrail:
                 await self._closing.wait()
 
 
+@dataclass(slots=True)
+class Repeats:
+    """How often a device got the same login since its last event."""
+
+    until: float
+    times: int = 0
+
+
 def _tell_written(batch: list[Waiting]) -> None:
     for _, written in batch:
         if written is not None and not written.done():
@@ -213,7 +245,6 @@ class Ration:
 def _log_line(event: AuditEvent) -> None:
     """With the request's id and the time as every line has them; what is not known is left out."""
     fields = event.flat()
-    for name in ("at", "request_id"):
-        del fields[name]
+    del fields["at"]
     action, audit = fields.pop("action"), fields.pop("id")
-    _log.info(action, audit=audit, **{name: value for name, value in fields.items() if value})
+    line(action, audit=audit, **{name: value for name, value in fields.items() if value})

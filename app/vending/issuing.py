@@ -92,6 +92,19 @@ class CredentialIssuer:
             raise
         return await self._handed_out(login, began)
 
+    async def issue_at_hand(self, principal: Principal, wanted: IssueRequest) -> Login | None:
+        """The login that is at hand, if that is all there is to it; None: `issue` has more to do, or to say."""
+        began = self._monotonic()
+        held = self._at_hand.get(principal.owner, wanted.device_id)
+        if held is None or self._clock() >= held.refresh_after:
+            return None
+        try:
+            terms = self._policy.decide(principal, wanted)
+        except DialtoneError:
+            return None
+        login = self.ready(principal.owner, wanted, terms)
+        return None if login is None else await self._handed_out(login, began)
+
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
         began = self._monotonic()

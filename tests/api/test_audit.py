@@ -257,6 +257,26 @@ async def test_where_audit_is_required_no_login_is_given_that_it_cannot_keep(tel
         assert [event["action"] for event in told] == ["reused", "issued"], "what was decided is kept when it can be"
 
 
+async def test_a_device_that_asks_again_and_again_is_one_event_a_second(service: Service) -> None:
+    await issue(service)
+    for _ in range(5):
+        await issue(service)
+    await asyncio.sleep(1.1)
+    await issue(service)
+
+    told = await events(service, action="reused")
+    assert [event["details"] for event in told] == [{"folded": 4}, {}]
+    assert 'dialtone_decisions_total{action="reused",outcome="done"} 6.0' in (await service.client.get("/metrics")).text
+
+
+async def test_where_audit_is_required_nothing_is_folded(telnyx: Telnyx, sqlite: str) -> None:
+    async with service_in_front_of(telnyx, sqlite, audit_required=True) as service:
+        for _ in range(4):
+            await issue(service)
+
+        assert len(await events(service, action="reused")) == 3
+
+
 async def test_an_event_that_can_never_be_written_stands_in_nobodys_way(telnyx: Telnyx, sqlite: str) -> None:
     async with service_in_front_of(telnyx, sqlite) as service:
         service.parts.audit.note(Decision(Action.ADMINISTERED, details={"odd": object()}))  # type: ignore[dict-item]
