@@ -107,7 +107,7 @@ class AuditTrail:
         await written
 
     def _fold(self, decision: Decision) -> Decision | None:
-        """The event; None for a device that got the same login a moment ago: it is counted, and told with the next one."""
+        """The event; None for a device that got the same login just now: it is counted, and told with the next one."""
         name, now = decision.lease_id or "", time.monotonic()
         seen = self._reused.get(name)
         if seen is not None and now < seen.until:

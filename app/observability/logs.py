@@ -40,6 +40,7 @@ ID_FIELDS = frozenset({"request_id", "lease_id", "audit", "token_sha256", "repli
 
 LONGEST_TEXT = 500
 FRAMES_SHOWN = 12
+REMEMBERED_TEXT = 200
 
 _sinks: list[Sink] = []
 
@@ -109,7 +110,8 @@ def line(event: str, request_id: str | None = None, **fields: Any) -> None:
         return
     for name, value in fields.items():
         if isinstance(value, str) and name not in ID_FIELDS:
-            fields[name] = _clean_text(value)
+            # Long ones are rare, and would make the memory of them large.
+            fields[name] = _remembered(value) if len(value) <= REMEMBERED_TEXT else clean(value)
         elif isinstance(value, dict):
             fields[name] = clean(value)
     if request_id is not None:
@@ -184,8 +186,9 @@ def clean(value: Any) -> Any:
     return clean(str(value))
 
 
-@lru_cache(maxsize=4096)
-def _clean_text(text: str) -> str:
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> str:
+    """Clean; of what comes again and again."""
     return _one_line(SECRET_SHAPES.sub(MASK, text))
 
 
