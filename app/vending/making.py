@@ -139,6 +139,9 @@ class LoginMaker:
             return await self._renew(lease, wanted, terms)
         if lease.is_claimed_by_other(self._replica, now):
             return None
+        if lease.has_expired(now):
+            # What a crash may have left at Telnyx has expired with it, which is final: the name is not used again.
+            await self._end(lease, lease.revoking(now))
         lease = await self._ledger.advance(lease, lease.taken_over(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
 

@@ -19,7 +19,7 @@ from app.vending.errors import (
 )
 from app.vending.nouns import IssueRequest
 from app.vending.timing import Timing
-from tests.stage import Telnyx, eventually, joined, principal
+from tests.stage import DAY, HOUR, Telnyx, eventually, joined, principal
 
 ALICE = principal("alice")
 LAPTOP = IssueRequest("laptop")
@@ -108,6 +108,25 @@ async def test_a_create_that_arrives_after_its_successor_is_removed_when_it_is_s
 
         assert telnyx.live() == [login.lease.credential_id]
         assert login.lease.credential_id in (first.id, twin["id"])
+
+
+async def test_what_a_crash_left_and_time_ended_is_not_made_again_under_its_name(parts: Parts, telnyx: Telnyx) -> None:
+    telnyx.fail("drop", **CREATE, after_commit=True)
+    telnyx.fail("status", method="GET", status=500, times=20)
+    with pytest.raises(DialtoneError):
+        await parts.issuer.issue(ALICE, LAPTOP)
+    telnyx.sandbox.faults.plans.clear()
+    telnyx.clock.advance(DAY * 2)
+    telnyx.fail("status", method="DELETE", status=500, times=4)
+
+    login = await parts.issuer.issue(ALICE, LAPTOP)
+
+    names = [item.name for item in telnyx.sandbox.account.credentials.values()]
+    assert len(names) == len(set(names)) == 2
+    telnyx.sandbox.faults.plans.clear()
+    telnyx.clock.advance(HOUR)
+    await parts.sweeper.sweep()
+    assert [item.id for item in telnyx.sandbox.account.credentials.values()] == [login.lease.credential_id]
 
 
 async def test_who_is_throttled_waits_out_the_limit_before_telnyx_is_asked_again(parts: Parts, telnyx: Telnyx) -> None:
