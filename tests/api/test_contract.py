@@ -33,12 +33,12 @@ CHECKS = ",".join(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("scope", "kind"), [("phone", "sqlite"), (f"phone {ADMIN_SCOPE}", "postgres")], ids=["a user", "an operator"]
+    ("scope", "database"),
+    [("phone", "sqlite"), (f"phone {ADMIN_SCOPE}", "postgres")],
+    indirect=["database"],
+    ids=["a user", "an operator"],
 )
-async def test_every_answer_is_in_the_document(
-    telnyx: Telnyx, tmp_path: Path, request: pytest.FixtureRequest, scope: str, kind: str
-) -> None:
-    database = request.getfixturevalue(kind)
+async def test_every_answer_is_in_the_document(telnyx: Telnyx, tmp_path: Path, database: str, scope: str) -> None:
     settings: dict[str, Any] = {"limit_user": "none", "limit_failures": "none", "max_devices": 900, "issuer": FOREIGN}
     bearer = token("olga", scope=scope, iss=FOREIGN)
     async with service_in_front_of(telnyx, database, **settings) as service:
