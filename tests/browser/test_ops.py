@@ -82,10 +82,9 @@ async def test_it_shows_what_is_there(board: Board) -> None:
     figures = await board.page.inner_text("#figures")
     assert "live devices\n3" in figures
     assert "closed" in await board.page.inner_text("#telnyx")
-    logins = await board.page.inner_text("#logins-said")
-    assert "1 from memory" in logins
-    assert "3 new devices" in logins
-    assert "1 by a rule" in await board.page.inner_text("#refusals-said")
+    for said in ("1 from memory", "3 new devices"):
+        await expect(board.page.locator("#logins-said")).to_contain_text(said)
+    await expect(board.page.locator("#refusals-said")).to_contain_text("1 by a rule")
     assert await board.page.locator("#logins rect").count() >= 1
     decisions = await board.page.inner_text("#audit")
     assert "GrantNotAllowed" in decisions
