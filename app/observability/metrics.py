@@ -177,7 +177,7 @@ class _Leases(Collector):
 
     def collect(self) -> Iterator[Metric]:
         live = GaugeMetricFamily(
-            "dialtone_live_leases", "Leases in the ledger, a minute ago at most.", labels=["state"]
+            "dialtone_live_leases", "Leases in the ledger, some seconds ago.", labels=["state"]
         )
         for state, count in self._live().items():
             live.add_metric([state], count)
