@@ -176,9 +176,7 @@ class _Leases(Collector):
         self._backlog = backlog
 
     def collect(self) -> Iterator[Metric]:
-        live = GaugeMetricFamily(
-            "dialtone_live_leases", "Leases in the ledger, some seconds ago.", labels=["state"]
-        )
+        live = GaugeMetricFamily("dialtone_live_leases", "Leases in the ledger, some seconds ago.", labels=["state"])
         for state, count in self._live().items():
             live.add_metric([state], count)
         yield live
