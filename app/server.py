@@ -41,6 +41,7 @@ class Door:
         self._most_inside = most_inside
         self._inside: set[Any] = set()
         self._outside: list[Doorman] = []
+        self._is_looking = False
 
     def __call__(
         self,
@@ -63,9 +64,9 @@ class Door:
 
     def wait(self, doorman: "Doorman") -> None:
         self._outside.append(doorman)
-        # Looking at all who are inside costs, and a hundred more outside change little.
-        if len(self._outside) % 100 == 1:
-            self._ask_idle_ones_to_leave()
+        if not self._is_looking:
+            self._is_looking = True
+            self._look()
 
     def left(self) -> None:
         """Somebody left: who came last comes in."""
@@ -77,12 +78,15 @@ class Door:
         while self._outside:
             self._outside.pop().turn_away()
 
-    def _ask_idle_ones_to_leave(self) -> None:
-        now = asyncio.get_running_loop().time()
+    def _look(self) -> None:
+        """As long as somebody waits: whoever has nothing under way, or is slow to say what, makes room."""
+        loop = asyncio.get_running_loop()
         for guest in list(self._inside):
-            timer = guest.timeout_keep_alive_task
-            if timer is not None and timer.when() - now < guest.timeout_keep_alive - IDLE_SECONDS:
+            if guest.is_idle and loop.time() - guest.idle_since > IDLE_SECONDS:
                 guest.transport.close()
+        self._is_looking = self.is_crowded
+        if self._is_looking:
+            loop.call_later(IDLE_SECONDS / 2, self._look)
 
 
 class Doorman(asyncio.Protocol):
@@ -144,6 +148,16 @@ class _Guest(HttpToolsProtocol):
     def __init__(self, door: Door, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._door = door
+        self.idle_since = self.loop.time()
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way. Silence, or headers in drips, must not keep others outside."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

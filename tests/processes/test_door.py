@@ -87,6 +87,16 @@ async def test_an_idle_connection_makes_room() -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: "], ids=["silence", "drips"])
+async def test_who_says_nothing_keeps_nobody_outside(said: bytes) -> None:
+    async with behind_a_door(Counter()) as (_, port):
+        for _ in range(2 * MOST_INSIDE):
+            _, writer = await knock(port)
+            writer.write(said)
+
+        assert await asyncio.wait_for(ask(port, b"new"), 4) == b"new"
+
+
 async def test_the_newest_is_let_in_first() -> None:
     app = Counter(seconds=0.05)
     answered: list[bytes] = []
