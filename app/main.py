@@ -26,9 +26,10 @@ from app.api import (
     telephony,
 )
 from app.api.at_hand import AtHand
+from app.api.body import Body
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
-from app.api.layers import Body, Caps, Catch, Edge
+from app.api.layers import Caps, Catch, Edge, Origins
 from app.api.presenting import Presenter
 from app.api.turnstile import Turnstile, turned_away
 from app.observability import logs
@@ -102,23 +103,35 @@ def openapi_document() -> dict[str, Any]:
 def assemble(
     settings: Settings, parts: Parts, is_crowded: Callable[[], bool] = lambda: False
 ) -> tuple[ASGIApp, Readiness]:
-    """Turnstile, Edge, CORS, Catch, Caps, gate, Body, AtHand, FastAPI."""
+    """Turnstile, Edge, Origins (CORS), Catch, AtHand, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
     presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     framework = _framework(settings, parts, readiness)
     framework.state.presenter = presenter
-    app: ASGIApp = Body(AtHand(framework, telephony.ISSUE, parts.issuer, presenter, parts.clock))
-    app = Catch(Caps(BearerGate(app, parts.verifier, parts.limiter, parts.audit)))
-    layers = [_edge(settings, parts, is_crowded, inner) for inner in (app, turned_away)]
-    return Turnstile(*layers), readiness
+    app: ASGIApp = Caps(BearerGate(Body(framework), parts.verifier, parts.limiter, parts.audit))
+    app = Catch(
+        AtHand(
+            app,
+            telephony.ISSUE,
+            verifier=parts.verifier,
+            limiter=parts.limiter,
+            issuer=parts.issuer,
+            presenter=presenter,
+            clock=parts.clock,
+        )
+    )
+    inside, refusal = (_edge(settings, parts, is_crowded, inner) for inner in (app, turned_away))
+    return Turnstile(inside, refusal), readiness
 
 
 def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], app: ASGIApp) -> ASGIApp:
     """What every answer carries."""
+    own_headers: tuple[tuple[bytes, bytes], ...] = ()
     if settings.cors_origins:
-        app = CORSMiddleware(
+        own_headers += ((b"vary", b"Origin"),)
+        cors = CORSMiddleware(
             app,
             allow_origins=sorted(settings.cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
@@ -126,7 +139,9 @@ def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], app:
             expose_headers=EXPOSED_HEADERS,
             max_age=PREFLIGHT_SECONDS,
         )
-    own_headers = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
+        app = Origins(app, cors)
+    if settings.is_sandboxed:
+        own_headers += ((b"x-dialtone-sandbox", b"true"),)
     return Edge(app, own_headers, parts.traffic.request, is_crowded, parts.spans)
 
 

@@ -84,7 +84,7 @@ class Parts:
     audit: AuditTrail
     limiter: Limiter
     traffic: Traffic
-    spans: Spans
+    spans: Spans | None
     telnyx: TelnyxApi
     connections: TelnyxConnections
     push_ledger: SqlPush

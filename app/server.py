@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.answering import Exchange, Gathering, Outbox
 from app.api.health import Readiness
 from app.parts import Parts
 from app.settings import Settings, SettingsError
@@ -42,6 +43,7 @@ class Door:
         self._inside: set[Any] = set()
         self._outside: list[Doorman] = []
         self._is_looking = False
+        self.outbox = Outbox()
 
     def __call__(
         self,
@@ -149,18 +151,33 @@ class _Guest(HttpToolsProtocol):
         super().__init__(*arguments)
         self._door = door
         self.idle_since = self.loop.time()
+        self._unanswered = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast("asyncio.Transport", Gathering(transport, self._door.outbox)))
 
     @property
     def is_idle(self) -> bool:
         """No request is under way. Silence, or headers in drips, must not keep others outside."""
         return self.cycle is None or self.cycle.response_complete
 
+    def on_headers_complete(self) -> None:
+        self._unanswered += 1
+        self._door.outbox.in_the_making += 1
+        super().on_headers_complete()
+        self.cycle.__class__ = Exchange  # uvicorn has no place to say which class it shall make
+
     def on_response_complete(self) -> None:
+        if self._unanswered:
+            self._unanswered -= 1
+            self._door.outbox.done()
         self.idle_since = self.loop.time()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._door.outbox.in_the_making -= self._unanswered
+        self._unanswered = 0
         self._door.left()
 
 

@@ -104,8 +104,8 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
     outbound = Outbound(f"dialtone/{__version__}")
     engine = open_engine(database_url(settings.database_url.get_secret_value()))
     tracing = Tracing.exporting(__version__) if settings.tracing and outside.spans is None else None
-    spans = outside.spans or tracing or no_spans
-    database = Database(engine, spans)
+    spans = outside.spans or tracing
+    database = Database(engine, spans or no_spans)
     ledger, marks_ledger = SqlLedger(database), SqlMarks(database)
     marks = Marks(marks_ledger, clock)
     resolved = settings.identity()
@@ -120,15 +120,17 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
         api_key=api_key,
         call_seconds=settings.telnyx_call_seconds,
         count=traffic.call,
-        span=spans,
+        span=spans or no_spans,
     )
     audit_ledger = SqlAudit(database)
     audit = AuditTrail(
         write=audit_ledger.add,
         forget=audit_ledger.forget,
         count=traffic.decision,
+        count_repeat=traffic.repeat,
         clock=clock,
         new_id=new_id,
+        monotonic=outside.monotonic,
         is_required=settings.audit_required,
         retention=timedelta(days=settings.audit_retention_days),
     )

@@ -214,11 +214,16 @@ def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def service_in_front_of(
-    telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
+    telnyx: Telnyx,
+    database: str,
+    *,
+    ids: Callable[[], str] = new_id,
+    monotonic: Callable[[], float] = time.monotonic,
+    **changes: Any,
 ) -> AsyncIterator[Service]:
     """One replica. Its clock is the sandbox's, so that a test moves both."""
     await migrated(database)
-    outside = Outside(clock=telnyx.clock, new_id=ids, jitter=lambda: 0.5)
+    outside = Outside(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
     settings = settings_for(telnyx.url, database, **changes)
     parts = join(settings, outside)
     app, _ = assemble(settings, parts)

@@ -76,7 +76,7 @@ async def test_no_key_leaves_by_an_answer_a_log_line_the_database_or_a_journal(
         "files": everything_in(tmp_path),
         "journal": journal,
     }
-    assert outputs["log"].count('"event": "request"') >= 12
+    assert outputs["log"].count('"event":"request"') >= 12
     for place, text in outputs.items():
         assert [secret for secret in (*secrets_in(wanted), "SECRET-CANARY") if secret in text] == [], place
 

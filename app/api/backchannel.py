@@ -5,9 +5,10 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.body import FORM
 from app.api.dependencies import WithParts
 from app.api.documentation import problems_of
-from app.api.layers import BACKCHANNEL_LOGOUT, FORM
+from app.api.scope import BACKCHANNEL_LOGOUT
 from app.vending.errors import LogoutRefused
 
 router = APIRouter(tags=["Identity provider"])

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.layers import PRINCIPAL
 from app.api.presenting import Presenter
+from app.api.scope import PRINCIPAL
 from app.parts import Parts
 from app.vending.nouns import Principal
 

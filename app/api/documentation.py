@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from app.api import problems
-from app.api.layers import BACKCHANNEL_LOGOUT
 from app.api.problems import FAULT_KINDS, KINDS, MEDIA_TYPE, Kind, Problem
 from app.api.schemas import ProblemDocument
+from app.api.scope import BACKCHANNEL_LOGOUT
 
 DESCRIPTION = """\
 Hands a phone to a signed-in user: show the access token of your identity provider, get a login for the WebRTC SDK.

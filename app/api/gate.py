@@ -3,15 +3,22 @@
 Whoever asks too often hears it here: strangers from one address before their token is looked at, users after it.
 """
 
-from dataclasses import replace
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
-from app.api.layers import BACKCHANNEL_LOGOUT, PRINCIPAL, REQUEST_ID, client_of, path_of
-from app.api.problems import REALM, Problem, problem_of, standing_headers
-from app.vending.auditing import CIRCUMSTANCES, Action, Audit, Decision, Outcome
+from app.api.problems import REALM, Problem, problem_of
+from app.api.scope import (
+    BACKCHANNEL_LOGOUT,
+    PRINCIPAL,
+    REQUEST_ID,
+    STANDING,
+    client_of,
+    headers_of,
+    path_of,
+)
+from app.vending.auditing import CIRCUMSTANCES, Action, Audit, Circumstances, Decision, Outcome
 from app.vending.errors import DialtoneError, RateLimited, TokenRefused
 from app.vending.nouns import Principal, Standing
 
@@ -23,7 +30,7 @@ class Verifier(Protocol):
     async def verify(self, unverified_token: str) -> Principal:
         """Raises TokenRefused, IdentityUnavailable or LedgerUnavailable."""
 
-    async def recall(self, unverified_token: str) -> Principal | None:
+    def recall(self, unverified_token: str) -> Principal | None:
         """Who it proved before, if that still holds. Raises TokenRefused."""
 
 
@@ -57,15 +64,24 @@ class BearerGate:
                 self._limiter.check_address(address)
                 await self._app(scope, receive, self._counting(address, send))
                 return
-            unverified_token = _bearer(scope)
+            unverified_token = bearer_of(scope)
             if isinstance(unverified_token, Problem):
                 self._audit.note(Decision(Action.REFUSED, Outcome.REFUSED, unverified_token.kind.code))
                 await unverified_token.send(send)
                 return
-            principal = await self._verified(unverified_token, address)
-            CIRCUMSTANCES.set(replace(CIRCUMSTANCES.get(), actor=principal.owner))
-            standing = await self._limiter.admit(principal)
+            # Whoever is known goes on, though somebody else behind the same address may send rubbish.
+            principal = self._verifier.recall(unverified_token)
+            if principal is None:
+                self._limiter.check_address(address)
+                principal = await self._verifier.verify(unverified_token)
+            request_id, client_address, user_agent, _ = CIRCUMSTANCES.get()
+            CIRCUMSTANCES.set(Circumstances(request_id, client_address, user_agent, principal.owner))
+            scope[STANDING] = await self._limiter.admit(principal)
         except (TokenRefused, RateLimited) as error:
+            if isinstance(error, RateLimited):
+                scope[STANDING] = error.standing
+            else:
+                await self._limiter.failed(address)
             self._audit.note(Decision.against(error, CIRCUMSTANCES.get().actor))
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
@@ -73,22 +89,7 @@ class BearerGate:
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         scope[PRINCIPAL] = principal
-        await self._app(scope, receive, send if standing is None else _telling(standing, send))
-
-    async def _verified(self, unverified_token: str, address: str) -> Principal:
-        try:
-            self._limiter.check_address(address)
-        except RateLimited:
-            # Somebody else behind the same address may send rubbish: whoever is known goes on.
-            known = await self._verifier.recall(unverified_token)
-            if known is None:
-                raise
-            return known
-        try:
-            return await self._verifier.verify(unverified_token)
-        except TokenRefused:
-            await self._limiter.failed(address)
-            raise
+        await self._app(scope, receive, send)
 
     def _counting(self, address: str, send: Send) -> Send:
         """The call that proves itself by what is in its body: refused there, counted here."""
@@ -101,10 +102,10 @@ class BearerGate:
         return counting
 
 
-def _bearer(scope: Scope) -> str | Problem:
+def bearer_of(scope: Scope) -> str | Problem:
     """The token, as yet unverified, or what is wrong with the header."""
     request_id: str = scope[REQUEST_ID]
-    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    header = headers_of(scope).get(b"authorization", b"")
     scheme, _, rest = header.partition(b" ")
     if scheme.lower() != b"bearer":
         return Problem(problems.MISSING_TOKEN, request_id, (("WWW-Authenticate", REALM),))
@@ -115,18 +116,6 @@ def _bearer(scope: Scope) -> str | Problem:
     return unverified_token.decode("ascii")
 
 
-def _telling(standing: Standing, send: Send) -> Send:
-    """The answer says how the user stands."""
-    own = [(name.lower().encode(), value.encode()) for name, value in standing_headers(standing)]
-
-    async def telling(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *own]}
-        await send(message)
-
-    return telling
-
-
 def _is_below(prefix: str, scope: Scope) -> bool:
     path = path_of(scope)
-    return path == prefix or path.startswith(prefix + "/")
+    return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")

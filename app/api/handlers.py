@@ -10,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from app.api import problems
-from app.api.layers import PRINCIPAL, REQUEST_ID
 from app.api.presenting import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
+from app.api.scope import PRINCIPAL, REQUEST_ID
 from app.vending.auditing import Audit, Decision
 from app.vending.errors import (
     CarrierError,

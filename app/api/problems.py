@@ -138,8 +138,6 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
             faults = tuple(
                 {"loc": ["body", fault.field], "type": fault.code, "message": fault.sentence} for fault in error.faults
             )
-        case errors.RateLimited(standing=standing) if standing is not None:
-            headers += standing_headers(standing)
         case errors.PushAliasTaken():
             headers.append(("Location", f"/v1/push-credentials/{error.registration_id}"))
         case errors.TokenRefused():
@@ -154,12 +152,12 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
     return Problem(kind, request_id, tuple(headers), faults)
 
 
-def standing_headers(standing: Standing) -> list[tuple[str, str]]:
+def standing_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
     """How the caller stands with their limit (draft-ietf-httpapi-ratelimit-headers-06): seconds, not a date."""
     return [
-        ("RateLimit-Limit", str(standing.limit)),
-        ("RateLimit-Remaining", str(standing.remaining)),
-        ("RateLimit-Reset", str(math.ceil(standing.reset_seconds))),
+        (b"ratelimit-limit", b"%d" % standing.limit),
+        (b"ratelimit-remaining", b"%d" % standing.remaining),
+        (b"ratelimit-reset", b"%d" % math.ceil(standing.reset_seconds)),
     ]
 
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from app.api.body import PUSH
 from app.api.dependencies import Asking, WithParts
 from app.api.documentation import problems_of
-from app.api.layers import PUSH
 from app.api.push_schemas import (
     IosMaterial,
     PushCredential,

@@ -1,6 +1,8 @@
 """What goes over the wire: requests and answers of the HTTP contract, and their translation from the nouns."""
 
+import math
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,14 +19,19 @@ from app.vending.nouns import Grant, IssueRequest, Platform
 LONGEST_TTL_SECONDS = 90 * 86_400
 
 
-def _instant(moment: datetime) -> str:
+def instant(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, rounded down: an answer never promises more time than there is."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(math.floor(moment.timestamp()))}.{moment.microsecond // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(since_epoch: int) -> str:
+    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 Instant = Annotated[
     datetime,
-    PlainSerializer(_instant, return_type=str),
+    PlainSerializer(instant, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-23T09:30:00.000Z"]}),
 ]
 

@@ -7,16 +7,20 @@ costs a tenth of a request, and comes back spread over some seconds.
 
 import asyncio
 import random
+import time
 from collections import deque
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.layers import PROBES, REQUEST_ID, path_of
 from app.api.problems import Problem, problem_of
+from app.api.scope import PROBES, REQUEST_ID, path_of
 from app.vending.errors import Busy
 
 BEGUN_A_ROUND, REFUSED_A_ROUND = 16, 64
 """Requests between two looks at what else there is to do: some 20 ms."""
+
+SHORT_ROUND_SECONDS = 0.004
+"""A round goes on beyond those while it is as young as this: logins at hand take a fraction of a millisecond each."""
 
 MOST_WAITING = 1_000
 COMEBACK_SECONDS = 15.0
@@ -25,24 +29,29 @@ COMEBACK_SECONDS = 15.0
 class Queue:
     """Waits for a turn; so many turns a round."""
 
-    def __init__(self, a_round: int) -> None:
+    def __init__(self, a_round: int, short_round_seconds: float = 0.0) -> None:
         self._a_round = a_round
+        self._short_round_seconds = short_round_seconds
         self._taken = 0
+        self._began = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def turn(self) -> None:
-        loop = asyncio.get_running_loop()
         if self._taken == 0:
-            loop.call_soon(self._next_round)
-        if self._taken < self._a_round:
+            self._began = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._next_round)
+        if self._taken < self._a_round or (not self._waiting and self._is_young()):
             self._taken += 1
             return
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await future
+
+    def _is_young(self) -> bool:
+        return time.monotonic() - self._began < self._short_round_seconds
 
     def _next_round(self) -> None:
         self._taken = 0
@@ -58,10 +67,10 @@ class Queue:
 class Turnstile:
     """The outermost layer, before anything that costs. `refusal` answers those who are not let in."""
 
-    def __init__(self, app: ASGIApp, refusal: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, refusal: ASGIApp, short_round_seconds: float = SHORT_ROUND_SECONDS) -> None:
         self._app = app
         self._refusal = refusal
-        self._begins = Queue(BEGUN_A_ROUND)
+        self._begins = Queue(BEGUN_A_ROUND, short_round_seconds)
         self._refusals = Queue(REFUSED_A_ROUND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ import structlog
 from app.observability.logs import clean, line
 from app.vending.auditing import CIRCUMSTANCES, Action, AuditEvent, Decision
 from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
+from app.vending.leases import Lease
 
 MOST_WAITING = 20_000
 """Events kept while the ledger is away: some 20 MB."""
@@ -34,10 +35,13 @@ CHEAP_A_SECOND = 10
 
 LONGEST_USER_AGENT = 200
 
-FOLD_SECONDS = 1.0
-"""A device that asks again and again gets the same login: within this time that is one event."""
+FOLD_SECONDS = 10.0
+"""A device that asks again and again, from one place, gets the same login: within this time that is one event."""
 
 MOST_FOLDED = 20_000
+
+Asking = tuple[str | None, str | None, str | None]
+"""A lease, and the address and user agent that its login goes to: from elsewhere it is another event at once."""
 
 Waiting = tuple[AuditEvent, "asyncio.Future[None] | None"]
 """An event without a row, and who waits for it, if anybody does."""
@@ -56,22 +60,26 @@ class AuditTrail:
         write: Callable[[Sequence[AuditEvent]], Awaitable[None]],
         forget: Callable[[datetime, int], Awaitable[int]],
         count: Callable[[Decision], None],
+        count_repeat: Callable[[float], None],
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
+        monotonic: Callable[[], float],
         is_required: bool,
         retention: timedelta,
     ) -> None:
         self._write = write
         self._forget = forget
         self._count = count
+        self._count_repeat = count_repeat
         self._clock = clock
         self._new_id = new_id
+        self._monotonic = monotonic
         self._is_required = is_required
         self._retention = retention
         self._waiting: deque[Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._reused: dict[str, Repeats] = {}
+        self._reused: dict[Asking, Repeats] = {}
         self._ration = Ration(CHEAP_A_SECOND)
         self.dropped = 0
         """Events that have a log line and a figure, but no row."""
@@ -83,11 +91,10 @@ class AuditTrail:
 
     def note(self, decision: Decision) -> None:
         """Never raises, and never waits."""
-        if decision.action is Action.REUSED and not self._is_required:
-            folded = self._fold(decision)
-            if folded is None:
-                return
-            decision = folded
+        if decision.action is Action.REUSED:
+            seen = self._reused.get(_asking(decision.lease_id))
+            if seen is not None and seen.times:
+                decision, seen.times = replace(decision, details={"folded": seen.times}), 0
         event = self._told(decision)
         if len(self._waiting) >= MOST_WAITING or (_is_cheap(event) and not self._ration.take()):
             self.dropped += 1
@@ -106,18 +113,23 @@ class AuditTrail:
         self._keep(self._told(decision), written)
         await written
 
-    def _fold(self, decision: Decision) -> Decision | None:
-        """The event; None for a device that got the same login just now: it is counted, and told with the next one."""
-        name, now = decision.lease_id or "", time.monotonic()
-        seen = self._reused.get(name)
+    def is_repeat(self, lease: Lease, seconds: float) -> bool:
+        if self._is_required:
+            return False
+        now = self._monotonic()
+        asking = _asking(lease.id)
+        seen = self._reused.get(asking)
         if seen is not None and now < seen.until:
             seen.times += 1
-            self._count(decision)
-            return None
+            self._count_repeat(seconds)
+            return True
+        if seen is not None:
+            seen.until = now + FOLD_SECONDS
+            return False
         if len(self._reused) >= MOST_FOLDED:
-            self._reused = {name: seen for name, seen in self._reused.items() if now < seen.until}
-        self._reused[name] = Repeats(now + FOLD_SECONDS)
-        return replace(decision, details={"folded": seen.times}) if seen is not None and seen.times else decision
+            self._reused = {one: known for one, known in self._reused.items() if now < known.until}
+        self._reused[asking] = Repeats(now + FOLD_SECONDS)
+        return False
 
     async def tidy(self) -> None:
         """Forget what is older than the retention. Raises LedgerUnavailable."""
@@ -134,7 +146,7 @@ class AuditTrail:
         circumstances = CIRCUMSTANCES.get()
         if circumstances.user_agent is not None:
             told = clean(circumstances.user_agent[:LONGEST_USER_AGENT])
-            circumstances = replace(circumstances, user_agent=told)
+            circumstances = circumstances._replace(user_agent=told)
         event = AuditEvent(self._new_id(), self._clock(), decision, circumstances)
         self._count(decision)
         _log_line(event)
@@ -203,6 +215,11 @@ class Repeats:
 
     until: float
     times: int = 0
+
+
+def _asking(lease_id: str | None) -> Asking:
+    circumstances = CIRCUMSTANCES.get()
+    return lease_id, circumstances.client_address, circumstances.user_agent
 
 
 def _tell_written(batch: list[Waiting]) -> None:

@@ -5,22 +5,24 @@ with a secret's name are masked; whatever looks like a token, a key or a PEM blo
 break in a value cannot begin a line of its own.
 """
 
-import json
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.observability.sink import Sink
+from app.vending.auditing import CIRCUMSTANCES
 
 SECRET_FIELDS = re.compile(
     r"passw|secret|token$|authorization|api_key|private_key|certificate|cookie|project_account", re.IGNORECASE
@@ -52,6 +54,14 @@ class Way:
     handler: Any
     is_wanted: bool
 
+    def write(self, text: str) -> None:
+        try:
+            stream = self.handler.stream
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # a log that cannot be written must not take the service along
+
 
 _way: Way | None = None
 """None where lines are for people, in colour."""
@@ -64,7 +74,7 @@ def configure(level: str, *, as_json: bool) -> None:
     """Send every log line of the process, the libraries' too, through the one redacting pipe to stderr."""
     global _way
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        name_request,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         describe_exception,
@@ -116,10 +126,24 @@ def line(event: str, request_id: str | None = None, **fields: Any) -> None:
             fields[name] = clean(value)
     if request_id is not None:
         fields["request_id"] = request_id
-    fields.update(event=event, level="info", timestamp=datetime.now(UTC).isoformat().replace("+00:00", "Z"))
-    with suppress(OSError, ValueError):  # a log that cannot be written must not take the service along
-        _way.handler.stream.write(json.dumps(fields) + "\n")
-        _way.handler.stream.flush()
+    fields["event"] = event
+    fields["level"] = "info"
+    fields["timestamp"] = _now()
+    # Rust's JSON takes a fifth of the time of the standard library's.
+    _way.write(to_json(fields).decode() + "\n")
+
+
+def request_line(request_id: str, method: str, path: str, status: int, milliseconds: float, client: str | None) -> None:
+    """The access log: one line for every request. `request_id` is in a form that we allow; method and path are not."""
+    if _way is None:
+        fields = {"method": method, "path": path, "status": status, "milliseconds": round(milliseconds, 2)}
+        line("request", request_id, **fields, client=client)
+    elif _way.is_wanted:
+        asked = _asked if len(path) <= REMEMBERED_TEXT else _asked.__wrapped__
+        _way.write(
+            f'{{"timestamp":"{_now()}","level":"info","event":"request","request_id":"{request_id}",'
+            f'{asked(method, path, client)},"status":{status},"milliseconds":{milliseconds:.2f}}}\n'
+        )
 
 
 @contextmanager
@@ -140,6 +164,13 @@ def unblocking() -> Iterator[None]:
 def dropped() -> int:
     """Lines that were not written, because nobody took them."""
     return sum(sink.dropped for sink in _sinks)
+
+
+def name_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Which request the line belongs to, if to any."""
+    if (request_id := CIRCUMSTANCES.get().request_id) is not None:
+        event["request_id"] = request_id
+    return event
 
 
 def first_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -190,6 +221,22 @@ def clean(value: Any) -> Any:
 def _remembered(text: str) -> str:
     """Clean; of what comes again and again."""
     return _one_line(SECRET_SHAPES.sub(MASK, text))
+
+
+@lru_cache(maxsize=2048)
+def _asked(method: str, path: str, client: str | None) -> str:
+    """What was asked and by whom, clean, as part of a JSON object."""
+    return to_json({"method": clean(method), "path": clean(path), "client": clean(client)}).decode()[1:-1]
+
+
+def _now() -> str:
+    now = time.time()
+    return f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(since_epoch: int) -> str:
+    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _one_line(text: str) -> str:

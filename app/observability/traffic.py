@@ -2,7 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.vending.auditing import Decision
+from app.vending.auditing import Action, Decision, Outcome
+from app.vending.nouns import Way
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -34,9 +35,25 @@ class Traffic:
             buckets=SECONDS,
         )
 
+        self._answered: dict[tuple[str, str, int], Counter] = {}
+        """The series of `requests`, found once: looking one up costs more than counting."""
+        self._repeated = self._decisions.labels(Action.REUSED.value, Outcome.DONE.value)
+        self._repeat_seconds = self._issue_seconds.labels(Way.HOT.value)
+
     def request(self, method: str, route: str, status: int) -> None:
         """`route` is the pattern of the address, never the address itself."""
-        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
+        series = self._answered.get((method, route, status))
+        if series is None:
+            # A method can be anything that a caller makes up; what is kept here is bounded by ours.
+            method = method if method in METHODS else "other"
+            series = self._requests.labels(method, route, str(status))
+            self._answered[method, route, status] = series
+        series.inc()
+
+    def repeat(self, seconds: float) -> None:
+        """A device got the login again that it got a moment ago: counted as every such decision."""
+        self._repeated.inc()
+        self._repeat_seconds.observe(seconds)
 
     def decision(self, decision: Decision) -> None:
         self._decisions.labels(decision.action.value, decision.outcome.value).inc()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.vending.leases import Lease
-from app.vending.nouns import LoginToken, Owner, SipPassword, Way
+from app.vending.nouns import IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
 
 ENDED_MEMORY = timedelta(minutes=10)
 """How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""
@@ -35,31 +35,49 @@ class Login:
         return self.way in (Way.POOLED, Way.CREATED)
 
 
+Question = tuple[object, Principal, IssueRequest]
+"""What a decision rests on: the policy in force, who asks, and for what."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A login at hand."""
+
+    login: Login
+    answers: Question | None = None
+    """The question that it was last found to answer: the same one need not be decided again."""
+
+
 class LoginsAtHand:
     """The latest login of each device, bounded: the least recently used goes first."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._logins: OrderedDict[DeviceKey, Login] = OrderedDict()
+        self._logins: OrderedDict[DeviceKey, Held] = OrderedDict()
         self._ended: OrderedDict[str, datetime] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._logins)
 
-    def get(self, owner: Owner, device_id: str) -> Login | None:
+    def held(self, owner: Owner, device_id: str) -> Held | None:
         """The login last handed to the device, however old. The caller judges its times."""
         key = (owner, device_id)
-        login = self._logins.get(key)
-        if login is not None:
+        held = self._logins.get(key)
+        if held is not None:
             self._logins.move_to_end(key)
-        return login
+        return held
+
+    def get(self, owner: Owner, device_id: str) -> Login | None:
+        """As `held`, only the login."""
+        held = self.held(owner, device_id)
+        return None if held is None else held.login
 
     def keep(self, login: Login) -> None:
         """Remember it, unless its lease was ended in the meantime."""
         if login.lease.id in self._ended:
             return
         key = (login.lease.owner, login.lease.device_id)
-        self._logins[key] = login
+        self._logins[key] = Held(login)
         self._logins.move_to_end(key)
         if len(self._logins) > self._capacity:
             self._logins.popitem(last=False)
@@ -71,7 +89,7 @@ class LoginsAtHand:
     def end(self, lease: Lease, now: datetime) -> None:
         """Drop the lease's login for good: nothing minted on it is kept from now on."""
         held = self._logins.get((lease.owner, lease.device_id))
-        if held is not None and held.lease.id == lease.id:
+        if held is not None and held.login.lease.id == lease.id:
             del self._logins[lease.owner, lease.device_id]
         self._ended[lease.id] = now
         self._ended.move_to_end(lease.id)

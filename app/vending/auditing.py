@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.vending.errors import DialtoneError, LogoutRefused, RateLimited, Refused, TokenRefused
 from app.vending.leases import Lease
@@ -51,8 +51,7 @@ class Outcome(StrEnum):
 _ACTIONS = {Way.HOT: Action.REUSED, Way.RENEWED: Action.RENEWED, Way.POOLED: Action.ISSUED, Way.CREATED: Action.ISSUED}
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """How a decision came to be asked for. A command's actor is the user of the shell, under the issuer `shell`."""
 
     request_id: str | None = None
@@ -184,6 +183,10 @@ class Audit(Protocol):
 
     def note(self, decision: Decision) -> None:
         """Told, whatever becomes of it: for refusals, and for what the service does by itself."""
+
+    def is_repeat(self, lease: Lease, seconds: float) -> bool:
+        """Whether the device got this very login a moment ago too: such a one is counted now, and told with the next
+        that is not. Never, where audit is required."""
 
     async def record(self, decision: Decision) -> None:
         """Told before its outcome is given away. Where audit is required, raises AuditUnavailable if it is not kept."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.at_hand import Login, LoginsAtHand
+from app.vending.at_hand import Login, LoginsAtHand, Question
 from app.vending.auditing import Audit, Decision
 from app.vending.errors import (
     Busy,
@@ -28,7 +28,7 @@ from app.vending.flights import Flights
 from app.vending.leases import Lease, State
 from app.vending.lifetimes import LAST_USE
 from app.vending.making import LoginMaker
-from app.vending.nouns import Grant, IssueRequest, Owner, Principal
+from app.vending.nouns import Grant, IssueRequest, Owner, Principal, Way
 from app.vending.policy import PolicyInForce, Terms
 
 AWAY = (
@@ -92,18 +92,26 @@ class CredentialIssuer:
             raise
         return await self._handed_out(login, began)
 
-    async def issue_at_hand(self, principal: Principal, wanted: IssueRequest) -> Login | None:
-        """The login that is at hand, if that is all there is to it; None: `issue` has more to do, or to say."""
-        began = self._monotonic()
-        held = self._at_hand.get(principal.owner, wanted.device_id)
-        if held is None or self._clock() >= held.refresh_after:
+    def at_hand(self, principal: Principal, wanted: IssueRequest) -> Login | None:
+        """The login to hand out, if it is at hand and that is all there is to it. None: `issue` has more to do."""
+        held = self._at_hand.held(principal.owner, wanted.device_id)
+        if held is None or self._clock() >= held.login.refresh_after:
             return None
-        try:
-            terms = self._policy.decide(principal, wanted)
-        except DialtoneError:
-            return None
-        login = self.ready(principal.owner, wanted, terms)
-        return None if login is None else await self._handed_out(login, began)
+        policy = self._policy.policy
+        if held.answers is None or not _is_same(held.answers, (policy, principal, wanted)):
+            try:
+                terms = self._policy.decide(principal, wanted)
+            except DialtoneError:
+                return None
+            if not _fits(held.login, wanted, terms):
+                return None
+            # What a proposal would change is noted each time, so it is decided each time.
+            held.answers = None if policy.has_proposals else (policy, principal, wanted)
+        return held.login
+
+    async def hand_out(self, login: Login) -> Login:
+        """What `at_hand` found is given away. Raises AuditUnavailable."""
+        return await self._handed_out(login, self._monotonic())
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
@@ -146,25 +154,18 @@ class CredentialIssuer:
 
     async def _handed_out(self, login: Login, began: float) -> Login:
         """Told before it is given away: a required audit that fails keeps it here, at hand for the next try."""
-        token_sha256 = None if login.token is None else login.token.sha256
         seconds = self._monotonic() - began
+        if login.way is Way.HOT and self._audit.is_repeat(login.lease, seconds):
+            return login
+        token_sha256 = None if login.token is None else login.token.sha256
         await self._audit.record(Decision.handed_out(login.lease, login.way, seconds, token_sha256))
         return login
 
     def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
         """The device's login from memory, if it has life enough and nothing about it would change. The hot path."""
         login = self._at_hand.get(owner, wanted.device_id)
-        if login is None or wanted.grant is not Grant.LOGIN_TOKEN:
-            return None
-        lease = login.lease
-        changes = (
-            wanted.platform is not lease.platform
-            or (wanted.label is not None and wanted.label != lease.label)
-            or (wanted.ttl_seconds is not None and terms.ttl.total_seconds() != lease.ttl_seconds)
-            or lease.connection_id != terms.allowance.connection_id
-            or (terms.session is not None and terms.session != lease.session)
-        )
-        return login if not changes and self._clock() < login.refresh_after else None
+        is_ready = login is not None and self._clock() < login.refresh_after and _fits(login, wanted, terms)
+        return login if is_ready else None
 
     def _last_use(self, owner: Owner, wanted: IssueRequest) -> Login | None:
         """While Telnyx or the ledger is away: the login last handed out, if it still works."""
@@ -174,3 +175,21 @@ class CredentialIssuer:
             return None
         soon = min(now + RETRY_WHILE_AWAY, login.expires_at)
         return replace(login, refresh_after=soon)
+
+
+def _is_same(question: Question, other: Question) -> bool:
+    """A verified token is one Principal and a reload another policy, so these two are compared by identity."""
+    return question[0] is other[0] and question[1] is other[1] and question[2] == other[2]
+
+
+def _fits(login: Login, wanted: IssueRequest, terms: Terms) -> bool:
+    """Whether nothing about the device would change."""
+    lease = login.lease
+    return (
+        wanted.grant is Grant.LOGIN_TOKEN
+        and wanted.platform is lease.platform
+        and (wanted.label is None or wanted.label == lease.label)
+        and (wanted.ttl_seconds is None or terms.ttl.total_seconds() == lease.ttl_seconds)
+        and lease.connection_id == terms.allowance.connection_id
+        and (terms.session is None or terms.session == lease.session)
+    )

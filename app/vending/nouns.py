@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Platform(StrEnum):
@@ -37,8 +37,7 @@ class Way(StrEnum):
     """On a new one, which Telnyx takes some seconds to spread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """A user: an issuer and a subject. Equal subjects of two issuers are two users."""
 
     issuer: str
@@ -59,14 +58,13 @@ class Principal:
     """The session at the identity provider (`sid`), where its tokens name one."""
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     """The verified claims, for policy. Personal data may be among them: not for logs."""
+    owner: Owner = field(init=False, repr=False, compare=False)
 
-    @property
-    def owner(self) -> Owner:
-        return Owner(self.issuer, self.subject)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owner", Owner(self.issuer, self.subject))
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How a caller stands with a limit, after this request."""
 
     limit: int

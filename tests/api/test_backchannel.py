@@ -162,7 +162,7 @@ async def test_the_reason_is_in_the_log_and_the_token_is_not(
         await service.client.post(PATH, data={"logout_token": spent})
 
     log = capsys.readouterr().err
-    assert any('"event": "refused"' in line and '"expired"' in line for line in log.splitlines())
+    assert any('"event":"refused"' in line and '"expired"' in line for line in log.splitlines())
     assert not any(part in log for part in spent.split("."))
 
 

@@ -1,15 +1,22 @@
 """The shortcut answers exactly as the route would, only sooner; whatever is not plain goes the route's way."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
 import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api import telephony
-from app.api.at_hand import AtHand
-from app.api.layers import PRINCIPAL, REQUEST_ID
+from app.api.at_hand import KNOWN, AtHand
+from app.api.body import followed_by
 from app.api.presenting import Presenter
-from tests.stage import Service, Telnyx, principal, service_in_front_of, token
+from app.api.scope import REQUEST_ID
+from tests.stage import ISSUER, Service, Telnyx, service_in_front_of, token
 
+Headers = Sequence[tuple[bytes, bytes]]
 PLAIN = b'{"device_id": "laptop"}'
 
 
@@ -32,18 +39,32 @@ async def test_the_first_answer_by_the_route_and_the_second_by_the_shortcut_are_
 
 
 class Beside:
-    """The shortcut alone, on the service's own issuer; what it leaves to the route is noted with its body."""
+    """The shortcut in front of the service once more; what it leaves to the layers is noted with its body."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, most: int = KNOWN) -> None:
         self.left: list[bytes] = []
-        presenter = Presenter("sip.telnyx.com", None, None)
-        self._shortcut = AtHand(self._route, telephony.ISSUE, service.parts.issuer, presenter, service.clock)
+        self._app = service.app
+        self._shortcut = AtHand(
+            self._layers,
+            telephony.ISSUE,
+            verifier=service.parts.verifier,
+            limiter=service.parts.limiter,
+            issuer=service.parts.issuer,
+            presenter=Presenter("sip.telnyx.com", None, None),
+            clock=service.clock,
+            most=most,
+        )
+        self.headers = [(b"authorization", b"Bearer " + token().encode()), (b"content-type", b"application/json")]
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.left.append((await receive())["body"])
+    async def _layers(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        self.left.append(message["body"])
+        await self._app(scope, followed_by(message, receive), send)
 
-    async def ask(self, body: bytes, user: str = "alice", method: str = "POST", path: str = "") -> int | None:
-        """The status it answered with; None: it stepped aside."""
+    async def ask(
+        self, body: bytes = PLAIN, *, method: str = "POST", path: str = "", query: bytes = b"", more: Headers = ()
+    ) -> int:
+        """The status of the answer, by whoever gave it."""
         sent: list[Message] = []
 
         async def receive() -> Message:
@@ -52,21 +73,90 @@ class Beside:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": method, "path": f"/v1/telephony-credentials{path}"}
-        await self._shortcut({**scope, PRINCIPAL: principal(user), REQUEST_ID: "r"}, receive, send)
-        status: int | None = sent[0]["status"] if sent else None
+        scope = {"type": "http", "method": method, "path": f"/v1/telephony-credentials{path}", "query_string": query}
+        await self._shortcut({**scope, "headers": [*self.headers, *more], REQUEST_ID: "r"}, receive, send)
+        status: int = sent[0]["status"]
         return status
 
 
-async def test_what_is_at_hand_is_answered_and_nothing_else(service: Service) -> None:
+async def test_who_asks_again_in_the_same_words_is_answered_before_all_layers(service: Service) -> None:
     shortcut = Beside(service)
-    assert await shortcut.ask(PLAIN) is None, "nothing is at hand yet"
-    await send(service)
 
-    assert await shortcut.ask(PLAIN) == 200
-    assert await shortcut.ask(PLAIN, user="bob") is None, "another user's device of that name"
-    assert await shortcut.ask(PLAIN, method="GET") is None
-    assert await shortcut.ask(PLAIN, path="/x/token") is None
+    assert [await shortcut.ask() for _ in range(3)] == [201, 200, 200]
+
+    assert shortcut.left == [PLAIN], "the first time only"
+
+
+DIFFERENT: dict[str, dict[str, Any]] = {
+    "another method": {"method": "GET"},
+    "another address": {"path": "/x/token"},
+    "a query": {"query": b"a=b"},
+    "one header more": {"more": [(b"origin", b"https://app.example.com")]},
+    "the token twice": {"more": [(b"authorization", b"Bearer " + b"x")]},
+    "a length that is none": {"more": [(b"content-length", b"x")]},
+}
+
+
+@pytest.mark.parametrize("difference", DIFFERENT.values(), ids=DIFFERENT)
+async def test_in_other_words_it_is_judged_by_all_layers(service: Service, difference: dict[str, Any]) -> None:
+    shortcut = Beside(service)
+    await shortcut.ask()
+    await shortcut.ask()
+
+    await shortcut.ask(**difference)
+
+    assert len(shortcut.left) == 2
+
+
+async def test_what_is_another_each_time_makes_no_difference(service: Service) -> None:
+    shortcut = Beside(service)
+    for number in range(3):
+        assert await shortcut.ask(more=[(b"x-request-id", b"%d" % number), (b"traceparent", b"%d" % number)]) < 300
+
+    assert len(shortcut.left) == 1
+
+
+async def test_an_ended_token_is_no_longer_known(service: Service) -> None:
+    shortcut = Beside(service)
+    assert [await shortcut.ask() for _ in range(2)] == [201, 200]
+
+    service.clock.advance(timedelta(hours=2))
+
+    assert await shortcut.ask() == 401
+    assert len(shortcut.left) == 2
+
+
+async def test_a_token_that_a_mark_ended_is_no_longer_known(service: Service) -> None:
+    shortcut = Beside(service)
+    assert [await shortcut.ask() for _ in range(2)] == [201, 200]
+    service.clock.advance(timedelta(seconds=2))
+
+    everybody = {"issuer": ISSUER, "subject": "alice", "refuse_tokens": True}
+    operator = {"Authorization": f"Bearer {token('root', scope='dialtone:admin')}"}
+    await service.client.post("/v1/admin/revocations", headers=operator, json=everybody)
+
+    assert await shortcut.ask() == 401
+
+
+async def test_a_policy_that_changed_is_asked_anew(service: Service) -> None:
+    shortcut = Beside(service)
+    assert [await shortcut.ask() for _ in range(2)] == [201, 200]
+    policy = service.parts.policy
+
+    policy.policy = replace(policy.policy, required_scopes={ISSUER: frozenset({"gold"})})
+
+    assert await shortcut.ask() == 403
+
+
+async def test_known_requests_are_bounded(service: Service) -> None:
+    shortcut = Beside(service, most=2)
+    for number in range(4):
+        await shortcut.ask(more=[(b"x-a", b"%d" % number)])
+
+    await shortcut.ask(more=[(b"x-a", b"3")])
+    await shortcut.ask(more=[(b"x-a", b"0")])
+
+    assert len(shortcut.left) == 5, "the last was known, the first no longer"
 
 
 ODD = {
@@ -83,12 +173,13 @@ ODD = {
 
 
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)
-async def test_what_is_not_plain_is_left_to_the_route_untouched(service: Service, body: bytes) -> None:
-    await send(service)
+async def test_what_is_not_plain_is_left_to_the_layers_untouched(service: Service, body: bytes) -> None:
     shortcut = Beside(service)
+    await shortcut.ask()
 
-    assert await shortcut.ask(body) is None
-    assert shortcut.left == [body]
+    await shortcut.ask(body)
+
+    assert shortcut.left == [PLAIN, body]
 
 
 async def test_it_is_measured_audited_and_limited_like_the_route(telnyx: Telnyx, sqlite: str) -> None:
@@ -102,11 +193,12 @@ async def test_it_is_measured_audited_and_limited_like_the_route(telnyx: Telnyx,
 
 
 async def test_once_revoked_nothing_is_at_hand(service: Service) -> None:
-    first = (await send(service)).json()
+    shortcut = Beside(service)
+    assert [await shortcut.ask() for _ in range(2)] == [201, 200]
+    first = (await service.ask("GET")).json()["data"][0]
+
     await service.ask("DELETE", f"/{first['id']}")
 
-    again = await send(service)
-
-    assert await Beside(service).ask(PLAIN) == 200
-    assert again.status_code == 201
-    assert again.json()["sip_username"] != first["sip_username"]
+    assert await shortcut.ask() == 201
+    again = (await service.ask("GET")).json()["data"][0]
+    assert again["sip_username"] != first["sip_username"]

@@ -40,7 +40,7 @@ async def test_so_many_begin_in_a_round_and_everybody_comes_in() -> None:
     inside, refused = Inside(), Inside()
     counting = asyncio.create_task(inside.count_rounds())
 
-    await rush(Turnstile(inside, refused), MOST_WAITING)
+    await rush(Turnstile(inside, refused, short_round_seconds=0), MOST_WAITING)
 
     counting.cancel()
     assert sum(inside.rounds.values()) == MOST_WAITING
@@ -52,7 +52,7 @@ async def test_who_finds_the_queue_full_is_refused_and_that_is_paced_too() -> No
     inside, refused = Inside(), Inside()
     counting = asyncio.create_task(refused.count_rounds())
 
-    await rush(Turnstile(inside, refused), 3000)
+    await rush(Turnstile(inside, refused, short_round_seconds=0), 3000)
 
     counting.cancel()
     assert len(inside.paths) == MOST_WAITING + BEGUN_A_ROUND
@@ -60,9 +60,18 @@ async def test_who_finds_the_queue_full_is_refused_and_that_is_paced_too() -> No
     assert max(refused.rounds.values()) <= 2 * REFUSED_A_ROUND
 
 
+async def test_what_costs_next_to_nothing_is_begun_in_one_round() -> None:
+    inside, refused = Inside(), Inside()
+    turnstile = Turnstile(inside, refused, short_round_seconds=60)
+
+    await rush(turnstile, 100)
+
+    assert max(inside.rounds.values()) == 100
+
+
 async def test_probes_do_not_queue() -> None:
     inside, refused = Inside(), Inside()
-    turnstile = Turnstile(inside, refused)
+    turnstile = Turnstile(inside, refused, short_round_seconds=0)
     rushing = asyncio.create_task(rush(turnstile, 3000))
     await asyncio.sleep(0)
     await rush(turnstile, 1, "/livez")
@@ -73,7 +82,7 @@ async def test_probes_do_not_queue() -> None:
 
 async def test_a_caller_who_leaves_the_queue_holds_up_nobody() -> None:
     inside, refused = Inside(), Inside()
-    turnstile = Turnstile(inside, refused)
+    turnstile = Turnstile(inside, refused, short_round_seconds=0)
     leaving = asyncio.create_task(rush(turnstile, 200))
     await asyncio.sleep(0)
     leaving.cancel()

@@ -206,7 +206,7 @@ async def test_a_slow_client_is_held_outside_until_its_request_is_whole(behind: 
     body = '{"device_id": "slow"}'
     writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body[:5]}".encode())
     await asyncio.sleep(1)
-    is_outside = '"event": "request"' not in requests_but_probes(behind)
+    is_outside = '"event":"request"' not in requests_but_probes(behind)
     writer.write(body[5:].encode())
 
     assert is_outside

@@ -54,6 +54,9 @@ class KeySource(Protocol):
     async def current(self) -> KeySet:
         """Raises IdentityUnavailable while there are none."""
 
+    def at_hand(self) -> KeySet | None:
+        """Those that need not be waited for."""
+
     async def refetched(self) -> KeySet:
         """The keys after an unknown `kid`: fetched anew if that is allowed again, else as they are."""
 
@@ -70,6 +73,9 @@ class FixedKeys:
         self._keys = keys
 
     async def current(self) -> KeySet:
+        return self._keys
+
+    def at_hand(self) -> KeySet:
         return self._keys
 
     async def refetched(self) -> KeySet:
@@ -115,15 +121,21 @@ class RemoteKeys:
         self._failures = 0
 
     async def current(self) -> KeySet:
-        age = self._monotonic() - self._fetched_at
-        if self._keys is None or age > HARD_LIMIT_SECONDS:
-            self._keys = None
-            if self._monotonic() - self._failed_at > COLD_COOLDOWN_SECONDS:
-                await asyncio.shield(self._fetch())
-        elif age > self._refresh_seconds and self._monotonic() - self._failed_at > COOLDOWN_SECONDS:
-            self._fetch()  # in the background: the keys at hand are still good
+        if (keys := self.at_hand()) is not None:
+            return keys
+        self._keys = None
+        if self._monotonic() - self._failed_at > COLD_COOLDOWN_SECONDS:
+            await asyncio.shield(self._fetch())
         if self._keys is None:
             raise IdentityUnavailable(retry_after_seconds=COLD_COOLDOWN_SECONDS)
+        return self._keys
+
+    def at_hand(self) -> KeySet | None:
+        age = self._monotonic() - self._fetched_at
+        if self._keys is None or age > HARD_LIMIT_SECONDS:
+            return None
+        if age > self._refresh_seconds and self._monotonic() - self._failed_at > COOLDOWN_SECONDS:
+            self._fetch()  # in the background: these are still good
         return self._keys
 
     async def refetched(self) -> KeySet:

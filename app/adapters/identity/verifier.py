@@ -122,45 +122,48 @@ class TokenVerifier:
     def key_sets(self) -> list[KeySetStatus]:
         return [issuer.keys.status(issuer.issuer) for issuer in self._issuers.values()]
 
-    async def recall(self, unverified_token: str) -> Principal | None:
+    def recall(self, unverified_token: str) -> Principal | None:
         """Who the token proved before, if that still holds. Raises TokenRefused where a mark has ended it since."""
-        return await self._recall(_fingerprint(unverified_token), self._clock().timestamp())
+        return self.recall_by(self.fingerprint(unverified_token))
 
-    async def _recall(self, fingerprint: bytes, now: float) -> Principal | None:
+    def recall_by(self, fingerprint: bytes) -> Principal | None:
+        """As `recall`, for a token that was shown before."""
         known = self._verdicts.get(fingerprint)
         if known is None:
             return None
-        if not await self._still_holds(known, now):
-            self._verdicts.pop(fingerprint, None)
+        still_holds = (
+            known.validity.since <= self._clock().timestamp() < known.validity.until
+            and self._issuers.get(known.issuer.issuer) is known.issuer
+            and known.issuer.keys.at_hand() is known.keys
+        )
+        if not still_holds:
+            del self._verdicts[fingerprint]
             return None
         if self._marks is not None:
             self._marks.check_remembered(known.principal)
         self._verdicts.move_to_end(fingerprint)
         return known.principal
 
+    @staticmethod
+    def fingerprint(unverified_token: str) -> bytes:
+        """Only a token that passed the canonical check is ever remembered, so another spelling of it finds nothing."""
+        return hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
+
     async def _verify(self, unverified_token: str) -> Principal:
-        now = self._clock().timestamp()
-        fingerprint = _fingerprint(unverified_token)
-        if (known := await self._recall(fingerprint, now)) is not None:
+        if (known := self.recall(unverified_token)) is not None:
             return known
 
+        now = self._clock().timestamp()
         claims, issuer, keys = await self._authentic(unverified_token, None)
         principal, validity = principal_of(claims, issuer, now)
         if self._marks is not None:
             await self._marks.check(principal)
             # Beyond that, memory no longer holds every mark that was made since.
             validity = Validity(validity.since, min(validity.until, now + MEMORY.total_seconds()))
-        self._verdicts[fingerprint] = _Verdict(principal, keys, issuer, validity)
+        self._verdicts[self.fingerprint(unverified_token)] = _Verdict(principal, keys, issuer, validity)
         if len(self._verdicts) > CACHED_VERDICTS:
             self._verdicts.popitem(last=False)
         return principal
-
-    async def _still_holds(self, known: _Verdict, now: float) -> bool:
-        return (
-            known.validity.since <= now < known.validity.until
-            and self._issuers.get(known.issuer.issuer) is known.issuer
-            and await known.issuer.keys.current() is known.keys
-        )
 
     async def _authentic(
         self, unverified_token: str, types: frozenset[str] | None
@@ -181,11 +184,6 @@ class TokenVerifier:
         if issuer is None:
             raise TokenRefused("unknown_issuer")
         return issuer
-
-
-def _fingerprint(unverified_token: str) -> bytes:
-    """Only a token that passed the canonical check is ever remembered, so another spelling of it finds nothing."""
-    return hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
 
 
 async def _key_for(issuer: Issuer, algorithm: str, kid: str | None) -> tuple[KeySet, SignatureKey]:

@@ -1,0 +1,61 @@
+"""Floors: what the parts under Dialtone do when they do nothing. No request is ever answered sooner than by these."""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+HELLO = b'{"message":"hello"}'
+HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(HELLO))]
+
+
+async def raw(scope: Scope, receive: Receive, send: Send) -> None:
+    """uvicorn and nothing else."""
+    if scope["type"] == "lifespan":
+        while True:
+            event = await receive()
+            await send({"type": f"{event['type']}.complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": HELLO})
+
+
+async def _hello(_: Request) -> Response:
+    return JSONResponse({"message": "hello"})
+
+
+starlette = Starlette(routes=[Route("/", _hello, methods=["GET", "POST"])])
+
+
+class Hello(BaseModel):
+    """FastAPI's first page, with a response model."""
+
+    message: str
+
+
+fastapi = FastAPI()
+
+
+@fastapi.get("/")
+async def hello() -> Hello:
+    return Hello(message="hello")
+
+
+_bearer = HTTPBearer()
+
+
+async def _refuse(_: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) -> None:
+    raise HTTPException(401, "invalid token", {"WWW-Authenticate": "Bearer"})
+
+
+@fastapi.post("/refused", dependencies=[Depends(_refuse)])
+async def refused() -> Hello:
+    """FastAPI's own way to a 401, without looking at the token at all."""
+    return Hello(message="never")

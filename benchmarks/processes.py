@@ -1,0 +1,177 @@
+"""Servers under measurement: each a process of its own on the first core; load and stub have the other cores."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+
+ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES, LOAD_CORES = {CORES[0]}, set(CORES[1:]) or {CORES[0]}
+START_SECONDS = 20.0
+
+ISSUER, AUDIENCE = "https://id.example.com", "dialtone"
+NO_LIMIT = "1000000000/minute"
+
+
+@cache
+def signing_key() -> rsa.RSAPrivateKey:
+    """The identity provider's, for this run."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def public_pem() -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return signing_key().public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+@dataclass(frozen=True)
+class Server:
+    """Something that answers."""
+
+    name: str
+    url: str
+    pid: int
+    started_seconds: float
+    """From the start of its process to its first good answer."""
+
+    @property
+    def megabytes(self) -> float:
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def environment(telnyx: str = "http://127.0.0.1:9/v2") -> dict[str, str]:
+    """What Dialtone and the peers are told, and nothing of this shell's settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DIALTONE_", "TELNYX_"))}
+    return inherited | {
+        "PYTHONPATH": str(ROOT),
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": telnyx,
+        "DIALTONE_ISSUER": ISSUER,
+        "DIALTONE_AUDIENCE": AUDIENCE,
+        "DIALTONE_ISSUER_PEM": public_pem(),
+        "DIALTONE_ENV_FILE": "",
+    }
+
+
+@contextmanager
+def asgi(name: str, app: str, telnyx: str = "http://127.0.0.1:9/v2", **more: str) -> Iterator[Server]:
+    """An ASGI app of this folder under uvicorn, one worker, without its access log."""
+    port = free_port()
+    options = ["--port", str(port), "--log-level", "critical", "--no-access-log"]
+    command = [sys.executable, "-m", "uvicorn", app, *options]
+    with _process(name, command, environment(telnyx) | more, port, "/docs" if "peers" in app else "/") as server:
+        yield server
+
+
+@contextmanager
+def node(name: str, script: str) -> Iterator[Server]:
+    """One of the peers in Node."""
+    port = free_port()
+    env = environment() | {"PORT": str(port), "NODE_ENV": "production"}
+    with _process(name, ["node", str(HERE / "peers" / script)], env, port, "/") as server:
+        yield server
+
+
+@contextmanager
+def stub(delay_seconds: float) -> Iterator[Server]:
+    """The thin Telnyx, beside the load generator."""
+    port = free_port()
+    env = environment() | {"STUB_SECONDS": str(delay_seconds)}
+    options = ["--port", str(port), "--log-level", "critical", "--no-access-log"]
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.stub:app", *options]
+    with _process("stub", command, env, port, "/calls", LOAD_CORES) as server:
+        yield server
+
+
+@contextmanager
+def dialtone(telnyx: str, database: str | None = None, *, name: str = "Dialtone", **settings: str) -> Iterator[Server]:
+    """The service by its own command with everything on; migrated before, and ready."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="dialtone-bench-") as folder:
+        env = environment(telnyx) | {
+            "DIALTONE_DATABASE_URL": database or f"sqlite:///{folder}/ledger.db",
+            "DIALTONE_PORT": str(port),
+            "DIALTONE_LOG_FORMAT": "json",
+            "DIALTONE_CORS_ORIGINS": "https://app.example.com",
+            # Counted as always; only the number is one that a load generator does not reach.
+            "DIALTONE_LIMIT_USER": NO_LIMIT,
+            "DIALTONE_LIMIT_FAILURES": NO_LIMIT,
+            **settings,
+        }
+        command = [sys.executable, "-m", "app.cli"]
+        subprocess.run([*command, "migrate"], env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        with _process(name, [*command, "serve"], env, port, "/readyz", cwd=folder) as server:
+            yield server
+
+
+@contextmanager
+def _process(
+    name: str,
+    command: list[str],
+    env: Mapping[str, str],
+    port: int,
+    path: str,
+    cores: set[int] = SERVER_CORES,
+    cwd: str | None = None,
+) -> Iterator[Server]:
+    def pin() -> None:
+        os.sched_setaffinity(0, cores)
+
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        began = time.monotonic()
+        process = subprocess.Popen(command, env=env, cwd=cwd or ROOT, stdout=log, stderr=log, preexec_fn=pin)
+        try:
+            _wait(process, lambda: _answers(url + path), name)
+            yield Server(name, url, process.pid, time.monotonic() - began)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], name: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not is_ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{name} did not start (status {process.poll()})")
+        time.sleep(0.01)
+
+
+def _answers(url: str) -> bool:
+    """Whether it says anything but "not yet"."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status < 500)
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,37 @@
+"""Access tokens of this run's identity provider, good ones and bad ones. Signed by `cryptography` alone."""
+
+import base64
+import json
+import time
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from benchmarks.load import Request
+from benchmarks.processes import AUDIENCE, ISSUER, signing_key
+
+PATH = "/v1/telephony-credentials"
+LIFE_SECONDS = 3600
+
+
+def token(user: str) -> str:
+    now = int(time.time())
+    claims = {"iss": ISSUER, "sub": user, "aud": AUDIENCE, "iat": now, "exp": now + LIFE_SECONDS, "scope": "phone"}
+    signed = b".".join(_base64url(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "at+jwt"}, claims))
+    signature = signing_key().sign(signed, padding.PKCS1v15(), hashes.SHA256())
+    return (signed + b"." + _base64url(signature)).decode()
+
+
+def with_bad_signature(number: int) -> str:
+    """Well-formed, by a known issuer, and signed by nobody; each another one."""
+    head, _ = token(f"mallory-{number}").rsplit(".", 1)
+    return f"{head}.{_base64url(number.to_bytes(2, 'big') * 128).decode()}"
+
+
+def issue(user: str, device: str = "tab-1") -> Request:
+    """A device wants to log in."""
+    return Request(PATH, "POST", token(user), json.dumps({"device_id": device}))
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
