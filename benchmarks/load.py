@@ -1,6 +1,7 @@
 """Load: wrk where it is installed, autocannon otherwise. Requests come from a file, so that both send the same."""
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -53,7 +54,7 @@ def send(url: str, requests: Sequence[Request], seconds: float, connections: int
         file.write("\n".join(request.line() for request in requests) + "\n")
         file.flush()
         if IS_WRK:
-            options = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(HERE / "wrk.lua")]
+            options = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "30s", "-s", str(HERE / "wrk.lua")]
             command = ["wrk", *options, url]
         else:
             command = ["node", str(HERE / "load.mjs"), url, str(connections), f"{seconds:g}"]

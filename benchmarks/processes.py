@@ -49,6 +49,7 @@ class Server:
     pid: int
     started_seconds: float
     """From the start of its process to its first good answer."""
+    log: Path = Path(os.devnull)
 
     @property
     def megabytes(self) -> float:
@@ -136,12 +137,12 @@ def _process(
         os.sched_setaffinity(0, cores)
 
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
         began = time.monotonic()
         process = subprocess.Popen(command, env=env, cwd=cwd or ROOT, stdout=log, stderr=log, preexec_fn=pin)
         try:
             _wait(process, lambda: _answers(url + path), name)
-            yield Server(name, url, process.pid, time.monotonic() - began)
+            yield Server(name, url, process.pid, time.monotonic() - began, Path(log.name))
         finally:
             process.terminate()
             try:
