@@ -7,6 +7,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, cast
@@ -24,6 +25,8 @@ from app.settings import Settings, SettingsError
 MOST_INSIDE = 1_500
 """Connections that are read from at once, beside those that wait for a login in the making. Each costs 5 KB, and 7 with
 a request."""
+
+SWITCH_SECONDS = 0.0005
 
 IDLE_SECONDS = 1.0
 """While others wait outside, a connection that nothing came over for so long is closed."""
@@ -198,6 +201,8 @@ class DrainingServer(uvicorn.Server):
         # What lives as long as the process need not be looked through for garbage again and again.
         gc.collect()
         gc.freeze()
+        # The ledger's thread and the log's need the interpreter for moments, and else wait five milliseconds for each.
+        sys.setswitchinterval(SWITCH_SECONDS)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloading.begin)
 

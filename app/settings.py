@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.adapters.identity.keysets import is_loopback, is_safe_url
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.adapters.limiter import rate
 from app.configuration import (
     Configuration,

@@ -15,7 +15,8 @@ from app import __version__
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.announcing import Announcements
 from app.adapters.ledger.audit import SqlAudit
-from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.migrating import newest_revision
 from app.adapters.ledger.push import SqlPush
@@ -263,7 +264,7 @@ def join(settings: Settings, outside: Outside | None = None) -> Parts:
             await audit.close()
             await outbound.__aexit__(None, None, None)
             await announcements.close()
-            await engine.dispose()
+            await database.close()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 

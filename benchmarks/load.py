@@ -54,7 +54,15 @@ def send(url: str, requests: Sequence[Request], seconds: float, connections: int
         file.write("\n".join(request.line() for request in requests) + "\n")
         file.flush()
         if IS_WRK:
-            options = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "30s", "-s", str(HERE / "wrk.lua")]
+            options = [
+                "-t1",
+                f"-c{connections}",
+                f"-d{math.ceil(seconds)}s",
+                "--timeout",
+                "30s",
+                "-s",
+                str(HERE / "wrk.lua"),
+            ]
             command = ["wrk", *options, url]
         else:
             command = ["node", str(HERE / "load.mjs"), url, str(connections), f"{seconds:g}"]

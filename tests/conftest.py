@@ -12,7 +12,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
 from tests.stage import Service, Telnyx, migrated, service_in_front_of, sqlite_in, telnyx_sandbox

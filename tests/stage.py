@@ -22,7 +22,7 @@ from joserfc.jwk import ECKey, RSAKey
 from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.main import assemble
 from app.parts import Outside, Parts, new_id
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock

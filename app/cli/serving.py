@@ -24,7 +24,7 @@ def serve() -> None:
 def migrate() -> None:
     """Bring the ledger's database to this version. Safe to run again, and by several replicas at once."""
     from app.adapters.ledger import migrating
-    from app.adapters.ledger.database import database_url
+    from app.adapters.ledger.engines import database_url
 
     url = database_url(settings().database_url.get_secret_value())
     try:

@@ -11,7 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sql import SqlLedger

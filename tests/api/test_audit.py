@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.vending.auditing import Action, Decision
 from app.vending.policy import ADMIN_SCOPE
 from tests.material import android

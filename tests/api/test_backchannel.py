@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from joserfc import jws
 
 from app.adapters.identity.claims import LOGOUT_EVENT
-from app.adapters.ledger.database import database_url, open_engine
+from app.adapters.ledger.engines import database_url, open_engine
 from app.parts import new_id
 from app.vending.leases import State
 from app.vending.nouns import IssueRequest

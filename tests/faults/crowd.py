@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import lease_of, leases
 from app.vending.leases import LEFTOVER, LIVE, Lease, State
 from tests.stage import Telnyx, token

@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.vending.leases import LIVE, State
 from app.vending.revoking import FIRST_RETRY
 from tests.faults.crowd import Crowd, check, rows_of

@@ -20,7 +20,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from tests.faults.crowd import Crowd, check
 from tests.faults.wire import wire_to
 from tests.processes.replicas import replica

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.parts import Outside, Parts
 from app.vending.at_hand import Login
 from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound

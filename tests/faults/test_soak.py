@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.vending.revoking import FIRST_RETRY
 from tests.faults.crowd import Crowd, check
 from tests.processes.replicas import Replica, command, replica, settings_of

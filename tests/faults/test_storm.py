@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.adapters.ledger.tables import leases
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.leases import Lease, State

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 
 
 class Wire:

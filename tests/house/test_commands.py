@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.adapters.ledger import migrating
-from app.adapters.ledger.database import database_url
+from app.adapters.ledger.engines import database_url
 from app.cli import app
 from app.vending.errors import TokenRefused
 from tests.material import BUNDLE_ID, key, pem_of, same_ios, secrets_in, service_account

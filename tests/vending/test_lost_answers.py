@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import sqlalchemy as sa
 
-from app.adapters.ledger.database import database_url, open_engine
+from app.adapters.ledger.engines import database_url, open_engine
 from app.parts import Parts
 from app.vending.at_hand import Login
 from app.vending.errors import (

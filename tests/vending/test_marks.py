@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.adapters.ledger.database import Database, database_url, open_engine
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.announcing import Announcements
-from app.adapters.ledger.database import database_url, open_engine
+from app.adapters.ledger.engines import database_url, open_engine
 from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.at_hand import Login, LoginsAtHand

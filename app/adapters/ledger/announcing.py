@@ -22,10 +22,10 @@ GATHER_SECONDS = 0.1
 CHECK_SECONDS = 3.0
 
 
-async def announce(connection: AsyncConnection) -> None:
+def announce(connection: sa.Connection) -> None:
     """Tell every replica to look, when and if this transaction is committed."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(sa.text(f"NOTIFY {CHANNEL}"))
+        connection.execute(sa.text(f"NOTIFY {CHANNEL}"))
 
 
 class Announcements:

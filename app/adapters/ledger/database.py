@@ -1,28 +1,20 @@
-"""The database under the ledger: opening it, short transactions on it, and its trouble as LedgerUnavailable."""
+"""The database under the ledger: short transactions on it, and its trouble as LedgerUnavailable."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.adapters.ledger.engines import BUSY_SECONDS, POOL_SIZE, name_of
+from app.adapters.ledger.gathering import GroupCommit, T, Work
+from app.adapters.ledger.threads import SqliteThreads
 from app.vending.errors import LedgerUnavailable
 from app.vending.nouns import Owner
-
-STATEMENT_SECONDS = 5
-CONNECT_SECONDS = 3
-BUSY_SECONDS = 3
-"""How long SQLite waits for another process's write to end."""
-
-POOL_SIZE = 10
-
-SQLITE_POOL_SIZE, SQLITE_CACHE_KB = 5, 1024
-"""Each connection to SQLite is a thread and a cache of its own; there is one writer anyway."""
 
 TROUBLE = (
     SQLAlchemyError,
@@ -33,74 +25,6 @@ TROUBLE = (
     TimeoutError,
 )
 """What a database's trouble comes as. The driver's own errors leak while a connection is being made."""
-
-STAYS_BROKEN = ("SQLITE_READONLY", "SQLITE_IOERR", "25006")
-"""Errors of SQLite and PostgreSQL that a connection keeps: one that was opened on a read-only file, or to a server that
-became a standby, goes on refusing after the trouble is over. Such connections are given up, and new ones opened."""
-
-
-def database_url(text: str) -> URL:
-    """`sqlite:///file` or `postgresql://...`, with the asynchronous drivers filled in. Raises ValueError."""
-    try:
-        url = make_url(text)
-    except ArgumentError:
-        raise ValueError("not a database URL") from None
-    match url.get_backend_name():
-        case "sqlite" if url.database and url.database != ":memory:":
-            return url.set(drivername="sqlite+aiosqlite")
-        case "postgresql" | "postgres":
-            return url.set(drivername="postgresql+asyncpg")
-    raise ValueError("not sqlite:///FILE or postgresql://...")
-
-
-def open_engine(url: URL) -> AsyncEngine:
-    """An engine that never prints parameters; its SQLite form is durable, patient and fit for several processes."""
-    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
-
-    @sa.event.listens_for(engine.sync_engine, "handle_error")
-    def give_up_broken(context: sa.engine.ExceptionContext) -> None:
-        if _name_of(context.original_exception).startswith(STAYS_BROKEN):
-            context.is_disconnect = True
-
-    return engine
-
-
-def _postgresql(url: URL) -> AsyncEngine:
-    arguments = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
-    return create_async_engine(
-        url,
-        hide_parameters=True,
-        connect_args=arguments,
-        pool_size=POOL_SIZE + 1,  # one of them only listens
-        pool_timeout=CONNECT_SECONDS,
-        pool_pre_ping=True,
-    )
-
-
-def _sqlite(url: URL) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        connect_args={"timeout": BUSY_SECONDS},
-        pool_size=SQLITE_POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=CONNECT_SECONDS,
-    )
-
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver's own implicit BEGIN comes too late to be IMMEDIATE
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged row survives a power cut
-        cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KB}")
-        cursor.close()
-
-    @sa.event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        is_write = connection.get_execution_options().get("is_write", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
-
-    return engine
 
 
 class Database:
@@ -117,6 +41,14 @@ class Database:
         self._writer = asyncio.Semaphore(1 if self.is_sqlite else POOL_SIZE)
         self._is_in_doubt = False
         """Whether the last that was tried failed."""
+        self._threads = SqliteThreads(engine.url) if self.is_sqlite else None
+        self._group = GroupCommit(self._commit, BUSY_SECONDS)
+
+    async def close(self) -> None:
+        """Nothing is read or written any more."""
+        await self._engine.dispose()
+        if self._threads is not None:
+            await asyncio.to_thread(self._threads.close)
 
     async def check_ready(self, revision: str) -> None:
         """Raises LedgerUnavailable unless the database can be written, and stands at this migration or a later one.
@@ -138,15 +70,12 @@ class Database:
             if thoroughly:
                 await connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))
 
-    async def rows(self, query: sa.Select[Any]) -> list[sa.RowMapping]:
-        async with self.reading() as connection:
-            return list((await connection.execute(query)).mappings())
-
-    async def one_at_a_time(self, connection: AsyncConnection, owner: Owner) -> None:
-        """Until this transaction ends, no other that asks so for this user goes on. SQLite has one writer anyway."""
-        if not self.is_sqlite:
-            user = sa.func.hashtextextended(f"{owner.issuer} {owner.subject}", 0)
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(user)))
+    async def rows(self, query: sa.Select[Any], parameters: dict[str, Any] | None = None) -> list[sa.RowMapping]:
+        if self._threads is None:
+            async with self.reading() as connection:
+                return list((await connection.execute(query, parameters)).mappings())
+        with self._translating(), self._span("ledger read"):
+            return await self._threads.rows(query, parameters)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -171,6 +100,31 @@ class Database:
             raise LedgerUnavailable from error
         self._is_in_doubt = False
 
+    async def write(self, work: Work[T]) -> T:
+        """The work's statements in a transaction, which other works may share. Returns once it is committed."""
+        if self._threads is not None:
+            return await self._group.write(work)
+        async with self.writing() as connection:
+            return await connection.run_sync(work)
+
+    async def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """Several works in one transaction of SQLite's."""
+        if self._threads is None:
+            raise TypeError("only SQLite's writes are gathered")
+        with self._translating(), self._span("ledger write"):
+            async with self._turn():
+                outcomes = await self._threads.write(works)
+        self._is_in_doubt = False
+        return outcomes
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except TROUBLE as error:
+            self._is_in_doubt = not isinstance(error, IntegrityError)
+            raise LedgerUnavailable from error
+
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Whoever waits longer than the database itself would is told so: no queue grows behind one that is locked."""
@@ -182,13 +136,15 @@ class Database:
             self._writer.release()
 
 
+def one_at_a_time(connection: sa.Connection, owner: Owner) -> None:
+    """Until this transaction ends, no other that asks so for this user goes on. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        user = sa.func.hashtextextended(f"{owner.issuer} {owner.subject}", 0)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(user)))
+
+
 def is_duplicate(error: BaseException | None) -> bool:
     """Whether the unique index said no. Any other broken constraint (a trigger's, a full disk's) is trouble."""
     if not isinstance(error, IntegrityError):
         return False
-    return _name_of(error.orig) in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505")
-
-
-def _name_of(error: BaseException | None) -> str:
-    """SQLite's name of an error, or PostgreSQL's code."""
-    return getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
+    return name_of(error.orig) in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505")

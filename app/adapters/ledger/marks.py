@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.announcing import announce
-from app.adapters.ledger.database import Database, is_duplicate
+from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import IS_LIVE, key_refreshes, lease_of, leases, logout_tokens, marks, owned_by
 from app.vending.errors import LedgerUnavailable, LogoutRefused, TokenRefused
 from app.vending.leases import Lease
@@ -39,7 +41,7 @@ class SqlMarks:
                 await connection.execute(logout_tokens.delete().where(logout_tokens.c.expires_at < now))
                 await connection.execute(spent)
                 if logout.subject is not None:
-                    await self._database.one_at_a_time(connection, Owner(logout.issuer, logout.subject))
+                    await connection.run_sync(one_at_a_time, Owner(logout.issuer, logout.subject))
                 for mark in logout.marks(now):
                     await self._put(connection, mark)
                 return await _end_leases(connection, logout, now)
@@ -50,7 +52,7 @@ class SqlMarks:
 
     async def not_before(self, targets: Sequence[Target]) -> datetime | None:
         async with self._database.reading() as connection:
-            return await _latest(connection, targets)
+            return await connection.run_sync(_latest, targets)
 
     async def marks_since(self, moment: datetime) -> list[Mark]:
         query = sa.select(marks).where(marks.c.made_at >= moment).order_by(marks.c.made_at).limit(MARKS_AT_ONCE)
@@ -61,7 +63,7 @@ class SqlMarks:
 
     async def ask_for_keys(self, wanted: KeyRefresh) -> None:
         async with self._database.writing() as connection:
-            await announce(connection)
+            await connection.run_sync(announce)
             insert = self._insert(key_refreshes).values(issuer=wanted.issuer, requested_at=wanted.requested_at)
             changes = {"requested_at": insert.excluded.requested_at}
             await connection.execute(insert.on_conflict_do_update(index_elements=["issuer"], set_=changes))
@@ -72,7 +74,7 @@ class SqlMarks:
 
     async def _put(self, connection: AsyncConnection, mark: Mark) -> None:
         """Of two marks on one target the later moment holds, whichever is written first."""
-        await announce(connection)
+        await connection.run_sync(announce)
         insert = self._insert(marks).values(
             issuer=mark.target.issuer,
             reach=mark.target.reach,
@@ -92,23 +94,28 @@ class SqlMarks:
         return sqlite.insert(table) if self._database.is_sqlite else postgresql.insert(table)
 
 
-async def check_not_marked(connection: AsyncConnection, principal: Principal) -> None:
+def check_not_marked(connection: sa.Connection, principal: Principal) -> None:
     """Inside the transaction that opens a lease: raises TokenRefused if a logout came between the token and now."""
-    not_before = await _latest(connection, targets_of(principal))
+    not_before = _latest(connection, targets_of(principal))
     if not_before is not None and is_before(principal, not_before):
         raise TokenRefused("not_before_mark")
 
 
-async def _latest(connection: AsyncConnection, targets: Sequence[Target]) -> datetime | None:
-    # An OR of equalities, because SQLite scans the table for a list of tuples.
-    is_one = sa.or_(
-        *(
-            sa.and_(marks.c.issuer == target.issuer, marks.c.reach == target.reach, marks.c.name == target.name)
-            for target in targets
-        )
-    )
-    found = (await connection.execute(sa.select(marks.c.not_before).where(is_one))).scalars()
-    return max(found, default=None)
+def _latest(connection: sa.Connection, targets: Sequence[Target]) -> datetime | None:
+    wanted = {
+        f"{part}{number}": value
+        for number, target in enumerate(targets)
+        for part, value in (("issuer", target.issuer), ("reach", target.reach), ("name", target.name))
+    }
+    return max(connection.execute(_marks_on(len(targets)), wanted).scalars(), default=None)
+
+
+@lru_cache(maxsize=8)
+def _marks_on(targets: int) -> sa.Select[Any]:
+    """Made once. An OR of equalities, because SQLite scans the table for a list of tuples."""
+    parts = ("issuer", "reach", "name")
+    each = (sa.and_(*(marks.c[part] == sa.bindparam(f"{part}{n}") for part in parts)) for n in range(targets))
+    return sa.select(marks.c.not_before).where(sa.or_(*each))
 
 
 async def _end_leases(connection: AsyncConnection, logout: Logout, now: datetime) -> list[Lease]:

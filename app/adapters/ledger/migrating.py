@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 import migrations
-from app.adapters.ledger.database import BUSY_SECONDS, open_engine
+from app.adapters.ledger.engines import BUSY_SECONDS, open_engine
 
 ONE_AT_A_TIME = 6_243_871
 """The advisory lock that keeps two replicas from migrating one PostgreSQL at once. Any number, ours alone."""

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.adapters.ledger.database import Database, is_duplicate
+from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
 from app.vending.errors import LedgerUnavailable, PushLimitReached, PushMoved
 from app.vending.nouns import Owner
@@ -129,7 +129,7 @@ class SqlPush:
     async def register(self, new: Registration, most: int) -> None:
         count = sa.select(sa.func.count()).select_from(push_registrations).where(_of(new.owner))
         async with self._writing_aliases() as connection:
-            await self._database.one_at_a_time(connection, new.owner)
+            await connection.run_sync(one_at_a_time, new.owner)
             if (await connection.scalar(count) or 0) >= most:
                 raise PushLimitReached
             await _check_active(connection, new.fingerprint)

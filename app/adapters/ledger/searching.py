@@ -11,11 +11,10 @@ from app.adapters.ledger.tables import (
     IS_LIVE,
     IS_PENDING,
     IS_POOLED,
-    changes_between,
     is_older,
-    is_still,
     lease_of,
     leases,
+    step,
 )
 from app.vending.leases import Lease, State
 from app.vending.overseeing import Criteria
@@ -56,10 +55,10 @@ class SqlSearch:
             for row in (await connection.execute(query.with_for_update())).mappings().all():
                 before = lease_of(row)
                 after = before.revoking(now)
-                await connection.execute(leases.update().where(is_still(before)).values(changes_between(before, after)))
+                await connection.execute(*step(before, after))
                 ended.append(after)
             if ended:
-                await announce(connection)
+                await connection.run_sync(announce)
         return ended
 
 

@@ -1,27 +1,26 @@
 """The leases on SQLite or PostgreSQL: each method one short transaction."""
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.announcing import announce
-from app.adapters.ledger.database import Database, is_duplicate
+from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.marks import check_not_marked
 from app.adapters.ledger.tables import (
     HAS_ENDED,
     IS_LIVE,
     IS_NOBODYS,
+    IS_OWNED,
     IS_POOLED,
     IS_UNFINISHED,
-    changes_between,
     is_older,
-    is_still,
     lease_of,
     leases,
     owned_by,
+    row_of,
+    step,
 )
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable
 from app.vending.leases import ENDED, Lease
@@ -31,6 +30,29 @@ ENDED_AT_ONCE = 10_000
 """Ended leases read by one look of the watch."""
 
 
+# Statements that every login takes are made once: to put one together takes longer than to run it.
+_OF_THE_DEVICE = sa.and_(IS_OWNED, leases.c.device_id == sa.bindparam("device_id"), IS_LIVE)
+LIVE_LEASE = sa.select(leases).where(_OF_THE_DEVICE)
+LIVE_LEASE_ID = sa.select(leases.c.id).where(_OF_THE_DEVICE)
+BY_ID = sa.select(leases).where(leases.c.id == sa.bindparam("id"))
+LIVE_DEVICES = (
+    sa.select(sa.func.count()).select_from(leases).where(IS_OWNED, IS_LIVE, leases.c.expires_at > sa.bindparam("now"))
+)
+READY_IN_THE_POOL = (
+    sa.select(leases)
+    .where(
+        IS_POOLED,
+        leases.c.connection_id == sa.bindparam("connection_id"),
+        leases.c.usable_at <= sa.bindparam("now"),
+        leases.c.expires_at > sa.bindparam("now"),
+    )
+    .order_by(leases.c.usable_at)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+INSERT = leases.insert()
+
+
 class SqlLedger:
     """The ledger. Every method raises LedgerUnavailable when the database does not do its part."""
 
@@ -38,11 +60,10 @@ class SqlLedger:
         self._database = database
 
     async def live_lease(self, owner: Owner, device_id: str) -> Lease | None:
-        query = sa.select(leases).where(owned_by(owner), leases.c.device_id == device_id, IS_LIVE)
-        return await self._one(query)
+        return await self._one(LIVE_LEASE, {**owner._asdict(), "device_id": device_id})
 
     async def find(self, lease_id: str) -> Lease | None:
-        return await self._one(sa.select(leases).where(leases.c.id == lease_id))
+        return await self._one(BY_ID, {"id": lease_id})
 
     async def unfinished(self, owner: Owner) -> list[Lease]:
         return await self._all(sa.select(leases).where(owned_by(owner), IS_UNFINISHED))
@@ -54,13 +75,15 @@ class SqlLedger:
         return await self._all(query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit))
 
     async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
+        def work(connection: sa.Connection) -> Lease:
+            # Else two devices could both be the last that the limit allows, or a logout miss the row written here.
+            one_at_a_time(connection, lease.owner)
+            check_not_marked(connection, principal)
+            _check_room(connection, lease, max_devices)
+            return _claim_pooled(connection, lease) or _insert(connection, lease)
+
         try:
-            async with self._database.writing() as connection:
-                # Else two devices could both be the last that the limit allows, or a logout miss the row written here.
-                await self._database.one_at_a_time(connection, lease.owner)
-                await check_not_marked(connection, principal)
-                await _check_room(connection, lease, max_devices)
-                return await _claim_pooled(connection, lease) or await _insert(connection, lease)
+            return await self._database.write(work)
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
                 raise LeaseTaken from None
@@ -70,60 +93,56 @@ class SqlLedger:
         return not await self._database.rows(sa.select(leases.c.id).limit(1))
 
     async def open_pooled(self, lease: Lease) -> None:
-        async with self._database.writing() as connection:
-            await _insert(connection, lease)
+        await self._database.write(lambda connection: _insert(connection, lease))
 
     async def pooled(self, limit: int) -> list[Lease]:
         return await self._all(sa.select(leases).where(IS_NOBODYS).order_by(leases.c.created_at).limit(limit))
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
-        update = leases.update().where(is_still(before)).values(changes_between(before, after))
-        async with self._database.writing() as connection:
-            if (await connection.execute(update)).rowcount != 1:
+        update, changes = step(before, after)
+
+        def work(connection: sa.Connection) -> Lease:
+            if connection.execute(update, changes).rowcount != 1:
                 raise LeaseMoved
             if after.state in ENDED and before.state not in ENDED:
-                await announce(connection)
-        return after
+                announce(connection)
+            return after
+
+        return await self._database.write(work)
 
     async def ended_since(self, moment: datetime) -> list[Lease]:
         query = sa.select(leases).where(HAS_ENDED, leases.c.updated_at >= moment)
         return await self._all(query.order_by(leases.c.updated_at).limit(ENDED_AT_ONCE))
 
-    async def _one(self, query: sa.Select[Any]) -> Lease | None:
-        rows = await self._database.rows(query)
+    async def _one(self, query: sa.Select[Any], parameters: dict[str, Any]) -> Lease | None:
+        rows = await self._database.rows(query, parameters)
         return lease_of(rows[0]) if rows else None
 
     async def _all(self, query: sa.Select[Any]) -> list[Lease]:
         return [lease_of(row) for row in await self._database.rows(query)]
 
 
-async def _check_room(connection: AsyncConnection, lease: Lease, max_devices: int) -> None:
-    live = sa.select(sa.func.count()).where(owned_by(lease.owner), IS_LIVE, leases.c.expires_at > lease.created_at)
-    if (await connection.scalar(live) or 0) < max_devices:
+def _check_room(connection: sa.Connection, lease: Lease, max_devices: int) -> None:
+    owner = lease.owner._asdict()
+    if (connection.scalar(LIVE_DEVICES, {**owner, "now": lease.created_at}) or 0) < max_devices:
         return
     # The device's own live lease is no reason to refuse it: let the unique index speak first.
-    same = sa.select(leases.c.id).where(owned_by(lease.owner), leases.c.device_id == lease.device_id, IS_LIVE)
-    raise LeaseTaken if await connection.scalar(same) is not None else DeviceLimitReached
+    is_taken = connection.scalar(LIVE_LEASE_ID, {**owner, "device_id": lease.device_id}) is not None
+    raise LeaseTaken if is_taken else DeviceLimitReached
 
 
-async def _insert(connection: AsyncConnection, lease: Lease) -> Lease:
-    await connection.execute(leases.insert().values(asdict(lease)))
+def _insert(connection: sa.Connection, lease: Lease) -> Lease:
+    connection.execute(INSERT, row_of(lease))
     return lease
 
 
-async def _claim_pooled(connection: AsyncConnection, intent: Lease) -> Lease | None:
+def _claim_pooled(connection: sa.Connection, intent: Lease) -> Lease | None:
     """A ready credential of the connection, now the device's; None where there is none."""
-    ready = sa.select(leases).where(
-        IS_POOLED,
-        leases.c.connection_id == intent.connection_id,
-        leases.c.usable_at <= intent.created_at,
-        leases.c.expires_at > intent.created_at,
-    )
-    query = ready.order_by(leases.c.usable_at).limit(1).with_for_update(skip_locked=True)
-    found = (await connection.execute(query)).mappings().first()
+    wanted = {"connection_id": intent.connection_id, "now": intent.created_at}
+    found = connection.execute(READY_IN_THE_POOL, wanted).mappings().first()
     if found is None:
         return None
     before = lease_of(found)
     claimed = before.claimed_for(intent)
-    await connection.execute(leases.update().where(is_still(before)).values(changes_between(before, claimed)))
+    connection.execute(*step(before, claimed))
     return claimed

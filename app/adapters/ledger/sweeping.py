@@ -13,10 +13,9 @@ from app.adapters.ledger.tables import (
     IS_ACTIVE,
     IS_LEFTOVER,
     IS_PENDING,
-    changes_between,
-    is_still,
     lease_of,
     leases,
+    step,
     sweep_runs,
 )
 from app.vending.cleaning import Run, RunState
@@ -46,8 +45,7 @@ class SqlSweeping:
                 for row in (await connection.execute(free)).mappings().all():
                     before = lease_of(row)
                     after = take(before)
-                    changes = changes_between(before, after)
-                    await connection.execute(leases.update().where(is_still(before)).values(changes))
+                    await connection.execute(*step(before, after))
                     taken.append(after)
         return taken
 

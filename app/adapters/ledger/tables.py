@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -217,6 +218,10 @@ _partial("leases_of_nobody", "created_at", where=IS_NOBODYS)
 _partial("live_of_a_session", "issuer", "session", where=IS_LIVE)
 
 
+IS_OWNED = sa.and_(leases.c.issuer == sa.bindparam("issuer"), leases.c.subject == sa.bindparam("subject"))
+"""For statements that are made once."""
+
+
 def owned_by(owner: Owner) -> sa.ColumnElement[bool]:
     return sa.and_(leases.c.issuer == owner.issuer, leases.c.subject == owner.subject)
 
@@ -235,10 +240,18 @@ def is_older(created_at: datetime, lease_id: str) -> sa.ColumnElement[bool]:
     return sa.tuple_(leases.c.created_at, leases.c.id) < sa.tuple_(moment, sa.literal(lease_id))
 
 
-def is_still(lease: Lease) -> sa.ColumnElement[bool]:
-    """Whether the row is as it was read: the condition of every step."""
-    return sa.and_(leases.c.id == lease.id, leases.c.version == lease.version)
+def row_of(lease: Lease) -> dict[str, Any]:
+    return {name: getattr(lease, name) for name in _FIELDS}
 
 
-def changes_between(before: Lease, after: Lease) -> dict[str, Any]:
-    return {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
+def step(before: Lease, after: Lease) -> tuple[sa.Update, dict[str, Any]]:
+    """What makes the one row of the other, if it still is as it was read; and its parameters."""
+    changes = {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
+    return _step(tuple(changes)), changes | {"id_before": before.id, "version_before": before.version}
+
+
+@lru_cache(maxsize=256)
+def _step(changed: tuple[str, ...]) -> sa.Update:
+    """Made once for each set of columns: to put a statement together takes longer than to run it."""
+    is_still = sa.and_(leases.c.id == sa.bindparam("id_before"), leases.c.version == sa.bindparam("version_before"))
+    return leases.update().where(is_still).values({name: sa.bindparam(name) for name in changed})
