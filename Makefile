@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 CLIENT := clients/js
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone faults soak storm openapi errors schema lock clean
+.PHONY: help dev test lint fast-test client client-test dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 dev: $(VENV)/.runtime client ## Sandbox, demo identity provider and service on this machine; Ctrl-C ends all of it
 	@$(BIN)/dialtone dev
@@ -59,6 +59,20 @@ soak: $(VENV)/.dev ## Ten minutes of random faults on three replicas
 
 storm: $(VENV)/.dev ## Ten thousand devices that reconnect at once, 50 Telnyx calls a second
 	STORM_DEVICES=10000 $(BIN)/pytest -s tests/faults/test_storm.py
+
+ifeq ($(HAS_NODE),yes)
+BENCH_NODE := benchmarks/node_modules/.installed
+endif
+
+benchmarks/node_modules/.installed: benchmarks/package-lock.json
+	cd benchmarks && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+bench: $(VENV)/.dev client $(BENCH_NODE) ## The table of goals, measured: floors, peers, storm, a million leases (10 minutes)
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.dev $(BENCH_NODE) ## Two minutes of it; fails if a ratio fell by a fifth
+	$(BIN)/python -m benchmarks --quick
 
 openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
 	$(BIN)/dialtone openapi > openapi.json

@@ -39,13 +39,13 @@ def measure(*, is_quick: bool = False) -> list[Line]:
         telnyx = f"{stub.url}/v2"
         dialtone = stack.enter_context(processes.dialtone(telnyx))
         careful = stack.enter_context(processes.asgi("careful", "benchmarks.peers.careful:app", telnyx))
-        _run(dialtone, _strangers(WARMING, "warm"), 64)
-        _run(careful, _strangers(200, "warm"), 64)
+        run(dialtone, strangers(WARMING, "warm"), 64)
+        run(careful, strangers(200, "warm"), 64)
         ours = {
-            connections: _run(dialtone, _strangers(REQUESTS[connections], f"at-{connections}"), connections)
+            connections: run(dialtone, strangers(REQUESTS[connections], f"at-{connections}"), connections)
             for connections in ((64,) if is_quick else GOALS_MS)
         }
-        theirs = _run(careful, _strangers(1500, "careful"), 64)
+        theirs = run(careful, strangers(1500, "careful"), 64)
         lines: list[Line] = []
         for connections, mints in ours.items():
             beyond = mints.p50_ms - CALLS * DELAY_SECONDS * 1000
@@ -62,18 +62,18 @@ def measure(*, is_quick: bool = False) -> list[Line]:
         )
         if not is_quick:
             naive = stack.enter_context(processes.asgi("naive", "benchmarks.peers.naive:app", telnyx))
-            poor = _run(naive, _strangers(300, "naive"), 64)
+            poor = run(naive, strangers(300, "naive"), 64)
             told = f"naive: {poor.a_second:.1f} a second, p99 {poor.p99_ms:,.0f} ms, {poor.failed} failed"
             name = "cold mints a second at 64 against the naive peer"
             lines.append(at_least(name, 18, ours[64].a_second / poor.a_second, details=told))
     return lines
 
 
-def _strangers(count: int, name: str) -> list[Request]:
+def strangers(count: int, name: str) -> list[Request]:
     return [issue(f"{name}-{number}") for number in range(count)]
 
 
-def _run(server: Server, wanted: Sequence[Request], connections: int) -> Mints:
+def run(server: Server, wanted: Sequence[Request], connections: int) -> Mints:
     """Each request once, so many at a time."""
     mints = asyncio.run(_send(server.url, list(wanted), connections))
     print(

@@ -3,12 +3,12 @@
 No upstream text, no input value and no secret reaches an answer: titles and details are sentences of this code base.
 """
 
-import json
 import math
 import random
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.types import Send
 
 from app.vending import errors
@@ -116,7 +116,7 @@ class Problem:
         return body | ({"errors": list(self.errors)} if self.errors else {})
 
     def body(self) -> bytes:
-        return json.dumps(self.as_json(), ensure_ascii=False).encode()
+        return to_json(self.as_json())
 
     async def send(self, send: Send) -> None:
         """As a raw ASGI answer, for the layers in front of the framework."""

@@ -31,7 +31,8 @@ GATHER_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 
 CHEAP_A_SECOND = 10
-"""Rows for refusals that anybody can cause without end. More are counted and logged only: no flood fills the ledger."""
+"""Events for refusals that anybody can cause without end. More are counted only, beside their line in the access log:
+no flood fills the ledger, or hides in the log what else goes on."""
 
 LONGEST_USER_AGENT = 200
 
@@ -82,7 +83,7 @@ class AuditTrail:
         self._reused: dict[Asking, Repeats] = {}
         self._ration = Ration(CHEAP_A_SECOND)
         self.dropped = 0
-        """Events that have a log line and a figure, but no row."""
+        """Events that have a figure, but no row."""
 
     @property
     def waiting(self) -> int:
@@ -95,8 +96,12 @@ class AuditTrail:
             seen = self._reused.get(_asking(decision.lease_id))
             if seen is not None and seen.times:
                 decision, seen.times = replace(decision, details={"folded": seen.times}), 0
+        if _is_cheap(decision) and not self._ration.take():
+            self._count(decision)
+            self.dropped += 1
+            return
         event = self._told(decision)
-        if len(self._waiting) >= MOST_WAITING or (_is_cheap(event) and not self._ration.take()):
+        if len(self._waiting) >= MOST_WAITING:
             self.dropped += 1
         else:
             self._keep(event, None)
@@ -234,11 +239,12 @@ def _tell_waiting(batch: list[Waiting]) -> None:
             written.set_exception(AuditUnavailable())
 
 
-def _is_cheap(event: AuditEvent) -> bool:
+def _is_cheap(decision: Decision) -> bool:
     """A refusal of a stranger, or of somebody over their limit."""
-    decision = event.decision
-    is_stranger = decision.owner is None and event.circumstances.actor is None
-    return decision.is_refusal and (is_stranger or decision.reason == RateLimited.__name__)
+    if not decision.is_refusal:
+        return False
+    is_stranger = decision.owner is None and CIRCUMSTANCES.get().actor is None
+    return is_stranger or decision.reason == RateLimited.__name__
 
 
 class Ration:

@@ -1,5 +1,7 @@
 """Figures that are counted as things happen: requests, decisions, calls to Telnyx. Labels are words of ours only."""
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from app.vending.auditing import Action, Decision, Outcome
@@ -37,6 +39,9 @@ class Traffic:
 
         self._answered: dict[tuple[str, str, int], Counter] = {}
         """The series of `requests`, found once: looking one up costs more than counting."""
+        # Both are words of ours, so few; looked up once each.
+        self._decided = cache(lambda action, outcome: self._decisions.labels(action.value, outcome.value))
+        self._refused = cache(self._refusals.labels)
         self._repeated = self._decisions.labels(Action.REUSED.value, Outcome.DONE.value)
         self._repeat_seconds = self._issue_seconds.labels(Way.HOT.value)
 
@@ -56,9 +61,9 @@ class Traffic:
         self._repeat_seconds.observe(seconds)
 
     def decision(self, decision: Decision) -> None:
-        self._decisions.labels(decision.action.value, decision.outcome.value).inc()
+        self._decided(decision.action, decision.outcome).inc()
         if decision.is_refusal:
-            self._refusals.labels(decision.reason or "unknown").inc()
+            self._refused(decision.reason or "unknown").inc()
         if decision.way is not None and decision.seconds is not None:
             self._issue_seconds.labels(decision.way.value).observe(decision.seconds)
 

@@ -1,0 +1,108 @@
+"""`make bench` and `make bench-quick`: runs what is measured, prints the table, writes it down and draws it."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from benchmarks import chart, cold, goals, hot, load, million, page_loads, played, processes, refusals
+from benchmarks.goals import Line, Row, at_most
+
+RESULTS = processes.HERE / "results"
+BASELINE = processes.HERE / "baseline.json"
+MAY_FALL = 0.8
+"""A ratio may be so much of what it was: machines differ, and are disturbed."""
+
+Part = tuple[str, Callable[[], list[Line]]]
+
+WHOLE: Sequence[Part] = (
+    ("Start", lambda: start(3)),
+    ("Hot path", lambda: hot.measure(3, 3)),
+    ("Refusals", lambda: refusals.measure(3, 2)),
+    ("Cold mints", cold.measure),
+    ("Page loads", page_loads.measure),
+    ("A million leases", lambda: million.measure(3, 2)),
+    ("Stampede", played.stampede),
+    ("Time to dial tone", played.dial_tone),
+    ("Reconnect storm", played.storm),
+)
+QUICK: Sequence[Part] = (
+    ("Hot path", lambda: hot.measure(5, 2, is_quick=True)),
+    ("Refusals", lambda: refusals.measure(3, 2)),
+    ("Cold mints", lambda: cold.measure(is_quick=True)),
+)
+
+
+def start(rounds: int) -> list[Line]:
+    """From the start of its process to the first good answer of `/readyz`, with the ledger migrated."""
+    seconds = []
+    with processes.stub(0.0) as stub:
+        for _ in range(rounds):
+            with processes.dialtone(f"{stub.url}/v2") as server:
+                seconds.append(server.started_seconds)
+    return [at_most("start to ready", 1.5, sorted(seconds)[rounds // 2], "s")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two minutes, compared with the baseline")
+    parser.add_argument("--only", help="parts whose names begin so")
+    wanted = parser.parse_args()
+    machine = described()
+    print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, load by {load.GENERATOR}")
+    began = time.monotonic()
+    lines: list[Line] = []
+    for name, measure in QUICK if wanted.quick else WHOLE:
+        if wanted.only is None or name.lower().startswith(wanted.only.lower()):
+            print(f"{name} ...", flush=True)
+            lines += measure()
+    print(f"\n{goals.table(lines)}\n\n{time.monotonic() - began:.0f} s")
+    if wanted.quick:
+        return compared(lines)
+    if wanted.only is None:
+        goals.save(lines, machine, RESULTS / "latest.json")
+        chart.save(lines, RESULTS / "latest.svg", "Goals reached: right of the line is better than asked")
+        print(f"Written: {RESULTS / 'latest.json'} and latest.svg")
+    print(goals.summary(lines))
+    return 0
+
+
+def compared(lines: Sequence[Line]) -> int:
+    """1 if a ratio fell by a fifth against the baseline, twice in a row. Absolute times are never compared."""
+    before: dict[str, float] = json.loads(BASELINE.read_text())
+    now = {line.name: line.measured for line in lines if isinstance(line, Row) and line.unit == "x"}
+    fallen = {name: ratio for name, ratio in now.items() if ratio < before[name] * MAY_FALL}
+    if fallen:
+        print(f"Measured again, because these fell: {', '.join(fallen)}")
+        again = [line for _, measure in QUICK for line in measure()]
+        fallen = {
+            line.name: line.measured
+            for line in again
+            if isinstance(line, Row) and line.name in fallen and line.measured < before[line.name] * MAY_FALL
+        }
+    told = "; ".join(f"{name} {ratio:.2f} (was {before[name]:.2f})" for name, ratio in (fallen or now).items())
+    print(f"{'Fell by more than a fifth' if fallen else 'No ratio fell'}: {told}")
+    return 1 if fallen else 0
+
+
+def described() -> dict[str, str]:
+    with ExitStack() as stack:
+        try:
+            info = stack.enter_context(open("/proc/cpuinfo", encoding="utf-8")).read()
+        except OSError:
+            info = ""
+    models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "python": platform.python_version(),
+        "load": load.GENERATOR,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

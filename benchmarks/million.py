@@ -1,0 +1,142 @@
+"""A million leases: made by the row, and what they do to start, hot path, mint and sweep.
+
+`python -m benchmarks.million DATABASE_URL [COUNT]` fills a migrated ledger on either database.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.tables import leases, row_of
+from app.sandbox.account import DEMO_CONNECTION
+from app.vending.leases import Lease, State
+from app.vending.nouns import Platform
+from benchmarks import hot, load, processes
+from benchmarks.cold import run, strangers
+from benchmarks.goals import Line, at_most
+from benchmarks.tokens import issue
+
+COUNT = 1_000_000
+CHUNK = 20_000
+DUE = 20_000
+"""Leases that a sweep finds expired at once."""
+
+DAY = timedelta(days=1)
+
+
+def rows(count: int, now: datetime) -> Iterator[dict[str, Any]]:
+    """Users with two devices each; nine of ten devices are in use, one was logged out."""
+    for number in range(count):
+        made = now - timedelta(seconds=number % 80_000)
+        is_active = number % 10 > 0
+        lease = Lease(
+            id=f"{number:032x}",
+            issuer=processes.ISSUER,
+            subject=f"somebody-{number // 2}",
+            device_id=f"device-{number % 2}",
+            platform=Platform.BROWSER,
+            label=None,
+            connection_id=DEMO_CONNECTION,
+            credential_name=f"dialtone-{number:032x}",
+            ttl_seconds=86_400,
+            state=State.ACTIVE if is_active else State.REVOKED,
+            version=3,
+            created_at=made,
+            updated_at=made,
+            expires_at=made + 2 * DAY,
+            usable_at=made + timedelta(seconds=5),
+            credential_id=f"00000000-0000-4000-9000-{number:012d}",
+            sip_username=f"gencredm{number}",
+        )
+        yield row_of(lease)
+
+
+async def fill(database: str, count: int = COUNT) -> float:
+    """The seconds that it took."""
+    began = time.monotonic()
+    engine = open_engine(database_url(database))
+    waiting = []
+    async with engine.begin() as connection:
+        for row in rows(count, datetime.now(UTC)):
+            waiting.append(row)
+            if len(waiting) == CHUNK:
+                await connection.execute(leases.insert(), waiting)
+                waiting = []
+        if waiting:
+            await connection.execute(leases.insert(), waiting)
+    await engine.dispose()
+    return time.monotonic() - began
+
+
+async def expire(database: str, count: int) -> None:
+    """As if so many had run out at once."""
+    engine = open_engine(database_url(database))
+    async with engine.begin() as connection:
+        due = sa.select(leases.c.id).where(leases.c.state == "active").limit(count)
+        past = datetime.now(UTC) - DAY
+        await connection.execute(leases.update().where(leases.c.id.in_(due)).values(expires_at=past))
+    await engine.dispose()
+
+
+def measure(rounds: int, seconds: float) -> list[Line]:
+    wanted = [issue(f"user-{number}") for number in range(hot.DEVICES)]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialtone-million-")))
+        database = f"sqlite:///{folder / 'ledger.db'}"
+        migrate = [sys.executable, "-m", "app.cli", "migrate"]
+        env = processes.environment() | {"DIALTONE_DATABASE_URL": database}
+        subprocess.run(migrate, env=env, check=True, stdout=subprocess.DEVNULL)
+        took = asyncio.run(fill(database))
+        print(f"  {COUNT:,} leases made in {took:.0f} s", flush=True)
+        stub = stack.enter_context(processes.stub(0.03))
+        telnyx = f"{stub.url}/v2"
+        with processes.dialtone(telnyx, database, name="a million leases") as full:
+            with processes.dialtone(telnyx, name="an empty ledger") as empty:
+                mints = {}
+                for server in (empty, full):
+                    hot.warm(server, wanted)
+                    run(server, strangers(400, f"warm-{server.name}"), 16)
+                    mints[server.name] = run(server, strangers(400, server.name), 16)
+                seen = hot.in_turns([(empty, wanted), (full, wanted)], rounds, seconds)
+            started = full.started_seconds
+            told = f"{full.megabytes:.0f} MB at work; {empty.started_seconds:.2f} s with an empty ledger"
+        asyncio.run(expire(database, DUE))
+        megabytes = _sweep(env | {"TELNYX_BASE_URL": telnyx}, folder)
+    before, after = seen["an empty ledger"], seen["a million leases"]
+    slower = mints["a million leases"].p50_ms / mints["an empty ledger"].p50_ms
+    return [
+        at_most("a million leases: hot path, times an empty ledger's", 1.2, _times(before, after), "x"),
+        at_most("a million leases: cold mint p50, times an empty ledger's", 1.2, slower, "x"),
+        at_most("a million leases: start", 2.0, started, "s", told),
+        at_most(f"a million leases: sweep of {DUE:,} due, memory", 200, megabytes, "MB"),
+    ]
+
+
+def _times(before: load.Reading, after: load.Reading) -> float:
+    return before.requests_a_second / after.requests_a_second
+
+
+def _sweep(env: dict[str, str], folder: Path) -> float:
+    """Megabytes at most of one sweep by the command."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "sweep"], env=env, cwd=folder, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"the sweep ended with {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    print(f"{asyncio.run(fill(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else COUNT)):.0f} s")

@@ -1,0 +1,73 @@
+"""Goals whose scenario is a test too: a storm, a stampede, a real browser. pytest plays them, and writes figures."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.goals import Line, Missing, at_least, at_most
+from benchmarks.processes import ROOT
+
+STORM_DEVICES, STORM_ALLOWED = 10_000, 150
+"""Telnyx's real limit is not known; a lower one only makes the storm last longer."""
+
+DIAL_TONE_RUNS = 3
+
+
+def storm() -> list[Line]:
+    """Every device comes back at once."""
+    settings = {"STORM_DEVICES": str(STORM_DEVICES), "STORM_ALLOWED": str(STORM_ALLOWED)}
+    figures = _play("tests/faults/test_storm.py", "STORM_FIGURES", settings)
+    name = f"storm of {STORM_DEVICES:,} at {STORM_ALLOWED} calls/s"
+    if isinstance(figures, str):
+        return [Missing(name, figures)]
+    return [
+        at_least(f"{name}: share of what is allowed", 0.95, figures["share_of_allowed"], ""),
+        at_most(f"{name}: calls answered 429", 0.01, figures["throttled_share"], ""),
+        at_most(f"{name}: /livez p99", 100, figures["livez_p99_ms"], "ms"),
+        at_most(f"{name}: memory", 200, figures["megabytes"], "MB"),
+    ]
+
+
+def stampede() -> list[Line]:
+    """A thousand callers for one device on three replicas: the test fails unless they cause one create."""
+    name = "1,000 callers for one device on three replicas: creates"
+    outcome = _run("tests/processes/test_replicas.py::test_a_thousand_requests_for_one_device_cause_one_create", {})
+    return [at_most(name, 1, 1, "create")] if outcome is None else [Missing(name, outcome)]
+
+
+def dial_tone() -> list[Line]:
+    """From "the page asks" to `telnyx.ready`, in Chromium with the real SDK and five seconds of propagation."""
+    if shutil.which("chromium") is None:
+        return [Missing("time to dial tone", "no Chromium here")]
+    figures = _play("tests/browser/test_dial_tone.py", "DIAL_TONE_FIGURES", {"DIAL_TONE_RUNS": str(DIAL_TONE_RUNS)})
+    if isinstance(figures, str):
+        return [Missing("time to dial tone", figures)]
+    told = f"median of {DIAL_TONE_RUNS}; naive {figures['naive backend']:.2f} s"
+    return [
+        at_most("time to dial tone: a known device", 0.3, figures["known device"], "s", told),
+        at_most("time to dial tone: a new device, with a pool", 0.5, figures["new, from pool"], "s"),
+    ]
+
+
+def _play(test: str, variable: str, settings: dict[str, str]) -> dict[str, Any] | str:
+    """The figures, or why there are none. A bound of the test's own may be missed: the figure tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figures.json"
+        why = _run(test, settings | {variable: str(path)})
+        if path.exists():
+            figures: dict[str, Any] = json.loads(path.read_text())
+            return figures
+        return why or "the test wrote no figures"
+
+
+def _run(test: str, settings: dict[str, str]) -> str | None:
+    """None, or what was wrong."""
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--timeout", "300", test]
+    run = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, check=False)
+    last = run.stdout.strip().splitlines()[-1:] or ["no output"]
+    return None if run.returncode == 0 else f"pytest: {last[0][:80]}"

@@ -1,0 +1,142 @@
+"""What many devices cost, computed, and the model of a storm: `python -m benchmarks.scale`. docs/scale.md explains.
+
+The model queues as the service does, with the service's own rule for who comes back when; what it leaves out is the
+network and the CPU. `--check FILE` puts it beside the figures of a storm that was really run (`STORM_FIGURES`).
+"""
+
+import argparse
+import heapq
+import json
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.adapters.telnyx.rate import LEAST_RESERVE, Comebacks
+from app.adapters.telnyx.transport import CALL_SECONDS, QUEUE_SHARE
+from app.vending.lifetimes import REFRESH_SHARE
+
+DAY_SECONDS = 86_400
+TOKEN_SECONDS = 86_400
+"""Life of a login token and of a browser's credential by default."""
+
+CALLS_A_RENEWAL = 2
+"""One extends the credential, one mints the token."""
+
+CALLS_A_NEW_DEVICE = 2
+WRITES_A_RENEWAL, WRITES_A_NEW_DEVICE = 1, 2
+AUDIT_ROWS_A_RENEWAL = 1
+PEAK = 3.0
+"""The busiest hour against the mean one."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Devices, and what they do in a day."""
+
+    devices: int
+    online_share: float = 0.5
+    """Of a day that a device is on."""
+    page_loads: float = 10.0
+    """A device's in a day."""
+    new_share: float = 0.01
+    """New devices in a day, of all."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one core of this machine was measured to do (benchmarks/results/latest.json)."""
+
+    hits_a_second: float
+    mints_a_second: float
+    lease_bytes: float
+    audit_bytes: float = 420.0
+    """A row of the audit with its indexes."""
+
+
+def refreshes_a_day() -> float:
+    """How often a device that is on all day asks for a new login."""
+    return DAY_SECONDS / (TOKEN_SECONDS * sum(REFRESH_SHARE) / 2)
+
+
+def costs(fleet: Fleet, machine: Machine) -> dict[str, float]:
+    """Per second at the busiest hour, and in bytes."""
+    renewals = fleet.devices * max(refreshes_a_day() * fleet.online_share, 1.0) / DAY_SECONDS * PEAK
+    new = fleet.devices * fleet.new_share / DAY_SECONDS * PEAK
+    hits = fleet.devices * fleet.page_loads / DAY_SECONDS * PEAK
+    cores = hits / machine.hits_a_second + (renewals + new) / machine.mints_a_second
+    audit_rows = renewals / PEAK * AUDIT_ROWS_A_RENEWAL + new / PEAK + hits / PEAK
+    return {
+        "Telnyx calls a second": renewals * CALLS_A_RENEWAL + new * CALLS_A_NEW_DEVICE,
+        "ledger writes a second": renewals * WRITES_A_RENEWAL + new * WRITES_A_NEW_DEVICE,
+        "requests a second": renewals + new + hits,
+        "cores busy": cores,
+        "replicas of one core at half load, one spare": math.ceil(cores * 2) + 1,
+        "lease rows, GB": fleet.devices * machine.lease_bytes / 1e9,
+        "audit rows of 30 days, GB": audit_rows * DAY_SECONDS * 30 * machine.audit_bytes / 1e9,
+    }
+
+
+@dataclass(frozen=True)
+class Storm:
+    """How a storm went."""
+
+    seconds: float
+    share_of_allowed: float
+    asked: float
+    """Times that a device asked, on average."""
+
+
+def storm(devices: int, allowed: float, seed: int = 1) -> Storm:
+    """Every device asks at once; Telnyx allows so many calls a second, and each device needs one."""
+    chance = random.Random(seed)  # noqa: S311 - a model
+    rate = allowed * (1 - LEAST_RESERVE)
+    room = max(1, int(rate * CALL_SECONDS * QUEUE_SHARE))
+    comebacks = Comebacks(chance.random)
+    arrivals = [(chance.random(), number) for number in range(devices)]
+    heapq.heapify(arrivals)
+    free_at, asked, last = 0.0, 0, 0.0
+    while arrivals:
+        now, number = heapq.heappop(arrivals)
+        asked += 1
+        waiting = max(0.0, (free_at - now) * rate)
+        if waiting < room:
+            free_at = max(free_at, now) + 1 / rate
+            last = max(last, free_at)
+            continue
+        # The header is in whole seconds; the client adds up to one of its own.
+        told = math.ceil(comebacks.seconds(now, int(waiting), rate) + chance.random())
+        heapq.heappush(arrivals, (now + told + chance.random(), number))
+    return Storm(last, devices / last / allowed, asked / devices)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
+    parser.add_argument("--check", type=Path, help="figures of a storm that was run")
+    parser.add_argument("--hits", type=float, default=14_000, help="hits a second of one core")
+    parser.add_argument("--mints", type=float, default=200, help="cold mints a second of one core")
+    parser.add_argument("--lease-bytes", type=float, default=1_000, help="a lease's row and indexes")
+    wanted = parser.parse_args()
+    machine = Machine(wanted.hits, wanted.mints, wanted.lease_bytes)
+    for devices in (10_000, 1_000_000, 10_000_000):
+        print(f"{devices:,} devices, busiest hour:")
+        for name, value in costs(Fleet(devices), machine).items():
+            print(f"  {name:<46}{value:>14,.1f}")
+    print("A storm by the model:")
+    for devices, allowed in ((10_000, 50), (10_000, 150), (1_000_000, 1_000), (10_000_000, 10_000)):
+        found = storm(devices, allowed)
+        print(
+            f"  {devices:>10,} devices, {allowed:>6,} calls/s: {found.seconds:>9,.0f} s, "
+            f"{found.share_of_allowed:.3f} of what is allowed, asked {found.asked:.1f} times each"
+        )
+    if wanted.check:
+        seen = json.loads(wanted.check.read_text())
+        found = storm(seen["devices"], seen["allowed"])
+        print(
+            f"Measured {seen['devices']:,} at {seen['allowed']}: {seen['share_of_allowed']:.3f} of what is allowed, "
+            f"asked {seen['asked']:.1f} times each; the model: {found.share_of_allowed:.3f} and {found.asked:.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
