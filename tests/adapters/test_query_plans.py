@@ -124,6 +124,8 @@ async def test_every_statement_goes_by_an_index(telnyx: Telnyx, database: str, s
         if connection.dialect.name == "postgresql":
             # A planner that knows how few rows there are reads them all; what matters is what it can do with many.
             await connection.exec_driver_sql("SET enable_seqscan = off")
+        without = await plan_of(connection, "SELECT id FROM leases WHERE label = 'x'", ())
+        assert scans(without) == ["leases"], "a statement that no index answers is found out"
         asked = dict(statements)
         read = {sql: found for sql, values in asked.items() if (found := scans(await plan_of(connection, sql, values)))}
     await engine.dispose()
