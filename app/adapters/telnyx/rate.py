@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-LEAST_RESERVE, MOST_RESERVE = 0.02, 0.3
+LEAST_RESERVE, MOST_RESERVE = 0.04, 0.3
 """The part of a window that is left for other replicas' calls under way, and for probes. Grows with each 429."""
 
 PROBE_SECONDS = 0.15
