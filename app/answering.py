@@ -5,10 +5,12 @@ a request that is more than all our layers together; what is streamed still goes
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
-from starlette.types import Message
+from starlette.types import Message, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from app.api.scope import PROBES, path_of
 
 MOST_GATHERED = 64 * 1024
 """Bytes of an answer that are kept back until the event loop's round is over: what is longer leaves at once, so that
@@ -117,6 +119,8 @@ class Exchange(RequestResponseCycle):
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
         self.transport.write(whole)
+        if path_of(cast("Scope", self.scope)) in PROBES:
+            self.transport.flush()  # type: ignore[attr-defined]  # a Gathering: a probe does not wait for a crowd
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

@@ -73,7 +73,7 @@ def main() -> int:
 
 def compared(lines: Sequence[Line]) -> int:
     """1 if a ratio fell by a fifth against the baseline, twice in a row. Absolute times are never compared."""
-    before: dict[str, float] = json.loads(BASELINE.read_text())
+    before: dict[str, float] = json.loads(BASELINE.read_text())[load.GENERATOR]
     now = {line.name: line.measured for line in lines if isinstance(line, Row) and line.unit == "x"}
     fallen = {name: ratio for name, ratio in now.items() if ratio < before[name] * MAY_FALL}
     if fallen:

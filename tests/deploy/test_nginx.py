@@ -124,7 +124,7 @@ class Behind:
 
     def audited(self) -> list[str]:
         """Client addresses in the log of what was decided."""
-        return re.findall(r'"audit".*?"client_address": "([^"]*)"', self.service.log.read_text())
+        return re.findall(r'"audit".*?"client_address": ?"([^"]*)"', self.service.log.read_text())
 
 
 SETTINGS = {
