@@ -29,7 +29,10 @@ a request."""
 SWITCH_SECONDS = 0.0005
 
 IDLE_SECONDS = 1.0
-"""While others wait outside, a connection that nothing came over for so long is closed."""
+"""While others wait outside, a connection that nothing more came over for so long is closed."""
+
+FIRST_WORD_SECONDS = 4.0
+"""The same for one over which nothing ever came: its caller may be as busy as we are, or far away."""
 
 
 class Door:
@@ -87,7 +90,8 @@ class Door:
         """As long as somebody waits: whoever has nothing under way, or is slow to say what, makes room."""
         loop = asyncio.get_running_loop()
         for guest in list(self._inside):
-            if guest.is_idle and loop.time() - guest.idle_since > IDLE_SECONDS:
+            patience = FIRST_WORD_SECONDS if guest.cycle is None else IDLE_SECONDS
+            if guest.is_idle and loop.time() - guest.idle_since > patience:
                 guest.transport.close()
         self._is_looking = self.is_crowded
         if self._is_looking:
