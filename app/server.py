@@ -31,7 +31,7 @@ SWITCH_SECONDS = 0.0005
 IDLE_SECONDS = 1.0
 """While others wait outside, a connection that nothing more came over for so long is closed."""
 
-FIRST_WORD_SECONDS = 4.0
+FIRST_WORD_SECONDS = 8.0
 """The same for one over which nothing ever came: its caller may be as busy as we are, or far away."""
 
 
@@ -42,8 +42,14 @@ class Door:
     first: a probe need not wait for a crowd, and a crowd is gone within seconds.
     """
 
-    def __init__(self, under_way: Callable[[], int], most_inside: int = MOST_INSIDE) -> None:
+    def __init__(
+        self,
+        under_way: Callable[[], int],
+        most_inside: int = MOST_INSIDE,
+        first_word_seconds: float = FIRST_WORD_SECONDS,
+    ) -> None:
         """`under_way` tells how many logins are being made: who waits for one does not stand in the way."""
+        self._first_word_seconds = first_word_seconds
         self._under_way = under_way
         self._most_inside = most_inside
         self._inside: set[Any] = set()
@@ -90,7 +96,7 @@ class Door:
         """As long as somebody waits: whoever has nothing under way, or is slow to say what, makes room."""
         loop = asyncio.get_running_loop()
         for guest in list(self._inside):
-            patience = FIRST_WORD_SECONDS if guest.cycle is None else IDLE_SECONDS
+            patience = self._first_word_seconds if guest.cycle is None else IDLE_SECONDS
             if guest.is_idle and loop.time() - guest.idle_since > patience:
                 guest.transport.close()
         self._is_looking = self.is_crowded

@@ -36,7 +36,7 @@ class Counter:
 
 @asynccontextmanager
 async def behind_a_door(app: Counter, under_way: int = 0) -> AsyncIterator[tuple[Door, int]]:
-    door = Door(lambda: under_way, MOST_INSIDE)
+    door = Door(lambda: under_way, MOST_INSIDE, first_word_seconds=1.0)
     async with serving(app, door) as url:
         yield door, int(url.rsplit(":", 1)[1])
 
@@ -90,8 +90,8 @@ async def test_an_idle_connection_makes_room() -> None:
 @pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: "], ids=["silence", "drips"])
 async def test_who_says_nothing_keeps_nobody_outside(said: bytes) -> None:
     async with behind_a_door(Counter()) as (_, port):
-        for _ in range(2 * MOST_INSIDE):
-            _, writer = await knock(port)
+        silent = [await knock(port) for _ in range(2 * MOST_INSIDE)]
+        for _, writer in silent:
             writer.write(said)
 
         assert await asyncio.wait_for(ask(port, b"new"), 4) == b"new"
