@@ -6,6 +6,7 @@ issuer whether the login is still the one to give, the limiter whether there is 
 the way through all layers, untouched, and is told there what is wrong.
 """
 
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,14 +29,12 @@ from app.vending.issuing import CredentialIssuer
 from app.vending.nouns import IssueRequest, Principal, Standing
 
 KNOWN = 4096
-"""Requests remembered, about 3 KB each; the least recently used goes first."""
+"""Requests remembered, about 2 KB each, their answers with them; the least recently used goes first."""
 
 LONGEST_BODY_BYTES = 256
 
 OWN_EACH_TIME = (b"x-request-id", b"traceparent", b"tracestate")
 """Headers that differ from request to request, and that no layer but the outermost looks at."""
-
-Key = tuple[tuple[bytes, bytes], ...]
 
 
 class Verifier(Protocol):
@@ -84,7 +83,7 @@ class AtHand:
         self._answers = Answers(presenter, most)
         self._most = most
         self._clock = clock
-        self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_asked = scope["type"] == "http" and scope["method"] == "POST" and path_of(scope) == self._path
@@ -129,7 +128,7 @@ class AtHand:
         await send({"type": "http.response.body", "body": answer})
         return True
 
-    def _remember(self, key: Key, scope: Scope) -> None:
+    def _remember(self, key: bytes, scope: Scope) -> None:
         """What went through all layers well will do so again, as long as those who are asked say the same."""
         body: bytes = scope.get(BODY, b"")
         if scope.get(STATUS) not in (200, 201) or PRINCIPAL not in scope or len(body) > LONGEST_BODY_BYTES:
@@ -165,12 +164,13 @@ class Answers:
         return before + name, behind[len(instant(now)) :]
 
 
-def _key(scope: Scope) -> Key:
-    """All headers as they came, but those that are another each time."""
+def _key(scope: Scope) -> bytes:
+    """All headers as they came, but those that are another each time. Their hash: there is a token among them."""
     raw = scope["headers"]
-    if headers_of(scope).keys().isdisjoint(OWN_EACH_TIME):
-        return tuple(raw)
-    return tuple(header for header in raw if header[0] not in OWN_EACH_TIME)
+    if not headers_of(scope).keys().isdisjoint(OWN_EACH_TIME):
+        raw = [header for header in raw if header[0] not in OWN_EACH_TIME]
+    # No name and no value has a line break in it: those that are split otherwise are other headers.
+    return hashlib.sha256(b"\n".join([part for header in raw for part in header])).digest()
 
 
 def _is_whole(message: Message, body: bytes) -> bool:
