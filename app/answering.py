@@ -81,8 +81,8 @@ class Exchange(RequestResponseCycle):
     _head: Message | None = None
 
     async def send(self, message: Any) -> None:
-        if self._head is None and not self.response_started and message["type"] == "http.response.start":
-            self._head = message
+        if not self.response_started and message["type"] == "http.response.start":
+            self._head = message  # of two the later one: the app broke behind the first, and uvicorn says so
             return
         head, self._head = self._head, None
         if head is not None:

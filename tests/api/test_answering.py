@@ -41,6 +41,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.05)
             headers.append((b"x-slow", b"yes"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if scope["path"] == "/breaks":
+        raise RuntimeError
     for piece in pieces:
         await send(piece)
 
@@ -113,6 +115,13 @@ async def test_a_length_that_is_wrong_is_never_sent_as_if_it_were_right(address:
     heard = await say(address, ask("/too-long") + ask("/"), seconds=10)
 
     assert time.monotonic() - began < 8, "the connection ends: what came next would be taken for the missing byte"
+    assert heard.count(b"HTTP/1.1") == 1
+
+
+async def test_an_app_that_breaks_before_the_body_is_an_error_and_no_riddle(address: tuple[str, int]) -> None:
+    heard = await say(address, ask("/breaks"), seconds=5)
+
+    assert heard.startswith(b"HTTP/1.1 500 ")
     assert heard.count(b"HTTP/1.1") == 1
 
 
