@@ -15,14 +15,20 @@ HELLO = b'{"message":"hello"}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(HELLO))]
 
 
+async def live(receive: Receive, send: Send) -> None:
+    """A lifespan in which nothing is opened and nothing closed."""
+    while True:
+        event = await receive()
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return
+
+
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
     """uvicorn and nothing else."""
     if scope["type"] == "lifespan":
-        while True:
-            event = await receive()
-            await send({"type": f"{event['type']}.complete"})
-            if event["type"] == "lifespan.shutdown":
-                return
+        await live(receive, send)
+        return
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": HELLO})
 

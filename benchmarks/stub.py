@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from starlette.types import Receive, Scope, Send
 
+from benchmarks.floors import live
+
 DELAY_SECONDS = float(os.environ.get("STUB_SECONDS", "0.03"))
 LOGIN_TOKEN_HOURS = 24
 
@@ -32,11 +34,8 @@ _TOKEN = _login_token()
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     global _calls
     if scope["type"] == "lifespan":
-        while True:
-            event = await receive()
-            await send({"type": f"{event['type']}.complete"})
-            if event["type"] == "lifespan.shutdown":
-                return
+        await live(receive, send)
+        return
     if scope["path"] == "/calls":
         await _answer(send, 200, b"%d" % _calls)
         return

@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.answering import MOST_GATHERED
 from app.server import Door
+from benchmarks.floors import live
 from tests.stage import serving
 
 BODY = b'{"a":1}'
@@ -17,11 +18,8 @@ BODY = b'{"a":1}'
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers as its address says."""
     if scope["type"] == "lifespan":
-        while True:
-            event = await receive()
-            await send({"type": f"{event['type']}.complete"})
-            if event["type"] == "lifespan.shutdown":
-                return
+        await live(receive, send)
+        return
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
     pieces: list[Message] = [{"type": "http.response.body", "body": BODY}]
     match scope["path"]:
