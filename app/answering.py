@@ -65,6 +65,8 @@ class Gathering:
     def flush(self) -> None:
         if self._parts:
             parts, self._parts, self._size = self._parts, [], 0
+            if self.is_closing():
+                return  # gone meanwhile: a write would raise, and keep back the answers of those behind it
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:

@@ -67,16 +67,20 @@ async def test_each_gets_its_own_outcome(ledger: SqlLedger) -> None:
 Works = Sequence[Callable[[Any], Any]]
 
 
-async def test_while_the_ledger_is_away_everybody_hears_so() -> None:
-    async def away(_: Works) -> list[Any]:
+async def test_while_the_ledger_is_away_everybody_hears_so_and_nobody_waits_for_the_others() -> None:
+    tried: list[int] = []
+
+    async def away(works: Works) -> list[Any]:
+        tried.append(len(works))
         await asyncio.sleep(0.01)
-        raise LedgerUnavailable
+        raise LedgerUnavailable from sa.exc.OperationalError("UPDATE", {}, Exception("database is locked"))
 
     group = GroupCommit(away, patience_seconds=5)
 
     outcomes = await asyncio.gather(*(group.write(lambda _: None) for _ in range(5)), return_exceptions=True)
 
     assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 5
+    assert tried == [5]
 
 
 async def test_who_waits_too_long_for_a_turn_is_told_so_and_nothing_is_written_later() -> None:

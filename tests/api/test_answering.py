@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.answering import MOST_GATHERED
+from app.answering import MOST_GATHERED, Gathering, Outbox
 from app.server import Door
 from benchmarks.floors import live
 from tests.stage import serving
@@ -145,3 +145,30 @@ async def test_who_leaves_in_the_middle_holds_up_nobody(address: tuple[str, int]
     heard = await asyncio.gather(*(say(address, ask("/")) for _ in range(5)))
 
     assert all(one.endswith(BODY) for one in heard)
+
+
+class Line(asyncio.Transport):
+    """The other side of a connection."""
+
+    def __init__(self, *, is_gone: bool) -> None:
+        super().__init__()
+        self.heard: list[bytes | bytearray | memoryview] = []
+        self._is_gone = is_gone
+
+    def is_closing(self) -> bool:
+        return self._is_gone
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._is_gone:
+            raise RuntimeError("the handler is closed")
+        self.heard.append(data)
+
+
+async def test_who_is_gone_before_the_answers_leave_keeps_back_nobodys() -> None:
+    outbox, gone, there = Outbox(), Line(is_gone=True), Line(is_gone=False)
+    for line in (gone, there):
+        Gathering(line, outbox).write(BODY)
+
+    outbox.done()
+
+    assert there.heard == [BODY]

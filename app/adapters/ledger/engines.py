@@ -39,7 +39,6 @@ def database_url(text: str) -> URL:
 def open_engine(url: URL) -> AsyncEngine:
     """An engine that never prints parameters; its SQLite form is durable, patient and fit for several processes."""
     engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
-
     give_up_broken(engine.sync_engine)
     return engine
 
@@ -72,7 +71,6 @@ def _sqlite(url: URL) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
     )
-
     _prepare(engine.sync_engine)
     return engine
 

@@ -26,6 +26,10 @@ Raises LedgerUnavailable if the database did not do its part for one of them: no
 """
 
 
+AWAY = (sa.exc.OperationalError, sa.exc.TimeoutError, OSError)
+"""Locked, full, gone: nothing that one of the writes did. Each by itself would only wait as long again."""
+
+
 @dataclass(slots=True, eq=False)
 class Write:
     """One caller's write, and what becomes of it."""
@@ -90,7 +94,7 @@ class GroupCommit:
         try:
             outcomes = await self._commit([write.work for write in together])
         except Exception as error:
-            if not is_last_try and isinstance(error, LedgerUnavailable):
+            if not is_last_try and isinstance(error, LedgerUnavailable) and not isinstance(error.__cause__, AWAY):
                 return False
             outcomes = [error] * len(together)
         for write, outcome in zip(together, outcomes, strict=True):
