@@ -2,7 +2,6 @@
 
 import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from app.adapters.ledger.push import SqlPush
 from app.adapters.limiter import Limiter
 from app.adapters.telnyx.push import TelnyxConnections
 from app.adapters.telnyx.transport import TelnyxApi
+from app.ids import new_id
 from app.observability.audit import AuditTrail
 from app.observability.metrics import Metrics
 from app.observability.tracing import Spans
@@ -39,10 +39,6 @@ from app.vending.watching import Watch
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)

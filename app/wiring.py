@@ -30,13 +30,14 @@ from app.adapters.telnyx.credentials import TelnyxClient
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.adapters.telnyx.transport import TelnyxApi
 from app.background import Background, Work
+from app.ids import new_id
 from app.issuers import KeySets
 from app.observability import logs
 from app.observability.audit import AuditTrail
 from app.observability.metrics import Metrics
 from app.observability.tracing import Tracing, no_spans
 from app.observability.traffic import Traffic
-from app.parts import Outside, Parts, new_id
+from app.parts import Outside, Parts
 from app.settings import Settings, variable_of
 from app.vending.at_hand import LoginsAtHand
 from app.vending.attaching import Attaching

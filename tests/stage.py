@@ -23,8 +23,9 @@ from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrating
 from app.adapters.ledger.engines import database_url
+from app.ids import new_id
 from app.main import assemble
-from app.parts import Outside, Parts, new_id
+from app.parts import Outside, Parts
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from app.settings import Settings

@@ -1,9 +1,12 @@
 """The one outbound HTTP client, and the only way it is used: bounded in time, size and trust.
 
-httpx with aiohttp underneath (`httpx-aiohttp`): httpx's own pool costs several times the CPU per call under load.
+httpx with aiohttp underneath (`httpx-aiohttp`): httpx's own pool costs several times the CPU per call under load. Its
+transport is asked without httpx's client around it. What that adds, cookies, redirects, netrc and proxies of the
+environment, is what must not happen here, and it takes as long as the call itself.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -14,6 +17,9 @@ from httpx_aiohttp import AiohttpTransport
 
 CONNECT_SECONDS = 2.0
 """Names, routes and TLS get this long. Less than every total deadline, so that a failure to connect is told apart."""
+
+PATIENCE = {"timeout": httpx.Timeout(None, connect=CONNECT_SECONDS).as_dict()}
+"""For everything else each request has a deadline of its own."""
 
 MAX_CONNECTIONS = 128
 
@@ -39,13 +45,8 @@ class Outbound:
     """A shared connection pool. `trust_env` is off: no proxy and no netrc of the environment sees a bearer key."""
 
     def __init__(self, user_agent: str) -> None:
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(trust_env=False, client=_session),
-            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-            follow_redirects=False,
-            trust_env=False,
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-        )
+        self._transport = AiohttpTransport(trust_env=False, client=_session)
+        self._headers = httpx.Headers({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 
     async def __aenter__(self) -> "Outbound":
         return self
@@ -53,7 +54,11 @@ class Outbound:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
+
+    def headers(self, own: Mapping[str, str]) -> httpx.Headers:
+        """What a request carries that has headers of its own. Made once for many: each time it costs a layer."""
+        return httpx.Headers({**self._headers, **own})
 
     async def send(
         self,
@@ -62,17 +67,26 @@ class Outbound:
         *,
         deadline_seconds: float,
         max_bytes: int,
-        headers: dict[str, str] | None = None,
+        headers: httpx.Headers | None = None,
         params: dict[str, str] | None = None,
         json: Any = None,
     ) -> Answer:
         """One request, once. Raises NotSent or NoAnswer; every status is an answer, a redirect too."""
         try:
-            async with (
-                asyncio.timeout(deadline_seconds),
-                self._client.stream(method, url, headers=headers, params=params, json=json) as response,
-            ):
-                return Answer(response.status_code, response.headers, await _body(response, max_bytes))
+            async with asyncio.timeout(deadline_seconds):
+                request = httpx.Request(
+                    method,
+                    url,
+                    headers=self._headers if headers is None else headers,
+                    params=params,
+                    json=json,
+                    extensions=PATIENCE,
+                )
+                response = await self._transport.handle_async_request(request)
+                try:
+                    return Answer(response.status_code, response.headers, await _body(response, max_bytes))
+                finally:
+                    await response.aclose()
         except TimeoutError as error:
             raise NoAnswer("deadline") from error
         except (

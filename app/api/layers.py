@@ -3,10 +3,9 @@
 Pure ASGI, because Starlette's BaseHTTPMiddleware costs two thirds of the throughput and breaks cancellation.
 """
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +22,7 @@ from app.api.scope import (
     path_of,
     route_of,
 )
+from app.ids import new_id
 from app.observability import logs
 from app.observability.tracing import Note, Spans
 from app.vending.auditing import CIRCUMSTANCES, Circumstances
@@ -157,17 +157,7 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     own = headers.get(b"x-request-id")
     if own is not None and _OWN_REQUEST_ID.match(own):
         return own.decode("ascii")
-    return next(_new_ids)
-
-
-def _random_ids() -> Iterator[str]:
-    """Without end. Randomness is had from the system a page at a time: a call costs as much as three layers."""
-    while True:
-        digits = os.urandom(4096).hex()
-        yield from (digits[at : at + 32] for at in range(0, len(digits), 32))
-
-
-_new_ids = _random_ids()
+    return new_id()
 
 
 def _oddity(scope: Scope) -> Kind | None:

@@ -39,9 +39,12 @@ class Traffic:
 
         self._answered: dict[tuple[str, str, int], Counter] = {}
         """The series of `requests`, found once: looking one up costs more than counting."""
-        # Both are words of ours, so few; looked up once each.
+        # All are words of ours, so few; looked up once each.
         self._decided = cache(lambda action, outcome: self._decisions.labels(action.value, outcome.value))
         self._refused = cache(self._refusals.labels)
+        self._called = cache(self._calls.labels)
+        self._call_timed = cache(self._call_seconds.labels)
+        self._way_timed = cache(lambda way: self._issue_seconds.labels(way.value))
         self._repeated = self._decisions.labels(Action.REUSED.value, Outcome.DONE.value)
         self._repeat_seconds = self._issue_seconds.labels(Way.HOT.value)
 
@@ -65,12 +68,12 @@ class Traffic:
         if decision.is_refusal:
             self._refused(decision.reason or "unknown").inc()
         if decision.way is not None and decision.seconds is not None:
-            self._issue_seconds.labels(decision.way.value).observe(decision.seconds)
+            self._way_timed(decision.way).observe(decision.seconds)
 
     def call(self, operation: str, outcome: str, seconds: float) -> None:
         """One call to Telnyx; the outcome is `ok` or the name of our error."""
-        self._calls.labels(operation, outcome).inc()
-        self._call_seconds.labels(operation).observe(seconds)
+        self._called(operation, outcome).inc()
+        self._call_timed(operation).observe(seconds)
 
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

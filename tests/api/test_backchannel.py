@@ -11,7 +11,7 @@ from joserfc import jws
 
 from app.adapters.identity.claims import LOGOUT_EVENT
 from app.adapters.ledger.engines import database_url, open_engine
-from app.parts import new_id
+from app.ids import new_id
 from app.vending.leases import State
 from app.vending.nouns import IssueRequest
 from app.vending.revoking import LAST_RETRY

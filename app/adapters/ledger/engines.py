@@ -75,8 +75,11 @@ def _sqlite(url: URL) -> AsyncEngine:
     return engine
 
 
-def open_threads_engine(url: URL) -> sa.Engine:
-    """SQLite's, for threads: the same file with the same care, and each statement a plain call."""
+def open_threads_engine(url: URL, *, begins: bool = True) -> sa.Engine:
+    """SQLite's, for threads: the same file with the same care, and each statement a plain call.
+
+    Unless it `begins` transactions, each statement is one.
+    """
     engine = sa.create_engine(
         url.set(drivername="sqlite"),
         hide_parameters=True,
@@ -85,12 +88,12 @@ def open_threads_engine(url: URL) -> sa.Engine:
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
     )
-    _prepare(engine)
+    _prepare(engine, begins=begins)
     give_up_broken(engine)
     return engine
 
 
-def _prepare(engine: sa.Engine) -> None:
+def _prepare(engine: sa.Engine, *, begins: bool = True) -> None:
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver's own implicit BEGIN comes too late to be IMMEDIATE
@@ -98,6 +101,9 @@ def _prepare(engine: sa.Engine) -> None:
         cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged row survives a power cut
         cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KB}")
         cursor.close()
+
+    if not begins:
+        return
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:

@@ -21,14 +21,16 @@ class SqliteThreads:
     """One that writes, and a few that read. Trouble comes out as the driver's."""
 
     def __init__(self, url: URL) -> None:
-        self._engine = open_threads_engine(url)
+        self._transactions = open_threads_engine(url)
+        # One statement is a transaction by itself. A BEGIN before it would only hand the interpreter over once more.
+        self._single = open_threads_engine(url, begins=False)
         self._writer = ThreadPoolExecutor(1, "ledger-writer")
         self._readers = ThreadPoolExecutor(READERS, "ledger-reader")
 
     async def rows(self, query: sa.Select[Any], parameters: dict[str, Any] | None) -> list[sa.RowMapping]:
         def read() -> list[sa.RowMapping]:
-            with self._engine.connect() as connection:
-                return list(connection.execution_options(is_write=False).execute(query, parameters).mappings())
+            with self._single.connect() as connection:
+                return list(connection.execute(query, parameters).mappings())
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
@@ -36,7 +38,7 @@ class SqliteThreads:
         """In one transaction: what each returned, or the DialtoneError that it raised."""
 
         def commit() -> list[Any]:
-            with self._engine.begin() as connection:
+            with self._transactions.begin() as connection:
                 return run_together(connection, works)
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, commit)
@@ -44,4 +46,5 @@ class SqliteThreads:
     def close(self) -> None:
         self._writer.shutdown()
         self._readers.shutdown()
-        self._engine.dispose()
+        self._transactions.dispose()
+        self._single.dispose()

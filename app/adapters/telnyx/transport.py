@@ -90,7 +90,7 @@ class TelnyxApi:
 
     def use_key(self, api_key: str) -> None:
         """The key of every call from now on."""
-        self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
+        self._headers = self._outbound.headers({"Authorization": f"Bearer {api_key}", "Accept": "application/json"})
 
     async def items(self, path: str, filters: dict[str, str], page_size: int) -> AsyncIterator[dict[str, Any]]:
         """Every item of a list, page after page, as they come."""
