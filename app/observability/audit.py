@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -95,7 +95,7 @@ class AuditTrail:
         if decision.action is Action.REUSED:
             seen = self._reused.get(_asking(decision.lease_id))
             if seen is not None and seen.times:
-                decision, seen.times = replace(decision, details={"folded": seen.times}), 0
+                decision, seen.times = decision._replace(details={"folded": seen.times}), 0
         if _is_cheap(decision) and not self._ration.take():
             self._count(decision)
             self.dropped += 1

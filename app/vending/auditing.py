@@ -6,7 +6,7 @@ traced to the request that it was made for.
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -67,8 +67,7 @@ CIRCUMSTANCES: ContextVar[Circumstances] = ContextVar("circumstances", default=N
 """Of the request, or the command, that the current task serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """One thing that was decided."""
 
     action: Action
@@ -84,7 +83,7 @@ class Decision:
     way: Way | None = None
     seconds: float | None = None
     """What it took to give a login."""
-    details: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+    details: Mapping[str, str | int] = MappingProxyType({})
 
     @property
     def is_refusal(self) -> bool:

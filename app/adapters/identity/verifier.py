@@ -124,7 +124,7 @@ class TokenVerifier:
 
     def recall(self, unverified_token: str) -> Principal | None:
         """Who the token proved before, if that still holds. Raises TokenRefused where a mark has ended it since."""
-        return self.recall_by(self.fingerprint(unverified_token))
+        return self.recall_by(self.fingerprint(unverified_token)) if "." in unverified_token else None
 
     def recall_by(self, fingerprint: bytes) -> Principal | None:
         """As `recall`, for a token that was shown before."""
