@@ -6,10 +6,10 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
-from benchmarks import chart, cold, goals, hot, load, million, page_loads, played, processes, refusals
+from benchmarks import chart, cold, goals, hot, inside, load, million, page_loads, played, processes, refusals
 from benchmarks.goals import Line, Row, at_most
 
 RESULTS = processes.HERE / "results"
@@ -30,11 +30,7 @@ WHOLE: Sequence[Part] = (
     ("Time to dial tone", played.dial_tone),
     ("Reconnect storm", played.storm),
 )
-QUICK: Sequence[Part] = (
-    ("Hot path", lambda: hot.measure(5, 2, is_quick=True)),
-    ("Refusals", lambda: refusals.measure(3, 2)),
-    ("Cold mints", lambda: cold.measure(is_quick=True)),
-)
+QUICK: Sequence[Part] = (("Inside one process", inside.measure),)
 
 
 def start(rounds: int) -> list[Line]:
@@ -49,7 +45,7 @@ def start(rounds: int) -> list[Line]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes, compared with the baseline")
+    parser.add_argument("--quick", action="store_true", help="half a minute, compared with the baseline")
     parser.add_argument("--only", help="parts whose names begin so")
     wanted = parser.parse_args()
     machine = described()
@@ -73,21 +69,23 @@ def main() -> int:
 
 def compared(lines: Sequence[Line]) -> int:
     """1 if a ratio fell by a fifth against the baseline, twice in a row. Absolute times are never compared."""
-    before: dict[str, float] = json.loads(BASELINE.read_text())[load.GENERATOR]
-    # What one generator measures says nothing of another; where there is no figure to compare with, it is only told.
-    now = {line.name: line.measured for line in lines if isinstance(line, Row) and line.name in before}
-    fallen = {name: ratio for name, ratio in now.items() if ratio < before[name] * MAY_FALL}
-    if fallen:
+    before: dict[str, float] = json.loads(BASELINE.read_text())
+    now = _ratios(lines)
+    if fallen := _fallen(now, before):
         print(f"Measured again, because these fell: {', '.join(fallen)}")
-        again = [line for _, measure in QUICK for line in measure()]
-        fallen = {
-            line.name: line.measured
-            for line in again
-            if isinstance(line, Row) and line.name in fallen and line.measured < before[line.name] * MAY_FALL
-        }
-    told = "; ".join(f"{name} {ratio:.2f} (was {before[name]:.2f})" for name, ratio in (fallen or now).items())
+        again = _ratios(line for _, measure in QUICK for line in measure())
+        fallen = [name for name in _fallen(again, before) if name in fallen]
+    told = "; ".join(f"{name} {now[name]:.2f} (was {before[name]:.2f})" for name in fallen or now)
     print(f"{'Fell by more than a fifth' if fallen else 'No ratio fell'}: {told}")
     return 1 if fallen else 0
+
+
+def _ratios(lines: Iterable[Line]) -> dict[str, float]:
+    return {line.name: line.measured for line in lines if isinstance(line, Row)}
+
+
+def _fallen(now: dict[str, float], before: dict[str, float]) -> list[str]:
+    return [name for name, ratio in now.items() if ratio < before[name] * MAY_FALL]
 
 
 def described() -> dict[str, str]:

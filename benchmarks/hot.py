@@ -15,7 +15,7 @@ NAIVE_SECONDS = 5.0
 HELLO = [Request("/")]
 
 
-def measure(rounds: int, seconds: float, *, is_quick: bool = False) -> list[Line]:
+def measure(rounds: int, seconds: float) -> list[Line]:
     """Rows of the goals table; prints every reading."""
     wanted = [issue(f"user-{number}") for number in range(DEVICES)]
     with ExitStack() as stack:
@@ -24,14 +24,13 @@ def measure(rounds: int, seconds: float, *, is_quick: bool = False) -> list[Line
         dialtone = stack.enter_context(processes.dialtone(telnyx))
         fastapi = stack.enter_context(processes.asgi("FastAPI, empty route", "benchmarks.floors:fastapi"))
         contest: list[tuple[Server, Sequence[Request]]] = [(fastapi, HELLO), (dialtone, wanted)]
-        if not is_quick:
-            raw = stack.enter_context(processes.asgi("uvicorn, raw ASGI", "benchmarks.floors:raw"))
-            starlette = stack.enter_context(processes.asgi("Starlette, empty route", "benchmarks.floors:starlette"))
-            contest += [(raw, HELLO), (starlette, HELLO)]
-            if load.installed():
-                express = stack.enter_context(processes.node("Express + jose", "express.mjs"))
-                fastify = stack.enter_context(processes.node("Fastify + jose", "fastify.mjs"))
-                contest += [(express, wanted), (fastify, wanted)]
+        raw = stack.enter_context(processes.asgi("uvicorn, raw ASGI", "benchmarks.floors:raw"))
+        starlette = stack.enter_context(processes.asgi("Starlette, empty route", "benchmarks.floors:starlette"))
+        contest += [(raw, HELLO), (starlette, HELLO)]
+        if load.installed():
+            express = stack.enter_context(processes.node("Express + jose", "express.mjs"))
+            fastify = stack.enter_context(processes.node("Fastify + jose", "fastify.mjs"))
+            contest += [(express, wanted), (fastify, wanted)]
         warm(dialtone, wanted)
         seen = in_turns(contest, rounds, seconds)
         ours, hello = seen[dialtone.name], seen[fastapi.name]
@@ -44,8 +43,6 @@ def measure(rounds: int, seconds: float, *, is_quick: bool = False) -> list[Line
             ),
             at_most("hot path, p99 at 64 connections", 5.0, ours.p99_ms, "ms", f"p50 {ours.p50_ms:.2f} ms"),
         ]
-        if is_quick:
-            return lines
         if load.installed():
             node = seen["Fastify + jose"]
             name = "hot path against Fastify that verifies each token"

@@ -27,6 +27,7 @@ START_SECONDS = 20.0
 
 ISSUER, AUDIENCE = "https://id.example.com", "dialtone"
 NO_LIMIT = "1000000000/minute"
+COMMAND = [sys.executable, "-m", "app.cli"]
 
 
 @cache
@@ -103,24 +104,31 @@ def stub(delay_seconds: float) -> Iterator[Server]:
 
 
 @contextmanager
-def dialtone(telnyx: str, database: str | None = None, *, name: str = "Dialtone", **settings: str) -> Iterator[Server]:
-    """The service by its own command with everything on; migrated before, and ready."""
-    port = free_port()
+def settings(telnyx: str, database: str | None = None, **more: str) -> Iterator[dict[str, str]]:
+    """The service's environment with everything on, and its ledger migrated."""
     with tempfile.TemporaryDirectory(prefix="dialtone-bench-") as folder:
         env = environment(telnyx) | {
             "DIALTONE_DATABASE_URL": database or f"sqlite:///{folder}/ledger.db",
-            "DIALTONE_PORT": str(port),
             "DIALTONE_LOG_FORMAT": "json",
             "DIALTONE_CORS_ORIGINS": "https://app.example.com",
             # Counted as always; only the number is one that a load generator does not reach.
             "DIALTONE_LIMIT_USER": NO_LIMIT,
             "DIALTONE_LIMIT_FAILURES": NO_LIMIT,
-            **settings,
+            **more,
         }
-        command = [sys.executable, "-m", "app.cli"]
-        subprocess.run([*command, "migrate"], env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        with _process(name, [*command, "serve"], env, port, "/readyz", cwd=folder) as server:
-            yield server
+        subprocess.run([*COMMAND, "migrate"], env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        yield env
+
+
+@contextmanager
+def dialtone(telnyx: str, database: str | None = None, *, name: str = "Dialtone", **more: str) -> Iterator[Server]:
+    """The service by its own command, ready."""
+    port = free_port()
+    with (
+        settings(telnyx, database, DIALTONE_PORT=str(port), **more) as env,
+        _process(name, [*COMMAND, "serve"], env, port, "/readyz") as server,
+    ):
+        yield server
 
 
 @contextmanager
@@ -131,7 +139,6 @@ def _process(
     port: int,
     path: str,
     cores: set[int] = SERVER_CORES,
-    cwd: str | None = None,
 ) -> Iterator[Server]:
     def pin() -> None:
         os.sched_setaffinity(0, cores)
@@ -139,7 +146,7 @@ def _process(
     url = f"http://127.0.0.1:{port}"
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         began = time.monotonic()
-        process = subprocess.Popen(command, env=env, cwd=cwd or ROOT, stdout=log, stderr=log, preexec_fn=pin)
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, preexec_fn=pin)
         try:
             _wait(process, lambda: _answers(url + path), name)
             yield Server(name, url, process.pid, time.monotonic() - began, Path(log.name))
