@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import IS_LIVE, key_refreshes, lease_of, leases, logout_tokens, marks, owned_by
-from app.vending.errors import LedgerUnavailable, LogoutRefused, TokenRefused
+from app.vending.errors import LedgerUnavailable, LogoutRefused
 from app.vending.leases import Lease
-from app.vending.marks import Logout, Mark, Reach, Target, is_before, targets_of
-from app.vending.nouns import Owner, Principal
+from app.vending.marks import Logout, Mark, Reach, Target
+from app.vending.nouns import Owner
 from app.vending.watching import KeyRefresh
 
 MARKS_AT_ONCE = 10_000
@@ -94,28 +94,28 @@ class SqlMarks:
         return sqlite.insert(table) if self._database.is_sqlite else postgresql.insert(table)
 
 
-def check_not_marked(connection: sa.Connection, principal: Principal) -> None:
-    """Inside the transaction that opens a lease: raises TokenRefused if a logout came between the token and now."""
-    not_before = _latest(connection, targets_of(principal))
-    if not_before is not None and is_before(principal, not_before):
-        raise TokenRefused("not_before_mark")
-
-
 def _latest(connection: sa.Connection, targets: Sequence[Target]) -> datetime | None:
-    wanted = {
+    latest: datetime | None = connection.scalar(latest_mark(len(targets)), named(targets))
+    return latest
+
+
+@lru_cache(maxsize=8)
+def latest_mark(targets: int) -> sa.Select[Any]:
+    """The latest mark on so many targets, which are `named` in its parameters. Made once for each number.
+
+    An OR of equalities, because SQLite scans the table for a list of tuples.
+    """
+    parts = ("issuer", "reach", "name")
+    each = (sa.and_(*(marks.c[part] == sa.bindparam(f"{part}{n}") for part in parts)) for n in range(targets))
+    return sa.select(sa.func.max(marks.c.not_before)).where(sa.or_(*each))
+
+
+def named(targets: Sequence[Target]) -> dict[str, str]:
+    return {
         f"{part}{number}": value
         for number, target in enumerate(targets)
         for part, value in (("issuer", target.issuer), ("reach", target.reach), ("name", target.name))
     }
-    return max(connection.execute(_marks_on(len(targets)), wanted).scalars(), default=None)
-
-
-@lru_cache(maxsize=8)
-def _marks_on(targets: int) -> sa.Select[Any]:
-    """Made once. An OR of equalities, because SQLite scans the table for a list of tuples."""
-    parts = ("issuer", "reach", "name")
-    each = (sa.and_(*(marks.c[part] == sa.bindparam(f"{part}{n}") for part in parts)) for n in range(targets))
-    return sa.select(marks.c.not_before).where(sa.or_(*each))
 
 
 async def _end_leases(connection: AsyncConnection, logout: Logout, now: datetime) -> list[Lease]:

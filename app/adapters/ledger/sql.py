@@ -1,13 +1,14 @@
 """The leases on SQLite or PostgreSQL: each method one short transaction."""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
-from app.adapters.ledger.marks import check_not_marked
+from app.adapters.ledger.marks import latest_mark, named
 from app.adapters.ledger.tables import (
     HAS_ENDED,
     IS_LIVE,
@@ -22,8 +23,9 @@ from app.adapters.ledger.tables import (
     row_of,
     step,
 )
-from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable
+from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, TokenRefused
 from app.vending.leases import ENDED, Lease
+from app.vending.marks import is_before, targets_of
 from app.vending.nouns import Owner, Principal
 
 ENDED_AT_ONCE = 10_000
@@ -38,19 +40,31 @@ BY_ID = sa.select(leases).where(leases.c.id == sa.bindparam("id"))
 LIVE_DEVICES = (
     sa.select(sa.func.count()).select_from(leases).where(IS_OWNED, IS_LIVE, leases.c.expires_at > sa.bindparam("now"))
 )
+IS_READY_IN_THE_POOL = sa.and_(
+    IS_POOLED,
+    leases.c.connection_id == sa.bindparam("connection_id"),
+    leases.c.usable_at <= sa.bindparam("now"),
+    leases.c.expires_at > sa.bindparam("now"),
+)
 READY_IN_THE_POOL = (
     sa.select(leases)
-    .where(
-        IS_POOLED,
-        leases.c.connection_id == sa.bindparam("connection_id"),
-        leases.c.usable_at <= sa.bindparam("now"),
-        leases.c.expires_at > sa.bindparam("now"),
-    )
+    .where(IS_READY_IN_THE_POOL)
     .order_by(leases.c.usable_at)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
 INSERT = leases.insert()
+
+
+@lru_cache(maxsize=8)
+def _look_before_opening(targets: int) -> sa.Select[Any]:
+    """What may speak against a new lease, and whether the pool has a credential for it, in one go."""
+    in_the_pool = sa.select(leases.c.id).where(IS_READY_IN_THE_POOL).limit(1)
+    return sa.select(
+        latest_mark(targets).scalar_subquery().label("not_before"),
+        LIVE_DEVICES.scalar_subquery().label("devices"),
+        in_the_pool.scalar_subquery().label("in_the_pool"),
+    )
 
 
 class SqlLedger:
@@ -78,9 +92,14 @@ class SqlLedger:
         def work(connection: sa.Connection) -> Lease:
             # Else two devices could both be the last that the limit allows, or a logout miss the row written here.
             one_at_a_time(connection, lease.owner)
-            check_not_marked(connection, principal)
-            _check_room(connection, lease, max_devices)
-            return _claim_pooled(connection, lease) or _insert(connection, lease)
+            seen = _look(connection, lease, principal)
+            if seen.not_before is not None and is_before(principal, seen.not_before):
+                raise TokenRefused("not_before_mark")
+            if seen.devices >= max_devices:
+                # The device's own live lease is no reason to refuse it: let the unique index speak first.
+                raise LeaseTaken if _has_live_lease(connection, lease) else DeviceLimitReached
+            claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
+            return claimed or _insert(connection, lease)
 
         try:
             return await self._database.write(work)
@@ -122,13 +141,15 @@ class SqlLedger:
         return [lease_of(row) for row in await self._database.rows(query)]
 
 
-def _check_room(connection: sa.Connection, lease: Lease, max_devices: int) -> None:
-    owner = lease.owner._asdict()
-    if (connection.scalar(LIVE_DEVICES, {**owner, "now": lease.created_at}) or 0) < max_devices:
-        return
-    # The device's own live lease is no reason to refuse it: let the unique index speak first.
-    is_taken = connection.scalar(LIVE_LEASE_ID, {**owner, "device_id": lease.device_id}) is not None
-    raise LeaseTaken if is_taken else DeviceLimitReached
+def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:
+    targets = targets_of(principal)
+    wanted = {**lease.owner._asdict(), "now": lease.created_at, "connection_id": lease.connection_id, **named(targets)}
+    return connection.execute(_look_before_opening(len(targets)), wanted).one()
+
+
+def _has_live_lease(connection: sa.Connection, lease: Lease) -> bool:
+    wanted = {**lease.owner._asdict(), "device_id": lease.device_id}
+    return connection.scalar(LIVE_LEASE_ID, wanted) is not None
 
 
 def _insert(connection: sa.Connection, lease: Lease) -> Lease:
