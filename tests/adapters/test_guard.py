@@ -97,6 +97,18 @@ def test_a_window_that_was_seen_to_begin_is_known_to_end() -> None:
     assert budget.wait_seconds(11.7, in_flight=1) == pytest.approx(0.3), "and not a whole second, as `reset` says"
 
 
+def test_a_window_that_begins_while_calls_are_under_way_is_noticed() -> None:
+    budget = Budget()
+    heard(budget, 200, rate(50, 2, 1), now=10, in_flight=0)
+    heard(budget, 200, rate(50, 49, 1), now=10.9, in_flight=3)  # found late: it has begun long ago
+    heard(budget, 200, rate(50, 40, 1), now=10.98, in_flight=3)
+    heard(budget, 200, rate(50, 42, 1), now=10.99, in_flight=3)  # overtook the one before
+    heard(budget, 200, rate(50, 48, 1), now=11.02, in_flight=3)
+
+    heard(budget, 200, rate(50, 2, 1), now=11.3, in_flight=0)
+    assert budget.wait_seconds(11.3, 1) == pytest.approx(0.72), "until a second after 11.02, not after 10.9"
+
+
 def test_each_429_leaves_more_to_others() -> None:
     budget = Budget()
     heard(budget, 200, rate(100, 90, 1), now=10, in_flight=0)

@@ -79,7 +79,8 @@ class Budget:
         if remaining <= reserve:
             self._hold(now, self._rest_of_window(now, seconds), probes=remaining - LEAST_FOR_A_PROBE + 1)
             return
-        if self._held_since > self._window_from:
+        has_turned = self.remaining is not None and remaining > self.remaining + in_flight
+        if has_turned or self._held_since > self._window_from:
             self._window_from = left_at
             self._reserve = max(self._reserve * 0.95, LEAST_RESERVE)
         self.remaining = remaining
