@@ -71,20 +71,21 @@ def compared(lines: Sequence[Line]) -> int:
     """1 if a ratio fell by a fifth against the baseline, twice in a row. Absolute times are never compared."""
     before: dict[str, float] = json.loads(BASELINE.read_text())
     now = _ratios(lines)
-    if fallen := _fallen(now, before):
-        print(f"Measured again, because these fell: {', '.join(fallen)}")
+    if fell := fallen(now, before):
+        print(f"Measured again, because these fell: {', '.join(fell)}")
         again = _ratios(line for _, measure in QUICK for line in measure())
-        fallen = [name for name in _fallen(again, before) if name in fallen]
-    told = "; ".join(f"{name} {now[name]:.2f} (was {before[name]:.2f})" for name in fallen or now)
-    print(f"{'Fell by more than a fifth' if fallen else 'No ratio fell'}: {told}")
-    return 1 if fallen else 0
+        fell = [name for name in fallen(again, before) if name in fell]
+    told = "; ".join(f"{name} {now[name]:.2f} (was {before[name]:.2f})" for name in fell or now)
+    print(f"{'Fell by more than a fifth' if fell else 'No ratio fell'}: {told}")
+    return 1 if fell else 0
 
 
 def _ratios(lines: Iterable[Line]) -> dict[str, float]:
     return {line.name: line.measured for line in lines if isinstance(line, Row)}
 
 
-def _fallen(now: dict[str, float], before: dict[str, float]) -> list[str]:
+def fallen(now: dict[str, float], before: dict[str, float]) -> list[str]:
+    """Those that are less than four fifths of what they were."""
     return [name for name, ratio in now.items() if ratio < before[name] * MAY_FALL]
 
 

@@ -118,7 +118,8 @@ async def test_devices_that_all_come_back_at_once(sqlite: str, tmp_path: Path) -
     livez = sorted(seconds)[int(len(seconds) * 0.99)]
     print(
         f"{DEVICES} devices in {took:.1f} s ({DEVICES / took:.1f} a second of {ALLOWED}); asked {sum(asked)} times, at "
-        f"most {max(asked)}, {broken} without an answer; {len(entries)} calls, {throttled} throttled; /livez p50 "
+        f"most {max(asked)}, {broken} without an answer; the first spoke "
+        f"after {seen['dialling']:.1f} s; {len(entries)} calls, {throttled} throttled; /livez p50 "
         f"{statistics.median(seconds) * 1000:.1f} ms, p99 {livez * 1000:.1f} ms; {max(megabytes):.0f} MB"
     )
     if path := os.environ.get("STORM_FIGURES"):
