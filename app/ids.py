@@ -9,7 +9,8 @@ import os
 PAGE_BYTES, ID_BYTES = 4096, 16
 
 _page: list[str] = []
-os.register_at_fork(after_in_child=_page.clear)  # else parent and child would give out the same
+if hasattr(os, "register_at_fork"):  # where processes fork: else parent and child would give out the same
+    os.register_at_fork(after_in_child=_page.clear)
 
 
 def new_id() -> str:
