@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,17 +46,22 @@ def measure() -> list[Line]:
     """The goals' ratios, as far as they do not need a network. Prints each process's."""
     seen = []
     for _ in range(PROCESSES):
-        run = subprocess.run(
-            [sys.executable, "-m", "benchmarks.inside"],
-            cwd=processes.ROOT,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # the access log
-        )
-        microseconds: dict[str, float] = json.loads(run.stdout)
+        microseconds = _played()
         print("  " + ", ".join(f"{name} {value:.0f} us" for name, value in microseconds.items()), flush=True)
         seen.append(ratios(microseconds))
     return [at_least(name, goal, statistics.median(ratio[name] for ratio in seen)) for name, goal in GOALS.items()]
+
+
+def _played() -> dict[str, float]:
+    """The figures of one process. Raises RuntimeError with the last of what it said, if it broke."""
+    with tempfile.TemporaryFile("w+") as log:
+        command = [sys.executable, "-m", "benchmarks.inside"]
+        run = subprocess.run(command, cwd=processes.ROOT, check=False, stdout=subprocess.PIPE, stderr=log)
+        if run.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(command[1:])} ended with {run.returncode}:\n{log.read()[-2000:]}")
+    microseconds: dict[str, float] = json.loads(run.stdout)
+    return microseconds
 
 
 def ratios(microseconds: dict[str, float]) -> dict[str, float]:
