@@ -92,7 +92,11 @@ async def reconnect(url: str, bearers: list[str]) -> dict[str, Any]:
     phones = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.faults.phones", url, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
-    output, said = await phones.communicate("\n".join(bearers).encode())
+    try:
+        output, said = await phones.communicate("\n".join(bearers).encode())
+    finally:
+        if phones.returncode is None:
+            phones.kill()
     assert phones.returncode == 0, said.decode()
     seen: dict[str, Any] = json.loads(output)
     return seen
