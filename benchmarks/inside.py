@@ -131,10 +131,10 @@ async def _status(app: ASGIApp, scope: Scope, body: bytes) -> int:
 
 def _scope(request: Request) -> Scope:
     """As uvicorn would make it."""
-    headers = [(b"host", b"127.0.0.1:8010"), (b"content-length", b"%d" % len(BODY))]
+    headers = [(b"host", b"127.0.0.1:8010")]
     if request.token is not None:
-        bearer = (b"authorization", f"Bearer {request.token}".encode())
-        headers = [headers[0], bearer, (b"content-type", b"application/json"), headers[1]]
+        headers += [(b"authorization", f"Bearer {request.token}".encode()), (b"content-type", b"application/json")]
+    headers.append((b"content-length", b"%d" % len(BODY)))
     common: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1"}
     common |= {"server": ("127.0.0.1", 8010), "client": ("127.0.0.1", 40000), "scheme": "http", "root_path": ""}
     own = {"method": request.method, "path": request.path, "raw_path": request.path.encode(), "query_string": b""}

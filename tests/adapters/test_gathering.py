@@ -1,7 +1,7 @@
 """Group commit: writes that come together are committed together, and none pays for another's mistake."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,19 @@ async def opened(ledger: SqlLedger, lease: Lease, most: int = 10) -> Lease | Exc
         return await ledger.open(lease, most, principal(lease.subject))
     except Exception as error:
         return error
+
+
+Works = Sequence[Callable[[Any], Any]]
+
+
+def slow(seconds: float) -> Callable[[Works], Awaitable[list[Any]]]:
+    """A disk that takes so long for each transaction."""
+
+    async def commit(works: Works) -> list[Any]:
+        await asyncio.sleep(seconds)
+        return [work(None) for work in works]
+
+    return commit
 
 
 @pytest.fixture
@@ -64,9 +77,6 @@ async def test_each_gets_its_own_outcome(ledger: SqlLedger) -> None:
     assert await ledger.find(wanted[3].id) == wanted[3], "what was good is written, though its neighbour was not"
 
 
-Works = Sequence[Callable[[Any], Any]]
-
-
 async def test_while_the_ledger_is_away_everybody_hears_so_and_nobody_waits_for_the_others() -> None:
     tried: list[int] = []
 
@@ -86,11 +96,7 @@ async def test_while_the_ledger_is_away_everybody_hears_so_and_nobody_waits_for_
 async def test_who_waits_too_long_for_a_turn_is_told_so_and_nothing_is_written_later() -> None:
     written: list[str] = []
 
-    async def slow(works: Works) -> list[Any]:
-        await asyncio.sleep(0.3)
-        return [work(None) for work in works]
-
-    group = GroupCommit(slow, patience_seconds=0.1)
+    group = GroupCommit(slow(0.3), patience_seconds=0.1)
     first = asyncio.create_task(group.write(lambda _: written.append("first")))
     await asyncio.sleep(0.01)
 
@@ -105,11 +111,7 @@ async def test_who_waits_too_long_for_a_turn_is_told_so_and_nothing_is_written_l
 async def test_who_leaves_before_the_turn_wants_nothing_written() -> None:
     written: list[str] = []
 
-    async def slow(works: Works) -> list[Any]:
-        await asyncio.sleep(0.05)
-        return [work(None) for work in works]
-
-    group = GroupCommit(slow, patience_seconds=5)
+    group = GroupCommit(slow(0.05), patience_seconds=5)
     first = asyncio.create_task(group.write(lambda _: written.append("first")))
     await asyncio.sleep(0.01)
     leaving = asyncio.create_task(group.write(lambda _: written.append("second")))

@@ -244,38 +244,6 @@ async def test_a_wrong_header_has_its_reason(header: dict[str, Any], why: str) -
     assert await reason(raw(header, claims_of())) == why
 
 
-@pytest.mark.parametrize(
-    ("unverified_token", "why"),
-    [
-        ("", "not_three_parts"),
-        ("a.b", "not_three_parts"),
-        ("a.b.c.d.e", "not_three_parts"),
-        ("..", "not_base64url"),
-        ("eyJ9.e30.", "not_base64url"),
-        ("a+b.e30.e30", "not_base64url"),
-        ("e30=.e30.e30", "not_base64url"),
-        ("e31.e30.e30", "not_canonical"),
-        ("a.e30.e30", "not_base64url"),
-        ("x" * 8193, "too_long"),
-        ("e30\n.e30.e30", "not_base64url"),
-        (raw("[]", {}), "not_json_object"),
-        (raw('{"alg":"RS256","alg":"none"}', {}), "member_twice"),
-        (raw(b'{"alg":"\xff"}', {}), "not_json"),
-        (raw(b"\xef\xbb\xbf{}", {}), "not_json"),
-        (raw({"alg": "RS256"}, '{"exp": NaN}'), "not_finite"),
-        (raw({"alg": "RS256"}, '{"exp": 1e400}'), "not_finite"),
-        (raw({"alg": "RS256"}, '{"exp": -Infinity}'), "not_finite"),
-        (raw({"alg": "RS256"}, '{"a":' * 17 + "1" + "}" * 17), "too_deep"),
-        (raw("[" * 1000, {}), "too_deep"),
-        (raw({"alg": "RS256"}, "9" * 5000), "not_json"),
-        (raw({"alg": "RS256"}, "5"), "not_json_object"),
-    ],
-    ids=lambda value: value[:24],
-)
-async def test_a_malformed_token_has_its_reason(unverified_token: str, why: str) -> None:
-    assert await reason(unverified_token) == why
-
-
 async def test_a_signature_must_be_the_issuers() -> None:
     good = token()
     head, payload, signature = good.split(".")
@@ -284,18 +252,6 @@ async def test_a_signature_must_be_the_issuers() -> None:
 
     for bad in (other, f"{head}.{payload}.{flipped}", raw({"alg": "RS256"}, claims_of(), b"\0" * 256)):
         assert await reason(bad) in ("bad_signature", "not_canonical")
-
-
-async def test_another_spelling_of_a_good_token_is_refused_even_when_the_good_one_is_cached() -> None:
-    checked = verifier()
-    good = token()
-    await checked.verify(good)
-    head, payload, signature = good.split(".")
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    twin = signature[:-1] + alphabet[alphabet.index(signature[-1]) ^ 1]
-
-    assert await reason(f"{head}.{payload}.{twin}", checked) == "not_canonical"
-    assert await reason(f"{good}=", checked) == "not_base64url"
 
 
 async def test_an_unknown_kid_is_no_reason_to_try_every_key() -> None:
@@ -398,12 +354,6 @@ JSON = st.recursive(
 )
 MEMBERS = st.sampled_from(["alg", "kid", "typ", "crit", "iss", "sub", "aud", "exp", "nbf", "iat", "scope", "nonce"])
 OBJECTS = st.dictionaries(MEMBERS | st.text(max_size=5), JSON, max_size=8)
-
-
-@given(st.text(max_size=300) | st.binary(max_size=300).map(lambda data: data.decode("latin-1")))
-async def test_any_text_ends_in_our_refusal(text: str) -> None:
-    with pytest.raises(TokenRefused):
-        await CHECKED.verify(text)
 
 
 @given(OBJECTS, OBJECTS, st.binary(max_size=300))

@@ -58,7 +58,7 @@ def canonical_base64url(text: str) -> bytes:
         raise TokenRefused("not_base64url")
     if left_over and text[-1] not in _LAST[left_over]:
         raise TokenRefused("not_canonical")
-    return base64.urlsafe_b64decode(text + "==")
+    return base64.urlsafe_b64decode(text + "=" * (-left_over % 4))
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
