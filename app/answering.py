@@ -17,6 +17,9 @@ MOST_GATHERED = 64 * 1024
 the transport can say when it has enough."""
 
 
+Headers = list[tuple[bytes, bytes]]
+
+
 class Outbox:
     """Answers that are ready leave when no other is in the making, or when the event loop's round is over.
 
@@ -26,6 +29,14 @@ class Outbox:
     def __init__(self) -> None:
         self.in_the_making = 0
         self._full: list[Gathering] = []
+        self._headers: Headers = []
+        self._standing = b""
+
+    def standing(self, headers: Headers) -> bytes:
+        """The server's own headers as they are written, the same list for a second: uvicorn makes another each time."""
+        if headers is not self._headers:
+            self._headers, self._standing = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._standing
 
     def post(self, gathering: "Gathering") -> None:
         if not self._full:

@@ -29,7 +29,7 @@ from app.api.at_hand import AtHand
 from app.api.body import Body
 from app.api.gate import BearerGate
 from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
-from app.api.layers import Caps, Catch, Edge, Origins
+from app.api.layers import Caps, Catch, Edge, Origins, Tell, telling
 from app.api.presenting import Presenter
 from app.api.turnstile import Turnstile, turned_away
 from app.observability import logs
@@ -67,8 +67,7 @@ def create_app(settings: Settings | None = None, outside: Outside | None = None)
 def serve(settings: Settings) -> None:
     """Listen until told to stop. Raises SystemExit if the port is taken."""
     parts = join(settings)
-    door = Door(lambda: parts.issuer.under_way)
-    app, readiness = assemble(settings, parts, lambda: door.is_crowded)
+    door, app, readiness = house(settings, parts)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -87,6 +86,15 @@ def serve(settings: Settings) -> None:
         DrainingServer(config, door, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
 
 
+def house(settings: Settings, parts: Parts) -> tuple[Door, ASGIApp, Readiness]:
+    """The app, and the door in front of it, which asks the shortcut first."""
+    door = Door(lambda: parts.issuer.under_way)
+    app, readiness = assemble(settings, parts, lambda: door.is_crowded)
+    if parts.spans is None and settings.redis_url is None and not settings.audit_required:
+        door.at_hand = app  # no trace to begin, no shared counter and no row to wait for
+    return door, app, readiness
+
+
 def openapi_document() -> dict[str, Any]:
     """The HTTP contract of this version, whatever the configuration."""
     settings = Settings.load(
@@ -102,8 +110,8 @@ def openapi_document() -> dict[str, Any]:
 
 def assemble(
     settings: Settings, parts: Parts, is_crowded: Callable[[], bool] = lambda: False
-) -> tuple[ASGIApp, Readiness]:
-    """Turnstile, Edge, Origins (CORS), Catch, AtHand, Caps, gate, Body, FastAPI."""
+) -> tuple[AtHand, Readiness]:
+    """AtHand, Turnstile, Edge, Origins (CORS), Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(parts)
@@ -111,22 +119,22 @@ def assemble(
     framework = _framework(settings, parts, readiness)
     framework.state.presenter = presenter
     app: ASGIApp = Caps(BearerGate(Body(framework), parts.verifier, parts.limiter, parts.audit))
-    app = Catch(
-        AtHand(
-            app,
-            telephony.ISSUE,
-            verifier=parts.verifier,
-            limiter=parts.limiter,
-            issuer=parts.issuer,
-            presenter=presenter,
-            clock=parts.clock,
-        )
+    tell = telling(parts.traffic.request)
+    inside, refusal = (_edge(settings, parts, is_crowded, tell, inner) for inner in (Catch(app), turned_away))
+    at_hand = AtHand(
+        Turnstile(inside, refusal),
+        telephony.ISSUE.path,
+        verifier=parts.verifier,
+        limiter=parts.limiter,
+        issuer=parts.issuer,
+        presenter=presenter,
+        tell=tell,
+        clock=parts.clock,
     )
-    inside, refusal = (_edge(settings, parts, is_crowded, inner) for inner in (app, turned_away))
-    return Turnstile(inside, refusal), readiness
+    return at_hand, readiness
 
 
-def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], app: ASGIApp) -> ASGIApp:
+def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], tell: Tell, app: ASGIApp) -> ASGIApp:
     """What every answer carries."""
     own_headers: tuple[tuple[bytes, bytes], ...] = ()
     if settings.cors_origins:
@@ -142,7 +150,7 @@ def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], app:
         app = Origins(app, cors)
     if settings.is_sandboxed:
         own_headers += ((b"x-dialtone-sandbox", b"true"),)
-    return Edge(app, own_headers, parts.traffic.request, is_crowded, parts.spans)
+    return Edge(app, own_headers, tell, is_crowded, parts.spans)
 
 
 def _wants_json(settings: Settings) -> bool:

@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.answering import Exchange, Gathering, Outbox
+from app.answering import Outbox
+from app.api.at_hand import AtHand
 from app.api.health import Readiness
+from app.guest import Guest
 from app.parts import Parts
 from app.settings import Settings, SettingsError
 
@@ -60,6 +61,8 @@ class Door:
         self._outside: list[Doorman] = []
         self._is_looking = False
         self.outbox = Outbox()
+        self.at_hand: AtHand | None = None
+        """What is asked before a request begins."""
 
     def __call__(
         self,
@@ -100,7 +103,7 @@ class Door:
         """As long as somebody waits: whoever has nothing under way, or is slow to say what, makes room."""
         loop = asyncio.get_running_loop()
         for guest in list(self._inside):
-            patience = self._first_word_seconds if guest.cycle is None else IDLE_SECONDS
+            patience = self._first_word_seconds if not guest.has_spoken else IDLE_SECONDS
             if guest.is_idle and loop.time() - guest.idle_since > patience:
                 guest.transport.close()
         self._is_looking = self.is_crowded
@@ -148,7 +151,7 @@ class Doorman(asyncio.Protocol):
         transport, self._transport = self._transport, None
         if transport is None or transport.is_closing():
             return
-        guest = _Guest(self._door, self._config, self._server_state, self._app_state)
+        guest = Guest(self._door, self._config, self._server_state, self._app_state)
         transport.set_protocol(guest)
         guest.connection_made(transport)
         if self._heard:
@@ -159,43 +162,6 @@ class Doorman(asyncio.Protocol):
     def turn_away(self) -> None:
         if self._transport is not None:
             self._transport.close()
-
-
-class _Guest(HttpToolsProtocol):
-    """A connection that was let in; says so when it is gone."""
-
-    def __init__(self, door: Door, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._door = door
-        self.idle_since = self.loop.time()
-        self._unanswered = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", Gathering(transport, self._door.outbox)))
-
-    @property
-    def is_idle(self) -> bool:
-        """No request is under way. Silence, or headers in drips, must not keep others outside."""
-        return self.cycle is None or self.cycle.response_complete
-
-    def on_headers_complete(self) -> None:
-        self._unanswered += 1
-        self._door.outbox.in_the_making += 1
-        super().on_headers_complete()
-        self.cycle.__class__ = Exchange  # uvicorn has no place to say which class it shall make
-
-    def on_response_complete(self) -> None:
-        if self._unanswered:
-            self._unanswered -= 1
-            self._door.outbox.done()
-        self.idle_since = self.loop.time()
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._door.outbox.in_the_making -= self._unanswered
-        self._unanswered = 0
-        self._door.left()
 
 
 class DrainingServer(uvicorn.Server):

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from app.adapters.ledger import migrating
 from app.adapters.ledger.engines import database_url
 from app.ids import new_id
-from app.main import assemble
+from app.main import house
 from app.parts import Outside, Parts
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
@@ -227,8 +227,8 @@ async def service_in_front_of(
     outside = Outside(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
     settings = settings_for(telnyx.url, database, **changes)
     parts = join(settings, outside)
-    app, _ = assemble(settings, parts)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+    door, app, _ = house(settings, parts)
+    async with serving(app, door) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
         yield Service(url, client, telnyx, telnyx.clock, app, parts)
 
 

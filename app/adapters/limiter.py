@@ -111,18 +111,25 @@ class Limiter:
 
     async def admit(self, principal: Principal) -> Standing | None:
         """How the user stands, if there is a limit. Raises RateLimited."""
+        if self._shared is None:
+            return self.count(principal)
         standing = None
-        issuer, subject = principal.owner
-        for rate, names in (
-            (self._rates.issuer, ("issuer", issuer)),
-            (self._rates.user, ("user", issuer, subject)),
-        ):
-            if rate is not None:
-                is_ours = self._shared is None
-                standing, is_over = self._own.hit(rate, names) if is_ours else await self._hit(rate, *names)
-                if is_over:
-                    raise RateLimited(retry_after_seconds=standing.reset_seconds, standing=standing)
+        for rate, names in self._limits_of(principal):
+            standing = _unless_over(*await self._hit(rate, *names))
         return standing
+
+    def count(self, principal: Principal) -> Standing | None:
+        """As `admit`, for where each replica counts for itself."""
+        standing = None
+        for rate, names in self._limits_of(principal):
+            standing = _unless_over(*self._own.hit(rate, names))
+        return standing
+
+    def _limits_of(self, principal: Principal) -> list[tuple[Rate, tuple[str, ...]]]:
+        """From the wider to the narrower."""
+        issuer, subject = principal.owner
+        limits = ((self._rates.issuer, ("issuer", issuer)), (self._rates.user, ("user", issuer, subject)))
+        return [(rate, names) for rate, names in limits if rate is not None]
 
     async def _hit(self, rate: Rate, *names: str) -> tuple[Standing, bool]:
         if self._shared is not None and self._monotonic() >= self._away_until:
@@ -133,6 +140,12 @@ class Limiter:
                 self._away_until = self._monotonic() + REDIS_PAUSE_SECONDS
                 _log.warning("limiter_store_away", note="limits are counted by each replica meanwhile")
         return self._own.hit(rate, names)
+
+
+def _unless_over(standing: Standing, is_over: bool) -> Standing:
+    if is_over:
+        raise RateLimited(retry_after_seconds=standing.reset_seconds, standing=standing)
+    return standing
 
 
 class OwnCounters:

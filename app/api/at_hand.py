@@ -1,30 +1,32 @@
-"""The shortcut: a device that asks again, with the very headers it asked with before, is answered before all layers.
+"""The shortcut: a device that asks again, with the very headers it asked with before, is answered as its bytes arrive.
 
-It repeats no check that rests on bytes alone, such as lengths and forms: every layer let these same bytes pass before.
-What may have changed since is asked anew each time, of those who know: the verifier whether the token still holds, the
-issuer whether the login is still the one to give, the limiter whether there is room. Whatever is not plainly that goes
-the way through all layers, untouched, and is told there what is wrong.
+It repeats no check that rests on bytes alone, such as lengths and forms, and makes no head anew: every layer let these
+same bytes pass before, and gave that head. What may have changed since is asked each time, of those who know: the
+verifier whether the token still holds, the issuer whether the login is still the one to give, the limiter whether there
+is room. Whatever is not plainly that goes the way through all layers, untouched, and is told there what is wrong.
 """
 
 import hashlib
 import json
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from itertools import chain
+from typing import NamedTuple, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.body import JSON, arrived, followed_by
 from app.api.gate import bearer_of
+from app.api.layers import Tell
 from app.api.presenting import Presenter
-from app.api.problems import problem_of
+from app.api.problems import standing_headers
 from app.api.schemas import TelephonyCredentialRequest, instant
-from app.api.scope import BODY, PRINCIPAL, REQUEST_ID, STANDING, STATUS, headers_of, path_of
+from app.api.scope import ASKED, PRINCIPAL, client_of, headers_of, request_id_of, route_of
 from app.vending.at_hand import Login
 from app.vending.auditing import CIRCUMSTANCES, Circumstances
-from app.vending.errors import DialtoneError, RateLimited, TokenRefused
+from app.vending.errors import RateLimited, TokenRefused
 from app.vending.issuing import CredentialIssuer
 from app.vending.nouns import IssueRequest, Principal, Standing
 
@@ -36,110 +38,149 @@ LONGEST_BODY_BYTES = 256
 OWN_EACH_TIME = (b"x-request-id", b"traceparent", b"tracestate")
 """Headers that differ from request to request, and that no layer but the outermost looks at."""
 
+TOLD_EACH_TIME = (b"content-length", b"x-request-id", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
+"""Headers of an answer that the next one has otherwise."""
+
+LINE = b"%b: %b\r\n"
+
+
+class Asked(NamedTuple):
+    """A request as it came: HTTP/1.1, whole, and not yet looked at."""
+
+    peer: str | None
+    """The other end of the connection, whose word may be believed about who is behind it."""
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
 
 class Verifier(Protocol):
     def fingerprint(self, unverified_token: str) -> bytes: ...
 
-    def recall_by(self, fingerprint: bytes) -> Principal | None:
+    def recall_by(self, fingerprint: bytes, now: datetime) -> Principal | None:
         """Who that token proved before, if that still holds. Raises TokenRefused."""
 
 
 class Limiter(Protocol):
-    async def admit(self, principal: Principal) -> Standing | None:
-        """How the user stands with their limit. Raises RateLimited."""
+    def count(self, principal: Principal) -> Standing | None:
+        """How the user stands with their limit, counted by this process. Raises RateLimited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A request that all layers let pass."""
+    """A request that all layers let pass, and what its answer began with."""
 
     fingerprint: bytes
     body: bytes
     wanted: IssueRequest
+    address: str | None
+    user_agent: str | None
+    path: str
+    route: str
+    head: bytes
 
 
 class AtHand:
-    """Outside the guards, and inside whatever every answer goes through."""
+    """Outside all layers: one that remembers what they let pass, and what the server asks before it begins a request.
+
+    Not for where something must be waited for: a shared limiter, an audit that is required.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
-        route: Any,
+        target: str,
         *,
         verifier: Verifier,
         limiter: Limiter,
         issuer: CredentialIssuer,
         presenter: Presenter,
+        tell: Tell,
         clock: Callable[[], datetime],
         most: int = KNOWN,
     ) -> None:
-        """`route` is the one that would answer; `most`: so many requests are remembered."""
+        """`target`: the address that logins are had from; `most`: so many requests are remembered."""
         self._app = app
-        self._route = route
-        self._path: str = route.path
+        self.target = target.encode()
         self._verifier = verifier
         self._limiter = limiter
         self._issuer = issuer
         self._answers = Answers(presenter, most)
+        self._tell = tell
         self._most = most
         self._clock = clock
         self._known: OrderedDict[bytes, Known] = OrderedDict()
 
+    def answer(self, asked: Asked) -> bytes | None:
+        """The answer behind its status and the server's own headers, or None: it must go through all layers."""
+        began = time.perf_counter()
+        headers = dict(asked.headers)
+        key = _key(asked, headers)
+        known = self._known.get(key)
+        if known is None or asked.body != known.body:
+            return None
+        now = self._clock()
+        try:
+            principal = self._verifier.recall_by(known.fingerprint, now)
+            login = None if principal is None else self._issuer.at_hand(principal, known.wanted, now)
+            if principal is None or login is None:
+                return None
+            standing = self._limiter.count(principal)
+        except (TokenRefused, RateLimited):
+            return None
+        self._known.move_to_end(key)
+        request_id = request_id_of(headers)
+        before = CIRCUMSTANCES.set(Circumstances(request_id, known.address, known.user_agent, principal.owner))
+        self._issuer.hand_out(login, time.perf_counter() - began)
+        CIRCUMSTANCES.reset(before)
+        body = self._answers.render(login, now)
+        self._tell(request_id, "POST", known.path, known.route, 200, began, known.address)
+        return b"%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
+            known.head,
+            len(body),
+            b"" if standing is None else _written(standing_headers(standing)),
+            request_id.encode("ascii"),
+            body,
+        )
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_asked = scope["type"] == "http" and scope["method"] == "POST" and path_of(scope) == self._path
-        # Nothing without a dot was ever let pass as a token, and hashes of rubbish are not worth their time.
-        if not is_asked or scope["query_string"] or b"." not in headers_of(scope).get(b"authorization", b""):
+        asked: Asked | None = scope.get(ASKED)
+        if asked is None:
             await self._app(scope, receive, send)
             return
-        key = _key(scope)
-        known = self._known.get(key)
-        principal = None if known is None else self._recalled(known)
-        if known is not None and principal is not None and (message := arrived(receive)) is not None:
-            if _is_whole(message, known.body) and await self._is_answered(known, principal, scope, send):
-                self._known.move_to_end(key)
-                return
-            receive = followed_by(message, receive)
-        await self._app(scope, receive, send)
-        self._remember(key, scope)
+        head: Message = {}
 
-    def _recalled(self, known: Known) -> Principal | None:
-        try:
-            return self._verifier.recall_by(known.fingerprint)
-        except TokenRefused:
-            return None
+        async def listening(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                head.update(message)
+            await send(message)
 
-    async def _is_answered(self, known: Known, principal: Principal, scope: Scope, send: Send) -> bool:
-        offer = self._issuer.at_hand(principal, known.wanted)
-        if offer is None:
-            return False
-        request_id, address, user_agent, _ = CIRCUMSTANCES.get()
-        CIRCUMSTANCES.set(Circumstances(request_id, address, user_agent, principal.owner))
-        try:
-            scope[STANDING] = await self._limiter.admit(principal)
-            login = await self._issuer.hand_out(offer)
-        except RateLimited:
-            return False
-        except DialtoneError as error:
-            await problem_of(error, scope[REQUEST_ID]).send(send)
-            return True
-        scope["route"] = self._route
-        answer = self._answers.render(login, self._clock())
-        headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(answer))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
-        return True
+        await self._app(scope, receive, listening)
+        if head.get("status") == 200 and PRINCIPAL in scope and len(asked.body) <= LONGEST_BODY_BYTES:
+            self._remember(asked, scope, head["headers"])
 
-    def _remember(self, key: bytes, scope: Scope) -> None:
+    def _remember(self, asked: Asked, scope: Scope, told: Iterable[tuple[bytes, bytes]]) -> None:
         """What went through all layers well will do so again, as long as those who are asked say the same."""
-        body: bytes = scope.get(BODY, b"")
-        if scope.get(STATUS) not in (200, 201) or PRINCIPAL not in scope or len(body) > LONGEST_BODY_BYTES:
+        headers, unverified_token = headers_of(scope), bearer_of(scope)
+        head = _written(header for header in told if header[0] not in TOLD_EACH_TIME)
+        if _is_special(headers) or b"\r\nconnection:" in b"\r\n" + head or not isinstance(unverified_token, str):
             return
-        unverified_token = bearer_of(scope)
-        if isinstance(unverified_token, str):
-            wanted = TelephonyCredentialRequest.model_validate(json.loads(body)).as_noun()
-            self._known[key] = Known(self._verifier.fingerprint(unverified_token), body, wanted)
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
+        wanted = TelephonyCredentialRequest.model_validate(json.loads(asked.body)).as_noun()
+        user_agent = CIRCUMSTANCES.get().user_agent
+        known = Known(
+            self._verifier.fingerprint(unverified_token),
+            asked.body,
+            wanted,
+            client_of(scope),
+            user_agent,
+            scope["path"],
+            route_of(scope),
+            head,
+        )
+        self._known[_key(asked, headers)] = known
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
 
 
 class Answers:
@@ -165,15 +206,21 @@ class Answers:
         return before + name, behind[len(instant(now)) :]
 
 
-def _key(scope: Scope) -> bytes:
-    """All headers as they came, but those that are another each time. Their hash: there is a token among them."""
-    raw = scope["headers"]
-    if not headers_of(scope).keys().isdisjoint(OWN_EACH_TIME):
+def _key(asked: Asked, headers: dict[bytes, bytes]) -> bytes:
+    """All that came but the body, without what is another each time. A hash: there is a token in it."""
+    peer, method, target, raw, _ = asked
+    if not headers.keys().isdisjoint(OWN_EACH_TIME):
         raw = [header for header in raw if header[0] not in OWN_EACH_TIME]
     # No name and no value has a line break in it: those that are split otherwise are other headers.
-    return hashlib.sha256(b"\n".join([part for header in raw for part in header])).digest()
+    first = (str(peer).encode(), method, target)
+    return hashlib.sha256(b"\n".join(chain(first, chain.from_iterable(raw)))).digest()
 
 
-def _is_whole(message: Message, body: bytes) -> bool:
-    """Whether that body came, and is all."""
-    return message["type"] == "http.request" and message.get("body") == body and not message.get("more_body")
+def _written(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([LINE % header for header in headers])
+
+
+def _is_special(headers: dict[bytes, bytes]) -> bool:
+    """Whether the connection is to become another, or to end, or its other end waits to be told to go on."""
+    stays = headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+    return not stays or b"upgrade" in headers or b"expect" in headers

@@ -1,9 +1,8 @@
-"""Pure ASGI layers around the framework. Outside in: Edge, Origins, Catch, AtHand, Caps, gate, Body.
+"""Pure ASGI layers around the framework. Outside in: Edge, Origins, Catch, Caps, gate, Body.
 
 Pure ASGI, because Starlette's BaseHTTPMiddleware costs two thirds of the throughput and breaks cancellation.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -20,9 +19,9 @@ from app.api.scope import (
     client_of,
     headers_of,
     path_of,
+    request_id_of,
     route_of,
 )
-from app.ids import new_id
 from app.observability import logs
 from app.observability.tracing import Note, Spans
 from app.vending.auditing import CIRCUMSTANCES, Circumstances
@@ -31,7 +30,20 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8 * 1024
 
-_OWN_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+Tell = Callable[[str, str, str, str, int, float, str | None], None]
+"""Told of every answer: the request's id, its method, path and route, the status, when it began, and whose it was."""
+
+
+def telling(count: Callable[[str, str, int], None]) -> Tell:
+    """A figure and a line of the access log. `count` hears of the method, the route and the status."""
+
+    def tell(
+        request_id: str, method: str, path: str, route: str, status: int, began: float, address: str | None
+    ) -> None:
+        count(method, route, status)
+        logs.request_line(request_id, method, path, status, (time.perf_counter() - began) * 1000, address)
+
+    return tell
 
 
 class Edge:
@@ -41,18 +53,15 @@ class Edge:
         self,
         app: ASGIApp,
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
-        count: Callable[[str, str, int], None] = lambda method, route, status: None,
+        tell: Tell = lambda *_: None,
         is_crowded: Callable[[], bool] = lambda: False,
         spans: Spans | None = None,
     ) -> None:
-        """`count` hears of every request: its method, the pattern of its address, and the answer's status.
-
-        `is_crowded`: whether connections wait to be read from, so that those who were answered should make room.
-        """
+        """`is_crowded`: whether connections wait to be read from, so that those who were answered should make room."""
         self._app = app
         self._is_crowded = is_crowded
         self._spans = spans
-        self._count = count
+        self._tell = tell
         self._headers = (
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
@@ -70,7 +79,7 @@ class Edge:
             return
         began = time.perf_counter()
         headers = headers_of(scope)
-        request_id = scope[REQUEST_ID] = _request_id(headers)
+        request_id = scope[REQUEST_ID] = request_id_of(headers)
         address, user_agent = client_of(scope), headers.get(b"user-agent")
         CIRCUMSTANCES.set(
             Circumstances(request_id, address, None if user_agent is None else user_agent.decode("latin-1"))
@@ -91,9 +100,7 @@ class Edge:
                     _tell(note, scope)
         finally:
             status = scope.get(STATUS, 0)
-            self._count(scope["method"], route_of(scope), status)
-            milliseconds = (time.perf_counter() - began) * 1000
-            logs.request_line(request_id, scope["method"], scope["path"], status, milliseconds, address)
+            self._tell(request_id, scope["method"], scope["path"], route_of(scope), status, began, address)
 
     def _completed(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
         """The answer's own headers, and those that all have."""
@@ -150,14 +157,6 @@ class Caps:
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
             return
         await self._app(scope, receive, send)
-
-
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    """The caller's own, if it is harmless, so that a trace goes through; else a new one."""
-    own = headers.get(b"x-request-id")
-    if own is not None and _OWN_REQUEST_ID.match(own):
-        return own.decode("ascii")
-    return new_id()
 
 
 def _oddity(scope: Scope) -> Kind | None:

@@ -1,6 +1,11 @@
 """What the layers know of a request: the places in the ASGI scope where they leave it for each other."""
 
+import re
+from collections.abc import Mapping
+
 from starlette.types import Scope
+
+from app.ids import new_id
 
 HEADERS = "dialtone.headers"
 """The request's headers by lower-case name, read once; of a name that comes twice the last, which `Caps` looks into."""
@@ -17,6 +22,9 @@ STANDING = "dialtone.standing"
 BODY = "dialtone.body"
 """The whole body, once it was read."""
 
+ASKED = "dialtone.asked"
+"""The request as it came, where the server asked the shortcut and was told that it must go through all layers."""
+
 STATUS = "dialtone.status"
 """The status of the answer, once it has begun."""
 
@@ -25,6 +33,8 @@ PROBES = ("/livez", "/readyz", "/metrics", "/version")
 
 BACKCHANNEL_LOGOUT = "/v1/backchannel-logout"
 """The one address under /v1 without a bearer token, and with a form: the logout token in it is the proof."""
+
+_OWN_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
@@ -51,3 +61,11 @@ def route_of(scope: Scope) -> str:
     """The pattern; requests that never came to a route are all alike."""
     path: str = getattr(scope.get("route"), "path", "-")
     return path
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's own, if it is harmless, so that a trace goes through; else a new one."""
+    own = headers.get(b"x-request-id")
+    if own is not None and _OWN_REQUEST_ID.match(own):
+        return own.decode("ascii")
+    return new_id()

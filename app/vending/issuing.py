@@ -92,10 +92,10 @@ class CredentialIssuer:
             raise
         return await self._handed_out(login, began)
 
-    def at_hand(self, principal: Principal, wanted: IssueRequest) -> Login | None:
+    def at_hand(self, principal: Principal, wanted: IssueRequest, now: datetime) -> Login | None:
         """The login to hand out, if it is at hand and that is all there is to it. None: `issue` has more to do."""
         held = self._at_hand.held(principal.owner, wanted.device_id)
-        if held is None or self._clock() >= held.login.refresh_after:
+        if held is None or now >= held.login.refresh_after:
             return None
         policy = self._policy.policy
         if held.answers is None or not _is_same(held.answers, (policy, principal, wanted)):
@@ -109,9 +109,10 @@ class CredentialIssuer:
             held.answers = None if policy.has_proposals else (policy, principal, wanted)
         return held.login
 
-    async def hand_out(self, login: Login) -> Login:
-        """What `at_hand` found is given away. Raises AuditUnavailable."""
-        return await self._handed_out(login, self._monotonic())
+    def hand_out(self, login: Login, seconds: float) -> None:
+        """What `at_hand` found is given away, and told. Not where the audit is required: that may have to wait."""
+        if not self._audit.is_repeat(login.lease, seconds):
+            self._audit.note(_handed_out(login, seconds))
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
@@ -157,8 +158,7 @@ class CredentialIssuer:
         seconds = self._monotonic() - began
         if login.way is Way.HOT and self._audit.is_repeat(login.lease, seconds):
             return login
-        token_sha256 = None if login.token is None else login.token.sha256
-        await self._audit.record(Decision.handed_out(login.lease, login.way, seconds, token_sha256))
+        await self._audit.record(_handed_out(login, seconds))
         return login
 
     def ready(self, owner: Owner, wanted: IssueRequest, terms: Terms) -> Login | None:
@@ -175,6 +175,11 @@ class CredentialIssuer:
             return None
         soon = min(now + RETRY_WHILE_AWAY, login.expires_at)
         return replace(login, refresh_after=soon)
+
+
+def _handed_out(login: Login, seconds: float) -> Decision:
+    token_sha256 = None if login.token is None else login.token.sha256
+    return Decision.handed_out(login.lease, login.way, seconds, token_sha256)
 
 
 def _is_same(question: Question, other: Question) -> bool:

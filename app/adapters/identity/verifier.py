@@ -124,15 +124,17 @@ class TokenVerifier:
 
     def recall(self, unverified_token: str) -> Principal | None:
         """Who the token proved before, if that still holds. Raises TokenRefused where a mark has ended it since."""
-        return self.recall_by(self.fingerprint(unverified_token)) if "." in unverified_token else None
+        if "." not in unverified_token:
+            return None
+        return self.recall_by(self.fingerprint(unverified_token), self._clock())
 
-    def recall_by(self, fingerprint: bytes) -> Principal | None:
+    def recall_by(self, fingerprint: bytes, now: datetime) -> Principal | None:
         """As `recall`, for a token that was shown before."""
         known = self._verdicts.get(fingerprint)
         if known is None:
             return None
         still_holds = (
-            known.validity.since <= self._clock().timestamp() < known.validity.until
+            known.validity.since <= now.timestamp() < known.validity.until
             and self._issuers.get(known.issuer.issuer) is known.issuer
             and known.issuer.keys.at_hand() is known.keys
         )
