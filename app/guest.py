@@ -7,17 +7,26 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.answering import Exchange, Gathering, Outbox
-from app.api.at_hand import Asked, AtHand
+from app.api.at_hand import Asked
 from app.api.scope import ASKED
 
 OK = STATUS_LINE[200]
+
+
+class Shortcut(Protocol):
+    """What may have an answer to a request at once."""
+
+    target: bytes
+
+    def answer(self, asked: Asked) -> bytes | None:
+        """Behind the status and the server's own headers."""
 
 
 class House(Protocol):
     """What a guest knows of where it is."""
 
     outbox: Outbox
-    at_hand: AtHand | None
+    shortcut: Shortcut | None
 
     @property
     def is_crowded(self) -> bool: ...
@@ -33,6 +42,9 @@ class Guest(HttpToolsProtocol):
         self._house = house
         self.idle_since = self.loop.time()
         self.has_spoken = False
+        """Whether a request ever came."""
+        self.is_speaking = True
+        """Whether more came, or should, since the last answer: no reason to end the connection as an idle one."""
         self._unanswered = 0
         self._body: bytes | None = None
         """Of a request that is not begun yet; None where none is waited for."""
@@ -47,7 +59,7 @@ class Guest(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
-        self._is_first = True
+        self._is_first = self.is_speaking = True
         super().data_received(data)
         if self._body is not None and not self.transport.is_closing():  # closed: what came was no HTTP
             self._begin()
@@ -72,7 +84,7 @@ class Guest(HttpToolsProtocol):
 
     def _is_answered(self) -> bool:
         """By the shortcut, if it has something to say to this. One a read: who sends many at once waits his turn."""
-        shortcut = self._house.at_hand
+        shortcut = self._house.shortcut
         if shortcut is None or self.url != shortcut.target or not (self._is_first and self._is_ready()):
             return False
         self._is_first = False
@@ -84,8 +96,9 @@ class Guest(HttpToolsProtocol):
             return False
         self._body = None
         self.transport.write(OK + self._house.outbox.standing(self.server_state.default_headers) + answer)
-        self.idle_since = self.loop.time()
-        super().on_response_complete()
+        self._fall_silent()
+        # uvicorn would set a timer anew for each answer. The door looks after those who are silent for long.
+        self.server_state.total_requests += 1
         return True
 
     def _is_ready(self) -> bool:
@@ -111,8 +124,12 @@ class Guest(HttpToolsProtocol):
         if self._unanswered:
             self._unanswered -= 1
             self._house.outbox.done()
-        self.idle_since = self.loop.time()
+        self._fall_silent()
         super().on_response_complete()
+
+    def _fall_silent(self) -> None:
+        self.idle_since = self.loop.time()
+        self.is_speaking = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -91,7 +91,7 @@ def house(settings: Settings, parts: Parts) -> tuple[Door, ASGIApp, Readiness]:
     door = Door(lambda: parts.issuer.under_way)
     app, readiness = assemble(settings, parts, lambda: door.is_crowded)
     if parts.spans is None and settings.redis_url is None and not settings.audit_required:
-        door.at_hand = app  # no trace to begin, no shared counter and no row to wait for
+        door.shortcut = app  # no trace to begin, no shared counter and no row to wait for
     return door, app, readiness
 
 

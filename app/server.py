@@ -5,6 +5,7 @@ Not known to any route: what happens here happens to connections and processes.
 
 import asyncio
 import gc
+import math
 import signal
 import socket
 import sys
@@ -17,9 +18,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app.answering import Outbox
-from app.api.at_hand import AtHand
 from app.api.health import Readiness
-from app.guest import Guest
+from app.guest import Guest, Shortcut
 from app.parts import Parts
 from app.settings import Settings, SettingsError
 
@@ -57,12 +57,11 @@ class Door:
         self._first_word_seconds = first_word_seconds
         self._under_way = under_way
         self._most_inside = most_inside
-        self._inside: set[Any] = set()
+        self._inside: set[Guest] = set()
         self._outside: list[Doorman] = []
         self._is_looking = False
         self.outbox = Outbox()
-        self.at_hand: AtHand | None = None
-        """What is asked before a request begins."""
+        self.shortcut: Shortcut | None = None
 
     def __call__(
         self,
@@ -71,7 +70,10 @@ class Door:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> asyncio.Protocol:
-        self._inside = server_state.connections
+        self._inside = cast("set[Guest]", server_state.connections)
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(IDLE_SECONDS / 2, self._look)
         return Doorman(self, config, server_state, app_state)
 
     @property
@@ -85,9 +87,6 @@ class Door:
 
     def wait(self, doorman: "Doorman") -> None:
         self._outside.append(doorman)
-        if not self._is_looking:
-            self._is_looking = True
-            self._look()
 
     def left(self) -> None:
         """Somebody left: who came last comes in."""
@@ -100,15 +99,20 @@ class Door:
             self._outside.pop().turn_away()
 
     def _look(self) -> None:
-        """As long as somebody waits: whoever has nothing under way, or is slow to say what, makes room."""
+        """As long as anybody is here: whoever has nothing under way and is silent for too long goes."""
         loop = asyncio.get_running_loop()
         for guest in list(self._inside):
-            patience = self._first_word_seconds if not guest.has_spoken else IDLE_SECONDS
-            if guest.is_idle and loop.time() - guest.idle_since > patience:
+            if guest.is_idle and loop.time() - guest.idle_since > self._patience_with(guest):
                 guest.transport.close()
-        self._is_looking = self.is_crowded
+        self._is_looking = bool(self._inside or self._outside)
         if self._is_looking:
             loop.call_later(IDLE_SECONDS / 2, self._look)
+
+    def _patience_with(self, guest: Guest) -> float:
+        """Seconds. While others wait outside, who is slow to say what makes room too."""
+        if self.is_crowded:
+            return IDLE_SECONDS if guest.has_spoken else self._first_word_seconds
+        return math.inf if guest.is_speaking else guest.timeout_keep_alive
 
 
 class Doorman(asyncio.Protocol):

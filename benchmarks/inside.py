@@ -116,6 +116,9 @@ class Connection(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def close(self) -> None:
+        """Asked of one that was silent for long; the next turn speaks again."""
+
     def is_reading(self) -> bool:
         return True
 

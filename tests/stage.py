@@ -102,7 +102,7 @@ class PromptServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, http: Any = "httptools") -> AsyncIterator[str]:
+async def serving(app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int = 5) -> AsyncIterator[str]:
     """The app behind a real socket on loopback; its base URL."""
     # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -113,6 +113,7 @@ async def serving(app: ASGIApp, http: Any = "httptools") -> AsyncIterator[str]:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=keep_alive_seconds,
         timeout_graceful_shutdown=1,
     )
     server = PromptServer(config)

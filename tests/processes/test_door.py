@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from app.api.at_hand import Asked
 from app.server import Door
 from tests.stage import eventually, serving
 
@@ -113,6 +114,42 @@ async def test_the_newest_is_let_in_first() -> None:
         await asyncio.gather(*crowd)
 
     assert place <= 3 * MOST_INSIDE
+
+
+class Shortcut:
+    """Has one answer to everything under one address."""
+
+    target = b"/at-hand"
+
+    def answer(self, asked: Asked) -> bytes | None:
+        return b"content-length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize("path", ["/at-hand", "/"])
+async def test_a_connection_ends_when_it_was_silent_for_long_whoever_answered(path: str) -> None:
+    door = Door(lambda: 0)
+    door.shortcut = Shortcut()
+    async with serving(Counter(seconds=0), door, keep_alive_seconds=1) as url:
+        reader, writer = await knock(int(url.rsplit(":", 1)[1]))
+        for _ in range(3):
+            writer.write(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok" % path.encode())
+            await reader.readuntil(b"\r\n\r\nok")
+            await asyncio.sleep(0.6)
+        async with asyncio.timeout(2):
+            assert await reader.read() == b""
+
+
+async def test_who_has_begun_to_speak_is_heard_out() -> None:
+    door = Door(lambda: 0)
+    door.shortcut = Shortcut()
+    async with serving(Counter(seconds=0), door, keep_alive_seconds=1) as url:
+        reader, writer = await knock(int(url.rsplit(":", 1)[1]))
+        writer.write(b"POST /at-hand HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nok")
+        writer.write(b"POST /at-hand HT")
+        await asyncio.sleep(2)
+        writer.write(b"TP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 OK\r\ndate: ")
 
 
 async def test_who_hangs_up_outside_is_skipped() -> None:
