@@ -71,10 +71,10 @@ class Gathering:
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._outbox.post(self)
         self._parts.append(data)
         self._size += len(data)
+        if len(self._parts) == 1:
+            self._outbox.post(self)
         if self._size > MOST_GATHERED:
             self.flush()
 

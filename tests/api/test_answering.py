@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.answering import MOST_GATHERED, Gathering, Outbox
+from app.answering import MOST_GATHERED, MOST_TOGETHER, Gathering, Outbox
 from app.server import Door
 from benchmarks.floors import live
 from tests.stage import serving
@@ -133,6 +133,15 @@ async def test_who_waits_to_be_told_to_go_on_is_told(address: tuple[str, int]) -
     heard = await say(address, ask("/read", "POST", "expect: 100-continue\r\ncontent-length: 2\r\n"))
 
     assert heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_however_many_are_ready_at_once_each_is_sent() -> None:
+    outbox, lines = Outbox(), [Line(is_gone=False) for _ in range(5 * MOST_TOGETHER + 3)]
+    for line in lines:
+        Gathering(line, outbox).write(BODY)
+    await asyncio.sleep(0)
+
+    assert [line.heard for line in lines] == [[BODY]] * len(lines)
 
 
 async def test_who_leaves_in_the_middle_holds_up_nobody(address: tuple[str, int]) -> None:
