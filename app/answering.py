@@ -17,14 +17,11 @@ MOST_GATHERED = 64 * 1024
 the transport can say when it has enough."""
 
 
-MOST_TOGETHER = 16
-"""Answers that wait for each other: beyond that the first wait longer than all gain by it."""
-
 Headers = list[tuple[bytes, bytes]]
 
 
 class Outbox:
-    """Answers that are ready leave when no other is in the making, when there are so many, or when the round is over.
+    """Answers that are ready leave when no other is in the making, or when the event loop's round is over.
 
     Each wakes whoever it is for. Done between requests, that costs the requests more than they do themselves.
     """
@@ -45,8 +42,6 @@ class Outbox:
         if not self._full:
             asyncio.get_running_loop().call_soon(self._send)
         self._full.append(gathering)
-        if len(self._full) >= MOST_TOGETHER:
-            self._send()
 
     def done(self) -> None:
         """An answer is complete."""

@@ -114,22 +114,22 @@ class Limiter:
         if self._shared is None:
             return self.count(principal)
         standing = None
-        for rate, names in self._limits_of(principal):
-            standing = _unless_over(*await self._hit(rate, *names))
+        issuer, subject = principal.owner
+        if self._rates.issuer is not None:
+            standing = _unless_over(*await self._hit(self._rates.issuer, "issuer", issuer))
+        if self._rates.user is not None:
+            standing = _unless_over(*await self._hit(self._rates.user, "user", issuer, subject))
         return standing
 
     def count(self, principal: Principal) -> Standing | None:
         """As `admit`, for where each replica counts for itself."""
         standing = None
-        for rate, names in self._limits_of(principal):
-            standing = _unless_over(*self._own.hit(rate, names))
-        return standing
-
-    def _limits_of(self, principal: Principal) -> list[tuple[Rate, tuple[str, ...]]]:
-        """From the wider to the narrower."""
         issuer, subject = principal.owner
-        limits = ((self._rates.issuer, ("issuer", issuer)), (self._rates.user, ("user", issuer, subject)))
-        return [(rate, names) for rate, names in limits if rate is not None]
+        if self._rates.issuer is not None:
+            standing = _unless_over(*self._own.hit(self._rates.issuer, ("issuer", issuer)))
+        if self._rates.user is not None:
+            standing = _unless_over(*self._own.hit(self._rates.user, ("user", issuer, subject)))
+        return standing
 
     async def _hit(self, rate: Rate, *names: str) -> tuple[Standing, bool]:
         if self._shared is not None and self._monotonic() >= self._away_until:

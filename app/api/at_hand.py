@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.gate import bearer_of
 from app.api.layers import Tell
 from app.api.presenting import Presenter
-from app.api.problems import standing_headers
+from app.api.problems import standing_lines
 from app.api.schemas import TelephonyCredentialRequest, instant
 from app.api.scope import ASKED, PRINCIPAL, client_of, headers_of, request_id_of, route_of
 from app.vending.at_hand import Login
@@ -134,15 +134,17 @@ class AtHand:
             return None
         self._known.move_to_end(key)
         request_id = request_id_of(headers)
-        before = CIRCUMSTANCES.set(Circumstances(request_id, known.address, known.user_agent, principal.owner))
-        self._issuer.hand_out(login, time.perf_counter() - began)
-        CIRCUMSTANCES.reset(before)
+        seconds = time.perf_counter() - began
+        if not self._issuer.is_repeat(login, known.address, known.user_agent, seconds):
+            before = CIRCUMSTANCES.set(Circumstances(request_id, known.address, known.user_agent, principal.owner))
+            self._issuer.hand_out(login, seconds)
+            CIRCUMSTANCES.reset(before)
         body = self._answers.render(login, now)
         self._tell(request_id, "POST", known.path, known.route, 200, began, known.address)
         return b"%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
             known.head,
             len(body),
-            b"" if standing is None else _written(standing_headers(standing)),
+            b"" if standing is None else standing_lines(standing),
             request_id.encode("ascii"),
             body,
         )

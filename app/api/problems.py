@@ -177,6 +177,15 @@ def standing_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def standing_lines(standing: Standing) -> bytes:
+    """The same as it is written, for where no layer is in between."""
+    return b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n" % (
+        standing.limit,
+        standing.remaining,
+        math.ceil(standing.reset_seconds),
+    )
+
+
 def _retry_after(error: errors.DialtoneError) -> int:
     """Whole seconds, bounded, and spread over half as much again so that callers do not come back in step."""
     wanted = error.retry_after_seconds or 1.0

@@ -17,9 +17,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.observability.logs import clean, line
-from app.vending.auditing import CIRCUMSTANCES, Action, AuditEvent, Decision
+from app.vending.auditing import CIRCUMSTANCES, Action, AuditEvent, Decision, Going, going_to
 from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
-from app.vending.leases import Lease
 
 MOST_WAITING = 20_000
 """Events kept while the ledger is away: some 20 MB."""
@@ -40,9 +39,6 @@ FOLD_SECONDS = 10.0
 """A device that asks again and again, from one place, gets the same login: within this time that is one event."""
 
 MOST_FOLDED = 20_000
-
-Asking = tuple[str | None, str | None, str | None]
-"""A lease, and the address and user agent that its login goes to: from elsewhere it is another event at once."""
 
 Waiting = tuple[AuditEvent, "asyncio.Future[None] | None"]
 """An event without a row, and who waits for it, if anybody does."""
@@ -80,7 +76,7 @@ class AuditTrail:
         self._waiting: deque[Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._reused: dict[Asking, Repeats] = {}
+        self._reused: dict[Going, Repeats] = {}
         self._ration = Ration(CHEAP_A_SECOND)
         self.dropped = 0
         """Events that have a figure, but no row."""
@@ -93,7 +89,7 @@ class AuditTrail:
     def note(self, decision: Decision) -> None:
         """Never raises, and never waits."""
         if decision.action is Action.REUSED:
-            seen = self._reused.get(_asking(decision.lease_id))
+            seen = self._reused.get(going_to(decision.lease_id))
             if seen is not None and seen.times:
                 decision, seen.times = decision._replace(details={"folded": seen.times}), 0
         if _is_cheap(decision) and not self._ration.take():
@@ -118,12 +114,11 @@ class AuditTrail:
         self._keep(self._told(decision), written)
         await written
 
-    def is_repeat(self, lease: Lease, seconds: float) -> bool:
+    def is_repeat(self, going: Going, seconds: float) -> bool:
         if self._is_required:
             return False
         now = self._monotonic()
-        asking = _asking(lease.id)
-        seen = self._reused.get(asking)
+        seen = self._reused.get(going)
         if seen is not None and now < seen.until:
             seen.times += 1
             self._count_repeat(seconds)
@@ -133,7 +128,7 @@ class AuditTrail:
             return False
         if len(self._reused) >= MOST_FOLDED:
             self._reused = {one: known for one, known in self._reused.items() if now < known.until}
-        self._reused[asking] = Repeats(now + FOLD_SECONDS)
+        self._reused[going] = Repeats(now + FOLD_SECONDS)
         return False
 
     async def tidy(self) -> None:
@@ -220,11 +215,6 @@ class Repeats:
 
     until: float
     times: int = 0
-
-
-def _asking(lease_id: str | None) -> Asking:
-    circumstances = CIRCUMSTANCES.get()
-    return lease_id, circumstances.client_address, circumstances.user_agent
 
 
 def _tell_written(batch: list[Waiting]) -> None:

@@ -67,6 +67,16 @@ CIRCUMSTANCES: ContextVar[Circumstances] = ContextVar("circumstances", default=N
 """Of the request, or the command, that the current task serves."""
 
 
+Going = tuple[str | None, str | None, str | None]
+"""A lease, and the address and user agent that its login goes to: from elsewhere it is another event at once."""
+
+
+def going_to(lease_id: str | None) -> Going:
+    """In the circumstances of now."""
+    circumstances = CIRCUMSTANCES.get()
+    return lease_id, circumstances.client_address, circumstances.user_agent
+
+
 class Decision(NamedTuple):
     """One thing that was decided."""
 
@@ -183,7 +193,7 @@ class Audit(Protocol):
     def note(self, decision: Decision) -> None:
         """Told, whatever becomes of it: for refusals, and for what the service does by itself."""
 
-    def is_repeat(self, lease: Lease, seconds: float) -> bool:
+    def is_repeat(self, going: Going, seconds: float) -> bool:
         """Whether the device got this very login a moment ago too: such a one is counted now, and told with the next
         that is not. Never, where audit is required."""
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.at_hand import Login, LoginsAtHand, Question
-from app.vending.auditing import Audit, Decision
+from app.vending.auditing import Audit, Decision, going_to
 from app.vending.errors import (
     Busy,
     CarrierFailed,
@@ -109,10 +109,13 @@ class CredentialIssuer:
             held.answers = None if policy.has_proposals else (policy, principal, wanted)
         return held.login
 
+    def is_repeat(self, login: Login, address: str | None, user_agent: str | None, seconds: float) -> bool:
+        """Whether what `at_hand` found was given away to the same place a moment ago: then it is told of by now."""
+        return self._audit.is_repeat((login.lease.id, address, user_agent), seconds)
+
     def hand_out(self, login: Login, seconds: float) -> None:
         """What `at_hand` found is given away, and told. Not where the audit is required: that may have to wait."""
-        if not self._audit.is_repeat(login.lease, seconds):
-            self._audit.note(_handed_out(login, seconds))
+        self._audit.note(_handed_out(login, seconds))
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
@@ -156,7 +159,7 @@ class CredentialIssuer:
     async def _handed_out(self, login: Login, began: float) -> Login:
         """Told before it is given away: a required audit that fails keeps it here, at hand for the next try."""
         seconds = self._monotonic() - began
-        if login.way is Way.HOT and self._audit.is_repeat(login.lease, seconds):
+        if login.way is Way.HOT and self._audit.is_repeat(going_to(login.lease.id), seconds):
             return login
         await self._audit.record(_handed_out(login, seconds))
         return login
