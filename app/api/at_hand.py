@@ -38,6 +38,9 @@ LONGEST_BODY_BYTES = 256
 OWN_EACH_TIME = (b"x-request-id", b"traceparent", b"tracestate")
 """Headers that differ from request to request, and that no layer but the outermost looks at."""
 
+LONGEST_OWN_BYTES = 512
+"""The longest of those. What is longer, or comes more often, the layers judge."""
+
 TOLD_EACH_TIME = (b"content-length", b"x-request-id", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
 """Headers of an answer that the next one has otherwise."""
 
@@ -72,7 +75,6 @@ class Known:
     """A request that all layers let pass, and what its answer began with."""
 
     fingerprint: bytes
-    body: bytes
     wanted: IssueRequest
     address: str | None
     user_agent: str | None
@@ -117,11 +119,11 @@ class AtHand:
         began = time.perf_counter()
         headers = dict(asked.headers)
         # Nothing without a dot was ever let pass as a token, and hashes of rubbish are not worth their time.
-        if b"." not in headers.get(b"authorization", b""):
+        if b"." not in headers.get(b"authorization", b"") or len(asked.body) > LONGEST_BODY_BYTES:
             return None
         key = _key(asked, headers)
         known = self._known.get(key)
-        if known is None or asked.body != known.body:
+        if known is None:
             return None
         now = self._clock()
         try:
@@ -137,8 +139,10 @@ class AtHand:
         seconds = time.perf_counter() - began
         if not self._issuer.is_repeat(login, known.address, known.user_agent, seconds):
             before = CIRCUMSTANCES.set(Circumstances(request_id, known.address, known.user_agent, principal.owner))
-            self._issuer.hand_out(login, seconds)
-            CIRCUMSTANCES.reset(before)
+            try:
+                self._issuer.hand_out(login, seconds)
+            finally:
+                CIRCUMSTANCES.reset(before)
         body = self._answers.render(login, now)
         self._tell(request_id, "POST", known.path, known.route, 200, began, known.address)
         return b"%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
@@ -175,7 +179,6 @@ class AtHand:
         user_agent = CIRCUMSTANCES.get().user_agent
         known = Known(
             self._verifier.fingerprint(unverified_token),
-            asked.body,
             wanted,
             client_of(scope),
             user_agent,
@@ -212,13 +215,16 @@ class Answers:
 
 
 def _key(asked: Asked, headers: dict[bytes, bytes]) -> bytes:
-    """All that came but the body, without what is another each time. A hash: there is a token in it."""
-    peer, method, target, raw, _ = asked
+    """All that came, without what is another each time. A hash: there is a token in it."""
+    peer, method, target, raw, body = asked
     if not headers.keys().isdisjoint(OWN_EACH_TIME):
-        raw = [header for header in raw if header[0] not in OWN_EACH_TIME]
-    # No name and no value has a line break in it: those that are split otherwise are other headers.
-    first = (str(peer).encode(), method, target)
-    return hashlib.sha256(b"\n".join(chain(first, chain.from_iterable(raw)))).digest()
+        own = [header for header in raw if header[0] in OWN_EACH_TIME and len(header[1]) <= LONGEST_OWN_BYTES]
+        if len(own) <= len(OWN_EACH_TIME):
+            raw = [header for header in raw if header not in own]
+    # Nothing before the body has a line break in it, and how long that is comes first: parts that are split otherwise
+    # are another request.
+    first = (b"%d" % len(body), str(peer).encode(), method, target)
+    return hashlib.sha256(b"\n".join(chain(first, chain.from_iterable(raw), (body,)))).digest()
 
 
 def _written(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api import telephony
-from app.api.at_hand import KNOWN, Asked, AtHand
+from app.api.at_hand import KNOWN, LONGEST_OWN_BYTES, Asked, AtHand
 from app.api.body import followed_by
 from app.api.presenting import Presenter
 from app.api.scope import ASKED
@@ -127,6 +127,31 @@ async def test_what_is_another_each_time_makes_no_difference(service: Service) -
         assert await shortcut.ask(more=[(b"x-request-id", b"%d" % number), (b"traceparent", b"%d" % number)]) < 300
 
     assert len(shortcut.left) == 2
+
+
+async def test_what_is_another_each_time_is_short_or_judged_by_all_layers(service: Service) -> None:
+    shortcut = Beside(service)
+    await shortcut.become_known()
+
+    assert await shortcut.ask(more=[(b"x-request-id", b"a" * LONGEST_OWN_BYTES)]) == 200
+    assert shortcut.left == []
+    assert await shortcut.ask(more=[(b"x-request-id", b"a" * 40_000)]) == 431
+    assert await shortcut.ask(more=[(b"traceparent", b"a")] * 101) == 431
+
+
+async def test_two_devices_of_a_user_are_both_known(service: Service) -> None:
+    """A page and a phone with the same token differ in their bodies only."""
+    shortcut = Beside(service)
+    other = b'{"device_id": "tablet"}'
+    for _ in range(2):
+        await shortcut.ask(PLAIN)
+        await shortcut.ask(other)
+    shortcut.left.clear()
+
+    await shortcut.ask(PLAIN)
+    await shortcut.ask(other)
+
+    assert shortcut.left == []
 
 
 async def test_an_ended_token_is_no_longer_known(service: Service) -> None:

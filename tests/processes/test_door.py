@@ -139,6 +139,20 @@ async def test_a_connection_ends_when_it_was_silent_for_long_whoever_answered(pa
             assert await reader.read() == b""
 
 
+class Broken(Shortcut):
+    def answer(self, asked: Asked) -> bytes | None:
+        raise RuntimeError
+
+
+async def test_a_shortcut_that_breaks_leaves_the_request_to_the_layers() -> None:
+    door = Door(lambda: 0)
+    door.shortcut = Broken()
+    async with serving(Counter(seconds=0), door) as url:
+        reader, writer = await knock(int(url.rsplit(":", 1)[1]))
+        writer.write(b"POST /at-hand HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\nlayers!")
+        assert (await reader.readuntil(b"layers!")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_who_has_begun_to_speak_is_heard_out() -> None:
     door = Door(lambda: 0)
     door.shortcut = Shortcut()
