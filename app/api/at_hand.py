@@ -155,7 +155,7 @@ class AtHand:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked: Asked | None = scope.get(ASKED)
-        if asked is None:
+        if asked is None or asked.method != b"POST":  # their list is had from the same address
             await self._app(scope, receive, send)
             return
         head: Message = {}

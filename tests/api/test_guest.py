@@ -23,8 +23,15 @@ token_of = cache(token)
 """The same all the time, as a page has it: each is another by its `jti` or its second."""
 
 
-def asking(*more: str, user: str = "alice", body: bytes = BODY, target: str = PATH, version: str = "1.1") -> bytes:
-    lines = [f"POST {target} HTTP/{version}", "Host: a", f"Authorization: Bearer {token_of(user)}"]
+def asking(
+    *more: str,
+    user: str = "alice",
+    body: bytes = BODY,
+    method: str = "POST",
+    target: str = PATH,
+    version: str = "1.1",
+) -> bytes:
+    lines = [f"{method} {target} HTTP/{version}", "Host: a", f"Authorization: Bearer {token_of(user)}"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", *more]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -192,6 +199,22 @@ async def test_what_waits_to_be_told_to_go_on_is_told(service: Service) -> None:
         assert head == b"HTTP/1.1 100 Continue\r\n\r\n"
         head, _ = await line.ask(BODY)
         assert head.startswith(b"HTTP/1.1 20")
+
+
+async def test_the_list_under_the_same_address_is_no_login(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even one that is asked for with the body of a login's request, which no GET is read for."""
+    line, _ = await known(service, asking())
+    capsys.readouterr()
+
+    for body in (b"", BODY):
+        for _ in range(3):
+            head, told = await line.ask(asking(method="GET", body=body))
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert "data" in json.loads(told)
+
+    assert not [text for text in capsys.readouterr().err.splitlines() if '"level": "error"' in text]
 
 
 async def test_another_address_of_the_same_path_is_another_request(service: Service) -> None:
