@@ -26,9 +26,9 @@ from pydantic import (
 
 from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
 from app.adapters.identity.keysets import is_safe_url
-from app.vending.lifetimes import LONGEST_TTL, SHORTEST_TTL
-from app.vending.nouns import Grant, Platform
+from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, Condition, DeviceLimit, Mode, Policy, Rule, Scalar
+from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL
 
 SecretOf = Callable[[str], str | None]
 """The value of an environment variable; None if it is not set."""

@@ -30,9 +30,9 @@ from app.configuration import (
     resolve,
 )
 from app.observability import tracing
-from app.vending.lifetimes import LONGEST_TTL, SHORTEST_TTL
-from app.vending.nouns import Grant, Platform
+from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimit
+from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL
 
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""

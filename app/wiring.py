@@ -30,7 +30,6 @@ from app.adapters.telnyx.credentials import TelnyxClient
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.adapters.telnyx.transport import TelnyxApi
 from app.background import Background, Work
-from app.ids import new_id
 from app.issuers import KeySets
 from app.observability import logs
 from app.observability.audit import AuditTrail
@@ -39,30 +38,31 @@ from app.observability.tracing import Tracing, no_spans
 from app.observability.traffic import Traffic
 from app.parts import Outside, Parts
 from app.settings import Settings, variable_of
-from app.vending.at_hand import LoginsAtHand
-from app.vending.attaching import Attaching
-from app.vending.cleaning import Cleaner
-from app.vending.devices import Devices
-from app.vending.expiry import Expiry
-from app.vending.issuing import CredentialIssuer
-from app.vending.making import LoginMaker
-from app.vending.marks import Marks
-from app.vending.naming import Naming
-from app.vending.nouns import Principal
-from app.vending.operating import Operations
-from app.vending.overseeing import Oversight
+from app.vending.ids import new_id
+from app.vending.models import Principal
+from app.vending.not_before import Marks
+from app.vending.operators.lease_admin import Oversight
+from app.vending.operators.token_admin import Operations
 from app.vending.policy import Outcome, PolicyInForce
-from app.vending.pooling import Pool
-from app.vending.push import PushObject
-from app.vending.push_expiry import ExpiryWatch
-from app.vending.reconciling import Reconciler
-from app.vending.recovery import Recovery
-from app.vending.registering import Pace, PushRegistrar
-from app.vending.revoking import Revoker
-from app.vending.sweeping import Sweeper
-from app.vending.timing import Timing
-from app.vending.uploading import Uploads
-from app.vending.watching import Watch
+from app.vending.push.attach import Attaching
+from app.vending.push.expiry_alerts import ExpiryWatch
+from app.vending.push.models import PushObject
+from app.vending.push.register import Pace, PushRegistrar
+from app.vending.push.upload import Uploads
+from app.vending.telephony.create import LoginMaker
+from app.vending.telephony.devices import Devices
+from app.vending.telephony.issue import CredentialIssuer
+from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.naming import Naming
+from app.vending.telephony.recover import Recovery
+from app.vending.telephony.renew import Expiry
+from app.vending.telephony.revoke import Revoker
+from app.vending.telephony.timing import Timing
+from app.vending.upkeep.change_feed import Watch
+from app.vending.upkeep.reconciler import Reconciler
+from app.vending.upkeep.sweep_jobs import Cleaner
+from app.vending.upkeep.sweeper import Sweeper
+from app.vending.upkeep.warm_pool import Pool
 
 LOGINS_AT_HAND = 20_000
 """Devices whose login is kept in memory: about 2 KB each."""

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import leases, row_of
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.leases import Lease, State
-from app.vending.nouns import Platform
+from app.vending.models import Platform
+from app.vending.telephony.lease import Lease, State
 from benchmarks import hot, load, processes
 from benchmarks.cold import run, strangers
 from benchmarks.goals import Line, at_most

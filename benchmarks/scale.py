@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.adapters.telnyx.rate import LEAST_RESERVE, Comebacks
 from app.adapters.telnyx.transport import CALL_SECONDS, QUEUE_SHARE
-from app.vending.lifetimes import REFRESH_SHARE
+from app.vending.telephony.durations import REFRESH_SHARE
 
 DAY_SECONDS = 86_400
 TOKEN_SECONDS = 86_400

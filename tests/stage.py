@@ -23,13 +23,13 @@ from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrating
 from app.adapters.ledger.engines import database_url
-from app.ids import new_id
 from app.main import house
 from app.parts import Outside, Parts
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from app.settings import Settings
-from app.vending.nouns import Principal
+from app.vending.ids import new_id
+from app.vending.models import Principal
 from app.wiring import join
 
 ISSUER = "https://id.example.com"

@@ -90,7 +90,7 @@ async def test_no_secret_leaves_by_a_log_line_an_answer_a_figure_the_audit_or_th
 
 async def test_the_texts_of_our_errors_hold_no_secret(telnyx: Telnyx, sqlite: str) -> None:
     from app.vending.errors import DialtoneError
-    from app.vending.nouns import IssueRequest
+    from app.vending.models import IssueRequest
 
     async with joined(telnyx, sqlite) as parts:
         for fault in FAULTS[1:]:

@@ -20,7 +20,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
 from app.vending.errors import RateLimited
-from app.vending.nouns import Principal, Standing
+from app.vending.models import Principal, Standing
 
 REDIS_SECONDS = 0.25
 """A store that takes longer is as good as away."""

@@ -19,8 +19,8 @@ from app.api.dependencies import WithParts, WithPresenter, only_operators
 from app.api.documentation import problems_of
 from app.api.presenting import decode_cursor, encode_cursor
 from app.api.telephony import REVOCATIONS, LeaseId, revoked
-from app.vending.marks import Reach, Target
-from app.vending.nouns import Owner
+from app.vending.models import Owner
+from app.vending.not_before import Reach, Target
 
 router = APIRouter(prefix="/v1/admin", tags=["Operators"], dependencies=[Depends(only_operators)])
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.schemas import DeviceId, Instant, Request
-from app.vending.leases import State
-from app.vending.marks import Mark, Reach, Target
-from app.vending.nouns import Owner, Platform
-from app.vending.overseeing import Criteria
+from app.vending.models import Owner, Platform
+from app.vending.not_before import Mark, Reach, Target
+from app.vending.operators.lease_admin import Criteria
+from app.vending.telephony.lease import State
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 """No token has control characters in its names, and PostgreSQL has no place for all of them."""

@@ -24,11 +24,11 @@ from app.api.presenting import Presenter
 from app.api.problems import standing_lines
 from app.api.schemas import TelephonyCredentialRequest, instant
 from app.api.scope import ASKED, PRINCIPAL, client_of, headers_of, request_id_of, route_of
-from app.vending.at_hand import Login
-from app.vending.auditing import CIRCUMSTANCES, Circumstances
+from app.vending.audit import CIRCUMSTANCES, Circumstances
 from app.vending.errors import RateLimited, TokenRefused
-from app.vending.issuing import CredentialIssuer
-from app.vending.nouns import IssueRequest, Principal, Standing
+from app.vending.models import IssueRequest, Principal, Standing
+from app.vending.telephony.issue import CredentialIssuer
+from app.vending.telephony.login_cache import Login
 
 KNOWN = 4096
 """Requests remembered, about 2 KB each, their answers with them; the least recently used goes first."""

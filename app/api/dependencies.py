@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from app.api.presenting import Presenter
 from app.api.scope import PRINCIPAL
 from app.parts import Parts
-from app.vending.nouns import Principal
+from app.vending.models import Principal
 
 
 async def asking(request: Request) -> Principal:

@@ -18,9 +18,9 @@ from app.api.scope import (
     headers_of,
     path_of,
 )
-from app.vending.auditing import CIRCUMSTANCES, Action, Audit, Circumstances, Decision, Outcome
+from app.vending.audit import CIRCUMSTANCES, Action, Audit, Circumstances, Decision, Outcome
 from app.vending.errors import DialtoneError, RateLimited, TokenRefused
-from app.vending.nouns import Principal, Standing
+from app.vending.models import Principal, Standing
 
 GUARDED = "/v1"
 """Everything under this wants a token, but the call that brings one of its own kind."""

@@ -13,7 +13,7 @@ from app.api import problems
 from app.api.presenting import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
 from app.api.scope import PRINCIPAL, REQUEST_ID
-from app.vending.auditing import Audit, Decision
+from app.vending.audit import Audit, Decision
 from app.vending.errors import (
     CarrierError,
     DialtoneError,
@@ -23,7 +23,7 @@ from app.vending.errors import (
     Refused,
     TokenRefused,
 )
-from app.vending.nouns import Principal
+from app.vending.models import Principal
 
 WORTH_NOTING = (Refused, TokenRefused, LogoutRefused, MaterialRefused, CarrierError, LedgerUnavailable)
 """What the audit hears of: refusals and trouble, not questions after what is not there."""

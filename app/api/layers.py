@@ -24,7 +24,7 @@ from app.api.scope import (
 )
 from app.observability import logs
 from app.observability.tracing import Note, Spans
-from app.vending.auditing import CIRCUMSTANCES, Circumstances
+from app.vending.audit import CIRCUMSTANCES, Circumstances
 
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100

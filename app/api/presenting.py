@@ -9,8 +9,8 @@ from typing import Any
 
 from app.api.admin_schemas import Dialable, DialableList, LeaseInfo
 from app.api.schemas import Rtc, TelephonyCredential, TelephonyCredentialInfo
-from app.vending.at_hand import Login
-from app.vending.leases import Lease, State
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import Login
 
 
 class Presenter:

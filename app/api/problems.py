@@ -13,8 +13,8 @@ from pydantic_core import to_json
 from starlette.types import Send
 
 from app.vending import errors
-from app.vending.nouns import Standing
-from app.vending.push_faults import SENTENCES
+from app.vending.models import Standing
+from app.vending.push.material_errors import SENTENCES
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_RETRY_AFTER_SECONDS = 60

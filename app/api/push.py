@@ -16,7 +16,7 @@ from app.api.push_schemas import (
     PushMaterial,
 )
 from app.parts import Parts
-from app.vending.push_faults import SENTENCES, Report
+from app.vending.push.material_errors import SENTENCES, Report
 
 router = APIRouter(prefix=PUSH, tags=["Push credentials"])
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from app.api.schemas import Instant, Request
-from app.vending.attaching import Attachment
-from app.vending.push import PushObject, PushType, Registered
-from app.vending.push_faults import Report
+from app.vending.push.attach import Attachment
+from app.vending.push.material_errors import Report
+from app.vending.push.models import PushObject, PushType, Registered
 
 Alias = Annotated[
     str,

@@ -14,7 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.vending.nouns import Grant, IssueRequest, Platform
+from app.vending.models import Grant, IssueRequest, Platform
 
 LONGEST_TTL_SECONDS = 90 * 86_400
 

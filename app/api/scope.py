@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from starlette.types import Scope
 
-from app.ids import new_id
+from app.vending.ids import new_id
 
 HEADERS = "dialtone.headers"
 """The request's headers by lower-case name, read once; of a name that comes twice the last, which `Caps` looks into."""

@@ -8,9 +8,9 @@ from app import __version__
 from app.api.admin_schemas import IssuerName, Subject
 from app.api.schemas import DeviceId, Instant, Request
 from app.parts import Parts
-from app.vending.auditing import Action, AuditCriteria, AuditEvent, Outcome
-from app.vending.auditing import Activity as Counted
-from app.vending.cleaning import Run, RunState
+from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
+from app.vending.audit import Activity as Counted
+from app.vending.upkeep.sweep_jobs import Run, RunState
 
 EVENT_EXAMPLE: dict[str, Any] = {
     "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",

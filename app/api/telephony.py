@@ -16,7 +16,7 @@ from app.api.schemas import (
     TelephonyCredentialPage,
     TelephonyCredentialRequest,
 )
-from app.vending.devices import Change
+from app.vending.telephony.devices import Change
 
 router = APIRouter(prefix="/v1/telephony-credentials", tags=["Telephony credentials"])
 

@@ -10,7 +10,7 @@ import typer
 
 from app.cli.terminal import instant, run
 from app.parts import Parts
-from app.vending.auditing import Action, AuditCriteria, AuditEvent, Outcome
+from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
 
 commands = typer.Typer(no_args_is_help=True, help="What was decided, by whom, for whom.")
 

@@ -22,7 +22,7 @@ from app.vending.errors import (
     CarrierNotFound,
     LedgerUnavailable,
 )
-from app.vending.push import PushType
+from app.vending.push.models import PushType
 
 MOST_SKEW_SECONDS = 5.0
 """A clock further off makes fresh tokens look as if they came from the future, or ends them early."""

@@ -9,10 +9,10 @@ import typer
 
 from app.cli.terminal import AsJson, end, instant, print_json, print_table, run
 from app.parts import Parts
-from app.vending.leases import Lease, State
-from app.vending.marks import Reach, Target
-from app.vending.nouns import Platform
-from app.vending.overseeing import Criteria
+from app.vending.models import Platform
+from app.vending.not_before import Reach, Target
+from app.vending.operators.lease_admin import Criteria
+from app.vending.telephony.lease import Lease, State
 
 commands = typer.Typer(no_args_is_help=True, help="Who holds which credential, until when.")
 

@@ -8,7 +8,7 @@ import typer
 
 from app.cli.terminal import AsJson, end, print_json, run, working
 from app.parts import Parts
-from app.vending.marks import Reach, Target
+from app.vending.not_before import Reach, Target
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens, before their time is over.")

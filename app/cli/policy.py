@@ -16,7 +16,7 @@ from app.configuration import Configuration, IssuerTable
 from app.issuers import inspecting
 from app.settings import Settings, variable_of
 from app.vending.errors import DialtoneError, InsufficientScope, Refused, TokenRefused
-from app.vending.nouns import Principal
+from app.vending.models import Principal
 from app.vending.policy import ADMIN_SCOPE, Allowance, Finding, Mode, Policy, PolicyInForce, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Who may have what, and why.")

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from app.parts import Parts
 from app.settings import Settings, SettingsError
-from app.vending.auditing import CIRCUMSTANCES, Circumstances
+from app.vending.audit import CIRCUMSTANCES, Circumstances
 from app.vending.errors import DialtoneError
-from app.vending.nouns import Owner
+from app.vending.models import Owner
 from app.wiring import join
 
 Result = TypeVar("Result")

@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.observability.sink import Sink
-from app.vending.auditing import CIRCUMSTANCES
+from app.vending.audit import CIRCUMSTANCES
 
 SECRET_FIELDS = re.compile(
     r"passw|secret|token$|authorization|api_key|private_key|certificate|cookie|project_account", re.IGNORECASE

@@ -4,8 +4,8 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.vending.auditing import Action, Decision, Outcome
-from app.vending.nouns import Way
+from app.vending.audit import Action, Decision, Outcome
+from app.vending.models import Way
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

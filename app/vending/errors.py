@@ -46,7 +46,7 @@ Status codes are the API's business (`api/problems.py`).
 from collections.abc import Sequence
 from typing import Protocol
 
-from app.vending.nouns import Standing
+from app.vending.models import Standing
 
 
 class MaterialFault(Protocol):

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from app.vending.errors import GrantNotAllowed, InsufficientScope, PushNotAllowed, Refused
-from app.vending.lifetimes import lifetime
-from app.vending.nouns import Grant, IssueRequest, Platform, Principal
+from app.vending.models import Grant, IssueRequest, Platform, Principal
+from app.vending.telephony.durations import lifetime
 
 ADMIN_SCOPE = "dialtone:admin"
 """What an operator's token must hold, whatever else policy asks for."""

@@ -14,7 +14,7 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.gathering import GroupCommit
 from app.adapters.ledger.sql import SqlLedger
 from app.vending.errors import DeviceLimitReached, LeaseTaken, LedgerUnavailable
-from app.vending.leases import Lease
+from app.vending.telephony.lease import Lease
 from tests.adapters.test_ledger import pending
 from tests.stage import migrated, principal, sqlite_in
 

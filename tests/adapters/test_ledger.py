@@ -19,10 +19,10 @@ from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
 from app.adapters.ledger.tables import metadata
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, PushMoved
-from app.vending.leases import Lease, State
-from app.vending.marks import Logout
-from app.vending.nouns import Credential, Owner
-from app.vending.push import PushObject, PushType, Registration, Stage
+from app.vending.models import Credential, Owner
+from app.vending.not_before import Logout
+from app.vending.push.models import PushObject, PushType, Registration, Stage
+from app.vending.telephony.lease import Lease, State
 from tests.stage import principal
 from tests.vending.test_rules import LEASE
 

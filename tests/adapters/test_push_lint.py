@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.adapters.push_lint import apns, fcm
-from app.vending.push import PushType
-from app.vending.push_faults import SENTENCES, Report
+from app.vending.push.material_errors import SENTENCES, Report
+from app.vending.push.models import PushType
 from tests.material import (
     BUNDLE_ID,
     TOPICS,

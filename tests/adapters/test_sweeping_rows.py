@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
-from app.vending.leases import Lease, State
-from app.vending.sweeping import Backlog
+from app.vending.telephony.lease import Lease, State
+from app.vending.upkeep.sweeper import Backlog
 from tests.adapters.test_ledger import NOW, credential, pending
 from tests.stage import principal
 

@@ -19,7 +19,7 @@ from app.adapters.identity.keys import from_jwks, from_pem, from_secret
 from app.adapters.identity.keysets import FixedKeys
 from app.adapters.identity.verifier import TokenVerifier
 from app.vending.errors import TokenRefused
-from app.vending.nouns import Principal
+from app.vending.models import Principal
 from tests.stage import AUDIENCE, ISSUER, claims_of, ec_key, pem, rsa_key, token
 
 ALL = frozenset({"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"})

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from app.vending.auditing import Action, Decision
+from app.vending.audit import Action, Decision
 from app.vending.policy import ADMIN_SCOPE
 from tests.material import android
 from tests.stage import DAY, ISSUER, Service, Telnyx, claims_of, service_in_front_of, token

@@ -11,10 +11,10 @@ from joserfc import jws
 
 from app.adapters.identity.claims import LOGOUT_EVENT
 from app.adapters.ledger.engines import database_url, open_engine
-from app.ids import new_id
-from app.vending.leases import State
-from app.vending.nouns import IssueRequest
-from app.vending.revoking import LAST_RETRY
+from app.vending.ids import new_id
+from app.vending.models import IssueRequest
+from app.vending.telephony.lease import State
+from app.vending.telephony.revoke import LAST_RETRY
 from tests.api.test_gate import assert_problem
 from tests.stage import (
     AUDIENCE,

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.overseeing import ENDED_A_CALL
+from app.vending.operators.lease_admin import ENDED_A_CALL
 from app.vending.policy import ADMIN_SCOPE
 from tests.api.test_gate import assert_problem
 from tests.faults.test_storm import known_devices

@@ -11,7 +11,7 @@ from telnyx import AsyncTelnyx
 
 from app.adapters.push_lint import apns
 from app.sandbox.account import DEMO_KEY
-from app.vending.registering import MOST_REGISTRATIONS
+from app.vending.push.register import MOST_REGISTRATIONS
 from tests.api.pushing import PATH, ask, objects, register, uploads
 from tests.api.test_gate import assert_problem
 from tests.material import BUNDLE_ID, android, ios, same_ios

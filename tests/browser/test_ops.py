@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from app.vending.overseeing import Criteria
+from app.vending.operators.lease_admin import Criteria
 from app.vending.policy import ADMIN_SCOPE
 from tests.browser.stand import FLAGS, SEEN, chromium_or_skip
 from tests.stage import Service, Telnyx, service_in_front_of, telnyx_sandbox, token

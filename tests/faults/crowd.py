@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import lease_of, leases
-from app.vending.leases import LEFTOVER, LIVE, Lease, State
+from app.vending.telephony.lease import LEFTOVER, LIVE, Lease, State
 from tests.stage import Telnyx, token
 
 PREFIX = "dialtone-"

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from app.vending.leases import LIVE, State
-from app.vending.revoking import FIRST_RETRY
+from app.vending.telephony.lease import LIVE, State
+from app.vending.telephony.revoke import FIRST_RETRY
 from tests.faults.crowd import Crowd, check, rows_of
 from tests.processes.replicas import Replica, command, replica, settings_of
 from tests.stage import Telnyx, eventually, token

@@ -24,11 +24,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.adapters.ledger import migrating
 from app.adapters.ledger.engines import database_url
 from app.parts import Outside, Parts
-from app.vending.at_hand import Login
 from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound
-from app.vending.leases import LIVE, Lease, State
-from app.vending.nouns import IssueRequest
-from app.vending.revoking import LAST_RETRY
+from app.vending.models import IssueRequest
+from app.vending.telephony.lease import LIVE, Lease, State
+from app.vending.telephony.login_cache import Login
+from app.vending.telephony.revoke import LAST_RETRY
 from app.wiring import join
 from tests.faults.crowd import PREFIX, Crowd, check, rows_of
 from tests.stage import DAY, HOUR, Telnyx, eventually, principal, settings_for, sqlite_in, telnyx_sandbox

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from app.vending.revoking import FIRST_RETRY
+from app.vending.telephony.revoke import FIRST_RETRY
 from tests.faults.crowd import Crowd, check
 from tests.processes.replicas import Replica, command, replica, settings_of
 from tests.stage import Telnyx

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.adapters.ledger.engines import database_url
 from app.adapters.ledger.tables import leases
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.leases import Lease, State
+from app.vending.telephony.lease import Lease, State
 from tests.processes.replicas import ROOT, Replica, replica
 from tests.stage import DAY, ISSUER, Telnyx, migrated, telnyx_sandbox, token
 from tests.vending.test_rules import LEASE

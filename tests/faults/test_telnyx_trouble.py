@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.vending.revoking import LAST_RETRY
+from app.vending.telephony.revoke import LAST_RETRY
 from tests.faults.crowd import Crowd, check
 from tests.stage import Service, Telnyx, eventually, service_in_front_of
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.configuration import Configuration
 from app.settings import Settings, SettingsError
-from app.vending.nouns import Grant, Platform
+from app.vending.models import Grant, Platform
 from app.vending.policy import DeviceLimit, Mode
 from tests.house.test_settings import GOOD
 from tests.stage import pem

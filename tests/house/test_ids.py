@@ -4,7 +4,7 @@ import multiprocessing
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from app.ids import new_id
+from app.vending.ids import new_id
 
 
 def test_an_id_is_128_random_bits_as_hex() -> None:

@@ -13,7 +13,7 @@ from app.cli import app
 from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import TokenRefused
-from app.vending.nouns import IssueRequest
+from app.vending.models import IssueRequest
 from tests.processes.replicas import variables_of
 from tests.stage import HOUR, ISSUER, Telnyx, joined, principal
 

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.engines import database_url, open_engine
 from app.parts import Parts
-from app.vending.at_hand import Login
 from app.vending.errors import (
     CarrierKeyRefused,
     CarrierRejected,
@@ -17,8 +16,9 @@ from app.vending.errors import (
     DialtoneError,
     LedgerUnavailable,
 )
-from app.vending.nouns import IssueRequest
-from app.vending.timing import Timing
+from app.vending.models import IssueRequest
+from app.vending.telephony.login_cache import Login
+from app.vending.telephony.timing import Timing
 from tests.stage import DAY, HOUR, Telnyx, eventually, joined, principal
 
 ALICE = principal("alice")

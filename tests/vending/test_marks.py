@@ -11,10 +11,10 @@ from app.adapters.ledger.marks import SqlMarks
 from app.adapters.ledger.sql import SqlLedger
 from app.adapters.ledger.sweeping import SqlSweeping
 from app.vending.errors import LogoutRefused, TokenRefused
-from app.vending.leases import State
-from app.vending.marks import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target
-from app.vending.nouns import Principal
-from app.vending.watching import KeyRefresh
+from app.vending.models import Principal
+from app.vending.not_before import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target
+from app.vending.telephony.lease import State
+from app.vending.upkeep.change_feed import KeyRefresh
 from tests.adapters.test_ledger import pending
 from tests.stage import ISSUER, migrated
 

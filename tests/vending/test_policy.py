@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.vending.errors import DialtoneError, GrantNotAllowed, InsufficientScope, Refused
-from app.vending.nouns import Grant, IssueRequest, Platform, Principal
+from app.vending.models import Grant, IssueRequest, Platform, Principal
 from app.vending.policy import (
     ADMIN_SCOPE,
     Allowance,

@@ -9,10 +9,10 @@ import pytest
 from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
-from app.vending.leases import State
-from app.vending.nouns import IssueRequest
-from app.vending.pooling import LEAST_LEFT, LIFE
-from app.vending.sweeping import STALE_PENDING
+from app.vending.models import IssueRequest
+from app.vending.telephony.lease import State
+from app.vending.upkeep.sweeper import STALE_PENDING
+from app.vending.upkeep.warm_pool import LEAST_LEFT, LIFE
 from tests.stage import DAY, Telnyx, eventually, joined, principal
 
 ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")

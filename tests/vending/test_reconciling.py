@@ -14,8 +14,8 @@ from app.cli import app
 from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import LedgerLooksWrong
-from app.vending.nouns import IssueRequest
-from app.vending.reconciling import LEAST_AGE
+from app.vending.models import IssueRequest
+from app.vending.upkeep.reconciler import LEAST_AGE
 from tests.processes.replicas import variables_of
 from tests.stage import Telnyx, joined, principal
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import Busy
-from app.vending.flights import Flights
-from app.vending.leases import LIVE, Lease, State
-from app.vending.lifetimes import SHORTEST_TTL, lifetime, refresh_time
-from app.vending.naming import Naming
-from app.vending.nouns import LoginToken, Owner, Platform
+from app.vending.models import LoginToken, Owner, Platform
+from app.vending.single_flight import Flights
+from app.vending.telephony.durations import SHORTEST_TTL, lifetime, refresh_time
+from app.vending.telephony.lease import LIVE, Lease, State
+from app.vending.telephony.login_cache import Login, LoginsAtHand
+from app.vending.telephony.naming import Naming
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TTL = {platform: timedelta(days=1) for platform in Platform}

@@ -14,14 +14,14 @@ from app.adapters.ledger.announcing import Announcements
 from app.adapters.ledger.engines import database_url, open_engine
 from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import DialtoneError
-from app.vending.leases import Lease, State
-from app.vending.marks import Mark, Marks, Target
-from app.vending.nouns import IssueRequest
-from app.vending.revoking import LAST_RETRY
-from app.vending.sweeping import STALE_PENDING, STUCK_ATTEMPTS, Backlog, Swept
-from app.vending.watching import KeyRefresh, Watch
+from app.vending.models import IssueRequest
+from app.vending.not_before import Mark, Marks, Target
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import Login, LoginsAtHand
+from app.vending.telephony.revoke import LAST_RETRY
+from app.vending.upkeep.change_feed import KeyRefresh, Watch
+from app.vending.upkeep.sweeper import STALE_PENDING, STUCK_ATTEMPTS, Backlog, Swept
 from tests.stage import DAY, Telnyx, eventually, joined, principal
 from tests.vending.test_rules import LEASE
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from app.adapters.identity.keysets import KeySource
 from app.vending.errors import TokenRefused
-from app.vending.marks import Logout
-from app.vending.nouns import Principal
+from app.vending.models import Principal
+from app.vending.not_before import Logout
 
 LAST_MOMENT = 253402300799
 """9999-12-31T23:59:59Z, the last second that a datetime can hold."""

@@ -18,8 +18,8 @@ from app.adapters.identity.compact import Compact
 from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
 from app.adapters.identity.keysets import KeySetStatus
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutRefused, TokenRefused
-from app.vending.marks import MEMORY, Logout
-from app.vending.nouns import Principal
+from app.vending.models import Principal
+from app.vending.not_before import MEMORY, Logout
 
 CACHED_VERDICTS = 10_000
 """Verified tokens remembered; the least recently used goes first."""

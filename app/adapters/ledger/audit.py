@@ -10,9 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.tables import activity
 from app.adapters.ledger.tables import audit_events as events
-from app.vending.auditing import Action, Activity, AuditCriteria, AuditEvent, Circumstances, Decision, Outcome
+from app.vending.audit import Action, Activity, AuditCriteria, AuditEvent, Circumstances, Decision, Outcome
 from app.vending.errors import LedgerUnavailable
-from app.vending.nouns import Owner
+from app.vending.models import Owner
 
 
 class SqlAudit:

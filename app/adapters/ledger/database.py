@@ -14,7 +14,7 @@ from app.adapters.ledger.engines import BUSY_SECONDS, POOL_SIZE, name_of
 from app.adapters.ledger.gathering import GroupCommit, T, Work
 from app.adapters.ledger.threads import SqliteThreads
 from app.vending.errors import LedgerUnavailable
-from app.vending.nouns import Owner
+from app.vending.models import Owner
 
 TROUBLE = (
     SQLAlchemyError,

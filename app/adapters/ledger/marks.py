@@ -13,10 +13,10 @@ from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import IS_LIVE, key_refreshes, lease_of, leases, logout_tokens, marks, owned_by
 from app.vending.errors import LedgerUnavailable, LogoutRefused
-from app.vending.leases import Lease
-from app.vending.marks import Logout, Mark, Reach, Target
-from app.vending.nouns import Owner
-from app.vending.watching import KeyRefresh
+from app.vending.models import Owner
+from app.vending.not_before import Logout, Mark, Reach, Target
+from app.vending.telephony.lease import Lease
+from app.vending.upkeep.change_feed import KeyRefresh
 
 MARKS_AT_ONCE = 10_000
 """Marks read by one look of the watch."""

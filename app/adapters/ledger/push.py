@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
 from app.vending.errors import LedgerUnavailable, PushLimitReached, PushMoved
-from app.vending.nouns import Owner
-from app.vending.push import PushObject, PushType, Registered, Registration, Stage
+from app.vending.models import Owner
+from app.vending.push.models import PushObject, PushType, Registered, Registration, Stage
 
 _OBJECT_FIELDS = tuple(field.name for field in fields(PushObject))
 _REGISTRATION_FIELDS = tuple(field.name for field in fields(Registration))

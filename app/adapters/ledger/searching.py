@@ -16,8 +16,8 @@ from app.adapters.ledger.tables import (
     leases,
     step,
 )
-from app.vending.leases import Lease, State
-from app.vending.overseeing import Criteria
+from app.vending.operators.lease_admin import Criteria
+from app.vending.telephony.lease import Lease, State
 
 
 class SqlSearch:

@@ -24,9 +24,9 @@ from app.adapters.ledger.tables import (
     step,
 )
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, TokenRefused
-from app.vending.leases import ENDED, Lease
-from app.vending.marks import is_before, targets_of
-from app.vending.nouns import Owner, Principal
+from app.vending.models import Owner, Principal
+from app.vending.not_before import is_before, targets_of
+from app.vending.telephony.lease import ENDED, Lease
 
 ENDED_AT_ONCE = 10_000
 """Ended leases read by one look of the watch."""

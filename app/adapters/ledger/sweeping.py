@@ -18,9 +18,9 @@ from app.adapters.ledger.tables import (
     step,
     sweep_runs,
 )
-from app.vending.cleaning import Run, RunState
-from app.vending.leases import Lease
-from app.vending.sweeping import Backlog
+from app.vending.telephony.lease import Lease
+from app.vending.upkeep.sweep_jobs import Run, RunState
+from app.vending.upkeep.sweeper import Backlog
 
 
 class SqlSweeping:

@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from app.vending.leases import ENDED, LEFTOVER, LIVE, Lease, State
-from app.vending.nouns import Owner, Platform
+from app.vending.models import Owner, Platform
+from app.vending.telephony.lease import ENDED, LEFTOVER, LIVE, Lease, State
 
 metadata = sa.MetaData()
 

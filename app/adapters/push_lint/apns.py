@@ -19,8 +19,8 @@ from cryptography.x509.oid import NameOID
 
 from app.adapters.push_lint.keys import WeakKey, load
 from app.adapters.push_lint.pem import blocks
-from app.vending.push import Material, PushType
-from app.vending.push_faults import MaterialFault, Report
+from app.vending.push.material_errors import MaterialFault, Report
+from app.vending.push.models import Material, PushType
 
 VOIP_SERVICES = x509.ObjectIdentifier("1.2.840.113635.100.6.3.4")
 """Marks a VoIP Services certificate."""

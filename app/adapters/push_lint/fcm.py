@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.adapters.push_lint.keys import WeakKey, load
-from app.vending.push import Material, PushType
-from app.vending.push_faults import MaterialFault, Report
+from app.vending.push.material_errors import MaterialFault, Report
+from app.vending.push.models import Material, PushType
 
 FIELD = "project_account_json_file"
 TOKEN_URIS = frozenset({"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"})

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from app.adapters.telnyx.answers import data_of, text_of, time_of
 from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
 from app.vending.errors import CarrierUnreadable
-from app.vending.nouns import Credential, LoginToken, SipPassword
+from app.vending.models import Credential, LoginToken, SipPassword
 
 PAGE_SIZE = 250
 """The most that Telnyx gives; its default is 50."""

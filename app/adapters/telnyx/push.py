@@ -11,7 +11,7 @@ from app.adapters.outbound import Answer
 from app.adapters.telnyx.answers import data_of, text_of
 from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
 from app.vending.errors import CarrierNotFound, CarrierUnreadable
-from app.vending.push import PushType
+from app.vending.push.models import PushType
 
 PAGE_SIZE = 20
 """Telnyx's own default here; an alias is unique, so one page has it."""

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.vending.errors import TokenRefused
-from app.vending.leases import Lease
-from app.vending.nouns import Principal
+from app.vending.models import Principal
+from app.vending.telephony.lease import Lease
 
 MEMORY = timedelta(hours=24)
 """Marks made within this time are in memory."""

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-from app.vending.at_hand import LoginsAtHand
-from app.vending.auditing import Action, Audit, Decision
-from app.vending.leases import Lease, State
-from app.vending.revoking import AT_ONCE, Deletion, Revoker, next_try
+from app.vending.audit import Action, Audit, Decision
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.revoke import AT_ONCE, Deletion, Revoker, next_try
 
 STALE_PENDING = timedelta(minutes=10)
 """A pending row that no caller came back for in this time is ended, and what it may have left is deleted."""

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from app.vending.leases import Lease
-from app.vending.nouns import Platform
+from app.vending.models import Platform
+from app.vending.telephony.lease import Lease
 
 SHORTEST_TTL = timedelta(seconds=60)
 """Below this, three attempts at a refresh do not fit into a credential's life."""

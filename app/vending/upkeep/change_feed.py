@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.at_hand import LoginsAtHand
-from app.vending.leases import Lease
-from app.vending.marks import MEMORY, Mark, Marks
+from app.vending.not_before import MEMORY, Mark, Marks
+from app.vending.telephony.lease import Lease
+from app.vending.telephony.login_cache import LoginsAtHand
 
 OVERLAP = timedelta(seconds=30)
 """The watch reads again what was written this long ago: replicas' clocks differ, and commits come out of order."""

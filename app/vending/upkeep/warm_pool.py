@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.errors import CarrierError, CarrierNotFound, CarrierRejected, LeaseMoved
-from app.vending.leases import Lease, State
-from app.vending.naming import Naming
-from app.vending.nouns import Credential, Owner, Platform
-from app.vending.timing import Timing
+from app.vending.models import Credential, Owner, Platform
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.naming import Naming
+from app.vending.telephony.timing import Timing
 
 LIFE = timedelta(days=7)
 """How long a pooled credential could live at Telnyx. Its owner's lifetime takes the place of this."""

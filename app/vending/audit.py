@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from app.vending.errors import DialtoneError, LogoutRefused, RateLimited, Refused, TokenRefused
-from app.vending.leases import Lease
-from app.vending.nouns import Owner, Way
+from app.vending.models import Owner, Way
+from app.vending.telephony.lease import Lease
 
 
 class Action(StrEnum):

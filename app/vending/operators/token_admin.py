@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
-from app.vending.auditing import Action, Audit, Decision, Outcome
+from app.vending.audit import Action, Audit, Decision, Outcome
 from app.vending.errors import NotBeforeInFuture, UnknownIssuer
-from app.vending.marks import SKEW, Mark, Marks, Reach, Target
-from app.vending.nouns import Owner
-from app.vending.watching import KeyRefresh
+from app.vending.models import Owner
+from app.vending.not_before import SKEW, Mark, Marks, Reach, Target
+from app.vending.upkeep.change_feed import KeyRefresh
 
 
 class Notices(Protocol):

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 
-from app.vending.nouns import Owner
+from app.vending.models import Owner
 
 TAG_LENGTH = 32
 """Hex digits of a tag: 128 bits of a keyed hash."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from app.vending.nouns import Owner
+from app.vending.models import Owner
 
 
 class PushType(StrEnum):

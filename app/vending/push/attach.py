@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.vending.auditing import Action, Audit, Decision
+from app.vending.audit import Action, Audit, Decision
 from app.vending.errors import CarrierNotFound, ConnectionNotFound, PushNotFound, PushTypeMismatch
-from app.vending.push import PushObject, PushType, Registered, Stage
+from app.vending.push.models import PushObject, PushType, Registered, Stage
 
 
 class Ledger(Protocol):

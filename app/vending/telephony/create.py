@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NoReturn, Protocol
 
-from app.vending.at_hand import Login, LoginsAtHand
 from app.vending.errors import (
     CarrierError,
     CarrierForbidden,
@@ -26,15 +25,16 @@ from app.vending.errors import (
     LeaseTaken,
     LedgerUnavailable,
 )
-from app.vending.expiry import Expiry, credential_of
-from app.vending.leases import Lease, State
-from app.vending.lifetimes import is_due_for_renewal, lifetime, refresh_time
-from app.vending.naming import Naming
-from app.vending.nouns import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
+from app.vending.models import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
 from app.vending.policy import DeviceLimit, Terms
-from app.vending.recovery import Recovery
-from app.vending.revoking import Revoker
-from app.vending.timing import POLL_SECONDS, Timing
+from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import Login, LoginsAtHand
+from app.vending.telephony.naming import Naming
+from app.vending.telephony.recover import Recovery
+from app.vending.telephony.renew import Expiry, credential_of
+from app.vending.telephony.revoke import Revoker
+from app.vending.telephony.timing import POLL_SECONDS, Timing
 
 EXPIRY_MARGIN = timedelta(seconds=5)
 """A credential with less than this to live is treated as expired: an extension might arrive too late."""

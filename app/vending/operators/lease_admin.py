@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.auditing import Action, Activity, Audit, AuditCriteria, AuditEvent, Decision, Outcome
+from app.vending.audit import Action, Activity, Audit, AuditCriteria, AuditEvent, Decision, Outcome
 from app.vending.errors import LeaseNotFound, NotConfirmed
-from app.vending.leases import Lease, State
-from app.vending.nouns import Owner, Platform
-from app.vending.revoking import Revoker
+from app.vending.models import Owner, Platform
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.revoke import Revoker
 
 ENDED_AT_ONCE = 500
 """Leases ended in one transaction."""

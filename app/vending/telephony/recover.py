@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from app.vending.errors import CarrierError, CarrierNotFound, LeaseMoved
-from app.vending.leases import Lease, State
-from app.vending.nouns import Credential
+from app.vending.models import Credential
+from app.vending.telephony.lease import Lease, State
 
 SETTLING = timedelta(seconds=2)
 """A list may lag behind a create: an absence is believed only this long after the create was sent."""

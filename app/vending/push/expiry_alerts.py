@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.errors import PushMoved
-from app.vending.push import PushObject
+from app.vending.push.models import PushObject
 
 WARNING_DAYS = (30, 14, 7, 1, 0)
 """A warning is given once when so many days are left, by whichever replica is first; 0 means that it has expired."""

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Protocol
 
-from app.vending.at_hand import LoginsAtHand
-from app.vending.auditing import Action, Audit, Decision, Outcome
+from app.vending.audit import Action, Audit, Decision, Outcome
 from app.vending.errors import CarrierError, CarrierThrottled, CarrierUnreachable, LeaseMoved, LeaseNotFound
-from app.vending.leases import LEFTOVER, LIVE, Lease, State
-from app.vending.marks import Logout, Marks
-from app.vending.nouns import Owner, Principal
+from app.vending.models import Owner, Principal
+from app.vending.not_before import Logout, Marks
 from app.vending.policy import PolicyInForce
-from app.vending.recovery import SETTLING, Recovery
+from app.vending.telephony.lease import LEFTOVER, LIVE, Lease, State
+from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.recover import SETTLING, Recovery
 
 FIRST_RETRY = timedelta(seconds=5)
 LAST_RETRY = timedelta(minutes=10)

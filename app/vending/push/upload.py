@@ -20,11 +20,11 @@ from app.vending.errors import (
     LedgerUnavailable,
     PushMoved,
 )
-from app.vending.flights import Flights
-from app.vending.naming import Naming
-from app.vending.push import Material, PushObject, PushType, Stage
-from app.vending.recovery import SETTLING
-from app.vending.timing import POLL_SECONDS, Timing
+from app.vending.push.models import Material, PushObject, PushType, Stage
+from app.vending.single_flight import Flights
+from app.vending.telephony.naming import Naming
+from app.vending.telephony.recover import SETTLING
+from app.vending.telephony.timing import POLL_SECONDS, Timing
 
 STALE = timedelta(minutes=10)
 """An object that nobody registered in this time after its upload belongs to nobody."""

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from app.vending.at_hand import LoginsAtHand
 from app.vending.errors import CarrierNotFound, CredentialExpired, LeaseEnded
-from app.vending.leases import Lease
-from app.vending.nouns import Credential
+from app.vending.models import Credential
+from app.vending.telephony.lease import Lease
+from app.vending.telephony.login_cache import LoginsAtHand
 
 
 class Ledger(Protocol):

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.vending.leases import Lease
-from app.vending.nouns import IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
+from app.vending.models import IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
+from app.vending.telephony.lease import Lease
 
 ENDED_MEMORY = timedelta(minutes=10)
 """How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.auditing import Action, Audit, Decision
+from app.vending.audit import Action, Audit, Decision
 from app.vending.errors import CarrierNotFound, LedgerLooksWrong
-from app.vending.leases import LEFTOVER, LIVE, Lease, State
-from app.vending.naming import Naming
-from app.vending.nouns import Credential
+from app.vending.models import Credential
+from app.vending.telephony.lease import LEFTOVER, LIVE, Lease, State
+from app.vending.telephony.naming import Naming
 
 LEAST_AGE = timedelta(hours=1)
 """Younger objects at Telnyx are never orphans. Longer than any create and its recovery take."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.at_hand import LoginsAtHand
-from app.vending.auditing import Action, Audit, Decision
+from app.vending.audit import Action, Audit, Decision
 from app.vending.errors import Busy, LeaseEnded, LeaseMoved, LeaseNotFound
-from app.vending.expiry import Expiry
-from app.vending.leases import LIVE, Lease, State
-from app.vending.lifetimes import lifetime
-from app.vending.nouns import Owner, Principal
+from app.vending.models import Owner, Principal
 from app.vending.policy import Allowance, PolicyInForce
+from app.vending.telephony.durations import lifetime
+from app.vending.telephony.lease import LIVE, Lease, State
+from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.renew import Expiry
 
 TRIES = 5
 """How often a change is made anew when another writer was first."""

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
-from app.vending.auditing import Action, Audit, Decision, Outcome
+from app.vending.audit import Action, Audit, Decision, Outcome
 from app.vending.errors import DialtoneError, LedgerUnavailable, SweepNotFound
-from app.vending.reconciling import Reconciler
-from app.vending.sweeping import Sweeper
+from app.vending.upkeep.reconciler import Reconciler
+from app.vending.upkeep.sweeper import Sweeper
 
 RUN_LIMIT = timedelta(minutes=30)
 """A run takes no longer; one that seems to was lost with its replica."""

@@ -9,8 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.at_hand import Login, LoginsAtHand, Question
-from app.vending.auditing import Audit, Decision, going_to
+from app.vending.audit import Audit, Decision, going_to
 from app.vending.errors import (
     Busy,
     CarrierFailed,
@@ -24,12 +23,13 @@ from app.vending.errors import (
     LeaseNotFound,
     LedgerUnavailable,
 )
-from app.vending.flights import Flights
-from app.vending.leases import Lease, State
-from app.vending.lifetimes import LAST_USE
-from app.vending.making import LoginMaker
-from app.vending.nouns import Grant, IssueRequest, Owner, Principal, Way
+from app.vending.models import Grant, IssueRequest, Owner, Principal, Way
 from app.vending.policy import PolicyInForce, Terms
+from app.vending.single_flight import Flights
+from app.vending.telephony.create import LoginMaker
+from app.vending.telephony.durations import LAST_USE
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import Login, LoginsAtHand, Question
 
 AWAY = (
     Busy,

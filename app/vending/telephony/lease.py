@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.vending.nouns import Credential, Owner, Platform
+from app.vending.models import Credential, Owner, Platform
 
 
 class State(StrEnum):

@@ -9,14 +9,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from app.vending.attaching import Attaching
-from app.vending.auditing import Action, Audit, Decision
+from app.vending.audit import Action, Audit, Decision
 from app.vending.errors import MaterialRefused, PushAliasTaken, PushMoved, PushNotFound, PushTypeMismatch
-from app.vending.nouns import Owner, Principal
+from app.vending.models import Owner, Principal
 from app.vending.policy import PolicyInForce
-from app.vending.push import Material, PushObject, Registered, Registration
-from app.vending.push_faults import Report
-from app.vending.uploading import Uploads
+from app.vending.push.attach import Attaching
+from app.vending.push.material_errors import Report
+from app.vending.push.models import Material, PushObject, Registered, Registration
+from app.vending.push.upload import Uploads
 
 MOST_REGISTRATIONS = 20
 """Push credentials of one user: a person has few apps."""

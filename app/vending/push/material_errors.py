@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from app.vending.push import Material
+from app.vending.push.models import Material
 
 SENTENCES: Mapping[str, str] = MappingProxyType(
     {

@@ -1,0 +1,1 @@
+"""Operator actions: finding and revoking leases, refusing tokens, refreshing keys."""
