@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from app.adapters.telnyx.guard import PRIORITY, Priority
+from app.adapters.telnyx.call_scheduler import PRIORITY, Priority
 from app.vending.errors import DialtoneError
 
 STOP_SECONDS = 5.0

@@ -24,8 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from app.adapters.identity.key_sets import is_safe_url
 from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
-from app.adapters.identity.keysets import is_safe_url
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, Condition, DeviceLimit, Mode, Policy, Rule, Scalar
 from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from app import __version__
+from app.adapters.http_client import Outbound
 from app.adapters.identity.claims import Issuer
+from app.adapters.identity.key_sets import FixedKeys, KeySource, Location, RemoteKeys
 from app.adapters.identity.keys import KeySet
-from app.adapters.identity.keysets import FixedKeys, KeySource, Location, RemoteKeys
 from app.adapters.identity.verifier import TokenVerifier
-from app.adapters.outbound import Outbound
 from app.configuration import IssuerTable, Resolved
 from app.settings import Settings
 

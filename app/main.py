@@ -32,7 +32,7 @@ from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxPro
 from app.api.layers import Caps, Catch, Edge, Origins, Tell, telling
 from app.api.presenting import Presenter
 from app.api.turnstile import Turnstile, turned_away
-from app.observability import logs
+from app.observability import logging as logs
 from app.parts import Outside, Parts
 from app.server import Door, DrainingServer, Reloading
 from app.settings import Settings

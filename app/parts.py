@@ -10,13 +10,13 @@ from typing import Any
 
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.push import SqlPush
-from app.adapters.limiter import Limiter
+from app.adapters.rate_limiter import Limiter
+from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.push import TelnyxConnections
-from app.adapters.telnyx.transport import TelnyxApi
-from app.observability.audit import AuditTrail
+from app.observability.audit_log import AuditTrail
+from app.observability.event_metrics import Traffic
 from app.observability.metrics import Metrics
 from app.observability.tracing import Spans
-from app.observability.traffic import Traffic
 from app.settings import Settings
 from app.vending.ids import new_id
 from app.vending.operators.lease_admin import Oversight

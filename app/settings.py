@@ -16,9 +16,9 @@ from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.adapters.identity.keysets import is_loopback, is_safe_url
+from app.adapters.identity.key_sets import is_loopback, is_safe_url
 from app.adapters.ledger.engines import database_url
-from app.adapters.limiter import rate
+from app.adapters.rate_limiter import rate
 from app.configuration import (
     Configuration,
     ConfigurationError,

@@ -12,30 +12,30 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from app import __version__
+from app.adapters.http_client import Outbound
 from app.adapters.identity.verifier import TokenVerifier
-from app.adapters.ledger.announcing import Announcements
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.marks import SqlMarks
-from app.adapters.ledger.migrating import newest_revision
+from app.adapters.ledger.lease_search import SqlSearch
+from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.migrate import newest_revision
+from app.adapters.ledger.not_before import SqlMarks
+from app.adapters.ledger.pg_listener import Announcements
 from app.adapters.ledger.push import SqlPush
-from app.adapters.ledger.searching import SqlSearch
-from app.adapters.ledger.sql import SqlLedger
-from app.adapters.ledger.sweeping import SqlSweeping
-from app.adapters.limiter import Limiter, Rates, rate
-from app.adapters.outbound import Outbound
-from app.adapters.push_lint import apns, fcm
+from app.adapters.ledger.sweep import SqlSweeping
+from app.adapters.push_validation import apns, fcm
+from app.adapters.rate_limiter import Limiter, Rates, rate
+from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxClient
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
-from app.adapters.telnyx.transport import TelnyxApi
 from app.background import Background, Work
 from app.issuers import KeySets
-from app.observability import logs
-from app.observability.audit import AuditTrail
+from app.observability import logging as logs
+from app.observability.audit_log import AuditTrail
+from app.observability.event_metrics import Traffic
 from app.observability.metrics import Metrics
 from app.observability.tracing import Tracing, no_spans
-from app.observability.traffic import Traffic
 from app.parts import Outside, Parts
 from app.settings import Settings, variable_of
 from app.vending.ids import new_id

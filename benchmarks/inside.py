@@ -195,7 +195,7 @@ def _connections(app: ASGIApp, door: Door | None = None) -> list[Connection]:
 
 async def _measured() -> dict[str, float]:
     from app.main import house
-    from app.observability import logs
+    from app.observability import logging as logs
     from app.settings import Settings
     from app.wiring import join
     from benchmarks.peers import careful

@@ -12,8 +12,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.adapters.telnyx.rate import LEAST_RESERVE, Comebacks
-from app.adapters.telnyx.transport import CALL_SECONDS, QUEUE_SHARE
+from app.adapters.telnyx.api import CALL_SECONDS, QUEUE_SHARE
+from app.adapters.telnyx.rate_budget import LEAST_RESERVE, Comebacks
 from app.vending.telephony.durations import REFRESH_SHARE
 
 DAY_SECONDS = 86_400

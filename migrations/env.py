@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection comes from `app.adapters.ledger.migrating`, which owns the transaction."""
+"""Alembic's entry: the connection comes from `app.adapters.ledger.migrate`, which owns the transaction."""
 
 from alembic import context
 

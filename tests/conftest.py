@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.sql import SqlLedger
-from app.adapters.ledger.sweeping import SqlSweeping
+from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.sweep import SqlSweeping
 from tests.stage import Service, Telnyx, migrated, service_in_front_of, sqlite_in, telnyx_sandbox
 
 SHARED = Path(__file__).parent.parent.parent / "shared"

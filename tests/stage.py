@@ -21,7 +21,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from starlette.types import ASGIApp
 
-from app.adapters.ledger import migrating
+from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.main import house
 from app.parts import Outside, Parts

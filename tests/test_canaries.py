@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.observability import logs
+from app.observability import logging as logs
 from app.sandbox.account import DEMO_KEY
 from tests.stage import Service, Telnyx, joined, principal, service_in_front_of, token
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.adapters.push_lint import apns, fcm
+from app.adapters.push_validation import apns, fcm
 from app.vending.errors import DialtoneError
 from tests.material import android, key, pem_of, same_ios, secrets_in
 from tests.stage import Telnyx, joined, principal, service_in_front_of, token

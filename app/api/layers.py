@@ -22,7 +22,7 @@ from app.api.scope import (
     request_id_of,
     route_of,
 )
-from app.observability import logs
+from app.observability import logging as logs
 from app.observability.tracing import Note, Spans
 from app.vending.audit import CIRCUMSTANCES, Circumstances
 

@@ -2,24 +2,24 @@
 
 import typer
 
-from app.cli import audit, doctor, leases, operating, policy, push, sandbox, serving
+from app.cli import audit, doctor, leases, operators, policy, push, sandbox, serve
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Hands a phone to a signed-in user: short-lived Telnyx credentials for WebRTC clients.",
 )
-app.add_typer(serving.commands)
+app.add_typer(serve.commands)
 app.add_typer(sandbox.commands, name="sandbox")
 app.add_typer(policy.commands, name="policy")
 app.add_typer(policy.config, name="config")
 app.add_typer(push.commands, name="push")
 app.add_typer(leases.commands, name="leases")
-app.add_typer(operating.keys, name="keys")
-app.add_typer(operating.tokens, name="tokens")
+app.add_typer(operators.keys, name="keys")
+app.add_typer(operators.tokens, name="tokens")
 app.add_typer(audit.commands, name="audit")
-app.command("sweep")(operating.sweep)
-app.command("pool")(operating.pool)
+app.command("sweep")(operators.sweep)
+app.command("pool")(operators.pool)
 app.command("doctor")(doctor.doctor)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.terminal import instant, run
+from app.cli.output import instant, run
 from app.parts import Parts
 from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
 

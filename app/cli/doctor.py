@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.adapters.telnyx.push import ConnectionInfo
-from app.cli.terminal import AsJson, print_json, run, settings
+from app.cli.output import AsJson, print_json, run, settings
 from app.parts import Parts
 from app.settings import Settings
 from app.vending.errors import (

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-from app.cli.terminal import AsJson, be_quiet, end, print_json, settings
+from app.cli.output import AsJson, be_quiet, end, print_json, settings
 from app.configuration import Configuration, IssuerTable
 from app.issuers import inspecting
 from app.settings import Settings, variable_of

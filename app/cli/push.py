@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.adapters.push_lint import apns, fcm
-from app.adapters.push_lint.pem import blocks
-from app.cli.terminal import AsJson, end, instant, print_json, print_table, run
+from app.adapters.push_validation import apns, fcm
+from app.adapters.push_validation.pem import blocks
+from app.cli.output import AsJson, end, instant, print_json, print_table, run
 from app.vending.push.material_errors import Report
 
 commands = typer.Typer(no_args_is_help=True, help="Push credentials of mobile apps.")

@@ -66,7 +66,7 @@ def sandbox_page(
     telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
 ) -> None:
     """The softphone page. Listens on loopback only."""
-    from app.web.server import create_page
+    from app.sandbox.softphone.server import create_page
 
     page = create_page(
         service=f"http://{LOOPBACK}:{service}",

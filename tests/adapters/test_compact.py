@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.adapters.identity.compact import canonical_base64url
+from app.adapters.identity.compact_jws import canonical_base64url
 from app.vending.errors import TokenRefused
 from tests.adapters.test_tokens import raw, reason, verifier
 from tests.stage import token

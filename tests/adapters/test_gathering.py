@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.gathering import GroupCommit
-from app.adapters.ledger.sql import SqlLedger
+from app.adapters.ledger.group_commit import GroupCommit
+from app.adapters.ledger.leases import SqlLedger
 from app.vending.errors import DeviceLimitReached, LeaseTaken, LedgerUnavailable
 from app.vending.telephony.lease import Lease
 from tests.adapters.test_ledger import pending

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.adapters.outbound import Outbound
-from app.adapters.telnyx.credentials import TelnyxClient
-from app.adapters.telnyx.guard import (
+from app.adapters.http_client import Outbound
+from app.adapters.telnyx.api import TelnyxApi
+from app.adapters.telnyx.call_scheduler import (
     FAILURES_TO_OPEN,
     FIRST_LIMIT,
     FIRST_OPEN_SECONDS,
@@ -23,7 +23,8 @@ from app.adapters.telnyx.guard import (
     Guard,
     Priority,
 )
-from app.adapters.telnyx.rate import (
+from app.adapters.telnyx.credentials import TelnyxClient
+from app.adapters.telnyx.rate_budget import (
     LONGEST_COMEBACK_SECONDS,
     MAX_HOLD_SECONDS,
     PROBE_SECONDS,
@@ -31,7 +32,6 @@ from app.adapters.telnyx.rate import (
     Budget,
     Comebacks,
 )
-from app.adapters.telnyx.transport import TelnyxApi
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.errors import CarrierError, CarrierThrottled, CarrierUnreachable
 from tests.stage import telnyx_sandbox

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from app.adapters.http_client import Outbound
 from app.adapters.identity.claims import Issuer
-from app.adapters.identity.keys import from_secret
-from app.adapters.identity.keysets import (
+from app.adapters.identity.key_sets import (
     COOLDOWN_SECONDS,
     HARD_LIMIT_SECONDS,
     REFRESH_SECONDS,
@@ -19,8 +19,8 @@ from app.adapters.identity.keysets import (
     Location,
     RemoteKeys,
 )
+from app.adapters.identity.keys import from_secret
 from app.adapters.identity.verifier import TokenVerifier
-from app.adapters.outbound import Outbound
 from app.vending.errors import IdentityUnavailable, TokenRefused
 from tests.adapters.test_key_sets import BAD_ANSWERS, Provider
 from tests.adapters.test_tokens import ALL, SECRET, jwks, now, reason

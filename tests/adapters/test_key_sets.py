@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from app.adapters.http_client import Outbound
 from app.adapters.identity.claims import Issuer
-from app.adapters.identity.keysets import (
+from app.adapters.identity.key_sets import (
     COLD_COOLDOWN_SECONDS,
     COOLDOWN_SECONDS,
     HARD_LIMIT_SECONDS,
@@ -24,7 +25,6 @@ from app.adapters.identity.keysets import (
     is_safe_url,
 )
 from app.adapters.identity.verifier import TokenVerifier
-from app.adapters.outbound import Outbound
 from app.vending.errors import IdentityUnavailable, TokenRefused
 from tests.adapters.test_tokens import ALL, now
 from tests.stage import AUDIENCE, ISSUER, eventually, free_port, rsa_key, serving, token

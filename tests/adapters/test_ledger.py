@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.adapters.ledger import migrating
+from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.marks import SqlMarks
+from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.not_before import SqlMarks
 from app.adapters.ledger.push import SqlPush
-from app.adapters.ledger.sql import SqlLedger
-from app.adapters.ledger.sweeping import SqlSweeping
+from app.adapters.ledger.sweep import SqlSweeping
 from app.adapters.ledger.tables import metadata
 from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, PushMoved
 from app.vending.models import Credential, Owner

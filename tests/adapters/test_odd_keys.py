@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
+from app.adapters.identity.key_sets import FixedKeys
 from app.adapters.identity.keys import from_jwks, from_pem, from_secret
-from app.adapters.identity.keysets import FixedKeys
 from tests.adapters.test_tokens import ALL, jwks, reason, verifier
 from tests.stage import ec_key, rsa_key, token
 

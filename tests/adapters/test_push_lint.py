@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.adapters.push_lint import apns, fcm
+from app.adapters.push_validation import apns, fcm
 from app.vending.push.material_errors import SENTENCES, Report
 from app.vending.push.models import PushType
 from tests.material import (

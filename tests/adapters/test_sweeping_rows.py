@@ -3,8 +3,8 @@
 import asyncio
 from datetime import datetime, timedelta
 
-from app.adapters.ledger.sql import SqlLedger
-from app.adapters.ledger.sweeping import SqlSweeping
+from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.sweep import SqlSweeping
 from app.vending.telephony.lease import Lease, State
 from app.vending.upkeep.sweeper import Backlog
 from tests.adapters.test_ledger import NOW, credential, pending

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from app.adapters.outbound import Outbound
+from app.adapters.http_client import Outbound
+from app.adapters.telnyx.api import MAX_RETRY_AFTER_SECONDS, TelnyxApi
+from app.adapters.telnyx.call_scheduler import FIRST_OPEN_SECONDS
 from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxClient
-from app.adapters.telnyx.guard import FIRST_OPEN_SECONDS
 from app.adapters.telnyx.push import TelnyxConnections
-from app.adapters.telnyx.transport import MAX_RETRY_AFTER_SECONDS, TelnyxApi
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.errors import (
     CarrierError,

@@ -15,8 +15,8 @@ from joserfc import jws, jwt
 from joserfc.jwk import OctKey, OKPKey, RSAKey
 
 from app.adapters.identity.claims import Issuer
+from app.adapters.identity.key_sets import FixedKeys
 from app.adapters.identity.keys import from_jwks, from_pem, from_secret
-from app.adapters.identity.keysets import FixedKeys
 from app.adapters.identity.verifier import TokenVerifier
 from app.vending.errors import TokenRefused
 from app.vending.models import Principal

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.adapters.identity.claims import Issuer
-from app.adapters.identity.compact import Compact
+from app.adapters.identity.compact_jws import Compact
+from app.adapters.identity.key_sets import FixedKeys
 from app.adapters.identity.keys import UnknownKey, check_signature, from_jwks
-from app.adapters.identity.keysets import FixedKeys
 from app.adapters.identity.verifier import TokenVerifier, checked_header
 from app.vending.errors import TokenRefused
 from tests.adapters.test_tokens import ALL, now

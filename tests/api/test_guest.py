@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.observability import logs
+from app.observability import logging as logs
 from tests.stage import Service, Telnyx, service_in_front_of, token
 
 PATH = "/v1/telephony-credentials"

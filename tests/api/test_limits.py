@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.adapters.limiter import Limiter, Rates, rate
+from app.adapters.rate_limiter import Limiter, Rates, rate
 from app.settings import SettingsError
 from app.vending.errors import RateLimited
 from tests.stage import Service, Telnyx, free_port, principal, service_in_front_of, settings_for, token

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from telnyx import AsyncTelnyx
 
-from app.adapters.push_lint import apns
+from app.adapters.push_validation import apns
 from app.sandbox.account import DEMO_KEY
 from app.vending.push.register import MOST_REGISTRATIONS
 from tests.api.pushing import PATH, ask, objects, register, uploads

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from starlette.types import Receive, Scope, Send
 
 from app.sandbox.identity_provider import create_identity_provider
-from app.web.server import CLIENT, create_page
+from app.sandbox.softphone.server import CLIENT, create_page
 from tests.stage import Service, Telnyx, service_in_front_of, serving, sqlite_in, telnyx_sandbox
 
 FLAGS = [

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger import migrating
+from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.parts import Outside, Parts
 from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound

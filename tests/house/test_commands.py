@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.adapters.ledger import migrating
+from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.cli import app
 from app.vending.errors import TokenRefused

@@ -7,9 +7,9 @@ import pytest
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.marks import SqlMarks
-from app.adapters.ledger.sql import SqlLedger
-from app.adapters.ledger.sweeping import SqlSweeping
+from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.not_before import SqlMarks
+from app.adapters.ledger.sweep import SqlSweeping
 from app.vending.errors import LogoutRefused, TokenRefused
 from app.vending.models import Principal
 from app.vending.not_before import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger.announcing import Announcements
 from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.pg_listener import Announcements
 from app.parts import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError

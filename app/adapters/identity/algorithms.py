@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jose import jwk
 from jose.backends.base import Key
 
-from app.adapters.identity.compact import canonical_base64url
+from app.adapters.identity.compact_jws import canonical_base64url
 
 PSS_ALGORITHMS = frozenset({"PS256", "PS384", "PS512"})
 EDDSA_ALGORITHMS = frozenset({"EdDSA", "Ed25519"})

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from app.adapters.identity.keysets import KeySource
+from app.adapters.identity.key_sets import KeySource
 from app.vending.errors import TokenRefused
 from app.vending.models import Principal
 from app.vending.not_before import Logout

@@ -20,7 +20,7 @@ from jose.exceptions import JOSEError
 
 from app.adapters.identity import algorithms as added
 from app.adapters.identity.algorithms import ED25519_BYTES, EDDSA_ALGORITHMS, PSS_ALGORITHMS
-from app.adapters.identity.compact import Compact, canonical_base64url
+from app.adapters.identity.compact_jws import Compact, canonical_base64url
 from app.vending.errors import TokenRefused
 
 RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512"}) | PSS_ALGORITHMS

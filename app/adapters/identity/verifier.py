@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
-from app.adapters.identity.compact import Compact
+from app.adapters.identity.compact_jws import Compact
+from app.adapters.identity.key_sets import KeySetStatus
 from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
-from app.adapters.identity.keysets import KeySetStatus
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutRefused, TokenRefused
 from app.vending.models import Principal
 from app.vending.not_before import MEMORY, Logout

@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.adapters.ledger.engines import BUSY_SECONDS, POOL_SIZE, name_of
-from app.adapters.ledger.gathering import GroupCommit, T, Work
-from app.adapters.ledger.threads import SqliteThreads
+from app.adapters.ledger.group_commit import GroupCommit, T, Work
+from app.adapters.ledger.sqlite_threads import SqliteThreads
 from app.vending.errors import LedgerUnavailable
 from app.vending.models import Owner
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from app.adapters.telnyx.answers import data_of, text_of, time_of
-from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
+from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
+from app.adapters.telnyx.responses import data_of, text_of, time_of
 from app.vending.errors import CarrierUnreadable
 from app.vending.models import Credential, LoginToken, SipPassword
 

@@ -7,9 +7,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from app.adapters.outbound import Answer
-from app.adapters.telnyx.answers import data_of, text_of
-from app.adapters.telnyx.transport import ATTEMPTS, TelnyxApi
+from app.adapters.http_client import Answer
+from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
+from app.adapters.telnyx.responses import data_of, text_of
 from app.vending.errors import CarrierNotFound, CarrierUnreadable
 from app.vending.push.models import PushType
 

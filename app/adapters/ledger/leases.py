@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
-from app.adapters.ledger.marks import latest_mark, named
+from app.adapters.ledger.not_before import latest_mark, named
+from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     HAS_ENDED,
     IS_LIVE,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from app.adapters.ledger.engines import open_threads_engine
-from app.adapters.ledger.gathering import Work, run_together
+from app.adapters.ledger.group_commit import Work, run_together
 
 READERS = 2
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HERE = Path(__file__).parent
-CLIENT = HERE.parent.parent / "clients" / "js"
+CLIENT = HERE.parents[2] / "clients" / "js"
 FILES = {
     "/": (HERE / "index.html", "text/html"),
     "/softphone.js": (HERE / "softphone.js", "text/javascript"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.terminal import end, settings
+from app.cli.output import end, settings
 
 commands = typer.Typer()
 
@@ -23,7 +23,7 @@ def serve() -> None:
 @commands.command()
 def migrate() -> None:
     """Bring the ledger's database to this version. Safe to run again, and by several replicas at once."""
-    from app.adapters.ledger import migrating
+    from app.adapters.ledger import migrate as migrating
     from app.adapters.ledger.engines import database_url
 
     url = database_url(settings().database_url.get_secret_value())

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from app.adapters.outbound import Answer
+from app.adapters.http_client import Answer
 from app.vending.errors import CarrierUnreadable
 
 _ERROR_CODE = re.compile(r"\d{1,6}\Z")

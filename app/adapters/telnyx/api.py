@@ -12,9 +12,9 @@ from typing import Any
 
 import structlog
 
-from app.adapters.outbound import Answer, NoAnswer, NotSent, Outbound
-from app.adapters.telnyx.answers import error_codes, page_of
-from app.adapters.telnyx.guard import Guard, Turn
+from app.adapters.http_client import Answer, NoAnswer, NotSent, Outbound
+from app.adapters.telnyx.call_scheduler import Guard, Turn
+from app.adapters.telnyx.responses import error_codes, page_of
 from app.vending.errors import (
     CarrierError,
     CarrierFailed,

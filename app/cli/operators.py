@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.terminal import AsJson, end, print_json, run, working
+from app.cli.output import AsJson, end, print_json, run, working
 from app.parts import Parts
 from app.vending.not_before import Reach, Target
 

@@ -4,8 +4,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     IS_ACTIVE,
     IS_LIVE,

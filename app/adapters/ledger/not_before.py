@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.adapters.ledger.announcing import announce
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
+from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import IS_LIVE, key_refreshes, lease_of, leases, logout_tokens, marks, owned_by
 from app.vending.errors import LedgerUnavailable, LogoutRefused
 from app.vending.models import Owner

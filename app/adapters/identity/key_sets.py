@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from app.adapters.http_client import NoAnswer, NotSent, Outbound
 from app.adapters.identity.keys import KeySet, from_jwks
-from app.adapters.outbound import NoAnswer, NotSent, Outbound
 from app.vending.errors import IdentityUnavailable
 
 FETCH_SECONDS = 3.0

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from app.observability.logs import clean, line
+from app.observability.logging import clean, line
 from app.vending.audit import CIRCUMSTANCES, Action, AuditEvent, Decision, Going, going_to
 from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
 

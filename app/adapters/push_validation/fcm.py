@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.adapters.push_lint.keys import WeakKey, load
+from app.adapters.push_validation.keys import WeakKey, load
 from app.vending.push.material_errors import MaterialFault, Report
 from app.vending.push.models import Material, PushType
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from app.adapters.push_lint.keys import WeakKey, load
-from app.adapters.push_lint.pem import blocks
+from app.adapters.push_validation.keys import WeakKey, load
+from app.adapters.push_validation.pem import blocks
 from app.vending.push.material_errors import MaterialFault, Report
 from app.vending.push.models import Material, PushType
 

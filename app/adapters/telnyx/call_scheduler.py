@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 
-from app.adapters.telnyx.rate import Budget, Comebacks
+from app.adapters.telnyx.rate_budget import Budget, Comebacks
 from app.vending.errors import CarrierThrottled, CarrierUnreachable
 
 
