@@ -6,38 +6,33 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import (
-    admin,
-    admin_leases,
-    admin_service,
-    backchannel,
-    documentation,
-    handlers,
-    health,
-    ops,
-    push,
-    telephony,
-)
-from app.api.at_hand import AtHand
-from app.api.body import Body
-from app.api.gate import BearerGate
-from app.api.health import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
-from app.api.layers import Caps, Catch, Edge, Origins, Tell, telling
-from app.api.presenting import Presenter
-from app.api.turnstile import Turnstile, turned_away
+from app.api import exception_handlers as handlers
+from app.api import openapi as documentation
+from app.api.middleware.auth import BearerGate
+from app.api.middleware.body import Body
+from app.api.middleware.context import Edge, Tell, telling
+from app.api.middleware.cors import Origins
+from app.api.middleware.errors import Catch
+from app.api.middleware.limits import Caps
+from app.api.middleware.load_shedding import Turnstile, turned_away
+from app.api.pagination import Presenter
+from app.api.readiness import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
+from app.api.routes import admin, backchannel_logout, health, ops, push_credentials, telephony_credentials
+from app.composition.build import join
+from app.composition.components import Outside, Parts
+from app.config.settings import Settings, SettingsError
 from app.observability import logging as logs
-from app.parts import Outside, Parts
-from app.server import Door, DrainingServer, Reloading
-from app.settings import Settings
+from app.serving import server
+from app.serving.admission import Door
+from app.serving.login_response_cache import AtHand
+from app.serving.server import ServerOptions
 from app.vending.errors import LedgerUnavailable
-from app.wiring import join
 
 EXPOSED_HEADERS = (
     "X-Request-ID",
@@ -65,34 +60,36 @@ def create_app(settings: Settings | None = None, outside: Outside | None = None)
 
 
 def serve(settings: Settings) -> None:
-    """Listen until told to stop. Raises SystemExit if the port is taken."""
+    """Run the service until it is told to stop. Raises SystemExit if the port is taken."""
     parts = join(settings)
-    door, app, readiness = house(settings, parts)
-    config = uvicorn.Config(
-        app,
+    limiter, app, readiness = build_server_app(settings, parts)
+    options = ServerOptions(
         host=settings.host,
         port=settings.port,
         root_path=settings.root_path,
-        http=door,  # type: ignore[arg-type]  # anything that makes protocols will do
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=settings.grace_seconds,
+        trusted_proxies=settings.trusted_proxies,
+        drain_seconds=settings.drain_seconds,
+        shutdown_timeout_seconds=settings.grace_seconds,
     )
-    with logs.unblocking():
-        DrainingServer(config, door, readiness, settings.drain_seconds, Reloading(settings, parts)).run()
+    server.run(app, limiter, readiness, options, lambda: reload_settings(settings, parts))
 
 
-def house(settings: Settings, parts: Parts) -> tuple[Door, ASGIApp, Readiness]:
-    """The app, and the door in front of it, which asks the shortcut first."""
-    door = Door(lambda: parts.issuer.under_way)
-    app, readiness = assemble(settings, parts, lambda: door.is_crowded)
+async def reload_settings(settings: Settings, parts: Parts) -> None:
+    """Read the settings' sources again and apply them. If anything in them is wrong, nothing changes."""
+    try:
+        await parts.reload(settings.again())
+    except SettingsError as error:
+        reason = str(error)
+        structlog.get_logger("dialtone").error("reload_rejected", reason=reason, note="nothing was changed")
+
+
+def build_server_app(settings: Settings, parts: Parts) -> tuple[Door, ASGIApp, Readiness]:
+    """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
+    limiter = Door(lambda: parts.issuer.under_way)
+    app, readiness = assemble(settings, parts, lambda: limiter.is_crowded)
     if parts.spans is None and settings.redis_url is None and not settings.audit_required:
-        door.shortcut = app  # no trace to begin, no shared counter and no row to wait for
-    return door, app, readiness
+        limiter.shortcut = app  # no trace to start, no shared counter and no audit row to wait for
+    return limiter, app, readiness
 
 
 def openapi_document() -> dict[str, Any]:
@@ -123,7 +120,7 @@ def assemble(
     inside, refusal = (_edge(settings, parts, is_crowded, tell, inner) for inner in (Catch(app), turned_away))
     at_hand = AtHand(
         Turnstile(inside, refusal),
-        telephony.ISSUE.path,
+        telephony_credentials.ISSUE.path,
         verifier=parts.verifier,
         limiter=parts.limiter,
         issuer=parts.issuer,
@@ -185,12 +182,10 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     )
     framework.state.parts = parts
     handlers.install(framework, parts.audit)
-    framework.include_router(telephony.router)
-    framework.include_router(push.router)
-    framework.include_router(backchannel.router)
+    framework.include_router(telephony_credentials.router)
+    framework.include_router(push_credentials.router)
+    framework.include_router(backchannel_logout.router)
     framework.include_router(admin.router)
-    framework.include_router(admin_leases.router)
-    framework.include_router(admin_service.router)
     framework.include_router(health.router(readiness, parts.metrics))
     if settings.docs:
         framework.include_router(documentation.docs_router(framework))

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.server import Door
+from app.serving.admission import Door
 from benchmarks import floors, processes
 from benchmarks.goals import Line, at_least
 from benchmarks.load import Request
@@ -194,15 +194,15 @@ def _connections(app: ASGIApp, door: Door | None = None) -> list[Connection]:
 
 
 async def _measured() -> dict[str, float]:
-    from app.main import house
+    from app.composition.build import join
+    from app.config.settings import Settings
+    from app.main import build_server_app
     from app.observability import logging as logs
-    from app.settings import Settings
-    from app.wiring import join
     from benchmarks.peers import careful
 
     settings = Settings.load()
     parts = join(settings)
-    door, app, _ = house(settings, parts)
+    door, app, _ = build_server_app(settings, parts)
     dialtone, fastapi, peer = _connections(app, door), _connections(floors.fastapi), _connections(careful.app)
     known = [issue(f"user-{number}") for number in range(DEVICES)]
 

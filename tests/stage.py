@@ -23,14 +23,14 @@ from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
-from app.main import house
-from app.parts import Outside, Parts
+from app.composition.build import join
+from app.composition.components import Outside, Parts
+from app.config.settings import Settings
+from app.main import build_server_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
-from app.settings import Settings
 from app.vending.ids import new_id
 from app.vending.models import Principal
-from app.wiring import join
 
 ISSUER = "https://id.example.com"
 AUDIENCE = "dialtone"
@@ -228,7 +228,7 @@ async def service_in_front_of(
     outside = Outside(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
     settings = settings_for(telnyx.url, database, **changes)
     parts = join(settings, outside)
-    door, app, _ = house(settings, parts)
+    door, app, _ = build_server_app(settings, parts)
     async with serving(app, door) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
         yield Service(url, client, telnyx, telnyx.clock, app, parts)
 

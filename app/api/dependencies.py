@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.presenting import Presenter
+from app.api.pagination import Presenter
 from app.api.scope import PRINCIPAL
-from app.parts import Parts
+from app.composition.components import Parts
 from app.vending.models import Principal
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli.output import instant, run
-from app.parts import Parts
+from app.composition.components import Parts
 from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
 
 commands = typer.Typer(no_args_is_help=True, help="What was decided, by whom, for whom.")

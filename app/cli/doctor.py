@@ -13,8 +13,8 @@ from rich.text import Text
 
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.output import AsJson, print_json, run, settings
-from app.parts import Parts
-from app.settings import Settings
+from app.composition.components import Parts
+from app.config.settings import Settings
 from app.vending.errors import (
     CarrierError,
     CarrierForbidden,

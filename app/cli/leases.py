@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.output import AsJson, end, instant, print_json, print_table, run
-from app.parts import Parts
+from app.composition.components import Parts
 from app.vending.models import Platform
 from app.vending.not_before import Reach, Target
 from app.vending.operators.lease_admin import Criteria

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.output import AsJson, end, print_json, run, working
-from app.parts import Parts
+from app.composition.components import Parts
 from app.vending.not_before import Reach, Target
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")

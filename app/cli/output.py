@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.parts import Parts
-from app.settings import Settings, SettingsError
+from app.composition.build import join
+from app.composition.components import Parts
+from app.config.settings import Settings, SettingsError
 from app.vending.audit import CIRCUMSTANCES, Circumstances
 from app.vending.errors import DialtoneError
 from app.vending.models import Owner
-from app.wiring import join
 
 Result = TypeVar("Result")
 

@@ -12,9 +12,9 @@ import typer
 from pydantic import SecretStr
 
 from app.cli.output import AsJson, be_quiet, end, print_json, settings
-from app.configuration import Configuration, IssuerTable
-from app.issuers import inspecting
-from app.settings import Settings, variable_of
+from app.composition.issuers import inspecting
+from app.config.file import Configuration, IssuerTable
+from app.config.settings import Settings, variable_of
 from app.vending.errors import DialtoneError, InsufficientScope, Refused, TokenRefused
 from app.vending.models import Principal
 from app.vending.policy import ADMIN_SCOPE, Allowance, Finding, Mode, Policy, PolicyInForce, explain

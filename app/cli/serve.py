@@ -60,7 +60,7 @@ def token(
 @commands.command()
 def errors() -> None:
     """Print the catalogue of problem codes as Markdown."""
-    from app.api.catalogue import catalogue
+    from app.api.problem_catalogue import catalogue
     from app.main import openapi_document
 
     typer.echo(catalogue(openapi_document()), nl=False)

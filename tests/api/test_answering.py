@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.answering import MOST_GATHERED, Gathering, Outbox
-from app.server import Door
+from app.serving.admission import Door
+from app.serving.outbox import MOST_GATHERED, Gathering, Outbox
 from benchmarks.floors import live
 from tests.stage import serving
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.body import Body
+from app.api.middleware.body import Body
 from app.api.scope import REQUEST_ID
 from tests.api.test_gate import PATH, assert_problem
 from tests.stage import Service, token

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.adapters.ledger.engines import database_url, open_engine
-from app.api.health import Condition, Probe, Readiness, TelnyxProbe
+from app.api.readiness import Condition, Probe, Readiness, TelnyxProbe
 from app.vending.errors import CarrierKeyRefused, CarrierUnreachable, LedgerUnavailable
 from tests.stage import Service, Telnyx, eventually, service_in_front_of
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.adapters.rate_limiter import Limiter, Rates, rate
-from app.settings import SettingsError
+from app.config.settings import SettingsError
 from app.vending.errors import RateLimited
 from tests.stage import Service, Telnyx, free_port, principal, service_in_front_of, settings_for, token
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.api.catalogue import catalogue
-from app.api.documentation import all_kinds
+from app.api.openapi import all_kinds
+from app.api.problem_catalogue import catalogue
 from app.main import openapi_document
 from tests.stage import Service, Telnyx, service_in_front_of, token
 

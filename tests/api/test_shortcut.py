@@ -9,11 +9,11 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import telephony
-from app.api.at_hand import KNOWN, LONGEST_OWN_BYTES, Asked, AtHand
-from app.api.body import followed_by
-from app.api.presenting import Presenter
+from app.api.middleware.body import followed_by
+from app.api.pagination import Presenter
+from app.api.routes import telephony_credentials as telephony
 from app.api.scope import ASKED
+from app.serving.login_response_cache import KNOWN, LONGEST_OWN_BYTES, Asked, AtHand
 from tests.stage import ISSUER, Service, Telnyx, service_in_front_of, token
 
 Headers = Sequence[tuple[bytes, bytes]]

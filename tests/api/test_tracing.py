@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from app.composition.build import join
+from app.composition.components import Outside
 from app.main import assemble
 from app.observability.tracing import Tracing
-from app.parts import Outside
 from app.sandbox.account import DEMO_KEY
-from app.wiring import join
 from tests.processes.replicas import replica
 from tests.stage import Service, Telnyx, migrated, serving, settings_for, token
 

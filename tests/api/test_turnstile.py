@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.turnstile import BEGUN_A_ROUND, COMEBACK_SECONDS, MOST_WAITING, REFUSED_A_ROUND, Turnstile
+from app.api.middleware.load_shedding import BEGUN_A_ROUND, COMEBACK_SECONDS, MOST_WAITING, REFUSED_A_ROUND, Turnstile
 from tests.api.test_gate import assert_problem
 from tests.stage import Telnyx, service_in_front_of
 

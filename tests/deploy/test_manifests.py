@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from app import __version__
-from app.settings import Settings, variable_of
+from app.config.settings import Settings, variable_of
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"

@@ -23,13 +23,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
-from app.parts import Outside, Parts
+from app.composition.build import join
+from app.composition.components import Outside, Parts
 from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound
 from app.vending.models import IssueRequest
 from app.vending.telephony.lease import LIVE, Lease, State
 from app.vending.telephony.login_cache import Login
 from app.vending.telephony.revoke import LAST_RETRY
-from app.wiring import join
 from tests.faults.crowd import PREFIX, Crowd, check, rows_of
 from tests.stage import DAY, HOUR, Telnyx, eventually, principal, settings_for, sqlite_in, telnyx_sandbox
 

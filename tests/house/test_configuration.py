@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from app.configuration import Configuration
-from app.settings import Settings, SettingsError
+from app.config.file import Configuration
+from app.config.settings import Settings, SettingsError
 from app.vending.models import Grant, Platform
 from app.vending.policy import DeviceLimit, Mode
 from tests.house.test_settings import GOOD

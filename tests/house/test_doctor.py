@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli import app
 from app.cli.doctor import Verdict, _clock
-from app.parts import Outside
+from app.composition.build import join
+from app.composition.components import Outside
 from app.sandbox.account import DEMO_CONNECTION
-from app.wiring import join
 from tests.material import android
 from tests.processes.replicas import variables_of
 from tests.stage import Service, Telnyx, free_port, migrated, service_in_front_of, settings_for, telnyx_sandbox, token

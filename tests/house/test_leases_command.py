@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.parts import Parts
+from app.composition.components import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import TokenRefused
 from app.vending.models import IssueRequest

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.api.documentation import all_kinds
+from app.api.openapi import all_kinds
 from app.api.problems import KINDS, problem_of
-from app.settings import Settings, _known_variables, variable_of
+from app.config.settings import Settings, _known_variables, variable_of
 from app.vending import errors
 
 ROOT = Path(__file__).parent.parent.parent

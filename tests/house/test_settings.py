@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.settings import Settings, SettingsError
+from app.config.settings import Settings, SettingsError
 from tests.stage import pem
 
 GOOD = {

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.api.at_hand import Asked
-from app.server import Door
+from app.serving.admission import Door
+from app.serving.login_response_cache import Asked
 from tests.stage import eventually, serving
 
 MOST_INSIDE = 3

@@ -59,7 +59,7 @@ async def test_a_reload_changes_issuers_and_policy_together_and_a_bad_file_chang
         assert (await ask(running, guest)).status_code == 401
 
         file.write_text(issuer(ISSUER, own_key) + issuer(GUESTS, "nonsense = 1"))
-        refused = await reload(running, "reload_refused")
+        refused = await reload(running, "reload_rejected")
         assert refused["reason"] == "dialtone.toml: issuers[1].nonsense: there is no such setting"
         assert (await ask(running, token())).status_code == 200
 
@@ -70,7 +70,7 @@ async def test_a_reload_changes_issuers_and_policy_together_and_a_bad_file_chang
         assert (await ask(running, token())).status_code == 403
 
         file.unlink()
-        await reload(running, "reload_refused")
+        await reload(running, "reload_rejected")
         assert (await ask(running, guest)).status_code == 200
 
 

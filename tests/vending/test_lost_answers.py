@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.adapters.ledger.engines import database_url, open_engine
-from app.parts import Parts
+from app.composition.components import Parts
 from app.vending.errors import (
     CarrierKeyRefused,
     CarrierRejected,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.parts import Parts
+from app.composition.components import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest

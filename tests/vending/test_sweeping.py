@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.pg_listener import Announcements
-from app.parts import Parts
+from app.composition.components import Parts
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest

@@ -1,0 +1,1 @@
+"""ASGI middleware, one a file. Outside in: load shedding, context, CORS, errors, limits, auth, body."""

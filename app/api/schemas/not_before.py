@@ -1,0 +1,55 @@
+"""Refusing tokens issued before a moment."""
+
+from typing import Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from app.api.schemas.fields import Instant, IssuerName, Request, Subject
+from app.vending.not_before import Mark, Reach, Target
+
+
+class NotBeforeRequest(Request):
+    """Whose tokens to refuse: a user's, a session's, or, with neither, everybody's of the issuer."""
+
+    issuer: IssuerName = Field(description="The `iss` of the tokens.", examples=["https://id.example.com"])
+    subject: Subject | None = Field(None, description="The user.")
+    session: Subject | None = Field(None, description="The session (`sid`); in place of the user.")
+    not_before: AwareDatetime | None = Field(None, description="Default: now.")
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if self.subject is not None and self.session is not None:
+            raise ValueError("Name a subject or a session, not both.")
+        return self
+
+    def target(self) -> Target:
+        if self.session is not None:
+            return Target(self.issuer, Reach.SESSION, self.session)
+        return Target(self.issuer, Reach.USER, self.subject) if self.subject is not None else Target(self.issuer)
+
+
+class NotBefore(BaseModel):
+    """The mark as it was set."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "issuer": "https://id.example.com",
+                "reach": "user",
+                "name": "alice",
+                "not_before": "2026-11-23T09:30:00.000Z",
+            }
+        }
+    )
+
+    issuer: str
+    reach: Literal["issuer", "user", "session"]
+    name: str = Field(description="The subject or the session; empty for a whole issuer.")
+    not_before: Instant
+
+    @classmethod
+    def of(cls, mark: Mark) -> Self:
+        target = mark.target
+        return cls.model_validate(
+            {"issuer": target.issuer, "reach": target.reach, "name": target.name, "not_before": mark.not_before}
+        )

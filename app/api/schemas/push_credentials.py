@@ -1,0 +1,152 @@
+"""What goes over the wire about push credentials. No answer has a field that could hold key material."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from app.api.schemas.fields import Instant, Request
+from app.vending.push.material_errors import Report
+from app.vending.push.models import PushType, Registered
+
+Alias = Annotated[
+    str,
+    # As a device's label: no controls and nothing that turns the direction of text.
+    StringConstraints(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+$",
+    ),
+]
+RegistrationId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
+
+
+class IosMaterial(Request):
+    """Apple's VoIP Services certificate with its private key, both in PEM."""
+
+    type: Literal["ios"]
+    certificate: str = Field(description="PEM, the app's certificate alone.", repr=False)
+    private_key: str = Field(description="PEM, without a passphrase.", repr=False)
+
+
+class AndroidMaterial(Request):
+    """Google's service account for FCM HTTP v1."""
+
+    type: Literal["android"]
+    project_account_json_file: Any = Field(description="The JSON object of the key file itself.", repr=False)
+
+
+class IosPushCredentialRequest(IosMaterial):
+    """An iOS app's push credential."""
+
+    alias: Alias = Field(description="Your own name for it.", examples=["softphone-ios"])
+
+
+class AndroidPushCredentialRequest(AndroidMaterial):
+    """An Android app's push credential."""
+
+    alias: Alias = Field(description="Your own name for it.", examples=["softphone-android"])
+
+
+PushMaterial = Annotated[IosMaterial | AndroidMaterial, Field(discriminator="type")]
+PushCredentialRequest = Annotated[IosPushCredentialRequest | AndroidPushCredentialRequest, Field(discriminator="type")]
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+    "type": "ios",
+    "alias": "softphone-ios",
+    "app_id": "com.example.softphone",
+    "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "not_after": "2027-11-23T09:30:00.000Z",
+    "created_at": "2026-11-23T09:30:00.000Z",
+    "attached": True,
+}
+
+
+class PushCredential(BaseModel):
+    """A push credential that you registered. Its key material is never shown, not even in part."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+
+    id: str
+    type: PushType
+    alias: str
+    app_id: str = Field(description="Bundle id, or Firebase project id.")
+    fingerprint_sha256: str = Field(description="Of the certificate, or of the service account's public key.")
+    not_after: Instant | None = Field(description="When the certificate ends; null for what does not.")
+    created_at: Instant
+    attached: bool = Field(description="Whether a Telnyx connection uses it: one that none uses wakes no device.")
+
+    @classmethod
+    def of(cls, found: Registered) -> "PushCredential":
+        return cls(
+            id=found.registration.id,
+            type=found.object.type,
+            alias=found.registration.alias,
+            app_id=found.object.app_id,
+            fingerprint_sha256=found.object.fingerprint_sha256,
+            not_after=found.object.not_after,
+            created_at=found.registration.created_at,
+            attached=found.is_attached,
+        )
+
+
+class PushCredentialList(BaseModel):
+    """All of yours, oldest first."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"data": [_EXAMPLE]}})
+
+    data: list[PushCredential]
+
+
+class PushFault(BaseModel):
+    """One thing that is wrong, and how to mend it."""
+
+    code: str
+    field: str
+    message: str
+
+
+class PushLintReport(BaseModel):
+    """What a look at push material found. Nothing was stored or sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "ok": False,
+                "type": "ios",
+                "app_id": None,
+                "fingerprint_sha256": None,
+                "not_after": None,
+                "days_left": None,
+                "faults": [
+                    {
+                        "code": "certificate_expired",
+                        "field": "certificate",
+                        "message": "The certificate has expired; renew it in Apple's developer account.",
+                    }
+                ],
+            }
+        }
+    )
+
+    ok: bool
+    type: PushType
+    app_id: str | None
+    fingerprint_sha256: str | None
+    not_after: Instant | None
+    days_left: int | None
+    faults: list[PushFault]
+
+    @classmethod
+    def of(cls, push_type: str, report: Report, now: datetime) -> "PushLintReport":
+        material = report.material
+        return cls(
+            ok=material is not None,
+            type=PushType(push_type),
+            app_id=material and material.app_id,
+            fingerprint_sha256=material and material.fingerprint_sha256,
+            not_after=material and material.not_after,
+            days_left=report.days_left(now),
+            faults=[PushFault(code=fault.code, field=fault.field, message=fault.sentence) for fault in report.faults],
+        )

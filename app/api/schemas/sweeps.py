@@ -1,0 +1,61 @@
+"""Sweeps on demand and their reports."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.schemas.fields import Instant, Request
+from app.vending.upkeep.sweep_jobs import Run, RunState
+
+RUN_EXAMPLE: dict[str, Any] = {
+    "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+    "state": "done",
+    "started_at": "2026-11-23T09:30:00.000Z",
+    "ended_at": "2026-11-23T09:30:04.000Z",
+    "reason": None,
+    "report": {
+        "dry_run": True,
+        "ended": 0,
+        "due": [],
+        "stuck": [],
+        "walked": 1204,
+        "foreign": 31,
+        "young": 4,
+        "orphans": [{"credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812", "why": "no lease of that name"}],
+        "deleted_orphans": 0,
+    },
+    "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+}
+
+
+class SweepRequest(Request):
+    """Whether to delete, or only to say what would be."""
+
+    dry_run: bool = True
+    sure: bool = Field(False, description="Delete even by a ledger that never held a lease.")
+
+
+class SweepRun(BaseModel):
+    """A sweep that was asked for, and what came of it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RUN_EXAMPLE})
+
+    id: str
+    state: RunState
+    started_at: Instant
+    ended_at: Instant | None
+    reason: str | None = Field(description="Why it failed.")
+    report: dict[str, Any] | None
+    look_at: str
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        return cls(
+            id=run.id,
+            state=run.state,
+            started_at=run.started_at,
+            ended_at=run.ended_at,
+            reason=run.reason,
+            report=run.report,
+            look_at=f"/v1/admin/sweeps/{run.id}",
+        )

@@ -1,0 +1,1 @@
+"""The composition root: joins adapters to the domain. No other package does."""

@@ -1,0 +1,64 @@
+"""The issuers that the configuration names, joined to the keys they sign with."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from app import __version__
+from app.adapters.http_client import Outbound
+from app.adapters.identity.claims import Issuer
+from app.adapters.identity.key_sets import FixedKeys, KeySource, Location, RemoteKeys
+from app.adapters.identity.keys import KeySet
+from app.adapters.identity.verifier import TokenVerifier
+from app.config.file import IssuerTable, Resolved
+from app.config.settings import Settings
+
+
+@asynccontextmanager
+async def inspecting(settings: Settings) -> AsyncIterator[TokenVerifier]:
+    """A verifier alone, without ledger and marks: for looking at a token beside the service."""
+    async with Outbound(f"dialtone/{__version__}") as outbound:
+        yield TokenVerifier(
+            KeySets(outbound, time.monotonic).issuers_of(settings.identity()), lambda: datetime.now(UTC)
+        )
+
+
+class KeySets:
+    """The fetched key sets, kept over a reload: an issuer whose keys come from where they came from keeps them."""
+
+    def __init__(self, outbound: Outbound, monotonic: Callable[[], float]) -> None:
+        self._outbound = outbound
+        self._monotonic = monotonic
+        self._known: dict[Location, RemoteKeys] = {}
+
+    def issuers_of(self, resolved: Resolved) -> list[Issuer]:
+        kept = resolved.policy.claims()
+        found = [_issuer(table, self._source(table, fixed), kept) for table, fixed in resolved.issuers]
+        in_use = {issuer.keys for issuer in found}
+        self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
+        return found
+
+    def _source(self, table: IssuerTable, fixed: KeySet | None) -> KeySource:
+        if fixed is not None:
+            return FixedKeys(fixed)
+        location = Location(table.issuer, table.effective_algorithms, table.jwks_url)
+        return self._known.setdefault(location, RemoteKeys(location, self._outbound, self._monotonic))
+
+
+def _issuer(table: IssuerTable, keys: KeySource, kept_claims: frozenset[str]) -> Issuer:
+    max_age = table.max_token_age_seconds
+    return Issuer(
+        issuer=table.issuer,
+        audiences=table.audiences,
+        algorithms=table.effective_algorithms,
+        keys=keys,
+        subject_claim=table.subject_claim,
+        scope_claim=table.scope_claim,
+        allows_scope_list=table.scope_list,
+        token_types=table.token_types,
+        leeway=timedelta(seconds=table.leeway_seconds),
+        max_age=None if max_age is None else timedelta(seconds=max_age),
+        logout_audiences=table.logout_audiences,
+        kept_claims=kept_claims,
+    )

@@ -1,0 +1,1 @@
+"""Configuration: the environment and the configuration file, checked before the service listens."""

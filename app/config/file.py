@@ -1,0 +1,363 @@
+"""dialtone.toml: the issuers whose tokens are taken, and the policy. Checked whole, before any of it takes effect.
+
+`dialtone.schema.json` is made from these models, so that editors complete the file. Secrets are not in it: it names
+the environment variable, or the file, that holds one. `app.config.settings` makes the same models from plain variables.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from app.adapters.identity.key_sets import is_safe_url
+from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
+from app.vending.models import Grant, Platform
+from app.vending.policy import Allowance, Condition, DeviceLimit, Mode, Policy, Rule, Scalar
+from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL
+
+SecretOf = Callable[[str], str | None]
+"""The value of an environment variable; None if it is not set."""
+
+LARGEST_FILE = 1024 * 1024
+
+
+class ConfigurationError(Exception):
+    """One line that says what is wrong where, and how to mend it. Holds no secret."""
+
+
+class Fault(ValueError):
+    """What is wrong with one field, found by a look at several."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class _Table(BaseModel):
+    """Unknown names are refused: a misspelt rule must not be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Words = frozenset[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\S+$")]]
+ConnectionId = Annotated[str, Field(pattern=r"^\d{1,20}$")]
+Ttl = Annotated[int, Field(strict=True, ge=int(SHORTEST_TTL.total_seconds()), le=int(LONGEST_TTL.total_seconds()))]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _safe_url(url: str) -> str:
+    if not is_safe_url(url):
+        raise ValueError("must be an https URL (http only to this machine), without user, password or fragment")
+    return url
+
+
+class IssuerTable(_Table):
+    """One identity provider, and what its tokens must look like. Without a key source, keys are discovered."""
+
+    name: Name | None = Field(None, description="What rules call it. Default: the issuer itself.")
+    issuer: str = Field(min_length=1, max_length=2048, description="The `iss` of its tokens, to the letter.")
+    audiences: Words = Field(min_length=1, description="Each `aud` that means this service; a token needs one of them.")
+    algorithms: Words = Field(
+        frozenset(),
+        description="Allowed `alg` headers. Default: RS256 and ES256, or HS256 with a shared secret.",
+        json_schema_extra={"items": {"enum": [*sorted(PUBLIC_KEY_ALGORITHMS | HMAC_ALGORITHMS)]}},
+    )
+    jwks_url: Annotated[str, AfterValidator(_safe_url)] | None = Field(None, description="Where its key set is.")
+    pem: str | None = Field(None, description="Its one public key or certificate, in PEM.")
+    pem_file: str | None = Field(None, description="The file that holds it.")
+    secret_env: Variable | None = Field(
+        None, description="The environment variable that holds the shared secret of 32 bytes or more (HS256/384/512)."
+    )
+    secret_file: str | None = Field(None, description="The file that holds the shared secret.")
+    subject_claim: str = Field(
+        "sub", min_length=1, description="The claim that names the user. `sub` must be there too."
+    )
+    scope_claim: str = Field("scope", min_length=1, description="The claim that holds the scopes.")
+    scope_list: bool = Field(False, description="Whether the scopes may be a list; a text is always allowed.")
+    required_scopes: Words = Field(frozenset(), description="Scopes that every call of a user needs.")
+    token_types: Words = Field(
+        frozenset({"jwt", "at+jwt"}), description="Allowed `typ` headers; a token without one is allowed too."
+    )
+    leeway_seconds: int = Field(30, ge=0, le=300, description="How far clocks may differ.")
+    max_token_age_seconds: int | None = Field(
+        None, gt=0, description="Refuse tokens issued longer ago than this, whatever their expiry."
+    )
+    logout_audiences: Words = Field(
+        frozenset(), description="Client ids that OIDC logout tokens may name. Default: the audiences."
+    )
+
+    @field_validator("token_types")
+    @classmethod
+    def _lower(cls, value: frozenset[str]) -> frozenset[str]:
+        return frozenset(word.lower() for word in value)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        sources = [self.jwks_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
+        if sum(source is not None for source in sources) > 1:
+            raise Fault("issuer", "a key set, a PEM and a shared secret exclude each other; keep one")
+        if not any(sources) and not is_safe_url(self.issuer):
+            raise Fault("issuer", "is no https URL to discover keys from; name a key set, a PEM or a shared secret")
+        possible = HMAC_ALGORITHMS if self.is_symmetric else PUBLIC_KEY_ALGORITHMS
+        if not self.algorithms <= possible:
+            raise Fault("algorithms", f"may hold only {', '.join(sorted(possible))} with this key source")
+        return self
+
+    @property
+    def is_symmetric(self) -> bool:
+        return self.secret_env is not None or self.secret_file is not None
+
+    @property
+    def effective_algorithms(self) -> frozenset[str]:
+        """As configured; else what the key source makes likely."""
+        return self.algorithms or (frozenset({"HS256"}) if self.is_symmetric else frozenset({"RS256", "ES256"}))
+
+    def fixed_keys(self, secret_of: SecretOf) -> KeySet | None:
+        """The key that the configuration holds itself; None where it is fetched. Raises Fault."""
+        if self.secret_env is not None:
+            secret = secret_of(self.secret_env)
+            if not secret:
+                raise Fault("secret_env", f"{self.secret_env} is not set in the environment")
+            return _keys("secret_env", from_secret, secret.encode(), self.effective_algorithms)
+        if self.secret_file is not None:
+            secret = _text("secret_file", self.secret_file).strip()
+            return _keys("secret_file", from_secret, secret.encode(), self.effective_algorithms)
+        if self.pem_file is not None:
+            return _keys("pem_file", from_pem, _text("pem_file", self.pem_file), self.effective_algorithms)
+        if self.pem is not None:
+            return _keys("pem", from_pem, self.pem, self.effective_algorithms)
+        return None
+
+
+class OneOf(_Table):
+    one_of: tuple[StrictStr | StrictBool | StrictInt, ...] = Field(min_length=1)
+
+
+class Glob(_Table):
+    glob: str = Field(min_length=1, max_length=256)
+
+
+ClaimTable = StrictStr | StrictBool | StrictInt | OneOf | Glob
+
+
+class TtlTable(_Table):
+    """Lifetimes of a credential by platform, in seconds."""
+
+    browser: Ttl | None = None
+    ios: Ttl | None = None
+    android: Ttl | None = None
+
+
+class RuleTable(_Table):
+    """One rule. What it leaves out of what it gives is as the service's settings say."""
+
+    name: Name = Field(description="What logs and `dialtone policy test` call it.")
+    effect: Literal["allow", "deny"] = "allow"
+    mode: Mode = Field(Mode.ENFORCE, description="`audit`: decides nothing; what it would have done is logged.")
+    issuers: frozenset[str] | None = Field(None, min_length=1, description="Names of issuers. Default: all.")
+    claims: dict[str, ClaimTable] = Field(
+        default_factory=dict,
+        description=(
+            'What claims must hold, all of them: a value, `{ one_of = [...] }` or `{ glob = "..." }` with `*` and `?`. '
+            "Of a list, one element suffices. A name with a leading `/` is a JSON Pointer, as `/realm_access/roles`."
+        ),
+    )
+    scopes: Words = Field(frozenset(), description="Scopes that the token must hold for the rule to fit.")
+    connection_id: ConnectionId | None = Field(None, description="The Telnyx credential connection.")
+    ttl_seconds: TtlTable = TtlTable()
+    grants: frozenset[Grant] | None = Field(None, description="What a device may log in with. Empty: no logins at all.")
+    max_devices: int | None = Field(None, ge=1, le=900, description="Live devices of one user.")
+    at_device_limit: DeviceLimit | None = Field(
+        None, description="`reject` the next device, or `evict_oldest`: log out the one renewed the longest ago."
+    )
+    push: bool = Field(True, description="Whether push credentials may be registered.")
+    push_scopes: Words = Field(frozenset(), description="Scopes that registering one needs.")
+    admin: bool = Field(False, description="Whether the scope dialtone:admin opens the operators' calls.")
+
+    @field_validator("claims", mode="before")
+    @classmethod
+    def _check_claims(cls, value: Any) -> Any:
+        """In one sentence what pydantic would say in five, once for every branch of the union."""
+        for name, wanted in value.items() if isinstance(value, dict) else ():
+            is_test = isinstance(wanted, dict) and len(wanted) == 1 and set(wanted) <= {"one_of", "glob"}
+            if not name or not (is_test or isinstance(wanted, str | bool | int)):
+                raise ValueError(
+                    'a claim wants a text, a number, true or false, { one_of = [...] } or { glob = "..." }'
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> Self:
+        given = self.model_fields_set - {"name", "effect", "mode", "issuers", "claims", "scopes"}
+        if self.effect == "deny" and given:
+            raise Fault(min(given), "a rule that denies gives nothing; leave it out")
+        return self
+
+    def as_rule(self, default: Allowance, issuers: Mapping[str, str]) -> Rule:
+        """The rule, with what it leaves out filled in. Raises Fault for an issuer that is not configured."""
+        for name in sorted(self.issuers or ()):
+            if name not in issuers:
+                raise Fault("issuers", f"{name!r} is not the name of a configured issuer")
+        return Rule(
+            name=self.name,
+            allowance=None if self.effect == "deny" else self._allowance(default),
+            issuers=None if self.issuers is None else frozenset(issuers[name] for name in self.issuers),
+            claims=tuple(_condition(claim, wanted) for claim, wanted in self.claims.items()),
+            scopes=self.scopes,
+            mode=self.mode,
+        )
+
+    def _allowance(self, default: Allowance) -> Allowance:
+        ttl = {platform: getattr(self.ttl_seconds, platform) for platform in Platform}
+        return Allowance(
+            connection_id=self.connection_id or default.connection_id,
+            ttl={platform: timedelta(seconds=own) if own else default.ttl[platform] for platform, own in ttl.items()},
+            grants=default.grants if self.grants is None else self.grants,
+            max_devices=self.max_devices or default.max_devices,
+            at_device_limit=self.at_device_limit or default.at_device_limit,
+            push=self.push,
+            push_scopes=self.push_scopes,
+            admin=self.admin,
+        )
+
+
+class PolicyTable(_Table):
+    """Who may have what. The first rule that fits decides; whom none fits gets nothing."""
+
+    mode: Mode = Field(
+        Mode.ENFORCE,
+        description="`audit`: every user of a configured issuer is let in; what would have been is logged.",
+    )
+    rules: tuple[RuleTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise Fault("rules", "two rules have the same name")
+        return self
+
+    def as_policy(self, default: Allowance, issuers: tuple[IssuerTable, ...]) -> Policy:
+        by_name = {issuer.name or issuer.issuer: issuer.issuer for issuer in issuers}
+        rules = []
+        for number, rule in enumerate(self.rules):
+            try:
+                rules.append(rule.as_rule(default, by_name))
+            except Fault as fault:
+                raise Fault(f"policy.rules[{number}].{fault.field}", str(fault)) from None
+        required = {issuer.issuer: issuer.required_scopes for issuer in issuers}
+        return Policy(default, tuple(rules), self.mode, required)
+
+
+class Configuration(_Table):
+    """The configuration of Dialtone's identity side. Settings of the process itself are environment variables."""
+
+    model_config = ConfigDict(
+        title="dialtone.toml", json_schema_extra={"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    )
+
+    issuers: tuple[IssuerTable, ...] = Field(min_length=1, max_length=100)
+    policy: PolicyTable = PolicyTable()
+
+    @model_validator(mode="after")
+    def _check_issuers(self) -> Self:
+        for field in ("issuer", "name"):
+            given = [value for issuer in self.issuers if (value := getattr(issuer, field)) is not None]
+            if len(set(given)) != len(given):
+                raise Fault("issuers", f"two issuers have the same {field}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration with its keys loaded and its rules filled in: everything that could be wrong was looked at."""
+
+    issuers: tuple[tuple[IssuerTable, KeySet | None], ...]
+    """Each with the keys that the configuration holds itself; None where they are fetched."""
+    policy: Policy
+
+
+def resolve(configuration: Configuration, default: Allowance, secret_of: SecretOf) -> Resolved:
+    """Raises Fault, its field a path into the file."""
+    issuers = []
+    for number, issuer in enumerate(configuration.issuers):
+        try:
+            issuers.append((issuer, issuer.fixed_keys(secret_of)))
+        except Fault as fault:
+            raise Fault(f"issuers[{number}].{fault.field}", str(fault)) from None
+    return Resolved(tuple(issuers), configuration.policy.as_policy(default, configuration.issuers))
+
+
+def read(path: str) -> Configuration:
+    """The file, checked by itself. Raises ConfigurationError with its path, the place and what is wrong there."""
+    try:
+        raw = Path(path).read_bytes()
+        if len(raw) > LARGEST_FILE:
+            raise ConfigurationError(f"{path} is larger than a megabyte")
+        return Configuration.model_validate(tomllib.loads(raw.decode("utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    except ValidationError as error:
+        place, message = first_fault(error)
+        raise ConfigurationError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Where and what, without the value: `issuers[0].algorithms`, and a sentence."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    loc = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, Fault):
+        place = f"{place}.{cause.field}".lstrip(".")
+    if fault["type"] == "extra_forbidden":
+        return place, "there is no such setting"
+    if fault["type"] == "missing":
+        return place, "must be given"
+    return place, fault["msg"].removeprefix("Value error, ")
+
+
+def _condition(claim: str, wanted: Scalar | OneOf | Glob) -> Condition:
+    match wanted:
+        case OneOf():
+            return Condition(claim, one_of=wanted.one_of)
+        case Glob():
+            return Condition(claim, glob=wanted.glob)
+        case _:
+            return Condition(claim, one_of=(wanted,))
+
+
+def _text(field: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Fault(field, "names a file that cannot be read") from None
+
+
+def _keys(
+    field: str, make: Callable[[Any, frozenset[str]], KeySet], material: Any, algorithms: frozenset[str]
+) -> KeySet:
+    try:
+        return make(material, algorithms)
+    except ValueError as error:
+        raise Fault(field, str(error)) from None

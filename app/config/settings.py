@@ -1,0 +1,354 @@
+"""Settings: every environment variable that Dialtone reads, checked once, before anything listens.
+
+`.env.example` holds them all with a comment. A wrong or contradictory setting ends the process with one line that names
+the variable and never shows a value.
+"""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.adapters.identity.key_sets import is_loopback, is_safe_url
+from app.adapters.ledger.engines import database_url
+from app.adapters.rate_limiter import rate
+from app.config.file import (
+    Configuration,
+    ConfigurationError,
+    Fault,
+    IssuerTable,
+    Resolved,
+    first_fault,
+    read,
+    resolve,
+)
+from app.observability import tracing
+from app.vending.models import Grant, Platform
+from app.vending.policy import Allowance, DeviceLimit
+from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL
+
+_REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
+"""What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""
+
+_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url")
+"""Settings that may be given as `<NAME>_FILE` too."""
+
+_ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
+"""Read outside this class: where the settings lie, and the ports of `make dev`."""
+
+_ISSUER_FIELDS = MappingProxyType(
+    {
+        "issuer": "issuer",
+        "audience": "audiences",
+        "jwks_url": "jwks_url",
+        "issuer_pem": "pem",
+        "issuer_secret": "secret_env",
+        "algorithms": "algorithms",
+        "subject_claim": "subject_claim",
+        "scope_claim": "scope_claim",
+        "scope_list": "scope_list",
+        "required_scopes": "required_scopes",
+        "token_types": "token_types",
+        "leeway_seconds": "leeway_seconds",
+        "max_token_age_seconds": "max_token_age_seconds",
+        "logout_audience": "logout_audiences",
+    }
+)
+"""Settings that describe the one issuer, and what an issuer in dialtone.toml calls the same."""
+
+Words = Annotated[frozenset[str], NoDecode]
+"""Several words, separated by commas or spaces."""
+
+
+class SettingsError(Exception):
+    """One line that says which setting is wrong and how to mend it. Holds no value."""
+
+
+class Settings(BaseSettings):
+    """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DIALTONE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        validate_default=True,
+        populate_by_name=True,
+    )
+
+    _env_file: str | None = PrivateAttr(None)
+
+    # Telnyx
+    telnyx_api_key: SecretStr = Field(validation_alias="TELNYX_API_KEY")
+    telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^\d{1,20}$")
+    telnyx_base_url: str = Field("https://api.telnyx.com/v2", validation_alias="TELNYX_BASE_URL")
+    telnyx_call_seconds: float = Field(5.0, validation_alias="TELNYX_CALL_SECONDS", gt=0, le=60)
+    sip_domain: str = Field("sip.telnyx.com", pattern=r"^[A-Za-z0-9.-]+(:\d+)?$")
+    rtc_host: str | None = Field(None, pattern=r"^wss?://[A-Za-z0-9.:\[\]/_-]+$")
+    rtc_region: Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"] | None = None
+    propagation_seconds: float = Field(5.0, ge=0, le=60)
+
+    # Secrets, as files
+    telnyx_api_key_file: str | None = Field(None, validation_alias="TELNYX_API_KEY_FILE")
+    issuer_pem_file: str | None = None
+    issuer_secret_file: str | None = None
+    database_url_file: str | None = None
+    tag_key_file: str | None = None
+    redis_url_file: str | None = None
+
+    # Identity: one issuer here, or several in a file
+    config: str | None = None
+    issuer: str | None = None
+    audience: Words = frozenset()
+    jwks_url: str | None = None
+    issuer_pem: SecretStr | None = None
+    issuer_secret: SecretStr | None = None
+    algorithms: Words | None = None
+    subject_claim: str | None = None
+    scope_claim: str | None = None
+    scope_list: bool | None = None
+    required_scopes: Words | None = None
+    token_types: Words | None = None
+    leeway_seconds: int | None = None
+    max_token_age_seconds: int | None = None
+    logout_audience: Words | None = None
+
+    # Policy
+    credential_ttl_seconds: int = 86_400
+    mobile_credential_ttl_seconds: int = 30 * 86_400
+    max_devices: int = Field(10, ge=1, le=900)
+    at_device_limit: DeviceLimit = DeviceLimit.REJECT
+    sip_password: bool = False
+    pool_size: int = Field(0, ge=0, le=500)
+
+    # Ledger
+    database_url: SecretStr = SecretStr("sqlite:///.dialtone/ledger.db")
+    namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
+    tag_key: SecretStr | None = None
+    retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
+
+    # Audit
+    audit_required: bool = False
+    audit_retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
+
+    # Limits
+    limit_user: str = "12000/minute"
+    limit_issuer: str = "none"
+    limit_failures: str = "6000/minute"
+    redis_url: SecretStr | None = None
+
+    # Serving
+    host: str = "127.0.0.1"
+    port: int = Field(8010, ge=0, le=65535)
+    root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    cors_origins: Words = frozenset()
+    trusted_proxies: str = "127.0.0.1"
+    docs: bool = True
+    ops_page: bool = True
+    patience_seconds: float = Field(10.0, gt=0, le=60)
+    drain_seconds: float = Field(0.0, ge=0, le=60)
+    grace_seconds: int = Field(20, ge=1, le=300)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    tracing: bool = False
+
+    @classmethod
+    def load(cls, **given: Any) -> "Settings":
+        """From the environment and the file that DIALTONE_ENV_FILE names (`.env`). Raises SettingsError."""
+        unknown = sorted(name for name in os.environ if name.startswith("DIALTONE_") and name not in _known_variables())
+        if unknown:
+            raise SettingsError(f"{unknown[0]} is no setting of Dialtone; .env.example lists them all")
+        given.setdefault("_env_file", os.environ.get("DIALTONE_ENV_FILE", ".env"))
+        try:
+            settings = cls(**given)
+        except ValidationError as error:
+            raise SettingsError(_one_line(error)) from None
+        settings._env_file = given["_env_file"]
+        settings.identity()
+        return settings
+
+    def again(self) -> "Settings":
+        """What the same sources say now. Raises SettingsError."""
+        return Settings.load(_env_file=self._env_file)
+
+    def identity(self) -> Resolved:
+        """Issuers, their keys and the policy, from the file or from plain variables. Raises SettingsError."""
+        try:
+            if self.config is not None:
+                return self._from_file(self.config)
+            return self._from_variables()
+        except ConfigurationError as error:
+            raise SettingsError(str(error)) from None
+
+    def _from_file(self, path: str) -> Resolved:
+        clash = next((name for name in _ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)
+        if clash is not None:
+            raise SettingsError(
+                f"{variable_of(clash)} and DIALTONE_CONFIG are both set; the file names the issuers then"
+            )
+        variables = dotenv_values(self._env_file) if self._env_file else {}
+        try:
+            return resolve(read(path), self.allowance, lambda name: os.environ.get(name) or variables.get(name))
+        except Fault as fault:
+            raise SettingsError(f"{path}: {fault.field}: {fault}") from None
+
+    def _from_variables(self) -> Resolved:
+        """The one issuer that the environment describes, as if it stood in a file; faults name the variable."""
+        for name in ("issuer", "audience"):
+            if not getattr(self, name):
+                raise SettingsError(f"{variable_of(name)} is not set; .env.example says what it is for")
+        wanted = {field: value for name, field in _ISSUER_FIELDS.items() if (value := getattr(self, name)) is not None}
+        if self.issuer_pem is not None:
+            # A PEM in one environment line has its line ends written as \n.
+            wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")
+        if self.issuer_secret is not None:
+            wanted["secret_env"] = variable_of("issuer_secret")
+        try:
+            issuer = IssuerTable.model_validate(wanted)
+            secret = None if self.issuer_secret is None else self.issuer_secret.get_secret_value()
+            return resolve(Configuration(issuers=(issuer,)), self.allowance, lambda _: secret)
+        except ValidationError as error:
+            place, message = first_fault(error)
+        except Fault as fault:
+            place, message = fault.field, str(fault)
+        field = re.split(r"[.\[]", place.removeprefix("issuers[0]."))[0]
+        name = next(name for name, own in _ISSUER_FIELDS.items() if own == field)
+        raise SettingsError(f"{variable_of(name)}: {message}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`<NAME>_FILE` in place of a secret: a mounted file, read once."""
+        for name in _SECRETS:
+            variable = variable_of(name)
+            path = values.get(f"{name}_file") or values.get(f"{variable}_FILE")
+            if not path:
+                continue
+            if variable in values or name in values:
+                raise ValueError(f"{variable} and {variable}_FILE are both set; keep one")
+            try:
+                values[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                raise ValueError(f"{variable}_FILE names a file that cannot be read") from None
+        return values
+
+    @field_validator(
+        "audience", "algorithms", "required_scopes", "token_types", "logout_audience", "cors_origins", mode="before"
+    )
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return frozenset(re.split(r"[,\s]+", value.strip())) - {""} if isinstance(value, str) else value
+
+    @field_validator("credential_ttl_seconds", "mobile_credential_ttl_seconds")
+    @classmethod
+    def _check_ttl(cls, value: int) -> int:
+        if not SHORTEST_TTL <= timedelta(seconds=value) <= LONGEST_TTL:
+            raise ValueError("must be between 60 seconds and 90 days")
+        return value
+
+    @field_validator("telnyx_base_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not is_safe_url(value):
+            raise ValueError("must be an https URL (http only to this machine), without user, password or fragment")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: SecretStr) -> SecretStr:
+        database_url(value.get_secret_value())
+        return value
+
+    @field_validator("limit_user", "limit_issuer", "limit_failures")
+    @classmethod
+    def _check_limit(cls, value: str) -> str:
+        try:
+            rate(value)
+        except ValueError:
+            raise ValueError("must be such as 300/minute or 5/second, or none") from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
+            raise ValueError("not redis://HOST:PORT/DATABASE or rediss://...")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: frozenset[str]) -> frozenset[str]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.netloc
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("must list origins such as https://app.example.com, without path; * is not allowed")
+        return value
+
+    @field_validator("tracing")
+    @classmethod
+    def _check_tracing(cls, value: bool) -> bool:
+        if value and not tracing.is_installed():
+            raise ValueError("needs OpenTelemetry: pip install 'dialtone[tracing]'")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        is_plain_http = urlsplit(self.telnyx_base_url).scheme == "http"
+        if is_plain_http and _REAL_API_KEY.match(self.telnyx_api_key.get_secret_value()):
+            raise ValueError("TELNYX_API_KEY looks like a real one, and TELNYX_BASE_URL is plain http; use https")
+        if not self.telnyx_api_key.get_secret_value().isprintable() or " " in self.telnyx_api_key.get_secret_value():
+            raise ValueError("TELNYX_API_KEY holds characters that no key has")
+        return self
+
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether Telnyx is a program on this machine: credentials made there ring nowhere."""
+        return is_loopback(urlsplit(self.telnyx_base_url).hostname or "")
+
+    @property
+    def allowance(self) -> Allowance:
+        """What users get where no rule says otherwise."""
+        mobile = timedelta(seconds=self.mobile_credential_ttl_seconds)
+        browser = timedelta(seconds=self.credential_ttl_seconds)
+        return Allowance(
+            connection_id=self.telnyx_connection_id,
+            ttl={Platform.BROWSER: browser, Platform.IOS: mobile, Platform.ANDROID: mobile},
+            grants=frozenset(Grant) if self.sip_password else frozenset({Grant.LOGIN_TOKEN}),
+            max_devices=self.max_devices,
+            at_device_limit=self.at_device_limit,
+            admin=True,  # the scope alone decides as long as no policy is written
+        )
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return str(Settings.model_fields[name].validation_alias or f"DIALTONE_{name.upper()}")
+
+
+def _known_variables() -> frozenset[str]:
+    return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first fault, in one line: the variable, and what is wrong with it. The value stays unsaid."""
+    fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    name = str(fault["loc"][0])
+    variable = variable_of(name) if name in Settings.model_fields else name
+    if fault["type"] == "missing":
+        return f"{variable} is not set; .env.example says what it is for"
+    return f"{variable}: {message}"
