@@ -24,8 +24,8 @@ from app.api.middleware.load_shedding import Turnstile, turned_away
 from app.api.pagination import Presenter
 from app.api.readiness import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.routes import admin, backchannel_logout, health, ops, push_credentials, telephony_credentials
-from app.composition.build import join
-from app.composition.components import Outside, Parts
+from app.composition.build import build_components
+from app.composition.components import Components, Overrides
 from app.config.settings import Settings, SettingsError
 from app.observability import logging as logs
 from app.serving import server
@@ -53,16 +53,16 @@ NO_TELEMETRY: TelemetryConfig = {
 """FastAPI's own instrumentation is off: it is not ours to say what of a request may leave the process."""
 
 
-def create_app(settings: Settings | None = None, outside: Outside | None = None) -> ASGIApp:
+def create_app(settings: Settings | None = None, outside: Overrides | None = None) -> ASGIApp:
     """The service as one ASGI app. Settings come from the environment unless given."""
     settings = settings or Settings.load()
-    return assemble(settings, join(settings, outside))[0]
+    return assemble(settings, build_components(settings, outside))[0]
 
 
 def serve(settings: Settings) -> None:
     """Run the service until it is told to stop. Raises SystemExit if the port is taken."""
-    parts = join(settings)
-    limiter, app, readiness = build_server_app(settings, parts)
+    components = build_components(settings)
+    limiter, app, readiness = build_server_app(settings, components)
     options = ServerOptions(
         host=settings.host,
         port=settings.port,
@@ -71,23 +71,23 @@ def serve(settings: Settings) -> None:
         drain_seconds=settings.drain_seconds,
         shutdown_timeout_seconds=settings.grace_seconds,
     )
-    server.run(app, limiter, readiness, options, lambda: reload_settings(settings, parts))
+    server.run(app, limiter, readiness, options, lambda: reload_settings(settings, components))
 
 
-async def reload_settings(settings: Settings, parts: Parts) -> None:
+async def reload_settings(settings: Settings, components: Components) -> None:
     """Read the settings' sources again and apply them. If anything in them is wrong, nothing changes."""
     try:
-        await parts.reload(settings.again())
+        await components.reload(settings.again())
     except SettingsError as error:
         reason = str(error)
         structlog.get_logger("dialtone").error("reload_rejected", reason=reason, note="nothing was changed")
 
 
-def build_server_app(settings: Settings, parts: Parts) -> tuple[Door, ASGIApp, Readiness]:
+def build_server_app(settings: Settings, components: Components) -> tuple[Door, ASGIApp, Readiness]:
     """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
-    limiter = Door(lambda: parts.issuer.under_way)
-    app, readiness = assemble(settings, parts, lambda: limiter.is_crowded)
-    if parts.spans is None and settings.redis_url is None and not settings.audit_required:
+    limiter = Door(lambda: components.telephony.issuer.under_way)
+    app, readiness = assemble(settings, components, lambda: limiter.is_crowded)
+    if components.telemetry.spans is None and settings.redis_url is None and not settings.audit_required:
         limiter.shortcut = app  # no trace to start, no shared counter and no audit row to wait for
     return limiter, app, readiness
 
@@ -101,37 +101,41 @@ def openapi_document() -> dict[str, Any]:
         issuer="https://issuer.example.com",
         audience="dialtone",
     )
-    parts = join(settings)
-    return documentation.document(_framework(settings, parts, _readiness(parts)))
+    components = build_components(settings)
+    return documentation.document(_framework(settings, components, _readiness(components)))
 
 
 def assemble(
-    settings: Settings, parts: Parts, is_crowded: Callable[[], bool] = lambda: False
+    settings: Settings, components: Components, is_crowded: Callable[[], bool] = lambda: False
 ) -> tuple[AtHand, Readiness]:
     """AtHand, Turnstile, Edge, Origins (CORS), Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
-    readiness = _readiness(parts)
+    readiness = _readiness(components)
     presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
-    framework = _framework(settings, parts, readiness)
+    framework = _framework(settings, components, readiness)
     framework.state.presenter = presenter
-    app: ASGIApp = Caps(BearerGate(Body(framework), parts.verifier, parts.limiter, parts.audit))
-    tell = telling(parts.traffic.request)
-    inside, refusal = (_edge(settings, parts, is_crowded, tell, inner) for inner in (Catch(app), turned_away))
+    app: ASGIApp = Caps(
+        BearerGate(Body(framework), components.identity.verifier, components.rate_limiter, components.audit)
+    )
+    tell = telling(components.telemetry.events.request)
+    inside, refusal = (_edge(settings, components, is_crowded, tell, inner) for inner in (Catch(app), turned_away))
     at_hand = AtHand(
         Turnstile(inside, refusal),
         telephony_credentials.ISSUE.path,
-        verifier=parts.verifier,
-        limiter=parts.limiter,
-        issuer=parts.issuer,
+        verifier=components.identity.verifier,
+        limiter=components.rate_limiter,
+        issuer=components.telephony.issuer,
         presenter=presenter,
         tell=tell,
-        clock=parts.clock,
+        clock=components.clock,
     )
     return at_hand, readiness
 
 
-def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], tell: Tell, app: ASGIApp) -> ASGIApp:
+def _edge(
+    settings: Settings, components: Components, is_crowded: Callable[[], bool], tell: Tell, app: ASGIApp
+) -> ASGIApp:
     """What every answer carries."""
     own_headers: tuple[tuple[bytes, bytes], ...] = ()
     if settings.cors_origins:
@@ -147,23 +151,23 @@ def _edge(settings: Settings, parts: Parts, is_crowded: Callable[[], bool], tell
         app = Origins(app, cors)
     if settings.is_sandboxed:
         own_headers += ((b"x-dialtone-sandbox", b"true"),)
-    return Edge(app, own_headers, tell, is_crowded, parts.spans)
+    return Edge(app, own_headers, tell, is_crowded, components.telemetry.spans)
 
 
 def _wants_json(settings: Settings) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
 
 
-def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAPI:
+def _framework(settings: Settings, components: Components, readiness: Readiness) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log = structlog.get_logger("dialtone")
         log.info("started", version=__version__, namespace=settings.namespace)
         if settings.is_sandboxed:
             log.warning("sandbox", note="TELNYX_BASE_URL is this machine: credentials made here ring nowhere")
-        async with parts.running():
+        async with components.run():
             try:
-                await parts.check_ledger()
+                await components.ledger.check()
             except LedgerUnavailable:
                 log.warning("ledger_not_ready", hint="is the database reachable, and did `dialtone migrate` run?")
             yield
@@ -180,13 +184,13 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
-    framework.state.parts = parts
-    handlers.install(framework, parts.audit)
+    framework.state.components = components
+    handlers.install(framework, components.audit)
     framework.include_router(telephony_credentials.router)
     framework.include_router(push_credentials.router)
     framework.include_router(backchannel_logout.router)
     framework.include_router(admin.router)
-    framework.include_router(health.router(readiness, parts.metrics))
+    framework.include_router(health.router(readiness, components.metrics))
     if settings.docs:
         framework.include_router(documentation.docs_router(framework))
     if settings.ops_page:
@@ -194,15 +198,18 @@ def _framework(settings: Settings, parts: Parts, readiness: Readiness) -> FastAP
     return framework
 
 
-def _readiness(parts: Parts) -> Readiness:
+def _readiness(components: Components) -> Readiness:
     async def ledger() -> Condition:
-        await parts.check_ledger()
+        await components.ledger.check()
         return Condition.OK
 
     return Readiness(
         {
             "ledger": Probe(ledger, fresh_seconds=2),
-            "identity": Probe(IdentityProbe(parts.verifier.issuers, parts.verifier.missing_keys), fresh_seconds=5),
-            "telnyx": Probe(TelnyxProbe(parts.check_telnyx), fresh_seconds=60),
+            "identity": Probe(
+                IdentityProbe(components.identity.verifier.issuers, components.identity.verifier.missing_keys),
+                fresh_seconds=5,
+            ),
+            "telnyx": Probe(TelnyxProbe(components.telnyx.check), fresh_seconds=60),
         }
     )

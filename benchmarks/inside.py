@@ -194,15 +194,15 @@ def _connections(app: ASGIApp, door: Door | None = None) -> list[Connection]:
 
 
 async def _measured() -> dict[str, float]:
-    from app.composition.build import join
+    from app.composition.build import build_components
     from app.config.settings import Settings
     from app.main import build_server_app
     from app.observability import logging as logs
     from benchmarks.peers import careful
 
     settings = Settings.load()
-    parts = join(settings)
-    door, app, _ = build_server_app(settings, parts)
+    components = build_components(settings)
+    door, app, _ = build_server_app(settings, components)
     dialtone, fastapi, peer = _connections(app, door), _connections(floors.fastapi), _connections(careful.app)
     known = [issue(f"user-{number}") for number in range(DEVICES)]
 
@@ -225,7 +225,7 @@ async def _measured() -> dict[str, float]:
         Contestant("cold", dialtone, strangers, 64, given),
     )
     with logs.unblocking():
-        async with parts.running(), contextlib.AsyncExitStack() as stack:
+        async with components.run(), contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(careful.lifespan(careful.app))
             for _ in range(2):  # new, then at hand for the first time
                 await play([Contestant("warm", dialtone, iter(known), DEVICES, given)], 1)

@@ -23,8 +23,8 @@ from starlette.types import ASGIApp
 
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
-from app.composition.build import join
-from app.composition.components import Outside, Parts
+from app.composition.build import build_components
+from app.composition.components import Components, Overrides
 from app.config.settings import Settings
 from app.main import build_server_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
@@ -186,7 +186,7 @@ class Service:
     telnyx: Telnyx
     clock: Clock
     app: ASGIApp = field(repr=False)
-    parts: Parts = field(repr=False)
+    components: Components = field(repr=False)
 
     async def ask(self, method: str, path: str = "", *, user: str = "alice", **content: Any) -> httpx.Response:
         """One call below /v1/telephony-credentials."""
@@ -225,12 +225,12 @@ async def service_in_front_of(
 ) -> AsyncIterator[Service]:
     """One replica. Its clock is the sandbox's, so that a test moves both."""
     await migrated(database)
-    outside = Outside(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
+    outside = Overrides(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
     settings = settings_for(telnyx.url, database, **changes)
-    parts = join(settings, outside)
-    door, app, _ = build_server_app(settings, parts)
+    components = build_components(settings, outside)
+    door, app, _ = build_server_app(settings, components)
     async with serving(app, door) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
-        yield Service(url, client, telnyx, telnyx.clock, app, parts)
+        yield Service(url, client, telnyx, telnyx.clock, app, components)
 
 
 _template: Path | None = None
@@ -268,12 +268,14 @@ async def eventually(check: Callable[[], Any], seconds: float = 5.0) -> None:
 @asynccontextmanager
 async def joined(
     telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
-) -> AsyncIterator[Parts]:
-    """The parts of one replica without HTTP in front, on the sandbox's clock."""
+) -> AsyncIterator[Components]:
+    """The components of one replica without HTTP in front, on the sandbox's clock."""
     await migrated(database)
-    parts = join(settings_for(telnyx.url, database, **changes), Outside(telnyx.clock, new_id=ids, jitter=lambda: 0.5))
-    async with parts.running():
-        yield parts
+    components = build_components(
+        settings_for(telnyx.url, database, **changes), Overrides(telnyx.clock, new_id=ids, jitter=lambda: 0.5)
+    )
+    async with components.run():
+        yield components
 
 
 HOUR = timedelta(hours=1)

@@ -92,11 +92,13 @@ async def test_the_texts_of_our_errors_hold_no_secret(telnyx: Telnyx, sqlite: st
     from app.vending.errors import DialtoneError
     from app.vending.models import IssueRequest
 
-    async with joined(telnyx, sqlite) as parts:
+    async with joined(telnyx, sqlite) as components:
         for fault in FAULTS[1:]:
             telnyx.fail(**fault[0])
             try:
-                await parts.issuer.issue(principal(f"user-{time.monotonic_ns()}"), IssueRequest("laptop"))
+                await components.telephony.issuer.issue(
+                    principal(f"user-{time.monotonic_ns()}"), IssueRequest("laptop")
+                )
             except DialtoneError as error:
                 text = "".join(str(e) + repr(e) for e in (error, error.__cause__, error.__context__))
                 assert "SECRET-CANARY" not in text

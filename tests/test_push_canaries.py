@@ -110,7 +110,7 @@ async def test_our_own_crash_in_the_middle_tells_nothing_and_can_be_repeated(
 
 async def test_the_texts_of_our_errors_hold_no_key(telnyx: Telnyx, sqlite: str) -> None:
     raised = 0
-    async with joined(telnyx, sqlite) as parts:
+    async with joined(telnyx, sqlite) as components:
         for wanted in (same_ios(), android()):
             reports = {
                 "ios": lambda wanted: apns.lint(wanted["certificate"], wanted["private_key"], telnyx.clock()),
@@ -121,7 +121,7 @@ async def test_the_texts_of_our_errors_hold_no_key(telnyx: Telnyx, sqlite: str) 
                 for fault in faults:
                     telnyx.fail(**UPLOAD, **fault)
                 try:
-                    await parts.push.register(principal(name.replace(" ", "-")), "alias", report)
+                    await components.push.registrar.register(principal(name.replace(" ", "-")), "alias", report)
                 except DialtoneError as error:
                     raised += 1
                     text = "".join(str(e) + repr(e) for e in (error, error.__cause__, error.__context__))

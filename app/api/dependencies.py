@@ -1,4 +1,4 @@
-"""What routes are given: who asks, the parts of the service, and the hand that writes answers."""
+"""What routes are given: who asks, the components of the service, and the hand that writes answers."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 
 from app.api.pagination import Presenter
 from app.api.scope import PRINCIPAL
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.vending.models import Principal
 
 
@@ -16,9 +16,9 @@ async def asking(request: Request) -> Principal:
     return principal
 
 
-async def parts_of(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts
+async def get_components(request: Request) -> Components:
+    components: Components = request.app.state.components
+    return components
 
 
 async def presenter_of(request: Request) -> Presenter:
@@ -27,10 +27,10 @@ async def presenter_of(request: Request) -> Presenter:
 
 
 Asking = Annotated[Principal, Depends(asking)]
-WithParts = Annotated[Parts, Depends(parts_of)]
+ComponentsDep = Annotated[Components, Depends(get_components)]
 WithPresenter = Annotated[Presenter, Depends(presenter_of)]
 
 
-async def only_operators(asking: Asking, parts: WithParts) -> None:
+async def only_operators(asking: Asking, components: ComponentsDep) -> None:
     """Raises Refused. A router that depends on this is closed to users as a whole, whatever is added to it."""
-    parts.policy.admit_operator(asking)
+    components.identity.policy.admit_operator(asking)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli.output import instant, run
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
 
 commands = typer.Typer(no_args_is_help=True, help="What was decided, by whom, for whom.")
@@ -51,17 +51,17 @@ def tail(
     )
     line = _as_json if as_json else _as_text
     try:
-        run(lambda parts: _tail(parts, criteria, count, line, follows=follow))
+        run(lambda components: _tail(components, criteria, count, line, follows=follow))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
 
 async def _tail(
-    parts: Parts, criteria: AuditCriteria, count: int, line: Callable[[AuditEvent], str], *, follows: bool
+    components: Components, criteria: AuditCriteria, count: int, line: Callable[[AuditEvent], str], *, follows: bool
 ) -> None:
     seen: dict[str, datetime] = {}
-    began = parts.clock()
-    events = await parts.oversight.audit(criteria, None, count) if count else []
+    began = components.clock()
+    events = await components.operators.leases.audit(criteria, None, count) if count else []
     while True:
         for event in reversed(events):
             if event.id not in seen:
@@ -70,9 +70,11 @@ async def _tail(
         if not follows:
             return
         await asyncio.sleep(LOOK_SECONDS)
-        horizon = max(began, parts.clock() - LATEST)
+        horizon = max(began, components.clock() - LATEST)
         seen = {name: at for name, at in seen.items() if at >= horizon}
-        events = [event for event in await parts.oversight.audit(criteria, None, 1000) if event.at >= horizon]
+        events = [
+            event for event in await components.operators.leases.audit(criteria, None, 1000) if event.at >= horizon
+        ]
 
 
 def _as_text(event: AuditEvent) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.output import AsJson, print_json, run, settings
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.config.settings import Settings
 from app.vending.errors import (
     CarrierError,
@@ -52,8 +52,8 @@ def doctor(
     """Say what would fail after going live, and how to mend it. Status 1: something would."""
     where = settings()
 
-    async def examine(parts: Parts) -> list[Finding]:
-        return [finding async for finding in _findings(where, parts)]
+    async def examine(components: Components) -> list[Finding]:
+        return [finding async for finding in _findings(where, components)]
 
     findings = run(examine)
     if as_json:
@@ -65,46 +65,46 @@ def doctor(
         raise typer.Exit(1)
 
 
-async def _findings(where: Settings, parts: Parts) -> AsyncIterator[Finding]:
+async def _findings(where: Settings, components: Components) -> AsyncIterator[Finding]:
     yield Finding("configuration", Verdict.GOOD, "every setting is understood")
-    yield await _ledger(where, parts)
-    for issuer in parts.verifier.issuers():
-        yield await _issuer(parts, issuer)
-    for connection_id in sorted(parts.policy.policy.connections()):
-        async for finding in _connection(parts, connection_id):
+    yield await _ledger(where, components)
+    for issuer in components.identity.verifier.issuers():
+        yield await _issuer(components, issuer)
+    for connection_id in sorted(components.identity.policy.policy.connections()):
+        async for finding in _connection(components, connection_id):
             yield finding
     yield _origins(where)
     if where.redis_url is not None:
-        yield await _redis(parts)
+        yield await _redis(components)
     if where.is_sandboxed:
         mend = "unset TELNYX_BASE_URL, and set a key of the Telnyx portal"
         yield Finding("Telnyx", Verdict.WARNING, "this is the sandbox: credentials made here ring nowhere", mend)
 
 
-async def _ledger(where: Settings, parts: Parts) -> Finding:
+async def _ledger(where: Settings, components: Components) -> Finding:
     kind = where.database_url.get_secret_value().split(":", 1)[0]
     try:
-        await parts.check_ledger()
+        await components.ledger.check()
     except LedgerUnavailable:
         mend = "run `dialtone migrate`; if that fails too, DIALTONE_DATABASE_URL is wrong or the database is away"
         return Finding("ledger", Verdict.BAD, "it cannot be reached or written, or is not migrated", mend)
     return Finding("ledger", Verdict.GOOD, f"{kind}: reachable, writable and migrated")
 
 
-async def _issuer(parts: Parts, issuer: str) -> Finding:
+async def _issuer(components: Components, issuer: str) -> Finding:
     about = f"issuer {issuer}"
-    missing = issuer in await parts.verifier.missing_keys()
-    status = next(status for status in parts.verifier.key_sets() if status.issuer == issuer)
+    missing = issuer in await components.identity.verifier.missing_keys()
+    status = next(status for status in components.identity.verifier.key_sets() if status.issuer == issuer)
     if missing or not status.keys:
         mend = "can this machine reach the issuer's key set, and does it hold a key for the configured algorithms?"
         return Finding(about, Verdict.BAD, "it has no key that a token could be checked with", mend)
     return Finding(about, Verdict.GOOD, f"{status.keys} usable key{'' if status.keys == 1 else 's'}")
 
 
-async def _connection(parts: Parts, connection_id: str) -> AsyncIterator[Finding]:
+async def _connection(components: Components, connection_id: str) -> AsyncIterator[Finding]:
     about = f"connection {connection_id}"
     try:
-        found = await parts.connections.look(connection_id)
+        found = await components.telnyx.connections.look(connection_id)
     except CarrierKeyRefused:
         yield Finding("Telnyx key", Verdict.BAD, "Telnyx does not accept it", "make a new one in the portal")
         return
@@ -121,7 +121,7 @@ async def _connection(parts: Parts, connection_id: str) -> AsyncIterator[Finding
         yield Finding(about, Verdict.BAD, str(error), "can this machine reach api.telnyx.com over https?")
         return
     yield Finding("Telnyx key", Verdict.GOOD, "Telnyx accepts it")
-    for finding in (_activity(about, found), _calling(about, found), *_push(about, found), _clock(parts, found)):
+    for finding in (_activity(about, found), _calling(about, found), *_push(about, found), _clock(components, found)):
         yield finding
 
 
@@ -148,11 +148,11 @@ def _push(about: str, found: ConnectionInfo) -> list[Finding]:
     ]
 
 
-def _clock(parts: Parts, found: ConnectionInfo) -> Finding:
+def _clock(components: Components, found: ConnectionInfo) -> Finding:
     if found.answered_at is None:
         return Finding("clock", Verdict.GOOD, "Telnyx's answer has no date to compare with")
     answered_at = found.answered_at if found.answered_at.tzinfo else found.answered_at.replace(tzinfo=UTC)
-    skew = (parts.clock() - answered_at).total_seconds()
+    skew = (components.clock() - answered_at).total_seconds()
     if abs(skew) > MOST_SKEW_SECONDS:
         return Finding("clock", Verdict.BAD, f"{skew:+.0f} s off Telnyx's", "let NTP keep this machine's time")
     return Finding("clock", Verdict.GOOD, "in step with Telnyx's")
@@ -170,8 +170,8 @@ def _origins(where: Settings) -> Finding:
     return Finding("CORS", Verdict.GOOD, f"{len(where.cors_origins)} origin(s)")
 
 
-async def _redis(parts: Parts) -> Finding:
-    if await parts.limiter.is_store_there():
+async def _redis(components: Components) -> Finding:
+    if await components.rate_limiter.is_store_there():
         return Finding("limits", Verdict.GOOD, "Redis answers")
     mend = "DIALTONE_REDIS_URL is wrong, or Redis is away; meanwhile each replica counts for itself"
     return Finding("limits", Verdict.BAD, "Redis does not answer", mend)

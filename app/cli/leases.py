@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.output import AsJson, end, instant, print_json, print_table, run
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.vending.models import Platform
 from app.vending.not_before import Reach, Target
 from app.vending.operators.lease_admin import Criteria
@@ -35,7 +35,7 @@ def ls(
 ) -> None:
     """List leases, newest first."""
     criteria = Criteria(issuer, user, device, platform, state, connection, sip_username)
-    found = run(lambda parts: parts.oversight.page(criteria, None, limit))
+    found = run(lambda components: components.operators.leases.page(criteria, None, limit))
     if as_json:
         print_json([_fields(lease) for lease in found])
         return
@@ -47,7 +47,7 @@ def ls(
 @commands.command("show")
 def show(lease_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Everything about one lease. Status 1: there is none of that id."""
-    lease = run(lambda parts: parts.oversight.show(lease_id))
+    lease = run(lambda components: components.operators.leases.show(lease_id))
     if as_json:
         print_json(_fields(lease))
         return
@@ -75,17 +75,17 @@ def revoke(
     if refuse_tokens and user is None:
         end("--refuse-tokens goes with a user; `dialtone tokens refuse` ends an issuer's tokens.", 2)
 
-    async def work(parts: Parts) -> tuple[int, bool]:
+    async def work(components: Components) -> tuple[int, bool]:
         if lease_id is not None:
-            return 1, await parts.oversight.revoke(lease_id)
+            return 1, await components.operators.leases.revoke(lease_id)
         if user is None:
-            parts.oversight.check_confirmed(confirm)
+            components.operators.leases.check_confirmed(confirm)
         elif refuse_tokens and issuer is not None:
-            await parts.operations.refuse_tokens(Target(issuer, Reach.USER, user), None)
-        count = await _revoke_all(parts, Criteria(issuer, user, connection_id=connection))
-        while (swept := await parts.sweeper.sweep()).gone:
+            await components.operators.tokens.refuse_tokens(Target(issuer, Reach.USER, user), None)
+        count = await _revoke_all(components, Criteria(issuer, user, connection_id=connection))
+        while (swept := await components.upkeep.sweeper.sweep()).gone:
             pass
-        return count, not count or (not swept.taken and not parts.sweeper.backlog.waiting)
+        return count, not count or (not swept.taken and not components.upkeep.sweeper.backlog.waiting)
 
     count, is_confirmed = run(work)
     typer.echo(f"{count} logged out; {'gone' if is_confirmed else 'not yet confirmed'} at Telnyx.")
@@ -93,10 +93,10 @@ def revoke(
         raise typer.Exit(3)
 
 
-async def _revoke_all(parts: Parts, criteria: Criteria) -> int:
+async def _revoke_all(components: Components, criteria: Criteria) -> int:
     count = 0
     while True:
-        ended = await parts.oversight.revoke_matching(criteria)
+        ended = await components.operators.leases.revoke_matching(criteria)
         count += ended.count
         if ended.is_all:
             return count

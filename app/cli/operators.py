@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.output import AsJson, end, print_json, run, working
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.vending.not_before import Reach, Target
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
@@ -27,7 +27,7 @@ def _tokens() -> None:
 @keys.command("refresh")
 def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None) -> None:
     """Have every replica fetch issuers' keys anew, because one was withdrawn. Status 1 if that fails here."""
-    refreshed = run(lambda parts: parts.operations.refresh_keys(issuer))
+    refreshed = run(lambda components: components.operators.tokens.refresh_keys(issuer))
     for name, is_good in refreshed.items():
         typer.echo(f"{name}: {'fetched' if is_good else 'NOT fetched from here; the keys at hand stay'}")
     if not all(refreshed.values()):
@@ -50,7 +50,7 @@ def refuse(
     if user is not None or session is not None:
         target = Target(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
     moment = None if before is None else before.replace(tzinfo=UTC) if before.tzinfo is None else before
-    mark = run(lambda parts: parts.operations.refuse_tokens(target, moment))
+    mark = run(lambda components: components.operators.tokens.refuse_tokens(target, moment))
     whose = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "everybody"
     typer.echo(f"Tokens of {whose} of {issuer} from before {mark.not_before.isoformat()} are refused from now on.")
 
@@ -62,7 +62,7 @@ def sweep(
 ) -> None:
     """Clean up now: what has ended, what a crash left, and orphans at Telnyx. Replicas do the first two anyway."""
     with working("Walking the credentials at Telnyx"):
-        said = asdict(run(lambda parts: parts.cleaner.clean(dry_run=dry_run, is_sure=sure)))
+        said = asdict(run(lambda components: components.upkeep.sweep_jobs.clean(dry_run=dry_run, is_sure=sure)))
     if as_json:
         print_json(said)
         return
@@ -81,10 +81,10 @@ def sweep(
 def pool(as_json: AsJson = False) -> None:
     """Say how many credentials are ready for new devices, and how many leases there are."""
 
-    async def look(parts: Parts) -> dict[str, Any]:
-        await parts.oversight.count()
-        ready = await parts.pool.count()
-        return {"size": parts.pool.size, "ready": ready, "leases": parts.oversight.live}
+    async def look(components: Components) -> dict[str, Any]:
+        await components.operators.leases.count()
+        ready = await components.upkeep.warm_pool.count()
+        return {"size": components.upkeep.warm_pool.size, "ready": ready, "leases": components.operators.leases.live}
 
     said = run(look)
     if as_json:

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.composition.build import join
-from app.composition.components import Parts
+from app.composition.build import build_components
+from app.composition.components import Components
 from app.config.settings import Settings, SettingsError
 from app.vending.audit import CIRCUMSTANCES, Circumstances
 from app.vending.errors import DialtoneError
@@ -37,7 +37,7 @@ def settings() -> Settings:
 
 
 def be_quiet() -> None:
-    """What parts would log is no answer to a person's question."""
+    """What components would log is no answer to a person's question."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
@@ -46,15 +46,15 @@ def end(line: str, status: int = 1) -> NoReturn:
     raise typer.Exit(status)
 
 
-def run(work: Callable[[Parts], Awaitable[Result]]) -> Result:
-    """Work on the parts of the service, beside it and with its configuration; trouble is one line and status 1."""
+def run(work: Callable[[Components], Awaitable[Result]]) -> Result:
+    """Work on the components of the service, beside it and with its configuration; trouble is one line and status 1."""
     be_quiet()
-    parts = join(settings())
+    components = build_components(settings())
 
     async def opened() -> Result:
         CIRCUMSTANCES.set(Circumstances(actor=Owner("shell", _person())))
-        async with parts.open():
-            return await work(parts)
+        async with components.open():
+            return await work(components)
 
     try:
         return asyncio.run(opened())

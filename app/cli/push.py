@@ -38,7 +38,7 @@ def lint(
 @commands.command("ls")
 def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJson = False) -> None:
     """List what is at Telnyx: which app, until when, how many users share it, and whether it wakes anybody."""
-    found = run(lambda parts: parts.push_ledger.all_objects(limit))
+    found = run(lambda components: components.ledger.push.all_objects(limit))
     rows = [
         {
             "type": held.type.value,

@@ -1,25 +1,40 @@
-"""The parts of the service once they are joined: what routes and commands reach into. Joined in `wiring.py`."""
+"""What a running service consists of, part by part. `build.py` makes the parts; routes and commands use them."""
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.adapters.http_client import Outbound
 from app.adapters.identity.verifier import TokenVerifier
+from app.adapters.ledger.audit import SqlAudit
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.lease_search import SqlSearch
+from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.not_before import SqlMarks
 from app.adapters.ledger.push import SqlPush
+from app.adapters.ledger.sweep import SqlSweeping
 from app.adapters.rate_limiter import Limiter
 from app.adapters.telnyx.api import TelnyxApi
+from app.adapters.telnyx.credentials import TelnyxClient
 from app.adapters.telnyx.push import TelnyxConnections
+from app.composition.issuers import KeySets
 from app.config.settings import Settings
 from app.observability.audit_log import AuditTrail
 from app.observability.event_metrics import Traffic
 from app.observability.metrics import Metrics
-from app.observability.tracing import Spans
+from app.observability.tracing import Spans, Tracing
 from app.vending.ids import new_id
+from app.vending.not_before import Marks
 from app.vending.operators.lease_admin import Oversight
+from app.vending.operators.service_status import ServiceStatus
 from app.vending.operators.token_admin import Operations
 from app.vending.policy import PolicyInForce
 from app.vending.push.attach import Attaching
@@ -27,8 +42,12 @@ from app.vending.push.expiry_alerts import ExpiryWatch
 from app.vending.push.material_errors import Report
 from app.vending.push.register import PushRegistrar
 from app.vending.push.upload import Uploads
+from app.vending.replica import Replica
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
+from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.recover import Recovery
+from app.vending.telephony.renew import Expiry
 from app.vending.telephony.revoke import Revoker
 from app.vending.upkeep.change_feed import Watch
 from app.vending.upkeep.reconciler import Reconciler
@@ -42,54 +61,142 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
-    """What the parts take from the world that is not configuration: time, chance, traces. Tests bring their own."""
+class Overrides:
+    """What the service takes from its surroundings beside the configuration: time, randomness, traces. For tests."""
 
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = new_id
     jitter: Callable[[], float] = random.random
     spans: Spans | None = None
-    """Where traces go; None: where the settings say."""
+    """Where traces go; None: as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The service, joined up."""
+class WakeEvents:
+    """Set one, and the background task of that name runs now."""
 
-    clock: Callable[[], datetime]
+    sweeper: asyncio.Event = field(default_factory=asyncio.Event)
+    warm_pool: asyncio.Event = field(default_factory=asyncio.Event)
+    push_sweeper: asyncio.Event = field(default_factory=asyncio.Event)
+    change_feed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Metrics of events, and traces: what other parts report to while they work."""
+
+    registry: CollectorRegistry
+    events: Traffic
+    spans: Spans | None
+    tracing: Tracing | None
+    """The exporter to shut down at the end, if the settings ask for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerComponents:
+    """The database, and what is read and written in it."""
+
+    engine: AsyncEngine
+    database: Database
+    leases: SqlLedger
+    search: SqlSearch
+    sweep: SqlSweeping
+    not_before: SqlMarks
+    push: SqlPush
+    audit: SqlAudit
+    check: Callable[[], Awaitable[None]]
+    """Raises LedgerUnavailable unless the database is reachable, writable and migrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityComponents:
+    """Who the caller is, and what policy allows them."""
+
+    key_sets: KeySets
     verifier: TokenVerifier
     policy: PolicyInForce
+    not_before: Marks
+
+
+@dataclass(frozen=True, slots=True)
+class TelnyxComponents:
+    """Telnyx's API."""
+
+    http: Outbound
+    api: TelnyxApi
+    credentials: TelnyxClient
+    connections: TelnyxConnections
+    check: Callable[[], Awaitable[None]]
+    """Raises a CarrierError unless Telnyx accepts the key and knows the default connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class TelephonyComponents:
+    """Logins and leases of devices."""
+
     issuer: CredentialIssuer
     revoker: Revoker
     devices: Devices
+    recovery: Recovery
+    renewer: Expiry
+    login_cache: LoginsAtHand
+
+
+@dataclass(frozen=True, slots=True)
+class PushComponents:
+    """Push credentials."""
+
+    registrar: PushRegistrar
+    uploads: Uploads
+    attachments: Attaching
+    expiry_alerts: ExpiryWatch
+    validate_apns: Callable[[str, str], Awaitable[Report]]
+    """Certificate and private key in PEM. Runs in a thread: loading an RSA key takes tens of milliseconds."""
+    validate_fcm: Callable[[Any], Awaitable[Report]]
+    """The service account as parsed JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepComponents:
+    """Background work on the ledger and at Telnyx."""
+
     sweeper: Sweeper
-    operations: Operations
-    oversight: Oversight
-    pool: Pool
     reconciler: Reconciler
-    cleaner: Cleaner
-    push: PushRegistrar
-    push_uploads: Uploads
-    attaching: Attaching
-    expiry_watch: ExpiryWatch
-    watch: Watch
-    lint_apns: Callable[[str, str], Awaitable[Report]]
-    """Certificate and private key in PEM. On a thread: loading an RSA key takes tens of milliseconds."""
-    lint_fcm: Callable[[Any], Awaitable[Report]]
+    warm_pool: Pool
+    sweep_jobs: Cleaner
+    change_poller: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorComponents:
+    """What operators do and see."""
+
+    leases: Oversight
+    tokens: Operations
+    service_status: Callable[[], ServiceStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The service, ready to run."""
+
+    clock: Callable[[], datetime]
+    replica: Replica
+    telemetry: Telemetry
     audit: AuditTrail
-    limiter: Limiter
-    traffic: Traffic
-    spans: Spans | None
-    telnyx: TelnyxApi
-    connections: TelnyxConnections
-    push_ledger: SqlPush
+    rate_limiter: Limiter
+    ledger: LedgerComponents
+    identity: IdentityComponents
+    telnyx: TelnyxComponents
+    telephony: TelephonyComponents
+    push: PushComponents
+    upkeep: UpkeepComponents
+    operators: OperatorComponents
     metrics: Metrics
-    check_ledger: Callable[[], Awaitable[None]]
-    check_telnyx: Callable[[], Awaitable[None]]
     reload: Callable[[Settings], Awaitable[None]]
-    """Put other settings into effect, as far as RELOADED goes: all of them or, when this raises SettingsError, none."""
+    """Apply changed settings (`reload.RELOADABLE`). Raises SettingsError, and then nothing has changed."""
     open: Callable[[], AbstractAsyncContextManager[None]]
-    """For a command: the parts may be used inside, without background work, and everything is closed behind it."""
-    running: Callable[[], AbstractAsyncContextManager[None]]
-    """For the lifespan: background work goes on inside, and everything is closed behind it."""
+    """For a command: use the components inside, without background tasks. Closes all connections at the end."""
+    run: Callable[[], AbstractAsyncContextManager[None]]
+    """For the lifespan: background tasks run inside. Closes all connections at the end."""

@@ -1,4 +1,4 @@
-"""Work that goes on beside requests: done every so often, and when woken; ended in order when the service stops."""
+"""Background tasks: run at intervals and when woken, and end in order when the service stops."""
 
 import asyncio
 import random
@@ -8,13 +8,33 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from app.adapters.ledger.pg_listener import Announcements
 from app.adapters.telnyx.call_scheduler import PRIORITY, Priority
+from app.composition.components import (
+    IdentityComponents,
+    OperatorComponents,
+    PushComponents,
+    UpkeepComponents,
+    WakeEvents,
+)
+from app.observability.audit_log import AuditTrail
 from app.vending.errors import DialtoneError
 
-STOP_SECONDS = 5.0
-"""How long a piece of work that is under way may take to end by itself."""
+CHANGE_FEED_SECONDS = 1.0
+LISTENER_CHECK_SECONDS = 5.0
+SWEEP_SECONDS = 15.0
+WARM_POOL_SECONDS = 10.0
+RECONCILE_SECONDS = 3600.0
+EXPIRY_ALERT_SECONDS = 60.0
+LEASE_COUNT_SECONDS = 15.0
+AUDIT_RETENTION_SECONDS = 600.0
+KEY_REFRESH_SECONDS = 5.0
+"""How often each issuer's key set is checked for being due. The key set itself decides when it is."""
 
-_log = structlog.get_logger("dialtone.background")
+STOP_SECONDS = 5.0
+"""How long a task that is running may take to finish when the service stops."""
+
+_log = structlog.get_logger("dialtone.periodic")
 
 
 @dataclass(slots=True)
@@ -23,15 +43,39 @@ class Work:
 
     do: Callable[[], Awaitable[object]]
     every_seconds: float
-    """About: replicas must not come in step."""
+    """On average: jittered, so that replicas do not run it at the same time."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set it, and the work is done now."""
+    """Set it, and the task runs now."""
     at_once: bool = False
-    """Whether it is done right at the start."""
+    """Whether it runs right at the start."""
+
+
+def periodic_tasks(
+    wake: WakeEvents,
+    listener: Announcements,
+    audit: AuditTrail,
+    identity: IdentityComponents,
+    push: PushComponents,
+    upkeep: UpkeepComponents,
+    operators: OperatorComponents,
+) -> list[Work]:
+    """Everything that runs beside requests."""
+    return [
+        Work(upkeep.change_poller.look, CHANGE_FEED_SECONDS, wake.change_feed, at_once=True),
+        Work(listener.tend, LISTENER_CHECK_SECONDS, at_once=True),
+        Work(upkeep.sweeper.sweep, SWEEP_SECONDS, wake.sweeper, at_once=True),
+        Work(upkeep.warm_pool.tend, WARM_POOL_SECONDS, wake.warm_pool, at_once=True),
+        Work(upkeep.reconciler.walk, RECONCILE_SECONDS),
+        Work(identity.verifier.tend, KEY_REFRESH_SECONDS, at_once=True),
+        Work(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
+        Work(push.expiry_alerts.look, EXPIRY_ALERT_SECONDS, at_once=True),
+        Work(operators.leases.count, LEASE_COUNT_SECONDS, at_once=True),
+        Work(audit.tidy, AUDIT_RETENTION_SECONDS),
+    ]
 
 
 class Background:
-    """All such work of one process, as an asynchronous context."""
+    """Runs tasks inside an asynchronous context."""
 
     def __init__(self, works: Sequence[Work]) -> None:
         self._works = works
@@ -42,7 +86,7 @@ class Background:
         self._tasks = [asyncio.create_task(self._repeat(work)) for work in self._works]
 
     async def __aexit__(self, *exit_details: object) -> None:
-        # Work under way is let finish: cancelled in a transaction, it would leave a connection behind in disorder.
+        # Running tasks may finish: cancelled in a transaction, one would leave a connection in an undefined state.
         self._is_stopping = True
         for work in self._works:
             work.wake.set()
@@ -52,7 +96,7 @@ class Background:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _repeat(self, work: Work) -> None:
-        """Trouble waits for the next time. What it asks of Telnyx comes after users' logins."""
+        """Failures are retried at the next interval. Calls to Telnyx have lower priority than users' logins."""
         PRIORITY.set(Priority.BACKGROUND)
         if not work.at_once:
             await _pause(work)
@@ -61,9 +105,9 @@ class Background:
             try:
                 await work.do()
             except DialtoneError as error:
-                _log.warning("background_work_failed", error=type(error).__name__)
+                _log.warning("background_task_failed", error=type(error).__name__)
             except Exception:
-                _log.exception("background_work_broke")
+                _log.exception("background_task_crashed")
             if not self._is_stopping:
                 await _pause(work)
 

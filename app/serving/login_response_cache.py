@@ -85,7 +85,7 @@ class Known:
 
 
 class AtHand:
-    """Outside all layers: one that remembers what they let pass, and what the server asks before it begins a request.
+    """Overrides all layers: one that remembers what they let pass, and what the server asks before it begins a request.
 
     Not for where something must be waited for: a shared limiter, an audit that is required.
     """

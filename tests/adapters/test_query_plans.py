@@ -82,18 +82,18 @@ async def everything(service: Service) -> None:
     await operate(service, "POST", "/revocations", whole)
     await service.ask("DELETE")
     service.clock.advance(timedelta(hours=1))
-    parts = service.parts
-    await parts.watch.look()
-    await parts.sweeper.sweep()
-    await parts.pool.tend()
-    await parts.reconciler.walk()
-    await parts.push_uploads.sweep()
-    await parts.expiry_watch.look()
-    await parts.oversight.count()
-    await parts.audit.tidy()
+    components = service.components
+    await components.upkeep.change_poller.look()
+    await components.upkeep.sweeper.sweep()
+    await components.upkeep.warm_pool.tend()
+    await components.upkeep.reconciler.walk()
+    await components.push.uploads.sweep()
+    await components.push.expiry_alerts.look()
+    await components.operators.leases.count()
+    await components.audit.tidy()
     service.clock.advance(40 * DAY)
-    await parts.sweeper.sweep()
-    await parts.audit.tidy()
+    await components.upkeep.sweeper.sweep()
+    await components.audit.tidy()
 
 
 async def plan_of(connection: AsyncConnection, statement: str, parameters: Any) -> list[str]:

@@ -44,7 +44,7 @@ async def issue(service: Service, device: str = "laptop", **headers: str) -> htt
 
 async def events(service: Service, **criteria: Any) -> list[dict[str, Any]]:
     """Newest first, once what was noted has been written down."""
-    while service.parts.audit.waiting:
+    while service.components.audit.waiting:
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.05)
     answer = await operate(service, "GET", "/audit", **criteria)
@@ -164,7 +164,7 @@ async def test_what_time_ends_is_told_when_it_is_gone(service: Service) -> None:
     lease = (await service.issue("laptop")).json()["id"]
     service.telnyx.clock.advance(DAY * 2)
 
-    await service.parts.sweeper.sweep()
+    await service.components.upkeep.sweeper.sweep()
 
     told = await events(service, lease_id=lease, action="swept")
     assert what(told) == [("swept", "done", "expired")]
@@ -210,7 +210,7 @@ async def test_old_events_are_forgotten(telnyx: Telnyx, database: str) -> None:
         telnyx.clock.advance(DAY * 8)
         await issue(service, "new")
 
-        await service.parts.audit.tidy()
+        await service.components.audit.tidy()
 
         told = await events(service, action="issued")
         assert {event["device_id"] for event in told} == {"new"}
@@ -238,7 +238,7 @@ async def test_a_login_is_given_though_the_audit_cannot_keep_it(telnyx: Telnyx, 
         answer = await service.issue("laptop")
 
         assert answer.status_code == 201
-        assert service.parts.audit.waiting == 1
+        assert service.components.audit.waiting == 1
 
 
 async def test_where_audit_is_required_no_login_is_given_that_it_cannot_keep(telnyx: Telnyx, database: str) -> None:
@@ -294,14 +294,14 @@ async def test_where_audit_is_required_nothing_is_folded(telnyx: Telnyx, sqlite:
 
 async def test_an_event_that_can_never_be_written_stands_in_nobodys_way(telnyx: Telnyx, sqlite: str) -> None:
     async with service_in_front_of(telnyx, sqlite) as service:
-        service.parts.audit.note(Decision(Action.ADMINISTERED, details={"odd": object()}))  # type: ignore[dict-item]
-        while service.parts.audit.waiting:
+        service.components.audit.note(Decision(Action.ADMINISTERED, details={"odd": object()}))  # type: ignore[dict-item]
+        while service.components.audit.waiting:
             await asyncio.sleep(0.02)
 
         await issue(service)
 
         assert what(await events(service)) == [("issued", "done", "login_token")]
-        assert service.parts.audit.dropped == 1
+        assert service.components.audit.dropped == 1
 
 
 async def test_a_flood_of_rubbish_fills_the_metrics_and_not_the_ledger(service: Service) -> None:

@@ -167,17 +167,17 @@ async def test_the_reason_is_in_the_log_and_the_token_is_not(
 
 
 async def test_while_telnyx_is_away_a_logout_is_still_done_and_seen_through(telnyx: Telnyx, sqlite: str) -> None:
-    async with joined(telnyx, sqlite) as parts:
-        await parts.issuer.issue(principal("alice"), IssueRequest("laptop"))
+    async with joined(telnyx, sqlite) as components:
+        await components.telephony.issuer.issue(principal("alice"), IssueRequest("laptop"))
         telnyx.fail("status", method="DELETE", path="telephony_credentials", status=503, times=50)
 
-        await parts.revoker.log_out(await parts.verifier.verify_logout(logout_token()))
+        await components.telephony.revoker.log_out(await components.identity.verifier.verify_logout(logout_token()))
         await eventually(lambda: telnyx.calls("DELETE"))
 
         assert len(telnyx.live()) == 1
         telnyx.sandbox.faults.plans.clear()
         telnyx.clock.advance(LAST_RETRY)
-        await parts.sweeper.sweep()
+        await components.upkeep.sweeper.sweep()
         assert telnyx.live() == []
 
 

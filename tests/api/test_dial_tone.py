@@ -16,8 +16,8 @@ async def test_fifty_new_devices_in_a_row_log_in_at_once(sqlite: str) -> None:
         service_in_front_of(telnyx, sqlite, pool_size=50, propagation_seconds=5) as service,
     ):
         for _ in range(6):
-            await service.parts.pool.tend()
-        await eventually(lambda: service.parts.pool.ready == {DEMO_CONNECTION: 50})
+            await service.components.upkeep.warm_pool.tend()
+        await eventually(lambda: service.components.upkeep.warm_pool.ready == {DEMO_CONNECTION: 50})
         telnyx.clock.advance(PROPAGATION)
         spent = []
         for number in range(50):

@@ -94,7 +94,7 @@ async def test_a_lease_is_shown_whole_and_without_a_secret(service: Service, tel
 
 
 async def test_a_pooled_credential_is_nobodys_and_cannot_be_shown_or_ended(service: Service) -> None:
-    await eventually(lambda: service.parts.pool.ready.get(DEMO_CONNECTION))
+    await eventually(lambda: service.components.upkeep.warm_pool.ready.get(DEMO_CONNECTION))
     made = service.telnyx.sandbox.account.credentials.values()
     ids = {credential.name.removeprefix("dialtone-") for credential in made}
     shown = {lease["id"] for lease in (await operate(service, "GET", "/leases", limit=100)).json()["data"]}

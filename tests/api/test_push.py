@@ -249,21 +249,21 @@ async def test_a_deletion_that_telnyx_does_not_confirm_is_tried_until_it_does(te
     assert len(objects(telnyx)) == 1
     telnyx.clock.advance(timedelta(minutes=11))
 
-    async with joined(telnyx, database) as parts:
-        await parts.push_uploads.sweep()
+    async with joined(telnyx, database) as components:
+        await components.push.uploads.sweep()
 
     assert objects(telnyx) == []
 
 
 async def test_what_a_crash_left_behind_unregistered_is_swept(telnyx: Telnyx, database: str) -> None:
     wanted = same_ios()
-    async with joined(telnyx, database) as parts:
+    async with joined(telnyx, database) as components:
         report = apns.lint(wanted["certificate"], wanted["private_key"], telnyx.clock())
         assert report.material is not None
-        await parts.push_uploads.ensure(report.material)
-        assert await parts.push_uploads.sweep() == 0, "it may be registered any moment"
+        await components.push.uploads.ensure(report.material)
+        assert await components.push.uploads.sweep() == 0, "it may be registered any moment"
         telnyx.clock.advance(timedelta(minutes=11))
 
-        assert await parts.push_uploads.sweep() == 1
+        assert await components.push.uploads.sweep() == 1
 
     assert objects(telnyx) == []

@@ -130,7 +130,7 @@ async def test_expiry_is_measured_and_warned_of_once_at_each_mark(
         until = telnyx.clock().replace(microsecond=0) + timedelta(days=40)
         made = await register(service, ios(until=until))
         assert made.status_code == 201
-        watch = service.parts.expiry_watch
+        watch = service.components.push.expiry_alerts
         heard = []
         for left in (31, 30, 29, 14, 8, 7, 6.5, 1, 0.5, -1, -2):
             telnyx.clock.advance(until - timedelta(days=left) - telnyx.clock())
@@ -186,7 +186,7 @@ async def test_material_known_under_another_tag_key_moves_and_is_uploaded_once(t
     async with service_in_front_of(telnyx, sqlite, tag_key="j" * 32) as after:
         again = [await register(after, wanted) for _ in range(3)]
         telnyx.clock.advance(timedelta(hours=1))
-        await after.parts.push_uploads.sweep()
+        await after.components.push.uploads.sweep()
         assert (await register(after, wanted)).status_code == 200
 
     assert {answer.status_code for answer in again} == {200}

@@ -47,9 +47,9 @@ class Beside:
         self._shortcut = AtHand(
             self._layers,
             telephony.ISSUE.path,
-            verifier=service.parts.verifier,
-            limiter=service.parts.limiter,
-            issuer=service.parts.issuer,
+            verifier=service.components.identity.verifier,
+            limiter=service.components.rate_limiter,
+            issuer=service.components.telephony.issuer,
             presenter=Presenter("sip.telnyx.com", None, None),
             tell=lambda *_: None,
             clock=service.clock,
@@ -179,7 +179,7 @@ async def test_a_token_that_a_mark_ended_is_no_longer_known(service: Service) ->
 async def test_a_policy_that_changed_is_asked_anew(service: Service) -> None:
     shortcut = Beside(service)
     await shortcut.become_known()
-    policy = service.parts.policy
+    policy = service.components.identity.policy
 
     policy.policy = replace(policy.policy, required_scopes={ISSUER: frozenset({"gold"})})
 

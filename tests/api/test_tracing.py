@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app.composition.build import join
-from app.composition.components import Outside
+from app.composition.build import build_components
+from app.composition.components import Overrides
 from app.main import assemble
 from app.observability.tracing import Tracing
 from app.sandbox.account import DEMO_KEY
@@ -48,10 +48,10 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     settings = settings_for(telnyx.url, sqlite)
-    parts = join(settings, Outside(clock=telnyx.clock, spans=Tracing(provider, "test")))
-    app, _ = assemble(settings, parts)
+    components = build_components(settings, Overrides(clock=telnyx.clock, spans=Tracing(provider, "test")))
+    app, _ = assemble(settings, components)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        yield Traced(Service(url, client, telnyx, telnyx.clock, app, parts), exporter)
+        yield Traced(Service(url, client, telnyx, telnyx.clock, app, components), exporter)
 
 
 async def test_a_request_is_a_span_with_telnyx_and_the_ledger_in_it(traced: Traced) -> None:

@@ -95,7 +95,7 @@ async def test_a_known_device_has_its_dial_tone_at_once(tmp_path: Path, capsys: 
     pooled = tmp_path / "pooled"
     pooled.mkdir()
     async with stand(pooled, propagation=PROPAGATION, max_devices=100, pool_size=RUNS + 2) as stage:
-        pool = stage.service.parts.pool
+        pool = stage.service.components.upkeep.warm_pool
         await eventually(lambda: pool.ready == {DEMO_CONNECTION: RUNS + 2})
         await asyncio.sleep(PROPAGATION + 1)
         settings = await config_of(stage)

@@ -68,7 +68,7 @@ async def board(browser: Browser, sqlite: str) -> AsyncIterator[Board]:
             await service.issue(device, user=user)
         await service.issue("laptop")
         await service.issue("phone", grant="sip_password")
-        await service.parts.oversight.count()
+        await service.components.operators.leases.count()
         await page.goto(f"{service.url}/ops")
         yield made
         await page.close()
@@ -109,7 +109,7 @@ async def test_a_user_is_found_and_one_device_ended_after_a_question(board: Boar
     await expect(board.page.locator(".lease")).to_have_count(1)
     await board.shoot("4-found")
 
-    leases = await board.service.parts.oversight.page(Criteria(subject="alice"), None, 10)
+    leases = await board.service.components.operators.leases.page(Criteria(subject="alice"), None, 10)
     assert {lease.device_id: lease.state.value for lease in leases} == {"laptop": "revoked", "tab": "active"}
     await expect(board.page.locator("#audit")).to_contain_text("asked_by_operator")
 

@@ -54,14 +54,18 @@ def labels_in(expression: str) -> dict[str, set[str]]:
 async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
     """What /metrics says after a little of everything happened."""
     async with service_in_front_of(telnyx, sqlite, pool_size=1) as service:
-        await service.parts.pool.tend()
+        await service.components.upkeep.warm_pool.tend()
         await service.issue("laptop")
         await service.issue("laptop")
         await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
         headers = {"Authorization": f"Bearer {token()}"}
         await service.client.post("/v1/push-credentials", headers=headers, json=same_ios())
         await service.client.post("/v1/push-credentials", headers=headers, json=android())
-        for look in (service.parts.expiry_watch.look, service.parts.oversight.count, service.parts.sweeper.sweep):
+        for look in (
+            service.components.push.expiry_alerts.look,
+            service.components.operators.leases.count,
+            service.components.upkeep.sweeper.sweep,
+        ):
             await look()
         yield (await service.client.get("/metrics")).text
 

@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
-from app.composition.build import join
-from app.composition.components import Outside, Parts
+from app.composition.build import build_components
+from app.composition.components import Components, Overrides
 from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound
 from app.vending.models import IssueRequest
 from app.vending.telephony.lease import LIVE, Lease, State
@@ -100,13 +100,13 @@ class LifeCycle(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.database = await type(self).fresh_database(self.folder)
         self.telnyx: Telnyx = await self.stack.enter_async_context(telnyx_sandbox())
-        self.parts = [self._replica(), self._replica()]
+        self.components = [self._replica(), self._replica()]
 
-    def _replica(self) -> Parts:
+    def _replica(self) -> Components:
         wanted = settings_for(
             self.telnyx.url, self.database, pool_size=1, telnyx_call_seconds=CALL_SECONDS, retention_days=3650
         )
-        return join(wanted, Outside(self.telnyx.clock, jitter=lambda: 0.5))
+        return build_components(wanted, Overrides(self.telnyx.clock, jitter=lambda: 0.5))
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -159,8 +159,8 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(user=st.sampled_from(["alice", "bob"]), replica=REPLICAS)
     def log_out_everywhere(self, user: str, replica: int) -> None:
         async def everywhere() -> None:
-            await self.parts[replica].revoker.revoke_all(principal(user))
-            await self.parts[1 - replica].watch.look()
+            await self.components[replica].telephony.revoker.revoke_all(principal(user))
+            await self.components[1 - replica].upkeep.change_poller.look()
 
         self.run(everywhere())
         for device in [device for device in self.held if device[0] == user]:
@@ -179,29 +179,29 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(replica=REPLICAS)
     def sweep(self, replica: int) -> None:
-        self.run(self.parts[replica].sweeper.sweep())
+        self.run(self.components[replica].upkeep.sweeper.sweep())
 
     @rule()
     def both_sweep_at_once(self) -> None:
         async def both() -> None:
-            await asyncio.gather(*(parts.sweeper.sweep() for parts in self.parts))
+            await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
 
         self.run(both())
 
     @rule(replica=REPLICAS, device=DEVICES)
     def sweep_while_a_device_asks(self, replica: int, device: Device) -> None:
         async def both() -> None:
-            await asyncio.gather(self.parts[replica].sweeper.sweep(), self._ask(device, 1 - replica))
+            await asyncio.gather(self.components[replica].upkeep.sweeper.sweep(), self._ask(device, 1 - replica))
 
         self.run(both())
 
     @rule(replica=REPLICAS)
     def tend_the_pool(self, replica: int) -> None:
-        self.run(patiently(self.parts[replica].pool.tend))
+        self.run(patiently(self.components[replica].upkeep.warm_pool.tend))
 
     @rule(replica=REPLICAS)
     def reconcile(self, replica: int) -> None:
-        found = self.run(patiently(lambda: self.parts[replica].reconciler.walk(deletes=True)))
+        found = self.run(patiently(lambda: self.components[replica].upkeep.reconciler.walk(deletes=True)))
         for orphan in found.orphans:
             assert not any(orphan.credential_id == held.lease.credential_id for held in self.held.values())
 
@@ -235,10 +235,10 @@ class LifeCycle(RuleBasedStateMachine):
 
     async def _issue(self, device: Device, replica: int) -> Login:
         user, name = device
-        return await self.parts[replica].issuer.issue(principal(user), IssueRequest(name))
+        return await self.components[replica].telephony.issuer.issue(principal(user), IssueRequest(name))
 
     async def _ask(self, device: Device, replica: int) -> Login:
-        await self.parts[replica].watch.look()  # as it does by itself, every second
+        await self.components[replica].upkeep.change_poller.look()  # as it does by itself, every second
         before = self.held.get(device)
         login = await patiently(lambda: self._issue(device, replica), 0 if self.telnyx.sandbox.faults.plans else 5)
         username = str(login.lease.sip_username)
@@ -255,8 +255,8 @@ class LifeCycle(RuleBasedStateMachine):
 
     async def _log_out(self, device: Device, held: Held, replica: int) -> None:
         with suppress(LeaseNotFound, LeaseEnded):  # it had ended long ago, and was forgotten
-            await self.parts[replica].revoker.revoke(principal(device[0]), held.lease.id)
-        await self.parts[1 - replica].watch.look()
+            await self.components[replica].telephony.revoker.revoke(principal(device[0]), held.lease.id)
+        await self.components[1 - replica].upkeep.change_poller.look()
         self._is_dead(held.lease)
 
     def _is_dead(self, lease: Lease) -> None:
@@ -269,21 +269,21 @@ class LifeCycle(RuleBasedStateMachine):
         return mine[0] if mine else None
 
     async def _look(self) -> None:
-        for parts in self.parts:
-            await parts.watch.look()
+        for components in self.components:
+            await components.upkeep.change_poller.look()
 
     async def _crash(self, device: Device, replica: int, *, after_commit: bool) -> None:
         calls = len(self.telnyx.calls("POST"))
         self.telnyx.fail("hang", **CREATE, after_commit=after_commit)
         asking = asyncio.create_task(self._issue(device, replica))
         await eventually(lambda: asking.done() or len(self.telnyx.calls("POST")) > calls)
-        parts = self.parts[replica]
-        for _, flight in list(parts.issuer._flights._in_the_air.values()):
+        components = self.components[replica]
+        for _, flight in list(components.telephony.issuer._flights._in_the_air.values()):
             flight.cancel()  # as a process that is gone: nothing of it goes on, nothing is tidied up
         await asyncio.gather(asking, return_exceptions=True)
-        async with parts.open():
+        async with components.open():
             pass
-        self.parts[replica] = self._replica()
+        self.components[replica] = self._replica()
         self.telnyx.sandbox.faults.plans.clear()
         self.telnyx.clock.advance(CLAIM)
 
@@ -293,7 +293,7 @@ class LifeCycle(RuleBasedStateMachine):
         for device in list(self.held):
             await self._ask(device, 0)
         for _ in range(4):
-            await asyncio.gather(*(parts.sweeper.sweep() for parts in self.parts))
+            await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
             self.telnyx.clock.advance(LAST_RETRY)
         await check(self.telnyx, self.database, Crowd([], random.Random(0)))  # noqa: S311 - nobody asks
         rows = await rows_of(self.database)
@@ -306,8 +306,8 @@ class LifeCycle(RuleBasedStateMachine):
             assert row is None or row.subject == user, "I7"
 
     async def _close(self) -> None:
-        for parts in self.parts:
-            async with parts.open():
+        for components in self.components:
+            async with components.open():
                 pass
         await self.stack.aclose()
 

@@ -78,7 +78,7 @@ async def test_nothing_is_lost_and_nobody_is_left_without(
 async def quiet(services: list[Service]) -> None:
     """Let the sweepers finish what was begun, on a clock that runs ahead to every retry."""
     for _ in range(6):
-        await asyncio.gather(*(service.parts.sweeper.sweep() for service in services))
+        await asyncio.gather(*(service.components.upkeep.sweeper.sweep() for service in services))
         services[0].clock.advance(LAST_RETRY)
     for service in services:
-        await eventually(lambda: not service.parts.issuer._flights)  # noqa: B023 - asked in this very round
+        await eventually(lambda: not service.components.telephony.issuer._flights)  # noqa: B023 - asked in this very round

@@ -145,9 +145,9 @@ async def test_an_operator_with_a_shell_ends_tokens_on_running_replicas(
     telnyx: Telnyx, terminal: Any, tmp_path: Path
 ) -> None:
     own: dict[str, Any] = {"config": "dialtone.toml", "issuer": ..., "audience": ..., "issuer_pem": ...}
-    async with joined(telnyx, sqlite_in(tmp_path), **own) as parts:
+    async with joined(telnyx, sqlite_in(tmp_path), **own) as components:
         text = token("alice")
-        assert (await parts.verifier.verify(text)).owner == principal("alice").owner
+        assert (await components.identity.verifier.verify(text)).owner == principal("alice").owner
 
         said = await asyncio.to_thread(terminal, "tokens", "refuse", ISSUER, "--user", "alice")
         await asyncio.sleep(2)
@@ -155,7 +155,7 @@ async def test_an_operator_with_a_shell_ends_tokens_on_running_replicas(
         assert said.exit_code == 0, said.output
         assert "Tokens of user alice" in said.output
         with pytest.raises(TokenRefused):
-            await parts.verifier.verify(text)
+            await components.identity.verifier.verify(text)
 
 
 @pytest.mark.parametrize(

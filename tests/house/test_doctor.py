@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli import app
 from app.cli.doctor import Verdict, _clock
-from app.composition.build import join
-from app.composition.components import Outside
+from app.composition.build import build_components
+from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
 from tests.material import android
 from tests.processes.replicas import variables_of
@@ -140,10 +140,10 @@ async def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_clock_that_is_off_is_named(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with telnyx_sandbox() as telnyx:
         await migrated(sqlite)
-        parts = join(settings_for(telnyx.url, sqlite), Outside(clock=telnyx.clock))
+        components = build_components(settings_for(telnyx.url, sqlite), Overrides(clock=telnyx.clock))
         answered = ConnectionInfo(True, "internal", {}, telnyx.clock() + timedelta(seconds=90))
 
-        finding = _clock(parts, answered)
+        finding = _clock(components, answered)
 
     assert (finding.verdict, finding.seen) == (Verdict.BAD, "-90 s off Telnyx's")
 
@@ -151,7 +151,7 @@ async def test_a_clock_that_is_off_is_named(sqlite: str, monkeypatch: pytest.Mon
 async def test_the_audit_is_printed_for_people_and_scripts(service: Service) -> None:
     lease = (await service.issue("laptop")).json()["id"]
     await service.issue("laptop", user="bob")
-    while service.parts.audit.waiting:
+    while service.components.audit.waiting:
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.1)
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import TokenRefused
 from app.vending.models import IssueRequest
@@ -19,13 +19,13 @@ from tests.stage import HOUR, ISSUER, Telnyx, joined, principal
 
 
 @pytest.fixture
-async def parts(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
+async def components(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Components]:
     for name, value in variables_of(telnyx.url, sqlite).items():
         monkeypatch.setenv(name, value)
-    async with joined(telnyx, sqlite) as parts:
+    async with joined(telnyx, sqlite) as components:
         for user, device in (("alice", "laptop"), ("alice", "[red]tab"), ("bob", "laptop")):
-            await parts.issuer.issue(principal(user), IssueRequest(device))
-        yield parts
+            await components.telephony.issuer.issue(principal(user), IssueRequest(device))
+        yield components
 
 
 async def leases(*arguments: str) -> Result:
@@ -39,7 +39,7 @@ async def listed(*arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_table_for_people_and_json_for_scripts(parts: Parts) -> None:
+async def test_a_table_for_people_and_json_for_scripts(components: Components) -> None:
     table = (await leases("ls")).output
     found = await listed("--issuer", ISSUER, "--user", "alice")
 
@@ -50,7 +50,7 @@ async def test_a_table_for_people_and_json_for_scripts(parts: Parts) -> None:
     assert (await leases("show", "0" * 32)).exit_code == 1
 
 
-async def test_one_device_is_ended_and_gone(parts: Parts, telnyx: Telnyx) -> None:
+async def test_one_device_is_ended_and_gone(components: Components, telnyx: Telnyx) -> None:
     (lease,) = await listed("--user", "bob")
 
     said = await leases("revoke", lease["id"])
@@ -59,18 +59,18 @@ async def test_one_device_is_ended_and_gone(parts: Parts, telnyx: Telnyx) -> Non
     assert len(telnyx.live()) == 2
 
 
-async def test_a_user_is_ended_with_their_tokens(parts: Parts, telnyx: Telnyx) -> None:
+async def test_a_user_is_ended_with_their_tokens(components: Components, telnyx: Telnyx) -> None:
     said = await leases("revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
 
     assert (said.exit_code, said.output) == (0, "2 logged out; gone at Telnyx.\n")
     assert len(telnyx.live()) == 1
-    await parts.watch.look()
+    await components.upkeep.change_poller.look()
     early = replace(principal("alice"), issued_at=telnyx.clock() - HOUR)
     with pytest.raises(TokenRefused):
-        await parts.operations._marks.check(early)
+        await components.operators.tokens._marks.check(early)
 
 
-async def test_telnyx_that_does_not_confirm_is_told_by_the_status(parts: Parts, telnyx: Telnyx) -> None:
+async def test_telnyx_that_does_not_confirm_is_told_by_the_status(components: Components, telnyx: Telnyx) -> None:
     telnyx.fail("status", method="DELETE", status=500, times=1000)
 
     said = await leases("revoke", "--everything", "--confirm", "dialtone")
@@ -92,7 +92,7 @@ async def test_telnyx_that_does_not_confirm_is_told_by_the_status(parts: Parts, 
     ids=str,
 )
 async def test_what_is_not_clear_or_not_confirmed_does_nothing(
-    parts: Parts, telnyx: Telnyx, arguments: tuple[str, ...], status: int
+    components: Components, telnyx: Telnyx, arguments: tuple[str, ...], status: int
 ) -> None:
     said = await leases("revoke", *arguments)
 

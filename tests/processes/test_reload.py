@@ -91,7 +91,7 @@ async def test_a_reload_takes_a_new_telnyx_key_from_its_file_and_names_what_wait
         (tmp_path / "env").write_text("DIALTONE_SIP_DOMAIN=other.example.com\n")
         said = await reload(running, "reloaded")
 
-        assert said["waiting_for_a_restart"] == ["DIALTONE_SIP_DOMAIN"]
+        assert said["requires_restart"] == ["DIALTONE_SIP_DOMAIN"]
         answer = await ask(running, token())
         assert answer.status_code == 201
         assert answer.json()["sip_uri"].endswith("@sip.example.com")

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.adapters.ledger.engines import database_url, open_engine
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.vending.errors import (
     CarrierKeyRefused,
     CarrierRejected,
@@ -28,9 +28,9 @@ CREATE = {"method": "POST", "path": "telephony_credentials$"}
 
 
 @pytest.fixture
-async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
-    async with joined(telnyx, database) as parts:
-        yield parts
+async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
+    async with joined(telnyx, database) as components:
+        yield components
 
 
 @pytest.mark.parametrize(
@@ -50,41 +50,45 @@ async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
     ids=lambda fault: fault["kind"] + fault.get("body", "")[:12],
 )
 async def test_a_create_that_telnyx_committed_but_did_not_report_is_adopted(
-    parts: Parts, telnyx: Telnyx, fault: dict[str, object]
+    components: Components, telnyx: Telnyx, fault: dict[str, object]
 ) -> None:
     telnyx.fail(**(CREATE | {"after_commit": True} | fault))  # type: ignore[arg-type]
 
-    login = await asked_until_given(parts)
+    login = await asked_until_given(components)
 
     assert telnyx.created() == 1
     assert telnyx.live() == [login.lease.credential_id]
 
 
-async def asked_until_given(parts: Parts) -> Login:
+async def asked_until_given(components: Components) -> Login:
     for _ in range(5):
         try:
-            return await parts.issuer.issue(ALICE, LAPTOP)
+            return await components.telephony.issuer.issue(ALICE, LAPTOP)
         except DialtoneError:
             await asyncio.sleep(0.1)
     raise AssertionError("no login after five tries")
 
 
-async def test_a_lost_create_whose_lookup_fails_too_is_found_by_the_next_caller(parts: Parts, telnyx: Telnyx) -> None:
+async def test_a_lost_create_whose_lookup_fails_too_is_found_by_the_next_caller(
+    components: Components, telnyx: Telnyx
+) -> None:
     telnyx.fail("drop", **CREATE, after_commit=True)
     telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
 
     with pytest.raises(CarrierUnreachable):
-        await parts.issuer.issue(ALICE, LAPTOP)
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
     assert telnyx.created() == 1
     assert telnyx.live() == [login.lease.credential_id]
 
 
-async def test_a_create_that_never_arrived_is_made_once_the_list_has_settled(parts: Parts, telnyx: Telnyx) -> None:
+async def test_a_create_that_never_arrived_is_made_once_the_list_has_settled(
+    components: Components, telnyx: Telnyx
+) -> None:
     telnyx.fail("hang", **CREATE)
 
-    login = await asked_until_given(parts)
+    login = await asked_until_given(components)
 
     assert telnyx.created() == 1
     assert telnyx.live() == [login.lease.credential_id]
@@ -93,75 +97,81 @@ async def test_a_create_that_never_arrived_is_made_once_the_list_has_settled(par
 async def test_a_create_that_arrives_after_its_successor_is_removed_when_it_is_seen(
     telnyx: Telnyx, sqlite: str
 ) -> None:
-    async with joined(telnyx, sqlite) as parts:
+    async with joined(telnyx, sqlite) as components:
         telnyx.fail("status", **CREATE, after_commit=True, status=500)
         telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
         with pytest.raises(DialtoneError):
-            await parts.issuer.issue(ALICE, LAPTOP)
+            await components.telephony.issuer.issue(ALICE, LAPTOP)
         (first,) = telnyx.sandbox.account.credentials.values()
         account = telnyx.sandbox.account
         twin = account.create_credential(
             {"connection_id": first.connection_id, "name": first.name, "expires_at": first.expires_at.isoformat()}
         )
 
-        login = await parts.issuer.issue(ALICE, LAPTOP)
+        login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
         assert telnyx.live() == [login.lease.credential_id]
         assert login.lease.credential_id in (first.id, twin["id"])
 
 
-async def test_what_a_crash_left_and_time_ended_is_not_made_again_under_its_name(parts: Parts, telnyx: Telnyx) -> None:
+async def test_what_a_crash_left_and_time_ended_is_not_made_again_under_its_name(
+    components: Components, telnyx: Telnyx
+) -> None:
     telnyx.fail("drop", **CREATE, after_commit=True)
     telnyx.fail("status", method="GET", status=500, times=20)
     with pytest.raises(DialtoneError):
-        await parts.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.sandbox.faults.plans.clear()
     telnyx.clock.advance(DAY * 2)
     telnyx.fail("status", method="DELETE", status=500, times=4)
 
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
     names = [item.name for item in telnyx.sandbox.account.credentials.values()]
     assert len(names) == len(set(names)) == 2
     telnyx.sandbox.faults.plans.clear()
     telnyx.clock.advance(HOUR)
-    await parts.sweeper.sweep()
+    await components.upkeep.sweeper.sweep()
     assert [item.id for item in telnyx.sandbox.account.credentials.values()] == [login.lease.credential_id]
 
 
-async def test_who_is_throttled_waits_out_the_limit_before_telnyx_is_asked_again(parts: Parts, telnyx: Telnyx) -> None:
+async def test_who_is_throttled_waits_out_the_limit_before_telnyx_is_asked_again(
+    components: Components, telnyx: Telnyx
+) -> None:
     telnyx.fail("status", **CREATE, status=429, headers={"retry-after": "1"})
 
     for _ in range(2):
         with pytest.raises(CarrierThrottled):
-            await parts.issuer.issue(ALICE, LAPTOP)
+            await components.telephony.issuer.issue(ALICE, LAPTOP)
     assert len(telnyx.calls("POST")) == 1
     await asyncio.sleep(0.3)
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
     assert telnyx.live() == [login.lease.credential_id]
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, CarrierKeyRefused), (422, CarrierRejected)])
 async def test_a_refused_create_leaves_nothing_and_the_next_request_starts_at_once(
-    parts: Parts, telnyx: Telnyx, status: int, error: type[DialtoneError]
+    components: Components, telnyx: Telnyx, status: int, error: type[DialtoneError]
 ) -> None:
     telnyx.fail("status", **CREATE, status=status, body='{"errors":[{"code":"10015","title":"no"}]}')
 
     with pytest.raises(error):
-        await parts.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
     assert telnyx.live() == []
-    login = await asyncio.wait_for(parts.issuer.issue(ALICE, LAPTOP), 1)
+    login = await asyncio.wait_for(components.telephony.issuer.issue(ALICE, LAPTOP), 1)
 
     assert telnyx.live() == [login.lease.credential_id]
 
 
-async def test_a_mint_that_fails_after_the_create_costs_no_second_credential(parts: Parts, telnyx: Telnyx) -> None:
+async def test_a_mint_that_fails_after_the_create_costs_no_second_credential(
+    components: Components, telnyx: Telnyx
+) -> None:
     telnyx.fail("status", method="POST", path="/token$", status=500)
 
     with pytest.raises(DialtoneError):
-        await parts.issuer.issue(ALICE, LAPTOP)
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
     assert telnyx.live() == [login.lease.credential_id]
     assert not login.is_new
@@ -169,43 +179,43 @@ async def test_a_mint_that_fails_after_the_create_costs_no_second_credential(par
 
 @pytest.mark.parametrize("status", [503, 429, 401])
 async def test_while_telnyx_is_away_a_device_gets_its_last_login_as_long_as_it_works(
-    parts: Parts, telnyx: Telnyx, status: int
+    components: Components, telnyx: Telnyx, status: int
 ) -> None:
-    first = await parts.issuer.issue(ALICE, LAPTOP)
+    first = await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.clock.advance((first.refresh_after - first.issued_at) * 1.05)
     telnyx.fail("status", status=status, times=1000)
 
-    meanwhile = await parts.issuer.issue(ALICE, LAPTOP)
+    meanwhile = await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.clock.advance(first.expires_at - telnyx.clock())
     with pytest.raises(DialtoneError):
-        await parts.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
 
     assert meanwhile.token == first.token
     assert (meanwhile.refresh_after - first.issued_at) < (first.expires_at - first.issued_at)
 
 
 async def test_what_cannot_be_written_down_is_not_asked_of_telnyx(telnyx: Telnyx, database: str) -> None:
-    async with joined(telnyx, database) as parts:
+    async with joined(telnyx, database) as components:
         await execute(database, "DROP TABLE leases")
 
         with pytest.raises(LedgerUnavailable):
-            await parts.issuer.issue(ALICE, LAPTOP)
+            await components.telephony.issuer.issue(ALICE, LAPTOP)
 
         assert telnyx.calls() == []
 
 
 async def test_a_commit_that_fails_after_the_create_is_made_good_by_name(telnyx: Telnyx, sqlite: str) -> None:
-    async with joined(telnyx, sqlite) as parts:
+    async with joined(telnyx, sqlite) as components:
         await execute(
             sqlite,
             "CREATE TRIGGER full BEFORE UPDATE ON leases WHEN NEW.state = 'active' "
             "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END",
         )
         with pytest.raises(DialtoneError):
-            await parts.issuer.issue(ALICE, LAPTOP)
+            await components.telephony.issuer.issue(ALICE, LAPTOP)
         await execute(sqlite, "DROP TRIGGER full")
 
-        login = await parts.issuer.issue(ALICE, LAPTOP)
+        login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
         assert telnyx.created() == 1
         assert telnyx.live() == [login.lease.credential_id]
@@ -218,10 +228,10 @@ async def test_a_slow_holder_that_wakes_up_does_not_delete_its_successors_creden
     async with joined(telnyx, sqlite, telnyx_call_seconds=0.5) as slow, joined(telnyx, sqlite) as other:
         telnyx.fail("hang", **CREATE)
         telnyx.fail("delay", method="GET", path="telephony_credentials$", seconds=0.3)
-        first = asyncio.create_task(slow.issuer.issue(ALICE, LAPTOP))
+        first = asyncio.create_task(slow.telephony.issuer.issue(ALICE, LAPTOP))
         await eventually(lambda: telnyx.calls("POST"))
         telnyx.clock.advance(CLAIM)
-        second = await other.issuer.issue(ALICE, LAPTOP)
+        second = await other.telephony.issuer.issue(ALICE, LAPTOP)
         row = second.lease
         account = telnyx.sandbox.account
         late = account.create_credential({"connection_id": row.connection_id, "name": row.credential_name})
@@ -237,7 +247,9 @@ async def test_another_replicas_pending_row_is_waited_for(telnyx: Telnyx, databa
     async with joined(telnyx, database) as here, joined(telnyx, database) as there:
         telnyx.fail("delay", **CREATE, seconds=0.5)
 
-        first, second = await asyncio.gather(here.issuer.issue(ALICE, LAPTOP), there.issuer.issue(ALICE, LAPTOP))
+        first, second = await asyncio.gather(
+            here.telephony.issuer.issue(ALICE, LAPTOP), there.telephony.issuer.issue(ALICE, LAPTOP)
+        )
 
         assert first.lease.credential_id == second.lease.credential_id
         assert telnyx.created() == 1
@@ -249,11 +261,11 @@ async def test_a_dead_replicas_pending_row_is_taken_over_and_the_dead_one_gives_
     """The holder is not dead but slow: it comes back after its claim has run out, and must not do harm."""
     async with joined(telnyx, database) as slow, joined(telnyx, database) as other:
         telnyx.fail("delay", **CREATE, seconds=0.4)
-        first = asyncio.create_task(slow.issuer.issue(ALICE, LAPTOP))
+        first = asyncio.create_task(slow.telephony.issuer.issue(ALICE, LAPTOP))
         await eventually(lambda: telnyx.calls("POST"))
         telnyx.clock.advance(CLAIM)
 
-        second = await other.issuer.issue(ALICE, LAPTOP)
+        second = await other.telephony.issuer.issue(ALICE, LAPTOP)
         late = await first
 
         assert late.lease.id == second.lease.id

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import LedgerLooksWrong
 from app.vending.models import IssueRequest
@@ -24,9 +24,9 @@ OURS = "dialtone-" + "ab" * 16
 
 
 @pytest.fixture
-async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
-    async with joined(telnyx, database, telnyx_call_seconds=5) as parts:
-        yield parts
+async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
+    async with joined(telnyx, database, telnyx_call_seconds=5) as components:
+        yield components
 
 
 def made(telnyx: Telnyx, name: str) -> str:
@@ -37,90 +37,90 @@ def made(telnyx: Telnyx, name: str) -> str:
     return str(found["id"])
 
 
-async def test_an_orphan_is_found_and_deleted_when_told_to(parts: Parts, telnyx: Telnyx) -> None:
-    mine = (await parts.issuer.issue(ALICE, LAPTOP)).lease.credential_id
+async def test_an_orphan_is_found_and_deleted_when_told_to(components: Components, telnyx: Telnyx) -> None:
+    mine = (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease.credential_id
     orphan = made(telnyx, OURS)
     telnyx.clock.advance(LEAST_AGE)
 
-    report = await parts.reconciler.walk()
+    report = await components.upkeep.reconciler.walk()
     assert [found.credential_id for found in report.orphans] == [orphan]
     assert set(telnyx.live()) == {mine, orphan}
 
-    deleted = await parts.reconciler.walk(deletes=True)
+    deleted = await components.upkeep.reconciler.walk(deletes=True)
     assert deleted.deleted == 1
     assert telnyx.live() == [mine]
-    assert parts.reconciler.orphans == 0
+    assert components.upkeep.reconciler.orphans == 0
 
 
 @pytest.mark.parametrize(
     "name",
     ["", "somebody's", "dialtone", "dialtone-", "dialtone-prod-" + "ab" * 16, OURS + "0", OURS.upper(), "x" + OURS],
 )
-async def test_names_that_are_not_ours_are_never_touched(parts: Parts, telnyx: Telnyx, name: str) -> None:
-    await parts.issuer.issue(ALICE, LAPTOP)
+async def test_names_that_are_not_ours_are_never_touched(components: Components, telnyx: Telnyx, name: str) -> None:
+    await components.telephony.issuer.issue(ALICE, LAPTOP)
     foreign = made(telnyx, name)
     telnyx.clock.advance(LEAST_AGE * 20)
 
-    outcome = await parts.reconciler.walk(deletes=True, is_sure=True)
+    outcome = await components.upkeep.reconciler.walk(deletes=True, is_sure=True)
 
     assert outcome.foreign == 1
     assert foreign in telnyx.live()
 
 
-async def test_what_is_young_is_left_alone(parts: Parts, telnyx: Telnyx) -> None:
-    await parts.issuer.issue(ALICE, LAPTOP)
+async def test_what_is_young_is_left_alone(components: Components, telnyx: Telnyx) -> None:
+    await components.telephony.issuer.issue(ALICE, LAPTOP)
     young = made(telnyx, OURS)
     telnyx.clock.advance(LEAST_AGE - timedelta(seconds=5))
 
-    outcome = await parts.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.walk(deletes=True)
 
     assert (outcome.young, outcome.deleted) == (2, 0)
     assert young in telnyx.live()
 
 
-async def test_a_namesake_of_a_live_lease_goes_and_the_lease_stays(parts: Parts, telnyx: Telnyx) -> None:
-    lease = (await parts.issuer.issue(ALICE, LAPTOP)).lease
+async def test_a_namesake_of_a_live_lease_goes_and_the_lease_stays(components: Components, telnyx: Telnyx) -> None:
+    lease = (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease
     twin = made(telnyx, lease.credential_name)
     telnyx.clock.advance(LEAST_AGE)
 
-    outcome = await parts.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.walk(deletes=True)
 
     assert [found.why for found in outcome.orphans] == ["its lease has another credential"]
     assert twin not in telnyx.live()
-    assert (await parts.issuer.issue(ALICE, LAPTOP)).lease.credential_id in telnyx.live()
+    assert (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease.credential_id in telnyx.live()
 
 
-async def test_a_credential_that_came_back_to_an_ended_lease_goes(parts: Parts, telnyx: Telnyx) -> None:
-    lease = (await parts.issuer.issue(ALICE, LAPTOP)).lease
-    await parts.revoker.revoke(ALICE, lease.id)
+async def test_a_credential_that_came_back_to_an_ended_lease_goes(components: Components, telnyx: Telnyx) -> None:
+    lease = (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease
+    await components.telephony.revoker.revoke(ALICE, lease.id)
     ghost = made(telnyx, lease.credential_name)
     telnyx.clock.advance(LEAST_AGE)
 
-    outcome = await parts.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.walk(deletes=True)
 
     assert [found.why for found in outcome.orphans] == ["its lease is revoked"]
     assert ghost not in telnyx.live()
 
 
-async def test_a_ledger_that_never_held_a_lease_deletes_nothing(parts: Parts, telnyx: Telnyx) -> None:
+async def test_a_ledger_that_never_held_a_lease_deletes_nothing(components: Components, telnyx: Telnyx) -> None:
     orphan = made(telnyx, OURS)
     telnyx.clock.advance(LEAST_AGE)
 
     with pytest.raises(LedgerLooksWrong):
-        await parts.reconciler.walk(deletes=True)
+        await components.upkeep.reconciler.walk(deletes=True)
 
     assert telnyx.live() == [orphan]
-    await parts.reconciler.walk(deletes=True, is_sure=True)
+    await components.upkeep.reconciler.walk(deletes=True, is_sure=True)
     assert telnyx.live() == []
 
 
-async def test_a_long_list_is_walked_to_its_end(parts: Parts, telnyx: Telnyx) -> None:
-    await parts.issuer.issue(ALICE, LAPTOP)
+async def test_a_long_list_is_walked_to_its_end(components: Components, telnyx: Telnyx) -> None:
+    await components.telephony.issuer.issue(ALICE, LAPTOP)
     for number in range(600):
         made(telnyx, f"dialtone-{number:032x}")
     telnyx.clock.advance(LEAST_AGE)
 
-    outcome = await parts.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.walk(deletes=True)
 
     assert (outcome.walked, outcome.deleted) == (601, 600)
     assert len(telnyx.live()) == 1
@@ -129,8 +129,8 @@ async def test_a_long_list_is_walked_to_its_end(parts: Parts, telnyx: Telnyx) ->
 async def test_an_operator_sees_what_would_be_done_before_it_is(
     telnyx: Telnyx, sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with joined(telnyx, sqlite) as parts:
-        await parts.issuer.issue(ALICE, LAPTOP)
+    async with joined(telnyx, sqlite) as components:
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
     orphan = telnyx.sandbox.account.credentials[made(telnyx, OURS)]
     orphan.created_at -= timedelta(days=1)
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.pg_listener import Announcements
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest
@@ -30,59 +30,59 @@ LAPTOP = IssueRequest("laptop")
 
 
 @pytest.fixture
-async def parts(telnyx: Telnyx, database: str) -> AsyncIterator[Parts]:
-    async with joined(telnyx, database) as parts:
-        yield parts
+async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
+    async with joined(telnyx, database) as components:
+        yield components
 
 
-async def test_an_expired_credential_is_deleted_at_telnyx(parts: Parts, telnyx: Telnyx) -> None:
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+async def test_an_expired_credential_is_deleted_at_telnyx(components: Components, telnyx: Telnyx) -> None:
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.clock.advance(2 * DAY)
 
-    swept = await parts.sweeper.sweep()
+    swept = await components.upkeep.sweeper.sweep()
 
     assert swept == Swept(taken=1, gone=1)
     assert telnyx.sandbox.account.credentials == {}
-    assert (await parts.devices.show(ALICE, login.lease.id)).state is State.DELETED
+    assert (await components.telephony.devices.show(ALICE, login.lease.id)).state is State.DELETED
 
 
-async def test_a_live_credential_and_a_strangers_are_left_alone(parts: Parts, telnyx: Telnyx) -> None:
-    await parts.issuer.issue(ALICE, LAPTOP)
+async def test_a_live_credential_and_a_strangers_are_left_alone(components: Components, telnyx: Telnyx) -> None:
+    await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION, "name": "somebody else's"})
 
-    swept = await parts.sweeper.sweep()
+    swept = await components.upkeep.sweeper.sweep()
 
     assert swept == Swept()
     assert len(telnyx.live()) == 2
 
 
 async def test_a_deletion_that_failed_is_tried_again_later_and_less_and_less_often(
-    parts: Parts, telnyx: Telnyx
+    components: Components, telnyx: Telnyx
 ) -> None:
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.fail("status", method="DELETE", status=500, times=1000)
-    assert not await parts.revoker.revoke(ALICE, login.lease.id)
+    assert not await components.telephony.revoker.revoke(ALICE, login.lease.id)
 
-    at_once = await parts.sweeper.sweep()
+    at_once = await components.upkeep.sweeper.sweep()
     telnyx.clock.advance(timedelta(seconds=6))
-    later = await parts.sweeper.sweep()
+    later = await components.upkeep.sweeper.sweep()
     telnyx.sandbox.faults.plans.clear()
     telnyx.clock.advance(LAST_RETRY)
-    healed = await parts.sweeper.sweep()
+    healed = await components.upkeep.sweeper.sweep()
 
     assert (at_once, later, healed) == (Swept(0, 0), Swept(1, 0), Swept(1, 1))
     assert telnyx.live() == []
 
 
-async def test_a_create_that_nobody_came_back_for_is_undone(parts: Parts, telnyx: Telnyx) -> None:
+async def test_a_create_that_nobody_came_back_for_is_undone(components: Components, telnyx: Telnyx) -> None:
     telnyx.fail("drop", method="POST", path="telephony_credentials$", after_commit=True)
     telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
     with pytest.raises(DialtoneError):
-        await parts.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
     assert len(telnyx.live()) == 1
 
     telnyx.clock.advance(STALE_PENDING * 1.1)
-    swept = await parts.sweeper.sweep()
+    swept = await components.upkeep.sweeper.sweep()
 
     assert swept == Swept(taken=1, gone=1)
     assert telnyx.live() == []
@@ -121,59 +121,59 @@ async def test_the_watch_hears_of_every_logout_however_many_there_are() -> None:
 async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: str) -> None:
     async with joined(telnyx, database) as here, joined(telnyx, database) as there:
         for number in range(10):
-            await here.issuer.issue(ALICE, IssueRequest(f"tab-{number}"))
+            await here.telephony.issuer.issue(ALICE, IssueRequest(f"tab-{number}"))
         telnyx.clock.advance(2 * DAY)
 
-        first, second = await asyncio.gather(here.sweeper.sweep(), there.sweeper.sweep())
+        first, second = await asyncio.gather(here.upkeep.sweeper.sweep(), there.upkeep.sweeper.sweep())
 
-        third = await here.sweeper.sweep()  # of two at once, one may have found nothing free
+        third = await here.upkeep.sweeper.sweep()  # of two at once, one may have found nothing free
         assert first.gone + second.gone + third.gone == 10
         assert len(telnyx.calls("DELETE")) == 10
 
 
-async def test_while_telnyx_cannot_be_asked_nothing_counts_as_tried(parts: Parts, telnyx: Telnyx) -> None:
+async def test_while_telnyx_cannot_be_asked_nothing_counts_as_tried(components: Components, telnyx: Telnyx) -> None:
     for number in range(8):
-        await parts.issuer.issue(principal(f"user-{number}"), LAPTOP)
+        await components.telephony.issuer.issue(principal(f"user-{number}"), LAPTOP)
     telnyx.clock.advance(2 * DAY)
     telnyx.fail("status", method="DELETE", status=429, headers={"retry-after": "1"}, times=1000)
 
-    swept = await parts.sweeper.sweep()
-    waiting = (parts.sweeper.backlog, await parts.sweeper.stuck())
+    swept = await components.upkeep.sweeper.sweep()
+    waiting = (components.upkeep.sweeper.backlog, await components.upkeep.sweeper.stuck())
     telnyx.sandbox.faults.plans.clear()
     telnyx.clock.advance(timedelta(seconds=6))
     await asyncio.sleep(1.1)  # Telnyx said so
-    healed = await parts.sweeper.sweep()
+    healed = await components.upkeep.sweeper.sweep()
 
     assert swept == Swept(taken=8)
     assert waiting[0].waiting == 8
     assert waiting[0].stuck == 0
     assert healed.gone == 8
-    assert parts.sweeper.backlog == Backlog()
+    assert components.upkeep.sweeper.backlog == Backlog()
 
 
-async def test_a_stuck_deletion_is_in_the_list_and_in_the_metrics(parts: Parts, telnyx: Telnyx) -> None:
-    login = await parts.issuer.issue(ALICE, LAPTOP)
+async def test_a_stuck_deletion_is_in_the_list_and_in_the_metrics(components: Components, telnyx: Telnyx) -> None:
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.fail("status", method="DELETE", status=403, times=1000)
-    await parts.revoker.revoke(ALICE, login.lease.id)
+    await components.telephony.revoker.revoke(ALICE, login.lease.id)
     for _ in range(STUCK_ATTEMPTS):
         telnyx.clock.advance(LAST_RETRY)
-        await parts.sweeper.sweep()
+        await components.upkeep.sweeper.sweep()
 
-    assert [lease.id for lease in await parts.sweeper.stuck()] == [login.lease.id]
-    shown = parts.metrics.exposition("")[0].decode()
+    assert [lease.id for lease in await components.upkeep.sweeper.stuck()] == [login.lease.id]
+    shown = components.metrics.exposition("")[0].decode()
     assert "dialtone_sweeper_backlog 1.0" in shown
     assert "dialtone_stuck_deletions 1.0" in shown
 
 
 async def test_an_ended_lease_is_forgotten_when_its_time_is_over(telnyx: Telnyx, database: str) -> None:
-    async with joined(telnyx, database, retention_days=2) as parts:
-        login = await parts.issuer.issue(ALICE, LAPTOP)
-        await parts.revoker.revoke(ALICE, login.lease.id)
+    async with joined(telnyx, database, retention_days=2) as components:
+        login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.revoker.revoke(ALICE, login.lease.id)
         telnyx.clock.advance(DAY)
-        kept = await parts.sweeper.sweep()
+        kept = await components.upkeep.sweeper.sweep()
         telnyx.clock.advance(2 * DAY)
 
-        assert (kept.forgotten, (await parts.sweeper.sweep()).forgotten) == (0, 1)
+        assert (kept.forgotten, (await components.upkeep.sweeper.sweep()).forgotten) == (0, 1)
 
 
 async def test_what_one_replica_ended_another_knows_at_once_on_postgresql(telnyx: Telnyx, postgres: str) -> None:
@@ -182,14 +182,14 @@ async def test_what_one_replica_ended_another_knows_at_once_on_postgresql(telnyx
         await asyncio.sleep(0.5)  # both listen
         for number in range(10):
             device = IssueRequest(f"tab-{number}")
-            login = await there.issuer.issue(ALICE, device)
-            terms = there.policy.decide(ALICE, device)
-            assert there.issuer.ready(ALICE.owner, device, terms) is not None
+            login = await there.telephony.issuer.issue(ALICE, device)
+            terms = there.identity.policy.decide(ALICE, device)
+            assert there.telephony.issuer.ready(ALICE.owner, device, terms) is not None
 
-            await here.revoker.revoke(ALICE, login.lease.id)
+            await here.telephony.revoker.revoke(ALICE, login.lease.id)
             await asyncio.sleep(0.25)
 
-            assert there.issuer.ready(ALICE.owner, device, terms) is None
+            assert there.telephony.issuer.ready(ALICE.owner, device, terms) is None
 
 
 async def test_a_replica_whose_ear_was_cut_off_hears_again(telnyx: Telnyx, postgres: str) -> None:

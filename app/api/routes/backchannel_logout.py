@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.dependencies import WithParts
+from app.api.dependencies import ComponentsDep
 from app.api.middleware.body import FORM
 from app.api.openapi import problems_of
 from app.api.scope import BACKCHANNEL_LOGOUT
@@ -41,10 +41,10 @@ FORM_BODY: dict[str, Any] = {
     response_class=Response,
     openapi_extra=FORM_BODY,
 )
-async def log_out(request: Request, parts: WithParts) -> Response:
+async def log_out(request: Request, components: ComponentsDep) -> Response:
     """Register this address as the client's `backchannel_logout_uri`. The logout token is all the proof there is."""
-    logout = await parts.verifier.verify_logout(_logout_token(await request.body()))
-    await parts.revoker.log_out(logout)
+    logout = await components.identity.verifier.verify_logout(_logout_token(await request.body()))
+    await components.telephony.revoker.log_out(logout)
     return Response(status_code=200)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from app.api.dependencies import Asking, WithParts
+from app.api.dependencies import Asking, ComponentsDep
 from app.api.middleware.body import PUSH
 from app.api.openapi import problems_of
 from app.api.schemas.push_credentials import (
@@ -15,7 +15,7 @@ from app.api.schemas.push_credentials import (
     PushLintReport,
     PushMaterial,
 )
-from app.composition.components import Parts
+from app.composition.components import Components
 from app.vending.push.material_errors import SENTENCES, Report
 
 router = APIRouter(prefix=PUSH, tags=["Push credentials"])
@@ -37,25 +37,27 @@ UPLOADS = (*REFUSALS, "push_limit_reached", "push_alias_taken", "busy", "carrier
     },
 )
 async def register(
-    wanted: PushCredentialRequest, asking: Asking, parts: WithParts, response: Response
+    wanted: PushCredentialRequest, asking: Asking, components: ComponentsDep, response: Response
 ) -> PushCredential:
     """The same material under the same alias, twice, is the same registration. Other material is replaced by PUT."""
-    parts.push.admit(asking)
-    found, is_new = await parts.push.register(asking, wanted.alias, await _linted(wanted, parts))
+    components.push.registrar.admit(asking)
+    found, is_new = await components.push.registrar.register(asking, wanted.alias, await _linted(wanted, components))
     response.status_code = 201 if is_new else 200
     return PushCredential.of(found)
 
 
 @router.get("", summary="List my push credentials", responses=problems_of("push_not_allowed", "ledger_unavailable"))
-async def all_of(asking: Asking, parts: WithParts) -> PushCredentialList:
-    return PushCredentialList(data=[PushCredential.of(found) for found in await parts.push.all_of(asking)])
+async def all_of(asking: Asking, components: ComponentsDep) -> PushCredentialList:
+    return PushCredentialList(
+        data=[PushCredential.of(found) for found in await components.push.registrar.all_of(asking)]
+    )
 
 
 @router.post("/lint", summary="Check push material", responses=problems_of("invalid_request", "push_not_allowed"))
-async def lint(wanted: PushMaterial, asking: Asking, parts: WithParts) -> PushLintReport:
+async def lint(wanted: PushMaterial, asking: Asking, components: ComponentsDep) -> PushLintReport:
     """Stores and sends nothing."""
-    parts.push.admit(asking)
-    return PushLintReport.of(wanted.type, await _linted(wanted, parts), parts.clock())
+    components.push.registrar.admit(asking)
+    return PushLintReport.of(wanted.type, await _linted(wanted, components), components.clock())
 
 
 @router.get(
@@ -66,9 +68,9 @@ async def lint(wanted: PushMaterial, asking: Asking, parts: WithParts) -> PushLi
 async def show(
     id: Id,  # noqa: A002 - the name in the contract
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
 ) -> PushCredential:
-    return PushCredential.of(await parts.push.show(asking, id))
+    return PushCredential.of(await components.push.registrar.show(asking, id))
 
 
 @router.put(
@@ -80,11 +82,13 @@ async def replace(
     id: Id,  # noqa: A002
     wanted: PushCredentialRequest,
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
 ) -> PushCredential:
     """New material under the same id, without a gap. A connection that used the old one follows, if only you had it."""
-    parts.push.admit(asking)
-    return PushCredential.of(await parts.push.replace(asking, id, wanted.alias, await _linted(wanted, parts)))
+    components.push.registrar.admit(asking)
+    return PushCredential.of(
+        await components.push.registrar.replace(asking, id, wanted.alias, await _linted(wanted, components))
+    )
 
 
 @router.delete(
@@ -99,13 +103,13 @@ async def replace(
 async def leave(
     id: Id,  # noqa: A002
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
 ) -> Response:
-    await parts.push.leave(asking, id)
+    await components.push.registrar.leave(asking, id)
     return Response(status_code=204)
 
 
-async def _linted(wanted: PushMaterial | PushCredentialRequest, parts: Parts) -> Report:
+async def _linted(wanted: PushMaterial | PushCredentialRequest, components: Components) -> Report:
     if isinstance(wanted, IosMaterial):
-        return await parts.lint_apns(wanted.certificate, wanted.private_key)
-    return await parts.lint_fcm(wanted.project_account_json_file)
+        return await components.push.validate_apns(wanted.certificate, wanted.private_key)
+    return await components.push.validate_fcm(wanted.project_account_json_file)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.routing import APIRoute
 
-from app.api.dependencies import Asking, WithParts, WithPresenter
+from app.api.dependencies import Asking, ComponentsDep, WithPresenter
 from app.api.openapi import problems_of
 from app.api.pagination import decode_cursor, encode_cursor
 from app.api.schemas.telephony_credentials import (
@@ -43,27 +43,27 @@ REVOCATIONS: dict[int | str, dict[str, Any]] = {
 async def issue(
     wanted: TelephonyCredentialRequest,
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
     response: Response,
 ) -> TelephonyCredential:
     """Idempotent by device: ask on every page load and from `refresh_after` on; a device keeps its SIP identity."""
-    login = await parts.issuer.issue(asking, wanted.as_noun())
+    login = await components.telephony.issuer.issue(asking, wanted.as_noun())
     response.status_code = 201 if login.is_new else 200
-    return present.login(login, parts.clock())
+    return present.login(login, components.clock())
 
 
 @router.get("", summary="List my devices", responses=problems_of("invalid_cursor", "ledger_unavailable"))
 async def page(
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=256, description="`next_cursor` of the page before.")] = None,
 ) -> TelephonyCredentialPage:
     after = decode_cursor(cursor) if cursor else None
-    leases = await parts.devices.page(asking, after, limit + 1)
-    now = parts.clock()
+    leases = await components.telephony.devices.page(asking, after, limit + 1)
+    now = components.clock()
     return TelephonyCredentialPage(
         data=[present.info(lease, now) for lease in leases[:limit]],
         next_cursor=encode_cursor(leases[limit - 1].created_at, leases[limit - 1].id) if len(leases) > limit else None,
@@ -78,10 +78,10 @@ async def page(
 async def show(
     id: LeaseId,  # noqa: A002 - the name in the contract
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> TelephonyCredentialInfo:
-    return present.info(await parts.devices.show(asking, id), parts.clock())
+    return present.info(await components.telephony.devices.show(asking, id), components.clock())
 
 
 @router.patch(
@@ -93,11 +93,11 @@ async def change(
     id: LeaseId,  # noqa: A002
     wanted: TelephonyCredentialChange,
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> TelephonyCredentialInfo:
     wish = Change("label" in wanted.model_fields_set, wanted.label, wanted.ttl_seconds)
-    return present.info(await parts.devices.change(asking, id, wish), parts.clock())
+    return present.info(await components.telephony.devices.change(asking, id, wish), components.clock())
 
 
 @router.post(
@@ -109,10 +109,10 @@ async def change(
 async def refresh(
     id: LeaseId,  # noqa: A002
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> TelephonyCredential:
-    return present.login(await parts.issuer.refresh(asking, id), parts.clock())
+    return present.login(await components.telephony.issuer.refresh(asking, id), components.clock())
 
 
 @router.delete(
@@ -124,10 +124,10 @@ async def refresh(
 async def revoke(
     id: LeaseId,  # noqa: A002
     asking: Asking,
-    parts: WithParts,
+    components: ComponentsDep,
 ) -> Response:
     """Revoking twice is no error. Whether a call in progress is cut is Telnyx's decision."""
-    return revoked(is_confirmed=await parts.revoker.revoke(asking, id))
+    return revoked(is_confirmed=await components.telephony.revoker.revoke(asking, id))
 
 
 @router.delete(
@@ -136,8 +136,8 @@ async def revoke(
     summary="Log me out everywhere",
     responses={**REVOCATIONS, **problems_of("ledger_unavailable")},
 )
-async def revoke_all(asking: Asking, parts: WithParts) -> Response:
-    return revoked(is_confirmed=await parts.revoker.revoke_all(asking))
+async def revoke_all(asking: Asking, components: ComponentsDep) -> Response:
+    return revoked(is_confirmed=await components.telephony.revoker.revoke_all(asking))
 
 
 ISSUE = next(route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is issue)

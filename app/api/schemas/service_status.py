@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import __version__
 from app.api.schemas.fields import Instant
-from app.composition.components import Parts
+from app.vending.operators.service_status import ServiceStatus
 
 UPSTREAM_EXAMPLE: dict[str, Any] = {
     "breaker": "closed",
@@ -81,26 +81,27 @@ class State(BaseModel):
     telnyx: Upstream
 
     @classmethod
-    def of(cls, parts: Parts) -> Self:
-        guard, error = parts.telnyx.guard.status(), parts.telnyx.last_error
+    def from_status(cls, status: ServiceStatus) -> Self:
+        telnyx = status.telnyx
+        failure = telnyx.last_failure
         return cls(
             version=__version__,
-            namespace=parts.oversight.namespace,
-            leases=parts.oversight.live,
-            pool_size=parts.pool.size,
-            pool_ready=parts.pool.ready,
-            sweeper_backlog=parts.sweeper.backlog.waiting,
-            stuck_deletions=parts.sweeper.backlog.stuck,
-            orphans=parts.reconciler.orphans,
-            audit_waiting=parts.audit.waiting,
-            audit_dropped=parts.audit.dropped,
+            namespace=status.namespace,
+            leases=dict(status.leases),
+            pool_size=status.warm_pool_size,
+            pool_ready=dict(status.warm_pool_ready),
+            sweeper_backlog=status.sweeper_backlog,
+            stuck_deletions=status.irrevocable,
+            orphans=status.orphans,
+            audit_waiting=status.audit_queued,
+            audit_dropped=status.audit_dropped,
             telnyx=Upstream(
-                breaker="open" if guard.is_open else "closed",
-                calls_in_flight=guard.in_flight,
-                calls_waiting=guard.waiting,
-                concurrency_limit=round(guard.concurrency_limit, 1),
-                rate_limit=guard.rate_limit,
-                rate_remaining=guard.rate_remaining,
-                last_error=None if error is None else LastError.model_validate(error),
+                breaker="open" if telnyx.is_breaker_open else "closed",
+                calls_in_flight=telnyx.calls_in_flight,
+                calls_waiting=telnyx.calls_queued,
+                concurrency_limit=round(telnyx.concurrency_limit, 1),
+                rate_limit=telnyx.rate_limit,
+                rate_remaining=telnyx.rate_remaining,
+                last_error=None if failure is None else LastError.model_validate(failure),
             ),
         )

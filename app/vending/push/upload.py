@@ -21,10 +21,10 @@ from app.vending.errors import (
     PushMoved,
 )
 from app.vending.push.models import Material, PushObject, PushType, Stage
+from app.vending.replica import Replica
 from app.vending.single_flight import Flights
-from app.vending.telephony.naming import Naming
 from app.vending.telephony.recover import SETTLING
-from app.vending.telephony.timing import POLL_SECONDS, Timing
+from app.vending.telephony.timing import POLL_SECONDS
 
 STALE = timedelta(minutes=10)
 """An object that nobody registered in this time after its upload belongs to nobody."""
@@ -97,23 +97,21 @@ class Uploads:
         carrier: Carrier,
         connections: Connections,
         known_connections: Callable[[], Iterable[str]],
-        naming: Naming,
-        replica: str,
+        replica: Replica,
         clock: Callable[[], datetime],
-        timing: Timing,
     ) -> None:
         """`known_connections`: those that may use an object of ours without the ledger's knowing."""
         self._ledger = ledger
         self._carrier = carrier
         self._connections = connections
         self._known_connections = known_connections
-        self._naming = naming
-        self._replica = replica
+        self._naming = replica.naming
+        self._timing = replica.timing
+        self._replica = replica.id
         # A name of its own: an upload of this very process must wait for a deletion under way, as any other must.
-        self._sweeper = f"{replica}-sweeper"
+        self._sweeper = f"{replica.id}-sweeper"
         self._clock = clock
-        self._timing = timing
-        self._flights: Flights[Uploaded] = Flights(timing.patience_seconds)
+        self._flights: Flights[Uploaded] = Flights(replica.timing.patience_seconds)
 
     async def ensure(self, material: Material) -> Uploaded:
         """The object of this material at Telnyx, whoever asked for it first. Raises Busy and CarrierErrors."""

@@ -27,14 +27,14 @@ from app.vending.errors import (
 )
 from app.vending.models import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
 from app.vending.policy import DeviceLimit, Terms
+from app.vending.replica import Replica
 from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time
 from app.vending.telephony.lease import Lease, State
 from app.vending.telephony.login_cache import Login, LoginsAtHand
-from app.vending.telephony.naming import Naming
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import Expiry, credential_of
 from app.vending.telephony.revoke import Revoker
-from app.vending.telephony.timing import POLL_SECONDS, Timing
+from app.vending.telephony.timing import POLL_SECONDS
 
 EXPIRY_MARGIN = timedelta(seconds=5)
 """A credential with less than this to live is treated as expired: an extension might arrive too late."""
@@ -81,12 +81,10 @@ class LoginMaker:
         revoker: Revoker,
         expiry: Expiry,
         at_hand: LoginsAtHand,
-        naming: Naming,
-        replica: str,
+        replica: Replica,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         jitter: Callable[[], float],
-        timing: Timing,
         wake_pool: Callable[[], None],
     ) -> None:
         self._ledger = ledger
@@ -95,12 +93,12 @@ class LoginMaker:
         self._revoker = revoker
         self._expiry = expiry
         self._at_hand = at_hand
-        self._naming = naming
-        self._replica = replica
+        self._naming = replica.naming
+        self._timing = replica.timing
+        self._replica = replica.id
         self._clock = clock
         self._new_id = new_id
         self._jitter = jitter
-        self._timing = timing
         self._wake_pool = wake_pool
 
     async def make(

@@ -12,9 +12,8 @@ from typing import Protocol
 
 from app.vending.errors import CarrierError, CarrierNotFound, CarrierRejected, LeaseMoved
 from app.vending.models import Credential, Owner, Platform
+from app.vending.replica import Replica
 from app.vending.telephony.lease import Lease, State
-from app.vending.telephony.naming import Naming
-from app.vending.telephony.timing import Timing
 
 LIFE = timedelta(days=7)
 """How long a pooled credential could live at Telnyx. Its owner's lifetime takes the place of this."""
@@ -52,22 +51,20 @@ class Pool:
         connections: Callable[[], Iterable[str]],
         ledger: Ledger,
         carrier: Carrier,
-        naming: Naming,
-        replica: str,
+        replica: Replica,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
-        timing: Timing,
     ) -> None:
         self.size = size
         """How many each connection should have."""
         self._connections = connections
         self._ledger = ledger
         self._carrier = carrier
-        self._naming = naming
-        self._replica = replica
+        self._naming = replica.naming
+        self._timing = replica.timing
+        self._replica = replica.id
         self._clock = clock
         self._new_id = new_id
-        self._timing = timing
         self._one_at_a_time = asyncio.Lock()
         self.ready: dict[str, int] = {}
         """How many each connection had at the last look."""

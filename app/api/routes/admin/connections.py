@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from app.api.dependencies import WithParts
+from app.api.dependencies import ComponentsDep
 from app.api.openapi import problems_of
 from app.api.schemas.connections import Attachments, AttachRequest
 
@@ -27,6 +27,6 @@ router = APIRouter()
         "ledger_unavailable",
     ),
 )
-async def attach(connection_id: ConnectionId, wanted: AttachRequest, parts: WithParts) -> Attachments:
+async def attach(connection_id: ConnectionId, wanted: AttachRequest, components: ComponentsDep) -> Attachments:
     """One of each platform serves all devices of the connection. The answer says what was there before."""
-    return Attachments.of(connection_id, await parts.attaching.attach(connection_id, wanted.wanted()))
+    return Attachments.of(connection_id, await components.push.attachments.attach(connection_id, wanted.wanted()))

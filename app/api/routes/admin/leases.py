@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.api.dependencies import WithParts, WithPresenter
+from app.api.dependencies import ComponentsDep, WithPresenter
 from app.api.openapi import problems_of
 from app.api.pagination import decode_cursor, encode_cursor
 from app.api.routes.telephony_credentials import REVOCATIONS, LeaseId, revoked
@@ -31,12 +31,12 @@ STARTED: dict[int | str, dict[str, Any]] = {202: {"description": "Logged out; Te
 )
 async def page(
     wanted: Annotated[LeaseQuery, Query()],
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> LeasePage:
     """By user, device, platform, state, connection, SIP username, or any of them together."""
     after = decode_cursor(wanted.cursor) if wanted.cursor else None
-    leases = await parts.oversight.page(wanted.criteria(), after, wanted.limit + 1)
+    leases = await components.operators.leases.page(wanted.criteria(), after, wanted.limit + 1)
     shown = leases[: wanted.limit]
     return LeasePage(
         data=[present.lease(lease) for lease in shown],
@@ -47,10 +47,10 @@ async def page(
 @router.get("/leases/{id}", summary="Show a lease", responses=problems_of("credential_not_found", "ledger_unavailable"))
 async def show(
     id: LeaseId,  # noqa: A002 - the name in the contract
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> LeaseInfo:
-    return present.lease(await parts.oversight.show(id))
+    return present.lease(await components.operators.leases.show(id))
 
 
 @router.delete(
@@ -61,10 +61,10 @@ async def show(
 )
 async def revoke(
     id: LeaseId,  # noqa: A002
-    parts: WithParts,
+    components: ComponentsDep,
 ) -> Response:
     """The device may come back as long as its user's token is good: `PUT /v1/admin/not-before` ends that."""
-    return revoked(is_confirmed=await parts.oversight.revoke(id))
+    return revoked(is_confirmed=await components.operators.leases.revoke(id))
 
 
 @router.post(
@@ -73,15 +73,15 @@ async def revoke(
     summary="Log out a user, a connection or everybody",
     responses={**STARTED, **problems_of("invalid_request", "not_confirmed", "issuer_not_found", "ledger_unavailable")},
 )
-async def revoke_many(wanted: RevocationRequest, parts: WithParts) -> Revocations:
+async def revoke_many(wanted: RevocationRequest, components: ComponentsDep) -> Revocations:
     """What reaches beyond one user wants `confirm`. With `refuse_tokens` the user has to sign in again."""
     owner = wanted.owner()
     if owner is None:
-        parts.oversight.check_confirmed(wanted.confirm)
+        components.operators.leases.check_confirmed(wanted.confirm)
     elif wanted.refuse_tokens:
         # First, so that no device of theirs slips in between.
-        await parts.operations.refuse_tokens(Target(owner.issuer, Reach.USER, owner.subject), None)
-    ended = await parts.oversight.revoke_matching(wanted.criteria())
+        await components.operators.tokens.refuse_tokens(Target(owner.issuer, Reach.USER, owner.subject), None)
+    ended = await components.operators.leases.revoke_matching(wanted.criteria())
     return Revocations(revoked=ended.count, is_all=ended.is_all, look_at="/v1/admin/leases?state=revoking")
 
 
@@ -93,11 +93,11 @@ async def revoke_many(wanted: RevocationRequest, parts: WithParts) -> Revocation
 async def dialable(
     issuer: Annotated[IssuerName, Query(description="The `iss` of the user's tokens.")],
     subject: Annotated[Subject, Query(description="The user.")],
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> DialableList:
     """For the voice backend: ring all of these. A phone that sleeps is rung too; Telnyx wakes it by push."""
-    return present.dialable(await parts.oversight.dialable(Owner(issuer, subject)))
+    return present.dialable(await components.operators.leases.dialable(Owner(issuer, subject)))
 
 
 @router.get(
@@ -107,8 +107,8 @@ async def dialable(
 )
 async def behind(
     sip_username: Annotated[SipUsername, Path(description="As in `From` of a call.")],
-    parts: WithParts,
+    components: ComponentsDep,
     present: WithPresenter,
 ) -> LeaseInfo:
     """Whose lease it is, or was: look at `state`."""
-    return present.lease(await parts.oversight.behind(sip_username))
+    return present.lease(await components.operators.leases.behind(sip_username))

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.dependencies import WithParts
+from app.api.dependencies import ComponentsDep
 from app.api.openapi import problems_of
 from app.api.schemas.not_before import NotBefore, NotBeforeRequest
 
@@ -16,6 +16,6 @@ router = APIRouter()
         "invalid_request", "refused", "issuer_not_found", "not_before_in_future", "ledger_unavailable"
     ),
 )
-async def refuse_tokens(wanted: NotBeforeRequest, parts: WithParts) -> NotBefore:
+async def refuse_tokens(wanted: NotBeforeRequest, components: ComponentsDep) -> NotBefore:
     """For a user, a session or a whole issuer, on every replica within two seconds. Devices stay: revoke them too."""
-    return NotBefore.of(await parts.operations.refuse_tokens(wanted.target(), wanted.not_before))
+    return NotBefore.of(await components.operators.tokens.refuse_tokens(wanted.target(), wanted.not_before))

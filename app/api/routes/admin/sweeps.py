@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from app.api.dependencies import WithParts
+from app.api.dependencies import ComponentsDep
 from app.api.openapi import problems_of
 from app.api.schemas.sweeps import SweepRequest, SweepRun
 
@@ -22,9 +22,9 @@ router = APIRouter()
         **problems_of("invalid_request", "refused", "ledger_unavailable"),
     },
 )
-async def sweep(wanted: SweepRequest, parts: WithParts, response: Response) -> SweepRun:
+async def sweep(wanted: SweepRequest, components: ComponentsDep, response: Response) -> SweepRun:
     """What has ended, what a crash left, and orphans at Telnyx. A dry run first: it only says what would be done."""
-    run = SweepRun.of(await parts.cleaner.start(dry_run=wanted.dry_run, is_sure=wanted.sure))
+    run = SweepRun.of(await components.upkeep.sweep_jobs.start(dry_run=wanted.dry_run, is_sure=wanted.sure))
     response.headers["Location"] = run.look_at
     return run
 
@@ -36,6 +36,6 @@ async def sweep(wanted: SweepRequest, parts: WithParts, response: Response) -> S
 )
 async def show(
     id: RunId,  # noqa: A002 - the name in the contract
-    parts: WithParts,
+    components: ComponentsDep,
 ) -> SweepRun:
-    return SweepRun.of(await parts.cleaner.show(id))
+    return SweepRun.of(await components.upkeep.sweep_jobs.show(id))

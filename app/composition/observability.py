@@ -1,0 +1,99 @@
+"""Builds what other parts report to: metrics, traces, the audit log; and the log entries of two domain events."""
+
+from datetime import timedelta
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from app import __version__
+from app.adapters.rate_limiter import Limiter
+from app.composition.components import (
+    IdentityComponents,
+    LedgerComponents,
+    OperatorComponents,
+    Overrides,
+    PushComponents,
+    Telemetry,
+    TelnyxComponents,
+    UpkeepComponents,
+)
+from app.config.settings import Settings
+from app.observability import logging as logs
+from app.observability.audit_log import AuditTrail
+from app.observability.event_metrics import Traffic
+from app.observability.metrics import Metrics
+from app.observability.tracing import Tracing
+from app.vending.models import Principal
+from app.vending.policy import Outcome
+from app.vending.push.models import PushObject
+
+_log = structlog.get_logger("dialtone.composition")
+
+
+def build_telemetry(settings: Settings, overrides: Overrides) -> Telemetry:
+    tracing = Tracing.exporting(__version__) if settings.tracing and overrides.spans is None else None
+    registry = CollectorRegistry()
+    return Telemetry(registry, Traffic(registry), overrides.spans or tracing, tracing)
+
+
+def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, ledger: LedgerComponents) -> AuditTrail:
+    return AuditTrail(
+        write=ledger.audit.add,
+        forget=ledger.audit.forget,
+        count=telemetry.events.decision,
+        count_repeat=telemetry.events.repeat,
+        clock=overrides.clock,
+        new_id=overrides.new_id,
+        monotonic=overrides.monotonic,
+        is_required=settings.audit_required,
+        retention=timedelta(days=settings.audit_retention_days),
+    )
+
+
+def build_metrics(
+    telemetry: Telemetry,
+    audit: AuditTrail,
+    rate_limiter: Limiter,
+    identity: IdentityComponents,
+    telnyx: TelnyxComponents,
+    push: PushComponents,
+    upkeep: UpkeepComponents,
+    operators: OperatorComponents,
+) -> Metrics:
+    return Metrics(
+        key_sets=identity.verifier.key_sets,
+        push_days_left=push.expiry_alerts.days_left,
+        carrier=telnyx.api.guard.status,
+        pool_ready=lambda: upkeep.warm_pool.ready,
+        orphans=lambda: upkeep.reconciler.orphans,
+        backlog=lambda: upkeep.sweeper.backlog,
+        live_leases=lambda: operators.leases.live,
+        audit=audit,
+        limiter_failures=lambda: rate_limiter.failures,
+        log_lines_dropped=logs.dropped,
+        registry=telemetry.registry,
+    )
+
+
+def log_shadow_policy(principal: Principal, enforced: Outcome, shadow: Outcome) -> None:
+    """What a rule or a policy in audit mode would have changed for this user."""
+    _log.info(
+        "policy_shadow",
+        issuer=principal.issuer,
+        subject=principal.subject,
+        enforced=enforced.rule,
+        allowed=enforced.allowance is not None,
+        shadow=shadow.rule,
+        would_allow=shadow.allowance is not None,
+    )
+
+
+def log_push_expiry(found: PushObject, days: int) -> None:
+    """Telnyx does not report an expired certificate: pushes just stop arriving."""
+    _log.warning(
+        "push_credential_expires",
+        type=found.type.value,
+        app_id=found.app_id,
+        fingerprint_sha256=found.fingerprint_sha256,
+        days_left=days,
+    )

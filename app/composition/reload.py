@@ -1,0 +1,48 @@
+"""Reload: which settings a SIGHUP applies, and how, without a request seeing half of a change."""
+
+import structlog
+
+from app.composition.components import IdentityComponents, TelnyxComponents
+from app.config.settings import Settings, variable_of
+
+RELOADABLE = frozenset(
+    {"config", "telnyx_api_key", "max_devices", "at_device_limit", "sip_password", "required_scopes"}
+    | {"credential_ttl_seconds", "mobile_credential_ttl_seconds", "telnyx_connection_id"}
+    | {"issuer", "audience", "jwks_url", "issuer_pem", "issuer_secret", "algorithms", "subject_claim", "scope_claim"}
+    | {"scope_list", "token_types", "leeway_seconds", "max_token_age_seconds", "logout_audience"}
+    | {name for name in Settings.model_fields if name.endswith("_file")}
+)
+"""Settings that a reload applies. All others require a restart."""
+
+_log = structlog.get_logger("dialtone.reload")
+
+
+class SettingsReloader:
+    """Applies changed settings to the components that can change while the service runs."""
+
+    def __init__(self, settings: Settings, identity: IdentityComponents, telnyx: TelnyxComponents) -> None:
+        """`settings`: those that the service started with."""
+        self._settings = settings
+        self._identity = identity
+        self._telnyx = telnyx
+
+    async def reload(self, changed: Settings) -> None:
+        """Raises SettingsError, and then nothing has changed."""
+        resolved = changed.identity()
+        issuers = self._identity.key_sets.issuers_of(resolved)
+        # From here on nothing fails and nothing is awaited, so no request sees half of the change.
+        self._identity.verifier.replace(issuers)
+        self._identity.policy.policy = resolved.policy
+        self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())
+        _log.info(
+            "reloaded",
+            issuers=len(issuers),
+            rules=len(resolved.policy.rules),
+            requires_restart=self._requiring_restart(changed),
+        )
+        await self._identity.verifier.refresh_all_keys()
+
+    def _requiring_restart(self, changed: Settings) -> list[str]:
+        """Environment variables that differ from the start and that a reload does not apply."""
+        names = [name for name in Settings.model_fields if name not in RELOADABLE]
+        return [variable_of(name) for name in names if getattr(changed, name) != getattr(self._settings, name)]
