@@ -1,7 +1,10 @@
-"""The `dialtone` command. What each part of it does is in a file of that name here."""
+"""The `dialtone` command: one file a group of commands."""
+
+from typing import Annotated
 
 import typer
 
+from app import __version__
 from app.cli import audit, doctor, leases, operators, policy, push, sandbox, serve
 
 app = typer.Typer(
@@ -21,6 +24,21 @@ app.add_typer(audit.commands, name="audit")
 app.command("sweep")(operators.sweep)
 app.command("pool")(operators.pool)
 app.command("doctor")(doctor.doctor)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"dialtone {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 def main() -> None:

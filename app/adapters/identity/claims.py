@@ -47,9 +47,9 @@ class Issuer:
     leeway: timedelta = timedelta(seconds=30)
     max_age: timedelta | None = None
     logout_audiences: frozenset[str] = frozenset()
-    kept_claims: frozenset[str] = frozenset()
-    """Which claims policy looks at. All others are forgotten with the token: personal data, and memory."""
     """Client ids that logout tokens may name; empty: the same as `audiences`."""
+    kept_claims: frozenset[str] = frozenset()
+    """Claims that the policy reads. All others are dropped: they are personal data, and cost memory."""
 
 
 @dataclass(frozen=True, slots=True)
