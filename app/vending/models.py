@@ -1,4 +1,4 @@
-"""The nouns of the trade as frozen values: who asks, for which device, what they get. Leases: see `leases.py`."""
+"""Values of the domain: who asks, for which device, what they get. Leases: see `telephony/lease.py`."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Issuing: a device asks for a login and gets one. Follow `CredentialIssuer.issue` from the top.
 
 Here is what the policy allows, what is at hand, and that callers who want the same share one piece of work. What is not
-at hand is made in `making.py`.
+at hand is made in `create.py`.
 """
 
 from collections.abc import Callable
