@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENT := clients/js
+CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test client client-test contract-tools dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -24,8 +25,8 @@ lint: $(VENV)/.dev
 	$(BIN)/hadolint Dockerfile
 
 # Most tests wait rather than work: three at a time. Whoever has nothing left to do takes over what another still has.
-SLOW := tests/browser tests/faults tests/processes tests/deploy
-fast-test: $(VENV)/.dev
+SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
+fast-test: $(VENV)/.dev contract-tools
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW:%=--ignore %)
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
 
@@ -35,6 +36,7 @@ ifeq ($(HAS_NODE),yes)
 client: $(CLIENT)/dist/index.js
 client-test: client
 	cd $(CLIENT) && npm test --silent
+contract-tools: $(CONTRACT)/node_modules/.installed
 else
 client client-test:
 	@echo "Node 20 is not here: the softphone page and the browser client are left out."
@@ -42,6 +44,19 @@ endif
 
 $(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
 	cd $(CLIENT) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+# What reads the OpenAPI documents: linters and generators of clients. The Python generator wants an older typer than the
+# service, so it has an environment of its own.
+contract-tools: $(CONTRACT)/.venv/.installed
+
+$(CONTRACT)/node_modules/.installed: $(CONTRACT)/package-lock.json
+	cd $(CONTRACT) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+$(CONTRACT)/.venv/.installed: requirements/contract.lock
+	$(PYTHON) -m venv $(CONTRACT)/.venv
+	$(CONTRACT)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/contract.lock
 	@touch $@
 
 $(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(CLIENT)/tsconfig.json $(wildcard $(CLIENT)/src/*.ts)
@@ -74,8 +89,10 @@ bench: $(VENV)/.dev client $(BENCH_NODE) ## The table of goals, measured: floors
 bench-quick: $(VENV)/.dev ## Half a minute of it, without a network; fails if a ratio fell by a fifth
 	$(BIN)/python -m benchmarks --quick
 
-openapi: $(VENV)/.runtime ## Write openapi.json anew after a change of the API
+openapi: $(VENV)/.runtime ## Write the OpenAPI documents after a change of the API
 	$(BIN)/dialtone openapi > openapi.json
+	$(BIN)/dialtone openapi --api user > docs/openapi/user.json
+	$(BIN)/dialtone openapi --api operators > docs/openapi/operators.json
 
 errors: $(VENV)/.runtime ## Write docs/errors.md anew after a change of problem codes
 	$(BIN)/dialtone errors > docs/errors.md
@@ -84,12 +101,12 @@ schema: $(VENV)/.runtime ## Write dialtone.schema.json anew after a change of th
 	$(BIN)/dialtone config schema > dialtone.schema.json
 
 lock: ## Resolve the newest versions and write the locks anew (needs uv)
-	cd requirements && for name in runtime tracing dev build; do \
+	cd requirements && for name in runtime tracing dev build contract; do \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 
 clean: ## Forget the virtual environment and what `make dev` kept
-	rm -rf $(VENV) .dialtone $(CLIENT)/dist $(CLIENT)/node_modules
+	rm -rf $(VENV) .dialtone $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'

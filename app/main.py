@@ -21,9 +21,9 @@ from app.api.middleware.cors import Origins
 from app.api.middleware.errors import Catch
 from app.api.middleware.limits import Caps
 from app.api.middleware.load_shedding import Turnstile, turned_away
-from app.api.pagination import Presenter
 from app.api.readiness import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
 from app.api.routes import admin, backchannel_logout, health, ops, push_credentials, telephony_credentials
+from app.api.schemas.client_settings import ClientSettings
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
 from app.config.settings import Settings, SettingsError
@@ -92,8 +92,8 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Door, 
     return limiter, app, readiness
 
 
-def openapi_document() -> dict[str, Any]:
-    """The HTTP contract of this version, whatever the configuration."""
+def openapi_document(api: documentation.Api | None = None) -> dict[str, Any]:
+    """The HTTP contract of this version, or of one half of it. It does not depend on the configuration."""
     settings = Settings.load(
         _env_file=None,
         telnyx_api_key="none",
@@ -102,7 +102,7 @@ def openapi_document() -> dict[str, Any]:
         audience="dialtone",
     )
     components = build_components(settings)
-    return documentation.document(_framework(settings, components, _readiness(components)))
+    return documentation.document(_framework(settings, components, _readiness(components)), api)
 
 
 def assemble(
@@ -112,9 +112,9 @@ def assemble(
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(components)
-    presenter = Presenter(settings.sip_domain, settings.rtc_host, settings.rtc_region)
+    client_settings = ClientSettings(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     framework = _framework(settings, components, readiness)
-    framework.state.presenter = presenter
+    framework.state.client_settings = client_settings
     app: ASGIApp = Caps(
         BearerGate(Body(framework), components.identity.verifier, components.rate_limiter, components.audit)
     )
@@ -126,7 +126,7 @@ def assemble(
         verifier=components.identity.verifier,
         limiter=components.rate_limiter,
         issuer=components.telephony.issuer,
-        presenter=presenter,
+        client_settings=client_settings,
         tell=tell,
         clock=components.clock,
     )
@@ -183,6 +183,7 @@ def _framework(settings: Settings, components: Components, readiness: Readiness)
         redoc_url=None,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
+        generate_unique_id_function=documentation.operation_id,
     )
     framework.state.components = components
     handlers.install(framework, components.audit)

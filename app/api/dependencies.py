@@ -1,17 +1,17 @@
-"""What routes are given: who asks, the components of the service, and the hand that writes answers."""
+"""What routes receive: the caller, the components of the service, and the settings that clients are told."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.pagination import Presenter
+from app.api.schemas.client_settings import ClientSettings
 from app.api.scope import PRINCIPAL
 from app.composition.components import Components
 from app.vending.models import Principal
 
 
-async def asking(request: Request) -> Principal:
-    """Who asks. KeyError if the gate did not let them in."""
+async def get_principal(request: Request) -> Principal:
+    """The authenticated caller. KeyError if the authentication middleware did not run."""
     principal: Principal = request.scope[PRINCIPAL]
     return principal
 
@@ -21,16 +21,16 @@ async def get_components(request: Request) -> Components:
     return components
 
 
-async def presenter_of(request: Request) -> Presenter:
-    presenter: Presenter = request.app.state.presenter
-    return presenter
+async def get_client_settings(request: Request) -> ClientSettings:
+    settings: ClientSettings = request.app.state.client_settings
+    return settings
 
 
-Asking = Annotated[Principal, Depends(asking)]
+PrincipalDep = Annotated[Principal, Depends(get_principal)]
 ComponentsDep = Annotated[Components, Depends(get_components)]
-WithPresenter = Annotated[Presenter, Depends(presenter_of)]
+ClientSettingsDep = Annotated[ClientSettings, Depends(get_client_settings)]
 
 
-async def only_operators(asking: Asking, components: ComponentsDep) -> None:
-    """Raises Refused. A router that depends on this is closed to users as a whole, whatever is added to it."""
-    components.identity.policy.admit_operator(asking)
+async def require_operator(principal: PrincipalDep, components: ComponentsDep) -> None:
+    """Raises Refused unless the caller is an operator. Guards every route of the router that depends on it."""
+    components.identity.policy.admit_operator(principal)

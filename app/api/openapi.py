@@ -1,38 +1,70 @@
-"""The OpenAPI document: every answer with an example, the bearer scheme, and `/docs` served from this very machine."""
+"""The OpenAPI documents: the whole API, the user API and the operators' API; and `/docs`, served from this package."""
 
 import importlib.resources
-from http import HTTPStatus
+import re
+from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from app.api import problems
-from app.api.problems import FAULT_KINDS, KINDS, MEDIA_TYPE, Kind, Problem
+from app.api.error_responses import BODY, problems_of, resolve
+from app.api.problems import all_kinds
 from app.api.schemas.problem import ProblemDocument
 from app.api.scope import BACKCHANNEL_LOGOUT
+from app.vending.audit import Action, Outcome
+from app.vending.telephony.lease import State
+from app.vending.upkeep.sweep_jobs import RunState
 
 DESCRIPTION = """\
-Hands a phone to a signed-in user: show the access token of your identity provider, get a login for the WebRTC SDK.
+Dialtone exchanges the access token of a signed-in user for a short-lived Telnyx WebRTC login.
 
-Every error is `application/problem+json`; branch on its `code`. Errors that pass say `retryable: true`, and 503 carries
-`Retry-After`. No answer may be stored.
+Every error is an `application/problem+json` document (RFC 9457). Branch on its `code`. If `retryable` is true, the same
+request may succeed later; 429 and 503 carry `Retry-After`. Every response carries `Cache-Control: no-store`.
 """
 
-ALWAYS = (
-    "malformed_request",
-    "missing_token",
-    "invalid_token",
-    "insufficient_scope",
-    "internal_error",
-    "identity_unavailable",
-    "rate_limited",
-    "audit_unavailable",
-)
-"""Codes that any guarded call may answer with."""
+CONTACT = {"name": "The operator of this Dialtone service"}
+"""Whoever runs the service answers for it. The project itself publishes no address."""
+
+USER_TAGS = [
+    {
+        "name": "Telephony credentials",
+        "description": "Logins for the WebRTC SDK: issue, refresh, list and revoke those of the caller's devices.",
+    },
+    {
+        "name": "Push credentials",
+        "description": "Apple and Google push material that wakes the caller's mobile apps for an incoming call.",
+    },
+]
+OPERATOR_TAGS = [
+    {"name": "Identity provider", "description": "Called by the identity provider, not by users or operators."},
+    {"name": "Operators", "description": "Leases, revocation, the audit and upkeep. Requires an operator's token."},
+    {"name": "Health", "description": "Health checks, metrics and the version. Takes no token."},
+]
+
+SCHEMA_NAMES: dict[type, str] = {
+    State: "LeaseState",
+    Action: "AuditAction",
+    Outcome: "AuditOutcome",
+    RunState: "SweepState",
+}
+"""Names in the document of domain types whose own name says too little there."""
+
+HEADERS: dict[str, Any] = {
+    "RequestId": {
+        "description": "Identifies the request in the log and the audit. Quote it in a support request.",
+        "schema": {"type": "string"},
+    },
+    "RetryAfter": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}},
+    "WwwAuthenticate": {"description": "The challenge of RFC 6750.", "schema": {"type": "string"}},
+    "Location": {"description": "The path of the resource.", "schema": {"type": "string"}},
+}
 
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -40,79 +72,42 @@ DOCS_POLICY = (
 )
 
 
-def all_kinds() -> dict[str, Kind]:
-    """Every problem that can be answered, by code."""
-    own = [value for value in vars(problems).values() if isinstance(value, Kind)]
-    return {kind.code: kind for kind in [*KINDS.values(), *own, *FAULT_KINDS.values()]}
+class Api(StrEnum):
+    """One half of the API. Each operation belongs to exactly one."""
+
+    USER = "user"
+    """What a frontend, a mobile app or a voice client calls with a user's token."""
+    OPERATORS = "operators"
+    """What operators, the voice backend, the identity provider and monitoring call."""
 
 
-UNGUARDED = ("malformed_request", "internal_error", "identity_unavailable", "rate_limited", "audit_unavailable")
-"""Codes that the call without a bearer token shares with the others."""
+def operation_id(route: APIRoute) -> str:
+    """`issue_telephony_credential` becomes `issueTelephonyCredential`."""
+    first, *words = route.name.split("_")
+    return first + "".join(word.capitalize() for word in words)
 
 
-def problems_of(*codes: str, guarded: bool = True) -> dict[int | str, dict[str, Any]]:
-    """The error half of a route's `responses`: its own codes and those of every guarded call, each with an example."""
-    kinds = all_kinds()
-    found: dict[int | str, dict[str, Any]] = {}
-    for code in (*(ALWAYS if guarded else UNGUARDED), *codes):
-        kind = kinds[code]
-        answer = found.setdefault(
-            kind.status,
-            {
-                "description": HTTPStatus(kind.status).phrase,
-                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": {}}},
-            },
-        )
-        example = Problem(kind, "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c").as_json()
-        answer["content"][MEDIA_TYPE]["examples"][code] = {"summary": kind.title, "value": example}
-    return found
-
-
-def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the app."""
-    if app.openapi_schema:
-        return app.openapi_schema
-    spec = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=DESCRIPTION,
-        routes=app.routes,
-        tags=app.openapi_tags,
-    )
-    components = spec.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
-    schemas["ProblemDocument"] = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas["ProblemDocument"]["properties"]["code"]["enum"] = sorted(all_kinds())
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
-    components["securitySchemes"] = {
-        "bearer": {
-            "type": "http",
-            "scheme": "bearer",
-            "bearerFormat": "JWT",
-            "description": "The access token that your identity provider issued for this service.",
-        }
-    }
-    for path, operations in spec["paths"].items():
-        for operation in operations.values():
-            if path.startswith("/v1") and path != BACKCHANNEL_LOGOUT:
-                operation["security"] = [{"bearer": []}]
-            _replace_framework_422(operation)
-            _show_examples(operation, schemas)
-            _add_headers(operation)
-    app.openapi_schema = spec
-    return spec
+def document(app: FastAPI, api: Api | None = None) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the whole API, or of one half with only the components that it uses."""
+    if not app.openapi_schema:
+        app.openapi_schema = _whole_document(app)
+    return app.openapi_schema if api is None else _half(app.openapi_schema, api)
 
 
 def docs_router(app: FastAPI) -> APIRouter:
-    """`/docs` with its script and style from the package, so that it works without the internet."""
+    """The documents, and `/docs` with its script and style from the package, so that it works without the internet."""
     router = APIRouter(include_in_schema=False)
     assets = importlib.resources.files("fastapi_offline") / "static"
 
     @router.get("/openapi.json")
     async def openapi(request: Request) -> dict[str, Any]:
-        prefix = request.scope.get("root_path", "")
-        return document(app) | ({"servers": [{"url": prefix}]} if prefix else {})
+        return _served(document(app), request)
+
+    @router.get("/openapi/{name}.json")
+    async def half(name: str, request: Request) -> dict[str, Any]:
+        if name not in list(Api):
+            raise HTTPException(404)
+        return _served(document(app, Api(name)), request)
 
     @router.get("/docs")
     async def docs() -> Response:
@@ -136,31 +131,153 @@ def docs_router(app: FastAPI) -> APIRouter:
     return router
 
 
+def _served(spec: dict[str, Any], request: Request) -> dict[str, Any]:
+    """With the path prefix under which this service is reached."""
+    return spec | {"servers": [{"url": request.scope.get("root_path", "") or "/"}]}
+
+
+def _whole_document(app: FastAPI) -> dict[str, Any]:
+    spec = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=DESCRIPTION,
+        contact=CONTACT,
+        routes=app.routes,
+        tags=[*USER_TAGS, *OPERATOR_TAGS],
+        servers=[{"url": "/"}],
+    )
+    components = spec["components"]
+    components |= {"headers": dict(HEADERS), "responses": {}, "examples": {}}
+    components["securitySchemes"] = {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "The access token that the identity provider issued for this service.",
+        }
+    }
+    _add_problem_schemas(components["schemas"])
+    _restore_examples(components["schemas"])
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            is_guarded = path.startswith("/v1") and path != BACKCHANNEL_LOGOUT
+            operation["security"] = [{"bearer": []}] if is_guarded else []
+            _replace_framework_422(operation)
+            if "requestBody" in operation:
+                operation["responses"] |= {str(status): entry for status, entry in problems_of(common=BODY).items()}
+            resolve(operation, components)
+            operation["responses"] = dict(sorted(operation["responses"].items()))
+            _add_request_id(operation)
+    _drop_titles(spec)
+    return _pruned(_renamed(spec))
+
+
+def _half(spec: dict[str, Any], api: Api) -> dict[str, Any]:
+    tags = USER_TAGS if api is Api.USER else OPERATOR_TAGS
+    names = {tag["name"] for tag in tags}
+    title = "Dialtone user API" if api is Api.USER else "Dialtone operators' API"
+    paths = {}
+    for path, operations in spec["paths"].items():
+        kept = {method: found for method, found in operations.items() if names.issuperset(found["tags"])}
+        if kept:
+            paths[path] = kept
+    return _pruned(spec | {"info": spec["info"] | {"title": title}, "paths": paths, "tags": tags})
+
+
+def _add_problem_schemas(schemas: dict[str, Any]) -> None:
+    """Nothing but the error responses uses these, and FastAPI does not know of them."""
+    schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schema.pop("$defs")
+    schema["properties"]["code"] = {"$ref": "#/components/schemas/ProblemCode"}
+    schemas["ProblemDocument"] = schema
+    schemas["ProblemCode"] = {
+        "type": "string",
+        "enum": sorted(all_kinds()),
+        "description": "Stable: clients branch on it.",
+    }
+
+
+def _restore_examples(schemas: dict[str, Any], base: type[BaseModel] = BaseModel) -> None:
+    """FastAPI (as of 0.165) removes every null from the document, even where an example needs it to be valid."""
+    for model in base.__subclasses__():
+        extra = model.model_config.get("json_schema_extra")
+        if model.__name__ in schemas and isinstance(extra, dict) and "examples" in extra:
+            schemas[model.__name__]["examples"] = extra["examples"]
+        _restore_examples(schemas, model)
+
+
 def _replace_framework_422(operation: dict[str, Any]) -> None:
-    """FastAPI describes its own 422 body wherever a parameter can be wrong; ours is a problem like any other."""
-    answer = operation.get("responses", {}).get("422")
-    if answer is not None and "application/json" in answer.get("content", {}):
-        operation["responses"]["422"] = problems_of("invalid_request")[422]
+    """FastAPI describes its own 422 body wherever a parameter can be wrong; ours is a problem document."""
+    response = operation["responses"].get("422", {})
+    if "application/json" in response.get("content", {}):
+        operation["responses"]["422"] = problems_of("invalid_request", common=())[422]
 
 
-def _show_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """A success shows the example of its model."""
-    for answer in operation.get("responses", {}).values():
-        content = answer.get("content", {}).get("application/json", {})
-        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        if "example" in schemas.get(name, {}):
-            content["example"] = schemas[name]["example"]
+def _add_request_id(operation: dict[str, Any]) -> None:
+    for response in operation["responses"].values():
+        if "$ref" not in response:
+            response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
 
 
-def _add_headers(operation: dict[str, Any]) -> None:
-    text = {"schema": {"type": "string"}}
-    for status, answer in operation.get("responses", {}).items():
-        headers = answer.setdefault("headers", {})
-        headers["X-Request-ID"] = {"description": "Quote it when you ask for help.", **text}
-        if status in ("429", "503"):
-            headers["Retry-After"] = {
-                "description": "Seconds to wait before the next try.",
-                "schema": {"type": "integer"},
-            }
-        if status in ("401", "403"):
-            headers["WWW-Authenticate"] = {"description": "RFC 6750 challenge.", **text}
+def _drop_titles(node: Any, *, is_map_of_schemas: bool = False) -> None:
+    """pydantic titles every field with its own name: two thousand lines that say nothing new."""
+    if isinstance(node, list):
+        for item in node:
+            _drop_titles(item)
+    if not isinstance(node, dict):
+        return
+    if not is_map_of_schemas and ("type" in node or "anyOf" in node or "oneOf" in node or "properties" in node):
+        node.pop("title", None)
+    for name, value in node.items():
+        if name not in ("example", "examples", "value"):
+            _drop_titles(value, is_map_of_schemas=name in ("properties", "schemas"))
+
+
+def _renamed(spec: dict[str, Any]) -> dict[str, Any]:
+    """The document with the names of SCHEMA_NAMES."""
+    names = {cls.__name__: name for cls, name in SCHEMA_NAMES.items()}
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, list):
+            return [walk(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        ref = node.get("$ref")
+        if isinstance(ref, str) and ref.startswith("#/components/schemas/"):
+            name = ref.rpartition("/")[2]
+            return node | {"$ref": f"#/components/schemas/{names.get(name, name)}"}
+        return {key: walk(value) for key, value in node.items()}
+
+    renamed: dict[str, Any] = walk(spec)
+    schemas = renamed["components"]["schemas"]
+    renamed["components"]["schemas"] = {names.get(name, name): schema for name, schema in schemas.items()}
+    return renamed
+
+
+def _pruned(spec: dict[str, Any]) -> dict[str, Any]:
+    """The document with only the components that its operations reach, each section sorted by name."""
+    components = spec["components"]
+    used: set[tuple[str, str]] = set()
+    found = set(_references(spec["paths"]))
+    while found:
+        used |= found
+        found = {ref for section, name in found for ref in _references(components[section][name])} - used
+    kept = {
+        section: {name: entries[name] for name in sorted(entries) if (section, name) in used}
+        for section, entries in components.items()
+    }
+    schemes = {"securitySchemes": components["securitySchemes"]}
+    return spec | {"components": {section: entries for section, entries in (kept | schemes).items() if entries}}
+
+
+def _references(node: Any) -> Iterator[tuple[str, str]]:
+    """(section, name) of each component that something refers to."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _references(item)
+    elif isinstance(node, dict):
+        for value in node.values():
+            if isinstance(value, str) and (match := re.fullmatch(r"#/components/(\w+)/(\w+)", value)):
+                yield match[1], match[2]
+            else:
+                yield from _references(value)

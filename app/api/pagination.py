@@ -1,124 +1,70 @@
-"""Nouns into answers, and cursors there and back."""
+"""Pages of a list: the cursor, the page schema, and the one function that fetches a page."""
 
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
-from app.api.schemas.leases import Dialable, DialableList, LeaseInfo
-from app.api.schemas.telephony_credentials import Rtc, TelephonyCredential, TelephonyCredentialInfo
-from app.vending.telephony.lease import Lease, State
-from app.vending.telephony.login_cache import Login
+from pydantic import BaseModel, Field
 
+Position = tuple[datetime, str]
+"""Where a row stands in its list: lists are sorted by time, then by id, newest first."""
 
-class Presenter:
-    """Turns nouns into answers: knows the SIP domain and what a client must be told about signalling."""
+Cursor = Annotated[str | None, Field(max_length=256, description="`next_cursor` of the previous page.")]
 
-    def __init__(self, sip_domain: str, rtc_host: str | None, rtc_region: str | None) -> None:
-        self._sip_domain = sip_domain
-        self._rtc = Rtc(host=rtc_host, region=rtc_region) if rtc_host or rtc_region else None
-
-    def login(self, login: Login, now: datetime) -> TelephonyCredential:
-        lease = login.lease
-        sip_username = lease.sip_username or ""
-        return TelephonyCredential(
-            id=lease.id,
-            device_id=lease.device_id,
-            login_token=login.token.secret if login.token else None,
-            login=sip_username if login.password else None,
-            password=login.password.secret if login.password else None,
-            sip_username=sip_username,
-            sip_uri=self._uri(sip_username),
-            issued_at=login.issued_at,
-            expires_at=login.expires_at,
-            refresh_after=login.refresh_after,
-            usable_at=lease.usable_at,
-            server_time=now,
-            rtc=self._rtc,
-        )
-
-    def info(self, lease: Lease, now: datetime) -> TelephonyCredentialInfo:
-        return TelephonyCredentialInfo(
-            id=lease.id,
-            device_id=lease.device_id,
-            platform=lease.platform,
-            label=lease.label,
-            state=_public_state(lease, now),
-            sip_username=lease.sip_username,
-            sip_uri=self._uri(lease.sip_username) if lease.sip_username else None,
-            issued_at=lease.created_at,
-            expires_at=lease.expires_at,
-            usable_at=lease.usable_at,
-            server_time=now,
-        )
-
-    def lease(self, lease: Lease) -> LeaseInfo:
-        """For operators: as the ledger has it."""
-        return LeaseInfo(
-            id=lease.id,
-            issuer=lease.issuer,
-            subject=lease.subject,
-            device_id=lease.device_id,
-            platform=lease.platform,
-            label=lease.label,
-            state=lease.state,
-            connection_id=lease.connection_id,
-            credential_name=lease.credential_name,
-            telnyx_credential_id=lease.credential_id,
-            sip_username=lease.sip_username,
-            sip_uri=self._uri(lease.sip_username) if lease.sip_username else None,
-            created_at=lease.created_at,
-            updated_at=lease.updated_at,
-            expires_at=lease.expires_at,
-            usable_at=lease.usable_at,
-            deletion_attempts=lease.attempts,
-            retry_at=lease.retry_at,
-        )
-
-    def dialable(self, leases: Iterable[Lease]) -> DialableList:
-        return DialableList(
-            data=[
-                Dialable(
-                    sip_uri=self._uri(lease.sip_username or ""),
-                    sip_username=lease.sip_username or "",
-                    device_id=lease.device_id,
-                    platform=lease.platform,
-                    label=lease.label,
-                    expires_at=lease.expires_at,
-                )
-                for lease in leases
-            ]
-        )
-
-    def _uri(self, sip_username: str) -> str:
-        return f"sip:{sip_username}@{self._sip_domain}"
+Row = TypeVar("Row")
+Item = TypeVar("Item", bound=BaseModel)
 
 
-def _public_state(lease: Lease, now: datetime) -> Any:
-    """What the user may know: an expired lease is expired from the second on, and stays so when it was cleaned up."""
-    if lease.state is State.DELETED or (lease.state is State.ACTIVE and lease.has_expired(now)):
-        return State.EXPIRED.value
-    return lease.state.value
+class Page(BaseModel, Generic[Item]):
+    """One page of a list, newest first."""
+
+    data: list[Item]
+    next_cursor: str | None = Field(description="Pass it as `cursor` to get the next page; null on the last page.")
+
+
+class Rows(NamedTuple, Generic[Row]):
+    """The rows of one page, and the cursor of the next."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+async def fetch_page(
+    fetch: Callable[[Position | None, int], Awaitable[list[Row]]],
+    position_of: Callable[[Row], Position],
+    *,
+    limit: int,
+    cursor: str | None,
+) -> Rows[Row]:
+    """Fetch at most `limit` rows after the cursor. Raises InvalidCursor.
+
+    `fetch` receives the position to start after and a number of rows, one more than the page holds: the extra row shows
+    that there is another page.
+    """
+    found = await fetch(decode_cursor(cursor) if cursor else None, limit + 1)
+    rows = found[:limit]
+    return Rows(rows, encode_cursor(*position_of(rows[-1])) if len(found) > limit else None)
 
 
 class InvalidCursor(Exception):
-    """The cursor is not one that this service gave out."""
+    """This service did not issue the cursor."""
 
 
-def encode_cursor(moment: datetime, name: str) -> str:
-    """Where the next page begins. Opaque to callers, but no secret: it opens nobody else's page."""
-    return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), name]).encode()).decode()
+def encode_cursor(moment: datetime, row_id: str) -> str:
+    """Opaque to callers, but no secret: a cursor gives no access to another user's list."""
+    return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), row_id]).encode()).decode()
 
 
-def decode_cursor(cursor: str) -> tuple[datetime, str]:
+def decode_cursor(cursor: str) -> Position:
     """Raises InvalidCursor for anything that `encode_cursor` would not make."""
     try:
-        created_at, lease_id = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        moment = datetime.fromisoformat(created_at)
+        time, row_id = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        moment = datetime.fromisoformat(time)
     except (ValueError, TypeError, RecursionError):
         raise InvalidCursor from None
-    if moment.tzinfo is None or not isinstance(lease_id, str) or not re.fullmatch("[0-9a-f]{32}", lease_id):
+    if moment.tzinfo is None or not isinstance(row_id, str) or not re.fullmatch("[0-9a-f]{32}", row_id):
         raise InvalidCursor
-    return moment, lease_id
+    return moment, row_id

@@ -1,27 +1,26 @@
-"""The catalogue of problem codes, as Markdown, from the code itself: what `docs/errors.md` is made of."""
+"""The catalogue of problem codes in Markdown, generated from the code: the content of `docs/errors.md`."""
 
 from collections import defaultdict
 from http import HTTPStatus
 from typing import Any
 
-from app.api.openapi import all_kinds
-from app.api.problems import MEDIA_TYPE
+from app.api.error_responses import PROBLEM_CODES
+from app.api.problems import all_kinds
 
 HEAD = """\
 # Problem codes
 
-Made from the code by `make errors`; do not edit. Every answer that is no success is `application/problem+json`
-(RFC 9457) with `type`, `title`, `status`, `code`, `request_id` and `retryable`. Branch on `code`: it does not change.
-What an operator does about those that are not the caller's mistake is in the
-[runbook](runbook.md#what-a-caller-may-report).
+Generated from the code by `make errors`; do not edit. Every error response is an `application/problem+json` document
+(RFC 9457) with `type`, `title`, `status`, `code`, `request_id` and `retryable`. Branch on `code`: it is stable.
+The [runbook](runbook.md#what-a-caller-may-report) says what an operator does about problems that the caller cannot fix.
 """
 
-ANY_CALL = 8
-"""A code that so many calls may answer with is listed under any call."""
+ANY_OPERATION = 8
+"""A code that this many operations can return is listed under `any`."""
 
 
 def catalogue(document: dict[str, Any]) -> str:
-    """Markdown, a section for each status; `document` is the OpenAPI document, which knows who answers what."""
+    """Markdown with a section for each status. `document` is the OpenAPI document of the whole API."""
     calls = _calls_by_code(document)
     kinds = sorted(all_kinds().values(), key=lambda kind: (kind.status, kind.code))
     lines = [HEAD]
@@ -33,7 +32,7 @@ def catalogue(document: dict[str, Any]) -> str:
                 "",
                 f"## {status} {HTTPStatus(status).phrase}",
                 "",
-                "| code | means | try again | calls |",
+                "| code | meaning | retry | operations |",
                 "|---|---|---|---|",
             ]
         again = "after `Retry-After`" if status in (429, 503) else "yes" if kind.retryable else "no"
@@ -42,14 +41,16 @@ def catalogue(document: dict[str, Any]) -> str:
 
 
 def _calls_by_code(document: dict[str, Any]) -> dict[str, list[str]]:
+    shared = document["components"]["responses"]
     found: dict[str, list[str]] = defaultdict(list)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            for answer in operation["responses"].values():
-                for code in answer.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}):
+            for response in operation["responses"].values():
+                name = response.get("$ref", "").rpartition("/")[2]
+                for code in shared[name][PROBLEM_CODES] if name else ():
                     found[code].append(f"`{method.upper()} {path}`")
     return found
 
 
 def _where(calls: list[str]) -> str:
-    return "any" if not calls or len(calls) >= ANY_CALL else ", ".join(calls)
+    return "any" if not calls or len(calls) >= ANY_OPERATION else ", ".join(calls)

@@ -57,7 +57,7 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.IdentityUnavailable: Kind(
         503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True
     ),
-    errors.Refused: Kind(403, "refused", str(errors.Refused.__doc__)),
+    errors.Refused: Kind(403, "access_denied", str(errors.Refused.__doc__)),
     errors.InsufficientScope: Kind(403, "insufficient_scope", str(errors.InsufficientScope.__doc__)),
     errors.GrantNotAllowed: Kind(403, "grant_not_allowed", str(errors.GrantNotAllowed.__doc__)),
     errors.DeviceLimitReached: Kind(403, "device_limit_reached", str(errors.DeviceLimitReached.__doc__)),
@@ -68,32 +68,38 @@ KINDS: dict[type[errors.DialtoneError], Kind] = {
     errors.PushLimitReached: Kind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
     errors.PushNotFound: Kind(404, "push_credential_not_found", str(errors.PushNotFound.__doc__)),
     errors.ConnectionNotFound: Kind(404, "connection_not_found", str(errors.ConnectionNotFound.__doc__)),
-    errors.LedgerLooksWrong: Kind(409, "ledger_looks_wrong", str(errors.LedgerLooksWrong.__doc__)),
+    errors.LedgerLooksWrong: Kind(409, "ledger_mismatch", str(errors.LedgerLooksWrong.__doc__)),
     errors.PushAliasTaken: Kind(409, "push_alias_taken", str(errors.PushAliasTaken.__doc__)),
     errors.PushTypeMismatch: Kind(422, "push_type_mismatch", str(errors.PushTypeMismatch.__doc__)),
     errors.MaterialRefused: Kind(422, "push_material_refused", str(errors.MaterialRefused.__doc__)),
-    errors.PushMoved: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
-    errors.LeaseMoved: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
-    errors.LeaseTaken: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
-    errors.Busy: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
+    errors.PushMoved: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
+    errors.LeaseMoved: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
+    errors.LeaseTaken: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
+    errors.Busy: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
     errors.RateLimited: Kind(429, "rate_limited", str(errors.RateLimited.__doc__), retryable=True),
     errors.AuditUnavailable: Kind(503, "audit_unavailable", str(errors.AuditUnavailable.__doc__), retryable=True),
     errors.LedgerUnavailable: Kind(503, "ledger_unavailable", str(errors.LedgerUnavailable.__doc__), retryable=True),
-    errors.CarrierKeyRefused: Kind(502, "carrier_key_refused", str(errors.CarrierKeyRefused.__doc__)),
-    errors.CarrierForbidden: Kind(502, "carrier_forbidden", str(errors.CarrierForbidden.__doc__)),
-    errors.CarrierNotFound: Kind(502, "carrier_rejected", str(errors.CarrierRejected.__doc__)),
-    errors.CarrierRejected: Kind(502, "carrier_rejected", str(errors.CarrierRejected.__doc__)),
-    errors.CredentialExpired: Kind(503, "busy", str(errors.Busy.__doc__), retryable=True),
-    errors.CarrierThrottled: Kind(503, "carrier_throttled", str(errors.CarrierThrottled.__doc__), retryable=True),
-    errors.CarrierFailed: Kind(503, "carrier_unavailable", str(errors.CarrierFailed.__doc__), retryable=True),
-    errors.CarrierUnreachable: Kind(503, "carrier_unavailable", str(errors.CarrierUnreachable.__doc__), retryable=True),
-    errors.CarrierUnreadable: Kind(503, "carrier_unavailable", str(errors.CarrierUnreadable.__doc__), retryable=True),
+    errors.CarrierKeyRefused: Kind(502, "telnyx_key_rejected", str(errors.CarrierKeyRefused.__doc__)),
+    errors.CarrierForbidden: Kind(502, "telnyx_forbidden", str(errors.CarrierForbidden.__doc__)),
+    errors.CarrierNotFound: Kind(502, "telnyx_rejected", str(errors.CarrierRejected.__doc__)),
+    errors.CarrierRejected: Kind(502, "telnyx_rejected", str(errors.CarrierRejected.__doc__)),
+    errors.CredentialExpired: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
+    errors.CarrierThrottled: Kind(503, "telnyx_rate_limited", str(errors.CarrierThrottled.__doc__), retryable=True),
+    errors.CarrierFailed: Kind(503, "telnyx_unavailable", str(errors.CarrierFailed.__doc__), retryable=True),
+    errors.CarrierUnreachable: Kind(503, "telnyx_unavailable", str(errors.CarrierUnreachable.__doc__), retryable=True),
+    errors.CarrierUnreadable: Kind(503, "telnyx_unavailable", str(errors.CarrierUnreadable.__doc__), retryable=True),
 }
 """Telnyx's refusal of our key is our 502, never the user's 401."""
 
 
 FAULT_KINDS = {code: Kind(422, code, sentence) for code, sentence in SENTENCES.items()}
 """Push material is refused under the code of its first fault; `errors` has them all."""
+
+
+def all_kinds() -> dict[str, Kind]:
+    """Every problem that a response can hold, by code."""
+    own = [value for value in globals().values() if isinstance(value, Kind)]
+    return {kind.code: kind for kind in [*KINDS.values(), *own, *FAULT_KINDS.values()]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,12 +57,12 @@ def refuse(
 
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    sure: Annotated[bool, typer.Option("--sure", help="Delete even by a ledger that never held a lease.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete even if the ledger never held a lease.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Clean up now: what has ended, what a crash left, and orphans at Telnyx. Replicas do the first two anyway."""
     with working("Walking the credentials at Telnyx"):
-        said = asdict(run(lambda components: components.upkeep.sweep_jobs.clean(dry_run=dry_run, is_sure=sure)))
+        said = asdict(run(lambda components: components.upkeep.sweep_jobs.clean(dry_run=dry_run, is_sure=force)))
     if as_json:
         print_json(said)
         return

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -67,8 +67,11 @@ def errors() -> None:
 
 
 @commands.command()
-def openapi() -> None:
+def openapi(
+    api: Annotated[Literal["user", "operators"] | None, typer.Option(help="Print only this half of the API.")] = None,
+) -> None:
     """Print the OpenAPI document."""
+    from app.api.openapi import Api
     from app.main import openapi_document
 
-    typer.echo(json.dumps(openapi_document(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(openapi_document(Api(api) if api else None), indent=2, ensure_ascii=False))

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.middleware.auth import bearer_of
 from app.api.middleware.context import Tell
-from app.api.pagination import Presenter
 from app.api.problems import standing_lines
+from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import instant
-from app.api.schemas.telephony_credentials import TelephonyCredentialRequest
+from app.api.schemas.telephony_credentials import TelephonyCredential, TelephonyCredentialRequest
 from app.api.scope import ASKED, PRINCIPAL, client_of, headers_of, request_id_of, route_of
 from app.vending.audit import CIRCUMSTANCES, Circumstances
 from app.vending.errors import RateLimited, TokenRefused
@@ -98,7 +98,7 @@ class AtHand:
         verifier: Verifier,
         limiter: Limiter,
         issuer: CredentialIssuer,
-        presenter: Presenter,
+        client_settings: ClientSettings,
         tell: Tell,
         clock: Callable[[], datetime],
         most: int = KNOWN,
@@ -109,7 +109,7 @@ class AtHand:
         self._verifier = verifier
         self._limiter = limiter
         self._issuer = issuer
-        self._answers = Answers(presenter, most)
+        self._answers = Answers(client_settings, most)
         self._tell = tell
         self._most = most
         self._clock = clock
@@ -176,7 +176,7 @@ class AtHand:
         head = _written(header for header in told if header[0] not in TOLD_EACH_TIME)
         if _is_special(headers) or b"\r\nconnection:" in b"\r\n" + head or not isinstance(unverified_token, str):
             return
-        wanted = TelephonyCredentialRequest.model_validate(json.loads(asked.body)).as_noun()
+        wanted = TelephonyCredentialRequest.model_validate(json.loads(asked.body)).to_issue_request()
         user_agent = CIRCUMSTANCES.get().user_agent
         known = Known(
             self._verifier.fingerprint(unverified_token),
@@ -195,8 +195,8 @@ class AtHand:
 class Answers:
     """Answers as bytes. Of one login they differ in the server's time only, so the rest is written once."""
 
-    def __init__(self, presenter: Presenter, most: int) -> None:
-        self._presenter = presenter
+    def __init__(self, client_settings: ClientSettings, most: int) -> None:
+        self._client_settings = client_settings
         self._most = most
         self._parts: OrderedDict[str, tuple[Login, bytes, bytes]] = OrderedDict()
 
@@ -210,7 +210,8 @@ class Answers:
 
     def _written(self, login: Login, now: datetime) -> tuple[bytes, bytes]:
         """What stands before and behind the server's time."""
-        whole = self._presenter.login(login, now).model_dump_json(exclude_none=True).encode()
+        credential = TelephonyCredential.from_login(login, self._client_settings, now)
+        whole = credential.model_dump_json(exclude_none=True).encode()
         before, name, behind = whole.rpartition(b'"server_time":"')
         return before + name, behind[len(instant(now)) :]
 

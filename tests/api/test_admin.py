@@ -59,7 +59,7 @@ async def test_the_scope_alone_opens_nothing_once_a_policy_is_written(
     async with service_in_front_of(
         telnyx, sqlite, config=str(path), issuer=..., audience=..., issuer_pem=...
     ) as service:
-        assert_problem(await operate(service, "GET", "/v1/admin/keys"), 403, "refused")
+        assert_problem(await operate(service, "GET", "/v1/admin/keys"), 403, "access_denied")
         assert (await service.issue("laptop")).status_code == 201
 
 

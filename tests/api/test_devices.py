@@ -93,7 +93,7 @@ async def test_a_lifetime_that_telnyx_did_not_take_is_never_promised_longer(serv
     again = (await service.issue("laptop")).json()
 
     (credential,) = service.telnyx.sandbox.account.credentials.values()
-    assert (refused.status_code, refused.json()["code"]) == (503, "carrier_unavailable")
+    assert (refused.status_code, refused.json()["code"]) == (503, "telnyx_unavailable")
     assert datetime.fromisoformat(again["expires_at"]) <= credential.expires_at
     assert datetime.fromisoformat(again["expires_at"]) - service.clock() <= HOUR
 
@@ -190,7 +190,7 @@ async def test_a_login_that_is_being_made_while_its_device_logs_out_leaves_no_cr
 
     # The request that was under way starts afresh, after the logout: it gets a new credential, and the old one is gone.
     assert pending["state"] == "pending"
-    assert (early.status_code, early.json()["code"]) == (503, "busy")
+    assert (early.status_code, early.json()["code"]) == (503, "issue_in_progress")
     assert first.status_code in (202, 204)
     assert answer.status_code == 201
     assert answer.json()["id"] != pending["id"]

@@ -60,7 +60,7 @@ async def test_a_wrong_key_or_connection_is_never_ready(telnyx: Telnyx, sqlite: 
 
     assert (ready.status_code, ready.json()["checks"]["telnyx"]) == (503, "failed")
     assert answer.status_code == 502
-    assert answer.json()["code"] in ("carrier_key_refused", "carrier_rejected")
+    assert answer.json()["code"] in ("telnyx_key_rejected", "telnyx_rejected")
     assert "www-authenticate" not in answer.headers
 
 

@@ -130,7 +130,7 @@ async def test_a_user_is_logged_out_everywhere_and_has_to_sign_in_again(service:
     assert_problem(refused, 401, "invalid_token")
     assert await found(service, state="active") == {("bob", "laptop")}
     deadline = asyncio.get_running_loop().time() + 5
-    while await found(service, state="revoking"):  # as `look_at` says
+    while await found(service, state="revoking"):  # as `status_url` says
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.05)
     assert {lease.sip_username for lease in telnyx.sandbox.account.credentials.values()}.isdisjoint(before)
@@ -205,6 +205,6 @@ async def test_very_many_are_ended_part_by_part(telnyx: Telnyx, sqlite: str) -> 
 
         answers = [(await operate(service, "POST", "/revocations", body)).json() for _ in range(3)]
 
-        outcomes = [(answer["revoked"], answer["is_all"]) for answer in answers]
+        outcomes = [(answer["revoked"], answer["complete"]) for answer in answers]
         assert outcomes == [(ENDED_A_CALL, False), (300, True), (0, True)]
         assert await found(service, state="active") == set()

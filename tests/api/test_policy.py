@@ -94,8 +94,8 @@ async def test_a_rule_gives_connection_lifetime_and_grant_and_the_rest_gets_noth
         (credential,) = telnyx.sandbox.account.credentials.values()
         assert credential.connection_id == desk_line
         assert_problem(await issue(service, "phone", desk), 403, "grant_not_allowed")
-        assert_problem(await issue(service, "laptop", token("bob", department="sales")), 403, "refused")
-        assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "refused")
+        assert_problem(await issue(service, "laptop", token("bob", department="sales")), 403, "access_denied")
+        assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "access_denied")
 
 
 async def test_the_oldest_device_makes_room_where_policy_says_so(serve: Serve, telnyx: Telnyx) -> None:

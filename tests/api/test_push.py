@@ -220,10 +220,10 @@ async def test_an_upload_whose_answer_is_lost_leaves_one_object(service: Service
 @pytest.mark.parametrize(
     ("plan", "status", "code"),
     [
-        ({"status": 422}, 502, "carrier_rejected"),
-        ({"status": 500}, 503, "carrier_unavailable"),
-        ({"status": 401}, 502, "carrier_key_refused"),
-        ({"status": 429}, 503, "carrier_throttled"),
+        ({"status": 422}, 502, "telnyx_rejected"),
+        ({"status": 500}, 503, "telnyx_unavailable"),
+        ({"status": 401}, 502, "telnyx_key_rejected"),
+        ({"status": 429}, 503, "telnyx_rate_limited"),
     ],
     ids=str,
 )

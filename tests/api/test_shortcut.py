@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware.body import followed_by
-from app.api.pagination import Presenter
 from app.api.routes import telephony_credentials as telephony
+from app.api.schemas.client_settings import ClientSettings
 from app.api.scope import ASKED
 from app.serving.login_response_cache import KNOWN, LONGEST_OWN_BYTES, Asked, AtHand
 from tests.stage import ISSUER, Service, Telnyx, service_in_front_of, token
@@ -50,7 +50,7 @@ class Beside:
             verifier=service.components.identity.verifier,
             limiter=service.components.rate_limiter,
             issuer=service.components.telephony.issuer,
-            presenter=Presenter("sip.telnyx.com", None, None),
+            client_settings=ClientSettings("sip.telnyx.com"),
             tell=lambda *_: None,
             clock=service.clock,
             most=most,

@@ -102,7 +102,7 @@ async def test_a_refusal_can_be_read_by_a_page_and_says_when_to_come_back(telnyx
         headers = {"Origin": "https://app.example.com"}
         answer = await service.client.post("/v1/telephony-credentials", headers=headers)
 
-    assert_problem(answer, 503, "busy")
+    assert_problem(answer, 503, "issue_in_progress")
     assert 1 <= int(answer.headers["retry-after"]) <= 1.5 * COMEBACK_SECONDS + 2
     assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
     assert answer.headers["connection"] == "close"

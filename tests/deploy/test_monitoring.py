@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.api.openapi import all_kinds
+from app.api.problems import all_kinds
 from tests.material import android, same_ios
 from tests.stage import Service, Telnyx, service_in_front_of, token
 

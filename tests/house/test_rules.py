@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.openapi import all_kinds
-from app.api.problems import KINDS, problem_of
+from app.api.problems import KINDS, all_kinds, problem_of
 from app.config.settings import Settings, _known_variables, variable_of
 from app.vending import errors
 

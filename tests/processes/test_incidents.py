@@ -101,7 +101,7 @@ async def test_the_telnyx_key_is_rotated(telnyx: Telnyx, sqlite: str, tmp_path: 
 
         refused = await service.issue("new-laptop")
 
-        assert (refused.status_code, refused.json()["code"]) == (502, "carrier_key_refused")
+        assert (refused.status_code, refused.json()["code"]) == (502, "telnyx_key_rejected")
         assert (await service.issue("laptop")).json()["login_token"] == known.json()["login_token"], "it goes on"
         alarm = r'dialtone_telnyx_calls_total\{operation="[^"]*",outcome="CarrierKeyRefused"\}'
         assert await shell.figure(alarm) >= 1

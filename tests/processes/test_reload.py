@@ -85,7 +85,7 @@ async def test_a_reload_takes_a_new_telnyx_key_from_its_file_and_names_what_wait
         "DIALTONE_ENV_FILE": str(tmp_path / "env"),
     }
     async with replica(telnyx.url, sqlite, tmp_path, settings, is_ready=False) as running:
-        assert (await ask(running, token())).json()["code"] == "carrier_key_refused"
+        assert (await ask(running, token())).json()["code"] == "telnyx_key_rejected"
 
         (tmp_path / "key").write_text(DEMO_KEY)
         (tmp_path / "env").write_text("DIALTONE_SIP_DOMAIN=other.example.com\n")

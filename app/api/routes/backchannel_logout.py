@@ -1,4 +1,4 @@
-"""OIDC Back-Channel Logout 1.0: the identity provider itself tells us that a session, or all of a user's, has ended."""
+"""OIDC Back-Channel Logout 1.0: the identity provider reports that one session, or all of a user's, has ended."""
 
 from typing import Any
 from urllib.parse import parse_qs
@@ -6,14 +6,14 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import ComponentsDep
+from app.api.error_responses import UNGUARDED, problems_of
 from app.api.middleware.body import FORM
-from app.api.openapi import problems_of
 from app.api.scope import BACKCHANNEL_LOGOUT
 from app.vending.errors import LogoutRefused
 
 router = APIRouter(tags=["Identity provider"])
 
-MOST_FIELDS = 20
+MAX_FORM_FIELDS = 20
 
 FORM_BODY: dict[str, Any] = {
     "requestBody": {
@@ -33,16 +33,16 @@ FORM_BODY: dict[str, Any] = {
 
 @router.post(
     BACKCHANNEL_LOGOUT,
-    summary="A session has ended at the identity provider",
+    summary="Receive a back-channel logout",
     responses={
-        200: {"description": "Devices are logged out, earlier tokens are refused.", "content": None},
-        **problems_of("invalid_logout_token", "ledger_unavailable", guarded=False),
+        200: {"description": "The devices are logged out; earlier tokens are refused."},
+        **problems_of("invalid_logout_token", common=UNGUARDED),
     },
     response_class=Response,
     openapi_extra=FORM_BODY,
 )
-async def log_out(request: Request, components: ComponentsDep) -> Response:
-    """Register this address as the client's `backchannel_logout_uri`. The logout token is all the proof there is."""
+async def receive_backchannel_logout(request: Request, components: ComponentsDep) -> Response:
+    """Register this URL as the client's `backchannel_logout_uri`. The logout token in the form proves the caller."""
     logout = await components.identity.verifier.verify_logout(_logout_token(await request.body()))
     await components.telephony.revoker.log_out(logout)
     return Response(status_code=200)
@@ -50,7 +50,7 @@ async def log_out(request: Request, components: ComponentsDep) -> Response:
 
 def _logout_token(body: bytes) -> str:
     try:
-        fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=MOST_FIELDS)
+        fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
         (unverified_token,) = fields["logout_token"]
     except (ValueError, KeyError):
         raise LogoutRefused("malformed_request") from None

@@ -1,46 +1,54 @@
-"""`/livez`, `/readyz` and `/version`: for the machines that look after this one."""
-
-from typing import Any
+"""`/livez`, `/readyz`, `/metrics` and `/version`: for orchestrators, load balancers and monitoring."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from app import __version__
+from app.api.error_responses import HEALTH, problems_of
 from app.api.readiness import Readiness
+from app.api.schemas.health import Liveness, ReadinessReport, Version
 from app.observability.metrics import Metrics
+
+_PROBLEMS = problems_of(common=HEALTH)
 
 
 def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     routes = APIRouter(tags=["Health"])
 
-    @routes.get("/livez", summary="Is the process alive?")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
+    @routes.get("/livez", summary="Check that the process is alive", responses=_PROBLEMS)
+    async def get_liveness() -> Liveness:
+        """Answers 200 as long as the process runs. Checks no dependency."""
+        return Liveness()
 
     @routes.get(
         "/readyz",
-        summary="Is traffic welcome?",
+        summary="Check that the replica is ready",
+        response_model=ReadinessReport,
         responses={
+            **_PROBLEMS,
             503: {
-                "description": "Not now; `checks` says which dependency is missing.",
-                "model": dict[str, Any],
-            }
+                "model": ReadinessReport,
+                "description": "Not ready; `checks` says which dependency has failed.",
+                "headers": {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}},
+            },
         },
     )
-    async def readyz(request: Request) -> Response:
-        """Per dependency: `ok`, `degraded` (devices that have a login go on) or `failed`."""
+    async def get_readiness(request: Request) -> Response:
+        """For each dependency: `ok`, `degraded` (devices that have a login keep working) or `failed`."""
         is_ready, checks = await readiness.look()
         status = "ready" if is_ready else "draining" if readiness.is_draining else "not ready"
         headers = {} if is_ready else {"Retry-After": "1"}
         return JSONResponse({"status": status, "checks": checks}, 200 if is_ready else 503, headers)
 
-    @routes.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
-    async def figures(request: Request) -> Response:
+    @routes.get("/metrics", summary="Get the metrics", response_class=PlainTextResponse, responses=_PROBLEMS)
+    async def get_metrics(request: Request) -> Response:
+        """The metrics of this replica in the text format of Prometheus, or of OpenMetrics if `Accept` asks for it."""
         text, media_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=media_type)
 
-    @routes.get("/version", summary="Which version is this?")
-    async def version() -> dict[str, str]:
-        return {"name": "dialtone", "version": __version__}
+    @routes.get("/version", summary="Get the version", responses=_PROBLEMS)
+    async def get_version() -> Version:
+        """The version of the running service."""
+        return Version(version=__version__)
 
     return routes

@@ -1,29 +1,29 @@
-"""The calls on push credentials. Each translates, calls one thing, and translates back."""
+"""Push credentials of the caller: register, list, validate, replace and delete them."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from app.api.dependencies import Asking, ComponentsDep
+from app.api.dependencies import ComponentsDep, PrincipalDep
+from app.api.error_responses import TELNYX, problems_of
 from app.api.middleware.body import PUSH
-from app.api.openapi import problems_of
 from app.api.schemas.push_credentials import (
     IosMaterial,
     PushCredential,
     PushCredentialList,
     PushCredentialRequest,
-    PushLintReport,
     PushMaterial,
+    PushMaterialReport,
 )
 from app.composition.components import Components
 from app.vending.push.material_errors import SENTENCES, Report
 
 router = APIRouter(prefix=PUSH, tags=["Push credentials"])
 
-Id = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of an earlier answer.")]
+PushCredentialId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the push credential.")]
 
-REFUSALS = ("invalid_request", "push_not_allowed", *SENTENCES)
-UPLOADS = (*REFUSALS, "push_limit_reached", "push_alias_taken", "busy", "carrier_rejected", "ledger_unavailable")
+UPLOAD = ("invalid_request", *SENTENCES, "push_not_allowed", "push_limit_reached", "push_alias_taken", *TELNYX)
+"""Codes of the operations that upload material to Telnyx."""
 
 
 @router.post(
@@ -31,64 +31,66 @@ UPLOADS = (*REFUSALS, "push_limit_reached", "push_alias_taken", "busy", "carrier
     status_code=200,
     summary="Register a push credential",
     responses={
-        200: {"description": "You had registered the same before."},
+        200: {"description": "The same material was already registered under this alias."},
         201: {"model": PushCredential, "description": "Registered."},
-        **problems_of(*UPLOADS),
+        **problems_of(*UPLOAD),
     },
 )
-async def register(
-    wanted: PushCredentialRequest, asking: Asking, components: ComponentsDep, response: Response
+async def register_push_credential(
+    wanted: PushCredentialRequest, principal: PrincipalDep, components: ComponentsDep, response: Response
 ) -> PushCredential:
-    """The same material under the same alias, twice, is the same registration. Other material is replaced by PUT."""
-    components.push.registrar.admit(asking)
-    found, is_new = await components.push.registrar.register(asking, wanted.alias, await _linted(wanted, components))
+    """Idempotent: the same material under the same alias is the same registration. PUT replaces material."""
+    components.push.registrar.admit(principal)
+    found, is_new = await components.push.registrar.register(principal, wanted.alias, await _linted(wanted, components))
     response.status_code = 201 if is_new else 200
-    return PushCredential.of(found)
+    return PushCredential.from_registered(found)
 
 
-@router.get("", summary="List my push credentials", responses=problems_of("push_not_allowed", "ledger_unavailable"))
-async def all_of(asking: Asking, components: ComponentsDep) -> PushCredentialList:
-    return PushCredentialList(
-        data=[PushCredential.of(found) for found in await components.push.registrar.all_of(asking)]
-    )
+@router.get("", summary="List the caller's push credentials", responses=problems_of("push_not_allowed"))
+async def list_push_credentials(principal: PrincipalDep, components: ComponentsDep) -> PushCredentialList:
+    """All push credentials that the caller registered, oldest first."""
+    found = await components.push.registrar.all_of(principal)
+    return PushCredentialList(data=[PushCredential.from_registered(item) for item in found])
 
 
-@router.post("/lint", summary="Check push material", responses=problems_of("invalid_request", "push_not_allowed"))
-async def lint(wanted: PushMaterial, asking: Asking, components: ComponentsDep) -> PushLintReport:
-    """Stores and sends nothing."""
-    components.push.registrar.admit(asking)
-    return PushLintReport.of(wanted.type, await _linted(wanted, components), components.clock())
+@router.post("/lint", summary="Validate push material", responses=problems_of("invalid_request", "push_not_allowed"))
+async def validate_push_material(
+    wanted: PushMaterial, principal: PrincipalDep, components: ComponentsDep
+) -> PushMaterialReport:
+    """Checks the material as a registration would, and reports every fault. Nothing is stored or sent to Telnyx."""
+    components.push.registrar.admit(principal)
+    return PushMaterialReport.from_report(wanted.type, await _linted(wanted, components), components.clock())
 
 
 @router.get(
     "/{id}",
-    summary="Show one of my push credentials",
-    responses=problems_of("push_credential_not_found", "push_not_allowed", "ledger_unavailable"),
+    summary="Get a push credential",
+    responses=problems_of("push_credential_not_found", "push_not_allowed"),
 )
-async def show(
-    id: Id,  # noqa: A002 - the name in the contract
-    asking: Asking,
+async def get_push_credential(
+    id: PushCredentialId,  # noqa: A002 - the name in the contract
+    principal: PrincipalDep,
     components: ComponentsDep,
 ) -> PushCredential:
-    return PushCredential.of(await components.push.registrar.show(asking, id))
+    """One of the caller's push credentials, without its key material."""
+    return PushCredential.from_registered(await components.push.registrar.show(principal, id))
 
 
 @router.put(
     "/{id}",
     summary="Replace a push credential",
-    responses=problems_of(*UPLOADS, "push_credential_not_found", "push_type_mismatch"),
+    responses=problems_of(*UPLOAD, "push_credential_not_found", "push_type_mismatch"),
 )
-async def replace(
-    id: Id,  # noqa: A002
+async def replace_push_credential(
+    id: PushCredentialId,  # noqa: A002
     wanted: PushCredentialRequest,
-    asking: Asking,
+    principal: PrincipalDep,
     components: ComponentsDep,
 ) -> PushCredential:
-    """New material under the same id, without a gap. A connection that used the old one follows, if only you had it."""
-    components.push.registrar.admit(asking)
-    return PushCredential.of(
-        await components.push.registrar.replace(asking, id, wanted.alias, await _linted(wanted, components))
-    )
+    """Replaces the material and keeps the id. Connections that used only the caller's old material get the new one."""
+    components.push.registrar.admit(principal)
+    found = await components.push.registrar.replace(principal, id, wanted.alias, await _linted(wanted, components))
+    return PushCredential.from_registered(found)
 
 
 @router.delete(
@@ -96,16 +98,17 @@ async def replace(
     status_code=204,
     summary="Delete a push credential",
     responses={
-        204: {"description": "No longer registered."},
-        **problems_of("push_credential_not_found", "push_not_allowed", "ledger_unavailable"),
+        204: {"description": "Deleted."},
+        **problems_of("push_credential_not_found", "push_not_allowed"),
     },
 )
-async def leave(
-    id: Id,  # noqa: A002
-    asking: Asking,
+async def delete_push_credential(
+    id: PushCredentialId,  # noqa: A002
+    principal: PrincipalDep,
     components: ComponentsDep,
 ) -> Response:
-    await components.push.registrar.leave(asking, id)
+    """Removes the registration. The material is deleted at Telnyx when no registration uses it any more."""
+    await components.push.registrar.leave(principal, id)
     return Response(status_code=204)
 
 

@@ -1,150 +1,157 @@
-"""The seven calls on telephony credentials. Each translates, calls one thing, and translates back."""
+"""Telephony credentials of the caller: issue and refresh logins, list and update devices, revoke."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.routing import APIRoute
 
-from app.api.dependencies import Asking, ComponentsDep, WithPresenter
-from app.api.openapi import problems_of
-from app.api.pagination import decode_cursor, encode_cursor
+from app.api.dependencies import ClientSettingsDep, ComponentsDep, PrincipalDep
+from app.api.error_responses import TELNYX, problems_of
+from app.api.pagination import Cursor, fetch_page
 from app.api.schemas.telephony_credentials import (
-    Revocation,
+    RevocationPending,
     TelephonyCredential,
     TelephonyCredentialChange,
     TelephonyCredentialInfo,
     TelephonyCredentialPage,
     TelephonyCredentialRequest,
 )
-from app.vending.telephony.devices import Change
 
 router = APIRouter(prefix="/v1/telephony-credentials", tags=["Telephony credentials"])
 
 
-LeaseId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of an earlier answer.")]
+LeaseId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the credential.")]
 
 REVOCATIONS: dict[int | str, dict[str, Any]] = {
-    202: {"model": Revocation, "description": "Logged out here; Telnyx has not yet confirmed."},
-    204: {"description": "Logged out; Telnyx has confirmed."},
+    202: {
+        "model": RevocationPending,
+        "description": "Logged out; Dialtone is still retrying the deletion at Telnyx.",
+    },
+    204: {"description": "Logged out; Telnyx has confirmed the deletion."},
 }
 
 
 @router.post(
     "",
     status_code=200,
-    summary="Give this device a login",
+    summary="Issue a login for a device",
     response_model_exclude_none=True,
     responses={
-        200: {"description": "The login of this device: at hand or renewed. Its SIP identity stays."},
-        201: {"model": TelephonyCredential, "description": "A new credential was made for this device."},
-        **problems_of("invalid_request", "grant_not_allowed", "device_limit_reached", "busy", "carrier_rejected"),
+        200: {"description": "The login of a known device: cached or renewed. Its SIP identity stays the same."},
+        201: {"model": TelephonyCredential, "description": "A new credential was created for this device."},
+        **problems_of("invalid_request", "grant_not_allowed", "device_limit_reached", *TELNYX),
     },
 )
-async def issue(
+async def issue_telephony_credential(
     wanted: TelephonyCredentialRequest,
-    asking: Asking,
+    principal: PrincipalDep,
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
     response: Response,
 ) -> TelephonyCredential:
-    """Idempotent by device: ask on every page load and from `refresh_after` on; a device keeps its SIP identity."""
-    login = await components.telephony.issuer.issue(asking, wanted.as_noun())
+    """Idempotent for each device. Call it on every page load and after `refresh_after`; the SIP identity stays."""
+    login = await components.telephony.issuer.issue(principal, wanted.to_issue_request())
     response.status_code = 201 if login.is_new else 200
-    return present.login(login, components.clock())
+    return TelephonyCredential.from_login(login, settings, components.clock())
 
 
-@router.get("", summary="List my devices", responses=problems_of("invalid_cursor", "ledger_unavailable"))
-async def page(
-    asking: Asking,
+@router.get("", summary="List the caller's devices", responses=problems_of("invalid_request", "invalid_cursor"))
+async def list_devices(
+    principal: PrincipalDep,
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=256, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[Cursor, Query()] = None,
 ) -> TelephonyCredentialPage:
-    after = decode_cursor(cursor) if cursor else None
-    leases = await components.telephony.devices.page(asking, after, limit + 1)
-    now = components.clock()
-    return TelephonyCredentialPage(
-        data=[present.info(lease, now) for lease in leases[:limit]],
-        next_cursor=encode_cursor(leases[limit - 1].created_at, leases[limit - 1].id) if len(leases) > limit else None,
+    """The caller's devices with their credentials, newest first. Holds no secret."""
+    found = await fetch_page(
+        partial(components.telephony.devices.page, principal),
+        lambda lease: (lease.created_at, lease.id),
+        limit=limit,
+        cursor=cursor,
     )
+    now = components.clock()
+    data = [TelephonyCredentialInfo.from_lease(lease, settings, now) for lease in found.rows]
+    return TelephonyCredentialPage(data=data, next_cursor=found.next_cursor)
 
 
-@router.get(
-    "/{id}",
-    summary="Show one of my devices",
-    responses=problems_of("credential_not_found", "ledger_unavailable"),
-)
-async def show(
+@router.get("/{id}", summary="Get a device", responses=problems_of("credential_not_found"))
+async def get_device(
     id: LeaseId,  # noqa: A002 - the name in the contract
-    asking: Asking,
+    principal: PrincipalDep,
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
 ) -> TelephonyCredentialInfo:
-    return present.info(await components.telephony.devices.show(asking, id), components.clock())
+    """One of the caller's devices with its credential. Holds no secret."""
+    lease = await components.telephony.devices.show(principal, id)
+    return TelephonyCredentialInfo.from_lease(lease, settings, components.clock())
 
 
 @router.patch(
     "/{id}",
-    summary="Change a device's label or lifetime",
-    responses=problems_of("invalid_request", "credential_not_found", "credential_ended", "busy", "carrier_rejected"),
+    summary="Update a device",
+    responses=problems_of("invalid_request", "credential_not_found", "credential_ended", *TELNYX),
 )
-async def change(
+async def update_device(
     id: LeaseId,  # noqa: A002
     wanted: TelephonyCredentialChange,
-    asking: Asking,
+    principal: PrincipalDep,
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
 ) -> TelephonyCredentialInfo:
-    wish = Change("label" in wanted.model_fields_set, wanted.label, wanted.ttl_seconds)
-    return present.info(await components.telephony.devices.change(asking, id, wish), components.clock())
+    """Changes the label or the lifetime. Omitted fields keep their value."""
+    lease = await components.telephony.devices.change(principal, id, wanted.to_change())
+    return TelephonyCredentialInfo.from_lease(lease, settings, components.clock())
 
 
 @router.post(
     "/{id}/token",
-    summary="A fresh login token for a device",
+    summary="Refresh a device's login",
     response_model_exclude_none=True,
-    responses=problems_of("credential_not_found", "credential_ended", "busy", "carrier_rejected"),
+    responses=problems_of("credential_not_found", "credential_ended", *TELNYX),
 )
-async def refresh(
+async def refresh_telephony_credential(
     id: LeaseId,  # noqa: A002
-    asking: Asking,
+    principal: PrincipalDep,
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
 ) -> TelephonyCredential:
-    return present.login(await components.telephony.issuer.refresh(asking, id), components.clock())
+    """Mints a new login token on the existing credential. Unlike a new issue, it never creates a credential."""
+    login = await components.telephony.issuer.refresh(principal, id)
+    return TelephonyCredential.from_login(login, settings, components.clock())
 
 
 @router.delete(
     "/{id}",
     status_code=204,
-    summary="Log a device out",
-    responses={**REVOCATIONS, **problems_of("credential_not_found", "ledger_unavailable")},
+    summary="Revoke a device's credential",
+    responses={**REVOCATIONS, **problems_of("credential_not_found")},
 )
-async def revoke(
+async def revoke_telephony_credential(
     id: LeaseId,  # noqa: A002
-    asking: Asking,
+    principal: PrincipalDep,
     components: ComponentsDep,
 ) -> Response:
-    """Revoking twice is no error. Whether a call in progress is cut is Telnyx's decision."""
-    return revoked(is_confirmed=await components.telephony.revoker.revoke(asking, id))
+    """Logs the device out. Idempotent. Whether Telnyx ends a call in progress is Telnyx's decision."""
+    return revoked(is_confirmed=await components.telephony.revoker.revoke(principal, id))
 
 
 @router.delete(
-    "",
-    status_code=204,
-    summary="Log me out everywhere",
-    responses={**REVOCATIONS, **problems_of("ledger_unavailable")},
+    "", status_code=204, summary="Revoke all of the caller's credentials", responses={**REVOCATIONS, **problems_of()}
 )
-async def revoke_all(asking: Asking, components: ComponentsDep) -> Response:
-    return revoked(is_confirmed=await components.telephony.revoker.revoke_all(asking))
+async def revoke_all_telephony_credentials(principal: PrincipalDep, components: ComponentsDep) -> Response:
+    """Logs the caller out on every device."""
+    return revoked(is_confirmed=await components.telephony.revoker.revoke_all(principal))
 
 
-ISSUE = next(route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is issue)
-"""What most requests are for."""
+ISSUE = next(
+    route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is issue_telephony_credential
+)
+"""The route of most requests."""
 
 
 def revoked(*, is_confirmed: bool) -> Response:
     if is_confirmed:
         return Response(status_code=204)
-    return Response(Revocation().model_dump_json(), status_code=202, media_type="application/json")
+    return Response(RevocationPending().model_dump_json(), status_code=202, media_type="application/json")

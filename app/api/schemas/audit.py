@@ -1,12 +1,12 @@
-"""What operators are answered about the service itself: its audit, its pool, Telnyx as it sees it, its sweeps."""
+"""The audit: queries, recorded decisions, and their number per minute."""
 
 from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.schemas.fields import DeviceId, Instant, IssuerName, Request, Subject
-from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
-from app.vending.audit import Activity as Counted
+from app.api.pagination import Cursor, Page
+from app.api.schemas.fields import DeviceId, Instant, IssuerName, StrictRequest, Subject
+from app.vending.audit import Action, Activity, AuditCriteria, AuditEvent, Outcome
 
 EVENT_EXAMPLE: dict[str, Any] = {
     "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
@@ -31,32 +31,32 @@ EVENT_EXAMPLE: dict[str, Any] = {
 LeaseName = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
 
 
-class AuditQuery(Request):
-    """Which events; what is left out does not matter."""
+class AuditQuery(StrictRequest):
+    """Filters of the audit. An omitted filter matches every event."""
 
     issuer: IssuerName | None = None
-    subject: Subject | None = Field(None, description="The user whom it was about, or who did it.")
+    subject: Subject | None = Field(None, description="The user that the decision concerns, or that caused it.")
     device_id: DeviceId | None = None
     lease_id: LeaseName | None = None
     action: Action | None = None
     outcome: Outcome | None = None
     request_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     token_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        None, description="Of a login token that was found somewhere: which request was it made for?"
+        None, description="SHA-256 of a login token: finds the request that it was issued for."
     )
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
     limit: int = Field(50, ge=1, le=200)
-    cursor: str | None = Field(None, max_length=256, description="`next_cursor` of the page before.")
+    cursor: Cursor = None
 
     def criteria(self) -> AuditCriteria:
         return AuditCriteria(**self.model_dump(exclude={"limit", "cursor"}))
 
 
 class AuditRecord(BaseModel):
-    """One decision. `issuer` and `subject` are whom it was about, `actor_*` who asked."""
+    """One decision. `issuer` and `subject` name the user that it concerns, `actor_*` the caller."""
 
-    model_config = ConfigDict(json_schema_extra={"example": EVENT_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [EVENT_EXAMPLE]})
 
     id: str
     at: Instant
@@ -67,7 +67,7 @@ class AuditRecord(BaseModel):
     subject: str | None
     device_id: str | None
     lease_id: str | None
-    token_sha256: str | None = Field(description="Of the login token that was handed out.")
+    token_sha256: str | None = Field(description="SHA-256 of the login token that was issued.")
     actor_issuer: str | None = Field(description="`shell` for the command line.")
     actor_subject: str | None
     request_id: str | None
@@ -76,21 +76,18 @@ class AuditRecord(BaseModel):
     details: dict[str, str | int]
 
     @classmethod
-    def of(cls, event: AuditEvent) -> Self:
+    def from_event(cls, event: AuditEvent) -> Self:
         return cls.model_validate(event.flat())
 
 
-class AuditPage(BaseModel):
-    """A page of events, newest first."""
+class AuditPage(Page[AuditRecord]):
+    """A page of audit events, newest first."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"data": [EVENT_EXAMPLE], "next_cursor": None}})
-
-    data: list[AuditRecord]
-    next_cursor: str | None
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [EVENT_EXAMPLE], "next_cursor": None}]})
 
 
 class ActivityMinute(BaseModel):
-    """How many events of one kind there were in one minute."""
+    """The number of events of one kind in one minute."""
 
     minute: Instant
     action: Action
@@ -98,18 +95,18 @@ class ActivityMinute(BaseModel):
     events: int
 
     @classmethod
-    def of(cls, counted: Counted) -> Self:
-        return cls(minute=counted.minute, action=counted.action, outcome=counted.outcome, events=counted.events)
+    def from_activity(cls, activity: Activity) -> Self:
+        return cls(minute=activity.minute, action=activity.action, outcome=activity.outcome, events=activity.events)
 
 
-class Activity(BaseModel):
-    """How much was decided, minute by minute, on all replicas; minutes without events are left out."""
+class ActivityReport(BaseModel):
+    """The number of events per minute, on all replicas. Minutes without events are omitted."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "data": [{"minute": "2026-11-23T09:30:00.000Z", "action": "issued", "outcome": "done", "events": 12}]
-            }
+            "examples": [
+                {"data": [{"minute": "2026-11-23T09:30:00.000Z", "action": "issued", "outcome": "done", "events": 12}]}
+            ]
         }
     )
 

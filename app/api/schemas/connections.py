@@ -2,32 +2,32 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas.fields import Instant, Request
-from app.api.schemas.push_credentials import _EXAMPLE, RegistrationId
+from app.api.schemas.fields import Instant, StrictRequest
+from app.api.schemas.push_credentials import PUSH_CREDENTIAL_EXAMPLE, RegistrationId
 from app.vending.push.attach import Attachment
 from app.vending.push.models import PushObject, PushType
 
 
-class AttachRequest(Request):
-    """Which registered push credentials a connection is to use: null for none, left out for no change."""
+class AttachRequest(StrictRequest):
+    """The push credentials that a connection is to use. Null detaches; an omitted platform stays unchanged."""
 
-    ios: RegistrationId | None = Field(None, description="The `id` of a registration, anybody's.")
-    android: RegistrationId | None = Field(None, description="The `id` of a registration, anybody's.")
+    ios: RegistrationId | None = Field(None, description="The `id` of a push credential of any user.")
+    android: RegistrationId | None = Field(None, description="The `id` of a push credential of any user.")
 
     def wanted(self) -> dict[PushType, str | None]:
         return {push_type: getattr(self, push_type) for push_type in PushType if push_type in self.model_fields_set}
 
 
 class AttachedCredential(BaseModel):
-    """What a connection uses: Telnyx's id, and what is known of it here."""
+    """A push credential that a connection uses: its id at Telnyx, and what Dialtone knows about it."""
 
     telnyx_id: str
-    app_id: str | None = Field(description="Null where it was made beside Dialtone.")
+    app_id: str | None = Field(description="Null if it was not created by Dialtone.")
     fingerprint_sha256: str | None
     not_after: Instant | None
 
     @classmethod
-    def of(cls, telnyx_id: str | None, known: PushObject | None) -> "AttachedCredential | None":
+    def from_push_object(cls, telnyx_id: str | None, known: PushObject | None) -> "AttachedCredential | None":
         if telnyx_id is None:
             return None
         return cls(
@@ -39,37 +39,39 @@ class AttachedCredential(BaseModel):
 
 
 class AttachmentInfo(BaseModel):
-    """One platform of a connection."""
+    """The push credential of one platform, before the request and now."""
 
     before: AttachedCredential | None
     now: AttachedCredential | None
 
     @classmethod
-    def of(cls, found: Attachment) -> "AttachmentInfo":
+    def from_attachment(cls, found: Attachment) -> "AttachmentInfo":
         return cls(
-            before=AttachedCredential.of(found.before, found.before_object),
-            now=AttachedCredential.of(found.now, found.now_object),
+            before=AttachedCredential.from_push_object(found.before, found.before_object),
+            now=AttachedCredential.from_push_object(found.now, found.now_object),
         )
 
 
 class Attachments(BaseModel):
-    """What a connection used before, and what it uses now."""
+    """The push credentials of a connection, before the request and now."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "connection_id": "1293384261075731499",
-                "ios": {
-                    "before": None,
-                    "now": {
-                        "telnyx_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0",
-                        "app_id": _EXAMPLE["app_id"],
-                        "fingerprint_sha256": _EXAMPLE["fingerprint_sha256"],
-                        "not_after": _EXAMPLE["not_after"],
+            "examples": [
+                {
+                    "connection_id": "1293384261075731499",
+                    "ios": {
+                        "before": None,
+                        "now": {
+                            "telnyx_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0",
+                            "app_id": PUSH_CREDENTIAL_EXAMPLE["app_id"],
+                            "fingerprint_sha256": PUSH_CREDENTIAL_EXAMPLE["fingerprint_sha256"],
+                            "not_after": PUSH_CREDENTIAL_EXAMPLE["not_after"],
+                        },
                     },
-                },
-                "android": {"before": None, "now": None},
-            }
+                    "android": {"before": None, "now": None},
+                }
+            ]
         }
     )
 
@@ -78,6 +80,6 @@ class Attachments(BaseModel):
     android: AttachmentInfo
 
     @classmethod
-    def of(cls, connection_id: str, found: list[Attachment]) -> "Attachments":
-        by_type = {item.push_type: AttachmentInfo.of(item) for item in found}
+    def from_attachments(cls, connection_id: str, found: list[Attachment]) -> "Attachments":
+        by_type = {item.push_type: AttachmentInfo.from_attachment(item) for item in found}
         return cls(connection_id=connection_id, ios=by_type[PushType.IOS], android=by_type[PushType.ANDROID])

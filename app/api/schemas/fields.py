@@ -45,8 +45,8 @@ Label = Annotated[
 ]
 
 
-class Request(BaseModel):
-    """Unknown fields are refused: a misspelt wish must not be ignored in silence."""
+class StrictRequest(BaseModel):
+    """Base of request bodies. Unknown fields are refused, so that a misspelt field is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 

@@ -2,46 +2,56 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas.fields import IssuerName, Request
+from app.api.schemas.fields import IssuerName, StrictRequest
 
 
 class KeySetInfo(BaseModel):
-    """One issuer's keys."""
+    """The keys of one issuer."""
 
     model_config = ConfigDict(from_attributes=True)
 
     issuer: str
-    keys: int = Field(description="Usable ones.")
-    age_seconds: float | None = Field(description="Since they were last confirmed; null where they are fixed.")
+    keys: int = Field(description="Number of usable keys.")
+    age_seconds: float | None = Field(
+        description="Since the last successful fetch; null for keys from the configuration."
+    )
     fetches: int
     failures: int
 
 
-class KeySets(BaseModel):
+class KeySetList(BaseModel):
     """The issuers' keys, as one replica has them."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "data": [
-                    {"issuer": "https://id.example.com", "keys": 2, "age_seconds": 41.5, "fetches": 12, "failures": 0}
-                ]
-            }
+            "examples": [
+                {
+                    "data": [
+                        {
+                            "issuer": "https://id.example.com",
+                            "keys": 2,
+                            "age_seconds": 41.5,
+                            "fetches": 12,
+                            "failures": 0,
+                        }
+                    ]
+                }
+            ]
         }
     )
 
     data: list[KeySetInfo]
 
 
-class KeyRefreshRequest(Request):
-    """Which keys to fetch anew."""
+class KeyRefreshRequest(StrictRequest):
+    """The issuer whose keys to fetch."""
 
     issuer: IssuerName | None = Field(None, description="Default: every issuer.")
 
 
-class KeyRefreshes(BaseModel):
-    """By issuer, whether its keys could be fetched by this replica. Where not, the keys at hand stay."""
+class KeyRefreshResult(BaseModel):
+    """Whether this replica fetched the keys of each issuer. If a fetch failed, the cached keys stay in use."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"refreshed": {"https://id.example.com": True}}})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refreshed": {"https://id.example.com": True}}]})
 
     refreshed: dict[str, bool]

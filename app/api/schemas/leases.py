@@ -1,15 +1,15 @@
-"""What operators send and are answered."""
+"""Leases as operators see them, and revocations of many leases."""
 
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from app.api.schemas.fields import DeviceId, Instant, IssuerName, Request, Subject
+from app.api.pagination import Cursor, Page
+from app.api.schemas.client_settings import ClientSettings
+from app.api.schemas.fields import DeviceId, Instant, IssuerName, StrictRequest, Subject
 from app.vending.models import Owner, Platform
-from app.vending.operators.lease_admin import Criteria
-from app.vending.telephony.lease import State
-
-# -- leases ---------------------------------------------------------------------------------------------------------
+from app.vending.operators.lease_admin import Criteria, Ended
+from app.vending.telephony.lease import Lease, State
 
 SipUsername = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 ConnectionName = Annotated[str, StringConstraints(pattern=r"^\d{1,20}$")]
@@ -45,27 +45,27 @@ DIALABLE_EXAMPLE: dict[str, Any] = {
 }
 
 
-class LeaseQuery(Request):
-    """Which leases; what is left out does not matter."""
+class LeaseQuery(StrictRequest):
+    """Filters of leases. An omitted filter matches every lease."""
 
     issuer: IssuerName | None = None
     subject: Subject | None = Field(None, description="The user, as the issuer names them.")
     device_id: DeviceId | None = None
     platform: Platform | None = None
-    state: State | None = Field(None, description="As the ledger has it: `expired` waits for its deletion at Telnyx.")
+    state: State | None = Field(None, description="State in the ledger. `expired`: not deleted at Telnyx yet.")
     connection_id: ConnectionName | None = None
     sip_username: SipUsername | None = None
     limit: int = Field(20, ge=1, le=100)
-    cursor: str | None = Field(None, max_length=256, description="`next_cursor` of the page before.")
+    cursor: Cursor = None
 
     def criteria(self) -> Criteria:
         return Criteria(**self.model_dump(exclude={"limit", "cursor"}))
 
 
 class LeaseInfo(BaseModel):
-    """One lease, with everything that is known of it. There is no secret among it."""
+    """One lease, as the ledger holds it. Holds no secret."""
 
-    model_config = ConfigDict(json_schema_extra={"example": LEASE_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [LEASE_EXAMPLE]})
 
     id: str
     issuer: str
@@ -83,21 +83,43 @@ class LeaseInfo(BaseModel):
     updated_at: Instant
     expires_at: Instant
     usable_at: Instant
-    deletion_attempts: int = Field(description="How often the deletion at Telnyx was tried; from 8 on it is stuck.")
+    deletion_attempts: int = Field(
+        description="Attempts to delete the credential at Telnyx. From 8 on it is irrevocable."
+    )
     retry_at: Instant | None = Field(description="When the sweeper tries again.")
 
+    @classmethod
+    def from_lease(cls, lease: Lease, settings: ClientSettings) -> Self:
+        return cls(
+            id=lease.id,
+            issuer=lease.issuer,
+            subject=lease.subject,
+            device_id=lease.device_id,
+            platform=lease.platform,
+            label=lease.label,
+            state=lease.state,
+            connection_id=lease.connection_id,
+            credential_name=lease.credential_name,
+            telnyx_credential_id=lease.credential_id,
+            sip_username=lease.sip_username,
+            sip_uri=settings.sip_uri(lease.sip_username) if lease.sip_username else None,
+            created_at=lease.created_at,
+            updated_at=lease.updated_at,
+            expires_at=lease.expires_at,
+            usable_at=lease.usable_at,
+            deletion_attempts=lease.attempts,
+            retry_at=lease.retry_at,
+        )
 
-class LeasePage(BaseModel):
+
+class LeasePage(Page[LeaseInfo]):
     """A page of leases, newest first."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"data": [LEASE_EXAMPLE], "next_cursor": None}})
-
-    data: list[LeaseInfo]
-    next_cursor: str | None = Field(description="For the `cursor` of the next page; null on the last.")
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [LEASE_EXAMPLE], "next_cursor": None}]})
 
 
-class Dialable(BaseModel):
-    """One address at which a user can be rung now."""
+class DialableDevice(BaseModel):
+    """A device that has a live login, with the SIP address to dial."""
 
     sip_uri: str
     sip_username: str
@@ -106,17 +128,29 @@ class Dialable(BaseModel):
     label: str | None
     expires_at: Instant
 
+    @classmethod
+    def from_lease(cls, lease: Lease, settings: ClientSettings) -> Self:
+        sip_username = lease.sip_username or ""
+        return cls(
+            sip_uri=settings.sip_uri(sip_username),
+            sip_username=sip_username,
+            device_id=lease.device_id,
+            platform=lease.platform,
+            label=lease.label,
+            expires_at=lease.expires_at,
+        )
 
-class DialableList(BaseModel):
-    """Where a user can be rung now, the latest device first. Empty where they have no live login."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"data": [DIALABLE_EXAMPLE]}})
+class DialableDeviceList(BaseModel):
+    """The devices of a user that have a live login, newest first."""
 
-    data: list[Dialable]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [DIALABLE_EXAMPLE]}]})
+
+    data: list[DialableDevice]
 
 
-class RevocationRequest(Request):
-    """Whom to log out: a user, everybody on a connection, or everybody."""
+class RevocationRequest(StrictRequest):
+    """The leases to revoke: those of a user, of a connection, or all."""
 
     issuer: IssuerName | None = Field(
         None, description="With `subject`: the user.", examples=["https://id.example.com"]
@@ -127,10 +161,10 @@ class RevocationRequest(Request):
     confirm: str | None = Field(
         None,
         max_length=64,
-        description="The namespace (DIALTONE_NAMESPACE); asked for where more than a user is meant.",
+        description="The namespace (DIALTONE_NAMESPACE). Required unless the request names one user.",
     )
     refuse_tokens: bool = Field(
-        False, description="Also refuse the user's tokens from before now: else their devices just come back."
+        False, description="Also refuse the user's tokens issued before now. Otherwise the devices can log in again."
     )
 
     @model_validator(mode="after")
@@ -140,7 +174,7 @@ class RevocationRequest(Request):
         if sum((self.subject is not None, self.connection_id is not None, self.everything)) != 1:
             raise ValueError("Name one of: issuer and subject, connection_id, everything.")
         if self.refuse_tokens and self.subject is None:
-            raise ValueError("refuse_tokens goes with a user; PUT /v1/admin/not-before ends an issuer's tokens.")
+            raise ValueError("refuse_tokens requires a user; PUT /v1/admin/not-before refuses the tokens of an issuer.")
         return self
 
     def owner(self) -> Owner | None:
@@ -150,13 +184,20 @@ class RevocationRequest(Request):
         return Criteria(issuer=self.issuer, subject=self.subject, connection_id=self.connection_id)
 
 
-class Revocations(BaseModel):
-    """How many devices were logged out. Their credentials are deleted at Telnyx in the background."""
+STATUS_URL = "/v1/admin/leases?state=revoking"
+
+
+class RevocationResult(BaseModel):
+    """The number of devices that were logged out. Dialtone deletes their credentials at Telnyx in the background."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"revoked": 3, "is_all": True, "look_at": "/v1/admin/leases?state=revoking"}}
+        json_schema_extra={"examples": [{"revoked": 3, "complete": True, "status_url": STATUS_URL}]}
     )
 
     revoked: int
-    is_all: bool = Field(description="False after very many: send the same request again for the rest.")
-    look_at: str = Field(description="What Telnyx has not yet confirmed. Empty when it is done.")
+    complete: bool = Field(description="False if more leases match: repeat the request to revoke the rest.")
+    status_url: str = Field(description="Path of the list of leases whose deletion Telnyx has not confirmed yet.")
+
+    @classmethod
+    def from_ended(cls, ended: Ended) -> Self:
+        return cls(revoked=ended.count, complete=ended.is_all, status_url=STATUS_URL)

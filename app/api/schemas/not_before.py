@@ -4,16 +4,16 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.fields import Instant, IssuerName, Request, Subject
+from app.api.schemas.fields import Instant, IssuerName, StrictRequest, Subject
 from app.vending.not_before import Mark, Reach, Target
 
 
-class NotBeforeRequest(Request):
-    """Whose tokens to refuse: a user's, a session's, or, with neither, everybody's of the issuer."""
+class NotBeforeRequest(StrictRequest):
+    """The tokens to refuse: those of a user, of a session, or, with neither, all of the issuer."""
 
     issuer: IssuerName = Field(description="The `iss` of the tokens.", examples=["https://id.example.com"])
     subject: Subject | None = Field(None, description="The user.")
-    session: Subject | None = Field(None, description="The session (`sid`); in place of the user.")
+    session: Subject | None = Field(None, description="The session (`sid`), instead of a user.")
     not_before: AwareDatetime | None = Field(None, description="Default: now.")
 
     @model_validator(mode="after")
@@ -28,17 +28,19 @@ class NotBeforeRequest(Request):
         return Target(self.issuer, Reach.USER, self.subject) if self.subject is not None else Target(self.issuer)
 
 
-class NotBefore(BaseModel):
-    """The mark as it was set."""
+class NotBeforeInfo(BaseModel):
+    """The not-before mark that was set."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "issuer": "https://id.example.com",
-                "reach": "user",
-                "name": "alice",
-                "not_before": "2026-11-23T09:30:00.000Z",
-            }
+            "examples": [
+                {
+                    "issuer": "https://id.example.com",
+                    "reach": "user",
+                    "name": "alice",
+                    "not_before": "2026-11-23T09:30:00.000Z",
+                }
+            ]
         }
     )
 
@@ -48,7 +50,7 @@ class NotBefore(BaseModel):
     not_before: Instant
 
     @classmethod
-    def of(cls, mark: Mark) -> Self:
+    def from_mark(cls, mark: Mark) -> Self:
         target = mark.target
         return cls.model_validate(
             {"issuer": target.issuer, "reach": target.reach, "name": target.name, "not_before": mark.not_before}

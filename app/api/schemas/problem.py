@@ -1,20 +1,23 @@
-"""RFC 9457 problem documents, as OpenAPI describes them."""
+"""Schemas of RFC 9457 problem documents."""
 
-from typing import Any
+from pydantic import BaseModel, Field
 
-from pydantic import (
-    BaseModel,
-    Field,
-)
+
+class ProblemDetail(BaseModel):
+    """One fault of a request. Holds no value that the caller sent."""
+
+    loc: list[str | int] = Field(description="Path to the field, starting with `body`, `query` or `path`.")
+    type: str = Field(description="A stable code for the fault.")
+    message: str
 
 
 class ProblemDocument(BaseModel):
-    """An error, RFC 9457. Branch on `code`."""
+    """An error, as RFC 9457 defines it. Branch on `code`."""
 
     type: str = Field(examples=["urn:dialtone:problem:invalid_token"])
     title: str
     status: int
     code: str
     request_id: str = Field(examples=["7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"])
-    retryable: bool
-    errors: list[dict[str, Any]] | None = Field(None, description="For `invalid_request`: where, and what about it.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
+    errors: list[ProblemDetail] | None = Field(None, description="For status 422: the faults that were found.")

@@ -1,11 +1,11 @@
-"""What goes over the wire about push credentials. No answer has a field that could hold key material."""
+"""Push credentials. No response has a field that could hold key material."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from app.api.schemas.fields import Instant, Request
+from app.api.schemas.fields import Instant, StrictRequest
 from app.vending.push.material_errors import Report
 from app.vending.push.models import PushType, Registered
 
@@ -21,7 +21,7 @@ Alias = Annotated[
 RegistrationId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
 
 
-class IosMaterial(Request):
+class IosMaterial(StrictRequest):
     """Apple's VoIP Services certificate with its private key, both in PEM."""
 
     type: Literal["ios"]
@@ -29,7 +29,7 @@ class IosMaterial(Request):
     private_key: str = Field(description="PEM, without a passphrase.", repr=False)
 
 
-class AndroidMaterial(Request):
+class AndroidMaterial(StrictRequest):
     """Google's service account for FCM HTTP v1."""
 
     type: Literal["android"]
@@ -39,19 +39,19 @@ class AndroidMaterial(Request):
 class IosPushCredentialRequest(IosMaterial):
     """An iOS app's push credential."""
 
-    alias: Alias = Field(description="Your own name for it.", examples=["softphone-ios"])
+    alias: Alias = Field(description="A name that the caller chooses.", examples=["softphone-ios"])
 
 
 class AndroidPushCredentialRequest(AndroidMaterial):
     """An Android app's push credential."""
 
-    alias: Alias = Field(description="Your own name for it.", examples=["softphone-android"])
+    alias: Alias = Field(description="A name that the caller chooses.", examples=["softphone-android"])
 
 
 PushMaterial = Annotated[IosMaterial | AndroidMaterial, Field(discriminator="type")]
 PushCredentialRequest = Annotated[IosPushCredentialRequest | AndroidPushCredentialRequest, Field(discriminator="type")]
 
-_EXAMPLE: dict[str, JsonValue] = {
+PUSH_CREDENTIAL_EXAMPLE: dict[str, JsonValue] = {
     "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
     "type": "ios",
     "alias": "softphone-ios",
@@ -64,21 +64,21 @@ _EXAMPLE: dict[str, JsonValue] = {
 
 
 class PushCredential(BaseModel):
-    """A push credential that you registered. Its key material is never shown, not even in part."""
+    """A push credential that the caller registered. No response contains its key material."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [PUSH_CREDENTIAL_EXAMPLE]})
 
     id: str
     type: PushType
     alias: str
     app_id: str = Field(description="Bundle id, or Firebase project id.")
-    fingerprint_sha256: str = Field(description="Of the certificate, or of the service account's public key.")
-    not_after: Instant | None = Field(description="When the certificate ends; null for what does not.")
+    fingerprint_sha256: str = Field(description="SHA-256 of the certificate, or of the service account's public key.")
+    not_after: Instant | None = Field(description="When the certificate expires; null for a service account.")
     created_at: Instant
-    attached: bool = Field(description="Whether a Telnyx connection uses it: one that none uses wakes no device.")
+    attached: bool = Field(description="Whether a Telnyx connection uses it. If none does, it wakes no device.")
 
     @classmethod
-    def of(cls, found: Registered) -> "PushCredential":
+    def from_registered(cls, found: Registered) -> "PushCredential":
         return cls(
             id=found.registration.id,
             type=found.object.type,
@@ -92,41 +92,43 @@ class PushCredential(BaseModel):
 
 
 class PushCredentialList(BaseModel):
-    """All of yours, oldest first."""
+    """The caller's push credentials, oldest first."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"data": [_EXAMPLE]}})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [PUSH_CREDENTIAL_EXAMPLE]}]})
 
     data: list[PushCredential]
 
 
 class PushFault(BaseModel):
-    """One thing that is wrong, and how to mend it."""
+    """One fault of the material, and how to fix it."""
 
     code: str
     field: str
     message: str
 
 
-class PushLintReport(BaseModel):
-    """What a look at push material found. Nothing was stored or sent."""
+class PushMaterialReport(BaseModel):
+    """The result of validating push material. Nothing was stored or sent."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "ok": False,
-                "type": "ios",
-                "app_id": None,
-                "fingerprint_sha256": None,
-                "not_after": None,
-                "days_left": None,
-                "faults": [
-                    {
-                        "code": "certificate_expired",
-                        "field": "certificate",
-                        "message": "The certificate has expired; renew it in Apple's developer account.",
-                    }
-                ],
-            }
+            "examples": [
+                {
+                    "ok": False,
+                    "type": "ios",
+                    "app_id": None,
+                    "fingerprint_sha256": None,
+                    "not_after": None,
+                    "days_left": None,
+                    "faults": [
+                        {
+                            "code": "certificate_expired",
+                            "field": "certificate",
+                            "message": "The certificate has expired; renew it in Apple's developer account.",
+                        }
+                    ],
+                }
+            ]
         }
     )
 
@@ -139,7 +141,7 @@ class PushLintReport(BaseModel):
     faults: list[PushFault]
 
     @classmethod
-    def of(cls, push_type: str, report: Report, now: datetime) -> "PushLintReport":
+    def from_report(cls, push_type: str, report: Report, now: datetime) -> "PushMaterialReport":
         material = report.material
         return cls(
             ok=material is not None,

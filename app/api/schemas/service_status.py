@@ -8,7 +8,7 @@ from app import __version__
 from app.api.schemas.fields import Instant
 from app.vending.operators.service_status import ServiceStatus
 
-UPSTREAM_EXAMPLE: dict[str, Any] = {
+TELNYX_EXAMPLE: dict[str, Any] = {
     "breaker": "closed",
     "calls_in_flight": 3,
     "calls_waiting": 0,
@@ -23,7 +23,7 @@ UPSTREAM_EXAMPLE: dict[str, Any] = {
 }
 
 
-class LastError(BaseModel):
+class TelnyxFailureInfo(BaseModel):
     """What went wrong with Telnyx the last time."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -33,10 +33,10 @@ class LastError(BaseModel):
     error: str
 
 
-class Upstream(BaseModel):
+class TelnyxStatusInfo(BaseModel):
     """Telnyx, as this replica sees it."""
 
-    model_config = ConfigDict(json_schema_extra={"example": UPSTREAM_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [TELNYX_EXAMPLE]})
 
     breaker: str = Field(description="`open`: calls are not even tried for a while.", examples=["closed", "open"])
     calls_in_flight: int
@@ -44,27 +44,29 @@ class Upstream(BaseModel):
     concurrency_limit: float
     rate_limit: float | None = Field(description="Calls in a window, as Telnyx last said.")
     rate_remaining: float | None
-    last_error: LastError | None = Field(description="Since this replica started.")
+    last_error: TelnyxFailureInfo | None = Field(description="Since this replica started.")
 
 
-class State(BaseModel):
+class ServiceStatusInfo(BaseModel):
     """How the service stands. Leases, pool and backlog are counted every so often; `telnyx` is this replica's."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "version": "0.1.0",
-                "namespace": "dialtone",
-                "leases": {"pending": 0, "active": 812, "pooled": 20},
-                "pool_size": 20,
-                "pool_ready": {"1494404757140276705": 20},
-                "sweeper_backlog": 2,
-                "stuck_deletions": 0,
-                "orphans": 0,
-                "audit_waiting": 0,
-                "audit_dropped": 0,
-                "telnyx": UPSTREAM_EXAMPLE,
-            }
+            "examples": [
+                {
+                    "version": "0.1.0",
+                    "namespace": "dialtone",
+                    "leases": {"pending": 0, "active": 812, "pooled": 20},
+                    "pool_size": 20,
+                    "pool_ready": {"1494404757140276705": 20},
+                    "sweeper_backlog": 2,
+                    "stuck_deletions": 0,
+                    "orphans": 0,
+                    "audit_waiting": 0,
+                    "audit_dropped": 0,
+                    "telnyx": TELNYX_EXAMPLE,
+                }
+            ]
         }
     )
 
@@ -78,7 +80,7 @@ class State(BaseModel):
     orphans: int
     audit_waiting: int
     audit_dropped: int
-    telnyx: Upstream
+    telnyx: TelnyxStatusInfo
 
     @classmethod
     def from_status(cls, status: ServiceStatus) -> Self:
@@ -95,13 +97,13 @@ class State(BaseModel):
             orphans=status.orphans,
             audit_waiting=status.audit_queued,
             audit_dropped=status.audit_dropped,
-            telnyx=Upstream(
+            telnyx=TelnyxStatusInfo(
                 breaker="open" if telnyx.is_breaker_open else "closed",
                 calls_in_flight=telnyx.calls_in_flight,
                 calls_waiting=telnyx.calls_queued,
                 concurrency_limit=round(telnyx.concurrency_limit, 1),
                 rate_limit=telnyx.rate_limit,
                 rate_remaining=telnyx.rate_remaining,
-                last_error=None if failure is None else LastError.model_validate(failure),
+                last_error=None if failure is None else TelnyxFailureInfo.model_validate(failure),
             ),
         )

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas.fields import Instant, Request
+from app.api.schemas.fields import Instant, StrictRequest
 from app.vending.upkeep.sweep_jobs import Run, RunState
 
 RUN_EXAMPLE: dict[str, Any] = {
@@ -24,21 +24,21 @@ RUN_EXAMPLE: dict[str, Any] = {
         "orphans": [{"credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812", "why": "no lease of that name"}],
         "deleted_orphans": 0,
     },
-    "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
+    "status_url": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
 }
 
 
-class SweepRequest(Request):
-    """Whether to delete, or only to say what would be."""
+class SweepRequest(StrictRequest):
+    """Whether to delete, or only to report what would be deleted."""
 
     dry_run: bool = True
-    sure: bool = Field(False, description="Delete even by a ledger that never held a lease.")
+    force: bool = Field(False, description="Delete even if the ledger never held a lease.")
 
 
 class SweepRun(BaseModel):
-    """A sweep that was asked for, and what came of it."""
+    """A sweep on demand, with its report when it is done."""
 
-    model_config = ConfigDict(json_schema_extra={"example": RUN_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
 
     id: str
     state: RunState
@@ -46,10 +46,10 @@ class SweepRun(BaseModel):
     ended_at: Instant | None
     reason: str | None = Field(description="Why it failed.")
     report: dict[str, Any] | None
-    look_at: str
+    status_url: str = Field(description="Path of this sweep.")
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def from_run(cls, run: Run) -> Self:
         return cls(
             id=run.id,
             state=run.state,
@@ -57,5 +57,5 @@ class SweepRun(BaseModel):
             ended_at=run.ended_at,
             reason=run.reason,
             report=run.report,
-            look_at=f"/v1/admin/sweeps/{run.id}",
+            status_url=f"/v1/admin/sweeps/{run.id}",
         )

@@ -1,6 +1,7 @@
-"""What goes over the wire: requests and answers of the HTTP contract, and their translation from the nouns."""
+"""Telephony credentials: requests, logins and devices."""
 
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -8,41 +9,50 @@ from pydantic import (
     Field,
 )
 
-from app.api.schemas.fields import DeviceId, Instant, Label, Request
+from app.api.pagination import Page
+from app.api.schemas.client_settings import ClientSettings
+from app.api.schemas.fields import DeviceId, Instant, Label, StrictRequest
 from app.vending.models import Grant, IssueRequest, Platform
+from app.vending.telephony.devices import Change
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import Login
 
-LONGEST_TTL_SECONDS = 90 * 86_400
+MAX_TTL_SECONDS = 90 * 86_400
+"""90 days."""
 
 
-TtlSeconds = Annotated[int, Field(strict=True, ge=60, le=LONGEST_TTL_SECONDS)]
+TtlSeconds = Annotated[int, Field(strict=True, ge=60, le=MAX_TTL_SECONDS)]
 
 
-class TelephonyCredentialRequest(Request):
-    """A device wants to log in."""
+class TelephonyCredentialRequest(StrictRequest):
+    """The device to log in, and what it asks for."""
 
     device_id: DeviceId = Field(
-        description="The caller's own name for this device, stable between requests. Two browser tabs are two devices.",
+        description="The caller's name for this device, the same in every request. Two browser tabs are two devices.",
         examples=["tab-7f3a"],
     )
-    platform: Platform = Field(Platform.BROWSER, description="Decides how long the credential may live.")
+    platform: Platform = Field(Platform.BROWSER, description="Determines how long the credential may live.")
     grant: Grant = Field(
         Grant.LOGIN_TOKEN,
-        description="`login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, where policy allows it.",
+        description="`login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, if policy allows it.",
     )
     ttl_seconds: TtlSeconds | None = Field(
-        None, description="A wish for the credential's lifetime. Policy may shorten it; `expires_at` tells."
+        None, description="The requested lifetime of the credential. Policy may shorten it: see `expires_at`."
     )
-    label: Label | None = Field(None, description="What the user calls this device.", examples=["Work laptop"])
+    label: Label | None = Field(None, description="The user's name for this device.", examples=["Work laptop"])
 
-    def as_noun(self) -> IssueRequest:
+    def to_issue_request(self) -> IssueRequest:
         return IssueRequest(self.device_id, self.platform, self.grant, self.ttl_seconds, self.label)
 
 
-class TelephonyCredentialChange(Request):
-    """What to change. A field that is left out stays as it is; `label: null` removes the label."""
+class TelephonyCredentialChange(StrictRequest):
+    """The fields to change. Omitted fields keep their value; `label: null` removes the label."""
 
     label: Label | None = None
     ttl_seconds: TtlSeconds | None = None
+
+    def to_change(self) -> Change:
+        return Change("label" in self.model_fields_set, self.label, self.ttl_seconds)
 
 
 INFO_EXAMPLE: dict[str, Any] = {
@@ -74,39 +84,65 @@ LOGIN_EXAMPLE: dict[str, Any] = {
 
 
 class Rtc(BaseModel):
-    """Options for the WebRTC SDK's constructor, where the client must be told."""
+    """Options for the constructor of the WebRTC SDK."""
 
-    host: str | None = Field(None, description="The signalling server, in place of the SDK's own choice.")
+    host: str | None = Field(None, description="The signalling server, instead of the SDK's default.")
     region: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: ClientSettings) -> Self | None:
+        """None if the SDK's defaults apply."""
+        if settings.rtc_host is None and settings.rtc_region is None:
+            return None
+        return cls(host=settings.rtc_host, region=settings.rtc_region)
+
+
+DeviceState = Literal["pending", "active", "revoking", "revoked", "expired", "lost", "failed"]
 
 
 class TelephonyCredentialInfo(BaseModel):
-    """One device and its credential, without anything to log in with."""
+    """One device and its credential. Holds no secret."""
 
-    model_config = ConfigDict(json_schema_extra={"example": INFO_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [INFO_EXAMPLE]})
 
     id: str = Field(
-        description="The credential's id here. It is not Telnyx's.",
+        description="Dialtone's id of the credential; Telnyx has its own.",
         examples=["0b8f9d4e5a6c47d1a2b3c4d5e6f70812"],
     )
     device_id: str = Field(examples=["tab-7f3a"])
     platform: Platform
     label: str | None
-    state: Literal["pending", "active", "revoking", "revoked", "expired", "lost", "failed"] = Field(
-        description="`active` is the one that works. `revoking`: logged out, Telnyx has not yet confirmed."
+    state: DeviceState = Field(
+        description="Only an `active` login works. `revoking`: logged out, Telnyx has not confirmed the deletion yet."
     )
     sip_username: str | None = Field(examples=["gencredSVEXqVb9cTkY"])
-    sip_uri: str | None = Field(description="What others dial.", examples=["sip:gencredSVEXqVb9cTkY@sip.telnyx.com"])
+    sip_uri: str | None = Field(description="The address to dial.", examples=["sip:gencredSVEXqVb9cTkY@sip.telnyx.com"])
     issued_at: Instant
     expires_at: Instant
     usable_at: Instant
     server_time: Instant
 
+    @classmethod
+    def from_lease(cls, lease: Lease, settings: ClientSettings, now: datetime) -> Self:
+        return cls(
+            id=lease.id,
+            device_id=lease.device_id,
+            platform=lease.platform,
+            label=lease.label,
+            state=_device_state(lease, now),
+            sip_username=lease.sip_username,
+            sip_uri=settings.sip_uri(lease.sip_username) if lease.sip_username else None,
+            issued_at=lease.created_at,
+            expires_at=lease.expires_at,
+            usable_at=lease.usable_at,
+            server_time=now,
+        )
+
 
 class TelephonyCredential(BaseModel):
-    """A working login for one device: with `login_token`, or with `login` and `password` by the other grant."""
+    """A working login for one device: `login_token`, or `login` and `password` for the grant `sip_password`."""
 
-    model_config = ConfigDict(json_schema_extra={"example": LOGIN_EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"examples": [LOGIN_EXAMPLE]})
 
     id: str = Field(examples=["0b8f9d4e5a6c47d1a2b3c4d5e6f70812"])
     device_id: str = Field(examples=["tab-7f3a"])
@@ -115,32 +151,56 @@ class TelephonyCredential(BaseModel):
         description="For the SDK's `login_token` option. A secret.",
         examples=["eyJhbGciOiJIUzUxMiJ9..."],
     )
-    login: str | None = Field(None, description="For the SDK's `login` option; only by `grant=sip_password`.")
+    login: str | None = Field(None, description="For the SDK's `login` option; only for the grant `sip_password`.")
     password: str | None = Field(
-        None, description="For the SDK's `password` option; only by `grant=sip_password`. A secret."
+        None, description="For the SDK's `password` option; only for the grant `sip_password`. A secret."
     )
     sip_username: str = Field(examples=["gencredSVEXqVb9cTkY"])
-    sip_uri: str = Field(description="What others dial.", examples=["sip:gencredSVEXqVb9cTkY@sip.telnyx.com"])
+    sip_uri: str = Field(description="The address to dial.", examples=["sip:gencredSVEXqVb9cTkY@sip.telnyx.com"])
     issued_at: Instant
-    expires_at: Instant = Field(description="The login works until then.")
-    refresh_after: Instant = Field(description="Ask again from then on; early enough for further attempts.")
-    usable_at: Instant = Field(description="The login works from then on; in the past unless it is brand new.")
-    server_time: Instant = Field(description="Compare with your own clock.")
+    expires_at: Instant = Field(description="When the login stops working.")
+    refresh_after: Instant = Field(description="When to request the next login; early enough for retries.")
+    usable_at: Instant = Field(description="When the login starts to work; in the past unless the credential is new.")
+    server_time: Instant = Field(description="The server's clock, to correct the client's.")
     rtc: Rtc | None = None
 
+    @classmethod
+    def from_login(cls, login: Login, settings: ClientSettings, now: datetime) -> Self:
+        lease = login.lease
+        sip_username = lease.sip_username or ""
+        return cls(
+            id=lease.id,
+            device_id=lease.device_id,
+            login_token=login.token.secret if login.token else None,
+            login=sip_username if login.password else None,
+            password=login.password.secret if login.password else None,
+            sip_username=sip_username,
+            sip_uri=settings.sip_uri(sip_username),
+            issued_at=login.issued_at,
+            expires_at=login.expires_at,
+            refresh_after=login.refresh_after,
+            usable_at=lease.usable_at,
+            server_time=now,
+            rtc=Rtc.from_settings(settings),
+        )
 
-class TelephonyCredentialPage(BaseModel):
+
+class TelephonyCredentialPage(Page[TelephonyCredentialInfo]):
     """A page of the caller's devices, newest first."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"data": [INFO_EXAMPLE], "next_cursor": None}})
-
-    data: list[TelephonyCredentialInfo]
-    next_cursor: str | None = Field(description="For the `cursor` of the next page; null on the last.")
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [INFO_EXAMPLE], "next_cursor": None}]})
 
 
-class Revocation(BaseModel):
-    """Logged out here, and Telnyx has not yet confirmed; it is seen through in the background."""
+class RevocationPending(BaseModel):
+    """Logged out. Dialtone retries the deletion at Telnyx in the background."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"state": "revoking"}})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"state": "revoking"}]})
 
     state: Literal["revoking"] = "revoking"
+
+
+def _device_state(lease: Lease, now: datetime) -> Any:
+    """The state that the user sees: a lease is expired from the second it expires, also after it was deleted."""
+    if lease.state is State.DELETED or (lease.state is State.ACTIVE and lease.has_expired(now)):
+        return State.EXPIRED.value
+    return lease.state.value

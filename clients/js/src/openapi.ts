@@ -11,16 +11,22 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List my devices */
-        get: operations["page_v1_telephony_credentials_get"];
+        /**
+         * List the caller's devices
+         * @description The caller's devices with their credentials, newest first. Holds no secret.
+         */
+        get: operations["listDevices"];
         put?: never;
         /**
-         * Give this device a login
-         * @description Idempotent by device: ask on every page load and from `refresh_after` on; a device keeps its SIP identity.
+         * Issue a login for a device
+         * @description Idempotent for each device. Call it on every page load and after `refresh_after`; the SIP identity stays.
          */
-        post: operations["issue_v1_telephony_credentials_post"];
-        /** Log me out everywhere */
-        delete: operations["revoke_all_v1_telephony_credentials_delete"];
+        post: operations["issueTelephonyCredential"];
+        /**
+         * Revoke all of the caller's credentials
+         * @description Logs the caller out on every device.
+         */
+        delete: operations["revokeAllTelephonyCredentials"];
         options?: never;
         head?: never;
         patch?: never;
@@ -33,19 +39,25 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of my devices */
-        get: operations["show_v1_telephony_credentials__id__get"];
+        /**
+         * Get a device
+         * @description One of the caller's devices with its credential. Holds no secret.
+         */
+        get: operations["getDevice"];
         put?: never;
         post?: never;
         /**
-         * Log a device out
-         * @description Revoking twice is no error. Whether a call in progress is cut is Telnyx's decision.
+         * Revoke a device's credential
+         * @description Logs the device out. Idempotent. Whether Telnyx ends a call in progress is Telnyx's decision.
          */
-        delete: operations["revoke_v1_telephony_credentials__id__delete"];
+        delete: operations["revokeTelephonyCredential"];
         options?: never;
         head?: never;
-        /** Change a device's label or lifetime */
-        patch: operations["change_v1_telephony_credentials__id__patch"];
+        /**
+         * Update a device
+         * @description Changes the label or the lifetime. Omitted fields keep their value.
+         */
+        patch: operations["updateDevice"];
         trace?: never;
     };
     "/v1/telephony-credentials/{id}/token": {
@@ -57,8 +69,11 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** A fresh login token for a device */
-        post: operations["refresh_v1_telephony_credentials__id__token_post"];
+        /**
+         * Refresh a device's login
+         * @description Mints a new login token on the existing credential. Unlike a new issue, it never creates a credential.
+         */
+        post: operations["refreshTelephonyCredential"];
         delete?: never;
         options?: never;
         head?: never;
@@ -72,14 +87,17 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List my push credentials */
-        get: operations["all_of_v1_push_credentials_get"];
+        /**
+         * List the caller's push credentials
+         * @description All push credentials that the caller registered, oldest first.
+         */
+        get: operations["listPushCredentials"];
         put?: never;
         /**
          * Register a push credential
-         * @description The same material under the same alias, twice, is the same registration. Other material is replaced by PUT.
+         * @description Idempotent: the same material under the same alias is the same registration. PUT replaces material.
          */
-        post: operations["register_v1_push_credentials_post"];
+        post: operations["registerPushCredential"];
         delete?: never;
         options?: never;
         head?: never;
@@ -96,10 +114,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Check push material
-         * @description Stores and sends nothing.
+         * Validate push material
+         * @description Checks the material as a registration would, and reports every fault. Nothing is stored or sent to Telnyx.
          */
-        post: operations["lint_v1_push_credentials_lint_post"];
+        post: operations["validatePushMaterial"];
         delete?: never;
         options?: never;
         head?: never;
@@ -113,379 +131,22 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show one of my push credentials */
-        get: operations["show_v1_push_credentials__id__get"];
+        /**
+         * Get a push credential
+         * @description One of the caller's push credentials, without its key material.
+         */
+        get: operations["getPushCredential"];
         /**
          * Replace a push credential
-         * @description New material under the same id, without a gap. A connection that used the old one follows, if only you had it.
+         * @description Replaces the material and keeps the id. Connections that used only the caller's old material get the new one.
          */
-        put: operations["replace_v1_push_credentials__id__put"];
-        post?: never;
-        /** Delete a push credential */
-        delete: operations["leave_v1_push_credentials__id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/backchannel-logout": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * A session has ended at the identity provider
-         * @description Register this address as the client's `backchannel_logout_uri`. The logout token is all the proof there is.
-         */
-        post: operations["log_out_v1_backchannel_logout_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/not-before": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        /**
-         * Refuse tokens issued before a moment
-         * @description For a user, a session or a whole issuer, on every replica within two seconds. Devices stay: revoke them too.
-         */
-        put: operations["refuse_tokens_v1_admin_not_before_put"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/connections/{connection_id}/push-credentials": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        /**
-         * Attach push credentials to a connection
-         * @description One of each platform serves all devices of the connection. The answer says what was there before.
-         */
-        put: operations["attach_v1_admin_connections__connection_id__push_credentials_put"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/keys": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * How the issuers' keys are doing
-         * @description As this replica has them.
-         */
-        get: operations["keys_v1_admin_keys_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/keys/refresh": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Fetch issuers' keys now
-         * @description After a key was withdrawn in haste. The other replicas do the same within two seconds.
-         */
-        post: operations["refresh_keys_v1_admin_keys_refresh_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/leases": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Find leases
-         * @description By user, device, platform, state, connection, SIP username, or any of them together.
-         */
-        get: operations["page_v1_admin_leases_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/leases/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Show a lease */
-        get: operations["show_v1_admin_leases__id__get"];
-        put?: never;
+        put: operations["replacePushCredential"];
         post?: never;
         /**
-         * Log one device out
-         * @description The device may come back as long as its user's token is good: `PUT /v1/admin/not-before` ends that.
+         * Delete a push credential
+         * @description Removes the registration. The material is deleted at Telnyx when no registration uses it any more.
          */
-        delete: operations["revoke_v1_admin_leases__id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/revocations": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Log out a user, a connection or everybody
-         * @description What reaches beyond one user wants `confirm`. With `refuse_tokens` the user has to sign in again.
-         */
-        post: operations["revoke_many_v1_admin_revocations_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/dialable": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Where a user can be rung now
-         * @description For the voice backend: ring all of these. A phone that sleeps is rung too; Telnyx wakes it by push.
-         */
-        get: operations["dialable_v1_admin_dialable_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/sip-users/{sip_username}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Who is behind a SIP username
-         * @description Whose lease it is, or was: look at `state`.
-         */
-        get: operations["behind_v1_admin_sip_users__sip_username__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/audit": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * What was decided
-         * @description Newest first. An event is in the ledger within a second of its decision.
-         */
-        get: operations["audit_v1_admin_audit_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/activity": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** How much was decided */
-        get: operations["activity_v1_admin_activity_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/state": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** How the service stands */
-        get: operations["state_v1_admin_state_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/sweeps": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Clean up now
-         * @description What has ended, what a crash left, and orphans at Telnyx. A dry run first: it only says what would be done.
-         */
-        post: operations["sweep_v1_admin_sweeps_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/admin/sweeps/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** What came of a sweep */
-        get: operations["show_v1_admin_sweeps__id__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/livez": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Is the process alive? */
-        get: operations["livez_livez_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/readyz": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Is traffic welcome?
-         * @description Per dependency: `ok`, `degraded` (devices that have a login go on) or `failed`.
-         */
-        get: operations["readyz_readyz_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/metrics": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Figures for Prometheus */
-        get: operations["figures_metrics_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/version": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Which version is this? */
-        get: operations["version_version_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
+        delete: operations["deletePushCredential"];
         options?: never;
         head?: never;
         patch?: never;
@@ -495,50 +156,7 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /**
-         * Action
-         * @description What was decided.
-         * @enum {string}
-         */
-        Action: "issued" | "reused" | "renewed" | "refused" | "revoked" | "swept" | "pushed" | "administered";
-        /**
-         * Activity
-         * @description How much was decided, minute by minute, on all replicas; minutes without events are left out.
-         * @example {
-         *       "data": [
-         *         {
-         *           "action": "issued",
-         *           "events": 12,
-         *           "minute": "2026-11-23T09:30:00.000Z",
-         *           "outcome": "done"
-         *         }
-         *       ]
-         *     }
-         */
-        Activity: {
-            /** Data */
-            data: components["schemas"]["ActivityMinute"][];
-        };
-        /**
-         * ActivityMinute
-         * @description How many events of one kind there were in one minute.
-         */
-        ActivityMinute: {
-            /**
-             * Minute
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            minute: string;
-            action: components["schemas"]["Action"];
-            outcome: components["schemas"]["Outcome"];
-            /** Events */
-            events: number;
-        };
-        /**
-         * AndroidMaterial
-         * @description Google's service account for FCM HTTP v1.
-         */
+        /** @description Google's service account for FCM HTTP v1. */
         AndroidMaterial: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -551,10 +169,7 @@ export interface components {
              */
             project_account_json_file: unknown;
         };
-        /**
-         * AndroidPushCredentialRequest
-         * @description An Android app's push credential.
-         */
+        /** @description An Android app's push credential. */
         AndroidPushCredentialRequest: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -567,1219 +182,623 @@ export interface components {
              */
             project_account_json_file: unknown;
             /**
-             * Alias
-             * @description Your own name for it.
+             * @description A name that the caller chooses.
              * @example softphone-android
              */
             alias: string;
         };
         /**
-         * AttachRequest
-         * @description Which registered push credentials a connection is to use: null for none, left out for no change.
-         */
-        AttachRequest: {
-            /**
-             * Ios
-             * @description The `id` of a registration, anybody's.
-             */
-            ios?: string | null;
-            /**
-             * Android
-             * @description The `id` of a registration, anybody's.
-             */
-            android?: string | null;
-        };
-        /**
-         * AttachedCredential
-         * @description What a connection uses: Telnyx's id, and what is known of it here.
-         */
-        AttachedCredential: {
-            /** Telnyx Id */
-            telnyx_id: string;
-            /**
-             * App Id
-             * @description Null where it was made beside Dialtone.
-             */
-            app_id: string | null;
-            /** Fingerprint Sha256 */
-            fingerprint_sha256: string | null;
-            /** Not After */
-            not_after: string | null;
-        };
-        /**
-         * AttachmentInfo
-         * @description One platform of a connection.
-         */
-        AttachmentInfo: {
-            before: components["schemas"]["AttachedCredential"] | null;
-            now: components["schemas"]["AttachedCredential"] | null;
-        };
-        /**
-         * Attachments
-         * @description What a connection used before, and what it uses now.
-         * @example {
-         *       "android": {},
-         *       "connection_id": "1293384261075731499",
-         *       "ios": {
-         *         "now": {
-         *           "app_id": "com.example.softphone",
-         *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-         *           "not_after": "2027-11-23T09:30:00.000Z",
-         *           "telnyx_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
-         *         }
-         *       }
-         *     }
-         */
-        Attachments: {
-            /** Connection Id */
-            connection_id: string;
-            ios: components["schemas"]["AttachmentInfo"];
-            android: components["schemas"]["AttachmentInfo"];
-        };
-        /**
-         * AuditPage
-         * @description A page of events, newest first.
-         * @example {
-         *       "data": [
-         *         {
-         *           "action": "issued",
-         *           "actor_issuer": "https://id.example.com",
-         *           "actor_subject": "alice",
-         *           "at": "2026-11-23T09:30:00.000Z",
-         *           "client_address": "203.0.113.7",
-         *           "details": {},
-         *           "device_id": "tab-7f3a",
-         *           "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
-         *           "issuer": "https://id.example.com",
-         *           "lease_id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *           "outcome": "done",
-         *           "reason": "login_token",
-         *           "request_id": "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c",
-         *           "subject": "alice",
-         *           "token_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-         *           "user_agent": "Mozilla/5.0"
-         *         }
-         *       ]
-         *     }
-         */
-        AuditPage: {
-            /** Data */
-            data: components["schemas"]["AuditRecord"][];
-            /** Next Cursor */
-            next_cursor: string | null;
-        };
-        /**
-         * AuditRecord
-         * @description One decision. `issuer` and `subject` are whom it was about, `actor_*` who asked.
-         * @example {
-         *       "action": "issued",
-         *       "actor_issuer": "https://id.example.com",
-         *       "actor_subject": "alice",
-         *       "at": "2026-11-23T09:30:00.000Z",
-         *       "client_address": "203.0.113.7",
-         *       "details": {},
-         *       "device_id": "tab-7f3a",
-         *       "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
-         *       "issuer": "https://id.example.com",
-         *       "lease_id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *       "outcome": "done",
-         *       "reason": "login_token",
-         *       "request_id": "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c",
-         *       "subject": "alice",
-         *       "token_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-         *       "user_agent": "Mozilla/5.0"
-         *     }
-         */
-        AuditRecord: {
-            /** Id */
-            id: string;
-            /**
-             * At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            at: string;
-            action: components["schemas"]["Action"];
-            outcome: components["schemas"]["Outcome"];
-            /** Reason */
-            reason: string | null;
-            /** Issuer */
-            issuer: string | null;
-            /** Subject */
-            subject: string | null;
-            /** Device Id */
-            device_id: string | null;
-            /** Lease Id */
-            lease_id: string | null;
-            /**
-             * Token Sha256
-             * @description Of the login token that was handed out.
-             */
-            token_sha256: string | null;
-            /**
-             * Actor Issuer
-             * @description `shell` for the command line.
-             */
-            actor_issuer: string | null;
-            /** Actor Subject */
-            actor_subject: string | null;
-            /** Request Id */
-            request_id: string | null;
-            /** Client Address */
-            client_address: string | null;
-            /** User Agent */
-            user_agent: string | null;
-            /** Details */
-            details: {
-                [key: string]: string | number;
-            };
-        };
-        /**
-         * Dialable
-         * @description One address at which a user can be rung now.
-         */
-        Dialable: {
-            /** Sip Uri */
-            sip_uri: string;
-            /** Sip Username */
-            sip_username: string;
-            /** Device Id */
-            device_id: string;
-            platform: components["schemas"]["Platform"];
-            /** Label */
-            label: string | null;
-            /**
-             * Expires At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            expires_at: string;
-        };
-        /**
-         * DialableList
-         * @description Where a user can be rung now, the latest device first. Empty where they have no live login.
-         * @example {
-         *       "data": [
-         *         {
-         *           "device_id": "tab-7f3a",
-         *           "expires_at": "2026-11-24T09:30:00.000Z",
-         *           "label": "Work laptop",
-         *           "platform": "browser",
-         *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-         *           "sip_username": "gencredSVEXqVb9cTkY"
-         *         }
-         *       ]
-         *     }
-         */
-        DialableList: {
-            /** Data */
-            data: components["schemas"]["Dialable"][];
-        };
-        /**
-         * Grant
          * @description What the device logs in with.
          * @enum {string}
          */
         Grant: "login_token" | "sip_password";
-        /**
-         * IosMaterial
-         * @description Apple's VoIP Services certificate with its private key, both in PEM.
-         */
+        /** @description Apple's VoIP Services certificate with its private key, both in PEM. */
         IosMaterial: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             type: "ios";
-            /**
-             * Certificate
-             * @description PEM, the app's certificate alone.
-             */
+            /** @description PEM, the app's certificate alone. */
             certificate: string;
-            /**
-             * Private Key
-             * @description PEM, without a passphrase.
-             */
+            /** @description PEM, without a passphrase. */
             private_key: string;
         };
-        /**
-         * IosPushCredentialRequest
-         * @description An iOS app's push credential.
-         */
+        /** @description An iOS app's push credential. */
         IosPushCredentialRequest: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             type: "ios";
-            /**
-             * Certificate
-             * @description PEM, the app's certificate alone.
-             */
+            /** @description PEM, the app's certificate alone. */
             certificate: string;
-            /**
-             * Private Key
-             * @description PEM, without a passphrase.
-             */
+            /** @description PEM, without a passphrase. */
             private_key: string;
             /**
-             * Alias
-             * @description Your own name for it.
+             * @description A name that the caller chooses.
              * @example softphone-ios
              */
             alias: string;
         };
         /**
-         * KeyRefreshRequest
-         * @description Which keys to fetch anew.
-         */
-        KeyRefreshRequest: {
-            /**
-             * Issuer
-             * @description Default: every issuer.
-             */
-            issuer?: string | null;
-        };
-        /**
-         * KeyRefreshes
-         * @description By issuer, whether its keys could be fetched by this replica. Where not, the keys at hand stay.
-         * @example {
-         *       "refreshed": {
-         *         "https://id.example.com": true
-         *       }
-         *     }
-         */
-        KeyRefreshes: {
-            /** Refreshed */
-            refreshed: {
-                [key: string]: boolean;
-            };
-        };
-        /**
-         * KeySetInfo
-         * @description One issuer's keys.
-         */
-        KeySetInfo: {
-            /** Issuer */
-            issuer: string;
-            /**
-             * Keys
-             * @description Usable ones.
-             */
-            keys: number;
-            /**
-             * Age Seconds
-             * @description Since they were last confirmed; null where they are fixed.
-             */
-            age_seconds: number | null;
-            /** Fetches */
-            fetches: number;
-            /** Failures */
-            failures: number;
-        };
-        /**
-         * KeySets
-         * @description The issuers' keys, as one replica has them.
-         * @example {
-         *       "data": [
-         *         {
-         *           "age_seconds": 41.5,
-         *           "failures": 0,
-         *           "fetches": 12,
-         *           "issuer": "https://id.example.com",
-         *           "keys": 2
-         *         }
-         *       ]
-         *     }
-         */
-        KeySets: {
-            /** Data */
-            data: components["schemas"]["KeySetInfo"][];
-        };
-        /**
-         * LastError
-         * @description What went wrong with Telnyx the last time.
-         */
-        LastError: {
-            /**
-             * At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            at: string;
-            /** Operation */
-            operation: string;
-            /** Error */
-            error: string;
-        };
-        /**
-         * LeaseInfo
-         * @description One lease, with everything that is known of it. There is no secret among it.
-         * @example {
-         *       "connection_id": "1293384261075731499",
-         *       "created_at": "2026-11-23T09:30:00.000Z",
-         *       "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *       "deletion_attempts": 0,
-         *       "device_id": "tab-7f3a",
-         *       "expires_at": "2026-11-24T09:30:00.000Z",
-         *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *       "issuer": "https://id.example.com",
-         *       "label": "Work laptop",
-         *       "platform": "browser",
-         *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-         *       "sip_username": "gencredSVEXqVb9cTkY",
-         *       "state": "active",
-         *       "subject": "alice",
-         *       "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
-         *       "updated_at": "2026-11-23T09:30:00.000Z",
-         *       "usable_at": "2026-11-23T09:30:05.000Z"
-         *     }
-         */
-        LeaseInfo: {
-            /** Id */
-            id: string;
-            /** Issuer */
-            issuer: string;
-            /** Subject */
-            subject: string;
-            /** Device Id */
-            device_id: string;
-            platform: components["schemas"]["Platform"];
-            /** Label */
-            label: string | null;
-            state: components["schemas"]["app__vending__leases__State"];
-            /** Connection Id */
-            connection_id: string;
-            /**
-             * Credential Name
-             * @description The credential's name at Telnyx.
-             */
-            credential_name: string;
-            /** Telnyx Credential Id */
-            telnyx_credential_id: string | null;
-            /** Sip Username */
-            sip_username: string | null;
-            /** Sip Uri */
-            sip_uri: string | null;
-            /**
-             * Created At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            created_at: string;
-            /**
-             * Updated At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            updated_at: string;
-            /**
-             * Expires At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            expires_at: string;
-            /**
-             * Usable At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            usable_at: string;
-            /**
-             * Deletion Attempts
-             * @description How often the deletion at Telnyx was tried; from 8 on it is stuck.
-             */
-            deletion_attempts: number;
-            /**
-             * Retry At
-             * @description When the sweeper tries again.
-             */
-            retry_at: string | null;
-        };
-        /**
-         * LeasePage
-         * @description A page of leases, newest first.
-         * @example {
-         *       "data": [
-         *         {
-         *           "connection_id": "1293384261075731499",
-         *           "created_at": "2026-11-23T09:30:00.000Z",
-         *           "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *           "deletion_attempts": 0,
-         *           "device_id": "tab-7f3a",
-         *           "expires_at": "2026-11-24T09:30:00.000Z",
-         *           "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *           "issuer": "https://id.example.com",
-         *           "label": "Work laptop",
-         *           "platform": "browser",
-         *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-         *           "sip_username": "gencredSVEXqVb9cTkY",
-         *           "state": "active",
-         *           "subject": "alice",
-         *           "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
-         *           "updated_at": "2026-11-23T09:30:00.000Z",
-         *           "usable_at": "2026-11-23T09:30:05.000Z"
-         *         }
-         *       ]
-         *     }
-         */
-        LeasePage: {
-            /** Data */
-            data: components["schemas"]["LeaseInfo"][];
-            /**
-             * Next Cursor
-             * @description For the `cursor` of the next page; null on the last.
-             */
-            next_cursor: string | null;
-        };
-        /**
-         * NotBefore
-         * @description The mark as it was set.
-         * @example {
-         *       "issuer": "https://id.example.com",
-         *       "name": "alice",
-         *       "not_before": "2026-11-23T09:30:00.000Z",
-         *       "reach": "user"
-         *     }
-         */
-        NotBefore: {
-            /** Issuer */
-            issuer: string;
-            /**
-             * Reach
-             * @enum {string}
-             */
-            reach: "issuer" | "user" | "session";
-            /**
-             * Name
-             * @description The subject or the session; empty for a whole issuer.
-             */
-            name: string;
-            /**
-             * Not Before
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            not_before: string;
-        };
-        /**
-         * NotBeforeRequest
-         * @description Whose tokens to refuse: a user's, a session's, or, with neither, everybody's of the issuer.
-         */
-        NotBeforeRequest: {
-            /**
-             * Issuer
-             * @description The `iss` of the tokens.
-             * @example https://id.example.com
-             */
-            issuer: string;
-            /**
-             * Subject
-             * @description The user.
-             */
-            subject?: string | null;
-            /**
-             * Session
-             * @description The session (`sid`); in place of the user.
-             */
-            session?: string | null;
-            /**
-             * Not Before
-             * @description Default: now.
-             */
-            not_before?: string | null;
-        };
-        /**
-         * Outcome
-         * @enum {string}
-         */
-        Outcome: "done" | "unconfirmed" | "refused" | "failed";
-        /**
-         * Platform
          * @description Where the phone runs. It decides how long a credential lives: a woken mobile app needs a durable one.
          * @enum {string}
          */
         Platform: "browser" | "ios" | "android";
         /**
-         * PushCredential
-         * @description A push credential that you registered. Its key material is never shown, not even in part.
+         * @description Stable: clients branch on it.
+         * @enum {string}
+         */
+        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+        /** @description One fault of a request. Holds no value that the caller sent. */
+        ProblemDetail: {
+            /** @description Path to the field, starting with `body`, `query` or `path`. */
+            loc: (string | number)[];
+            /** @description A stable code for the fault. */
+            type: string;
+            message: string;
+        };
+        /** @description An error, as RFC 9457 defines it. Branch on `code`. */
+        ProblemDocument: {
+            /** @example urn:dialtone:problem:invalid_token */
+            type: string;
+            title: string;
+            status: number;
+            code: components["schemas"]["ProblemCode"];
+            /** @example 7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c */
+            request_id: string;
+            /** @description Whether the same request may succeed later. */
+            retryable: boolean;
+            /**
+             * @description For status 422: the faults that were found.
+             * @default null
+             */
+            errors: components["schemas"]["ProblemDetail"][] | null;
+        };
+        /**
+         * @description A push credential that the caller registered. No response contains its key material.
          * @example {
+         *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+         *       "type": "ios",
          *       "alias": "softphone-ios",
          *       "app_id": "com.example.softphone",
-         *       "attached": true,
-         *       "created_at": "2026-11-23T09:30:00.000Z",
          *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-         *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
          *       "not_after": "2027-11-23T09:30:00.000Z",
-         *       "type": "ios"
+         *       "created_at": "2026-11-23T09:30:00.000Z",
+         *       "attached": true
          *     }
          */
         PushCredential: {
-            /** Id */
             id: string;
             type: components["schemas"]["PushType"];
-            /** Alias */
             alias: string;
-            /**
-             * App Id
-             * @description Bundle id, or Firebase project id.
-             */
+            /** @description Bundle id, or Firebase project id. */
             app_id: string;
-            /**
-             * Fingerprint Sha256
-             * @description Of the certificate, or of the service account's public key.
-             */
+            /** @description SHA-256 of the certificate, or of the service account's public key. */
             fingerprint_sha256: string;
-            /**
-             * Not After
-             * @description When the certificate ends; null for what does not.
-             */
+            /** @description When the certificate expires; null for a service account. */
             not_after: string | null;
             /**
-             * Created At
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
              */
             created_at: string;
-            /**
-             * Attached
-             * @description Whether a Telnyx connection uses it: one that none uses wakes no device.
-             */
+            /** @description Whether a Telnyx connection uses it. If none does, it wakes no device. */
             attached: boolean;
         };
         /**
-         * PushCredentialList
-         * @description All of yours, oldest first.
+         * @description The caller's push credentials, oldest first.
          * @example {
          *       "data": [
          *         {
+         *           "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
+         *           "type": "ios",
          *           "alias": "softphone-ios",
          *           "app_id": "com.example.softphone",
-         *           "attached": true,
-         *           "created_at": "2026-11-23T09:30:00.000Z",
          *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-         *           "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
          *           "not_after": "2027-11-23T09:30:00.000Z",
-         *           "type": "ios"
+         *           "created_at": "2026-11-23T09:30:00.000Z",
+         *           "attached": true
          *         }
          *       ]
          *     }
          */
         PushCredentialList: {
-            /** Data */
             data: components["schemas"]["PushCredential"][];
         };
-        /**
-         * PushFault
-         * @description One thing that is wrong, and how to mend it.
-         */
+        /** @description One fault of the material, and how to fix it. */
         PushFault: {
-            /** Code */
             code: string;
-            /** Field */
             field: string;
-            /** Message */
             message: string;
         };
         /**
-         * PushLintReport
-         * @description What a look at push material found. Nothing was stored or sent.
+         * @description The result of validating push material. Nothing was stored or sent.
          * @example {
+         *       "ok": false,
+         *       "type": "ios",
+         *       "app_id": null,
+         *       "fingerprint_sha256": null,
+         *       "not_after": null,
+         *       "days_left": null,
          *       "faults": [
          *         {
          *           "code": "certificate_expired",
          *           "field": "certificate",
          *           "message": "The certificate has expired; renew it in Apple's developer account."
          *         }
-         *       ],
-         *       "ok": false,
-         *       "type": "ios"
+         *       ]
          *     }
          */
-        PushLintReport: {
-            /** Ok */
+        PushMaterialReport: {
             ok: boolean;
             type: components["schemas"]["PushType"];
-            /** App Id */
             app_id: string | null;
-            /** Fingerprint Sha256 */
             fingerprint_sha256: string | null;
-            /** Not After */
             not_after: string | null;
-            /** Days Left */
             days_left: number | null;
-            /** Faults */
             faults: components["schemas"]["PushFault"][];
         };
         /**
-         * PushType
          * @description Whose push service wakes the app.
          * @enum {string}
          */
         PushType: "ios" | "android";
         /**
-         * Revocation
-         * @description Logged out here, and Telnyx has not yet confirmed; it is seen through in the background.
+         * @description Logged out. Dialtone retries the deletion at Telnyx in the background.
          * @example {
          *       "state": "revoking"
          *     }
          */
-        Revocation: {
+        RevocationPending: {
             /**
-             * State
              * @default revoking
              * @constant
              */
             state: "revoking";
         };
-        /**
-         * RevocationRequest
-         * @description Whom to log out: a user, everybody on a connection, or everybody.
-         */
-        RevocationRequest: {
-            /**
-             * Issuer
-             * @description With `subject`: the user.
-             * @example https://id.example.com
-             */
-            issuer?: string | null;
-            /** Subject */
-            subject?: string | null;
-            /** Connection Id */
-            connection_id?: string | null;
-            /**
-             * Everything
-             * @default false
-             */
-            everything: boolean;
-            /**
-             * Confirm
-             * @description The namespace (DIALTONE_NAMESPACE); asked for where more than a user is meant.
-             */
-            confirm?: string | null;
-            /**
-             * Refuse Tokens
-             * @description Also refuse the user's tokens from before now: else their devices just come back.
-             * @default false
-             */
-            refuse_tokens: boolean;
-        };
-        /**
-         * Revocations
-         * @description How many devices were logged out. Their credentials are deleted at Telnyx in the background.
-         * @example {
-         *       "is_all": true,
-         *       "look_at": "/v1/admin/leases?state=revoking",
-         *       "revoked": 3
-         *     }
-         */
-        Revocations: {
-            /** Revoked */
-            revoked: number;
-            /**
-             * Is All
-             * @description False after very many: send the same request again for the rest.
-             */
-            is_all: boolean;
-            /**
-             * Look At
-             * @description What Telnyx has not yet confirmed. Empty when it is done.
-             */
-            look_at: string;
-        };
-        /**
-         * Rtc
-         * @description Options for the WebRTC SDK's constructor, where the client must be told.
-         */
+        /** @description Options for the constructor of the WebRTC SDK. */
         Rtc: {
-            /**
-             * Host
-             * @description The signalling server, in place of the SDK's own choice.
-             */
+            /** @description The signalling server, instead of the SDK's default. */
             host?: string | null;
-            /** Region */
             region?: string | null;
         };
         /**
-         * RunState
-         * @enum {string}
-         */
-        RunState: "running" | "done" | "failed" | "lost";
-        /**
-         * State
-         * @description Where a lease stands. Only PENDING and ACTIVE hold a device.
-         * @enum {string}
-         */
-        "State-Input": "pooled" | "pending" | "active" | "revoking" | "revoked" | "expired" | "deleted" | "lost" | "failed";
-        /**
-         * SweepRequest
-         * @description Whether to delete, or only to say what would be.
-         */
-        SweepRequest: {
-            /**
-             * Dry Run
-             * @default true
-             */
-            dry_run: boolean;
-            /**
-             * Sure
-             * @description Delete even by a ledger that never held a lease.
-             * @default false
-             */
-            sure: boolean;
-        };
-        /**
-         * SweepRun
-         * @description A sweep that was asked for, and what came of it.
+         * @description A working login for one device: `login_token`, or `login` and `password` for the grant `sip_password`.
          * @example {
-         *       "ended_at": "2026-11-23T09:30:04.000Z",
-         *       "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
-         *       "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
-         *       "report": {
-         *         "deleted_orphans": 0,
-         *         "dry_run": true,
-         *         "due": [],
-         *         "ended": 0,
-         *         "foreign": 31,
-         *         "orphans": [
-         *           {
-         *             "credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *             "why": "no lease of that name"
-         *           }
-         *         ],
-         *         "stuck": [],
-         *         "walked": 1204,
-         *         "young": 4
-         *       },
-         *       "started_at": "2026-11-23T09:30:00.000Z",
-         *       "state": "done"
-         *     }
-         */
-        SweepRun: {
-            /** Id */
-            id: string;
-            state: components["schemas"]["RunState"];
-            /**
-             * Started At
-             * Format: date-time
-             * @example 2026-11-23T09:30:00.000Z
-             */
-            started_at: string;
-            /** Ended At */
-            ended_at: string | null;
-            /**
-             * Reason
-             * @description Why it failed.
-             */
-            reason: string | null;
-            /** Report */
-            report: {
-                [key: string]: unknown;
-            } | null;
-            /** Look At */
-            look_at: string;
-        };
-        /**
-         * TelephonyCredential
-         * @description A working login for one device: with `login_token`, or with `login` and `password` by the other grant.
-         * @example {
-         *       "device_id": "tab-7f3a",
-         *       "expires_at": "2026-11-24T09:30:00.000Z",
          *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *       "issued_at": "2026-11-23T09:30:00.000Z",
+         *       "device_id": "tab-7f3a",
          *       "login_token": "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9...",
-         *       "refresh_after": "2026-11-24T03:30:00.000Z",
-         *       "server_time": "2026-11-23T09:30:00.412Z",
-         *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
          *       "sip_username": "gencredSVEXqVb9cTkY",
-         *       "usable_at": "2026-11-23T09:30:05.000Z"
+         *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+         *       "issued_at": "2026-11-23T09:30:00.000Z",
+         *       "expires_at": "2026-11-24T09:30:00.000Z",
+         *       "refresh_after": "2026-11-24T03:30:00.000Z",
+         *       "usable_at": "2026-11-23T09:30:05.000Z",
+         *       "server_time": "2026-11-23T09:30:00.412Z"
          *     }
          */
         TelephonyCredential: {
-            /**
-             * Id
-             * @example 0b8f9d4e5a6c47d1a2b3c4d5e6f70812
-             */
+            /** @example 0b8f9d4e5a6c47d1a2b3c4d5e6f70812 */
             id: string;
-            /**
-             * Device Id
-             * @example tab-7f3a
-             */
+            /** @example tab-7f3a */
             device_id: string;
             /**
-             * Login Token
              * @description For the SDK's `login_token` option. A secret.
              * @example eyJhbGciOiJIUzUxMiJ9...
              */
             login_token?: string | null;
-            /**
-             * Login
-             * @description For the SDK's `login` option; only by `grant=sip_password`.
-             */
+            /** @description For the SDK's `login` option; only for the grant `sip_password`. */
             login?: string | null;
-            /**
-             * Password
-             * @description For the SDK's `password` option; only by `grant=sip_password`. A secret.
-             */
+            /** @description For the SDK's `password` option; only for the grant `sip_password`. A secret. */
             password?: string | null;
-            /**
-             * Sip Username
-             * @example gencredSVEXqVb9cTkY
-             */
+            /** @example gencredSVEXqVb9cTkY */
             sip_username: string;
             /**
-             * Sip Uri
-             * @description What others dial.
+             * @description The address to dial.
              * @example sip:gencredSVEXqVb9cTkY@sip.telnyx.com
              */
             sip_uri: string;
             /**
-             * Issued At
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
              */
             issued_at: string;
             /**
-             * Expires At
              * Format: date-time
-             * @description The login works until then.
+             * @description When the login stops working.
              * @example 2026-11-23T09:30:00.000Z
              */
             expires_at: string;
             /**
-             * Refresh After
              * Format: date-time
-             * @description Ask again from then on; early enough for further attempts.
+             * @description When to request the next login; early enough for retries.
              * @example 2026-11-23T09:30:00.000Z
              */
             refresh_after: string;
             /**
-             * Usable At
              * Format: date-time
-             * @description The login works from then on; in the past unless it is brand new.
+             * @description When the login starts to work; in the past unless the credential is new.
              * @example 2026-11-23T09:30:00.000Z
              */
             usable_at: string;
             /**
-             * Server Time
              * Format: date-time
-             * @description Compare with your own clock.
+             * @description The server's clock, to correct the client's.
              * @example 2026-11-23T09:30:00.000Z
              */
             server_time: string;
             rtc?: components["schemas"]["Rtc"] | null;
         };
-        /**
-         * TelephonyCredentialChange
-         * @description What to change. A field that is left out stays as it is; `label: null` removes the label.
-         */
+        /** @description The fields to change. Omitted fields keep their value; `label: null` removes the label. */
         TelephonyCredentialChange: {
-            /** Label */
             label?: string | null;
-            /** Ttl Seconds */
             ttl_seconds?: number | null;
         };
         /**
-         * TelephonyCredentialInfo
-         * @description One device and its credential, without anything to log in with.
+         * @description One device and its credential. Holds no secret.
          * @example {
-         *       "device_id": "tab-7f3a",
-         *       "expires_at": "2026-11-24T09:30:00.000Z",
          *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *       "issued_at": "2026-11-23T09:30:00.000Z",
-         *       "label": "Work laptop",
+         *       "device_id": "tab-7f3a",
          *       "platform": "browser",
-         *       "server_time": "2026-11-23T11:12:13.456Z",
-         *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-         *       "sip_username": "gencredSVEXqVb9cTkY",
+         *       "label": "Work laptop",
          *       "state": "active",
-         *       "usable_at": "2026-11-23T09:30:05.000Z"
+         *       "sip_username": "gencredSVEXqVb9cTkY",
+         *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+         *       "issued_at": "2026-11-23T09:30:00.000Z",
+         *       "expires_at": "2026-11-24T09:30:00.000Z",
+         *       "usable_at": "2026-11-23T09:30:05.000Z",
+         *       "server_time": "2026-11-23T11:12:13.456Z"
          *     }
          */
         TelephonyCredentialInfo: {
             /**
-             * Id
-             * @description The credential's id here. It is not Telnyx's.
+             * @description Dialtone's id of the credential; Telnyx has its own.
              * @example 0b8f9d4e5a6c47d1a2b3c4d5e6f70812
              */
             id: string;
-            /**
-             * Device Id
-             * @example tab-7f3a
-             */
+            /** @example tab-7f3a */
             device_id: string;
             platform: components["schemas"]["Platform"];
-            /** Label */
             label: string | null;
             /**
-             * State
-             * @description `active` is the one that works. `revoking`: logged out, Telnyx has not yet confirmed.
+             * @description Only an `active` login works. `revoking`: logged out, Telnyx has not confirmed the deletion yet.
              * @enum {string}
              */
             state: "pending" | "active" | "revoking" | "revoked" | "expired" | "lost" | "failed";
-            /**
-             * Sip Username
-             * @example gencredSVEXqVb9cTkY
-             */
+            /** @example gencredSVEXqVb9cTkY */
             sip_username: string | null;
             /**
-             * Sip Uri
-             * @description What others dial.
+             * @description The address to dial.
              * @example sip:gencredSVEXqVb9cTkY@sip.telnyx.com
              */
             sip_uri: string | null;
             /**
-             * Issued At
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
              */
             issued_at: string;
             /**
-             * Expires At
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
              */
             expires_at: string;
             /**
-             * Usable At
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
              */
             usable_at: string;
             /**
-             * Server Time
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
              */
             server_time: string;
         };
         /**
-         * TelephonyCredentialPage
          * @description A page of the caller's devices, newest first.
          * @example {
          *       "data": [
          *         {
-         *           "device_id": "tab-7f3a",
-         *           "expires_at": "2026-11-24T09:30:00.000Z",
          *           "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-         *           "issued_at": "2026-11-23T09:30:00.000Z",
-         *           "label": "Work laptop",
+         *           "device_id": "tab-7f3a",
          *           "platform": "browser",
-         *           "server_time": "2026-11-23T11:12:13.456Z",
-         *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-         *           "sip_username": "gencredSVEXqVb9cTkY",
+         *           "label": "Work laptop",
          *           "state": "active",
-         *           "usable_at": "2026-11-23T09:30:05.000Z"
+         *           "sip_username": "gencredSVEXqVb9cTkY",
+         *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
+         *           "issued_at": "2026-11-23T09:30:00.000Z",
+         *           "expires_at": "2026-11-24T09:30:00.000Z",
+         *           "usable_at": "2026-11-23T09:30:05.000Z",
+         *           "server_time": "2026-11-23T11:12:13.456Z"
          *         }
-         *       ]
+         *       ],
+         *       "next_cursor": null
          *     }
          */
         TelephonyCredentialPage: {
-            /** Data */
             data: components["schemas"]["TelephonyCredentialInfo"][];
-            /**
-             * Next Cursor
-             * @description For the `cursor` of the next page; null on the last.
-             */
+            /** @description Pass it as `cursor` to get the next page; null on the last page. */
             next_cursor: string | null;
         };
-        /**
-         * TelephonyCredentialRequest
-         * @description A device wants to log in.
-         */
+        /** @description The device to log in, and what it asks for. */
         TelephonyCredentialRequest: {
             /**
-             * Device Id
-             * @description The caller's own name for this device, stable between requests. Two browser tabs are two devices.
+             * @description The caller's name for this device, the same in every request. Two browser tabs are two devices.
              * @example tab-7f3a
              */
             device_id: string;
             /**
-             * @description Decides how long the credential may live.
+             * @description Determines how long the credential may live.
              * @default browser
              */
             platform: components["schemas"]["Platform"];
             /**
-             * @description `login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, where policy allows it.
+             * @description `login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, if policy allows it.
              * @default login_token
              */
             grant: components["schemas"]["Grant"];
-            /**
-             * Ttl Seconds
-             * @description A wish for the credential's lifetime. Policy may shorten it; `expires_at` tells.
-             */
+            /** @description The requested lifetime of the credential. Policy may shorten it: see `expires_at`. */
             ttl_seconds?: number | null;
             /**
-             * Label
-             * @description What the user calls this device.
+             * @description The user's name for this device.
              * @example Work laptop
              */
             label?: string | null;
         };
-        /**
-         * Upstream
-         * @description Telnyx, as this replica sees it.
-         * @example {
-         *       "breaker": "closed",
-         *       "calls_in_flight": 3,
-         *       "calls_waiting": 0,
-         *       "concurrency_limit": 21.4,
-         *       "last_error": {
-         *         "at": "2026-11-23T09:30:00.000Z",
-         *         "error": "CarrierFailed",
-         *         "operation": "POST /telephony_credentials"
-         *       },
-         *       "rate_limit": 50,
-         *       "rate_remaining": 44
-         *     }
-         */
-        Upstream: {
-            /**
-             * Breaker
-             * @description `open`: calls are not even tried for a while.
-             * @example closed
-             * @example open
-             */
-            breaker: string;
-            /** Calls In Flight */
-            calls_in_flight: number;
-            /** Calls Waiting */
-            calls_waiting: number;
-            /** Concurrency Limit */
-            concurrency_limit: number;
-            /**
-             * Rate Limit
-             * @description Calls in a window, as Telnyx last said.
-             */
-            rate_limit: number | null;
-            /** Rate Remaining */
-            rate_remaining: number | null;
-            /** @description Since this replica started. */
-            last_error: components["schemas"]["LastError"] | null;
-        };
-        /**
-         * State
-         * @description How the service stands. Leases, pool and backlog are counted every so often; `telnyx` is this replica's.
-         * @example {
-         *       "audit_dropped": 0,
-         *       "audit_waiting": 0,
-         *       "leases": {
-         *         "active": 812,
-         *         "pending": 0,
-         *         "pooled": 20
-         *       },
-         *       "namespace": "dialtone",
-         *       "orphans": 0,
-         *       "pool_ready": {
-         *         "1494404757140276705": 20
-         *       },
-         *       "pool_size": 20,
-         *       "stuck_deletions": 0,
-         *       "sweeper_backlog": 2,
-         *       "telnyx": {
-         *         "breaker": "closed",
-         *         "calls_in_flight": 3,
-         *         "calls_waiting": 0,
-         *         "concurrency_limit": 21.4,
-         *         "last_error": {
-         *           "at": "2026-11-23T09:30:00.000Z",
-         *           "error": "CarrierFailed",
-         *           "operation": "POST /telephony_credentials"
-         *         },
-         *         "rate_limit": 50,
-         *         "rate_remaining": 44
-         *       },
-         *       "version": "0.1.0"
-         *     }
-         */
-        app__api__service_schemas__State: {
-            /** Version */
-            version: string;
-            /** Namespace */
-            namespace: string;
-            /** Leases */
-            leases: {
-                [key: string]: number;
+    };
+    responses: {
+        /** @description One of the problems `telnyx_rejected`, `telnyx_forbidden`, `telnyx_key_rejected`. */
+        BadGateway: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
             };
-            /**
-             * Pool Size
-             * @description How many each connection should have; 0: there is no pool.
-             */
-            pool_size: number;
-            /**
-             * Pool Ready
-             * @description How many each connection has.
-             */
-            pool_ready: {
-                [key: string]: number;
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
             };
-            /** Sweeper Backlog */
-            sweeper_backlog: number;
-            /** Stuck Deletions */
-            stuck_deletions: number;
-            /** Orphans */
-            orphans: number;
-            /** Audit Waiting */
-            audit_waiting: number;
-            /** Audit Dropped */
-            audit_dropped: number;
-            telnyx: components["schemas"]["Upstream"];
         };
-        /**
-         * State
-         * @description Where a lease stands. Only PENDING and ACTIVE hold a device.
-         * @enum {string}
-         */
-        app__vending__leases__State: "pooled" | "pending" | "active" | "revoking" | "revoked" | "expired" | "deleted" | "lost" | "failed";
-        /**
-         * ProblemDocument
-         * @description An error, RFC 9457. Branch on `code`.
-         */
-        ProblemDocument: {
-            /**
-             * Type
-             * @example urn:dialtone:problem:invalid_token
-             */
-            type: string;
-            /** Title */
-            title: string;
-            /** Status */
-            status: number;
-            /**
-             * Code
-             * @enum {string}
-             */
-            code: "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "busy" | "carrier_forbidden" | "carrier_key_refused" | "carrier_rejected" | "carrier_throttled" | "carrier_unavailable" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issuer_not_found" | "key_mismatch" | "ledger_looks_wrong" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "refused" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
-            /**
-             * Request Id
-             * @example 7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c
-             */
-            request_id: string;
-            /** Retryable */
-            retryable: boolean;
-            /**
-             * Errors
-             * @description For `invalid_request`: where, and what about it.
-             * @default null
-             */
-            errors: {
-                [key: string]: unknown;
-            }[] | null;
+        /** @description One of the problems `malformed_request`, `malformed_authorization`. */
+        BadRequest: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description The request's body is too large. */
+        BodyTooLarge: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description This telephony credential has ended; ask for a new one for the device. */
+        CredentialEnded: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description There is no such telephony credential. */
+        CredentialNotFound: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `access_denied`, `insufficient_scope`. */
+        Forbidden: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "WWW-Authenticate": components["headers"]["WwwAuthenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Something went wrong inside the service. */
+        InternalError: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`. */
+        InvalidPushMaterial: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`, `push_type_mismatch`. */
+        InvalidPushReplacement: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description The request does not fit the contract. */
+        InvalidRequest: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `invalid_request`, `invalid_cursor`. */
+        InvalidRequestOrCursor: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `grant_not_allowed`, `device_limit_reached`. */
+        LoginForbidden: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "WWW-Authenticate": components["headers"]["WwwAuthenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description You have other material under this alias; replace it with PUT at the address in Location. */
+        PushAliasTaken: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                Location: components["headers"]["Location"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description There is no such push credential. */
+        PushCredentialNotFound: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `push_not_allowed`. */
+        PushForbidden: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "WWW-Authenticate": components["headers"]["WwwAuthenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `push_not_allowed`, `push_limit_reached`. */
+        PushRegistrationForbidden: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "WWW-Authenticate": components["headers"]["WwwAuthenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description Too many requests; come back when Retry-After says so. */
+        RateLimited: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description The request's body did not arrive in time. */
+        RequestTimeout: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `telnyx_rate_limited`, `telnyx_unavailable`. */
+        ServiceOrTelnyxUnavailable: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`. */
+        ServiceUnavailable: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `missing_token`, `invalid_token`. */
+        Unauthorized: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "WWW-Authenticate": components["headers"]["WwwAuthenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description The request's body is not of the type that this address takes. */
+        UnsupportedMediaType: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
         };
     };
-    responses: never;
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /** @description The path of the resource. */
+        Location: string;
+        /** @description Identifies the request in the log and the audit. Quote it in a support request. */
+        RequestId: string;
+        /** @description Seconds to wait before the next attempt. */
+        RetryAfter: number;
+        /** @description The challenge of RFC 6750. */
+        WwwAuthenticate: string;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    page_v1_telephony_credentials_get: {
+    listDevices: {
         parameters: {
             query?: {
                 limit?: number;
-                /** @description `next_cursor` of the page before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
             };
             header?: never;
@@ -1791,121 +810,23 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "device_id": "tab-7f3a",
-                     *           "expires_at": "2026-11-24T09:30:00.000Z",
-                     *           "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *           "issued_at": "2026-11-23T09:30:00.000Z",
-                     *           "label": "Work laptop",
-                     *           "platform": "browser",
-                     *           "server_time": "2026-11-23T11:12:13.456Z",
-                     *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *           "sip_username": "gencredSVEXqVb9cTkY",
-                     *           "state": "active",
-                     *           "usable_at": "2026-11-23T09:30:05.000Z"
-                     *         }
-                     *       ]
-                     *     }
-                     */
                     "application/json": components["schemas"]["TelephonyCredentialPage"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidRequestOrCursor"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    issue_v1_telephony_credentials_post: {
+    issueTelephonyCredential: {
         parameters: {
             query?: never;
             header?: never;
@@ -1918,155 +839,40 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The login of this device: at hand or renewed. Its SIP identity stays. */
+            /** @description The login of a known device: cached or renewed. Its SIP identity stays the same. */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issued_at": "2026-11-23T09:30:00.000Z",
-                     *       "login_token": "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9...",
-                     *       "refresh_after": "2026-11-24T03:30:00.000Z",
-                     *       "server_time": "2026-11-23T09:30:00.412Z",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
                     "application/json": components["schemas"]["TelephonyCredential"];
                 };
             };
-            /** @description A new credential was made for this device. */
+            /** @description A new credential was created for this device. */
             201: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issued_at": "2026-11-23T09:30:00.000Z",
-                     *       "login_token": "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9...",
-                     *       "refresh_after": "2026-11-24T03:30:00.000Z",
-                     *       "server_time": "2026-11-23T09:30:00.412Z",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
                     "application/json": components["schemas"]["TelephonyCredential"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Bad Gateway */
-            502: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["LoginForbidden"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["ServiceOrTelnyxUnavailable"];
         };
     };
-    revoke_all_v1_telephony_credentials_delete: {
+    revokeAllTelephonyCredentials: {
         parameters: {
             query?: never;
             header?: never;
@@ -2075,113 +881,38 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Logged out here; Telnyx has not yet confirmed. */
+            /** @description Logged out; Dialtone is still retrying the deletion at Telnyx. */
             202: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "state": "revoking"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Revocation"];
+                    "application/json": components["schemas"]["RevocationPending"];
                 };
             };
-            /** @description Logged out; Telnyx has confirmed. */
+            /** @description Logged out; Telnyx has confirmed the deletion. */
             204: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    show_v1_telephony_credentials__id__get: {
+    getDevice: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the credential. */
                 id: string;
             };
             cookie?: never;
@@ -2191,268 +922,69 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issued_at": "2026-11-23T09:30:00.000Z",
-                     *       "label": "Work laptop",
-                     *       "platform": "browser",
-                     *       "server_time": "2026-11-23T11:12:13.456Z",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "state": "active",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
                     "application/json": components["schemas"]["TelephonyCredentialInfo"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["CredentialNotFound"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    revoke_v1_telephony_credentials__id__delete: {
+    revokeTelephonyCredential: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the credential. */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Logged out here; Telnyx has not yet confirmed. */
+            /** @description Logged out; Dialtone is still retrying the deletion at Telnyx. */
             202: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "state": "revoking"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Revocation"];
+                    "application/json": components["schemas"]["RevocationPending"];
                 };
             };
-            /** @description Logged out; Telnyx has confirmed. */
+            /** @description Logged out; Telnyx has confirmed the deletion. */
             204: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["CredentialNotFound"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    change_v1_telephony_credentials__id__patch: {
+    updateDevice: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the credential. */
                 id: string;
             };
             cookie?: never;
@@ -2466,155 +998,34 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issued_at": "2026-11-23T09:30:00.000Z",
-                     *       "label": "Work laptop",
-                     *       "platform": "browser",
-                     *       "server_time": "2026-11-23T11:12:13.456Z",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "state": "active",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
                     "application/json": components["schemas"]["TelephonyCredentialInfo"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Gone */
-            410: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Bad Gateway */
-            502: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["CredentialNotFound"];
+            408: components["responses"]["RequestTimeout"];
+            410: components["responses"]["CredentialEnded"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["ServiceOrTelnyxUnavailable"];
         };
     };
-    refresh_v1_telephony_credentials__id__token_post: {
+    refreshTelephonyCredential: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the credential. */
                 id: string;
             };
             cookie?: never;
@@ -2624,149 +1035,26 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issued_at": "2026-11-23T09:30:00.000Z",
-                     *       "login_token": "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9...",
-                     *       "refresh_after": "2026-11-24T03:30:00.000Z",
-                     *       "server_time": "2026-11-23T09:30:00.412Z",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
                     "application/json": components["schemas"]["TelephonyCredential"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Gone */
-            410: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Bad Gateway */
-            502: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["CredentialNotFound"];
+            410: components["responses"]["CredentialEnded"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["ServiceOrTelnyxUnavailable"];
         };
     };
-    all_of_v1_push_credentials_get: {
+    listPushCredentials: {
         parameters: {
             query?: never;
             header?: never;
@@ -2778,107 +1066,22 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "alias": "softphone-ios",
-                     *           "app_id": "com.example.softphone",
-                     *           "attached": true,
-                     *           "created_at": "2026-11-23T09:30:00.000Z",
-                     *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *           "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
-                     *           "not_after": "2027-11-23T09:30:00.000Z",
-                     *           "type": "ios"
-                     *         }
-                     *       ]
-                     *     }
-                     */
                     "application/json": components["schemas"]["PushCredentialList"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["PushForbidden"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    register_v1_push_credentials_post: {
+    registerPushCredential: {
         parameters: {
             query?: never;
             header?: never;
@@ -2891,162 +1094,41 @@ export interface operations {
             };
         };
         responses: {
-            /** @description You had registered the same before. */
+            /** @description The same material was already registered under this alias. */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "alias": "softphone-ios",
-                     *       "app_id": "com.example.softphone",
-                     *       "attached": true,
-                     *       "created_at": "2026-11-23T09:30:00.000Z",
-                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
-                     *       "not_after": "2027-11-23T09:30:00.000Z",
-                     *       "type": "ios"
-                     *     }
-                     */
                     "application/json": components["schemas"]["PushCredential"];
                 };
             };
             /** @description Registered. */
             201: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "alias": "softphone-ios",
-                     *       "app_id": "com.example.softphone",
-                     *       "attached": true,
-                     *       "created_at": "2026-11-23T09:30:00.000Z",
-                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
-                     *       "not_after": "2027-11-23T09:30:00.000Z",
-                     *       "type": "ios"
-                     *     }
-                     */
                     "application/json": components["schemas"]["PushCredential"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Conflict */
-            409: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Bad Gateway */
-            502: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["PushRegistrationForbidden"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["PushAliasTaken"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidPushMaterial"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["ServiceOrTelnyxUnavailable"];
         };
     };
-    lint_v1_push_credentials_lint_post: {
+    validatePushMaterial: {
         parameters: {
             query?: never;
             header?: never;
@@ -3062,120 +1144,31 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "faults": [
-                     *         {
-                     *           "code": "certificate_expired",
-                     *           "field": "certificate",
-                     *           "message": "The certificate has expired; renew it in Apple's developer account."
-                     *         }
-                     *       ],
-                     *       "ok": false,
-                     *       "type": "ios"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["PushLintReport"];
+                    "application/json": components["schemas"]["PushMaterialReport"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["PushForbidden"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    show_v1_push_credentials__id__get: {
+    getPushCredential: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the push credential. */
                 id: string;
             };
             cookie?: never;
@@ -3185,130 +1178,29 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "alias": "softphone-ios",
-                     *       "app_id": "com.example.softphone",
-                     *       "attached": true,
-                     *       "created_at": "2026-11-23T09:30:00.000Z",
-                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
-                     *       "not_after": "2027-11-23T09:30:00.000Z",
-                     *       "type": "ios"
-                     *     }
-                     */
                     "application/json": components["schemas"]["PushCredential"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["PushForbidden"];
+            404: components["responses"]["PushCredentialNotFound"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    replace_v1_push_credentials__id__put: {
+    replacePushCredential: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the push credential. */
                 id: string;
             };
             cookie?: never;
@@ -3322,2461 +1214,56 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "alias": "softphone-ios",
-                     *       "app_id": "com.example.softphone",
-                     *       "attached": true,
-                     *       "created_at": "2026-11-23T09:30:00.000Z",
-                     *       "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *       "id": "5c2f8a1e9b3d4c7f8e6a0b1c2d3e4f5a",
-                     *       "not_after": "2027-11-23T09:30:00.000Z",
-                     *       "type": "ios"
-                     *     }
-                     */
                     "application/json": components["schemas"]["PushCredential"];
                 };
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Conflict */
-            409: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Bad Gateway */
-            502: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["PushRegistrationForbidden"];
+            404: components["responses"]["PushCredentialNotFound"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["PushAliasTaken"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidPushReplacement"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            502: components["responses"]["BadGateway"];
+            503: components["responses"]["ServiceOrTelnyxUnavailable"];
         };
     };
-    leave_v1_push_credentials__id__delete: {
+    deletePushCredential: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description The `id` of an earlier answer. */
+                /** @description The `id` of the push credential. */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description No longer registered. */
+            /** @description Deleted. */
             204: {
                 headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
+                    "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    log_out_v1_backchannel_logout_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/x-www-form-urlencoded": {
-                    /** @description The signed logout token. */
-                    logout_token: string;
-                };
-            };
-        };
-        responses: {
-            /** @description Devices are logged out, earlier tokens are refused. */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    refuse_tokens_v1_admin_not_before_put: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NotBeforeRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "issuer": "https://id.example.com",
-                     *       "name": "alice",
-                     *       "not_before": "2026-11-23T09:30:00.000Z",
-                     *       "reach": "user"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["NotBefore"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    attach_v1_admin_connections__connection_id__push_credentials_put: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Telnyx's id of the connection. */
-                connection_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["AttachRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "android": {},
-                     *       "connection_id": "1293384261075731499",
-                     *       "ios": {
-                     *         "now": {
-                     *           "app_id": "com.example.softphone",
-                     *           "fingerprint_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *           "not_after": "2027-11-23T09:30:00.000Z",
-                     *           "telnyx_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
-                     *         }
-                     *       }
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Attachments"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Bad Gateway */
-            502: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    keys_v1_admin_keys_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "age_seconds": 41.5,
-                     *           "failures": 0,
-                     *           "fetches": 12,
-                     *           "issuer": "https://id.example.com",
-                     *           "keys": 2
-                     *         }
-                     *       ]
-                     *     }
-                     */
-                    "application/json": components["schemas"]["KeySets"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    refresh_keys_v1_admin_keys_refresh_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["KeyRefreshRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "refreshed": {
-                     *         "https://id.example.com": true
-                     *       }
-                     *     }
-                     */
-                    "application/json": components["schemas"]["KeyRefreshes"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    page_v1_admin_leases_get: {
-        parameters: {
-            query?: {
-                issuer?: string | null;
-                /** @description The user, as the issuer names them. */
-                subject?: string | null;
-                device_id?: string | null;
-                platform?: components["schemas"]["Platform"] | null;
-                /** @description As the ledger has it: `expired` waits for its deletion at Telnyx. */
-                state?: components["schemas"]["State-Input"] | null;
-                connection_id?: string | null;
-                sip_username?: string | null;
-                limit?: number;
-                /** @description `next_cursor` of the page before. */
-                cursor?: string | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "connection_id": "1293384261075731499",
-                     *           "created_at": "2026-11-23T09:30:00.000Z",
-                     *           "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *           "deletion_attempts": 0,
-                     *           "device_id": "tab-7f3a",
-                     *           "expires_at": "2026-11-24T09:30:00.000Z",
-                     *           "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *           "issuer": "https://id.example.com",
-                     *           "label": "Work laptop",
-                     *           "platform": "browser",
-                     *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *           "sip_username": "gencredSVEXqVb9cTkY",
-                     *           "state": "active",
-                     *           "subject": "alice",
-                     *           "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
-                     *           "updated_at": "2026-11-23T09:30:00.000Z",
-                     *           "usable_at": "2026-11-23T09:30:05.000Z"
-                     *         }
-                     *       ]
-                     *     }
-                     */
-                    "application/json": components["schemas"]["LeasePage"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    show_v1_admin_leases__id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The `id` of an earlier answer. */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "connection_id": "1293384261075731499",
-                     *       "created_at": "2026-11-23T09:30:00.000Z",
-                     *       "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "deletion_attempts": 0,
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issuer": "https://id.example.com",
-                     *       "label": "Work laptop",
-                     *       "platform": "browser",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "state": "active",
-                     *       "subject": "alice",
-                     *       "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
-                     *       "updated_at": "2026-11-23T09:30:00.000Z",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["LeaseInfo"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    revoke_v1_admin_leases__id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The `id` of an earlier answer. */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Logged out here; Telnyx has not yet confirmed. */
-            202: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "state": "revoking"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Revocation"];
-                };
-            };
-            /** @description Logged out; Telnyx has confirmed. */
-            204: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    revoke_many_v1_admin_revocations_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["RevocationRequest"];
-            };
-        };
-        responses: {
-            /** @description Logged out; Telnyx is told in the background. */
-            202: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "is_all": true,
-                     *       "look_at": "/v1/admin/leases?state=revoking",
-                     *       "revoked": 3
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Revocations"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    dialable_v1_admin_dialable_get: {
-        parameters: {
-            query: {
-                /** @description The `iss` of the user's tokens. */
-                issuer: string;
-                /** @description The user. */
-                subject: string;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "device_id": "tab-7f3a",
-                     *           "expires_at": "2026-11-24T09:30:00.000Z",
-                     *           "label": "Work laptop",
-                     *           "platform": "browser",
-                     *           "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *           "sip_username": "gencredSVEXqVb9cTkY"
-                     *         }
-                     *       ]
-                     *     }
-                     */
-                    "application/json": components["schemas"]["DialableList"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    behind_v1_admin_sip_users__sip_username__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description As in `From` of a call. */
-                sip_username: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "connection_id": "1293384261075731499",
-                     *       "created_at": "2026-11-23T09:30:00.000Z",
-                     *       "credential_name": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "deletion_attempts": 0,
-                     *       "device_id": "tab-7f3a",
-                     *       "expires_at": "2026-11-24T09:30:00.000Z",
-                     *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *       "issuer": "https://id.example.com",
-                     *       "label": "Work laptop",
-                     *       "platform": "browser",
-                     *       "sip_uri": "sip:gencredSVEXqVb9cTkY@sip.telnyx.com",
-                     *       "sip_username": "gencredSVEXqVb9cTkY",
-                     *       "state": "active",
-                     *       "subject": "alice",
-                     *       "telnyx_credential_id": "c215ade3-0d39-418e-94be-c5f780760199",
-                     *       "updated_at": "2026-11-23T09:30:00.000Z",
-                     *       "usable_at": "2026-11-23T09:30:05.000Z"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["LeaseInfo"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    audit_v1_admin_audit_get: {
-        parameters: {
-            query?: {
-                issuer?: string | null;
-                /** @description The user whom it was about, or who did it. */
-                subject?: string | null;
-                device_id?: string | null;
-                lease_id?: string | null;
-                action?: components["schemas"]["Action"] | null;
-                outcome?: components["schemas"]["Outcome"] | null;
-                request_id?: string | null;
-                /** @description Of a login token that was found somewhere: which request was it made for? */
-                token_sha256?: string | null;
-                since?: string | null;
-                until?: string | null;
-                limit?: number;
-                /** @description `next_cursor` of the page before. */
-                cursor?: string | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "action": "issued",
-                     *           "actor_issuer": "https://id.example.com",
-                     *           "actor_subject": "alice",
-                     *           "at": "2026-11-23T09:30:00.000Z",
-                     *           "client_address": "203.0.113.7",
-                     *           "details": {},
-                     *           "device_id": "tab-7f3a",
-                     *           "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
-                     *           "issuer": "https://id.example.com",
-                     *           "lease_id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *           "outcome": "done",
-                     *           "reason": "login_token",
-                     *           "request_id": "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c",
-                     *           "subject": "alice",
-                     *           "token_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                     *           "user_agent": "Mozilla/5.0"
-                     *         }
-                     *       ]
-                     *     }
-                     */
-                    "application/json": components["schemas"]["AuditPage"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    activity_v1_admin_activity_get: {
-        parameters: {
-            query?: {
-                minutes?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "data": [
-                     *         {
-                     *           "action": "issued",
-                     *           "events": 12,
-                     *           "minute": "2026-11-23T09:30:00.000Z",
-                     *           "outcome": "done"
-                     *         }
-                     *       ]
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Activity"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    state_v1_admin_state_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "audit_dropped": 0,
-                     *       "audit_waiting": 0,
-                     *       "leases": {
-                     *         "active": 812,
-                     *         "pending": 0,
-                     *         "pooled": 20
-                     *       },
-                     *       "namespace": "dialtone",
-                     *       "orphans": 0,
-                     *       "pool_ready": {
-                     *         "1494404757140276705": 20
-                     *       },
-                     *       "pool_size": 20,
-                     *       "stuck_deletions": 0,
-                     *       "sweeper_backlog": 2,
-                     *       "telnyx": {
-                     *         "breaker": "closed",
-                     *         "calls_in_flight": 3,
-                     *         "calls_waiting": 0,
-                     *         "concurrency_limit": 21.4,
-                     *         "last_error": {
-                     *           "at": "2026-11-23T09:30:00.000Z",
-                     *           "error": "CarrierFailed",
-                     *           "operation": "POST /telephony_credentials"
-                     *         },
-                     *         "rate_limit": 50,
-                     *         "rate_remaining": 44
-                     *       },
-                     *       "version": "0.1.0"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["app__api__service_schemas__State"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    sweep_v1_admin_sweeps_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SweepRequest"];
-            };
-        };
-        responses: {
-            /** @description Begun; `look_at` says where its outcome will be. */
-            202: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "ended_at": "2026-11-23T09:30:04.000Z",
-                     *       "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
-                     *       "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
-                     *       "report": {
-                     *         "deleted_orphans": 0,
-                     *         "dry_run": true,
-                     *         "due": [],
-                     *         "ended": 0,
-                     *         "foreign": 31,
-                     *         "orphans": [
-                     *           {
-                     *             "credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *             "why": "no lease of that name"
-                     *           }
-                     *         ],
-                     *         "stuck": [],
-                     *         "walked": 1204,
-                     *         "young": 4
-                     *       },
-                     *       "started_at": "2026-11-23T09:30:00.000Z",
-                     *       "state": "done"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["SweepRun"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    show_v1_admin_sweeps__id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The `id` of the sweep. */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "ended_at": "2026-11-23T09:30:04.000Z",
-                     *       "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
-                     *       "look_at": "/v1/admin/sweeps/5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
-                     *       "report": {
-                     *         "deleted_orphans": 0,
-                     *         "dry_run": true,
-                     *         "due": [],
-                     *         "ended": 0,
-                     *         "foreign": 31,
-                     *         "orphans": [
-                     *           {
-                     *             "credential": "dialtone-0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
-                     *             "why": "no lease of that name"
-                     *           }
-                     *         ],
-                     *         "stuck": [],
-                     *         "walked": 1204,
-                     *         "young": 4
-                     *       },
-                     *       "started_at": "2026-11-23T09:30:00.000Z",
-                     *       "state": "done"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["SweepRun"];
-                };
-            };
-            /** @description Bad Request */
-            400: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unauthorized */
-            401: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Forbidden */
-            403: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description RFC 6750 challenge. */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Not Found */
-            404: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Unprocessable Entity */
-            422: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Too Many Requests */
-            429: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Internal Server Error */
-            500: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-            /** @description Service Unavailable */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ProblemDocument"];
-                };
-            };
-        };
-    };
-    livez_livez_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        [key: string]: string;
-                    };
-                };
-            };
-        };
-    };
-    readyz_readyz_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description Not now; `checks` says which dependency is missing. */
-            503: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    /** @description Seconds to wait before the next try. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        [key: string]: unknown;
-                    };
-                };
-            };
-        };
-    };
-    figures_metrics_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/plain": string;
-                };
-            };
-        };
-    };
-    version_version_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    /** @description Quote it when you ask for help. */
-                    "X-Request-ID"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        [key: string]: string;
-                    };
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["PushForbidden"];
+            404: components["responses"]["PushCredentialNotFound"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
 }

@@ -182,7 +182,7 @@ test("a login that is refused again and again is given up with a sentence", { ti
 });
 
 for (const [name, first, code] of [
-  ["503 with Retry-After", problem(503, "carrier_unavailable", { "Retry-After": "1" }), "carrier_unavailable"],
+  ["503 with Retry-After", problem(503, "telnyx_unavailable", { "Retry-After": "1" }), "telnyx_unavailable"],
   ["429 of something in between", () => new Response("slow down", { status: 429, headers: { "Retry-After": "1" } }), "unexpected_answer"],
   ["an HTML 502", () => new Response("<html>", { status: 502 }), "unexpected_answer"],
   ["no network", offline(), "network"],
@@ -206,7 +206,7 @@ for (const [status, code] of [
   [403, "device_limit_reached"],
   [403, "insufficient_scope"],
   [422, "invalid_request"],
-  [502, "carrier_key_refused"],
+  [502, "telnyx_key_rejected"],
 ]) {
   test(`${status} ${code}: said once, and not tried again`, async () => {
     const dialtone = service(problem(status, code));

@@ -1,25 +1,25 @@
-"""Issuers' signing keys: their state, and fetching them now."""
+"""Issuers' signing keys: their state, and fetching them on demand."""
 
 from fastapi import APIRouter
 
 from app.api.dependencies import ComponentsDep
-from app.api.openapi import problems_of
-from app.api.schemas.keys import KeyRefreshes, KeyRefreshRequest, KeySetInfo, KeySets
+from app.api.error_responses import problems_of
+from app.api.schemas.keys import KeyRefreshRequest, KeyRefreshResult, KeySetInfo, KeySetList
 
 router = APIRouter()
 
 
-@router.get("/keys", summary="How the issuers' keys are doing", responses=problems_of("refused"))
-async def keys(components: ComponentsDep) -> KeySets:
-    """As this replica has them."""
-    return KeySets(data=[KeySetInfo.model_validate(status) for status in components.identity.verifier.key_sets()])
+@router.get("/keys", summary="List the issuers' key sets", responses=problems_of())
+async def list_key_sets(components: ComponentsDep) -> KeySetList:
+    """The signing keys of every issuer, as the replica that answers has them."""
+    return KeySetList(data=[KeySetInfo.model_validate(status) for status in components.identity.verifier.key_sets()])
 
 
 @router.post(
     "/keys/refresh",
-    summary="Fetch issuers' keys now",
-    responses=problems_of("invalid_request", "refused", "issuer_not_found", "ledger_unavailable"),
+    summary="Fetch the issuers' keys now",
+    responses=problems_of("invalid_request", "issuer_not_found"),
 )
-async def refresh_keys(wanted: KeyRefreshRequest, components: ComponentsDep) -> KeyRefreshes:
-    """After a key was withdrawn in haste. The other replicas do the same within two seconds."""
-    return KeyRefreshes(refreshed=await components.operators.tokens.refresh_keys(wanted.issuer))
+async def refresh_keys(wanted: KeyRefreshRequest, components: ComponentsDep) -> KeyRefreshResult:
+    """Use it after an issuer withdrew a key. The other replicas fetch the keys within two seconds."""
+    return KeyRefreshResult(refreshed=await components.operators.tokens.refresh_keys(wanted.issuer))

@@ -1,21 +1,23 @@
-"""Leases: find, show and revoke them; a user's SIP addresses; the lease of a SIP username."""
+"""Leases: list, get and revoke them; a user's dialable devices; the lease of a SIP username."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.api.dependencies import ComponentsDep, WithPresenter
-from app.api.openapi import problems_of
-from app.api.pagination import decode_cursor, encode_cursor
+from app.api.dependencies import ClientSettingsDep, ComponentsDep
+from app.api.error_responses import problems_of
+from app.api.pagination import fetch_page
 from app.api.routes.telephony_credentials import REVOCATIONS, LeaseId, revoked
 from app.api.schemas.fields import IssuerName, Subject
 from app.api.schemas.leases import (
-    DialableList,
+    DialableDevice,
+    DialableDeviceList,
     LeaseInfo,
     LeasePage,
     LeaseQuery,
     RevocationRequest,
-    Revocations,
+    RevocationResult,
     SipUsername,
 )
 from app.vending.models import Owner
@@ -23,92 +25,91 @@ from app.vending.not_before import Reach, Target
 
 router = APIRouter()
 
-STARTED: dict[int | str, dict[str, Any]] = {202: {"description": "Logged out; Telnyx is told in the background."}}
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Logged out; Dialtone deletes the credentials at Telnyx in the background."}
+}
 
 
-@router.get(
-    "/leases", summary="Find leases", responses=problems_of("invalid_request", "invalid_cursor", "ledger_unavailable")
-)
-async def page(
-    wanted: Annotated[LeaseQuery, Query()],
-    components: ComponentsDep,
-    present: WithPresenter,
+@router.get("/leases", summary="List leases", responses=problems_of("invalid_request", "invalid_cursor"))
+async def list_leases(
+    wanted: Annotated[LeaseQuery, Query()], components: ComponentsDep, settings: ClientSettingsDep
 ) -> LeasePage:
-    """By user, device, platform, state, connection, SIP username, or any of them together."""
-    after = decode_cursor(wanted.cursor) if wanted.cursor else None
-    leases = await components.operators.leases.page(wanted.criteria(), after, wanted.limit + 1)
-    shown = leases[: wanted.limit]
-    return LeasePage(
-        data=[present.lease(lease) for lease in shown],
-        next_cursor=encode_cursor(shown[-1].created_at, shown[-1].id) if len(leases) > wanted.limit else None,
+    """Leases that match every given filter, newest first."""
+    found = await fetch_page(
+        partial(components.operators.leases.page, wanted.criteria()),
+        lambda lease: (lease.created_at, lease.id),
+        limit=wanted.limit,
+        cursor=wanted.cursor,
     )
+    data = [LeaseInfo.from_lease(lease, settings) for lease in found.rows]
+    return LeasePage(data=data, next_cursor=found.next_cursor)
 
 
-@router.get("/leases/{id}", summary="Show a lease", responses=problems_of("credential_not_found", "ledger_unavailable"))
-async def show(
+@router.get("/leases/{id}", summary="Get a lease", responses=problems_of("credential_not_found"))
+async def get_lease(
     id: LeaseId,  # noqa: A002 - the name in the contract
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
 ) -> LeaseInfo:
-    return present.lease(await components.operators.leases.show(id))
+    """One lease of any user, as the ledger holds it."""
+    return LeaseInfo.from_lease(await components.operators.leases.show(id), settings)
 
 
 @router.delete(
     "/leases/{id}",
     status_code=204,
-    summary="Log one device out",
-    responses={**REVOCATIONS, **problems_of("credential_not_found", "ledger_unavailable")},
+    summary="Revoke a lease",
+    responses={**REVOCATIONS, **problems_of("credential_not_found")},
 )
-async def revoke(
+async def revoke_lease(
     id: LeaseId,  # noqa: A002
     components: ComponentsDep,
 ) -> Response:
-    """The device may come back as long as its user's token is good: `PUT /v1/admin/not-before` ends that."""
+    """Logs one device out. It can log in again until its user's tokens are refused: `PUT /v1/admin/not-before`."""
     return revoked(is_confirmed=await components.operators.leases.revoke(id))
 
 
 @router.post(
     "/revocations",
     status_code=202,
-    summary="Log out a user, a connection or everybody",
-    responses={**STARTED, **problems_of("invalid_request", "not_confirmed", "issuer_not_found", "ledger_unavailable")},
+    summary="Revoke many leases",
+    responses={**ACCEPTED, **problems_of("invalid_request", "not_confirmed", "issuer_not_found")},
 )
-async def revoke_many(wanted: RevocationRequest, components: ComponentsDep) -> Revocations:
-    """What reaches beyond one user wants `confirm`. With `refuse_tokens` the user has to sign in again."""
+async def revoke_leases(wanted: RevocationRequest, components: ComponentsDep) -> RevocationResult:
+    """Logs out a user, a connection or every user. More than one user requires `confirm`.
+
+    With `refuse_tokens` the user must sign in again before a device can log in.
+    """
     owner = wanted.owner()
     if owner is None:
         components.operators.leases.check_confirmed(wanted.confirm)
     elif wanted.refuse_tokens:
-        # First, so that no device of theirs slips in between.
+        # Before the revocation: a device that logged in between the two would keep its login.
         await components.operators.tokens.refuse_tokens(Target(owner.issuer, Reach.USER, owner.subject), None)
-    ended = await components.operators.leases.revoke_matching(wanted.criteria())
-    return Revocations(revoked=ended.count, is_all=ended.is_all, look_at="/v1/admin/leases?state=revoking")
+    return RevocationResult.from_ended(await components.operators.leases.revoke_matching(wanted.criteria()))
 
 
-@router.get(
-    "/dialable",
-    summary="Where a user can be rung now",
-    responses=problems_of("invalid_request", "ledger_unavailable"),
-)
-async def dialable(
+@router.get("/dialable", summary="List a user's dialable devices", responses=problems_of("invalid_request"))
+async def list_dialable_devices(
     issuer: Annotated[IssuerName, Query(description="The `iss` of the user's tokens.")],
-    subject: Annotated[Subject, Query(description="The user.")],
+    subject: Annotated[Subject, Query(description="The user, as the issuer names them.")],
     components: ComponentsDep,
-    present: WithPresenter,
-) -> DialableList:
-    """For the voice backend: ring all of these. A phone that sleeps is rung too; Telnyx wakes it by push."""
-    return present.dialable(await components.operators.leases.dialable(Owner(issuer, subject)))
+    settings: ClientSettingsDep,
+) -> DialableDeviceList:
+    """For the voice backend: dial all of these. Telnyx wakes a sleeping phone by push."""
+    leases = await components.operators.leases.dialable(Owner(issuer, subject))
+    return DialableDeviceList(data=[DialableDevice.from_lease(lease, settings) for lease in leases])
 
 
 @router.get(
     "/sip-users/{sip_username}",
-    summary="Who is behind a SIP username",
-    responses=problems_of("credential_not_found", "ledger_unavailable"),
+    summary="Get the lease of a SIP username",
+    responses=problems_of("credential_not_found"),
 )
-async def behind(
-    sip_username: Annotated[SipUsername, Path(description="As in `From` of a call.")],
+async def get_lease_by_sip_username(
+    sip_username: Annotated[SipUsername, Path(description="As in the `From` header of a call.")],
     components: ComponentsDep,
-    present: WithPresenter,
+    settings: ClientSettingsDep,
 ) -> LeaseInfo:
-    """Whose lease it is, or was: look at `state`."""
-    return present.lease(await components.operators.leases.behind(sip_username))
+    """The lease that the SIP username belongs to, or belonged to: see `state`."""
+    return LeaseInfo.from_lease(await components.operators.leases.behind(sip_username), settings)

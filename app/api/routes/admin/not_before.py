@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from app.api.dependencies import ComponentsDep
-from app.api.openapi import problems_of
-from app.api.schemas.not_before import NotBefore, NotBeforeRequest
+from app.api.error_responses import problems_of
+from app.api.schemas.not_before import NotBeforeInfo, NotBeforeRequest
 
 router = APIRouter()
 
@@ -12,10 +12,8 @@ router = APIRouter()
 @router.put(
     "/not-before",
     summary="Refuse tokens issued before a moment",
-    responses=problems_of(
-        "invalid_request", "refused", "issuer_not_found", "not_before_in_future", "ledger_unavailable"
-    ),
+    responses=problems_of("invalid_request", "issuer_not_found", "not_before_in_future"),
 )
-async def refuse_tokens(wanted: NotBeforeRequest, components: ComponentsDep) -> NotBefore:
-    """For a user, a session or a whole issuer, on every replica within two seconds. Devices stay: revoke them too."""
-    return NotBefore.of(await components.operators.tokens.refuse_tokens(wanted.target(), wanted.not_before))
+async def set_not_before(wanted: NotBeforeRequest, components: ComponentsDep) -> NotBeforeInfo:
+    """For a user, a session or an issuer; on every replica within two seconds. Devices stay logged in: revoke them."""
+    return NotBeforeInfo.from_mark(await components.operators.tokens.refuse_tokens(wanted.target(), wanted.not_before))

@@ -1,14 +1,15 @@
-"""The state of the service."""
+"""The status of the service."""
 
 from fastapi import APIRouter
 
 from app.api.dependencies import ComponentsDep
-from app.api.openapi import problems_of
-from app.api.schemas.service_status import State
+from app.api.error_responses import problems_of
+from app.api.schemas.service_status import ServiceStatusInfo
 
 router = APIRouter()
 
 
-@router.get("/state", summary="How the service stands", responses=problems_of("refused"))
-async def state(components: ComponentsDep) -> State:
-    return State.from_status(components.operators.service_status())
+@router.get("/state", summary="Get the service status", responses=problems_of())
+async def get_service_status(components: ComponentsDep) -> ServiceStatusInfo:
+    """Leases, warm pool, backlog and audit queue of the service; the calls to Telnyx of the replica that answers."""
+    return ServiceStatusInfo.from_status(components.operators.service_status())
