@@ -87,7 +87,7 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Door, 
     """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
     limiter = Door(lambda: components.telephony.issuer.under_way)
     app, readiness = assemble(settings, components, lambda: limiter.is_crowded)
-    if components.telemetry.spans is None and settings.redis_url is None and not settings.audit_required:
+    if components.telemetry.tracer is None and settings.redis_url is None and not settings.audit_required:
         limiter.shortcut = app  # no trace to start, no shared counter and no audit row to wait for
     return limiter, app, readiness
 
@@ -151,7 +151,7 @@ def _edge(
         app = Origins(app, cors)
     if settings.is_sandboxed:
         own_headers += ((b"x-dialtone-sandbox", b"true"),)
-    return Edge(app, own_headers, tell, is_crowded, components.telemetry.spans)
+    return Edge(app, own_headers, tell, is_crowded, components.telemetry.tracer)
 
 
 def _wants_json(settings: Settings) -> bool:

@@ -224,7 +224,7 @@ async def _measured() -> dict[str, float]:
         Contestant("careful, cold", peer, strangers, 64, given),
         Contestant("cold", dialtone, strangers, 64, given),
     )
-    with logs.unblocking():
+    with logs.non_blocking():
         async with components.run(), contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(careful.lifespan(careful.app))
             for _ in range(2):  # new, then at hand for the first time

@@ -153,5 +153,5 @@ def test_the_text_of_an_exception_is_never_logged_and_its_way_is(written: Writte
         logging.getLogger("foreign").exception("broke\nhunter2")
 
     assert "hunter2" not in written.getvalue()
-    assert written.getvalue().count('"exception": "ValueError"') == 2
+    assert written.getvalue().count('"exception":"ValueError"') == 2
     assert "test_canaries.py" in written.getvalue()

@@ -51,7 +51,6 @@ from app.composition.periodic import Background, periodic_tasks
 from app.composition.reload import SettingsReloader
 from app.config.settings import Settings
 from app.observability.audit_log import AuditTrail
-from app.observability.tracing import no_spans
 from app.vending.not_before import Marks
 from app.vending.operators.lease_admin import Oversight
 from app.vending.operators.service_status import ServiceStatus, TelnyxFailure, TelnyxStatus
@@ -114,8 +113,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
             await http.__aexit__(None, None, None)
             await listener.close()
             await ledger.database.close()
-            if telemetry.tracing is not None:
-                await asyncio.to_thread(telemetry.tracing.close)
+            await asyncio.to_thread(telemetry.shut_down)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -161,7 +159,7 @@ def build_replica(settings: Settings, overrides: Overrides) -> Replica:
 
 def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
     engine = open_engine(database_url(settings.database_url.get_secret_value()))
-    database = Database(engine, telemetry.spans or no_spans)
+    database = Database(engine, telemetry.tracer)
     revision = newest_revision()
     return LedgerComponents(
         engine=engine,
@@ -205,7 +203,7 @@ def build_telnyx(
         api_key=settings.telnyx_api_key.get_secret_value(),
         call_seconds=settings.telnyx_call_seconds,
         count=telemetry.events.call,
-        span=telemetry.spans or no_spans,
+        tracer=telemetry.tracer,
     )
     connections = TelnyxConnections(api)
     return TelnyxComponents(

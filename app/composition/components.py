@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -28,9 +29,7 @@ from app.adapters.telnyx.push import TelnyxConnections
 from app.composition.issuers import KeySets
 from app.config.settings import Settings
 from app.observability.audit_log import AuditTrail
-from app.observability.event_metrics import Traffic
-from app.observability.metrics import Metrics
-from app.observability.tracing import Spans, Tracing
+from app.observability.metrics import EventMetrics, Metrics
 from app.vending.ids import new_id
 from app.vending.not_before import Marks
 from app.vending.operators.lease_admin import Oversight
@@ -68,8 +67,8 @@ class Overrides:
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = new_id
     jitter: Callable[[], float] = random.random
-    spans: Spans | None = None
-    """Where traces go; None: as the settings say."""
+    tracer: Tracer | None = None
+    """None: as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +86,11 @@ class Telemetry:
     """Metrics of events, and traces: what other parts report to while they work."""
 
     registry: CollectorRegistry
-    events: Traffic
-    spans: Spans | None
-    tracing: Tracing | None
-    """The exporter to shut down at the end, if the settings ask for one."""
+    events: EventMetrics
+    tracer: Tracer | None
+    """None if tracing is off."""
+    shut_down: Callable[[], None]
+    """Sends the remaining spans. Blocks: for a thread."""
 
 
 @dataclass(frozen=True, slots=True)

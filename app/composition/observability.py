@@ -20,9 +20,8 @@ from app.composition.components import (
 from app.config.settings import Settings
 from app.observability import logging as logs
 from app.observability.audit_log import AuditTrail
-from app.observability.event_metrics import Traffic
-from app.observability.metrics import Metrics
-from app.observability.tracing import Tracing
+from app.observability.metrics import EventMetrics, Metrics
+from app.observability.tracing import export_spans, tracer_of
 from app.vending.models import Principal
 from app.vending.policy import Outcome
 from app.vending.push.models import PushObject
@@ -31,9 +30,12 @@ _log = structlog.get_logger("dialtone.composition")
 
 
 def build_telemetry(settings: Settings, overrides: Overrides) -> Telemetry:
-    tracing = Tracing.exporting(__version__) if settings.tracing and overrides.spans is None else None
     registry = CollectorRegistry()
-    return Telemetry(registry, Traffic(registry), overrides.spans or tracing, tracing)
+    events = EventMetrics(registry)
+    if settings.tracing and overrides.tracer is None:
+        provider = export_spans(__version__)
+        return Telemetry(registry, events, tracer_of(provider, __version__), provider.shutdown)
+    return Telemetry(registry, events, overrides.tracer, lambda: None)
 
 
 def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, ledger: LedgerComponents) -> AuditTrail:

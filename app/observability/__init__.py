@@ -1,1 +1,1 @@
-"""What operators see: logs, and later metrics, traces and audit. Imports nothing of ours."""
+"""What operators see: logs, the audit trail, metrics and traces."""

@@ -1,18 +1,35 @@
-"""Metrics in Prometheus' form. Each part is asked for its figures when somebody looks, and pays nothing until then."""
+"""Prometheus metrics. `EventMetrics` counts events as they happen; `Metrics` reads current values at each scrape.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+Labels hold values that Dialtone defines, such as routes, actions and error names, and never a value from a caller.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody asks for
+from app.observability.audit_log import AuditTrail
+from app.vending.audit import Action, Decision, Outcome
+from app.vending.models import Way
+from app.vending.push.expiry_alerts import DaysLeft
+from app.vending.upkeep.sweeper import Backlog
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, which nothing uses
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+FINGERPRINT_CHARS = 16
+
+Values = Callable[[], Iterable[tuple[Sequence[str], float]]]
+"""The label values and the value of each series, at the time of a scrape."""
 
 
-class KeySetFigures(Protocol):
-    """How one issuer's keys are doing."""
+class KeySetStatus(Protocol):
+    """The state of one issuer's signing keys."""
 
     @property
     def issuer(self) -> str: ...
@@ -20,7 +37,7 @@ class KeySetFigures(Protocol):
     def keys(self) -> int: ...
     @property
     def age_seconds(self) -> float | None:
-        """Since they were last confirmed; None where they are fixed, or where there are none."""
+        """None if the configuration holds the keys, or if there are none."""
 
     @property
     def fetches(self) -> int: ...
@@ -28,21 +45,8 @@ class KeySetFigures(Protocol):
     def failures(self) -> int: ...
 
 
-class PushDaysLeft(Protocol):
-    """How long one push credential has."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def app_id(self) -> str: ...
-    @property
-    def fingerprint_sha256(self) -> str: ...
-    @property
-    def days(self) -> float: ...
-
-
-class CarrierFigures(Protocol):
-    """How calls to Telnyx are faring."""
+class CallStatus(Protocol):
+    """The state of calls to Telnyx."""
 
     @property
     def is_open(self) -> bool: ...
@@ -58,157 +62,210 @@ class CarrierFigures(Protocol):
     def rate_remaining(self) -> float | None: ...
 
 
-class BacklogFigures(Protocol):
-    """Ended leases that Telnyx has not yet confirmed."""
+class EventMetrics:
+    """Counters and histograms of requests, decisions and calls to Telnyx."""
 
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def stuck(self) -> int: ...
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "dialtone_http_requests", "HTTP requests.", ["method", "route", "status"], registry=registry
+        )
+        decisions = Counter(
+            "dialtone_decisions", "Decisions, as in the audit.", ["action", "outcome"], registry=registry
+        )
+        refusals = Counter(
+            "dialtone_refusals", "Requests that were denied or failed, by reason.", ["reason"], registry=registry
+        )
+        issue_seconds = Histogram(
+            "dialtone_issue_seconds", "Time to issue a login.", ["source"], registry=registry, buckets=SECONDS
+        )
+        calls = Counter("dialtone_telnyx_calls", "Calls to Telnyx.", ["operation", "outcome"], registry=registry)
+        call_seconds = Histogram(
+            "dialtone_telnyx_call_seconds",
+            "Time from sending a request to Telnyx to its complete response.",
+            ["operation"],
+            registry=registry,
+            buckets=SECONDS,
+        )
+        # `labels` costs more than counting, so each series is looked up once. The caches are bounded, as labels are.
+        self._request_series: dict[tuple[str, str, int], Counter] = {}
+        self._decisions = cache(lambda action, outcome: decisions.labels(action.value, outcome.value))
+        self._refusals = cache(refusals.labels)
+        self._issue_seconds = cache(lambda source: issue_seconds.labels(source.value))
+        self._calls = cache(calls.labels)
+        self._call_seconds = cache(call_seconds.labels)
+        self._repeats = self._decisions(Action.REUSED, Outcome.DONE)
+        self._repeat_seconds = self._issue_seconds(Way.HOT)
 
+    def request(self, method: str, route: str, status: int) -> None:
+        """`route` is the pattern of the path, and never the path itself."""
+        series = self._request_series.get((method, route, status))
+        if series is None:
+            method = method if method in METHODS else "other"  # a caller can send any word
+            series = self._requests.labels(method, route, str(status))
+            if method != "other":
+                self._request_series[method, route, status] = series
+        series.inc()
 
-class AuditFigures(Protocol):
-    """Events of the audit."""
+    def repeat(self, seconds: float) -> None:
+        """The same login was returned again. It counts as a decision, but has no audit event of its own."""
+        self._repeats.inc()
+        self._repeat_seconds.observe(seconds)
 
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def dropped(self) -> int: ...
+    def decision(self, decision: Decision) -> None:
+        self._decisions(decision.action, decision.outcome).inc()
+        if decision.is_refusal:
+            self._refusals(decision.reason or "unknown").inc()
+        if decision.way is not None and decision.seconds is not None:
+            self._issue_seconds(decision.way).observe(decision.seconds)
+
+    def call(self, operation: str, outcome: str, seconds: float) -> None:
+        """One call to Telnyx. `outcome` is `ok` or the class name of an error."""
+        self._calls(operation, outcome).inc()
+        self._call_seconds(operation).observe(seconds)
 
 
 class Metrics:
-    """Everything that `/metrics` shows, in a registry of this app's own."""
+    """Metrics that are read when Prometheus scrapes. Between scrapes they cost nothing."""
 
     def __init__(
         self,
         *,
-        key_sets: Callable[[], Iterable[KeySetFigures]],
-        push_days_left: Callable[[], Iterable[PushDaysLeft]],
-        carrier: Callable[[], CarrierFigures],
+        key_sets: Callable[[], Iterable[KeySetStatus]],
+        push_days_left: Callable[[], Iterable[DaysLeft]],
+        carrier: Callable[[], CallStatus],
         pool_ready: Callable[[], Mapping[str, int]],
         orphans: Callable[[], int],
-        backlog: Callable[[], BacklogFigures],
+        backlog: Callable[[], Backlog],
         live_leases: Callable[[], Mapping[str, int]],
-        audit: AuditFigures,
+        audit: AuditTrail,
         limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
         registry: CollectorRegistry,
     ) -> None:
         self._registry = registry
-        self._registry.register(_KeySets(key_sets))
-        self._registry.register(_PushCredentials(push_days_left))
-        self._registry.register(_Carrier(carrier))
-        self._registry.register(_Leases(live_leases, pool_ready, orphans, backlog))
-        self._registry.register(_Keeping(audit, limiter_failures, log_lines_dropped))
+        self._add_identity(key_sets)
+        self._add_telnyx(carrier)
+        self._add_leases(live_leases, pool_ready, orphans, backlog)
+        self._add_push(push_days_left)
+        self._add_operations(audit, limiter_failures, log_lines_dropped)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The figures of this moment and their media type, in the form that the `Accept` header prefers."""
+        """The current metrics and their media type, in the format that the `Accept` header prefers."""
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
-
-class _KeySets(Collector):
-    def __init__(self, key_sets: Callable[[], Iterable[KeySetFigures]]) -> None:
-        self._key_sets = key_sets
-
-    def collect(self) -> Iterator[Metric]:
-        keys = GaugeMetricFamily("dialtone_key_set_keys", "Usable keys of an issuer.", labels=["issuer"])
-        age = GaugeMetricFamily(
-            "dialtone_key_set_age_seconds", "Since an issuer's fetched keys were last confirmed.", labels=["issuer"]
+    def _add_identity(self, key_sets: Callable[[], Iterable[KeySetStatus]]) -> None:
+        issuer = ["issuer"]
+        self._gauges(
+            "key_set_keys", "Usable keys of an issuer.", issuer, lambda: [([s.issuer], s.keys) for s in key_sets()]
         )
-        fetches = CounterMetricFamily("dialtone_key_set_fetches", "Fetches of an issuer's keys.", labels=["issuer"])
-        failures = CounterMetricFamily(
-            "dialtone_key_set_fetch_failures", "Fetches of an issuer's keys that brought none.", labels=["issuer"]
+        self._gauges(
+            "key_set_age_seconds",
+            "Time since an issuer's keys were last confirmed.",
+            issuer,
+            lambda: [([s.issuer], s.age_seconds) for s in key_sets() if s.age_seconds is not None],
         )
-        for status in self._key_sets():
-            keys.add_metric([status.issuer], status.keys)
-            fetches.add_metric([status.issuer], status.fetches)
-            failures.add_metric([status.issuer], status.failures)
-            if status.age_seconds is not None:
-                age.add_metric([status.issuer], status.age_seconds)
-        yield from (keys, age, fetches, failures)
-
-
-class _PushCredentials(Collector):
-    def __init__(self, days_left: Callable[[], Iterable[PushDaysLeft]]) -> None:
-        self._days_left = days_left
-
-    def collect(self) -> Iterator[Metric]:
-        labels = ["type", "app_id", "fingerprint"]
-        days = GaugeMetricFamily(
-            "dialtone_push_credential_days_left", "Until a push certificate expires; below 0 it has.", labels=labels
+        self._counters(
+            "key_set_fetches",
+            "Fetches of an issuer's keys.",
+            issuer,
+            lambda: [([s.issuer], s.fetches) for s in key_sets()],
         )
-        for found in self._days_left():
-            days.add_metric([found.type, found.app_id, found.fingerprint_sha256[:16]], found.days)
-        yield days
+        self._counters(
+            "key_set_fetch_failures",
+            "Failed fetches of an issuer's keys.",
+            issuer,
+            lambda: [([s.issuer], s.failures) for s in key_sets()],
+        )
 
+    def _add_telnyx(self, status: Callable[[], CallStatus]) -> None:
+        self._gauge("telnyx_breaker_open", "1 while the circuit breaker rejects calls.", lambda: status().is_open)
+        self._gauge("telnyx_calls_in_flight", "Calls to Telnyx in flight.", lambda: status().in_flight)
+        self._gauge("telnyx_calls_waiting", "Calls to Telnyx that are queued.", lambda: status().waiting)
+        self._gauge("telnyx_concurrency_limit", "Maximum of calls in flight.", lambda: status().concurrency_limit)
+        # Absent until Telnyx sends them.
+        self._gauges(
+            "telnyx_rate_limit", "Calls per window that Telnyx allows.", [], lambda: _optional(status().rate_limit)
+        )
+        self._gauges(
+            "telnyx_rate_remaining", "Calls left in the window.", [], lambda: _optional(status().rate_remaining)
+        )
 
-class _Carrier(Collector):
-    def __init__(self, carrier: Callable[[], CarrierFigures]) -> None:
-        self._carrier = carrier
-
-    def collect(self) -> Iterator[Metric]:
-        now = self._carrier()
-        figures: list[tuple[str, str, float | None]] = [
-            ("breaker_open", "1 while calls to Telnyx are not even tried.", float(now.is_open)),
-            ("calls_in_flight", "Calls to Telnyx under way.", now.in_flight),
-            ("calls_waiting", "Calls that wait for their turn.", now.waiting),
-            ("concurrency_limit", "Calls that may be under way at once.", now.concurrency_limit),
-            ("rate_limit", "Calls in a window, as Telnyx last said.", now.rate_limit),
-            ("rate_remaining", "Calls left in the window, as Telnyx last said.", now.rate_remaining),
-        ]
-        for name, meaning, value in figures:
-            if value is not None:
-                yield GaugeMetricFamily(f"dialtone_telnyx_{name}", meaning, value=value)
-
-
-class _Leases(Collector):
-    def __init__(
+    def _add_leases(
         self,
         live: Callable[[], Mapping[str, int]],
-        ready: Callable[[], Mapping[str, int]],
+        pool_ready: Callable[[], Mapping[str, int]],
         orphans: Callable[[], int],
-        backlog: Callable[[], BacklogFigures],
+        backlog: Callable[[], Backlog],
     ) -> None:
-        self._live = live
-        self._ready = ready
-        self._orphans = orphans
-        self._backlog = backlog
+        self._gauges("live_leases", "Leases in the ledger, at the last count.", ["state"], lambda: _by_label(live()))
+        self._gauges(
+            "pool_ready", "Ready credentials in the warm pool.", ["connection"], lambda: _by_label(pool_ready())
+        )
+        self._gauge("orphans", "Telnyx credentials of this namespace without a lease, at the last check.", orphans)
+        self._gauge(
+            "sweeper_backlog",
+            "Ended leases whose credential Telnyx has not confirmed as deleted, at the last sweep.",
+            lambda: backlog().waiting,
+        )
+        self._gauge("stuck_deletions", "Leases in the backlog whose deletion keeps failing.", lambda: backlog().stuck)
 
-    def collect(self) -> Iterator[Metric]:
-        live = GaugeMetricFamily("dialtone_live_leases", "Leases in the ledger, some seconds ago.", labels=["state"])
-        for state, count in self._live().items():
-            live.add_metric([state], count)
-        yield live
-        ready = GaugeMetricFamily("dialtone_pool_ready", "Credentials made ahead.", labels=["connection"])
-        for connection_id, count in self._ready().items():
-            ready.add_metric([connection_id], count)
-        yield ready
-        meaning = "Credentials of our naming that no lease stands for, at the last walk."
-        yield GaugeMetricFamily("dialtone_orphans", meaning, value=self._orphans())
-        backlog = self._backlog()
-        meaning = "Ended leases whose credential Telnyx has not yet confirmed to be gone, at the last sweep."
-        yield GaugeMetricFamily("dialtone_sweeper_backlog", meaning, value=backlog.waiting)
-        meaning = "Those of them whose deletion was tried again and again: somebody should look."
-        yield GaugeMetricFamily("dialtone_stuck_deletions", meaning, value=backlog.stuck)
+    def _add_push(self, days_left: Callable[[], Iterable[DaysLeft]]) -> None:
+        self._gauges(
+            "push_credential_days_left",
+            "Days until a push certificate expires; negative after that.",
+            ["type", "app_id", "fingerprint"],
+            lambda: [((p.type, p.app_id, p.fingerprint_sha256[:FINGERPRINT_CHARS]), p.days) for p in days_left()],
+        )
+
+    def _add_operations(
+        self, audit: AuditTrail, limiter_failures: Callable[[], int], lines_dropped: Callable[[], int]
+    ) -> None:
+        self._gauge("audit_events_waiting", "Audit events that are not yet in the ledger.", lambda: audit.waiting)
+        self._counter("audit_events_dropped", "Audit events that were logged only.", lambda: audit.dropped)
+        self._counter("limiter_store_failures", "Failures of the rate limiter's shared store.", limiter_failures)
+        self._counter("log_lines_dropped", "Log lines that could not be written.", lines_dropped)
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(f"dialtone_{name}", text, registry=self._registry).set_function(read)
+
+    def _gauges(self, name: str, text: str, labels: Sequence[str], read: Values) -> None:
+        self._registry.register(Series(GaugeMetricFamily, f"dialtone_{name}", text, labels, read))
+
+    def _counter(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self._counters(name, text, [], lambda: [((), read())])
+
+    def _counters(self, name: str, text: str, labels: Sequence[str], read: Values) -> None:
+        self._registry.register(Series(CounterMetricFamily, f"dialtone_{name}", text, labels, read))
 
 
-class _Keeping(Collector):
-    """What is kept of what happens, and what could not be."""
+class Series(Collector):
+    """What `Gauge.set_function` cannot do: counters that are kept elsewhere, and series that come and go."""
 
     def __init__(
-        self, audit: AuditFigures, limiter_failures: Callable[[], int], lines_dropped: Callable[[], int]
+        self,
+        family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        name: str,
+        text: str,
+        labels: Sequence[str],
+        read: Values,
     ) -> None:
-        self._audit = audit
-        self._limiter_failures = limiter_failures
-        self._lines_dropped = lines_dropped
+        self._family = family
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        meaning = "Events of the audit that have no row in the ledger yet."
-        yield GaugeMetricFamily("dialtone_audit_events_waiting", meaning, value=self._audit.waiting)
-        for name, meaning, value in (
-            ("audit_events_dropped", "Events that will never have a row; they have a log line.", self._audit.dropped),
-            ("limiter_store_failures", "Times the limiter's shared store did not answer.", self._limiter_failures()),
-            ("log_lines_dropped", "Log lines that nobody took in time.", self._lines_dropped()),
-        ):
-            yield CounterMetricFamily(f"dialtone_{name}", meaning, value=value)
+        metric = self._family(self._name, self._text, labels=self._labels)
+        for labels, value in self._read():
+            metric.add_metric(labels, value)
+        yield metric
+
+
+def _by_label(counts: Mapping[str, int]) -> Iterable[tuple[Sequence[str], float]]:
+    return [([label], count) for label, count in counts.items()]
+
+
+def _optional(value: float | None) -> Iterable[tuple[Sequence[str], float]]:
+    return [] if value is None else [((), value)]

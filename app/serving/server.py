@@ -59,7 +59,10 @@ def run(app: ASGIApp, limiter: Door, readiness: Readiness, options: ServerOption
         forwarded_allow_ips=options.trusted_proxies,
         timeout_graceful_shutdown=options.shutdown_timeout_seconds,
     )
-    with logs.unblocking():
+    # After its shutdown uvicorn raises the signal again. The default action would end the process at once, without the
+    # last lines of the log.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with logs.non_blocking():
         GracefulServer(config, limiter, readiness, options.drain_seconds, ConfigReloader(reload)).run()
 
 

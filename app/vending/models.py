@@ -27,7 +27,7 @@ class Grant(StrEnum):
 class Way(StrEnum):
     """How a device came to its login; what it costs differs by a factor of a hundred."""
 
-    HOT = "hot"
+    HOT = "cached"
     """It was at hand."""
     RENEWED = "renewed"
     """Minted on the credential that the device had."""

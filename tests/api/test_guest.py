@@ -214,7 +214,7 @@ async def test_the_list_under_the_same_address_is_no_login(
             assert head.startswith(b"HTTP/1.1 200 ")
             assert "data" in json.loads(told)
 
-    assert not [text for text in capsys.readouterr().err.splitlines() if '"level": "error"' in text]
+    assert not [text for text in capsys.readouterr().err.splitlines() if '"level":"error"' in text]
 
 
 async def test_another_address_of_the_same_path_is_another_request(service: Service) -> None:

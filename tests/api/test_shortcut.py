@@ -229,7 +229,7 @@ async def test_it_is_measured_audited_and_limited_like_the_route(telnyx: Telnyx,
 
     assert statuses == [201, 200, 200, 429]
     assert 'http_requests_total{method="POST",route="/v1/telephony-credentials",status="200"} 2.0' in figures
-    assert 'dialtone_issue_seconds_count{way="hot"} 2.0' in figures
+    assert 'dialtone_issue_seconds_count{source="cached"} 2.0' in figures
 
 
 async def test_once_revoked_nothing_is_at_hand(service: Service) -> None:

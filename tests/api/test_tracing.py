@@ -1,4 +1,4 @@
-"""Traces tell where a request's time went, in words of ours; they go where OpenTelemetry's variables say."""
+"""Traces show where a request's time went, and hold no user data. OpenTelemetry's variables say where they go."""
 
 import asyncio
 import threading
@@ -15,14 +15,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.main import assemble
-from app.observability.tracing import Tracing
+from app.observability.tracing import tracer_of
 from app.sandbox.account import DEMO_KEY
 from tests.processes.replicas import replica
 from tests.stage import Service, Telnyx, migrated, serving, settings_for, token
 
 
 class Traced:
-    """A service and the spans that it told."""
+    """A service and its spans."""
 
     def __init__(self, service: Service, spans: InMemorySpanExporter) -> None:
         self.service = service
@@ -32,7 +32,7 @@ class Traced:
         return list(self._spans.get_finished_spans())
 
     def tree(self) -> dict[str, str | None]:
-        """Each span's name with its parent's, but for work in the background."""
+        """Each span's name with its parent's, without those of background tasks."""
         names = {span.context.span_id: span.name for span in self.spans() if span.context}
         requests = {span.context.trace_id for span in self.spans() if "route" in str(span.attributes) and span.context}
         return {
@@ -48,13 +48,13 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     settings = settings_for(telnyx.url, sqlite)
-    components = build_components(settings, Overrides(clock=telnyx.clock, spans=Tracing(provider, "test")))
+    components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
     app, _ = assemble(settings, components)
     async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         yield Traced(Service(url, client, telnyx, telnyx.clock, app, components), exporter)
 
 
-async def test_a_request_is_a_span_with_telnyx_and_the_ledger_in_it(traced: Traced) -> None:
+async def test_span_of_a_request_contains_those_of_telnyx_and_the_ledger(traced: Traced) -> None:
     await traced.service.issue("laptop")
 
     request = "POST /v1/telephony-credentials"
@@ -65,7 +65,7 @@ async def test_a_request_is_a_span_with_telnyx_and_the_ledger_in_it(traced: Trac
     assert tree["ledger write"] == tree["ledger read"] == request
 
 
-async def test_a_trace_of_the_caller_goes_on_here(traced: Traced) -> None:
+async def test_callers_trace_is_continued(traced: Traced) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     parent = f"00-{trace}-00f067aa0ba902b7-01"
 
@@ -76,7 +76,7 @@ async def test_a_trace_of_the_caller_goes_on_here(traced: Traced) -> None:
     assert f"{span.context.trace_id:032x}" == trace
 
 
-async def test_no_secret_no_user_and_no_address_is_in_a_span(traced: Traced, telnyx: Telnyx) -> None:
+async def test_spans_contain_no_secret_no_user_and_no_address(traced: Traced, telnyx: Telnyx) -> None:
     secret = token("user-canary")
     headers = {"Authorization": f"Bearer {secret}", "User-Agent": "agent-canary"}
     body = {"device_id": "device-canary", "label": "label-canary"}
@@ -87,13 +87,13 @@ async def test_no_secret_no_user_and_no_address_is_in_a_span(traced: Traced, tel
     await client.get(f"/v1/telephony-credentials/{issued['id']}", headers=headers)
     await client.get("/path-canary")
 
-    told = " ".join(span.to_json() for span in traced.spans())
-    assert "CarrierFailed" in told
+    exported = " ".join(span.to_json() for span in traced.spans())
+    assert "CarrierFailed" in exported
     for forbidden in ("canary", secret, issued["login_token"], issued["id"], DEMO_KEY, "127.0.0.1"):
-        assert forbidden not in told
+        assert forbidden not in exported
 
 
-async def test_spans_leave_the_process_by_otlp(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+async def test_spans_are_exported_by_otlp(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     received: list[bytes] = []
 
     class Collector(BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ async def test_spans_leave_the_process_by_otlp(telnyx: Telnyx, sqlite: str, tmp_
     try:
         async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
             assert (await service.issue()).status_code == 201
-        await asyncio.sleep(0.1)  # what was left is sent when the service stops
+        await asyncio.sleep(0.1)  # the last spans are sent when the service stops
     finally:
         collector.shutdown()
 

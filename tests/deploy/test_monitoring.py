@@ -94,7 +94,7 @@ async def test_every_series_that_is_asked_for_is_there_with_its_labels(scraped: 
 
 
 def test_the_test_finds_what_is_missing() -> None:
-    assert names_in('sum by (le) (rate(dialtone_x_bucket{way!="hot"}[5m])) / max(up{job="a"})') == {
+    assert names_in('sum by (le) (rate(dialtone_x_bucket{source!="cached"}[5m])) / max(up{job="a"})') == {
         "dialtone_x_bucket",
         "up",
     }

@@ -1,18 +1,27 @@
-"""A log that nobody reads any more stops nobody."""
+"""A log that nothing reads does not block the service."""
 
 import asyncio
 import io
+import json
+import logging
 import os
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from app.observability.sink import LINES_WAITING, Sink
+import pytest
+import structlog
+
+from app.observability import logging as logs
+from app.observability.log_queue import CLOSE_SECONDS, MAX_QUEUED_LINES, LogHandler
 from tests.processes.replicas import replica
 from tests.stage import Telnyx, eventually
 
 
-async def test_a_service_whose_log_nobody_reads_goes_on(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    """Its standard error is a pipe, which takes 64 KB and then no more."""
+async def test_unread_log_does_not_block_requests_or_the_stop(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    """Its standard error is a pipe, which holds 64 KB."""
     unread, log = os.pipe()
     try:
         async with replica(telnyx.url, sqlite, tmp_path, log_to=log) as service:
@@ -20,14 +29,24 @@ async def test_a_service_whose_log_nobody_reads_goes_on(telnyx: Telnyx, sqlite: 
                 answers = await asyncio.gather(*(service.client.get("/livez") for _ in range(50)))
                 assert {answer.status_code for answer in answers} == {200}
             assert (await service.issue()).status_code == 201
-            assert service.client is not None
+            service.process.terminate()
+            assert await asyncio.to_thread(service.process.wait, 5 + CLOSE_SECONDS) == 0
     finally:
         os.close(log)
         os.close(unread)
 
 
+async def test_last_lines_are_written_before_the_process_ends(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    async with replica(telnyx.url, sqlite, tmp_path) as service:
+        await service.client.get("/livez")
+
+    events = [json.loads(line)["event"] for line in service.log.read_text().splitlines() if line.startswith("{")]
+    assert "request" in events
+    assert "stopped" in events
+
+
 class Stream(io.StringIO):
-    """One that can be held, and be broken."""
+    """A stream that blocks until `gate` is set, and that can be broken."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,26 +60,100 @@ class Stream(io.StringIO):
         return super().write(text)
 
 
-async def test_lines_wait_up_to_a_bound_and_are_counted_beyond_it() -> None:
+@pytest.fixture
+def stream() -> Iterator[Stream]:
     stream = Stream()
-    sink = Sink(stream)
-    for number in range(LINES_WAITING * 2):
-        sink.write(f"{number}\n")
-
-    assert 0 < sink.dropped <= LINES_WAITING
+    yield stream
     stream.gate.set()
-    await asyncio.to_thread(sink.close)
+
+
+async def test_lines_beyond_the_bound_are_dropped_and_counted(stream: Stream) -> None:
+    handler = LogHandler(stream)
+    handler.start()
+    for number in range(MAX_QUEUED_LINES * 2):
+        handler.enqueue(str(number))
+
+    assert 0 < handler.dropped <= MAX_QUEUED_LINES
+    stream.gate.set()
+    await asyncio.to_thread(handler.stop)
     kept = [int(line) for line in stream.getvalue().splitlines()]
-    assert kept == sorted(set(kept)), "what is kept is whole, and in order"
-    assert len(kept) + sink.dropped == LINES_WAITING * 2
+    assert kept == sorted(set(kept)), "lines are complete and in order"
+    assert len(kept) + handler.dropped == MAX_QUEUED_LINES * 2
 
 
-async def test_a_stream_that_breaks_is_no_trouble_to_whoever_writes() -> None:
-    stream = Stream()
+async def test_broken_stream_is_counted_and_does_not_raise(stream: Stream) -> None:
     stream.is_broken = True
     stream.gate.set()
-    sink = Sink(stream)
+    handler = LogHandler(stream)
 
-    sink.write("a line\n")
+    handler.enqueue("written at once")
+    assert handler.dropped == 1
+    handler.start()
+    handler.enqueue("queued")
 
-    await eventually(lambda: sink.dropped == 1)
+    await eventually(lambda: handler.dropped == 2)
+    handler.stop()
+
+
+def test_stop_waits_for_a_blocked_stream_for_a_bounded_time(stream: Stream) -> None:
+    handler = LogHandler(stream)
+    handler.start()
+    handler.enqueue("a line")
+
+    began = time.monotonic()
+    handler.stop()
+
+    assert CLOSE_SECONDS <= time.monotonic() - began < CLOSE_SECONDS + 1
+
+
+def test_lines_of_structlog_and_of_libraries_are_queued_alike(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure("info", as_json=True)
+    stream.gate.set()
+
+    with logs.non_blocking():
+        structlog.get_logger("x").info("own", note="Bearer abc.def.ghi", request_id="r1")
+        logging.getLogger("library").warning("Bearer abc.def.ghi\nsecond line")
+
+    own, foreign = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert {name: own[name] for name in ("event", "level", "note", "request_id")} == {
+        "event": "own",
+        "level": "info",
+        "note": "[redacted]",
+        "request_id": "r1",
+    }
+    assert (foreign["event"], foreign["level"]) == ("[redacted]", "warning")
+    assert own["timestamp"].endswith("Z")
+
+
+def test_access_log_has_the_fields_and_the_redaction_of_structlog(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure("info", as_json=True)
+    stream.gate.set()
+    path = '/a"b\nc/eyJhbGciOiJSUzI1NiJ9.e30.c2ln'
+
+    logs.log_request("r1", "GET", path, 200, 1.234, None)
+    fields = {"method": "GET", "path": path, "client": None, "status": 200, "milliseconds": 1.23}
+    structlog.get_logger("x").info("request", request_id="r1", **fields)
+
+    own, structlogs = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert own["path"] == '/a"b\\nc/[redacted]'
+    assert own | {"timestamp": ""} == structlogs | {"timestamp": ""}
+    assert len(own["timestamp"]) == len(structlogs["timestamp"])
+
+
+@pytest.mark.parametrize(
+    ("level", "as_json", "lines"), [("warning", True, 0), ("info", False, 1), ("warning", False, 0)]
+)
+def test_access_log_follows_the_level_and_the_format(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, level: str, as_json: bool, lines: int
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure(level, as_json=as_json)
+    stream.gate.set()
+
+    logs.log_request("r1", "GET", "/a", 200, 1.234, "127.0.0.1")
+
+    assert len(stream.getvalue().splitlines()) == lines

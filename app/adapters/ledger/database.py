@@ -1,12 +1,13 @@
-"""The database under the ledger: short transactions on it, and its trouble as LedgerUnavailable."""
+"""The database of the ledger: short transactions, whose failures are raised as LedgerUnavailable."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
+from opentelemetry.trace import NoOpTracer, Span, Tracer
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -24,36 +25,34 @@ TROUBLE = (
     OSError,
     TimeoutError,
 )
-"""What a database's trouble comes as. The driver's own errors leak while a connection is being made."""
+"""How a failure of the database is raised. While a connection is opened, the driver's own errors are not wrapped."""
 
 
 class Database:
-    """Short transactions, none held while anything but the database is awaited. Trouble raises LedgerUnavailable."""
+    """Short transactions, none open while anything but the database is awaited. Raises LedgerUnavailable."""
 
-    def __init__(
-        self, engine: AsyncEngine, span: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
-    ) -> None:
-        """`span` goes on while a transaction does."""
-        self._span = span
+    def __init__(self, engine: AsyncEngine, tracer: Tracer | None = None) -> None:
+        """`tracer` records a span for each transaction."""
+        self._tracer = tracer or NoOpTracer()
         self._engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
-        # SQLite has one writer: waiting for it here, in turn, beats its busy handler's sleeping.
+        # SQLite has one writer. Waiting for it here, in order, is faster than its busy handler, which sleeps.
         self._writer = asyncio.Semaphore(1 if self.is_sqlite else POOL_SIZE)
         self._is_in_doubt = False
-        """Whether the last that was tried failed."""
+        """True if the last transaction failed."""
         self._threads = SqliteThreads(engine.url) if self.is_sqlite else None
         self._group = GroupCommit(self._commit, BUSY_SECONDS)
 
     async def close(self) -> None:
-        """Nothing is read or written any more."""
+        """Close all connections. Nothing may be read or written after this."""
         await self._engine.dispose()
         if self._threads is not None:
             await asyncio.to_thread(self._threads.close)
 
     async def check_ready(self, revision: str) -> None:
-        """Raises LedgerUnavailable unless the database can be written, and stands at this migration or a later one.
+        """Raises LedgerUnavailable unless the database accepts writes and has this migration or a later one.
 
-        Revisions are numbered, and a later one only adds: a replica of the version before goes on beside it.
+        Revisions are numbered. A later one only adds, so that a replica of the previous version keeps working.
         """
         async with self.reading() as connection:
             found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
@@ -64,7 +63,7 @@ class Database:
             await self._try_to_write(thoroughly=is_read_only or self._is_in_doubt)
 
     async def _try_to_write(self, *, thoroughly: bool) -> None:
-        """A write of nothing finds it locked or read-only; that it is full, only a write of something can tell."""
+        """An update of no rows fails if the database is locked or read-only; only a real write fails if it is full."""
         async with self.writing() as connection:
             await connection.execute(sa.text("UPDATE leases SET version = version WHERE id = ''"))
             if thoroughly:
@@ -101,21 +100,25 @@ class Database:
         self._is_in_doubt = False
 
     async def write(self, work: Work[T]) -> T:
-        """The work's statements in a transaction, which other works may share. Returns once it is committed."""
+        """Run the statements in a transaction, which other callers may share. Returns after the commit."""
         if self._threads is not None:
             return await self._group.write(work)
         async with self.writing() as connection:
             return await connection.run_sync(work)
 
     async def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
-        """Several works in one transaction of SQLite's."""
+        """Run several callers' statements in one SQLite transaction."""
         if self._threads is None:
-            raise TypeError("only SQLite's writes are gathered")
+            raise TypeError("only SQLite groups commits")
         with self._translating(), self._span("ledger write"):
             async with self._turn():
                 outcomes = await self._threads.write(works)
         self._is_in_doubt = False
         return outcomes
+
+    def _span(self, name: str) -> AbstractContextManager[Span]:
+        """Without exceptions: their texts may hold values."""
+        return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -127,7 +130,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Whoever waits longer than the database itself would is told so: no queue grows behind one that is locked."""
+        """Wait for the writer, no longer than the database itself would: no queue builds up behind a lock."""
         async with asyncio.timeout(BUSY_SECONDS):
             await self._writer.acquire()
         try:
@@ -137,14 +140,14 @@ class Database:
 
 
 def one_at_a_time(connection: sa.Connection, owner: Owner) -> None:
-    """Until this transaction ends, no other that asks so for this user goes on. SQLite has one writer anyway."""
+    """Hold a lock on this user until the transaction ends. SQLite needs none, because it has one writer."""
     if connection.dialect.name != "sqlite":
         user = sa.func.hashtextextended(f"{owner.issuer} {owner.subject}", 0)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(user)))
 
 
 def is_duplicate(error: BaseException | None) -> bool:
-    """Whether the unique index said no. Any other broken constraint (a trigger's, a full disk's) is trouble."""
+    """True if a unique index rejected a row. Any other constraint (a trigger, a full disk) is a failure."""
     if not isinstance(error, IntegrityError):
         return False
     return name_of(error.orig) in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505")

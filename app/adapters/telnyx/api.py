@@ -1,16 +1,16 @@
-"""One call to Telnyx: within a total deadline, retried where that is safe, its failure told apart."""
+"""One call to Telnyx: a total deadline, retries where they are safe, and one error class per kind of failure."""
 
 import asyncio
 import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 
 from app.adapters.http_client import Answer, NoAnswer, NotSent, Outbound
 from app.adapters.telnyx.call_scheduler import Guard, Turn
@@ -35,38 +35,34 @@ MAX_ANSWER_BYTES = 2 * 1024 * 1024
 """A page of 250 credentials is about 150 KB."""
 
 MAX_PAGES = 4000
-"""A list that goes on beyond a million credentials is taken for a server that repeats itself."""
+"""A million credentials. A longer list means that the server repeats its pages."""
 
 ATTEMPTS = 3
-"""Tries of a read or a delete. A create, an update and a mint are sent once."""
+"""For a read or a delete. Creates, updates and mints are sent once."""
 
 QUEUE_SHARE = 0.5
-"""The part of what is left of a deadline that may be spent in the queue; the call itself needs the rest."""
+"""The part of the remaining deadline that a call may spend in the queue. The call itself needs the rest."""
 
 FIRST_PAUSE_SECONDS = 0.2
 
 MAX_RETRY_AFTER_SECONDS = 60.0
-"""A wait that Telnyx asks for is believed up to this; anything odd counts as one second."""
+"""The longest wait that Dialtone accepts from Telnyx. An invalid value counts as one second."""
 
 _log = structlog.get_logger("dialtone.telnyx")
 
 
-def _no_span(name: str, kind: str) -> AbstractContextManager[Callable[[str, str], None]]:
-    return nullcontext(lambda attribute, value: None)
-
-
 @dataclass(frozen=True, slots=True)
 class LastError:
-    """What went wrong with Telnyx the last time."""
+    """The last failed call to Telnyx."""
 
     at: datetime
     operation: str
     error: str
-    """The name of our error."""
+    """The class name of the error that was raised."""
 
 
 class TelnyxApi:
-    """The transport that every operation shares: one key, one pool. Raises CarrierError."""
+    """The transport that all operations share: one key and one connection pool. Raises CarrierError."""
 
     def __init__(
         self,
@@ -76,11 +72,11 @@ class TelnyxApi:
         api_key: str,
         call_seconds: float = CALL_SECONDS,
         count: Callable[[str, str, float], None] = lambda operation, outcome, seconds: None,
-        span: Callable[..., AbstractContextManager[Callable[[str, str], None]]] = _no_span,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`count` hears of every call that was sent: the operation, `ok` or our error's name, and the seconds."""
+        """`count` is called after every call with the operation, `ok` or the error's class name, and the seconds."""
         self._count = count
-        self._span = span
+        self._tracer = tracer or NoOpTracer()
         self.last_error: LastError | None = None
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
@@ -89,11 +85,11 @@ class TelnyxApi:
         self.use_key(api_key)
 
     def use_key(self, api_key: str) -> None:
-        """The key of every call from now on."""
+        """Use this key for all further calls."""
         self._headers = self._outbound.headers({"Authorization": f"Bearer {api_key}", "Accept": "application/json"})
 
     async def items(self, path: str, filters: dict[str, str], page_size: int) -> AsyncIterator[dict[str, Any]]:
-        """Every item of a list, page after page, as they come."""
+        """The items of a list, page by page."""
         for number in range(1, MAX_PAGES + 1):
             params = {**filters, "page[size]": str(page_size), "page[number]": str(number)}
             found, pages = page_of(await self.send("GET", path, params=params, attempts=ATTEMPTS))
@@ -104,7 +100,7 @@ class TelnyxApi:
         raise CarrierUnreadable
 
     async def send(self, method: str, path: str, *, attempts: int = 1, **content: Any) -> Answer:
-        """An answer of status 2xx within the total deadline, or the error that the last try ended with."""
+        """An answer with status 2xx within the total deadline. Otherwise raises the error of the last attempt."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_seconds
         for attempt in range(1, attempts + 1):
@@ -120,7 +116,9 @@ class TelnyxApi:
 
     async def _counted(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
         began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
-        with self._span(f"Telnyx {operation}", "client") as note:
+        with self._tracer.start_as_current_span(
+            f"Telnyx {operation}", kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
+        ) as span:
             try:
                 answer = await self._send_once(turn, method, path, seconds, **content)
                 outcome = "ok"
@@ -129,7 +127,7 @@ class TelnyxApi:
                 self.last_error = LastError(datetime.now(UTC), operation, outcome)
                 raise
             finally:
-                note("dialtone.outcome", outcome)
+                span.set_attribute("dialtone.outcome", outcome)
                 self._count(operation, outcome, time.monotonic() - began)
         return answer
 
@@ -166,13 +164,13 @@ class TelnyxApi:
 
 
 def _operation(method: str, path: str) -> str:
-    """`POST /telephony_credentials/{id}/token`: what is done, without to which."""
+    """Method and path without the id, such as `POST /telephony_credentials/{id}/token`."""
     parts = path.split("?", 1)[0].strip("/").split("/")
     return f"{method} /" + "/".join("{id}" if number == 1 else part for number, part in enumerate(parts))
 
 
 def _refusal(answer: Answer) -> CarrierError:
-    """The error behind a status. 2xx never comes here; a redirect is not followed and says nothing we can use."""
+    """The error for a status that is not 2xx. Redirects are not followed: they are unreadable answers."""
     match answer.status:
         case 401:
             return CarrierKeyRefused()
@@ -185,7 +183,7 @@ def _refusal(answer: Answer) -> CarrierError:
         case 408 | 425:
             return CarrierFailed()
         case status if 400 <= status < 500:
-            # Telnyx: {"errors": {"status": "can't update credentials in expired status"}}, an object for once
+            # Telnyx: {"errors": {"status": "can't update credentials in expired status"}}, here `errors` is an object
             return CredentialExpired() if b"expired status" in answer.body else CarrierRejected()
         case status if status >= 500:
             return CarrierFailed(retry_after_seconds=_retry_after(answer))
@@ -194,7 +192,7 @@ def _refusal(answer: Answer) -> CarrierError:
 
 
 def _retry_after(answer: Answer) -> float:
-    """Seconds to wait, from whichever header holds something sensible."""
+    """Seconds to wait, from the first header with a valid value."""
     for name in ("retry-after", "x-ratelimit-reset"):
         try:
             seconds = float(answer.headers.get(name, ""))

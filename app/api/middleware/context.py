@@ -1,11 +1,14 @@
-"""Pure ASGI layers around the framework. Outside in: Edge, Origins, Catch, Caps, gate, Body.
+"""Request context: the request's id and caller, common response headers, the access log and the request's span.
 
-Pure ASGI, because Starlette's BaseHTTPMiddleware costs two thirds of the throughput and breaks cancellation.
+All middleware here is pure ASGI: Starlette's BaseHTTPMiddleware costs two thirds of the throughput and breaks
+cancellation.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from opentelemetry.propagate import extract
+from opentelemetry.trace import Span, SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import standing_headers
@@ -20,28 +23,27 @@ from app.api.scope import (
     request_id_of,
     route_of,
 )
-from app.observability import logging as logs
-from app.observability.tracing import Note, Spans
+from app.observability.logging import log_request
 from app.vending.audit import CIRCUMSTANCES, Circumstances
 
 Tell = Callable[[str, str, str, str, int, float, str | None], None]
-"""Told of every answer: the request's id, its method, path and route, the status, when it began, and whose it was."""
+"""Records a response: request id, method, path, route, status, start (`perf_counter`) and client address."""
 
 
 def telling(count: Callable[[str, str, int], None]) -> Tell:
-    """A figure and a line of the access log. `count` hears of the method, the route and the status."""
+    """Record a response in the metrics and in the access log. `count` gets the method, the route and the status."""
 
     def tell(
         request_id: str, method: str, path: str, route: str, status: int, began: float, address: str | None
     ) -> None:
         count(method, route, status)
-        logs.request_line(request_id, method, path, status, (time.perf_counter() - began) * 1000, address)
+        log_request(request_id, method, path, status, (time.perf_counter() - began) * 1000, address)
 
     return tell
 
 
 class Edge:
-    """The request's id, the headers that every answer carries, and the access log."""
+    """Sets the request id and the caller, completes the response headers, and records the response."""
 
     def __init__(
         self,
@@ -49,12 +51,15 @@ class Edge:
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
         tell: Tell = lambda *_: None,
         is_crowded: Callable[[], bool] = lambda: False,
-        spans: Spans | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`is_crowded`: whether connections wait to be read from, so that those who were answered should make room."""
+        """`is_crowded`: true while connections are queued. Responses then close their connection.
+
+        `tracer`: None means that tracing is off.
+        """
         self._app = app
         self._is_crowded = is_crowded
-        self._spans = spans
+        self._tracer = tracer
         self._tell = tell
         self._headers = (
             (b"cache-control", b"no-store"),
@@ -68,7 +73,7 @@ class Edge:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # there is no WebSocket here: refuse the handshake
+        if scope["type"] != "http":  # Dialtone has no WebSocket: reject the handshake
             await send({"type": "websocket.close", "code": 1000})
             return
         began = time.perf_counter()
@@ -86,18 +91,25 @@ class Edge:
             await send(message)
 
         try:
-            if self._spans is None:
+            if self._tracer is None:
                 await self._app(scope, receive, with_headers)
             else:
-                with self._spans(scope["method"], "server", _trace_of(headers)) as note:
+                # Without exceptions: their texts may hold values.
+                with self._tracer.start_as_current_span(
+                    scope["method"],
+                    context=extract(_trace_headers(headers)),
+                    kind=SpanKind.SERVER,
+                    record_exception=False,
+                    set_status_on_exception=False,
+                ) as span:
                     await self._app(scope, receive, with_headers)
-                    _tell(note, scope)
+                    _describe(span, scope)
         finally:
             status = scope.get(STATUS, 0)
             self._tell(request_id, scope["method"], scope["path"], route_of(scope), status, began, address)
 
     def _completed(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
-        """The answer's own headers, and those that all have."""
+        """The response's own headers and the common ones."""
         complete = [header for header in headers if header[0] not in self._names]
         if prefix := scope.get("root_path"):
             complete = [(n, prefix.encode("ascii") + value if n == b"location" else value) for n, value in complete]
@@ -110,17 +122,21 @@ class Edge:
         return complete
 
 
-def _trace_of(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """What the caller says of the trace that this request is part of."""
+def _trace_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The caller's W3C Trace Context."""
     names = (b"traceparent", b"tracestate")
     return {name.decode("ascii"): headers[name].decode("latin-1") for name in names if name in headers}
 
 
-def _tell(note: Note, scope: Scope) -> None:
-    """OpenTelemetry's names for HTTP servers; the route, never the address."""
+def _describe(span: Span, scope: Scope) -> None:
+    """OpenTelemetry's attributes for HTTP servers. The route is recorded and never the path, which may hold ids."""
     route = route_of(scope)
-    note("name", f"{scope['method']} {route}")
-    note("http.request.method", scope["method"])
-    note("http.route", route)
-    note("http.response.status_code", scope.get(STATUS, 0))
-    note("dialtone.request_id", scope[REQUEST_ID])
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attributes(
+        {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "http.response.status_code": scope.get(STATUS, 0),
+            "dialtone.request_id": scope[REQUEST_ID],
+        }
+    )

@@ -1,0 +1,103 @@
+"""The handler of every log line. While the service runs, a thread writes the lines, so that a write never blocks it.
+
+Standard error is often a pipe. When its reader stops reading, the pipe fills up and a write blocks for as long as that
+lasts. Without a queue, every request would block with it.
+"""
+
+import logging
+import threading
+import time
+from logging.handlers import QueueHandler, QueueListener
+from queue import SimpleQueue
+from typing import Any, TextIO
+
+MAX_QUEUED_LINES = 10_000
+"""About 3 MB. Further lines are dropped and counted."""
+
+BATCH_LINES = 500
+BATCH_SECONDS = 0.02
+"""How long the thread waits for more lines: waking it up for each line costs more than writing the line."""
+
+CLOSE_SECONDS = 1.0
+"""How long the process waits at its end for queued lines to be written. The reader may have stopped reading."""
+
+
+class LogHandler(QueueHandler):
+    """Writes lines to the stream at once, or queues them between `start` and `stop`. Never raises and never blocks."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        super().__init__(self._lines)
+        self._stream = stream
+        self._listener: BatchListener | None = None
+        self._not_queued = 0
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written: the queue was full, or the stream was broken."""
+        return self._not_queued + (0 if self._listener is None else self._listener.failed)
+
+    def start(self) -> None:
+        self._listener = BatchListener(self._lines, self._stream)
+        self._listener.start()
+
+    def stop(self) -> None:
+        """Write what is queued, within CLOSE_SECONDS. Lines logged after this are dropped."""
+        if self._listener is not None:
+            self._listener.stop()
+
+    def prepare(self, record: logging.LogRecord) -> str:
+        """A record of a library that uses `logging`, as a line."""
+        return self.format(record)
+
+    def enqueue(self, record: logging.LogRecord | str) -> None:
+        """Called with a rendered line: by structlog, and for other records with what `prepare` returns."""
+        line = f"{record}\n"
+        if self._listener is None:
+            self._not_queued += not write(self._stream, line)
+        elif self._lines.qsize() < MAX_QUEUED_LINES:
+            self._lines.put(line)
+        else:
+            self._not_queued += 1
+
+
+class BatchListener(QueueListener):
+    """Takes batches of lines from the queue and writes each with one system call."""
+
+    def __init__(self, lines: "SimpleQueue[str | None]", stream: TextIO) -> None:
+        super().__init__(lines)
+        self._lines = lines
+        self._stream = stream
+        self.failed = 0
+
+    def dequeue(self, block: bool) -> Any:
+        """The next batch, or None (the library's sentinel) to stop. Waits for the first line, then for more lines."""
+        first = self._lines.get()
+        if first is None:
+            return None
+        if self._lines.qsize() < BATCH_LINES:
+            time.sleep(BATCH_SECONDS)
+        batch = [first, *[self._lines.get() for _ in range(min(self._lines.qsize(), BATCH_LINES))]]
+        if None in batch:
+            self.enqueue_sentinel()
+        return [line for line in batch if line is not None]
+
+    def handle(self, record: Any) -> None:
+        if not write(self._stream, "".join(record)):
+            self.failed += len(record)
+
+    def stop(self) -> None:
+        """The library's own `stop` waits without a limit, so it runs on a thread that is abandoned if it takes long."""
+        stopping = threading.Thread(target=super().stop, name="log-stop", daemon=True)
+        stopping.start()
+        stopping.join(CLOSE_SECONDS)
+
+
+def write(stream: TextIO, text: str) -> bool:
+    """False if the stream is broken or closed: a log that cannot be written must not stop the service."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
