@@ -24,10 +24,11 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# Most tests wait rather than work: three at a time. Whoever has nothing left to do takes over what another still has.
+# Most tests wait rather than compute, so three workers share two cores. Coverage is measured in the first group only:
+# tests with real processes, browsers and faults have deadlines that tracing would break. `coverage report` lists the rest.
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
 fast-test: $(VENV)/.dev contract-tools
-	$(BIN)/pytest -n 3 --dist worksteal $(SLOW:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report= $(SLOW:%=--ignore %)
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
 
 # The page's SDK and the browser client need Node 20. Without it the page says so, and its tests skip, saying so too.
@@ -106,7 +107,7 @@ lock: ## Resolve the newest versions and write the locks anew (needs uv)
 	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 
 clean: ## Forget the virtual environment and what `make dev` kept
-	rm -rf $(VENV) .dialtone $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules
+	rm -rf $(VENV) .dialtone .coverage $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'

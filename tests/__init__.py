@@ -1,1 +1,5 @@
-"""Facts about phones, shown. The outside is the sandbox at the wire, real SQL, and tokens signed by another library."""
+"""Tests. The folders mirror app/; `support` holds what several modules use."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.support")

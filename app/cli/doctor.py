@@ -121,7 +121,12 @@ async def _connection(components: Components, connection_id: str) -> AsyncIterat
         yield Finding(about, Verdict.BAD, str(error), "can this machine reach api.telnyx.com over https?")
         return
     yield Finding("Telnyx key", Verdict.GOOD, "Telnyx accepts it")
-    for finding in (_activity(about, found), _calling(about, found), *_push(about, found), _clock(components, found)):
+    for finding in (
+        _activity(about, found),
+        _calling(about, found),
+        *_push(about, found),
+        check_clock(components, found),
+    ):
         yield finding
 
 
@@ -148,7 +153,8 @@ def _push(about: str, found: ConnectionInfo) -> list[Finding]:
     ]
 
 
-def _clock(components: Components, found: ConnectionInfo) -> Finding:
+def check_clock(components: Components, found: ConnectionInfo) -> Finding:
+    """Compare this machine's clock with the `Date` header of Telnyx's answer."""
     if found.answered_at is None:
         return Finding("clock", Verdict.GOOD, "Telnyx's answer has no date to compare with")
     answered_at = found.answered_at if found.answered_at.tzinfo else found.answered_at.replace(tzinfo=UTC)

@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **given: Any) -> "Settings":
         """From the environment and the file that DIALTONE_ENV_FILE names (`.env`). Raises SettingsError."""
-        unknown = sorted(name for name in os.environ if name.startswith("DIALTONE_") and name not in _known_variables())
+        unknown = sorted(name for name in os.environ if name.startswith("DIALTONE_") and name not in known_variables())
         if unknown:
             raise SettingsError(f"{unknown[0]} is no setting of Dialtone; .env.example lists them all")
         given.setdefault("_env_file", os.environ.get("DIALTONE_ENV_FILE", ".env"))
@@ -337,7 +337,8 @@ def variable_of(name: str) -> str:
     return str(Settings.model_fields[name].validation_alias or f"DIALTONE_{name.upper()}")
 
 
-def _known_variables() -> frozenset[str]:
+def known_variables() -> frozenset[str]:
+    """Names of all environment variables that Dialtone reads."""
     return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
 
 

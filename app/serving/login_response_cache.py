@@ -104,7 +104,7 @@ class AtHand:
         most: int = KNOWN,
     ) -> None:
         """`target`: the address that logins are had from; `most`: so many requests are remembered."""
-        self._app = app
+        self.app = app
         self.target = target.encode()
         self._verifier = verifier
         self._limiter = limiter
@@ -114,6 +114,11 @@ class AtHand:
         self._most = most
         self._clock = clock
         self._known: OrderedDict[bytes, Known] = OrderedDict()
+
+    @property
+    def cached_requests(self) -> int:
+        """How many requests `answer` recognizes."""
+        return len(self._known)
 
     def answer(self, asked: Asked) -> bytes | None:
         """The answer behind its status and the server's own headers, or None: it must go through all layers."""
@@ -157,7 +162,7 @@ class AtHand:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked: Asked | None = scope.get(ASKED)
         if asked is None or asked.method != b"POST":  # their list is had from the same address
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         head: Message = {}
 
@@ -166,7 +171,7 @@ class AtHand:
                 head.update(message)
             await send(message)
 
-        await self._app(scope, receive, listening)
+        await self.app(scope, receive, listening)
         if head.get("status") == 200 and PRINCIPAL in scope and len(asked.body) <= LONGEST_BODY_BYTES:
             self._remember(asked, scope, head["headers"])
 

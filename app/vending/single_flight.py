@@ -8,6 +8,9 @@ from app.vending.errors import Busy
 
 Result = TypeVar("Result")
 
+TASK_NAME = "single-flight"
+"""Name of the asyncio tasks that do the work, in stack dumps and in tests that crash them."""
+
 
 class Flights(Generic[Result]):
     """Work in the air, at most one piece a key.
@@ -44,7 +47,7 @@ class Flights(Generic[Result]):
         self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
     ) -> asyncio.Task[Result]:
         self._admit(len(self._in_the_air))
-        task = asyncio.create_task(start())
+        task = asyncio.create_task(start(), name=TASK_NAME)
         self._in_the_air[key] = (purpose, task)
         task.add_done_callback(lambda done: self._land(key, done))
         return task

@@ -1,4 +1,4 @@
-"""The operators' calls: closed to users, and what each does."""
+"""The operators' API: closed to users; not-before marks and key refreshes."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.vending.policy import ADMIN_SCOPE
-from tests.adapters.test_key_sets import Provider
-from tests.api.test_gate import assert_problem
-from tests.stage import ISSUER, Service, Telnyx, rsa_key, service_in_front_of, serving, token
+from tests.support.http_server import serve
+from tests.support.key_server import KeyServer
+from tests.support.problems import assert_problem
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.tokens import ISSUER, rsa_key, token
 
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("PUT", "/v1/admin/not-before", {"issuer": ISSUER, "subject": "alice"}),
@@ -30,7 +33,7 @@ async def operate(service: Service, method: str, path: str, **body: Any) -> http
 
 
 @pytest.mark.parametrize(("method", "path", "body"), CALLS, ids=[path for _, path, _ in CALLS])
-async def test_a_users_token_opens_no_operators_call(
+async def test_user_token_is_denied_on_every_admin_route(
     service: Service, method: str, path: str, body: dict[str, Any]
 ) -> None:
     headers = {"Authorization": f"Bearer {token()}"}
@@ -41,9 +44,7 @@ async def test_a_users_token_opens_no_operators_call(
     assert (await operate(service, method, path, **body)).status_code == 200
 
 
-async def test_the_scope_alone_opens_nothing_once_a_policy_is_written(
-    telnyx: Telnyx, sqlite: str, tmp_path: Path
-) -> None:
+async def test_admin_scope_alone_is_denied_if_a_policy_exists(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(rsa_key().as_pem(private=False).decode())
     path = tmp_path / "dialtone.toml"
     path.write_text(
@@ -56,14 +57,12 @@ async def test_the_scope_alone_opens_nothing_once_a_policy_is_written(
         name = "everybody"
         """
     )
-    async with service_in_front_of(
-        telnyx, sqlite, config=str(path), issuer=..., audience=..., issuer_pem=...
-    ) as service:
+    async with running_service(telnyx, sqlite, config=str(path), issuer=..., audience=..., issuer_pem=...) as service:
         assert_problem(await operate(service, "GET", "/v1/admin/keys"), 403, "access_denied")
         assert (await service.issue("laptop")).status_code == 201
 
 
-async def test_tokens_from_before_a_moment_are_refused_and_later_ones_are_not(service: Service) -> None:
+async def test_tokens_issued_before_a_mark_are_rejected(service: Service) -> None:
     answer = await operate(service, "PUT", "/v1/admin/not-before", issuer=ISSUER, subject="alice")
 
     assert answer.json()["reach"] == "user"
@@ -85,13 +84,13 @@ async def test_tokens_from_before_a_moment_are_refused_and_later_ones_are_not(se
     ],
     ids=str,
 )
-async def test_a_mark_that_makes_no_sense_is_refused(
+async def test_invalid_not_before_mark_is_rejected(
     service: Service, body: dict[str, Any], status: int, code: str
 ) -> None:
     assert_problem(await operate(service, "PUT", "/v1/admin/not-before", **body), status, code)
 
 
-async def test_a_mark_may_lie_in_the_past_and_reach_a_session_or_everybody(service: Service) -> None:
+async def test_mark_can_lie_in_the_past_and_target_a_session_or_an_issuer(service: Service) -> None:
     past = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
     for reach, name in (("session", "s-1"), ("issuer", "")):
         body = {"session": name} if name else {}
@@ -103,11 +102,11 @@ async def test_a_mark_may_lie_in_the_past_and_reach_a_session_or_everybody(servi
     assert (await service.ask("GET")).status_code == 200
 
 
-async def test_keys_are_shown_and_fetched_anew_and_measured(telnyx: Telnyx, sqlite: str) -> None:
-    provider = Provider()
+async def test_keys_are_listed_refreshed_and_measured(telnyx: Telnyx, sqlite: str) -> None:
+    provider = KeyServer()
     async with (
-        serving(provider.app()) as url,
-        service_in_front_of(telnyx, sqlite, issuer_pem=..., jwks_url=f"{url}/jwks") as service,
+        serve(provider.app()) as url,
+        running_service(telnyx, sqlite, issuer_pem=..., jwks_url=f"{url}/jwks") as service,
     ):
         await service.issue("laptop")
         (before,) = (await operate(service, "GET", "/v1/admin/keys")).json()["data"]

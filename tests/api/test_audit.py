@@ -1,4 +1,4 @@
-"""Every decision leaves one event: who, what, why, and the hash of the token that was handed out. Never a secret."""
+"""Every decision is one audit event: actor, action, reason and the hash of the issued token, without secrets."""
 
 import asyncio
 import hashlib
@@ -14,50 +14,42 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url
 from app.vending.audit import Action, Decision
-from app.vending.policy import ADMIN_SCOPE
-from tests.material import android
-from tests.stage import DAY, ISSUER, Service, Telnyx, claims_of, service_in_front_of, token
+from tests.support.admin_api import admin_request, current_token
+from tests.support.push_material import android
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.tokens import ISSUER, claims_of, token
+from tests.support.waiting import DAY
 
 
 @pytest.fixture
 async def service(telnyx: Telnyx, database: str) -> AsyncIterator[Service]:
-    async with service_in_front_of(telnyx, database) as service:
+    async with running_service(telnyx, database) as service:
         yield service
-
-
-async def operate(service: Service, method: str, path: str, body: Any = None, **params: Any) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {fresh(service, 'olga', scope=ADMIN_SCOPE)}"}
-    return await service.client.request(method, f"/v1/admin{path}", headers=headers, json=body, params=params)
-
-
-def fresh(service: Service, user: str = "alice", **changes: Any) -> str:
-    """A token that is good at the sandbox's time."""
-    now = int(service.clock().timestamp())
-    return token(user, iat=now, exp=now + 3600, **changes)
 
 
 async def issue(service: Service, device: str = "laptop", **headers: str) -> httpx.Response:
     own = {name.replace("_", "-"): value for name, value in headers.items()}
-    own["Authorization"] = f"Bearer {fresh(service)}"
+    own["Authorization"] = f"Bearer {current_token(service)}"
     return await service.client.post("/v1/telephony-credentials", headers=own, json={"device_id": device})
 
 
 async def events(service: Service, **criteria: Any) -> list[dict[str, Any]]:
-    """Newest first, once what was noted has been written down."""
+    """Events, newest first, after pending events have been written."""
     while service.components.audit.waiting:
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.05)
-    answer = await operate(service, "GET", "/audit", **criteria)
+    answer = await admin_request(service, "GET", "/audit", **criteria)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["data"]
     return found
 
 
-def what(found: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
+def summaries(found: list[dict[str, Any]]) -> list[tuple[str, str, str | None]]:
     return [(event["action"], event["outcome"], event["reason"]) for event in found]
 
 
-async def test_a_devices_life_is_told_from_its_first_login_to_its_end(service: Service) -> None:
+async def test_lifecycle_of_a_device_is_recorded(service: Service) -> None:
     first = (await issue(service, user_agent="a browser")).json()
     await service.issue("laptop")
     await service.ask("POST", f"/{first['id']}/token")
@@ -66,7 +58,7 @@ async def test_a_devices_life_is_told_from_its_first_login_to_its_end(service: S
 
     told = await events(service, subject="alice")
 
-    assert what(told) == [
+    assert summaries(told) == [
         ("revoked", "done", "asked_by_user"),
         ("renewed", "done", "changed_by_user"),
         ("renewed", "done", "login_token"),
@@ -78,7 +70,7 @@ async def test_a_devices_life_is_told_from_its_first_login_to_its_end(service: S
     assert {event["client_address"] for event in told} == {"127.0.0.1"}
 
 
-async def test_a_token_that_was_found_leads_to_the_request_it_was_made_for(service: Service) -> None:
+async def test_hash_of_a_found_token_leads_to_its_request(service: Service) -> None:
     answer = await issue(service, user_agent="a browser", x_request_id="the-request")
     await service.issue("tab")
     fingerprint = hashlib.sha256(answer.json()["login_token"].encode()).hexdigest()
@@ -90,7 +82,7 @@ async def test_a_token_that_was_found_leads_to_the_request_it_was_made_for(servi
     ]
 
 
-async def test_refusals_are_told_with_our_reason(service: Service) -> None:
+async def test_rejections_are_recorded_with_their_reason(service: Service) -> None:
     await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
     await service.client.get("/v1/telephony-credentials")
     expired = {"Authorization": f"Bearer {token(exp=claims_of()['exp'] - 9000)}"}
@@ -101,7 +93,7 @@ async def test_refusals_are_told_with_our_reason(service: Service) -> None:
 
     told = await events(service, action="refused")
 
-    assert what(told) == [
+    assert summaries(told) == [
         ("refused", "refused", "InsufficientScope"),
         ("refused", "refused", "GrantNotAllowed"),
         ("refused", "refused", "expired"),
@@ -112,18 +104,18 @@ async def test_refusals_are_told_with_our_reason(service: Service) -> None:
     assert told[1]["device_id"] == "phone"
 
 
-async def test_trouble_is_told_as_failed(service: Service, telnyx: Telnyx) -> None:
+async def test_errors_are_recorded_as_failed(service: Service, telnyx: Telnyx) -> None:
     telnyx.fail("status", status=500, method="POST", times=9)
 
     await service.issue("laptop")
 
-    assert what(await events(service, subject="alice")) == [("refused", "failed", "CarrierFailed")]
+    assert summaries(await events(service, subject="alice")) == [("refused", "failed", "CarrierFailed")]
 
 
-async def test_push_credentials_are_told_of_without_their_material(service: Service) -> None:
+async def test_push_credentials_are_recorded_without_key_material(service: Service) -> None:
     headers = {"Authorization": f"Bearer {token()}"}
     made = (await service.client.post("/v1/push-credentials", headers=headers, json=android())).json()
-    await operate(
+    await admin_request(
         service, "PUT", "/connections/1000000000000000001/push-credentials", {"android_push_credential_id": made["id"]}
     )
     await service.client.delete(f"/v1/push-credentials/{made['id']}", headers=headers)
@@ -135,21 +127,21 @@ async def test_push_credentials_are_told_of_without_their_material(service: Serv
     assert "PRIVATE KEY" not in json.dumps(told)
 
 
-async def test_what_operators_do_is_told_with_their_name(service: Service) -> None:
+async def test_operator_actions_are_recorded_with_the_operator(service: Service) -> None:
     lease = (await service.issue("laptop")).json()["id"]
     await service.issue("tab")
-    await operate(service, "DELETE", f"/leases/{lease}")
-    await operate(service, "POST", "/revocations", {"issuer": ISSUER, "subject": "alice", "refuse_tokens": True})
-    await operate(service, "POST", "/keys/refresh", {})
-    run = (await operate(service, "POST", "/sweeps", {})).json()
+    await admin_request(service, "DELETE", f"/leases/{lease}")
+    await admin_request(service, "POST", "/revocations", {"issuer": ISSUER, "subject": "alice", "refuse_tokens": True})
+    await admin_request(service, "POST", "/keys/refresh", {})
+    run = (await admin_request(service, "POST", "/sweeps", {})).json()
     for _ in range(100):
-        if (await operate(service, "GET", f"/sweeps/{run['id']}")).json()["state"] != "running":
+        if (await admin_request(service, "GET", f"/sweeps/{run['id']}")).json()["state"] != "running":
             break
         await asyncio.sleep(0.02)
 
     told = await events(service, subject="olga")
 
-    assert what(told) == [
+    assert summaries(told) == [
         ("administered", "done", "dry_sweep"),
         ("administered", "done", "keys_refreshed"),
         ("revoked", "unconfirmed", "asked_by_operator"),
@@ -160,18 +152,18 @@ async def test_what_operators_do_is_told_with_their_name(service: Service) -> No
     assert told[-1]["subject"] == "alice"
 
 
-async def test_what_time_ends_is_told_when_it_is_gone(service: Service) -> None:
+async def test_expiry_is_recorded_when_the_credential_is_deleted(service: Service) -> None:
     lease = (await service.issue("laptop")).json()["id"]
     service.telnyx.clock.advance(DAY * 2)
 
     await service.components.upkeep.sweeper.sweep()
 
     told = await events(service, lease_id=lease, action="swept")
-    assert what(told) == [("swept", "done", "expired")]
+    assert summaries(told) == [("swept", "done", "expired")]
     assert told[0]["actor_subject"] is None
 
 
-async def test_pages_follow_each_other_without_a_gap(service: Service) -> None:
+async def test_pages_have_no_gaps(service: Service) -> None:
     for number in range(7):
         await service.issue(f"device-{number}")
     everything = await events(service, subject="alice")
@@ -179,7 +171,7 @@ async def test_pages_follow_each_other_without_a_gap(service: Service) -> None:
     pages: list[list[str]] = []
     place: dict[str, str] = {}
     while len(pages) < 9:
-        page = (await operate(service, "GET", "/audit", subject="alice", limit=3, **place)).json()
+        page = (await admin_request(service, "GET", "/audit", subject="alice", limit=3, **place)).json()
         pages.append([event["id"] for event in page["data"]])
         if page["next_cursor"] is None:
             break
@@ -189,13 +181,13 @@ async def test_pages_follow_each_other_without_a_gap(service: Service) -> None:
     assert [name for page in pages for name in page] == [event["id"] for event in everything]
 
 
-async def test_the_last_hour_is_counted_by_the_minute(service: Service) -> None:
+async def test_events_of_the_last_hour_are_counted_by_minute(service: Service) -> None:
     for user in ("alice", "bob"):
         await service.issue("laptop", user=user)
     await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
     await events(service)
 
-    counted = (await operate(service, "GET", "/activity")).json()["data"]
+    counted = (await admin_request(service, "GET", "/activity")).json()["data"]
 
     totals: dict[str, int] = {}
     for minute in counted:
@@ -203,8 +195,8 @@ async def test_the_last_hour_is_counted_by_the_minute(service: Service) -> None:
     assert totals == {"issued": 2, "refused": 1}
 
 
-async def test_old_events_are_forgotten(telnyx: Telnyx, database: str) -> None:
-    async with service_in_front_of(telnyx, database, audit_retention_days=7) as service:
+async def test_old_events_are_deleted(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database, audit_retention_days=7) as service:
         await issue(service, "old")
         await events(service)
         telnyx.clock.advance(DAY * 8)
@@ -217,22 +209,22 @@ async def test_old_events_are_forgotten(telnyx: Telnyx, database: str) -> None:
 
 
 async def break_audit(database: str) -> None:
-    """Nothing can be added to it any more; the rest of the ledger is well."""
+    """Inserts into the audit fail; the other tables work."""
     engine = create_async_engine(database_url(database))
     async with engine.begin() as connection:
         await connection.execute(sa.text("ALTER TABLE audit_events RENAME TO elsewhere"))
     await engine.dispose()
 
 
-async def mend_audit(database: str) -> None:
+async def restore_audit(database: str) -> None:
     engine = create_async_engine(database_url(database))
     async with engine.begin() as connection:
         await connection.execute(sa.text("ALTER TABLE elsewhere RENAME TO audit_events"))
     await engine.dispose()
 
 
-async def test_a_login_is_given_though_the_audit_cannot_keep_it(telnyx: Telnyx, database: str) -> None:
-    async with service_in_front_of(telnyx, database) as service:
+async def test_login_is_issued_although_the_audit_write_fails(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database) as service:
         await break_audit(database)
 
         answer = await service.issue("laptop")
@@ -241,8 +233,8 @@ async def test_a_login_is_given_though_the_audit_cannot_keep_it(telnyx: Telnyx, 
         assert service.components.audit.waiting == 1
 
 
-async def test_where_audit_is_required_no_login_is_given_that_it_cannot_keep(telnyx: Telnyx, database: str) -> None:
-    async with service_in_front_of(telnyx, database, audit_required=True) as service:
+async def test_required_audit_rejects_logins_it_cannot_record(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database, audit_required=True) as service:
         good = await service.issue("laptop")
         await break_audit(database)
 
@@ -252,15 +244,15 @@ async def test_where_audit_is_required_no_login_is_given_that_it_cannot_keep(tel
         assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
         assert refused.json()["retryable"] is True
         assert telnyx.created() == 1
-        await mend_audit(database)
+        await restore_audit(database)
         await asyncio.sleep(1.2)
         told = await events(service, subject="alice")
-        assert [event["action"] for event in told] == ["reused", "issued"], "what was decided is kept when it can be"
+        assert [event["action"] for event in told] == ["reused", "issued"], "the decision is recorded later"
 
 
-async def test_a_device_that_asks_again_and_again_is_one_event_in_ten_seconds(telnyx: Telnyx, sqlite: str) -> None:
+async def test_repeated_requests_of_a_device_are_one_event_in_ten_seconds(telnyx: Telnyx, sqlite: str) -> None:
     later = 0.0
-    async with service_in_front_of(telnyx, sqlite, monotonic=lambda: time.monotonic() + later) as service:
+    async with running_service(telnyx, sqlite, monotonic=lambda: time.monotonic() + later) as service:
         await issue(service)
         for _ in range(5):
             await issue(service)
@@ -274,7 +266,7 @@ async def test_a_device_that_asks_again_and_again_is_one_event_in_ten_seconds(te
     assert 'dialtone_decisions_total{action="reused",outcome="done"} 6.0' in figures
 
 
-async def test_the_same_login_given_to_somewhere_else_is_an_event_at_once(service: Service) -> None:
+async def test_same_login_returned_to_another_address_is_a_new_event(service: Service) -> None:
     await issue(service)
     for agent in ("phone", "phone", "thief", "phone"):
         headers = {"Authorization": f"Bearer {token('alice')}", "User-Agent": agent}
@@ -284,27 +276,27 @@ async def test_the_same_login_given_to_somewhere_else_is_an_event_at_once(servic
     assert [event["user_agent"] for event in told] == ["thief", "phone"]
 
 
-async def test_where_audit_is_required_nothing_is_folded(telnyx: Telnyx, sqlite: str) -> None:
-    async with service_in_front_of(telnyx, sqlite, audit_required=True) as service:
+async def test_required_audit_records_every_repeat(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, audit_required=True) as service:
         for _ in range(4):
             await issue(service)
 
         assert len(await events(service, action="reused")) == 3
 
 
-async def test_an_event_that_can_never_be_written_stands_in_nobodys_way(telnyx: Telnyx, sqlite: str) -> None:
-    async with service_in_front_of(telnyx, sqlite) as service:
+async def test_unwritable_event_does_not_block_later_events(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite) as service:
         service.components.audit.note(Decision(Action.ADMINISTERED, details={"odd": object()}))  # type: ignore[dict-item]
         while service.components.audit.waiting:
             await asyncio.sleep(0.02)
 
         await issue(service)
 
-        assert what(await events(service)) == [("issued", "done", "login_token")]
+        assert summaries(await events(service)) == [("issued", "done", "login_token")]
         assert service.components.audit.dropped == 1
 
 
-async def test_a_flood_of_rubbish_fills_the_metrics_and_not_the_ledger(service: Service) -> None:
+async def test_invalid_tokens_are_counted_in_metrics_and_not_stored(service: Service) -> None:
     for _ in range(60):
         await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
 
@@ -312,8 +304,8 @@ async def test_a_flood_of_rubbish_fills_the_metrics_and_not_the_ledger(service: 
     assert 'dialtone_refusals_total{reason="not_three_parts"} 60.0' in (await service.client.get("/metrics")).text
 
 
-async def test_the_log_has_each_event_too(telnyx: Telnyx, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
-    async with service_in_front_of(telnyx, sqlite) as service:
+async def test_each_event_is_logged_as_well(telnyx: Telnyx, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_service(telnyx, sqlite) as service:
         answer = (await issue(service)).json()
 
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -323,7 +315,7 @@ async def test_the_log_has_each_event_too(telnyx: Telnyx, sqlite: str, capsys: p
     assert answer["login_token"] not in json.dumps(lines)
 
 
-async def test_a_secret_in_the_user_agent_is_cut_out(service: Service) -> None:
+async def test_secret_in_the_user_agent_is_masked(service: Service) -> None:
     stolen = token()
 
     await issue(service, user_agent=f"curl {stolen}")

@@ -1,4 +1,4 @@
-"""What users see and change of their own devices, and nobody else's."""
+"""Users list, change and log out their own devices only."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.stage import HOUR, Service, Telnyx, eventually, service_in_front_of
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.waiting import HOUR, eventually
 
 
-async def test_a_users_devices_come_in_pages_newest_first(telnyx: Telnyx, database: str) -> None:
-    async with service_in_front_of(telnyx, database) as service:
+async def test_devices_are_listed_in_pages_newest_first(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database) as service:
         for number in range(5):
             await service.issue(f"tab-{number}")
 
@@ -26,7 +28,7 @@ async def test_a_users_devices_come_in_pages_newest_first(telnyx: Telnyx, databa
         assert seen == [f"tab-{number}" for number in (4, 3, 2, 1, 0)]
 
 
-async def test_a_list_and_a_look_hold_nothing_to_log_in_with(service: Service) -> None:
+async def test_device_list_and_details_contain_no_login_data(service: Service) -> None:
     made = (await service.issue("laptop", label="Work laptop")).json()
 
     shown = (await service.ask("GET", f"/{made['id']}")).json()
@@ -42,7 +44,7 @@ async def test_a_list_and_a_look_hold_nothing_to_log_in_with(service: Service) -
 
 
 @pytest.mark.parametrize("call", [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/token")])
-async def test_another_users_id_answers_exactly_as_an_unknown_one(service: Service, call: tuple[str, str]) -> None:
+async def test_device_id_of_another_user_is_unknown(service: Service, call: tuple[str, str]) -> None:
     method, tail = call
     made = (await service.issue("laptop", user="bob")).json()
     content = {"json": {"label": "mine now"}} if method == "PATCH" else {}
@@ -55,7 +57,7 @@ async def test_another_users_id_answers_exactly_as_an_unknown_one(service: Servi
     assert (await service.ask("GET", f"/{made['id']}", user="bob")).json()["state"] == "active"
 
 
-async def test_another_users_cursor_opens_nobody_elses_page(service: Service) -> None:
+async def test_cursor_of_another_user_is_rejected(service: Service) -> None:
     for number in range(3):
         await service.issue(f"tab-{number}", user="bob")
     cursor = (await service.ask("GET", user="bob", params={"limit": "1"})).json()["next_cursor"]
@@ -63,7 +65,7 @@ async def test_another_users_cursor_opens_nobody_elses_page(service: Service) ->
     assert (await service.ask("GET", user="alice", params={"cursor": cursor})).json()["data"] == []
 
 
-async def test_a_label_can_be_changed_and_removed(service: Service) -> None:
+async def test_label_can_be_changed_and_removed(service: Service) -> None:
     made = (await service.issue("laptop", label="old")).json()
 
     changed = (await service.ask("PATCH", f"/{made['id']}", json={"label": "Büro ☎"})).json()
@@ -73,7 +75,7 @@ async def test_a_label_can_be_changed_and_removed(service: Service) -> None:
     assert [item["label"] for item in (changed, untouched, removed)] == ["Büro ☎", "Büro ☎", None]
 
 
-async def test_a_shorter_lifetime_is_set_at_telnyx_and_ends_the_old_answer(service: Service) -> None:
+async def test_shorter_lifetime_is_set_at_telnyx_and_invalidates_the_cached_login(service: Service) -> None:
     made = (await service.issue("laptop")).json()
 
     changed = (await service.ask("PATCH", f"/{made['id']}", json={"ttl_seconds": 3600})).json()
@@ -85,7 +87,7 @@ async def test_a_shorter_lifetime_is_set_at_telnyx_and_ends_the_old_answer(servi
     assert credential.expires_at - service.clock() <= HOUR
 
 
-async def test_a_lifetime_that_telnyx_did_not_take_is_never_promised_longer(service: Service) -> None:
+async def test_failed_lifetime_change_keeps_the_shorter_lifetime(service: Service) -> None:
     made = (await service.issue("laptop")).json()
     service.telnyx.fail("status", method="PATCH", status=503)
 
@@ -98,7 +100,7 @@ async def test_a_lifetime_that_telnyx_did_not_take_is_never_promised_longer(serv
     assert datetime.fromisoformat(again["expires_at"]) - service.clock() <= HOUR
 
 
-async def test_a_device_that_has_ended_cannot_be_changed(service: Service) -> None:
+async def test_ended_device_cannot_be_changed(service: Service) -> None:
     made = (await service.issue("laptop")).json()
     await service.ask("DELETE", f"/{made['id']}")
 
@@ -111,7 +113,7 @@ async def test_a_device_that_has_ended_cannot_be_changed(service: Service) -> No
         assert (answer.status_code, answer.json()["code"]) == (410, "credential_ended")
 
 
-async def test_an_expired_device_says_so(service: Service) -> None:
+async def test_expired_device_is_shown_as_expired(service: Service) -> None:
     made = (await service.issue("laptop", ttl_seconds=60)).json()
     service.clock.advance(timedelta(minutes=2))
 
@@ -121,7 +123,7 @@ async def test_an_expired_device_says_so(service: Service) -> None:
 # -- logging out ------------------------------------------------------------------------------------------------
 
 
-async def test_logging_out_deletes_the_credential_at_telnyx(service: Service) -> None:
+async def test_logout_deletes_the_credential_at_telnyx(service: Service) -> None:
     made = (await service.issue("laptop")).json()
 
     answer = await service.ask("DELETE", f"/{made['id']}")
@@ -132,7 +134,7 @@ async def test_logging_out_deletes_the_credential_at_telnyx(service: Service) ->
     assert (await service.ask("GET", f"/{made['id']}")).json()["state"] == "revoked"
 
 
-async def test_a_logged_out_device_gets_a_new_identity_when_it_comes_back(service: Service) -> None:
+async def test_logged_out_device_gets_a_new_sip_identity(service: Service) -> None:
     made = (await service.issue("laptop")).json()
     await service.ask("DELETE", f"/{made['id']}")
 
@@ -142,7 +144,7 @@ async def test_a_logged_out_device_gets_a_new_identity_when_it_comes_back(servic
     assert back.json()["sip_username"] != made["sip_username"]
 
 
-async def test_logging_out_everywhere_leaves_other_users_alone(service: Service) -> None:
+async def test_logout_everywhere_does_not_affect_other_users(service: Service) -> None:
     for device in ("laptop", "phone", "desk"):
         await service.issue(device)
     bobs = (await service.issue("laptop", user="bob")).json()
@@ -155,7 +157,7 @@ async def test_logging_out_everywhere_leaves_other_users_alone(service: Service)
     assert len(service.telnyx.live()) == 1
 
 
-async def test_a_logout_that_telnyx_does_not_confirm_is_accepted_and_seen_through_later(service: Service) -> None:
+async def test_unconfirmed_logout_is_202_and_retried_later(service: Service) -> None:
     made = (await service.issue("laptop")).json()
     service.telnyx.fail("status", method="DELETE", status=503, times=3)
 
@@ -171,14 +173,14 @@ async def test_a_logout_that_telnyx_does_not_confirm_is_accepted_and_seen_throug
     assert service.telnyx.live() == []
 
 
-async def test_a_credential_that_is_gone_already_counts_as_logged_out(service: Service) -> None:
+async def test_missing_credential_counts_as_logged_out(service: Service) -> None:
     made = (await service.issue("laptop")).json()
     service.telnyx.sandbox.account.credentials.clear()
 
     assert (await service.ask("DELETE", f"/{made['id']}")).status_code == 204
 
 
-async def test_a_login_that_is_being_made_while_its_device_logs_out_leaves_no_credential(service: Service) -> None:
+async def test_logout_during_a_create_leaves_no_credential(service: Service) -> None:
     service.telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=0.4, after_commit=True)
     asking = asyncio.create_task(service.issue("laptop"))
     await eventually(lambda: service.telnyx.created() == 1)
@@ -188,7 +190,7 @@ async def test_a_login_that_is_being_made_while_its_device_logs_out_leaves_no_cr
     first = await service.ask("DELETE", f"/{pending['id']}")
     answer = await asking
 
-    # The request that was under way starts afresh, after the logout: it gets a new credential, and the old one is gone.
+    # The request in flight starts again after the logout: it gets a new credential, and the old one is deleted.
     assert pending["state"] == "pending"
     assert (early.status_code, early.json()["code"]) == (503, "issue_in_progress")
     assert first.status_code in (202, 204)
@@ -197,10 +199,8 @@ async def test_a_login_that_is_being_made_while_its_device_logs_out_leaves_no_cr
     assert len(service.telnyx.live()) == 1
 
 
-async def test_a_logout_on_one_replica_reaches_the_memory_of_the_other_within_two_seconds(
-    telnyx: Telnyx, database: str
-) -> None:
-    async with service_in_front_of(telnyx, database) as here, service_in_front_of(telnyx, database) as there:
+async def test_logout_reaches_the_cache_of_another_replica_within_two_seconds(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database) as here, running_service(telnyx, database) as there:
         made = (await here.issue("laptop")).json()
         assert (await there.issue("laptop")).json()["id"] == made["id"]
         await here.ask("DELETE", f"/{made['id']}")

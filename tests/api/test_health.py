@@ -1,4 +1,4 @@
-"""For the machines that look after this one: alive, ready, version; and a stop that says so first."""
+"""Liveness, readiness and version endpoints, and readiness during a graceful stop."""
 
 import asyncio
 from typing import Any
@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from app.adapters.ledger.engines import database_url, open_engine
 from app.api.readiness import Condition, Probe, Readiness, TelnyxProbe
 from app.vending.errors import CarrierKeyRefused, CarrierUnreachable, LedgerUnavailable
-from tests.stage import Service, Telnyx, eventually, service_in_front_of
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.waiting import eventually
 
 
-async def test_a_joined_up_service_is_alive_and_ready_and_says_its_version(service: Service) -> None:
+async def test_healthy_service_is_live_ready_and_reports_its_version(service: Service) -> None:
     assert (await service.client.get("/livez")).json() == {"status": "alive"}
     assert (await service.client.get("/readyz")).json() == {
         "status": "ready",
@@ -21,10 +23,8 @@ async def test_a_joined_up_service_is_alive_and_ready_and_says_its_version(servi
     assert (await service.client.get("/version")).json() == {"name": "dialtone", "version": "0.1.0"}
 
 
-async def test_a_ledger_that_goes_away_makes_it_unready_but_not_dead_and_it_heals(
-    telnyx: Telnyx, database: str
-) -> None:
-    async with service_in_front_of(telnyx, database) as service:
+async def test_ledger_outage_makes_the_service_unready_but_live(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database) as service:
         await service.client.get("/readyz")
         engine = open_engine(database_url(database))
         async with engine.begin() as connection:
@@ -44,17 +44,17 @@ async def test_a_ledger_that_goes_away_makes_it_unready_but_not_dead_and_it_heal
         assert healed.status_code == 200
 
 
-async def test_telnyx_being_away_is_no_reason_to_turn_users_away(telnyx: Telnyx, sqlite: str) -> None:
+async def test_telnyx_outage_keeps_the_service_ready(telnyx: Telnyx, sqlite: str) -> None:
     telnyx.fail("status", path="credential_connections", status=503, times=100)
-    async with service_in_front_of(telnyx, sqlite) as service:
+    async with running_service(telnyx, sqlite) as service:
         answer = await service.client.get("/readyz")
 
     assert (answer.status_code, answer.json()["checks"]["telnyx"]) == (200, "degraded")
 
 
 @pytest.mark.parametrize("change", [{"telnyx_api_key": "KEY_WRONG"}, {"telnyx_connection_id": "999"}], ids=str)
-async def test_a_wrong_key_or_connection_is_never_ready(telnyx: Telnyx, sqlite: str, change: dict[str, Any]) -> None:
-    async with service_in_front_of(telnyx, sqlite, **change) as service:
+async def test_invalid_key_or_connection_is_never_ready(telnyx: Telnyx, sqlite: str, change: dict[str, Any]) -> None:
+    async with running_service(telnyx, sqlite, **change) as service:
         ready = await service.client.get("/readyz")
         answer = await service.issue("laptop")
 
@@ -64,7 +64,7 @@ async def test_a_wrong_key_or_connection_is_never_ready(telnyx: Telnyx, sqlite: 
     assert "www-authenticate" not in answer.headers
 
 
-async def test_a_key_that_has_worked_is_not_given_up_at_the_first_refusal() -> None:
+async def test_single_rejection_of_a_working_key_keeps_the_service_ready() -> None:
     outcomes: list[Exception | None] = [None, CarrierKeyRefused(), CarrierKeyRefused(), CarrierKeyRefused()]
 
     async def check() -> None:
@@ -78,7 +78,7 @@ async def test_a_key_that_has_worked_is_not_given_up_at_the_first_refusal() -> N
         await probe()
 
 
-async def test_a_probe_is_asked_once_by_many_and_its_answer_is_kept_a_while() -> None:
+async def test_concurrent_probes_share_one_check_and_cache_its_result() -> None:
     looks = 0
 
     async def look() -> Condition:
@@ -93,33 +93,33 @@ async def test_a_probe_is_asked_once_by_many_and_its_answer_is_kept_a_while() ->
     assert looks == 1
 
 
-async def test_a_probe_that_fails_or_hangs_says_failed_and_nothing_else() -> None:
-    async def away() -> Condition:
+async def test_failing_or_hanging_probe_reports_only_failed() -> None:
+    async def unavailable() -> Condition:
         raise LedgerUnavailable
 
     async def degraded() -> None:
         raise CarrierUnreachable(may_have_happened=False)
 
-    readiness = Readiness({"ledger": Probe(away, 1), "telnyx": Probe(TelnyxProbe(degraded), 1)})
+    readiness = Readiness({"ledger": Probe(unavailable, 1), "telnyx": Probe(TelnyxProbe(degraded), 1)})
 
     assert await readiness.look() == (False, {"ledger": "failed", "telnyx": "degraded"})
 
 
-async def test_a_service_that_drains_is_not_ready() -> None:
+async def test_draining_service_is_not_ready() -> None:
     readiness = Readiness({})
     readiness.is_draining = True
 
     assert await readiness.look() == (False, {})
 
 
-async def test_a_flight_lands_before_the_service_stops(telnyx: Telnyx, sqlite: str) -> None:
+async def test_login_in_progress_is_finished_before_the_stop(telnyx: Telnyx, sqlite: str) -> None:
     telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=0.5)
-    async with service_in_front_of(telnyx, sqlite) as service:
+    async with running_service(telnyx, sqlite) as service:
         asking = asyncio.create_task(service.issue("laptop"))
         await eventually(lambda: telnyx.calls("POST"))
         asking.cancel()
 
-    async with service_in_front_of(telnyx, sqlite) as service:
+    async with running_service(telnyx, sqlite) as service:
         (device,) = (await service.ask("GET")).json()["data"]
 
     assert device["state"] == "active"

@@ -15,7 +15,9 @@ from app.api.openapi import Api
 from app.api.problem_catalogue import catalogue
 from app.api.problems import all_kinds
 from app.main import openapi_document
-from tests.stage import Service, Telnyx, service_in_front_of, token
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.tokens import token
 
 ROOT = Path(__file__).parent.parent.parent
 CATALOGUE = ROOT / "docs" / "errors.md"
@@ -250,6 +252,6 @@ async def test_each_half_of_the_document_is_served(service: Service) -> None:
 
 
 async def test_docs_can_be_switched_off(telnyx: Telnyx, sqlite: str) -> None:
-    async with service_in_front_of(telnyx, sqlite, docs=False) as service:
+    async with running_service(telnyx, sqlite, docs=False) as service:
         for path in ("/docs", "/openapi.json", "/openapi/user.json", "/docs/swagger-ui.css"):
             assert (await service.client.get(path)).status_code == 404

@@ -1,4 +1,4 @@
-"""A policy at work: who gets which login, whose oldest device makes room, what is only tried out."""
+"""Policy over HTTP: connection, lifetime and grants by rule, device limits, and rules in audit mode."""
 
 import asyncio
 import json
@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.test_gate import assert_problem
-from tests.stage import DAY, ISSUER, Service, Telnyx, eventually, pem, rsa_key, service_in_front_of, token
+from tests.support.problems import assert_problem
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.tokens import ISSUER, pem, rsa_key, token
+from tests.support.waiting import DAY, eventually
 
 GUESTS = "https://guests.example.com"
 Serve = Callable[[str], AbstractAsyncContextManager[Service]]
@@ -44,7 +47,7 @@ def serve(telnyx: Telnyx, database: str, tmp_path: Path) -> Serve:
             "audience": ...,
             "issuer_pem": ...,
         }
-        async with service_in_front_of(telnyx, database, **own) as service:
+        async with running_service(telnyx, database, **own) as service:
             yield service
 
     return under
@@ -59,7 +62,7 @@ def guest(user: str = "alice", **claims: Any) -> str:
     return token(user, iss=GUESTS, key=rsa_key("guests"), **claims)
 
 
-async def test_equal_subjects_of_two_issuers_have_devices_of_their_own(serve: Serve) -> None:
+async def test_equal_subjects_of_two_issuers_have_separate_devices(serve: Serve) -> None:
     async with serve("") as service:
         ours = await issue(service, "laptop", token("alice"))
         theirs = await issue(service, "laptop", guest("alice"))
@@ -71,9 +74,7 @@ async def test_equal_subjects_of_two_issuers_have_devices_of_their_own(serve: Se
         assert_problem(shown, 404, "credential_not_found")
 
 
-async def test_a_rule_gives_connection_lifetime_and_grant_and_the_rest_gets_nothing(
-    serve: Serve, telnyx: Telnyx
-) -> None:
+async def test_rule_sets_connection_lifetime_and_grant_and_others_are_denied(serve: Serve, telnyx: Telnyx) -> None:
     desk_line = telnyx.sandbox.account.create_connection(
         {"connection_name": "desk", "user_name": "desklines", "password": "long enough"}
     )["id"]
@@ -98,7 +99,7 @@ async def test_a_rule_gives_connection_lifetime_and_grant_and_the_rest_gets_noth
         assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "access_denied")
 
 
-async def test_the_oldest_device_makes_room_where_policy_says_so(serve: Serve, telnyx: Telnyx) -> None:
+async def test_oldest_device_is_evicted_if_policy_says_so(serve: Serve, telnyx: Telnyx) -> None:
     async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 2\nat_device_limit = "evict_oldest"') as service:
         for device in ("first", "second"):
             await issue(service, device, token("alice"))
@@ -117,7 +118,7 @@ async def test_the_oldest_device_makes_room_where_policy_says_so(serve: Serve, t
         await eventually(lambda: len(telnyx.live()) == 2)
 
 
-async def test_twenty_new_devices_at_once_leave_exactly_as_many_as_policy_allows(serve: Serve, telnyx: Telnyx) -> None:
+async def test_concurrent_evictions_end_exactly_at_the_limit(serve: Serve, telnyx: Telnyx) -> None:
     async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 3\nat_device_limit = "evict_oldest"') as service:
         asked = [issue(service, f"tab-{number}", token("alice")) for number in range(20)]
 
@@ -128,7 +129,7 @@ async def test_twenty_new_devices_at_once_leave_exactly_as_many_as_policy_allows
         await eventually(lambda: len(telnyx.live()) == 3, 15)
 
 
-async def test_without_that_the_next_device_is_refused_and_none_is_lost(serve: Serve, telnyx: Telnyx) -> None:
+async def test_without_eviction_the_next_device_is_rejected(serve: Serve, telnyx: Telnyx) -> None:
     async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 1') as service:
         await issue(service, "first", token("alice"))
 
@@ -136,9 +137,7 @@ async def test_without_that_the_next_device_is_refused_and_none_is_lost(serve: S
         assert (await issue(service, "first", token("alice"))).status_code == 200
 
 
-async def test_what_is_only_tried_out_shows_in_the_log_and_nowhere_else(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_audit_mode_rule_is_only_logged(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     rules = """
     [[policy.rules]]
     name = "no-guests"

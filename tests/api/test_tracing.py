@@ -17,8 +17,12 @@ from app.composition.components import Overrides
 from app.main import assemble
 from app.observability.tracing import tracer_of
 from app.sandbox.account import DEMO_KEY
-from tests.processes.replicas import replica
-from tests.stage import Service, Telnyx, migrated, serving, settings_for, token
+from tests.support.databases import migrate_database
+from tests.support.http_server import serve
+from tests.support.replicas import replica
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, settings_for
+from tests.support.tokens import token
 
 
 class Traced:
@@ -44,13 +48,13 @@ class Traced:
 
 @pytest.fixture
 async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
-    await migrated(sqlite)
+    await migrate_database(sqlite)
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     settings = settings_for(telnyx.url, sqlite)
     components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
     app, _ = assemble(settings, components)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with serve(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         yield Traced(Service(url, client, telnyx, telnyx.clock, app, components), exporter)
 
 

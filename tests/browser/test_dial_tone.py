@@ -1,6 +1,6 @@
-"""Time to dial tone: from "the page asks" to `telnyx.ready` in the real SDK, with Telnyx's five seconds of propagation.
+"""Time to dial tone: from the page's request to `telnyx.ready` in the real SDK, with five seconds of propagation.
 
-`make dial-tone` takes the median of ten; the ordinary run shows one of each.
+`make dial-tone` prints the median of ten runs; `make test` runs each variant once.
 """
 
 import asyncio
@@ -21,13 +21,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
-from tests.browser.stand import Stand, stand
-from tests.stage import eventually, serving
+from tests.support.browser import BrowserEnvironment, browser_environment
+from tests.support.http_server import serve
+from tests.support.waiting import eventually
 
 RUNS = int(os.environ.get("DIAL_TONE_RUNS", "1"))
 PROPAGATION = 5.0
 
-BY_DIALTONE = """async ({ service, identity, device }) => {
+DIALTONE_PAGE = """async ({ service, identity, device }) => {
   const { Phone } = await import("/dialtone-client/index.js");
   const { TelnyxRTC } = await import("/sdk.js");
   const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: '{"user": "alice"}' };
@@ -47,8 +48,8 @@ BY_DIALTONE = """async ({ service, identity, device }) => {
   return took;
 }"""
 
-# The kindest of naive pages: it tries again every second where most show an error.
-NAIVELY = """async ({ naive, host }) => {
+# A tolerant naive page: it retries every second, where most pages show an error.
+NAIVE_PAGE = """async ({ naive, host }) => {
   const { TelnyxRTC } = await import("/sdk.js");
   const began = performance.now();
   const { login_token } = await (await fetch(naive, { method: "POST" })).json();
@@ -64,7 +65,7 @@ NAIVELY = """async ({ naive, host }) => {
 
 
 def naive_backend(telnyx_url: str) -> Starlette:
-    """What most people write: a new credential for every page load, none ever removed."""
+    """A typical naive backend: a new credential for every page load, none ever deleted."""
 
     async def login(_: Request) -> Response:
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {DEMO_KEY}"}, trust_env=False) as client:
@@ -77,31 +78,35 @@ def naive_backend(telnyx_url: str) -> Starlette:
 
 
 @pytest.mark.timeout(900)
-async def test_a_known_device_has_its_dial_tone_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with stand(tmp_path, propagation=PROPAGATION, max_devices=100) as stage:
-        host = stage.telnyx.url.replace("http", "ws").removesuffix("/v2")
-        async with serving(naive_backend(stage.telnyx.url)) as naive:
-            settings = await config_of(stage)
+async def test_known_device_is_ready_without_a_propagation_delay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with browser_environment(tmp_path, propagation=PROPAGATION, max_devices=100) as environment:
+        host = environment.telnyx.url.replace("http", "ws").removesuffix("/v2")
+        async with serve(naive_backend(environment.telnyx.url)) as naive:
+            settings = await config_of(environment)
             addresses = {"service": settings["service"], "identity": settings["identity"], "naive": naive, "host": host}
-            await one_load(stage, BY_DIALTONE, addresses | {"device": "known"})
+            await one_load(environment, DIALTONE_PAGE, addresses | {"device": "known"})
             measured = {
-                "naive backend": await median(lambda _: one_load(stage, NAIVELY, addresses)),
+                "naive backend": await median(lambda _: one_load(environment, NAIVE_PAGE, addresses)),
                 "new device": await median(
-                    lambda run: one_load(stage, BY_DIALTONE, addresses | {"device": f"new-{run}"})
+                    lambda run: one_load(environment, DIALTONE_PAGE, addresses | {"device": f"new-{run}"})
                 ),
-                "known device": await median(lambda _: one_load(stage, BY_DIALTONE, addresses | {"device": "known"})),
+                "known device": await median(
+                    lambda _: one_load(environment, DIALTONE_PAGE, addresses | {"device": "known"})
+                ),
             }
 
     pooled = tmp_path / "pooled"
     pooled.mkdir()
-    async with stand(pooled, propagation=PROPAGATION, max_devices=100, pool_size=RUNS + 2) as stage:
-        pool = stage.service.components.upkeep.warm_pool
+    async with browser_environment(pooled, propagation=PROPAGATION, max_devices=100, pool_size=RUNS + 2) as environment:
+        pool = environment.service.components.upkeep.warm_pool
         await eventually(lambda: pool.ready == {DEMO_CONNECTION: RUNS + 2})
         await asyncio.sleep(PROPAGATION + 1)
-        settings = await config_of(stage)
+        settings = await config_of(environment)
         addresses = {"service": settings["service"], "identity": settings["identity"]}
         measured["new, from pool"] = await median(
-            lambda run: one_load(stage, BY_DIALTONE, addresses | {"device": f"new-{run}"})
+            lambda run: one_load(environment, DIALTONE_PAGE, addresses | {"device": f"new-{run}"})
         )
 
     with capsys.disabled():
@@ -120,15 +125,15 @@ async def median(one: Callable[[int], Awaitable[float]]) -> float:
     return statistics.median([await one(run) for run in range(RUNS)])
 
 
-async def one_load(stage: Stand, script: str, arguments: dict[str, Any]) -> float:
-    """Seconds of one page load, in a browser profile of its own."""
-    async with stage.person(bypass_csp=True) as context:
+async def one_load(environment: BrowserEnvironment, script: str, arguments: dict[str, Any]) -> float:
+    """Seconds of one page load in a new browser profile."""
+    async with environment.profile(bypass_csp=True) as context:
         page = await context.new_page()
-        await page.goto(stage.url)
+        await page.goto(environment.url)
         return float(await page.evaluate(script, arguments)) / 1000
 
 
-async def config_of(stage: Stand) -> dict[str, str]:
+async def config_of(environment: BrowserEnvironment) -> dict[str, str]:
     async with httpx.AsyncClient(trust_env=False) as client:
-        found: dict[str, str] = (await client.get(f"{stage.url}/config.json")).json()
+        found: dict[str, str] = (await client.get(f"{environment.url}/config.json")).json()
         return found

@@ -1,4 +1,4 @@
-"""The operators' page in a real browser: real data, a search, an end after a question; keyboard, dark and light."""
+"""The operators' page in a real browser: data, search, revocation with confirmation, keyboard use, dark mode."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,21 +10,23 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from app.vending.operators.lease_admin import Criteria
 from app.vending.policy import ADMIN_SCOPE
-from tests.browser.stand import FLAGS, SEEN, chromium_or_skip
-from tests.stage import Service, Telnyx, service_in_front_of, telnyx_sandbox, token
+from tests.support.browser import CHROMIUM_FLAGS, SCREENSHOT_FOLDER, chromium_or_skip
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.service import Service, running_service
+from tests.support.tokens import token
 
 pytestmark = pytest.mark.timeout(120)
-expect.set_options(timeout=20_000)  # the page looks every five seconds
+expect.set_options(timeout=20_000)  # the page polls every five seconds
 
 
 @dataclass
-class Board:
-    """The page, as an operator sees it."""
+class OpsPage:
+    """The operators' page in a browser."""
 
     page: Page
     service: Service
     telnyx: Telnyx
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     async def enter(self, secret: str | None = None) -> None:
         await self.page.wait_for_selector("#enter button:enabled")
@@ -41,29 +43,29 @@ class Board:
         await self.page.wait_for_selector("#found > *")
         return await self.page.inner_text("#found")
 
-    async def shoot(self, name: str) -> None:
-        if SEEN.is_dir():
-            await self.page.screenshot(path=SEEN / f"ops-{name}.png", full_page=True)
+    async def screenshot(self, name: str) -> None:
+        if SCREENSHOT_FOLDER.is_dir():
+            await self.page.screenshot(path=SCREENSHOT_FOLDER / f"ops-{name}.png", full_page=True)
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     chromium = await chromium_or_skip()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         yield browser
         await browser.close()
 
 
 @pytest.fixture
-async def board(browser: Browser, sqlite: str) -> AsyncIterator[Board]:
+async def ops_page(browser: Browser, sqlite: str) -> AsyncIterator[OpsPage]:
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox())
-        service = await stack.enter_async_context(service_in_front_of(telnyx, sqlite, pool_size=2))
+        service = await stack.enter_async_context(running_service(telnyx, sqlite, pool_size=2))
         page = await browser.new_page()
-        made = Board(page, service, telnyx)
-        page.on("pageerror", lambda error: made.complaints.append(str(error)))
-        page.on("console", lambda line: made.complaints.append(line.text) if line.type == "error" else None)
+        made = OpsPage(page, service, telnyx)
+        page.on("pageerror", lambda error: made.errors.append(str(error)))
+        page.on("console", lambda line: made.errors.append(line.text) if line.type == "error" else None)
         for user, device in (("alice", "laptop"), ("alice", "tab"), ("bob", "laptop")):
             await service.issue(device, user=user)
         await service.issue("laptop")
@@ -74,128 +76,128 @@ async def board(browser: Browser, sqlite: str) -> AsyncIterator[Board]:
         await page.close()
 
 
-async def test_it_shows_what_is_there(board: Board) -> None:
-    await board.shoot("1-door")
-    await board.open()
-    await expect(board.page.locator("#audit tr").nth(4)).to_be_visible()
-    await board.shoot("2-board")
+async def test_page_shows_leases_and_status(ops_page: OpsPage) -> None:
+    await ops_page.screenshot("1-door")
+    await ops_page.open()
+    await expect(ops_page.page.locator("#audit tr").nth(4)).to_be_visible()
+    await ops_page.screenshot("2-board")
 
-    figures = await board.page.inner_text("#figures")
+    figures = await ops_page.page.inner_text("#figures")
     assert "live devices\n3" in figures
-    assert "closed" in await board.page.inner_text("#telnyx")
+    assert "closed" in await ops_page.page.inner_text("#telnyx")
     for said in ("1 from memory", "3 new devices"):
-        await expect(board.page.locator("#logins-said")).to_contain_text(said)
-    await expect(board.page.locator("#refusals-said")).to_contain_text("1 by a rule")
-    assert await board.page.locator("#logins rect").count() >= 1
-    decisions = await board.page.inner_text("#audit")
+        await expect(ops_page.page.locator("#logins-said")).to_contain_text(said)
+    await expect(ops_page.page.locator("#refusals-said")).to_contain_text("1 by a rule")
+    assert await ops_page.page.locator("#logins rect").count() >= 1
+    decisions = await ops_page.page.inner_text("#audit")
     assert "GrantNotAllowed" in decisions
     assert "bob" in decisions
-    assert board.complaints == []
+    assert ops_page.errors == []
 
 
-async def test_a_user_is_found_and_one_device_ended_after_a_question(board: Board) -> None:
-    await board.open()
-    found = await board.find("alice")
+async def test_device_is_revoked_after_a_confirmation(ops_page: OpsPage) -> None:
+    await ops_page.open()
+    found = await ops_page.find("alice")
     assert "laptop" in found
     assert "tab" in found
 
-    await board.page.click(".lease:has-text('laptop') button")
-    await board.page.wait_for_selector("dialog[open]")
-    await board.shoot("3-question")
-    await board.page.keyboard.press("Escape")
-    assert len(board.telnyx.live()) >= 3, "no means no"
-    await board.page.click(".lease:has-text('laptop') button")
-    await board.page.click("dialog button[value=yes]")
-    await expect(board.page.locator(".lease")).to_have_count(1)
-    await board.shoot("4-found")
+    await ops_page.page.click(".lease:has-text('laptop') button")
+    await ops_page.page.wait_for_selector("dialog[open]")
+    await ops_page.screenshot("3-question")
+    await ops_page.page.keyboard.press("Escape")
+    assert len(ops_page.telnyx.live()) >= 3, "cancel changes nothing"
+    await ops_page.page.click(".lease:has-text('laptop') button")
+    await ops_page.page.click("dialog button[value=yes]")
+    await expect(ops_page.page.locator(".lease")).to_have_count(1)
+    await ops_page.screenshot("4-found")
 
-    leases = await board.service.components.operators.leases.page(Criteria(subject="alice"), None, 10)
+    leases = await ops_page.service.components.operators.leases.page(Criteria(subject="alice"), None, 10)
     assert {lease.device_id: lease.state.value for lease in leases} == {"laptop": "revoked", "tab": "active"}
-    await expect(board.page.locator("#audit")).to_contain_text("asked_by_operator")
+    await expect(ops_page.page.locator("#audit")).to_contain_text("asked_by_operator")
 
 
-async def test_a_stolen_laptop_ends_everywhere_with_its_tokens(board: Board) -> None:
+async def test_user_is_revoked_on_all_devices_with_their_tokens(ops_page: OpsPage) -> None:
     stolen = {"Authorization": f"Bearer {token('alice')}"}
-    await asyncio.sleep(1)  # tokens tell seconds
-    await board.open()
-    await board.find("alice")
+    await asyncio.sleep(1)  # `iat` has a resolution of one second
+    await ops_page.open()
+    await ops_page.find("alice")
 
-    await board.page.click("button.all")
-    await board.page.wait_for_selector("#confirm-tokens:not([hidden])")
-    await board.page.click("dialog button[value=yes]")
-    await expect(board.page.locator(".lease")).to_have_count(0)
+    await ops_page.page.click("button.all")
+    await ops_page.page.wait_for_selector("#confirm-tokens:not([hidden])")
+    await ops_page.page.click("dialog button[value=yes]")
+    await expect(ops_page.page.locator(".lease")).to_have_count(0)
 
-    assert "alice has no live device" in await board.page.inner_text("#found")
-    assert (await board.service.ask("GET", headers=stolen)).status_code == 401
-
-
-async def test_whoever_may_not_is_told_so(board: Board) -> None:
-    await board.enter(token("alice"))
-    await board.page.wait_for_selector("#error:not([hidden])")
-
-    assert "insufficient_scope" in await board.page.inner_text("#error")
-    assert await board.page.is_hidden("#board")
-
-    await board.enter()
-    await board.page.wait_for_selector("#board:not([hidden])")
-    assert await board.page.is_hidden("#error")
+    assert "alice has no live device" in await ops_page.page.inner_text("#found")
+    assert (await ops_page.service.ask("GET", headers=stolen)).status_code == 401
 
 
-async def test_the_keyboard_is_enough(board: Board) -> None:
-    press = board.page.keyboard.press
-    await board.page.wait_for_selector("#enter button:enabled")
-    await board.page.keyboard.type(token("olga", scope=ADMIN_SCOPE))
+async def test_token_without_admin_rights_gets_an_explanation(ops_page: OpsPage) -> None:
+    await ops_page.enter(token("alice"))
+    await ops_page.page.wait_for_selector("#error:not([hidden])")
+
+    assert "insufficient_scope" in await ops_page.page.inner_text("#error")
+    assert await ops_page.page.is_hidden("#board")
+
+    await ops_page.enter()
+    await ops_page.page.wait_for_selector("#board:not([hidden])")
+    assert await ops_page.page.is_hidden("#error")
+
+
+async def test_page_is_usable_with_the_keyboard(ops_page: OpsPage) -> None:
+    press = ops_page.page.keyboard.press
+    await ops_page.page.wait_for_selector("#enter button:enabled")
+    await ops_page.page.keyboard.type(token("olga", scope=ADMIN_SCOPE))
     await press("Enter")
-    await board.page.wait_for_selector("#board:not([hidden])")
-    await board.page.keyboard.type("bob")
+    await ops_page.page.wait_for_selector("#board:not([hidden])")
+    await ops_page.page.keyboard.type("bob")
     await press("Enter")
-    await board.page.wait_for_selector(".lease button")
+    await ops_page.page.wait_for_selector(".lease button")
     await press("Tab")
     await press("Tab")
     await press("Enter")
-    await board.page.wait_for_selector("dialog[open]")
+    await ops_page.page.wait_for_selector("dialog[open]")
     await press("Tab")
     await press("Enter")
-    await expect(board.page.locator(".lease")).to_have_count(0)
+    await expect(ops_page.page.locator(".lease")).to_have_count(0)
 
-    assert "bob has no live device" in await board.page.inner_text("#found")
+    assert "bob has no live device" in await ops_page.page.inner_text("#found")
 
 
-async def test_names_from_outside_are_text_and_the_token_is_nowhere(board: Board) -> None:
+async def test_labels_are_escaped_and_the_token_is_not_stored(ops_page: OpsPage) -> None:
     secret = token("olga", scope=ADMIN_SCOPE)
-    await board.service.issue("laptop", user="<img src=x onerror=alert(1)>")
-    await board.enter(secret)
-    await board.page.wait_for_selector("#board:not([hidden])")
-    found = await board.find("<img src=x onerror=alert(1)>")
+    await ops_page.service.issue("laptop", user="<img src=x onerror=alert(1)>")
+    await ops_page.enter(secret)
+    await ops_page.page.wait_for_selector("#board:not([hidden])")
+    found = await ops_page.find("<img src=x onerror=alert(1)>")
 
     assert "laptop" in found
-    assert await board.page.locator("img").count() == 0
-    assert secret not in await board.page.content()
-    stored = await board.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert await ops_page.page.locator("img").count() == 0
+    assert secret not in await ops_page.page.content()
+    stored = await ops_page.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert stored == '[{},{},""]'
-    assert board.complaints == []
+    assert ops_page.errors == []
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-async def test_it_is_readable_in_the_dark_and_on_a_phone(board: Board, scheme: str) -> None:
-    await board.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    await board.page.set_viewport_size({"width": 360, "height": 740})
-    await board.open()
-    await board.find("alice")
-    await board.shoot(f"5-phone-{scheme}")
+async def test_page_is_readable_in_dark_mode_and_on_a_phone(ops_page: OpsPage, scheme: str) -> None:
+    await ops_page.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    await ops_page.page.set_viewport_size({"width": 360, "height": 740})
+    await ops_page.open()
+    await ops_page.find("alice")
+    await ops_page.screenshot(f"5-phone-{scheme}")
 
-    wider = await board.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    wider = await ops_page.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
     assert not wider
-    paper = await board.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    paper = await ops_page.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(22, 24, 28)") == (scheme == "dark")
 
 
-async def test_it_can_be_switched_off(telnyx: Telnyx, sqlite: str) -> None:
-    async with service_in_front_of(telnyx, sqlite, ops_page=False) as service:
+async def test_page_can_be_disabled(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, ops_page=False) as service:
         assert (await service.client.get("/ops")).status_code == 404
 
 
-async def test_it_loads_nothing_from_elsewhere(service: Service) -> None:
+async def test_page_loads_no_third_party_resources(service: Service) -> None:
     page = await service.client.get("/ops")
 
     assert "script-src 'self'" in page.headers["content-security-policy"]

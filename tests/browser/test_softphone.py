@@ -1,4 +1,4 @@
-"""Two browser tabs, one call, no Telnyx account: the whole way in a real browser, with the untouched SDK."""
+"""The softphone page in a real browser with the unmodified SDK: two tabs call each other without a Telnyx account."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ import pytest_asyncio
 from playwright.async_api import Route
 from websockets.asyncio.client import connect
 
-from tests.browser.stand import Stand, stand
-from tests.stage import eventually
+from tests.support.browser import BrowserEnvironment, browser_environment
+from tests.support.waiting import eventually
 
 ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 
@@ -25,55 +25,55 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
-    async with stand(tmp_path_factory.mktemp("stand"), max_devices=100) as made:
+async def environment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserEnvironment]:
+    async with browser_environment(tmp_path_factory.mktemp("browser"), max_devices=100) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def _calm(stage: Stand) -> None:
-    """Every test begins with a Telnyx that behaves."""
-    stage.telnyx.sandbox.faults.plans.clear()
-    stage.telnyx.sandbox.account.token_life = timedelta(hours=24)
+def _clear_faults(environment: BrowserEnvironment) -> None:
+    """Every test starts without faults at Telnyx."""
+    environment.telnyx.sandbox.faults.plans.clear()
+    environment.telnyx.sandbox.account.token_life = timedelta(hours=24)
 
 
-def registrations(stage: Stand) -> list[str]:
-    return stage.telnyx.sandbox.exchange.registrations()
+def registrations(environment: BrowserEnvironment) -> list[str]:
+    return environment.telnyx.sandbox.exchange.registrations()
 
 
 def username(sip_uri: str) -> str:
     return sip_uri.removeprefix("sip:").split("@")[0]
 
 
-async def test_a_signed_in_page_registers_on_a_credential_that_dialtone_vended(stage: Stand) -> None:
-    async with stage.person() as alice:
-        tab = await stage.tab(alice)
-        await tab.shoot("1-signed-out")
-        uri = await tab.registered("alice")
+async def test_signed_in_page_registers_with_its_credential(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as alice:
+        tab = await environment.tab(alice)
+        await tab.screenshot("1-signed-out")
+        uri = await tab.register("alice")
         await tab.page.click("#exchanges summary")
-        await tab.shoot("2-registered")
+        await tab.screenshot("2-registered")
 
-        assert registrations(stage) == [username(uri)]
-        assert tab.complaints == []
+        assert registrations(environment) == [username(uri)]
+        assert tab.errors == []
         exchange = await tab.page.inner_text("#exchanges")
-        assert "POST /v1/telephony-credentials" not in exchange  # the line shows method and path apart
+        assert "POST /v1/telephony-credentials" not in exchange  # the log shows method and path separately
         assert "201" in exchange
         assert "masked" in exchange
         assert "eyJ" not in await tab.page.content()
 
 
-async def test_two_users_call_each_other_talk_and_hang_up(stage: Stand) -> None:
-    async with stage.person() as one, stage.person() as two:
-        alice, bob = await stage.tab(one), await stage.tab(two)
-        await alice.registered("alice")
-        bobs = await bob.registered("bob")
+async def test_two_users_call_each_other_talk_and_hang_up(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one, environment.profile() as two:
+        alice, bob = await environment.tab(one), await environment.tab(two)
+        await alice.register("alice")
+        bobs = await bob.register("bob")
 
         await alice.dial(bobs)
-        await bob.call_is("ringing")
-        await bob.shoot("3-ringing")
+        await bob.wait_for_call("ringing")
+        await bob.screenshot("3-ringing")
         await bob.press("Answer")
-        await asyncio.gather(alice.call_is("active"), bob.call_is("active"))
-        await alice.shoot("4-active")
+        await asyncio.gather(alice.wait_for_call("active"), bob.wait_for_call("active"))
+        await alice.screenshot("4-active")
         before = [await alice.received_bytes(), await bob.received_bytes()]
         await asyncio.sleep(1.5)
         after = [await alice.received_bytes(), await bob.received_bytes()]
@@ -82,19 +82,19 @@ async def test_two_users_call_each_other_talk_and_hang_up(stage: Stand) -> None:
         await alice.press("Mute")
         assert await alice.page.get_attribute(".call button:has-text('Mute')", "aria-pressed") == "true"
         await alice.press("Hold")
-        await alice.call_is("held")
+        await alice.wait_for_call("held")
         await alice.press("Hold")
-        await alice.call_is("active")
+        await alice.wait_for_call("active")
         await bob.press("Hang up")
         for tab in (alice, bob):
             await tab.page.wait_for_selector(".call", state="detached", timeout=10_000)
-            assert tab.complaints == []
+            assert tab.errors == []
 
 
-async def test_a_call_to_nobody_ends_with_the_reason(stage: Stand) -> None:
-    async with stage.person() as one:
-        alice = await stage.tab(one)
-        await alice.registered("alice")
+async def test_call_to_an_unknown_address_ends_with_the_reason(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        alice = await environment.tab(one)
+        await alice.register("alice")
         states = await alice.page.evaluate_handle(
             """() => {
               const seen = [];
@@ -109,35 +109,35 @@ async def test_a_call_to_nobody_ends_with_the_reason(stage: Stand) -> None:
         assert "hangup UNALLOCATED_NUMBER" in await states.json_value()
 
 
-async def test_the_token_is_refreshed_on_the_live_socket_and_the_call_goes_on(stage: Stand) -> None:
-    stage.telnyx.sandbox.account.token_life = timedelta(seconds=8)
-    async with stage.person() as one, stage.person() as two:
-        alice, bob = await stage.tab(one), await stage.tab(two)
-        await alice.registered("alice")
-        await alice.dial(await bob.registered("bob"))
-        await bob.call_is("ringing")
+async def test_token_refresh_does_not_interrupt_a_call(environment: BrowserEnvironment) -> None:
+    environment.telnyx.sandbox.account.token_life = timedelta(seconds=8)
+    async with environment.profile() as one, environment.profile() as two:
+        alice, bob = await environment.tab(one), await environment.tab(two)
+        await alice.register("alice")
+        await alice.dial(await bob.register("bob"))
+        await bob.wait_for_call("ringing")
         await bob.press("Answer")
-        await alice.call_is("active")
-        logins = stage.telnyx.sandbox.exchange.logins
+        await alice.wait_for_call("active")
+        logins = environment.telnyx.sandbox.exchange.logins
         talked = await alice.received_bytes()
 
         await asyncio.sleep(10)
 
-        assert stage.telnyx.sandbox.exchange.logins >= logins + 2
+        assert environment.telnyx.sandbox.exchange.logins >= logins + 2
         assert await alice.received_bytes() > talked + 10_000
         assert await alice.page.get_attribute("#lamp", "data-state") == "ready"
-        await alice.call_is("active")
+        await alice.wait_for_call("active")
         answers = await alice.page.locator("#exchanges summary").all_inner_texts()
         assert [text.split()[-1] for text in answers] == ["200"] * (len(answers) - 1) + ["201"]
 
 
-async def test_a_page_that_slept_past_the_expiry_comes_back_by_itself(stage: Stand) -> None:
-    """Its process is really stopped, its line cut meanwhile, and the credential's token has run out when it wakes."""
-    stage.telnyx.sandbox.account.token_life = timedelta(seconds=5)
-    async with stage.person() as one:
-        alice = await stage.tab(one)
-        uri = await alice.registered("alice")
-        session = await stage.browser.new_browser_cdp_session()
+async def test_page_that_slept_past_the_expiry_recovers(environment: BrowserEnvironment) -> None:
+    """The renderer process is stopped and disconnected, and the login token has expired when it resumes."""
+    environment.telnyx.sandbox.account.token_life = timedelta(seconds=5)
+    async with environment.profile() as one:
+        alice = await environment.tab(one)
+        uri = await alice.register("alice")
+        session = await environment.browser.new_browser_cdp_session()
         processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]
         renderers = [int(process["id"]) for process in processes if process["type"] == "renderer"]
         assert renderers
@@ -145,116 +145,116 @@ async def test_a_page_that_slept_past_the_expiry_comes_back_by_itself(stage: Sta
         for pid in renderers:
             os.kill(pid, signal.SIGSTOP)
         try:
-            await stage.telnyx.sandbox.exchange.cut(username(uri))
+            await environment.telnyx.sandbox.exchange.cut(username(uri))
             await asyncio.sleep(7)
-            assert registrations(stage) == []
+            assert registrations(environment) == []
         finally:
             for pid in renderers:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-        await eventually(lambda: registrations(stage) == [username(uri)], 15)
-        await alice.becomes("ready")
+        await eventually(lambda: registrations(environment) == [username(uri)], 15)
+        await alice.wait_for_state("ready")
 
 
-async def test_another_tab_of_the_same_user_is_another_device(stage: Stand) -> None:
-    async with stage.person() as one, stage.person() as two:
-        first, second, bob = await stage.tab(one), await stage.tab(one), await stage.tab(two)
-        uris = [await first.registered("alice"), await second.registered("alice")]
-        await bob.registered("bob")
+async def test_second_tab_of_a_user_is_another_device(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one, environment.profile() as two:
+        first, second, bob = await environment.tab(one), await environment.tab(one), await environment.tab(two)
+        uris = [await first.register("alice"), await second.register("alice")]
+        await bob.register("bob")
 
         assert len(set(uris)) == 2
-        assert {username(uri) for uri in uris} <= set(registrations(stage))
+        assert {username(uri) for uri in uris} <= set(registrations(environment))
         for tab, uri in zip((first, second), uris, strict=True):
             await bob.dial(uri)
-            await tab.call_is("ringing")
+            await tab.wait_for_call("ringing")
             await tab.press("Decline")
             await bob.page.wait_for_selector(".call", state="detached", timeout=10_000)
 
 
-async def test_a_reload_keeps_the_device_and_a_duplicated_tab_gets_its_own(stage: Stand) -> None:
-    async with stage.person() as one:
-        tab = await stage.tab(one)
-        uri = await tab.registered("alice")
+async def test_reload_keeps_the_device_and_a_duplicated_tab_gets_its_own(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
+        uri = await tab.register("alice")
         async with one.expect_page() as opened:
             await tab.page.evaluate("window.open(location.href)")
         duplicate = type(tab)(await opened.value)
         await duplicate.page.wait_for_load_state()
 
-        twin = await duplicate.registered("alice")
+        twin = await duplicate.register("alice")
         await duplicate.page.close()
         await tab.page.reload()
-        again = await tab.registered("alice")
+        again = await tab.register("alice")
 
         assert twin != uri
         assert again == uri
 
 
-async def test_a_logged_out_page_cannot_come_back_with_what_it_had(stage: Stand) -> None:
-    async with stage.person() as one:
-        tab = await stage.tab(one)
+async def test_logged_out_page_cannot_reconnect_with_its_old_token(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
         async with tab.page.expect_response(lambda answer: answer.url.endswith("telephony-credentials")) as vended:
             await tab.sign_in("alice")
         token = (await (await vended.value).json())["login_token"]
-        await tab.becomes("ready")
+        await tab.wait_for_state("ready")
         uri = await tab.sip_uri()
-        live = len(stage.telnyx.live())
+        live = len(environment.telnyx.live())
 
         await tab.page.click("#logout")
-        await tab.becomes("logged_out")
-        await tab.shoot("5-logged-out")
+        await tab.wait_for_state("logged_out")
+        await tab.screenshot("5-logged-out")
 
-        assert username(uri) not in registrations(stage)
-        assert len(stage.telnyx.live()) == live - 1
-        async with connect(stage.telnyx.url.replace("http", "ws").removesuffix("/v2"), proxy=None) as socket:
+        assert username(uri) not in registrations(environment)
+        assert len(environment.telnyx.live()) == live - 1
+        async with connect(environment.telnyx.url.replace("http", "ws").removesuffix("/v2"), proxy=None) as socket:
             await socket.send(json.dumps({"id": 1, "method": "login", "params": {"login_token": token}}))
             assert json.loads(await socket.recv())["error"]["code"] == -32001
 
 
-async def test_a_device_that_is_revoked_elsewhere_falls_and_gets_a_new_identity(stage: Stand) -> None:
-    async with stage.person() as one:
-        tab = await stage.tab(one)
-        uri = await tab.registered("alice")
+async def test_device_revoked_by_another_client_gets_a_new_identity(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
+        uri = await tab.register("alice")
 
         await tab.page.click("#revoke")
-        await tab.becomes("reconnecting")
-        await tab.shoot("6-revoked")
-        await tab.becomes("ready", 30)
+        await tab.wait_for_state("reconnecting")
+        await tab.screenshot("6-revoked")
+        await tab.wait_for_state("ready", 30)
 
         assert await tab.sip_uri() != uri
-        assert username(uri) not in registrations(stage)
+        assert username(uri) not in registrations(environment)
 
 
-# -- what a page can meet ---------------------------------------------------------------------------------------------
+# -- failures that a page can meet ------------------------------------------------------------------------------------
 
 
-async def test_without_a_network_the_page_says_so_and_recovers(stage: Stand) -> None:
-    async with stage.person() as one:
-        tab = await stage.tab(one)
+async def test_page_reports_a_network_outage_and_recovers(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
         await tab.page.route("**/v1/telephony-credentials", lambda route: route.abort())
         await tab.sign_in("alice")
 
         assert "There is no connection" in await tab.error()
-        await tab.shoot("7-no-network")
+        await tab.screenshot("7-no-network")
         await tab.page.unroute("**/v1/telephony-credentials")
-        await tab.becomes("ready")
+        await tab.wait_for_state("ready")
         assert await tab.page.is_hidden("#error")
 
 
-async def test_a_telnyx_that_is_away_is_a_503_that_a_person_understands_and_passes(stage: Stand) -> None:
-    stage.telnyx.fail("status", method="POST", path="telephony_credentials$", status=503)
-    async with stage.person() as one:
-        tab = await stage.tab(one)
+async def test_telnyx_outage_is_explained_and_the_page_recovers(environment: BrowserEnvironment) -> None:
+    environment.telnyx.fail("status", method="POST", path="telephony_credentials$", status=503)
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
         await tab.sign_in("alice")
 
         assert "The phone network does not answer. Trying again" in await tab.error()
         assert await tab.page.is_hidden("#dial")
         assert await tab.page.is_hidden("#acts")
-        await tab.shoot("8-telnyx-away")
-        await tab.becomes("ready", 30)
+        await tab.screenshot("8-telnyx-away")
+        await tab.wait_for_state("ready", 30)
 
 
-async def test_a_429_on_the_way_is_waited_out(stage: Stand) -> None:
+async def test_page_retries_after_a_429(environment: BrowserEnvironment) -> None:
     answered = 0
 
     async def slow_down(route: Route) -> None:
@@ -266,13 +266,13 @@ async def test_a_429_on_the_way_is_waited_out(stage: Stand) -> None:
         headers = ANY_ORIGIN | {"Retry-After": "1", "Access-Control-Expose-Headers": "Retry-After"}
         await route.fulfill(status=429, headers=headers, body="slow down")
 
-    async with stage.person() as one:
-        tab = await stage.tab(one)
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
         await tab.page.route("**/v1/telephony-credentials", slow_down)
         await tab.sign_in("alice")
 
         assert "could not be set up" in await tab.error()
-        await tab.becomes("ready")
+        await tab.wait_for_state("ready")
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ async def test_a_429_on_the_way_is_waited_out(stage: Stand) -> None:
         ({"audience": "another service"}, "Your session has ended. Please sign in again."),
         (None, "Please sign in first."),
     ],
-    ids=["expired", "for another service", "none"],
+    ids=["expired", "for another service", "malformed"],
 )
-async def test_a_token_that_is_no_good_is_said_in_a_sentence(
-    stage: Stand, token: dict[str, Any] | None, sentence: str
+async def test_invalid_token_is_explained(
+    environment: BrowserEnvironment, token: dict[str, Any] | None, sentence: str
 ) -> None:
     async def other_token(route: Route) -> None:
         if token is None:
@@ -294,31 +294,31 @@ async def test_a_token_that_is_no_good_is_said_in_a_sentence(
         asked = json.loads(route.request.post_data or "{}") | token
         await route.continue_(post_data=json.dumps(asked))
 
-    async with stage.person() as one:
-        tab = await stage.tab(one)
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
         await tab.page.route("**/token", other_token)
         await tab.sign_in("alice")
 
         assert sentence in await tab.error()
-        await tab.becomes("failed")
+        await tab.wait_for_state("failed")
         assert await tab.page.is_enabled("#sign-in-button")
 
 
-async def test_a_policy_that_says_no_is_said_in_a_sentence(tmp_path: Path) -> None:
-    async with stand(tmp_path, max_devices=1) as strict, strict.person() as one:
+async def test_denial_by_policy_is_explained(tmp_path: Path) -> None:
+    async with browser_environment(tmp_path, max_devices=1) as strict, strict.profile() as one:
         first, second = await strict.tab(one), await strict.tab(one)
-        await first.registered("alice")
+        await first.register("alice")
         await second.sign_in("alice")
 
         assert "too many places" in await second.error()
         assert "device_limit_reached" in await second.error()
         assert await second.page.is_hidden("#acts")
-        await second.shoot("9-policy")
+        await second.screenshot("9-policy")
 
 
-async def test_a_classic_login_and_password_register_too(tmp_path: Path) -> None:
-    """`grant=sip_password` answers in the SDK's own names."""
-    async with stand(tmp_path, sip_password=True) as lenient, lenient.person(bypass_csp=True) as one:
+async def test_sip_username_and_password_register(tmp_path: Path) -> None:
+    """`grant=sip_password` returns the field names of the SDK."""
+    async with browser_environment(tmp_path, sip_password=True) as lenient, lenient.profile(bypass_csp=True) as one:
         tab = await lenient.tab(one)
         async with httpx.AsyncClient(trust_env=False) as client:
             config = (await client.get(f"{lenient.url}/config.json")).json()
@@ -342,17 +342,17 @@ async def test_a_classic_login_and_password_register_too(tmp_path: Path) -> None
         assert registrations(lenient) == [body["sip_username"]] == [body["login"]]
 
 
-# -- for everybody ----------------------------------------------------------------------------------------------------
+# -- accessibility and docs -------------------------------------------------------------------------------------------
 
 
-async def test_the_page_can_be_used_with_the_keyboard_alone(stage: Stand) -> None:
-    async with stage.person() as one:
-        tab = await stage.tab(one)
+async def test_page_is_usable_with_the_keyboard(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
         await tab.page.keyboard.press("Tab")
         await tab.page.keyboard.type("bob")
         await tab.page.keyboard.press("Tab")
         await tab.page.keyboard.press("Enter")
-        await tab.becomes("ready")
+        await tab.wait_for_state("ready")
         await tab.page.focus("#to")
         await tab.page.keyboard.type("sip:gencrednobody@sip.telnyx.com")
         await tab.page.keyboard.press("Enter")
@@ -365,22 +365,22 @@ async def test_the_page_can_be_used_with_the_keyboard_alone(stage: Stand) -> Non
         assert unlabelled == 0
 
 
-async def test_the_page_is_legible_in_the_dark_and_on_a_phone(stage: Stand) -> None:
+async def test_page_is_readable_in_dark_mode_and_on_a_phone(environment: BrowserEnvironment) -> None:
     for scheme, width in (("dark", 1280), ("light", 360)):
         size: Any = {"width": width, "height": 800}
-        async with stage.person(color_scheme=scheme, viewport=size) as one:
-            tab = await stage.tab(one)
-            await tab.registered("alice")
-            await tab.shoot(f"10-{scheme}-{width}")
+        async with environment.profile(color_scheme=scheme, viewport=size) as one:
+            tab = await environment.tab(one)
+            await tab.register("alice")
+            await tab.screenshot(f"10-{scheme}-{width}")
             too_wide = await tab.page.evaluate("document.documentElement.scrollWidth > innerWidth")
             assert not too_wide
 
 
-async def test_docs_authorize_and_try_it_out_work(stage: Stand) -> None:
-    """The OpenAPI page with its Authorize button, from this machine alone."""
-    async with stage.person() as one:
+async def test_docs_authorize_and_try_it_out_work(environment: BrowserEnvironment) -> None:
+    """The OpenAPI page with its Authorize button, without third-party resources."""
+    async with environment.profile() as one:
         page = await one.new_page()
-        await page.goto(f"{stage.service.url}/docs")
+        await page.goto(f"{environment.service.url}/docs")
         await page.click("button.authorize")
         await page.fill(".modal-ux input", "not-a-token")
         await page.click(".modal-ux button.authorize")

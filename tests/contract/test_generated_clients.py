@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.tools import DOCUMENTS, HERE, PYTHON_BIN, needs_generator, needs_node, run
-from tests.stage import Service, token
+from tests.support.service import Service
+from tests.support.tokens import token
 
 USER_DOCUMENT = DOCUMENTS[1]
 

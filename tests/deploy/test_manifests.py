@@ -1,4 +1,4 @@
-"""Manifests name settings that there are, keep their promises about privileges, and end later than the service does."""
+"""Deployment manifests use existing settings, drop privileges, and allow enough time for a graceful stop."""
 
 import configparser
 import re
@@ -37,13 +37,13 @@ def settings_in(text: str) -> set[str]:
         "docs/threat-model.md",
     ],
 )
-def test_every_setting_that_is_named_is_one(file: str) -> None:
+def test_every_named_setting_exists(file: str) -> None:
     named = {name.rstrip("_") for name in settings_in((ROOT / file).read_text())}
 
     assert named - KNOWN - {"DIALTONE_LIMIT"} == set()
 
 
-def test_kubernetes_gives_no_privileges() -> None:
+def test_kubernetes_pods_have_no_privileges() -> None:
     pod = documents()["Deployment"]["spec"]["template"]["spec"]
 
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -57,7 +57,7 @@ def test_kubernetes_gives_no_privileges() -> None:
         assert container["image"] == f"dialtone:{__version__}"
 
 
-def test_kubernetes_asks_life_of_the_process_and_readiness_of_what_it_needs() -> None:
+def test_kubernetes_probes_use_livez_and_readyz() -> None:
     (container,) = documents()["Deployment"]["spec"]["template"]["spec"]["containers"]
 
     assert container["livenessProbe"]["httpGet"]["path"] == container["startupProbe"]["httpGet"]["path"] == "/livez"
@@ -65,7 +65,7 @@ def test_kubernetes_asks_life_of_the_process_and_readiness_of_what_it_needs() ->
     assert container["lifecycle"]["preStop"]
 
 
-def test_both_wait_longer_than_drain_and_grace_take() -> None:
+def test_stop_timeouts_exceed_drain_and_shutdown_timeouts() -> None:
     objects = documents()
     config = objects["ConfigMap"]["data"]
     ends_within = float(config["DIALTONE_DRAIN_SECONDS"]) + float(config["DIALTONE_GRACE_SECONDS"])
@@ -74,7 +74,7 @@ def test_both_wait_longer_than_drain_and_grace_take() -> None:
     assert float(unit()["Service"]["TimeoutStopSec"]) > 20
 
 
-def test_kubernetes_settings_would_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = documents()["ConfigMap"]["data"]
     for name in ("telnyx-api-key", "database-url", "tag-key"):
         (tmp_path / name).write_text("postgresql://u:p@db/dialtone" if name == "database-url" else "KEY_made_up")
@@ -92,7 +92,7 @@ def unit() -> configparser.RawConfigParser:
     return found
 
 
-def test_the_unit_migrates_serves_reloads_and_is_locked_in() -> None:
+def test_systemd_unit_migrates_serves_reloads_and_is_sandboxed() -> None:
     service = unit()["Service"]
 
     assert service["ExecStartPre"].endswith("dialtone migrate")

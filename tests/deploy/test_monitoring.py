@@ -1,4 +1,4 @@
-"""Alert rules, dashboard, runbook and the figures of a live service agree; promtool judges the rules themselves."""
+"""Alert rules, dashboard and runbook match the metrics of a running service; promtool tests the rules."""
 
 import json
 import os
@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from app.api.problems import all_kinds
-from tests.material import android, same_ios
-from tests.stage import Service, Telnyx, service_in_front_of, token
+from tests.support.push_material import android, same_ios
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.tokens import token
 
 ROOT = Path(__file__).parent.parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -35,7 +37,7 @@ def dashboard_expressions() -> list[str]:
 
 
 def names_in(expression: str) -> set[str]:
-    """Every series that an expression asks for."""
+    """Every series that an expression queries."""
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|without)\s*\([^)]*\)", "", expression)
     return {
         name for name in re.findall(r"[A-Za-z_:][A-Za-z0-9_:]*(?!\w|\s*\()", bare) if "_" in name or name in NOT_OURS
@@ -43,7 +45,7 @@ def names_in(expression: str) -> set[str]:
 
 
 def labels_in(expression: str) -> dict[str, set[str]]:
-    """The labels that an expression chooses by, for each series."""
+    """The labels that an expression selects by, for each series."""
     found: dict[str, set[str]] = {}
     for name, chosen in re.findall(r"([a-z_]+)\{([^}]*)\}", expression):
         found.setdefault(name, set()).update(re.findall(r"(\w+)\s*(?:=|!)", chosen))
@@ -52,8 +54,8 @@ def labels_in(expression: str) -> dict[str, set[str]]:
 
 @pytest.fixture
 async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
-    """What /metrics says after a little of everything happened."""
-    async with service_in_front_of(telnyx, sqlite, pool_size=1) as service:
+    """The output of /metrics after each kind of event happened."""
+    async with running_service(telnyx, sqlite, pool_size=1) as service:
         await service.components.upkeep.warm_pool.tend()
         await service.issue("laptop")
         await service.issue("laptop")
@@ -71,7 +73,7 @@ async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
 
 
 def series_of(text: str) -> dict[str, set[str]]:
-    """Each series with the labels that it has."""
+    """Each series with its labels."""
     found: dict[str, set[str]] = {}
     for line in text.splitlines():
         if not line.startswith("#") and (match := re.match(r"([a-z_]+)(?:\{(.*)\})? ", line)):
@@ -79,7 +81,7 @@ def series_of(text: str) -> dict[str, set[str]]:
     return found
 
 
-async def test_every_series_that_is_asked_for_is_there_with_its_labels(scraped: str) -> None:
+async def test_every_queried_series_exists_with_its_labels(scraped: str) -> None:
     there = series_of(scraped)
     missing = []
     for expression in [rule["expr"] for rule in rules()] + dashboard_expressions():
@@ -88,12 +90,12 @@ async def test_every_series_that_is_asked_for_is_there_with_its_labels(scraped: 
             if name not in NOT_OURS and not labels <= there.get(name, set()):
                 missing.append(f"{name}{labels}")
 
-    # Telnyx' own limit shows once its headers say so, and an issuer with a PEM has no age.
+    # Telnyx's limit appears after the first response with its headers; an issuer with a PEM has no key age.
     assert set(missing) <= {"dialtone_key_set_age_seconds"}
     assert len(there) > 25
 
 
-def test_the_test_finds_what_is_missing() -> None:
+def test_missing_series_are_detected() -> None:
     assert names_in('sum by (le) (rate(dialtone_x_bucket{source!="cached"}[5m])) / max(up{job="a"})') == {
         "dialtone_x_bucket",
         "up",
@@ -101,7 +103,7 @@ def test_the_test_finds_what_is_missing() -> None:
     assert labels_in('rate(dialtone_x{a="1", b=~"2|3"}[5m])') == {"dialtone_x": {"a", "b"}}
 
 
-async def test_labels_come_from_a_closed_set(service: Service) -> None:
+async def test_label_values_are_bounded(service: Service) -> None:
     for number in range(30):
         await service.client.request(f"VERB{number}", f"/nowhere/{number}")
         await service.issue(f"device-{number}", user=f"user-{number}")
@@ -114,7 +116,7 @@ async def test_labels_come_from_a_closed_set(service: Service) -> None:
     assert len([line for line in text.splitlines() if line.startswith("dialtone_http_requests_total")]) < 8
 
 
-def test_every_alert_has_a_place_in_the_runbook() -> None:
+def test_every_alert_is_in_the_runbook() -> None:
     headings = {line.removeprefix("### ").strip() for line in RUNBOOK.splitlines() if line.startswith("### ")}
     for rule in rules():
         assert rule["alert"] in headings
@@ -122,7 +124,7 @@ def test_every_alert_has_a_place_in_the_runbook() -> None:
         assert rule["labels"]["severity"] in ("page", "ticket")
 
 
-def test_every_trouble_that_a_caller_may_report_is_in_the_runbook() -> None:
+def test_every_error_code_is_in_the_runbook() -> None:
     trouble = [kind.code for kind in all_kinds().values() if kind.status >= 500 or kind.status in (401, 403, 429)]
 
     assert [code for code in trouble if f"`{code}`" not in RUNBOOK and code != "missing_token"] == []
@@ -130,25 +132,25 @@ def test_every_trouble_that_a_caller_may_report_is_in_the_runbook() -> None:
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("promtool") is None:
-        assert not os.environ.get("REQUIRE_ALL"), "here promtool must be"
+        assert not os.environ.get("REQUIRE_ALL"), "promtool is required in CI"
         pytest.skip("promtool is not here (Debian: prometheus)")
     return subprocess.run(["promtool", *arguments], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
 
 
-def test_promtool_finds_the_rules_good() -> None:
+def test_promtool_accepts_the_rules() -> None:
     checked = promtool("check", "rules", "alerts.yml")
 
     assert checked.returncode == 0, checked.stderr
     assert f"{len(rules())} rules found" in checked.stdout
 
 
-def test_alerts_come_when_they_should_and_only_then() -> None:
+def test_alerts_fire_only_under_their_conditions() -> None:
     tested = promtool("test", "rules", "alerts_test.yml")
 
     assert tested.returncode == 0, tested.stderr
 
 
-def test_the_rules_test_can_fail(tmp_path: Path) -> None:
+def test_changed_rules_fail_their_tests(tmp_path: Path) -> None:
     (tmp_path / "alerts.yml").write_text(ALERTS.read_text().replace("for: 2m", "for: 0m"))
     shutil.copy(ALERTS.parent / "alerts_test.yml", tmp_path)
 

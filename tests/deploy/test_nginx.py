@@ -1,4 +1,4 @@
-"""Behind nginx as it is shipped: addresses, limits, CORS and docs are right, and odd requests stay outside."""
+"""Behind nginx with the shipped configuration: client addresses, limits, CORS, docs, and rejected requests."""
 
 import asyncio
 import os
@@ -20,8 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.processes.replicas import Replica, replica
-from tests.stage import Telnyx, free_port, token
+from tests.support.http_server import free_port
+from tests.support.replicas import Replica, replica
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import token
 
 SHIPPED = Path(__file__).parent.parent.parent / "deploy" / "nginx"
 RUBBISH = {"Authorization": "Bearer rubbish"}
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def certificate(folder: Path) -> None:
-    """For 127.0.0.1, signed by itself."""
+    """Create a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nginx")])
     now = datetime.now(UTC)
@@ -55,7 +57,7 @@ def certificate(folder: Path) -> None:
 
 
 def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool) -> Path:
-    """The shipped files, but for where things are on this machine."""
+    """The shipped files with the paths and ports of this machine."""
     text = (SHIPPED / "dialtone.conf").read_text()
     for shipped, here in (
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
@@ -99,8 +101,8 @@ def nginx(folder: Path, upstream: str, *, under_prefix: bool = False) -> Iterato
         process.wait(5)
 
 
-class Behind:
-    """The service behind nginx; requests come from any address of this machine."""
+class NginxSetup:
+    """The service behind nginx; requests can come from any loopback address."""
 
     def __init__(self, service: Replica, port: int, folder: Path) -> None:
         self.service = service
@@ -123,7 +125,7 @@ class Behind:
         )
 
     def audited(self) -> list[str]:
-        """Client addresses in the log of what was decided."""
+        """Client addresses in the audit events of the log."""
         return re.findall(r'"audit".*?"client_address": ?"([^"]*)"', self.service.log.read_text())
 
 
@@ -136,14 +138,14 @@ SETTINGS = {
 
 
 @pytest.fixture
-async def behind(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Behind]:
+async def behind(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[NginxSetup]:
     async with replica(telnyx.url, sqlite, tmp_path, SETTINGS) as service:
         upstream = f"{service.client.base_url.host}:{service.client.base_url.port}"
         with nginx(tmp_path, upstream) as port:
-            yield Behind(service, port, tmp_path)
+            yield NginxSetup(service, port, tmp_path)
 
 
-async def test_the_clients_address_is_the_clients(behind: Behind) -> None:
+async def test_client_address_is_the_clients(behind: NginxSetup) -> None:
     assert (await behind.issue(X_Forwarded_For="203.0.113.9")).status_code == 201
     await behind.ask("/v1/telephony-credentials", address="127.0.0.7", headers=RUBBISH)
     await asyncio.sleep(0.2)
@@ -151,7 +153,7 @@ async def test_the_clients_address_is_the_clients(behind: Behind) -> None:
     assert behind.audited() == ["127.0.0.1", "127.0.0.7"]
 
 
-async def test_one_strangers_failures_are_not_anothers(behind: Behind) -> None:
+async def test_failures_are_counted_per_client_address(behind: NginxSetup) -> None:
     statuses = [
         (await behind.ask("/v1/telephony-credentials", address="127.0.0.7", headers=RUBBISH | PAGE)) for _ in range(7)
     ]
@@ -162,7 +164,7 @@ async def test_one_strangers_failures_are_not_anothers(behind: Behind) -> None:
     assert (await behind.issue()).status_code == 201
 
 
-async def test_a_page_can_read_answers_and_errors_and_ask_before(behind: Behind) -> None:
+async def test_cors_works_for_responses_errors_and_preflights(behind: NginxSetup) -> None:
     preflight = await behind.ask(
         "/v1/telephony-credentials", "OPTIONS", headers=PAGE | {"Access-Control-Request-Method": "POST"}
     )
@@ -174,7 +176,7 @@ async def test_a_page_can_read_answers_and_errors_and_ask_before(behind: Behind)
     assert "server" not in {name.lower() for name in refused.headers} or "/" not in refused.headers["server"]
 
 
-async def test_odd_requests_stay_outside(behind: Behind) -> None:
+async def test_malformed_requests_are_rejected_by_nginx(behind: NginxSetup) -> None:
     async def raw(text: str) -> bytes:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -198,7 +200,7 @@ async def test_odd_requests_stay_outside(behind: Behind) -> None:
     assert "push-credentials" not in before
 
 
-async def test_a_slow_client_is_held_outside_until_its_request_is_whole(behind: Behind) -> None:
+async def test_slow_request_is_buffered_by_nginx(behind: NginxSetup) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     reader, writer = await asyncio.open_connection("127.0.0.1", behind.port, ssl=context)
@@ -214,22 +216,22 @@ async def test_a_slow_client_is_held_outside_until_its_request_is_whole(behind: 
     writer.close()
 
 
-def requests_but_probes(behind: Behind) -> str:
+def requests_but_probes(behind: NginxSetup) -> str:
     return "\n".join(line for line in behind.service.log.read_text().splitlines() if "/readyz" not in line)
 
 
-async def test_figures_are_not_for_the_world(behind: Behind) -> None:
+async def test_metrics_are_not_public(behind: NginxSetup) -> None:
     assert (await behind.ask("/metrics")).status_code == 200
     assert (await behind.ask("/metrics", address="127.0.0.7")).status_code == 403
     assert (await behind.ask("/version", address="127.0.0.7")).status_code == 200
 
 
-async def test_under_a_prefix_everything_still_leads_somewhere(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+async def test_links_work_under_a_path_prefix(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     settings = SETTINGS | {"DIALTONE_ROOT_PATH": "/phones"}
     async with replica(telnyx.url, sqlite, tmp_path, settings, is_ready=True) as service:
         upstream = f"{service.client.base_url.host}:{service.client.base_url.port}"
         with nginx(tmp_path, upstream, under_prefix=True) as port:
-            behind = Behind(service, port, tmp_path)
+            behind = NginxSetup(service, port, tmp_path)
 
             login = await behind.issue("/phones")
             docs = await behind.ask("/phones/docs")

@@ -1,4 +1,4 @@
-"""A soak: three replicas, a crowd, random faults, a kill every so often; nothing is lost and nothing grows."""
+"""A soak test: three replicas under load with random faults and kills; nothing is lost and memory does not grow."""
 
 import asyncio
 import os
@@ -17,12 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.adapters.ledger.engines import database_url
 from app.vending.telephony.revoke import FIRST_RETRY
-from tests.faults.crowd import Crowd, check
-from tests.processes.replicas import Replica, command, replica, settings_of
-from tests.stage import Telnyx
+from tests.support.load import LoadGenerator, check_invariants
+from tests.support.replicas import Replica, command, replica, replica_environment
+from tests.support.sandbox import Telnyx
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
-"""`make soak` soaks for ten minutes."""
+"""`make soak` runs for ten minutes."""
 
 RUSH_EVERY, REQUESTS = 0.5, 12
 KILL_EVERY = 15.0
@@ -46,7 +46,7 @@ FAULTS: list[dict[str, Any]] = [
 
 @dataclass
 class Gauges:
-    """What must not grow, of the replicas that live through it all, sampled every so often."""
+    """Samples of the resources of the replicas that are not killed."""
 
     replicas: list[Replica]
     engine: AsyncEngine
@@ -65,55 +65,57 @@ class Gauges:
 
 
 def level(samples: list[float], part: int) -> float:
-    """The median of one quarter of the time."""
+    """The median of one quarter of the samples."""
     size = len(samples) // 4
     return statistics.median(samples[part * size : (part + 1) * size])
 
 
 @pytest.mark.timeout(SOAK_SECONDS + 180)
-async def test_nothing_is_lost_and_nothing_grows(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
-    chance = random.Random(4)  # noqa: S311 - a crowd
+async def test_random_faults_lose_nothing_and_memory_does_not_grow(
+    telnyx: Telnyx, postgres: str, tmp_path: Path
+) -> None:
+    rng = random.Random(4)  # noqa: S311 - reproducible load
     engine = create_async_engine(database_url(postgres))
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(replica(telnyx.url, postgres, tmp_path, SETTINGS))
         second = await stack.enter_async_context(replica(telnyx.url, postgres, tmp_path, SETTINGS, migrate=False))
         gauges = Gauges([first, second], engine)
-        crowd = Crowd([first.client, second.client], chance, users=20, devices=3)
-        killing = asyncio.create_task(kill_now_and_then(telnyx, postgres, tmp_path, crowd))
+        load = LoadGenerator([first.client, second.client], rng, users=20, devices=3)
+        killing = asyncio.create_task(kill_repeatedly(telnyx, postgres, tmp_path, load))
         end = time.monotonic() + SOAK_SECONDS
         while time.monotonic() < end:
-            if chance.random() < 0.3:
-                telnyx.fail(**chance.choice(FAULTS))
-            rush = asyncio.create_task(crowd.rush(REQUESTS))
+            if rng.random() < 0.3:
+                telnyx.fail(**rng.choice(FAULTS))
+            rush = asyncio.create_task(load.run(REQUESTS))
             await asyncio.sleep(RUSH_EVERY)
             await rush
             await gauges.read()
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
         telnyx.sandbox.faults.plans.clear()
-        await crowd.settle(30)
+        await load.settle(30)
         assert {(await service.client.get("/readyz")).status_code for service in (first, second)} == {200}, "I8"
         await asyncio.sleep(FIRST_RETRY.total_seconds())
-        env = settings_of(telnyx.url, postgres) | SETTINGS
+        env = replica_environment(telnyx.url, postgres) | SETTINGS
         await asyncio.to_thread(subprocess.run, command("sweep"), env=env, check=True, stdout=subprocess.DEVNULL)
 
-        await check(telnyx, postgres, crowd, forgets=True)
+        await check_invariants(telnyx, postgres, load, forgets=True)
     await engine.dispose()
     for name, slack in (("memory", 8.0), ("descriptors", 12.0), ("rows", 40.0)):
         samples: list[float] = getattr(gauges, name)
         before, after = level(samples, 1), level(samples, 3)
         print(f"{name}: {before:.1f} -> {after:.1f}, at most {max(samples):.1f}")
         assert after <= before * 1.1 + slack, f"{name} grew from {before} to {after}"
-    print(f"{sum(crowd.statuses.values())} requests: {dict(crowd.statuses)}; {telnyx.created()} creates")
+    print(f"{sum(load.statuses.values())} requests: {dict(load.statuses)}; {telnyx.created()} creates")
 
 
-async def kill_now_and_then(telnyx: Telnyx, database: str, folder: Path, crowd: Crowd) -> None:
-    """A third replica that lives for KILL_EVERY seconds, again and again."""
+async def kill_repeatedly(telnyx: Telnyx, database: str, folder: Path, load: LoadGenerator) -> None:
+    """A third replica that is killed and restarted every KILL_EVERY seconds."""
     while True:
         async with replica(telnyx.url, database, folder, SETTINGS, migrate=False) as doomed:
-            crowd.clients.append(doomed.client)
+            load.clients.append(doomed.client)
             try:
                 await asyncio.sleep(KILL_EVERY)
             finally:
-                crowd.clients.remove(doomed.client)
+                load.clients.remove(doomed.client)
                 doomed.kill()

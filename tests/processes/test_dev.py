@@ -1,4 +1,4 @@
-"""`make dev`: everything up with one command, a line to paste, and nothing left behind."""
+"""`make dev`: one command starts everything, prints a command to try, and leaves nothing running."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.processes.replicas import command, environment
-from tests.stage import free_port
+from tests.support.http_server import free_port
+from tests.support.replicas import command, environment
 
 
 def ports() -> dict[str, str]:
@@ -28,7 +28,7 @@ def ports() -> dict[str, str]:
 
 @contextmanager
 def dev(folder: Path, settings: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The running command and the line that it asks one to paste."""
+    """The running command and the curl command that it prints."""
     process = subprocess.Popen(
         command("dev"),
         env=environment(**settings),
@@ -49,7 +49,7 @@ def dev(folder: Path, settings: dict[str, str]) -> Iterator[tuple[subprocess.Pop
 
 
 def pasted(line: str) -> dict[str, str]:
-    """What the line gives, by curl itself where it is installed."""
+    """The output of the printed command, run with curl if it is installed."""
     if shutil.which("curl"):
         output = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
     else:
@@ -67,7 +67,7 @@ def is_free(port: str) -> bool:
         return probe.connect_ex(("127.0.0.1", int(port))) != 0
 
 
-def test_the_printed_line_gives_a_login_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
+def test_printed_command_returns_a_login_and_ctrl_c_stops_everything(tmp_path: Path) -> None:
     chosen = ports()
     with dev(tmp_path, chosen) as (process, line):
         login = pasted(line)
@@ -83,7 +83,7 @@ def test_the_printed_line_gives_a_login_and_ctrl_c_ends_everything(tmp_path: Pat
     assert (tmp_path / ".dialtone" / "ledger.db").exists()
 
 
-def test_a_second_run_on_the_old_ledger_works_though_its_sandbox_forgot_everything(tmp_path: Path) -> None:
+def test_second_run_works_with_an_old_ledger_and_an_empty_sandbox(tmp_path: Path) -> None:
     chosen = ports()
     with dev(tmp_path, chosen) as (_, line):
         first = pasted(line)
@@ -94,7 +94,7 @@ def test_a_second_run_on_the_old_ledger_works_though_its_sandbox_forgot_everythi
     assert second["sip_username"] != first["sip_username"]
 
 
-def test_a_taken_port_is_named_with_the_setting_that_changes_it(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_with_its_setting(tmp_path: Path) -> None:
     chosen = ports()
     for name in chosen:
         with socket.socket() as other:
@@ -109,7 +109,7 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it(tmp_path: Path) 
         assert f"{name}=" in ended.stderr
 
 
-def test_a_demo_token_without_a_running_provider_says_what_to_do(tmp_path: Path) -> None:
+def test_demo_token_without_a_running_provider_explains_the_fix(tmp_path: Path) -> None:
     ended = subprocess.run(
         command("token"), env=environment(**ports()), cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -118,7 +118,7 @@ def test_a_demo_token_without_a_running_provider_says_what_to_do(tmp_path: Path)
     assert "make dev" in ended.stderr
 
 
-def test_a_child_that_dies_ends_the_rest(tmp_path: Path) -> None:
+def test_dead_child_process_stops_the_others(tmp_path: Path) -> None:
     chosen = ports()
     with dev(tmp_path, chosen) as (process, _):
         (sandbox,) = _pids(chosen["DIALTONE_SANDBOX_PORT"], "telnyx")
@@ -130,7 +130,7 @@ def test_a_child_that_dies_ends_the_rest(tmp_path: Path) -> None:
 
 
 def _pids(port: str, word: str) -> list[int]:
-    """Processes of ours that carry this port in their environment and this word in their command line."""
+    """Processes with this port in their environment and this word in their command line."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""Incidents played through with the tools alone, as the runbook says: see it, undo it, prove it."""
+"""Incidents handled with the tools of the runbook alone: detect, fix, verify."""
 
 import asyncio
 import json
@@ -17,15 +17,17 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.policy import ADMIN_SCOPE
-from tests.adapters.test_key_sets import Provider
-from tests.processes.replicas import Replica, replica, variables_of
-from tests.stage import ISSUER, Telnyx, serving, token
+from tests.support.http_server import serve
+from tests.support.key_server import KeyServer
+from tests.support.replicas import Replica, replica, replica_variables
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import ISSUER, token
 
 NEW_KEY = "KEY_the_new_one"
 
 
 class Shell:
-    """Somebody on call, beside a service that runs."""
+    """A person on call with a shell on the machine of a running service."""
 
     def __init__(self, service: Replica, variables: dict[str, str]) -> None:
         self.service = service
@@ -36,12 +38,12 @@ class Shell:
         said = await asyncio.to_thread(runner.invoke, app, list(arguments))
         return said.exit_code, said.stdout
 
-    async def told(self, *arguments: str) -> Any:
+    async def run_json(self, *arguments: str) -> Any:
         _, said = await self.run(*arguments, "--json")
         return json.loads(said)
 
     async def figure(self, pattern: str) -> float:
-        """The sum of the series that match, as Prometheus would read them."""
+        """The sum of the matching series, as Prometheus reads them."""
         text = (await self.service.client.get("/metrics")).text
         return sum(float(value) for value in re.findall(rf"^{pattern} (\S+)$", text, re.MULTILINE))
 
@@ -50,59 +52,61 @@ class Shell:
         return await self.service.client.request(method, f"/v1/admin{path}", headers=headers, json=body)
 
 
-async def until(check: Any, seconds: float = 10) -> None:
+async def wait_until(check: Any, seconds: float = 10) -> None:
     for _ in range(int(seconds / 0.1)):
         if await check():
             return
         await asyncio.sleep(0.1)
-    raise AssertionError("it did not come about in time")
+    raise AssertionError("the condition was not met in time")
 
 
 @pytest.fixture
 async def shell(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Shell]:
     async with replica(telnyx.url, sqlite, tmp_path) as service:
-        yield Shell(service, variables_of(telnyx.url, sqlite))
+        yield Shell(service, replica_variables(telnyx.url, sqlite))
 
 
-async def test_a_stolen_laptop(shell: Shell, telnyx: Telnyx) -> None:
+async def test_stolen_laptop_can_be_revoked(shell: Shell, telnyx: Telnyx) -> None:
     service, stolen_token = shell.service, token("alice")
     bearer = {"Authorization": f"Bearer {stolen_token}"}
     for device in ("laptop", "phone"):
         await service.client.post("/v1/telephony-credentials", headers=bearer, json={"device_id": device})
     await service.issue("laptop", "bob")
 
-    found = await shell.told("leases", "ls", "--user", "alice", "--state", "active")
+    found = await shell.run_json("leases", "ls", "--user", "alice", "--state", "active")
     status, said = await shell.run("leases", "revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
 
     assert {lease["device_id"] for lease in found} == {"laptop", "phone"}
     assert (status, said) == (0, "2 logged out; gone at Telnyx.\n")
-    after = await shell.told("leases", "ls", "--user", "alice")
+    after = await shell.run_json("leases", "ls", "--user", "alice")
     assert {lease["state"] for lease in after} == {"revoked"}
     assert len(telnyx.live()) == 1, "bob's"
 
-    async def is_shut_out() -> bool:
+    async def is_rejected() -> bool:
         answer = await service.client.post("/v1/telephony-credentials", headers=bearer, json={"device_id": "laptop"})
         return answer.status_code == 401
 
-    await until(is_shut_out, 2.5)
+    await wait_until(is_rejected, 2.5)
     _, audit = await shell.run("audit", "tail", "--user", "alice")
     assert "tokens_refused" in audit
     assert re.search(r"revoked +unconfirmed +alice.* asked_by_operator +by \w+", audit)
 
 
-async def test_the_telnyx_key_is_rotated(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+async def test_telnyx_key_can_be_rotated(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     file = tmp_path / "telnyx-api-key"
     file.write_text(DEMO_KEY)
     by_file = {"TELNYX_API_KEY": "", "TELNYX_API_KEY_FILE": str(file)}
     async with replica(telnyx.url, sqlite, tmp_path, by_file) as service:
-        shell = Shell(service, variables_of(telnyx.url, sqlite) | by_file)
+        shell = Shell(service, replica_variables(telnyx.url, sqlite) | by_file)
         known = await service.issue("laptop")
         telnyx.sandbox.account.api_key = NEW_KEY
 
         refused = await service.issue("new-laptop")
 
         assert (refused.status_code, refused.json()["code"]) == (502, "telnyx_key_rejected")
-        assert (await service.issue("laptop")).json()["login_token"] == known.json()["login_token"], "it goes on"
+        assert (await service.issue("laptop")).json()["login_token"] == known.json()["login_token"], (
+            "the service keeps running"
+        )
         alarm = r'dialtone_telnyx_calls_total\{operation="[^"]*",outcome="CarrierKeyRefused"\}'
         assert await shell.figure(alarm) >= 1
         status, said = await shell.run("doctor")
@@ -115,24 +119,24 @@ async def test_the_telnyx_key_is_rotated(telnyx: Telnyx, sqlite: str, tmp_path: 
         async def is_well() -> bool:
             return (await service.issue("new-laptop")).status_code in (200, 201)
 
-        await until(is_well)
+        await wait_until(is_well)
         assert (await shell.run("doctor"))[0] == 0
         assert (await service.client.get("/readyz")).status_code == 200
 
 
-async def test_the_identity_provider_is_away(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    provider = Provider()
-    async with serving(provider.app()) as url:
+async def test_identity_provider_outage_is_visible_and_tolerated(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    provider = KeyServer()
+    async with serve(provider.app()) as url:
         by_url = {"DIALTONE_ISSUER_PEM": "", "DIALTONE_JWKS_URL": f"{url}/jwks"}
         async with replica(telnyx.url, sqlite, tmp_path, by_url) as service:
-            shell = Shell(service, variables_of(telnyx.url, sqlite) | by_url)
+            shell = Shell(service, replica_variables(telnyx.url, sqlite) | by_url)
             assert (await service.issue("laptop")).status_code == 201
             provider.answer = lambda _: Response(status_code=503)
 
             status, said = await shell.run("keys", "refresh")
 
             assert (status, "NOT fetched" in said) == (1, True)
-            assert (await service.issue("laptop", "bob")).status_code == 201, "keys at hand serve"
+            assert (await service.issue("laptop", "bob")).status_code == 201, "cached keys are used"
             assert (await service.client.get("/readyz")).status_code == 200
             status, said = await shell.run("doctor")
             assert (status, "no key that a token could be checked with" in said) == (1, True)
@@ -141,7 +145,7 @@ async def test_the_identity_provider_is_away(telnyx: Telnyx, sqlite: str, tmp_pa
                 failures = await shell.figure(r"dialtone_key_set_fetch_failures_total\{[^}]*\}")
                 return failures >= 1
 
-            await until(is_seen)
+            await wait_until(is_seen)
             async with replica(telnyx.url, sqlite, tmp_path, by_url, is_ready=False, migrate=False) as cold:
                 assert (await cold.client.get("/readyz")).json()["checks"]["identity"] == "failed"
                 assert (await cold.issue("tab")).json()["code"] == "identity_unavailable"
@@ -152,11 +156,11 @@ async def test_the_identity_provider_is_away(telnyx: Telnyx, sqlite: str, tmp_pa
                 async def is_ready() -> bool:
                     return (await cold.client.get("/readyz")).status_code == 200
 
-                await until(is_ready, 60)
+                await wait_until(is_ready, 60)
                 assert (await cold.issue("tab")).status_code == 201
 
 
-async def test_credentials_that_somebody_made_with_our_key(shell: Shell, telnyx: Telnyx) -> None:
+async def test_credentials_created_with_a_leaked_key_can_be_found_and_deleted(shell: Shell, telnyx: Telnyx) -> None:
     mine = await shell.service.issue("laptop")
     telnyx.clock.advance(timedelta(hours=-2))
     for name in ("dialtone-" + "ab" * 16, "dialtone-" + "cd" * 16, "somebody-elses"):
@@ -166,7 +170,7 @@ async def test_credentials_that_somebody_made_with_our_key(shell: Shell, telnyx:
         )
     telnyx.clock.advance(timedelta(hours=2))
 
-    dry = await shell.told("sweep", "--dry-run")
+    dry = await shell.run_json("sweep", "--dry-run")
     asked = (await shell.operate("POST", "/sweeps", {"dry_run": False})).json()
 
     assert {orphan["credential"][:11] for orphan in dry["orphans"]} == {"dialtone-ab", "dialtone-cd"}
@@ -176,7 +180,7 @@ async def test_credentials_that_somebody_made_with_our_key(shell: Shell, telnyx:
         run = (await shell.operate("GET", f"/sweeps/{asked['id']}")).json()
         return bool(run["state"] == "done" and run["report"]["deleted_orphans"] == 2)
 
-    await until(is_done)
+    await wait_until(is_done)
     names = {item.name for item in telnyx.sandbox.account.credentials.values()}
     assert names == {"somebody-elses", f"dialtone-{mine.json()['id']}"}
     assert (await shell.service.issue("laptop")).status_code == 200

@@ -16,8 +16,9 @@ import structlog
 
 from app.observability import logging as logs
 from app.observability.log_queue import CLOSE_SECONDS, MAX_QUEUED_LINES, LogHandler
-from tests.processes.replicas import replica
-from tests.stage import Telnyx, eventually
+from tests.support.replicas import replica
+from tests.support.sandbox import Telnyx
+from tests.support.waiting import eventually
 
 
 async def test_unread_log_does_not_block_requests_or_the_stop(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:

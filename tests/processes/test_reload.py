@@ -11,10 +11,12 @@ import httpx
 
 from app.sandbox.account import DEMO_KEY
 from app.vending.policy import ADMIN_SCOPE
-from tests.adapters.test_key_sets import Provider
-from tests.api.test_backchannel import logout_token
-from tests.processes.replicas import Replica, replica
-from tests.stage import AUDIENCE, ISSUER, Telnyx, eventually, pem, rsa_key, serving, token
+from tests.support.http_server import serve
+from tests.support.key_server import KeyServer
+from tests.support.replicas import Replica, replica
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import AUDIENCE, ISSUER, logout_token, pem, rsa_key, token
+from tests.support.waiting import eventually
 
 GUESTS = "https://guests.example.com"
 BY_FILE = {
@@ -34,7 +36,7 @@ def events(of: Replica) -> list[dict[str, Any]]:
 
 
 async def reload(running: Replica, outcome: str) -> dict[str, Any]:
-    """Send SIGHUP; what the log said then."""
+    """Send SIGHUP and return the new log lines."""
     before = len([event for event in events(running) if event["event"] == outcome])
     running.process.send_signal(signal.SIGHUP)
     await eventually(lambda: len([e for e in events(running) if e["event"] == outcome]) > before)
@@ -46,7 +48,7 @@ async def ask(running: Replica, unverified_token: str, device: str = "laptop") -
     return await running.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
 
 
-async def test_a_reload_changes_issuers_and_policy_together_and_a_bad_file_changes_nothing(
+async def test_reload_changes_issuers_and_policy_together_or_nothing(
     telnyx: Telnyx, sqlite: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "dialtone.toml"
@@ -74,7 +76,7 @@ async def test_a_reload_changes_issuers_and_policy_together_and_a_bad_file_chang
         assert (await ask(running, guest)).status_code == 200
 
 
-async def test_a_reload_takes_a_new_telnyx_key_from_its_file_and_names_what_waits(
+async def test_reload_reads_a_new_telnyx_key_and_lists_settings_that_need_a_restart(
     telnyx: Telnyx, sqlite: str, tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_text("KEY_withdrawn")
@@ -97,9 +99,9 @@ async def test_a_reload_takes_a_new_telnyx_key_from_its_file_and_names_what_wait
         assert answer.json()["sip_uri"].endswith("@sip.example.com")
 
 
-async def test_a_reload_fetches_keys_anew(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    provider = Provider()
-    async with serving(provider.app()) as url:
+async def test_reload_refetches_key_sets(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    provider = KeyServer()
+    async with serve(provider.app()) as url:
         (tmp_path / "dialtone.toml").write_text(issuer(ISSUER, f'jwks_url = "{url}/jwks"'))
         async with replica(telnyx.url, sqlite, tmp_path, BY_FILE) as running:
             assert (await ask(running, token())).status_code == 201
@@ -111,7 +113,7 @@ async def test_a_reload_fetches_keys_anew(telnyx: Telnyx, sqlite: str, tmp_path:
             assert (await ask(running, token(key=rsa_key("new")))).status_code == 200
 
 
-async def test_a_reload_under_load_refuses_nobody(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+async def test_reload_under_load_rejects_no_request(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     (tmp_path / "dialtone.toml").write_text(issuer(ISSUER, f'pem = """{pem()}"""'))
     async with replica(telnyx.url, sqlite, tmp_path, BY_FILE) as running:
         statuses: set[int] = {(await ask(running, token())).status_code} - {201}
@@ -129,9 +131,7 @@ async def test_a_reload_under_load_refuses_nobody(telnyx: Telnyx, sqlite: str, t
     assert statuses == {200}
 
 
-async def test_a_logout_told_to_one_replica_is_heard_by_the_others_within_two_seconds(
-    telnyx: Telnyx, postgres: str, tmp_path: Path
-) -> None:
+async def test_logout_reaches_other_replicas_within_two_seconds(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
     async with (
         replica(telnyx.url, postgres, tmp_path) as here,
         replica(telnyx.url, postgres, tmp_path) as there,
@@ -151,11 +151,9 @@ async def test_a_logout_told_to_one_replica_is_heard_by_the_others_within_two_se
         await eventually(lambda: telnyx.live() == [])
 
 
-async def test_keys_that_one_replica_is_asked_to_fetch_are_fetched_by_all(
-    telnyx: Telnyx, postgres: str, tmp_path: Path
-) -> None:
-    provider = Provider()
-    async with serving(provider.app()) as url:
+async def test_key_refresh_reaches_all_replicas(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
+    provider = KeyServer()
+    async with serve(provider.app()) as url:
         by_url = {"DIALTONE_ISSUER_PEM": "", "DIALTONE_JWKS_URL": f"{url}/jwks"}
         async with (
             replica(telnyx.url, postgres, tmp_path, by_url) as here,

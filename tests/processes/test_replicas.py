@@ -1,4 +1,4 @@
-"""Races between processes, and processes that are really killed."""
+"""Concurrent requests across processes, and processes that are killed."""
 
 import asyncio
 import signal
@@ -11,9 +11,11 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.material import same_ios
-from tests.processes.replicas import replica
-from tests.stage import Telnyx, eventually, token
+from tests.support.push_material import same_ios
+from tests.support.replicas import replica
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import token
+from tests.support.waiting import eventually
 
 CREATE: dict[str, Any] = {"method": "POST", "path": "telephony_credentials$"}
 
@@ -23,7 +25,7 @@ async def test_a_thousand_requests_for_one_device_cause_one_create(
     telnyx: Telnyx, database: str, tmp_path: Path, count: int
 ) -> None:
     async with AsyncExitStack() as stack:
-        # The sandbox shares this process, which is busy asking: its answers take longer than Telnyx' would.
+        # The sandbox runs in this busy process, so its responses are slower than Telnyx's.
         patient = {"TELNYX_CALL_SECONDS": "5"}
         replicas = [
             await stack.enter_async_context(replica(telnyx.url, database, tmp_path, patient)) for _ in range(count)
@@ -46,7 +48,7 @@ async def test_a_thousand_requests_for_one_device_cause_one_create(
     assert len(telnyx.live()) == 1
 
 
-async def test_two_processes_on_one_sqlite_file_do_not_race_either(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+async def test_two_processes_on_one_sqlite_file_do_not_race(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     async with replica(telnyx.url, sqlite, tmp_path) as one, replica(telnyx.url, sqlite, tmp_path) as two:
         answers = await asyncio.gather(*((one, two)[n % 2].issue(f"tab-{n // 10}") for n in range(100)))
 
@@ -55,7 +57,7 @@ async def test_two_processes_on_one_sqlite_file_do_not_race_either(telnyx: Telny
     assert telnyx.created() == 10
 
 
-async def test_a_commit_that_was_never_answered_is_the_retrys_credential(
+async def test_credential_of_an_unanswered_create_is_returned_to_the_retry(
     telnyx: Telnyx, postgres: str, tmp_path: Path
 ) -> None:
     telnyx.fail("hang", **CREATE, after_commit=True)
@@ -70,9 +72,7 @@ async def test_a_commit_that_was_never_answered_is_the_retrys_credential(
         assert first.json()["sip_username"] == retry.json()["sip_username"]
 
 
-async def test_kill_9_during_an_upload_leaves_one_push_credential(
-    telnyx: Telnyx, database: str, tmp_path: Path
-) -> None:
+async def test_kill_during_an_upload_leaves_one_push_credential(telnyx: Telnyx, database: str, tmp_path: Path) -> None:
     wanted, users = same_ios(), {"Authorization": f"Bearer {token()}"}
     telnyx.fail("hang", method="POST", path="mobile_push_credentials", after_commit=True)
     async with replica(telnyx.url, database, tmp_path) as doomed:
@@ -89,7 +89,7 @@ async def test_kill_9_during_an_upload_leaves_one_push_credential(
     assert len(telnyx.sandbox.account.push_credentials) == 1
 
 
-async def test_sixty_users_on_two_replicas_make_one_upload(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
+async def test_sixty_users_on_two_replicas_cause_one_upload(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
     async with (
         replica(telnyx.url, postgres, tmp_path) as here,
         replica(telnyx.url, postgres, tmp_path) as there,
@@ -108,9 +108,7 @@ async def test_sixty_users_on_two_replicas_make_one_upload(telnyx: Telnyx, postg
     assert len(uploaded) == 1
 
 
-async def test_a_signal_to_stop_lets_the_login_in_flight_reach_its_user(
-    telnyx: Telnyx, sqlite: str, tmp_path: Path
-) -> None:
+async def test_sigterm_lets_a_login_in_progress_finish(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     telnyx.fail("delay", **CREATE, seconds=0.7)
     async with replica(telnyx.url, sqlite, tmp_path, {"DIALTONE_DRAIN_SECONDS": "0.3"}) as service:
         asking = asyncio.create_task(service.issue())
@@ -126,8 +124,8 @@ async def test_a_signal_to_stop_lets_the_login_in_flight_reach_its_user(
     assert status in (0, -signal.SIGTERM)
 
 
-async def test_start_to_ready_takes_a_moment(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    """The goal is 1.5 s; a loaded test machine gets more, the benchmark measures."""
+async def test_service_is_ready_within_seconds(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    """The goal is 1.5 s, which the benchmark measures; a loaded test machine needs longer."""
     began = time.monotonic()
     async with replica(telnyx.url, sqlite, tmp_path):
         took = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The sandbox judged by Telnyx's own Python SDK: every operation, paging, and each class of error."""
+"""The sandbox tested with Telnyx's own Python SDK: every operation, paging, and each class of error."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,13 +8,13 @@ import pytest
 import telnyx as sdk
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
-from tests.stage import Telnyx
+from tests.support.sandbox import Telnyx
 
 Call = Callable[[sdk.Telnyx], Any]
 
 
 async def by_sdk(telnyx: Telnyx, call: Call, *, key: str = DEMO_KEY) -> Any:
-    """Run a call of the synchronous SDK beside the sandbox's event loop."""
+    """Run a call of the synchronous SDK in a thread."""
 
     def run() -> Any:
         with sdk.Telnyx(api_key=key, base_url=telnyx.url, max_retries=0, timeout=5) as client:
@@ -23,7 +23,7 @@ async def by_sdk(telnyx: Telnyx, call: Call, *, key: str = DEMO_KEY) -> Any:
     return await asyncio.to_thread(run)
 
 
-async def test_a_credentials_whole_life(telnyx: Telnyx) -> None:
+async def test_credential_can_be_created_updated_and_deleted(telnyx: Telnyx) -> None:
     def life(client: sdk.Telnyx) -> None:
         made = client.telephony_credentials.create(
             connection_id=DEMO_CONNECTION, name="desk", tag="alice", expires_at="2099-09-18T00:00:00"
@@ -53,7 +53,7 @@ async def test_a_credentials_whole_life(telnyx: Telnyx) -> None:
     await by_sdk(telnyx, life)
 
 
-async def test_a_list_goes_over_all_pages_and_every_filter_narrows_it(telnyx: Telnyx) -> None:
+async def test_list_returns_all_pages_and_applies_every_filter(telnyx: Telnyx) -> None:
     def lists(client: sdk.Telnyx) -> None:
         create = client.telephony_credentials.create
         made = [create(connection_id=DEMO_CONNECTION, name=f"n{n}", tag=f"t{n % 2}").data for n in range(120)]
@@ -98,12 +98,12 @@ async def test_a_list_goes_over_all_pages_and_every_filter_narrows_it(telnyx: Te
         pytest.param(lambda c: c.telephony_credentials.list(page_size=251), sdk.BadRequestError, id="page too large"),
     ],
 )
-async def test_a_wrong_request_gets_telnyx_error_class(telnyx: Telnyx, call: Call, error: type[Exception]) -> None:
+async def test_invalid_request_raises_the_sdk_error_class(telnyx: Telnyx, call: Call, error: type[Exception]) -> None:
     with pytest.raises(error):
         await by_sdk(telnyx, call)
 
 
-async def test_a_wrong_key_is_401_and_too_many_requests_are_429(telnyx: Telnyx) -> None:
+async def test_wrong_key_is_401_and_too_many_requests_are_429(telnyx: Telnyx) -> None:
     with pytest.raises(sdk.AuthenticationError):
         await by_sdk(telnyx, lambda c: c.telephony_credentials.list(), key="KEY_WRONG")
     telnyx.fail("status", status=429, body='{"errors":[{"code":"10011","title":"Too many requests"}]}')
@@ -120,7 +120,7 @@ async def test_a_wrong_key_is_401_and_too_many_requests_are_429(telnyx: Telnyx) 
         await by_sdk(telnyx, lambda c: c.telephony_credentials.list())
 
 
-async def test_an_expired_credential_refuses_change_with_an_object_and_can_only_be_deleted(telnyx: Telnyx) -> None:
+async def test_expired_credential_can_only_be_deleted(telnyx: Telnyx) -> None:
     def expired(client: sdk.Telnyx) -> None:
         from datetime import timedelta
 
@@ -139,7 +139,7 @@ async def test_an_expired_credential_refuses_change_with_an_object_and_can_only_
     await by_sdk(telnyx, expired)
 
 
-async def test_a_tag_holds_a_thousand_credentials_and_no_more(telnyx: Telnyx) -> None:
+async def test_tag_is_limited_to_a_thousand_credentials(telnyx: Telnyx) -> None:
     for _ in range(1000):
         telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION, "tag": "full"})
 
@@ -147,7 +147,7 @@ async def test_a_tag_holds_a_thousand_credentials_and_no_more(telnyx: Telnyx) ->
         await by_sdk(telnyx, lambda c: c.telephony_credentials.create(connection_id=DEMO_CONNECTION, tag="full"))
 
 
-async def test_push_credentials_are_made_found_and_removed(telnyx: Telnyx) -> None:
+async def test_push_credentials_can_be_created_listed_and_deleted(telnyx: Telnyx) -> None:
     def push(client: sdk.Telnyx) -> None:
         ios = client.mobile_push_credentials.create(
             create_mobile_push_credential_request={
@@ -186,7 +186,7 @@ async def test_push_credentials_are_made_found_and_removed(telnyx: Telnyx) -> No
     assert "PRIVATE KEY" not in str(telnyx.sandbox.journal.as_json())
 
 
-async def test_connections_take_push_credentials_and_drop_what_they_do_not_know(telnyx: Telnyx) -> None:
+async def test_connections_accept_push_credentials_and_ignore_unknown_fields(telnyx: Telnyx) -> None:
     def connections(client: sdk.Telnyx) -> None:
         made = client.credential_connections.create(
             connection_name="mine", user_name="user1234", password="password1234"
@@ -220,8 +220,8 @@ async def test_connections_take_push_credentials_and_drop_what_they_do_not_know(
     await by_sdk(telnyx, connections)
 
 
-async def test_the_browser_can_read_a_login_tokens_payload_with_plain_base64(telnyx: Telnyx) -> None:
-    """The browser SDK decodes it with `atob`, which knows neither `-` nor `_`."""
+async def test_login_token_payload_is_readable_with_plain_base64(telnyx: Telnyx) -> None:
+    """The browser SDK decodes it with `atob`, which does not accept `-` and `_`."""
     made = telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION})
 
     payloads = [telnyx.sandbox.account.mint_token(made["id"]).split(".")[1] for _ in range(50)]
@@ -229,7 +229,7 @@ async def test_the_browser_can_read_a_login_tokens_payload_with_plain_base64(tel
     assert not any(set(payload) & {"-", "_"} for payload in payloads)
 
 
-async def test_every_answer_tells_of_the_rate_limit(telnyx: Telnyx) -> None:
+async def test_every_response_has_rate_limit_headers(telnyx: Telnyx) -> None:
     headers = (await by_sdk(telnyx, lambda c: c.telephony_credentials.with_raw_response.list(page_size=1))).headers
 
     assert {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"} <= set(headers)

@@ -1,66 +1,16 @@
-"""The signalling half, frame by frame: what the browser SDK sends, and what it must hear."""
+"""The sandbox's signalling WebSocket, frame by frame: what the browser SDK sends, and the responses it needs."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
 
 from app.sandbox.account import DEMO_CONNECTION
-from tests.stage import DAY, Telnyx, telnyx_sandbox
-
-Frame = dict[str, Any]
-
-
-class Page:
-    """What a page's SDK does on its socket."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._number = 0
-
-    async def ask(self, method: str, **params: Any) -> Frame:
-        """Send a request; its answer."""
-        self._number += 1
-        await self._socket.send(
-            json.dumps({"jsonrpc": "2.0", "id": f"c{self._number}", "method": method, "params": params})
-        )
-        while True:
-            frame = await self._next()
-            if frame.get("id") == f"c{self._number}":
-                return frame
-
-    async def hear(self, method: str) -> Frame:
-        """The parameters of the server's next request of that kind."""
-        while True:
-            frame = await self._next()
-            if frame.get("method") == method:
-                params: Frame = frame["params"]
-                return params
-
-    async def is_closed(self) -> bool:
-        try:
-            while True:
-                await self._next()
-        except ConnectionClosed:
-            return True
-        except TimeoutError:
-            return False
-
-    async def _next(self) -> Frame:
-        frame: Frame = json.loads(await asyncio.wait_for(self._socket.recv(), 3))
-        return frame
-
-
-@asynccontextmanager
-async def page(telnyx: Telnyx) -> AsyncIterator[Page]:
-    async with connect(telnyx.url.replace("http", "ws").removesuffix("/v2"), proxy=None) as socket:
-        yield Page(socket)
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.signalling import Frame, SignallingClient, open_page
+from tests.support.waiting import DAY
 
 
 def new_credential(telnyx: Telnyx, **fields: Any) -> Frame:
@@ -71,16 +21,16 @@ def token_of(telnyx: Telnyx, credential: Frame) -> str:
     return telnyx.sandbox.account.mint_token(credential["id"])
 
 
-async def registered(telnyx: Telnyx, page: Page) -> str:
+async def registered(telnyx: Telnyx, open_page: SignallingClient) -> str:
     credential = new_credential(telnyx)
-    await page.ask("login", login_token=token_of(telnyx, credential))
+    await open_page.ask("login", login_token=token_of(telnyx, credential))
     name: str = credential["sip_username"]
     return name
 
 
-async def test_a_good_token_registers(telnyx: Telnyx) -> None:
+async def test_valid_login_token_registers(telnyx: Telnyx) -> None:
     credential = new_credential(telnyx)
-    async with page(telnyx) as alice:
+    async with open_page(telnyx) as alice:
         answer = await alice.ask("login", login_token=token_of(telnyx, credential))
         state = await alice.ask("telnyx_rtc.gatewayState")
 
@@ -92,9 +42,9 @@ async def test_a_good_token_registers(telnyx: Telnyx) -> None:
     assert telnyx.sandbox.exchange.registrations() == []
 
 
-async def test_a_username_and_password_register_and_a_wrong_one_is_refused(telnyx: Telnyx) -> None:
+async def test_username_and_password_register_and_a_wrong_password_is_rejected(telnyx: Telnyx) -> None:
     credential = new_credential(telnyx)
-    async with page(telnyx) as desk:
+    async with open_page(telnyx) as desk:
         wrong = await desk.ask("login", login=credential["sip_username"], passwd="wrong")
         right = await desk.ask("login", login=credential["sip_username"], passwd=credential["sip_password"])
 
@@ -103,7 +53,7 @@ async def test_a_username_and_password_register_and_a_wrong_one_is_refused(telny
 
 
 @pytest.mark.parametrize("why", ["malformed", "forged", "expired", "deleted", "empty"])
-async def test_a_bad_token_is_minus_32001_and_never_minus_32000(telnyx: Telnyx, why: str) -> None:
+async def test_invalid_token_is_error_minus_32001(telnyx: Telnyx, why: str) -> None:
     credential = new_credential(telnyx)
     token = token_of(telnyx, credential)
     match why:
@@ -117,16 +67,16 @@ async def test_a_bad_token_is_minus_32001_and_never_minus_32000(telnyx: Telnyx, 
             telnyx.sandbox.account.delete_credential(credential["id"])
         case "empty":
             token = ""
-    async with page(telnyx) as alice:
+    async with open_page(telnyx) as alice:
         answer = await alice.ask("login", login_token=token)
 
     assert answer["error"] == {"code": -32001, "message": "JWT token authentication failed"}
 
 
-async def test_a_brand_new_credential_is_refused_until_it_has_spread() -> None:
+async def test_new_credential_is_rejected_until_it_has_propagated() -> None:
     async with telnyx_sandbox(propagation=timedelta(seconds=5)) as telnyx:
         token = token_of(telnyx, new_credential(telnyx))
-        async with page(telnyx) as alice:
+        async with open_page(telnyx) as alice:
             early = await alice.ask("login", login_token=token)
             telnyx.clock.advance(timedelta(seconds=5))
             later = await alice.ask("login", login_token=token)
@@ -135,8 +85,8 @@ async def test_a_brand_new_credential_is_refused_until_it_has_spread() -> None:
     assert later["result"]["message"] == "logged in"
 
 
-async def test_a_request_before_the_login_is_minus_32000_and_pings_are_always_answered(telnyx: Telnyx) -> None:
-    async with page(telnyx) as alice:
+async def test_request_before_login_is_error_minus_32000_and_pings_are_answered(telnyx: Telnyx) -> None:
+    async with open_page(telnyx) as alice:
         early = await alice.ask("telnyx_rtc.invite", sdp="v=0")
         ping = await alice.ask("telnyx_rtc.ping")
 
@@ -144,20 +94,20 @@ async def test_a_request_before_the_login_is_minus_32000_and_pings_are_always_an
     assert "result" in ping
 
 
-async def test_the_newest_registration_wins_and_the_older_is_told(telnyx: Telnyx) -> None:
+async def test_newest_registration_replaces_the_older_one(telnyx: Telnyx) -> None:
     credential = new_credential(telnyx)
-    async with page(telnyx) as older, page(telnyx) as newer:
+    async with open_page(telnyx) as older, open_page(telnyx) as newer:
         await older.ask("login", login_token=token_of(telnyx, credential))
         await newer.ask("login", login_token=token_of(telnyx, credential))
 
-        assert (await older.hear("telnyx_rtc.punt"))["reason"] == "registered elsewhere"
+        assert (await older.receive("telnyx_rtc.punt"))["reason"] == "registered elsewhere"
         assert await older.is_closed()
         assert telnyx.sandbox.exchange.registrations() == [credential["sip_username"]]
 
 
-async def test_a_login_on_a_live_socket_keeps_the_registration(telnyx: Telnyx) -> None:
+async def test_login_on_an_open_socket_keeps_the_registration(telnyx: Telnyx) -> None:
     credential = new_credential(telnyx)
-    async with page(telnyx) as alice:
+    async with open_page(telnyx) as alice:
         await alice.ask("login", login_token=token_of(telnyx, credential))
         again = await alice.ask("login", login_token=token_of(telnyx, credential), reconnection=True)
 
@@ -166,9 +116,9 @@ async def test_a_login_on_a_live_socket_keeps_the_registration(telnyx: Telnyx) -
 
 
 @pytest.mark.parametrize("how", ["deleted", "expired"])
-async def test_a_credential_that_ends_takes_its_registration_along(telnyx: Telnyx, how: str) -> None:
+async def test_deleted_credential_ends_its_registration(telnyx: Telnyx, how: str) -> None:
     credential = new_credential(telnyx, expires_at=(telnyx.clock() + timedelta(hours=1)).isoformat())
-    async with page(telnyx) as alice:
+    async with open_page(telnyx) as alice:
         await alice.ask("login", login_token=token_of(telnyx, credential))
         if how == "deleted":
             telnyx.sandbox.account.delete_credential(credential["id"])
@@ -180,8 +130,8 @@ async def test_a_credential_that_ends_takes_its_registration_along(telnyx: Telny
     assert telnyx.sandbox.exchange.registrations() == []
 
 
-async def test_a_sandbox_may_leave_a_page_registered_when_its_credential_is_deleted() -> None:
-    async with telnyx_sandbox(drops_deleted=False) as telnyx, page(telnyx) as alice:
+async def test_sandbox_can_keep_the_registration_of_a_deleted_credential() -> None:
+    async with telnyx_sandbox(drops_deleted=False) as telnyx, open_page(telnyx) as alice:
         credential = new_credential(telnyx)
         await alice.ask("login", login_token=token_of(telnyx, credential))
         telnyx.sandbox.account.delete_credential(credential["id"])
@@ -191,8 +141,8 @@ async def test_a_sandbox_may_leave_a_page_registered_when_its_credential_is_dele
 
 
 @pytest.mark.parametrize("uri", ["{}", "sip:{}@sip.telnyx.com"])
-async def test_a_call_goes_from_page_to_page_and_back(telnyx: Telnyx, uri: str) -> None:
-    async with page(telnyx) as alice, page(telnyx) as bob:
+async def test_call_is_relayed_between_two_pages(telnyx: Telnyx, uri: str) -> None:
+    async with open_page(telnyx) as alice, open_page(telnyx) as bob:
         alices, bobs = await registered(telnyx, alice), await registered(telnyx, bob)
 
         created = await alice.ask(
@@ -200,15 +150,15 @@ async def test_a_call_goes_from_page_to_page_and_back(telnyx: Telnyx, uri: str) 
             sdp="OFFER",
             dialogParams={"callID": "a1", "destination_number": uri.format(bobs)},
         )
-        ringing = await alice.hear("telnyx_rtc.ringing")
-        invite = await bob.hear("telnyx_rtc.invite")
+        ringing = await alice.receive("telnyx_rtc.ringing")
+        invite = await bob.receive("telnyx_rtc.invite")
         answered = await bob.ask("telnyx_rtc.answer", sdp="ANSWER", dialogParams={"callID": invite["callID"]})
-        answer = await alice.hear("telnyx_rtc.answer")
+        answer = await alice.receive("telnyx_rtc.answer")
         held = await alice.ask("telnyx_rtc.modify", action="hold", dialogParams={"callID": "a1"})
         await alice.ask("telnyx_rtc.info", dtmf="5", dialogParams={"callID": "a1"})
-        tone = await bob.hear("telnyx_rtc.info")
+        tone = await bob.receive("telnyx_rtc.info")
         await bob.ask("telnyx_rtc.bye", cause="USER_BUSY", causeCode=17, dialogParams={"callID": invite["callID"]})
-        bye = await alice.hear("telnyx_rtc.bye")
+        bye = await alice.receive("telnyx_rtc.bye")
 
     assert created["result"]["message"] == "CALL CREATED"
     assert ringing["callID"] == "a1"
@@ -221,29 +171,29 @@ async def test_a_call_goes_from_page_to_page_and_back(telnyx: Telnyx, uri: str) 
     assert (bye["callID"], bye["cause"], bye["causeCode"]) == ("a1", "USER_BUSY", 17)
 
 
-async def test_an_unknown_callee_is_refused_as_the_real_one_does(telnyx: Telnyx) -> None:
-    async with page(telnyx) as alice:
+async def test_unknown_callee_is_rejected_as_telnyx_does(telnyx: Telnyx) -> None:
+    async with open_page(telnyx) as alice:
         await registered(telnyx, alice)
         await alice.ask("telnyx_rtc.invite", sdp="OFFER", dialogParams={"callID": "a1", "destination_number": "nobody"})
-        bye = await alice.hear("telnyx_rtc.bye")
+        bye = await alice.receive("telnyx_rtc.bye")
 
     assert (bye["cause"], bye["causeCode"], bye["sipCode"]) == ("UNALLOCATED_NUMBER", 1, 404)
 
 
-async def test_a_page_that_vanishes_ends_its_calls(telnyx: Telnyx) -> None:
-    async with page(telnyx) as bob:
+async def test_closed_socket_ends_its_calls(telnyx: Telnyx) -> None:
+    async with open_page(telnyx) as bob:
         bobs = await registered(telnyx, bob)
-        async with page(telnyx) as alice:
+        async with open_page(telnyx) as alice:
             await registered(telnyx, alice)
             await alice.ask("telnyx_rtc.invite", sdp="OFFER", dialogParams={"callID": "a1", "destination_number": bobs})
-            invite = await bob.hear("telnyx_rtc.invite")
-        bye = await bob.hear("telnyx_rtc.bye")
+            invite = await bob.receive("telnyx_rtc.invite")
+        bye = await bob.receive("telnyx_rtc.bye")
 
     assert bye["callID"] == invite["callID"]
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "5", '{"id": 1}', '{"method": 5}', '{"method": "login"}'])
-async def test_odd_frames_do_not_end_a_session(telnyx: Telnyx, text: str) -> None:
+async def test_malformed_frames_do_not_end_a_session(telnyx: Telnyx, text: str) -> None:
     async with connect(telnyx.url.replace("http", "ws").removesuffix("/v2"), proxy=None) as socket:
         await socket.send(text)
-        assert "result" in await Page(socket).ask("telnyx_rtc.ping")
+        assert "result" in await SignallingClient(socket).ask("telnyx_rtc.ping")

@@ -1,4 +1,4 @@
-"""Policy as data: the first rule that fits decides, and what explains is what decides."""
+"""Policy: the first matching rule decides, and the explanation is the decision."""
 
 import time
 from collections.abc import Mapping
@@ -40,11 +40,11 @@ def in_force(*rules: Rule, noted: list[tuple[Outcome, Outcome]] | None = None, *
     return PolicyInForce(Policy(DEFAULT, rules, **changes), lambda _, now, then: heard.append((now, then)))
 
 
-def test_without_a_policy_every_user_of_an_issuer_gets_the_same() -> None:
+def test_without_a_policy_all_users_get_the_same_terms() -> None:
     assert in_force().decide(user(), LAPTOP).allowance == DEFAULT
 
 
-def test_once_a_policy_is_written_whom_no_rule_fits_gets_nothing() -> None:
+def test_users_without_a_matching_rule_are_denied() -> None:
     policy = in_force(Rule("desk", DESK, claims=(Condition("department", ("support",)),)))
 
     assert policy.decide(user(department="support"), LAPTOP).allowance == DESK
@@ -54,7 +54,7 @@ def test_once_a_policy_is_written_whom_no_rule_fits_gets_nothing() -> None:
         policy.decide(user(), LAPTOP)
 
 
-def test_the_first_rule_that_fits_decides() -> None:
+def test_first_matching_rule_decides() -> None:
     suspended = Rule("suspended", None, claims=(Condition("status", ("suspended",)),))
     policy = in_force(suspended, Rule("desk", DESK, frozenset({STAFF})), Rule("all", DEFAULT))
 
@@ -64,7 +64,7 @@ def test_the_first_rule_that_fits_decides() -> None:
         policy.admit(user(status="suspended"))
 
 
-def test_a_rule_may_hang_on_scopes_and_the_nearest_one_names_what_is_missing() -> None:
+def test_missing_scopes_of_the_nearest_rule_are_named() -> None:
     gold = Rule("gold", DESK, scopes=frozenset({"phone", "gold", "audited"}))
     plain = Rule("plain", DEFAULT, scopes=frozenset({"phone"}))
     policy = in_force(gold, plain)
@@ -76,7 +76,7 @@ def test_a_rule_may_hang_on_scopes_and_the_nearest_one_names_what_is_missing() -
     assert refusal.value.needed == {"phone"}
 
 
-def test_an_issuers_required_scopes_come_before_every_rule() -> None:
+def test_required_scopes_of_an_issuer_precede_every_rule() -> None:
     policy = in_force(Rule("all", DEFAULT), required_scopes={STAFF: frozenset({"phone", "calls"})})
 
     with pytest.raises(InsufficientScope) as refusal:
@@ -85,14 +85,14 @@ def test_an_issuers_required_scopes_come_before_every_rule() -> None:
     assert policy.admit(user(GUESTS, "")) == DEFAULT
 
 
-def test_a_grant_must_be_allowed() -> None:
+def test_grant_must_be_allowed() -> None:
     with pytest.raises(GrantNotAllowed):
         in_force().decide(user(), IssueRequest("laptop", grant=Grant.SIP_PASSWORD))
     with pytest.raises(GrantNotAllowed):
         in_force(Rule("backend", replace(DEFAULT, grants=frozenset()))).decide(user(), LAPTOP)
 
 
-def test_an_operator_needs_both_the_scope_and_a_rule_that_gives_the_right() -> None:
+def test_operator_needs_the_scope_and_a_rule() -> None:
     policy = in_force(Rule("operators", replace(DEFAULT, admin=True), frozenset({STAFF})), Rule("all", DEFAULT))
 
     policy.admit_operator(user(scopes=ADMIN_SCOPE))
@@ -134,10 +134,11 @@ def test_an_operator_needs_both_the_scope_and_a_rule_that_gives_the_right() -> N
     ],
     ids=lambda value: repr(value)[:70],
 )
-def test_what_a_condition_accepts(condition: Condition, claims: Mapping[str, Any], fits: bool) -> None:
+def test_condition_matches_its_values(condition: Condition, claims: Mapping[str, Any], fits: bool) -> None:
     assert (condition.objection(claims) is None) is fits
 
 
+@pytest.mark.no_cover
 def test_no_claim_makes_a_glob_slow() -> None:
     condition = Condition("name", glob="*a*b*c*d*e*f*!")
     claims = {"name": "abcdef" * 1300}
@@ -148,13 +149,13 @@ def test_no_claim_makes_a_glob_slow() -> None:
     assert time.perf_counter() - began < 0.1
 
 
-def test_an_explanation_never_holds_what_the_token_holds() -> None:
+def test_explanation_contains_no_claim_values() -> None:
     rules = (Condition("department", ("support",)), Condition("email", glob="*@example.com"))
     for condition in rules:
         assert "CANARY" not in str(condition.objection({"department": "CANARY", "email": "CANARY"}))
 
 
-def test_a_rule_under_audit_decides_nothing_and_is_noted_where_it_would_have() -> None:
+def test_audit_mode_rule_does_not_decide_and_is_recorded() -> None:
     noted: list[tuple[Outcome, Outcome]] = []
     contractors = Rule("contractors", None, claims=(Condition("contractor", (True,)),), mode=Mode.AUDIT)
     policy = in_force(contractors, Rule("all", DEFAULT), noted=noted)
@@ -165,7 +166,7 @@ def test_a_rule_under_audit_decides_nothing_and_is_noted_where_it_would_have() -
     assert noted == [(Outcome("all", DEFAULT), Outcome("contractors", None))]
 
 
-def test_a_policy_under_audit_lets_everybody_in_and_notes_whom_it_would_not() -> None:
+def test_audit_mode_policy_permits_all_and_records_denials() -> None:
     noted: list[tuple[Outcome, Outcome]] = []
     policy = in_force(Rule("staff", DEFAULT, frozenset({STAFF})), mode=Mode.AUDIT, noted=noted)
 
@@ -175,7 +176,7 @@ def test_a_policy_under_audit_lets_everybody_in_and_notes_whom_it_would_not() ->
     assert noted == [(Outcome(None, DEFAULT), Outcome(None, None))]
 
 
-def test_rules_under_audit_alone_are_a_policy_and_still_deny_by_default() -> None:
+def test_audit_mode_rules_alone_still_deny_by_default() -> None:
     with pytest.raises(Refused):
         in_force(Rule("staff", DEFAULT, mode=Mode.AUDIT)).admit(user())
 
@@ -204,7 +205,7 @@ USERS = st.builds(
 
 
 @given(RULES, USERS, st.sampled_from(Mode))
-def test_the_explanation_is_the_decision(rules: list[Rule], who: Principal, mode: Mode) -> None:
+def test_explanation_equals_the_decision(rules: list[Rule], who: Principal, mode: Mode) -> None:
     policy = Policy(DEFAULT, tuple(rules), mode)
 
     deciding = [finding.rule for finding in explain(policy, who) if finding.decides]

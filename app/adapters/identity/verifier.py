@@ -51,10 +51,17 @@ class _Verdict:
 class TokenVerifier:
     """Checks bearer tokens and logout tokens of the configured issuers."""
 
-    def __init__(self, issuers: Iterable[Issuer], clock: Callable[[], datetime], marks: Marks | None = None) -> None:
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        clock: Callable[[], datetime],
+        marks: Marks | None = None,
+        max_cached_tokens: int = CACHED_VERDICTS,
+    ) -> None:
         """`marks` is None where a token is only looked at, as by `dialtone policy test`."""
         self._clock = clock
         self._marks = marks
+        self._max_cached_tokens = max_cached_tokens
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
         self.replace(issuers)
 
@@ -163,7 +170,7 @@ class TokenVerifier:
             # Beyond that, memory no longer holds every mark that was made since.
             validity = Validity(validity.since, min(validity.until, now + MEMORY.total_seconds()))
         self._verdicts[self.fingerprint(unverified_token)] = _Verdict(principal, keys, issuer, validity)
-        if len(self._verdicts) > CACHED_VERDICTS:
+        if len(self._verdicts) > self._max_cached_tokens:
             self._verdicts.popitem(last=False)
         return principal
 

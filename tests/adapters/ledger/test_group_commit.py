@@ -1,0 +1,124 @@
+"""Group commit: concurrent writes share a transaction, and a failing write does not affect the others."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.group_commit import GroupCommit
+from app.adapters.ledger.leases import SqlLedger
+from app.vending.errors import DeviceLimitReached, LeaseTaken, LedgerUnavailable
+from app.vending.telephony.lease import Lease
+from tests.support.databases import migrate_database, sqlite_url
+from tests.support.leases import pending_lease
+from tests.support.tokens import principal
+
+
+async def opened(ledger: SqlLedger, lease: Lease, most: int = 10) -> Lease | Exception:
+    try:
+        return await ledger.open(lease, most, principal(lease.subject))
+    except Exception as error:
+        return error
+
+
+Works = Sequence[Callable[[Any], Any]]
+
+
+def slow(seconds: float) -> Callable[[Works], Awaitable[list[Any]]]:
+    """A disk that needs this many seconds for each transaction."""
+
+    async def commit(works: Works) -> list[Any]:
+        await asyncio.sleep(seconds)
+        return [work(None) for work in works]
+
+    return commit
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> SqlLedger:
+    database = sqlite_url(tmp_path)
+    await migrate_database(database)
+    return SqlLedger(Database(open_engine(database_url(database))))
+
+
+async def test_concurrent_writes_share_transactions(ledger: SqlLedger) -> None:
+    begun = 0
+
+    def count(_: sa.Connection) -> None:
+        nonlocal begun
+        begun += 1
+
+    sa.event.listen(sa.Engine, "commit", count)
+    leases = [pending_lease(number=number, subject=f"user-{number}") for number in range(100)]
+    outcomes = await asyncio.gather(*(opened(ledger, lease) for lease in leases))
+    sa.event.remove(sa.Engine, "commit", count)
+
+    assert outcomes == leases
+    assert begun <= 4, "the first alone, the others together"
+
+
+async def test_each_write_gets_its_own_result(ledger: SqlLedger) -> None:
+    twice = replace(pending_lease(number=3), device_id="laptop")
+    wanted = [pending_lease(number=1), pending_lease("phone", 2), twice, pending_lease("tablet", 4, subject="bob")]
+
+    outcomes = await asyncio.gather(
+        *(opened(ledger, lease, 1 if lease.device_id == "phone" else 10) for lease in wanted)
+    )
+
+    assert outcomes[0] == wanted[0]
+    assert isinstance(outcomes[1], DeviceLimitReached)
+    assert isinstance(outcomes[2], LeaseTaken)
+    assert outcomes[3] == wanted[3]
+    assert await ledger.find(wanted[3].id) == wanted[3], "valid writes are committed although another one failed"
+
+
+async def test_unavailable_ledger_fails_all_pending_writes_at_once() -> None:
+    tried: list[int] = []
+
+    async def unavailable(works: Works) -> list[Any]:
+        tried.append(len(works))
+        await asyncio.sleep(0.01)
+        raise LedgerUnavailable from sa.exc.OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    group = GroupCommit(unavailable, patience_seconds=5)
+
+    outcomes = await asyncio.gather(*(group.write(lambda _: None) for _ in range(5)), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 5
+    assert tried == [5]
+
+
+async def test_write_that_times_out_in_the_queue_is_never_executed() -> None:
+    written: list[str] = []
+
+    group = GroupCommit(slow(0.3), patience_seconds=0.1)
+    first = asyncio.create_task(group.write(lambda _: written.append("first")))
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(LedgerUnavailable):
+        await group.write(lambda _: written.append("second"))
+    await first
+    await asyncio.sleep(0.4)
+
+    assert written == ["first"]
+
+
+async def test_cancelled_write_is_never_executed() -> None:
+    written: list[str] = []
+
+    group = GroupCommit(slow(0.05), patience_seconds=5)
+    first = asyncio.create_task(group.write(lambda _: written.append("first")))
+    await asyncio.sleep(0.01)
+    leaving = asyncio.create_task(group.write(lambda _: written.append("second")))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    await first
+    await asyncio.sleep(0.1)
+
+    assert written == ["first"]

@@ -1,0 +1,274 @@
+"""Validation of push credentials before they reach Telnyx: each fault code, with accepted and rejected examples."""
+
+import base64
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.adapters.push_validation import apns, fcm
+from app.vending.push.material_errors import SENTENCES, Report
+from app.vending.push.models import PushType
+from tests.support.push_material import (
+    BUNDLE_ID,
+    TOPICS,
+    VOIP,
+    cert_pem,
+    certificate,
+    key,
+    pem_of,
+    service_account,
+    token_key,
+    topics,
+)
+
+NOW = datetime.now(UTC)
+KEY = pem_of(key())
+UNIVERSAL = topics((BUNDLE_ID, "app"), (f"{BUNDLE_ID}.voip", "voip"), (f"{BUNDLE_ID}.complication", "complication"))
+
+
+def codes(report: Report) -> list[str]:
+    return [fault.code for fault in report.faults]
+
+
+def p12(passphrase: bytes | None = None) -> str:
+    encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+    bundle = pkcs12.serialize_key_and_certificates(b"voip", key(), certificate(), None, encryption)
+    return base64.b64encode(bundle).decode()
+
+
+def der() -> str:
+    return base64.b64encode(certificate().public_bytes(Encoding.DER)).decode()
+
+
+def torn_key() -> str:
+    """A key whose private exponent belongs to another key."""
+    good, other = key().private_numbers(), key("other").private_numbers()
+    torn = rsa.RSAPrivateNumbers(
+        good.p, good.q, other.d, good.dmp1, good.dmq1, good.iqmp, good.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    return pem_of(torn)
+
+
+RIGHT: dict[str, tuple[str, str]] = {
+    "a VoIP Services certificate": (cert_pem(), KEY),
+    "key in PKCS#8": (cert_pem(), pem_of(key(), pkcs8=True)),
+    "a topic list": (cert_pem(uid=BUNDLE_ID, cn="Apple Push Services", extensions={TOPICS: UNIVERSAL}), KEY),
+    "the extension and the common name alone": (cert_pem(uid=None), KEY),
+    "the subject only": (cert_pem(extensions={}), KEY),
+    "with text around the PEM block": (
+        f"Bag Attributes\n    friendlyName: VoIP\nsubject=/UID=x\n{cert_pem()}",
+        f"Bag Attributes\n    localKeyID: 01\nKey Attributes: <No Attributes>\n{KEY}",
+    ),
+    "both in one file, sent twice": (cert_pem() + KEY, cert_pem() + KEY),
+    "in one line": (cert_pem().replace("\n", "\\n"), KEY.replace("\n", "\\n")),
+    "Windows line endings": (cert_pem().replace("\n", "\r\n"), KEY.replace("\n", "\r\n")),
+}
+
+
+@pytest.mark.parametrize("pair", RIGHT.values(), ids=RIGHT)
+def test_valid_apple_material_is_accepted_and_names_its_app(pair: tuple[str, str]) -> None:
+    report = apns.lint(*pair, NOW)
+
+    assert codes(report) == []
+    assert report.material is not None
+    assert report.material.type is PushType.IOS
+    assert report.material.app_id == BUNDLE_ID
+    assert report.days_left(NOW + timedelta(hours=1)) == 364
+    assert set(report.material.upload) == {"type", "certificate", "private_key"}
+    assert str(report.material.upload["certificate"]).startswith("-----BEGIN CERTIFICATE-----")
+    assert "PRIVATE" not in repr(report)
+
+
+OTHER = pem_of(key("other"))
+WRONG: dict[str, tuple[str, str, list[str]]] = {
+    "swapped": (KEY, cert_pem(), ["fields_swapped"]),
+    "the key twice": (KEY, KEY, ["fields_swapped"]),
+    "the certificate twice": (cert_pem(), cert_pem(), ["fields_swapped"]),
+    "a p12": (p12(), KEY, ["is_p12"]),
+    "a p12 with a passphrase": (p12(b"secret"), KEY, ["is_p12"]),
+    "der": (der(), KEY, ["is_der"]),
+    "raw der": (certificate().public_bytes(Encoding.DER).decode("latin-1"), KEY, ["is_der"]),
+    "a p8 in place of the key": (cert_pem(), pem_of(token_key(), pkcs8=True), ["is_p8_token_key"]),
+    "a p8 in place of the certificate": (pem_of(token_key(), pkcs8=True), KEY, ["is_p8_token_key"]),
+    "a chain": (cert_pem() + cert_pem(serial=2), KEY, ["certificate_chain"]),
+    "nonsense": ("nonsense", "nonsense", ["certificate_unreadable", "private_key_unreadable"]),
+    "half a certificate": (cert_pem()[:300], KEY, ["certificate_unreadable"]),
+    "an empty certificate": (
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        KEY,
+        ["certificate_unreadable"],
+    ),
+    "an encrypted key": (cert_pem(), pem_of(key(), passphrase=b"x"), ["private_key_encrypted"]),
+    "an encrypted key in PKCS#8": (cert_pem(), pem_of(key(), passphrase=b"x", pkcs8=True), ["private_key_encrypted"]),
+    "a weak key": (cert_pem(), pem_of(key("weak", 1024)), ["private_key_weak"]),
+    "a key with inconsistent numbers": (cert_pem(), torn_key(), ["private_key_unreadable"]),
+    "two keys": (cert_pem(), KEY + OTHER, ["private_key_unreadable"]),
+    "the key of another certificate": (cert_pem(), OTHER, ["key_mismatch"]),
+    "no VoIP": (cert_pem(uid=BUNDLE_ID, cn="Apple Push Services", extensions={}), KEY, ["certificate_not_voip"]),
+    "topics without VoIP": (
+        cert_pem(uid=BUNDLE_ID, cn="Apple Push Services", extensions={TOPICS: topics((BUNDLE_ID, "app"))}),
+        KEY,
+        ["certificate_not_voip"],
+    ),
+    "broken topics": (
+        cert_pem(uid=BUNDLE_ID, cn="x", extensions={TOPICS: b"\x30\x84\xff"}),
+        KEY,
+        ["certificate_not_voip"],
+    ),
+    "no bundle id": (cert_pem(uid=None, cn="x", extensions={VOIP: b"\x05\x00"}), KEY, ["bundle_id_missing"]),
+    "expired": (
+        cert_pem(since=NOW - timedelta(days=400), until=NOW - timedelta(days=1)),
+        KEY,
+        ["certificate_expired"],
+    ),
+    "not yet valid": (cert_pem(since=NOW + timedelta(days=1)), KEY, ["certificate_not_yet_valid"]),
+    "huge": ("x" * 40_000, "y" * 40_000, ["material_too_large", "material_too_large"]),
+    "several faults": (
+        cert_pem(uid=None, cn="x", extensions={}, since=NOW - timedelta(days=9), until=NOW - timedelta(days=1)),
+        OTHER,
+        ["certificate_not_voip", "certificate_expired", "key_mismatch"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
+def test_invalid_apple_material_is_reported_by_code(case: tuple[str, str, list[str]]) -> None:
+    cert, private_key, wanted = case
+
+    report = apns.lint(cert, private_key, NOW)
+
+    assert codes(report) == wanted
+    assert report.material is None
+
+
+@pytest.mark.parametrize(("offset", "is_good"), [(-0.001, True), (0, False)])
+def test_certificate_is_valid_until_its_last_second(offset: float, is_good: bool) -> None:
+    end = NOW.replace(microsecond=0) + timedelta(days=1)
+
+    report = apns.lint(cert_pem(until=end), KEY, end + timedelta(seconds=offset))
+
+    assert (report.material is not None) is is_good
+
+
+GOOGLES: dict[str, tuple[Any, list[str]]] = {
+    "as downloaded": (service_account(), []),
+    "with an older token_uri": (service_account(token_uri="https://accounts.google.com/o/oauth2/token"), []),
+    "a JSON string": (json.dumps(service_account()), ["service_account_is_text"]),
+    "a list": ([service_account()], ["service_account_is_text"]),
+    "nothing": (None, ["service_account_is_text"]),
+    "a server key": ("AAAAx7Yz:APA91b" + "x" * 100, ["is_server_key"]),
+    "google-services.json": ({"project_info": {"project_id": "x"}, "client": []}, ["is_google_services_json"]),
+    "an OAuth client": ({"installed": {"client_id": "x"}}, ["is_oauth_client"]),
+    "another type": (service_account(type="authorized_user"), ["service_account_wrong_type"]),
+    "no project": (service_account(project_id=...), ["project_id_missing"]),
+    "an empty project": (service_account(project_id=""), ["project_id_missing"]),
+    "no e-mail": (service_account(client_email=...), ["client_email_missing"]),
+    "an invalid e-mail": (service_account(client_email="x"), ["client_email_missing"]),
+    "no key": (service_account(private_key=...), ["service_account_key_unreadable"]),
+    "half a key": (service_account(private_key=KEY[:200]), ["service_account_key_unreadable"]),
+    "an encrypted key": (
+        service_account(private_key=pem_of(key(), passphrase=b"x")),
+        ["service_account_key_unreadable"],
+    ),
+    "an EC key": (service_account(private_key=pem_of(token_key(), pkcs8=True)), ["service_account_key_unreadable"]),
+    "a weak key": (service_account(private_key=pem_of(key("weak", 1024))), ["private_key_weak"]),
+    "another token_uri": (service_account(token_uri="https://evil.example.com/token"), ["token_uri_not_google"]),
+    "no token_uri": (service_account(token_uri=...), ["token_uri_not_google"]),
+    "huge": (service_account(padding="x" * 40_000), ["material_too_large"]),
+    "empty": (
+        {},
+        [
+            "service_account_wrong_type",
+            "project_id_missing",
+            "client_email_missing",
+            "token_uri_not_google",
+            "service_account_key_unreadable",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOOGLES.values(), ids=GOOGLES)
+def test_service_account_is_accepted_or_reported_by_code(case: tuple[Any, list[str]]) -> None:
+    given_account, wanted = case
+
+    report = fcm.lint(given_account)
+
+    assert codes(report) == wanted
+    assert (report.material is None) == bool(wanted)
+    if report.material is not None:
+        assert report.material.app_id == "softphone-1234"
+        assert report.material.not_after is None
+        assert report.material.upload["project_account_json_file"] == given_account
+        assert "PRIVATE" not in repr(report)
+
+
+@pytest.mark.no_cover
+def test_oversized_key_is_rejected_quickly() -> None:
+    long = pem_of(key("long", 4096))
+    began = time.perf_counter()
+
+    assert codes(apns.lint(cert_pem(), long, NOW)) == ["key_mismatch"]
+
+    assert time.perf_counter() - began < 0.1
+
+
+def test_every_code_is_tested_here_and_has_a_message() -> None:
+    shown = {code for *_, wanted in WRONG.values() for code in wanted}
+    shown |= {code for _, wanted in GOOGLES.values() for code in wanted}
+
+    assert shown == set(SENTENCES)
+    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in SENTENCES.values())
+
+
+def test_fingerprint_does_not_depend_on_the_encoding() -> None:
+    cert = cert_pem()
+    plain = apns.lint(cert, KEY, NOW).material
+    dressed = apns.lint(f"Bag Attributes\n{cert}\n\n", pem_of(key(), pkcs8=True), NOW).material
+
+    assert plain is not None
+    assert dressed is not None
+    assert plain.identity == dressed.identity
+    assert plain.fingerprint_sha256 == dressed.fingerprint_sha256
+
+
+@given(st.text(max_size=400), st.text(max_size=400))
+def test_any_text_is_reported_as_faults(cert: str, private_key: str) -> None:
+    assert apns.lint(cert, private_key, NOW).faults
+
+
+BLOCKS = st.lists(
+    st.sampled_from(
+        [
+            "-----BEGIN CERTIFICATE-----",
+            "-----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----",
+            "-----END PRIVATE KEY-----",
+            "MIIB",
+            "\n",
+            "\\n",
+            cert_pem(),
+            KEY,
+        ]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@given(BLOCKS, BLOCKS)
+def test_any_sequence_of_pem_blocks_is_either_rejected_or_accepted(cert: str, private_key: str) -> None:
+    report = apns.lint(cert, private_key, NOW)
+
+    assert bool(report.faults) != (report.material is not None)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text(max_size=9), lambda inner: st.dictionaries(st.text(), inner)))
+def test_any_json_is_reported_as_faults(account: Any) -> None:
+    assert fcm.lint(account).faults

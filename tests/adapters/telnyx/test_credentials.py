@@ -1,0 +1,323 @@
+"""The Telnyx client: every operation, and a typed error for every failure."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.adapters.http_client import Outbound
+from app.adapters.telnyx.api import MAX_RETRY_AFTER_SECONDS, TelnyxApi
+from app.adapters.telnyx.call_scheduler import FIRST_OPEN_SECONDS
+from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxClient
+from app.adapters.telnyx.push import TelnyxConnections
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.vending.errors import (
+    CarrierError,
+    CarrierFailed,
+    CarrierForbidden,
+    CarrierKeyRefused,
+    CarrierNotFound,
+    CarrierRejected,
+    CarrierThrottled,
+    CarrierUnreachable,
+    CarrierUnreadable,
+    CredentialExpired,
+)
+from tests.support.http_server import free_port
+from tests.support.sandbox import Telnyx
+from tests.support.waiting import DAY
+
+
+@pytest.fixture
+async def api(telnyx: Telnyx) -> AsyncIterator[TelnyxApi]:
+    async with Outbound("dialtone/test") as outbound:
+        yield TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=1.0)
+
+
+@pytest.fixture
+def client(api: TelnyxApi, telnyx: Telnyx) -> TelnyxClient:
+    return TelnyxClient(api, telnyx.clock)
+
+
+async def test_credential_can_be_created_updated_and_deleted(client: TelnyxClient, telnyx: Telnyx) -> None:
+    until = (telnyx.clock() + DAY).replace(microsecond=0)
+    made = await client.create(connection_id=DEMO_CONNECTION, name="n", tag="t", expires_at=until)
+    token = await client.mint(made.id)
+    password = await client.sip_password(made.id)
+    longer = await client.update(made.id, expires_at=until + DAY, name="n2", tag="t2")
+    shown = await client.retrieve(made.id)
+    await client.delete(made.id)
+
+    assert (made.connection_id, made.expires_at, made.is_expired) == (DEMO_CONNECTION, until, False)
+    assert abs((token.expires_at - until).total_seconds()) < 2
+    assert len(password.secret) == 32
+    assert (longer.name, longer.expires_at, longer.sip_username) == ("n2", until + DAY, made.sip_username)
+    assert shown == longer
+    with pytest.raises(CarrierNotFound):
+        await client.delete(made.id)
+
+
+async def test_list_returns_all_pages_and_applies_every_filter(client: TelnyxClient) -> None:
+    made = [await client.create(connection_id=DEMO_CONNECTION, name=f"n{n}", tag="t") for n in range(7)]
+
+    pages = [item async for item in client.list(page_size=3)]
+
+    assert {item.id for item in pages} == {item.id for item in made}
+    for narrowed in (
+        client.list(name="n3"),
+        client.list(sip_username=made[3].sip_username),
+        client.by_name("n3"),
+    ):
+        assert [item.id async for item in narrowed] == [made[3].id]
+    for whole in (client.list(tag="t"), client.list(status="active"), client.list(connection_id=DEMO_CONNECTION)):
+        assert len([item async for item in whole]) == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, CarrierRejected),
+        (401, CarrierKeyRefused),
+        (403, CarrierForbidden),
+        (404, CarrierNotFound),
+        (408, CarrierFailed),
+        (409, CarrierRejected),
+        (415, CarrierRejected),
+        (422, CarrierRejected),
+        (429, CarrierThrottled),
+        (500, CarrierFailed),
+        (503, CarrierFailed),
+        (302, CarrierUnreadable),
+    ],
+)
+async def test_every_status_maps_to_its_error(
+    client: TelnyxClient, telnyx: Telnyx, status: int, error: type[CarrierError]
+) -> None:
+    telnyx.fail("status", status=status, body="<html>odd</html>", headers={"location": "http://127.0.0.1:1/"})
+
+    with pytest.raises(CarrierError) as raised:
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert type(raised.value) is error
+    assert raised.value.may_have_happened is (error in (CarrierFailed, CarrierUnreadable))
+
+
+async def test_object_shaped_error_of_an_expired_credential_is_parsed(client: TelnyxClient, telnyx: Telnyx) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION, expires_at=telnyx.clock() + DAY)
+    telnyx.clock.advance(2 * DAY)
+
+    with pytest.raises(CredentialExpired):
+        await client.extend(made.id, telnyx.clock() + DAY)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"x-ratelimit-reset": "3"}, 3),
+        ({"retry-after": "-5", "x-ratelimit-reset": "4"}, 4),
+        ({"retry-after": "1e308"}, MAX_RETRY_AFTER_SECONDS),
+        ({"retry-after": "nan"}, 1),
+        ({"retry-after": "inf"}, 1),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1),
+        ({"x-ratelimit-reset": ""}, 1),
+        ({}, 1),
+    ],
+    ids=str,
+)
+async def test_retry_after_of_telnyx_is_bounded(
+    client: TelnyxClient, telnyx: Telnyx, headers: dict[str, str], seconds: float
+) -> None:
+    telnyx.fail("status", status=429, headers=headers)
+
+    with pytest.raises(CarrierThrottled) as raised:
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert raised.value.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "hang"},
+        {"kind": "drop"},
+        {"kind": "drip", "seconds": 0.2},
+        {"kind": "huge"},
+        {"kind": "garbage", "body": "x", "headers": {"content-encoding": "gzip"}},
+    ],
+    ids=lambda fault: fault["kind"],
+)
+async def test_timeout_raises_at_the_deadline_with_unknown_outcome(
+    client: TelnyxClient, telnyx: Telnyx, fault: dict[str, object]
+) -> None:
+    telnyx.fail(**fault, after_commit=True)  # type: ignore[arg-type]
+    began = time.monotonic()
+
+    with pytest.raises(CarrierUnreachable) as raised:
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert raised.value.may_have_happened
+    assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("where", ["refused", "unknown host", "not TLS"])
+async def test_request_that_was_never_sent_is_known_not_to_be_committed(telnyx: Telnyx, where: str) -> None:
+    places = {
+        "refused": f"http://127.0.0.1:{free_port()}",
+        "unknown host": "http://nowhere.invalid",
+        "not TLS": telnyx.url.replace("http://", "https://"),
+    }
+    async with Outbound("dialtone/test") as outbound:
+        client = TelnyxClient(TelnyxApi(outbound, base_url=places[where], api_key=DEMO_KEY), telnyx.clock)
+
+        with pytest.raises(CarrierUnreachable) as raised:
+            await client.create(connection_id=DEMO_CONNECTION)
+
+    assert not raised.value.may_have_happened
+    assert telnyx.calls() == [], "an https URL is never called without TLS"
+
+
+async def test_timed_out_calls_free_their_connections(telnyx: Telnyx) -> None:
+    async with Outbound("dialtone/test") as outbound:
+        client = TelnyxClient(
+            TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=0.5), telnyx.clock
+        )
+        telnyx.fail("hang", times=1000)
+        began = time.monotonic()
+
+        outcomes = await asyncio.gather(
+            *(client.create(connection_id=DEMO_CONNECTION) for _ in range(200)), return_exceptions=True
+        )
+
+        assert time.monotonic() - began < 3
+        assert all(isinstance(outcome, CarrierUnreachable | CarrierThrottled) for outcome in outcomes)
+        telnyx.sandbox.faults.plans.clear()
+        await asyncio.sleep(FIRST_OPEN_SECONDS * 1.3)
+        assert (await client.create(connection_id=DEMO_CONNECTION)).id
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"data": []}',
+        '{"data": {"id": ""}}',
+        '{"data": {"id": "a", "sip_username": 5}}',
+        '{"data": {"id": "a\\u0000", "sip_username": "b"}}',
+        "[" * 100_000,
+        '{"data": {"id": "x", "sip_username": "' + "y" * 300 + '"}}',
+        "\ud7ff",
+    ],
+    ids=lambda body: body[:20] or "empty",
+)
+async def test_response_without_a_required_field_is_unreadable(client: TelnyxClient, telnyx: Telnyx, body: str) -> None:
+    telnyx.fail("garbage", body=body)
+
+    with pytest.raises(CarrierUnreadable):
+        await client.create(connection_id=DEMO_CONNECTION)
+
+
+async def test_unknown_fields_and_older_formats_are_accepted(client: TelnyxClient, telnyx: Telnyx) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    telnyx.fail(
+        "garbage",
+        body='{"data": {"id": "a", "sip_username": "b", "expired": "true", "expires_at": "2026-06-18T21:32:38.000Z",'
+        ' "created_at": "2016-12-31T23:59:60", "new_field": {"x": [1]}, "name": null, "resource_id": 5}}',
+    )
+
+    found = await client.retrieve(made.id)
+
+    assert found.is_expired
+    assert found.expires_at == datetime(2026, 6, 18, 21, 32, 38, tzinfo=UTC)
+    assert found.created_at == datetime(2016, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert (found.name, found.connection_id) == ("", None)
+
+
+@pytest.mark.parametrize("wrap", ["{}", '"{}"', " {}\n", '{{"data": "{}"}}'])
+async def test_login_token_is_found_in_every_known_response_shape(
+    client: TelnyxClient, telnyx: Telnyx, wrap: str
+) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    secret = telnyx.sandbox.account.mint_token(made.id)
+    telnyx.fail("garbage", path="/token$", body=wrap.format(secret), headers={"content-type": "text/plain"})
+
+    assert (await client.mint(made.id)).secret == secret
+
+
+@pytest.mark.parametrize("body", ["", "null", "a.b", "a.b.c.d", '{"data": 5}', "a b.c.d", '"', "ä.b.c", "a.b.c" * 3000])
+async def test_response_without_a_login_token_is_unreadable(client: TelnyxClient, telnyx: Telnyx, body: str) -> None:
+    telnyx.fail("garbage", path="/token$", body=body)
+    made = await client.create(connection_id=DEMO_CONNECTION)
+
+    with pytest.raises(CarrierUnreadable):
+        await client.mint(made.id)
+
+
+async def test_login_token_without_a_readable_expiry_is_used_for_one_hour(client: TelnyxClient, telnyx: Telnyx) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    telnyx.fail("garbage", path="/token$", body="eyJhbGciOiJub25lIn0.bm90IGpzb24.c2ln")
+
+    token = await client.mint(made.id)
+
+    assert abs(token.expires_at - telnyx.clock() - FALLBACK_TOKEN_LIFE) < timedelta(seconds=1)
+
+
+async def test_reads_and_deletes_are_retried_and_creates_are_not(client: TelnyxClient, telnyx: Telnyx) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    telnyx.sandbox.journal.clear()
+
+    telnyx.fail("status", status=503, times=2)
+    await client.retrieve(made.id)
+    telnyx.fail("drop", times=1)
+    await client.delete(made.id)
+    telnyx.fail("status", status=503)
+    with pytest.raises(CarrierFailed):
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert [len(telnyx.calls(method)) for method in ("GET", "DELETE", "POST")] == [3, 2, 1]
+
+
+async def test_endless_list_is_aborted(client: TelnyxClient, telnyx: Telnyx) -> None:
+    item = '{"id": "a", "sip_username": "b"}'
+    telnyx.fail("garbage", times=10_000, body=f'{{"data": [{item}], "meta": {{"total_pages": 999999999}}}}')
+
+    async def walk() -> None:
+        async for _ in client.list(page_size=1):
+            pass
+
+    with pytest.raises(CarrierUnreadable):
+        await asyncio.wait_for(walk(), 60)
+
+
+async def test_proxy_environment_variables_are_ignored(telnyx: Telnyx, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+
+    async with Outbound("dialtone/test") as outbound:
+        client = TelnyxClient(TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY), telnyx.clock)
+
+        assert (await client.create(connection_id=DEMO_CONNECTION)).id
+
+
+async def test_error_is_logged_by_code_without_telnyx_text(client: TelnyxClient, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=422, body='{"errors":[{"code":"10015","title":"t","detail":"hunter2"}]}')
+
+    with capture_logs() as lines, pytest.raises(CarrierRejected):
+        await client.create(connection_id=DEMO_CONNECTION)
+
+    assert lines[0]["codes"] == ["10015"]
+    assert "hunter2" not in str(lines)
+
+
+async def test_connection_check_only_reads(api: TelnyxApi, telnyx: Telnyx) -> None:
+    connections = TelnyxConnections(api)
+    await connections.check(DEMO_CONNECTION)
+
+    with pytest.raises(CarrierNotFound):
+        await connections.check("1")

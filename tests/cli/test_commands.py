@@ -1,0 +1,247 @@
+"""The `dialtone` command: policy, configuration, not-before, key and push commands."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.adapters.ledger import migrate as migrating
+from app.adapters.ledger.engines import database_url
+from app.cli import app
+from app.vending.errors import TokenRefused
+from tests.support.databases import sqlite_url
+from tests.support.push_material import BUNDLE_ID, key, pem_of, same_ios, secrets_in, service_account
+from tests.support.sandbox import Telnyx
+from tests.support.service import running_components
+from tests.support.tokens import ISSUER, pem, principal, token
+
+RULES = """
+[[policy.rules]]
+name = "suspended"
+effect = "deny"
+claims.status = "suspended"
+
+[[policy.rules]]
+name = "desk"
+scopes = ["phone"]
+claims.department = { one_of = ["support"] }
+push_scopes = ["push:register"]
+max_devices = 3
+
+[[policy.rules]]
+name = "trial"
+mode = "audit"
+"""
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    (tmp_path / "key.pem").write_text(pem())
+    (tmp_path / "dialtone.toml").write_text(
+        f'[[issuers]]\nissuer = "{ISSUER}"\naudiences = ["dialtone"]\npem_file = "{tmp_path}/key.pem"\n{RULES}'
+    )
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "TELNYX_API_KEY": "KEY_CANARY",
+        "TELNYX_CONNECTION_ID": "77",
+        "DIALTONE_CONFIG": "dialtone.toml",
+        "DIALTONE_ENV_FILE": "",
+        "DIALTONE_DATABASE_URL": sqlite_url(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, typed: str = "") -> Result:
+        return CliRunner().invoke(app, arguments, input=typed)
+
+    return run
+
+
+def test_policy_test_explains_a_permission_rule_by_rule(terminal: Any) -> None:
+    text = token("alice", department="support")
+
+    said = terminal("policy", "test", text)
+
+    assert said.exit_code == 0, said.output
+    assert f"alice of {ISSUER}" in said.output
+    assert "1. suspended (denies): no: there is no claim 'status'" in said.output
+    assert "2. desk (allows): fits, and decides" in said.output
+    assert "3. trial (allows) [audit]: fits" in said.output
+    assert "3, then reject" in said.output
+    assert "no (lacks push:register)" in said.output
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"),
+    [
+        ({"department": "sales"}, "No: no rule fits."),
+        ({"department": "support", "status": "suspended"}, "No: a rule denies it."),
+        ({"department": "support", "scope": "mail"}, "No: the token needs the scope phone."),
+    ],
+    ids=str,
+)
+def test_policy_test_explains_a_denial_and_exits_with_1(terminal: Any, claims: dict[str, Any], why: str) -> None:
+    said = terminal("policy", "test", "-", typed=token(**claims))
+
+    assert said.exit_code == 1
+    assert why in said.output
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("claims", [{"department": "support"}, {"department": "CANARY"}, {"exp": 1}], ids=str)
+def test_policy_test_does_not_print_the_token_or_its_claims(
+    terminal: Any, form: list[str], claims: dict[str, Any]
+) -> None:
+    text = token(email="CANARY@example.com", **claims)
+
+    said = terminal("policy", "test", *form, text)
+
+    assert not any(part in said.output for part in (*text.split("."), "CANARY"))
+
+
+def test_policy_test_accepts_unverified_claims_and_says_so(terminal: Any) -> None:
+    claims = json.dumps({"iss": ISSUER, "sub": "alice", "scope": "phone", "department": "support"})
+
+    said = terminal("policy", "test", claims)
+    as_json = json.loads(terminal("policy", "test", "--json", claims).output)
+
+    assert said.exit_code == 0
+    assert "taken on trust" in said.output
+    assert as_json["allowed"] is True
+    assert as_json["verified"] is False
+    assert [rule["name"] for rule in as_json["rules"] if rule["decides"]] == ["desk"]
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "line"),
+    [
+        ("nonsense", 1, "No: the token itself is refused (not_three_parts)"),
+        (token(exp=1), 1, "No: the token itself is refused (expired)"),
+        ("{", 2, "neither a token nor a JSON object"),
+        ('{"sub": "alice"}', 1, "`iss` must be a configured issuer"),
+        (json.dumps({"iss": ISSUER}), 1, "the claim 'sub', which names the user, is missing"),
+    ],
+    ids=["nonsense", "expired", "half json", "no issuer", "no subject"],
+)
+def test_invalid_token_is_reported_in_one_line(terminal: Any, given: str, status: int, line: str) -> None:
+    said = terminal("policy", "test", given)
+
+    assert said.exit_code == status
+    assert line in said.output
+    assert said.output.count("\n") == 1
+
+
+def test_configuration_file_can_be_checked_before_use(terminal: Any, tmp_path: Path) -> None:
+    (tmp_path / "new.toml").write_text('[[issuers]]\nissuer = "x"')
+
+    assert "Good: 1 issuer(s), 3 rule(s); whom no rule fits gets nothing." in terminal("config", "check").output
+    bad = terminal("config", "check", "new.toml")
+    assert bad.exit_code == 1
+    assert bad.output == "Configuration: new.toml: issuers[0].audiences: must be given\n"
+
+
+def test_config_schema_is_printed(terminal: Any) -> None:
+    assert "issuers" in json.loads(terminal("config", "schema").output)["properties"]
+
+
+async def test_not_before_command_affects_running_replicas(telnyx: Telnyx, terminal: Any, tmp_path: Path) -> None:
+    own: dict[str, Any] = {"config": "dialtone.toml", "issuer": ..., "audience": ..., "issuer_pem": ...}
+    async with running_components(telnyx, sqlite_url(tmp_path), **own) as components:
+        text = token("alice")
+        assert (await components.identity.verifier.verify(text)).owner == principal("alice").owner
+
+        said = await asyncio.to_thread(terminal, "tokens", "refuse", ISSUER, "--user", "alice")
+        await asyncio.sleep(2)
+
+        assert said.exit_code == 0, said.output
+        assert "Tokens of user alice" in said.output
+        with pytest.raises(TokenRefused):
+            await components.identity.verifier.verify(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["tokens", "refuse", "https://other.example.com"], 1, "No issuer of that name is configured."),
+        (["tokens", "refuse", ISSUER, "--user", "a", "--session", "b"], 2, "Name a user or a session, not both."),
+        (["tokens", "refuse", ISSUER, "--before", "2999-01-01"], 1, "A mark cannot lie in the future"),
+        (["keys", "refresh", "https://other.example.com"], 1, "No issuer of that name is configured."),
+    ],
+    ids=str,
+)
+def test_invalid_arguments_are_reported_in_one_line(
+    terminal: Any, sqlite: str, arguments: list[str], status: int, line: str
+) -> None:
+    said = terminal(*arguments)
+
+    assert said.exit_code == status
+    assert line in said.output
+    assert said.output.count("\n") == 1
+
+
+async def test_keys_refresh_accepts_one_issuer_or_all(terminal: Any, sqlite: str) -> None:
+    unmigrated = await asyncio.to_thread(terminal, "keys", "refresh")
+    await migrating.migrate(database_url(sqlite))
+    said = await asyncio.to_thread(terminal, "keys", "refresh")
+
+    assert unmigrated.exit_code == 1
+    assert "ledger" in unmigrated.output
+    assert said.output == f"{ISSUER}: fetched\n"
+
+
+# -- push lint ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`dialtone push lint` on files of the given content, with no settings at all."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*contents: str | bytes, options: tuple[str, ...] = ()) -> Result:
+        names = []
+        for number, content in enumerate(contents):
+            path = tmp_path / f"file-{number}"
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            names.append(str(path))
+        return CliRunner().invoke(app, ["push", "lint", *options, *names])
+
+    return run
+
+
+def test_push_lint_accepts_files_in_any_order(lint: Any) -> None:
+    wanted = same_ios()
+    for files in ((wanted["certificate"], wanted["private_key"]), (wanted["private_key"], wanted["certificate"])):
+        said = lint(*files)
+
+        assert said.exit_code == 0, said.output
+        assert f"Good: ios push credential of {BUNDLE_ID}" in said.output
+        assert "in 364 days" in said.output
+    assert lint(wanted["certificate"] + wanted["private_key"]).exit_code == 0
+    assert "Good: android push credential" in lint(json.dumps(service_account())).output
+
+
+def test_push_lint_reports_faults_and_exits_with_1(lint: Any) -> None:
+    wanted = same_ios()
+
+    bundle = lint(b"\x30\x82\x01\x00\x02\x01\x03\xff\xfe", wanted["private_key"])
+    as_json = lint(wanted["certificate"], pem_of(key("other")), options=("--json",))
+
+    assert bundle.exit_code == 1
+    assert bundle.output.startswith("is_p12 (certificate): This is a .p12 bundle; split it")
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.output)["faults"][0]["code"] == "key_mismatch"
+
+
+def test_push_lint_exits_with_2_for_unreadable_files(lint: Any) -> None:
+    assert lint("a", "b", "c").exit_code == 2
+    assert lint("{").exit_code == 2
+    assert CliRunner().invoke(app, ["push", "lint", "/nonexistent"]).exit_code == 2
+
+
+def test_push_lint_does_not_print_the_key(lint: Any) -> None:
+    wanted = same_ios()
+    for options in ((), ("--json",)):
+        for files in ((wanted["certificate"], wanted["private_key"]), (wanted["private_key"],) * 2):
+            assert not any(secret in lint(*files, options=options).output for secret in secrets_in(wanted))

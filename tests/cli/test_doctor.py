@@ -1,0 +1,217 @@
+"""`dialtone doctor` checks the configuration and suggests fixes; audit, pool, settings and push commands."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.adapters.telnyx.push import ConnectionInfo
+from app.cli import app
+from app.cli.doctor import Verdict, check_clock
+from app.composition.build import build_components
+from app.composition.components import Overrides
+from app.sandbox.account import DEMO_CONNECTION
+from tests.support.databases import migrate_database
+from tests.support.http_server import free_port
+from tests.support.push_material import android
+from tests.support.replicas import replica_variables
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.service import Service, running_service, settings_for
+from tests.support.tokens import token
+
+
+async def dialtone(*arguments: str) -> Result:
+    return await asyncio.to_thread(CliRunner(env={"COLUMNS": "200"}).invoke, app, list(arguments))
+
+
+@pytest.fixture
+async def service(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    """A service, and the environment of a shell on the same machine."""
+    for name, value in replica_variables(telnyx.url, sqlite).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DIALTONE_CORS_ORIGINS", "https://app.example.com")
+    async with running_service(telnyx, sqlite) as service:
+        yield service
+
+
+async def findings(**wanted: str) -> tuple[int, dict[str, list[str]]]:
+    """The exit status, and the findings by verdict."""
+    result = await dialtone("doctor", "--json")
+    found: dict[str, list[str]] = {}
+    for finding in json.loads(result.stdout):
+        found.setdefault(finding["verdict"], []).append(f"{finding['about']}: {finding['seen']}")
+        assert finding["verdict"] == "good" or finding["mend"], "every problem has a suggested fix"
+    return result.exit_code, found
+
+
+async def test_doctor_passes_a_correct_deployment(service: Service) -> None:
+    status, found = await findings()
+
+    assert status == 0
+    assert "bad" not in found
+    assert f"connection {DEMO_CONNECTION}: it is there and active" in found["good"]
+    assert "clock: in step with Telnyx's" in found["good"]
+
+
+async def test_strict_mode_fails_on_warnings(service: Service) -> None:
+    result = await dialtone("doctor", "--strict")
+
+    assert result.exit_code == 1
+    assert "this is the sandbox" in result.stdout
+    assert "-> register push material" in result.stdout
+
+
+async def bad(**wanted: str) -> list[str]:
+    status, found = await findings()
+    assert status == 1
+    return found["bad"]
+
+
+async def test_rejected_api_key_is_reported(service: Service, telnyx: Telnyx) -> None:
+    telnyx.sandbox.account.api_key = "another"
+
+    assert await bad() == ["Telnyx key: Telnyx does not accept it"]
+
+
+async def test_unknown_connection_is_reported(service: Service, telnyx: Telnyx) -> None:
+    telnyx.sandbox.account.connections.clear()
+
+    assert await bad() == [f"connection {DEMO_CONNECTION}: Telnyx does not know it"]
+
+
+async def test_inactive_or_uncallable_connection_is_reported(service: Service, telnyx: Telnyx) -> None:
+    connection = telnyx.sandbox.account.connections[DEMO_CONNECTION]
+    connection |= {"active": False, "sip_uri_calling_preference": "disabled"}
+
+    status, found = await findings()
+
+    assert status == 1
+    assert found["bad"] == [f"connection {DEMO_CONNECTION}: it is switched off: no device can log in"]
+    assert any("cannot ring each other" in line for line in found["warning"])
+
+
+async def test_telnyx_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELNYX_BASE_URL", f"http://127.0.0.1:{free_port()}/v2")
+
+    assert [line.split(":")[0] for line in await bad()] == [f"connection {DEMO_CONNECTION}"]
+
+
+async def test_unmigrated_ledger_is_reported(service: Service, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_DATABASE_URL", f"sqlite:///{tmp_path / 'other.db'}")
+
+    assert (await bad())[0].startswith("ledger: it cannot be reached or written, or is not migrated")
+
+
+async def test_issuer_without_keys_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIALTONE_ISSUER_PEM")
+    monkeypatch.setenv("DIALTONE_JWKS_URL", f"http://127.0.0.1:{free_port()}/jwks")
+
+    assert any("no key that a token could be checked with" in line for line in await bad())
+
+
+async def test_redis_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+
+    assert await bad() == ["limits: Redis does not answer"]
+
+
+async def test_missing_or_insecure_origins_are_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_CORS_ORIGINS", "http://phone.example.com")
+    assert any("http://phone.example.com is plain http" in line for line in (await findings())[1]["warning"])
+
+    monkeypatch.delenv("DIALTONE_CORS_ORIGINS")
+    assert any("no page in a browser may call" in line for line in (await findings())[1]["warning"])
+
+
+async def test_invalid_setting_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_ENV_FILE", "")
+
+    result = await dialtone("doctor")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Configuration: ")
+    assert result.stderr.count("\n") == 1
+
+
+async def test_clock_skew_is_reported(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with telnyx_sandbox() as telnyx:
+        await migrate_database(sqlite)
+        components = build_components(settings_for(telnyx.url, sqlite), Overrides(clock=telnyx.clock))
+        answered = ConnectionInfo(True, "internal", {}, telnyx.clock() + timedelta(seconds=90))
+
+        finding = check_clock(components, answered)
+
+    assert (finding.verdict, finding.seen) == (Verdict.BAD, "-90 s off Telnyx's")
+
+
+async def test_audit_is_printed_as_text_and_json(service: Service) -> None:
+    lease = (await service.issue("laptop")).json()["id"]
+    await service.issue("laptop", user="bob")
+    while service.components.audit.waiting:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+
+    text = await dialtone("audit", "tail")
+    of_alice = await dialtone("audit", "tail", "--user", "alice", "--json")
+
+    assert [line.split("  ")[1].strip() for line in text.stdout.splitlines()] == ["issued", "issued"]
+    told = [json.loads(line) for line in of_alice.stdout.splitlines()]
+    assert [(event["subject"], event["lease_id"]) for event in told] == [("alice", lease)]
+
+
+async def test_commands_are_recorded_in_the_audit(service: Service) -> None:
+    lease = (await service.issue("laptop")).json()["id"]
+
+    await dialtone("leases", "revoke", lease)
+    told = json.loads((await dialtone("audit", "tail", "--lease", lease, "--action", "revoked", "--json")).stdout)
+
+    assert (told["reason"], told["actor_issuer"]) == ("asked_by_operator", "shell")
+    assert told["actor_subject"]
+
+
+async def test_pool_status_shows_ready_credentials(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    await service.issue("laptop")
+
+    plain = await dialtone("pool")
+    for_scripts = json.loads((await dialtone("pool", "--json")).stdout)
+
+    assert "DIALTONE_POOL_SIZE is 0" in plain.stdout
+    assert for_scripts == {
+        "size": 0,
+        "ready": {DEMO_CONNECTION: 0},
+        "leases": {"pending": 0, "active": 1, "pooled": 0},
+    }
+
+
+async def test_settings_are_shown_without_secrets(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_TAG_KEY", "CANARY-tag-key")
+
+    shown = json.loads((await dialtone("config", "show", "--json")).stdout)
+    plain = (await dialtone("config", "show")).stdout
+
+    assert shown["TELNYX_API_KEY"] == shown["DIALTONE_TAG_KEY"] == shown["DIALTONE_DATABASE_URL"] == "(set)"
+    assert shown["DIALTONE_CORS_ORIGINS"] == "https://app.example.com"
+    assert "CANARY" not in plain
+    assert "DIALTONE_PATIENCE_SECONDS=10.0" in plain
+
+
+async def test_push_credentials_are_listed_without_key_material(service: Service) -> None:
+    headers = {"Authorization": f"Bearer {token()}"}
+    made = (await service.client.post("/v1/push-credentials", headers=headers, json=android())).json()
+
+    rows = json.loads((await dialtone("push", "ls", "--json")).stdout)
+    table = (await dialtone("push", "ls")).stdout
+
+    assert [(row["type"], row["app_id"], row["users"], row["is_attached"]) for row in rows] == [
+        ("android", made["app_id"], 1, False)
+    ]
+    assert made["app_id"] in table
+    assert "PRIVATE" not in json.dumps(rows) + table
+
+
+async def test_shell_completion_is_printed() -> None:
+    assert "--install-completion" in (await dialtone("--help")).stdout

@@ -1,0 +1,188 @@
+"""dialtone.toml: accepted content, and one-line errors that name the place."""
+
+import json
+import os
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from app.config.file import Configuration
+from app.config.settings import Settings, SettingsError
+from app.vending.models import Grant, Platform
+from app.vending.policy import DeviceLimit, Mode
+from tests.support.environment import MINIMAL_ENVIRONMENT
+from tests.support.tokens import pem
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLE, SCHEMA = ROOT / "dialtone.example.toml", ROOT / "dialtone.schema.json"
+SECRET = "CANARY" * 8
+
+ISSUER = """
+[[issuers]]
+name = "staff"
+issuer = "https://id.example.com"
+audiences = ["dialtone"]
+"""
+
+
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, **changes: str) -> Settings:
+    (tmp_path / "dialtone.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    variables = {k: v for k, v in MINIMAL_ENVIRONMENT.items() if k.startswith("TELNYX")} | {
+        "DIALTONE_CONFIG": "dialtone.toml"
+    }
+    for name, value in (variables | changes).items():
+        monkeypatch.setenv(name, value)
+    return Settings.load(_env_file=None)
+
+
+def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load(monkeypatch, tmp_path, EXAMPLE.read_text(), VOICE_BACKEND_SECRET=SECRET)
+
+    identity = settings.identity()
+    rules = {rule.name: rule for rule in identity.policy.rules}
+    desk = rules["support-desk"].allowance
+
+    assert [table.name for table, _ in identity.issuers] == ["staff", "customers", "backend"]
+    assert [keys is not None for _, keys in identity.issuers] == [False, False, True]
+    assert desk is not None
+    assert desk.ttl[Platform.BROWSER] == timedelta(hours=8)
+    assert desk.ttl[Platform.IOS] == timedelta(days=30)
+    assert desk.grants == frozenset(Grant)
+    assert (desk.max_devices, desk.at_device_limit) == (3, DeviceLimit.EVICT_OLDEST)
+    assert rules["suspended"].allowance is None
+    assert rules["contractors"].mode is Mode.AUDIT
+    assert rules["operators"].issuers == frozenset({"https://id.example.com", "https://voice.internal.example.com"})
+    assert identity.policy.required_scopes["https://customers.example.com/"] == frozenset({"phone"})
+    assert SECRET not in repr(identity)
+
+
+def test_committed_schema_matches_the_code_and_the_example() -> None:
+    schema = json.loads(SCHEMA.read_text())
+
+    assert schema == Configuration.model_json_schema(), "run `make schema`, and read the difference"
+    jsonschema.validate(tomllib.loads(EXAMPLE.read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"issuers": [{"issuer": "x"}]}, schema)
+
+
+@pytest.mark.parametrize(
+    ("source", "algorithms"),
+    [
+        (f'pem = """{pem()}"""', {"RS256", "ES256"}),
+        ('secret_env = "MY_SECRET"', {"HS256"}),
+        ('secret_env = "MY_SECRET"\nalgorithms = ["HS512", "HS384"]', {"HS512", "HS384"}),
+        ('jwks_url = "https://id.example.com/keys"\nalgorithms = ["EdDSA", "PS256"]', {"EdDSA", "PS256"}),
+    ],
+    ids=["pem", "secret", "secret with algorithms", "key set"],
+)
+def test_issuer_has_exactly_one_key_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, algorithms: set[str]
+) -> None:
+    settings = load(monkeypatch, tmp_path, ISSUER + source, MY_SECRET=SECRET)
+
+    assert settings.identity().issuers[0][0].effective_algorithms == algorithms
+
+
+def test_secret_can_be_set_in_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dialtone.toml").write_text(ISSUER + 'secret_env = "MY_SECRET"')
+    lines = {k: v for k, v in MINIMAL_ENVIRONMENT.items() if k.startswith("TELNYX")} | {"MY_SECRET": SECRET}
+    lines["DIALTONE_CONFIG"] = "dialtone.toml"
+    (tmp_path / ".env").write_text("\n".join(f"{name}={value}" for name, value in lines.items()))
+    monkeypatch.chdir(tmp_path)
+
+    assert Settings.load().identity().issuers[0][1]
+    assert "MY_SECRET" not in os.environ
+
+
+RULE = ISSUER + '[[policy.rules]]\nname = "one"\n'
+
+WRONG: list[tuple[str, str]] = [
+    ("", "issuers: must be given"),
+    ("issuers = []", "issuers: "),
+    ("[[issuers]", "at line 1"),
+    ('[[issuers]]\naudiences = ["a"]', "issuers[0].issuer: must be given"),
+    ('[[issuers]]\nissuer = "https://a.example.com"', "issuers[0].audiences: must be given"),
+    ('[[issuers]]\nissuer = "https://a.example.com"\naudiences = []', "issuers[0].audiences: "),
+    ('[[issuers]]\nissuer = "accounts"\naudiences = ["a"]', "issuers[0].issuer: is no https URL to discover"),
+    ('[[issuers]]\nissuer = "http://id.example.com"\naudiences = ["a"]', "issuers[0].issuer: is no https URL"),
+    (ISSUER + ISSUER.replace("staff", "more"), "two issuers have the same issuer"),
+    (ISSUER + ISSUER.replace("https://id", "https://other"), "two issuers have the same name"),
+    (ISSUER + 'algorithms = ["none"]', "issuers[0].algorithms: may hold only"),
+    (ISSUER + 'algorithms = ["RS256", "HS256"]', "issuers[0].algorithms: may hold only"),
+    (ISSUER + 'secret_env = "MY_SECRET"\nalgorithms = ["RS256"]', "issuers[0].algorithms: may hold only HS256"),
+    (ISSUER + 'secret_env = "MY_SECRET"\njwks_url = "https://a.example.com"', "exclude each other"),
+    (ISSUER + 'secret_env = "NOT_SET"', "issuers[0].secret_env: NOT_SET is not set"),
+    (ISSUER + 'secret_env = "SHORT"', "issuers[0].secret_env: a shared secret must have 32 bytes"),
+    (ISSUER + 'secret = "CANARY"', "issuers[0].secret: there is no such setting"),
+    (ISSUER + 'jwks_url = "http://id.example.com/CANARY"', "issuers[0].jwks_url: must be an https URL"),
+    (ISSUER + 'jwks_url = "https://u:CANARY@id.example.com"', "issuers[0].jwks_url: must be an https URL"),
+    (ISSUER + 'pem = "CANARY"', "issuers[0].pem: not a PEM"),
+    (ISSUER + 'pem_file = "/nonexistent"', "issuers[0].pem_file: names a file that cannot be read"),
+    (ISSUER + "leeway_seconds = 301", "issuers[0].leeway_seconds: "),
+    (ISSUER + "leeway_second = 3", "issuers[0].leeway_second: there is no such setting"),
+    (ISSUER + "[policy]\nmode = 'off'", "policy.mode: "),
+    (RULE + 'effect = "maybe"', "policy.rules[0].effect: "),
+    (RULE + 'issuers = ["nobody"]', "policy.rules[0].issuers: 'nobody' is not the name of a configured issuer"),
+    (RULE + "issuers = []", "policy.rules[0].issuers: "),
+    (RULE + "claims.department = 1.5", "policy.rules[0].claims: a claim wants a text"),
+    (RULE + "claims.department = { like = 'x' }", "policy.rules[0].claims: a claim wants a text"),
+    (RULE + "claims.department = { one_of = [] }", "policy.rules[0].claims.department"),
+    (RULE + "claims.since = 2026-01-01", "policy.rules[0].claims: a claim wants a text"),
+    (RULE + 'connection_id = "CANARY"', "policy.rules[0].connection_id: "),
+    (RULE + "ttl_seconds = { browser = 5 }", "policy.rules[0].ttl_seconds.browser: "),
+    (RULE + "ttl_seconds = { desk = 500 }", "policy.rules[0].ttl_seconds.desk: there is no such setting"),
+    (RULE + 'grants = ["everything"]', "policy.rules[0].grants"),
+    (RULE + "max_devices = 0", "policy.rules[0].max_devices: "),
+    (RULE + 'at_device_limit = "evict"', "policy.rules[0].at_device_limit: "),
+    (RULE + 'effect = "deny"\nmax_devices = 3', "policy.rules[0].max_devices: a rule that denies gives nothing"),
+    (RULE + '[[policy.rules]]\nname = "one"', "policy.rules: two rules have the same name"),
+    (RULE + "admins = true", "policy.rules[0].admins: there is no such setting"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), WRONG, ids=[line[:60] + str(n) for n, (_, line) in enumerate(WRONG)])
+def test_error_is_one_line_and_names_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, line: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(monkeypatch, tmp_path, text, MY_SECRET=SECRET, SHORT="CANARY")
+
+    said = str(refusal.value)
+    assert said.startswith("dialtone.toml")
+    assert line in said
+    assert "\n" not in said
+    assert "CANARY" not in said
+    assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda path: None, "cannot be read"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "is not UTF-8 text"),
+        (lambda path: path.write_text("#" * 1_100_000), "is larger than a megabyte"),
+        (lambda path: path.mkdir(), "cannot be read"),
+    ],
+    ids=["missing", "not UTF-8", "too large", "a folder"],
+)
+def test_missing_or_unreadable_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Any, line: str
+) -> None:
+    make(tmp_path / "other.toml")
+
+    with pytest.raises(SettingsError) as refusal:
+        load(monkeypatch, tmp_path, ISSUER, DIALTONE_CONFIG=str(tmp_path / "other.toml"))
+
+    assert line in str(refusal.value)
+
+
+def test_issuers_are_set_in_the_file_or_the_environment_but_not_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="DIALTONE_AUDIENCE and DIALTONE_CONFIG are both set"):
+        load(monkeypatch, tmp_path, ISSUER, DIALTONE_AUDIENCE="dialtone")

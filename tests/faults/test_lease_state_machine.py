@@ -1,0 +1,379 @@
+"""Leases as a state machine: any order of events on two replicas keeps the invariants.
+
+Hypothesis draws the steps: devices ask, ask on both replicas at once, log out; time passes; leases expire; the pool is
+filled and claimed; sweepers run; Telnyx fails, answers late, or forgets a credential; a replica crashes in a create.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.adapters.ledger import migrate as migrating
+from app.adapters.ledger.engines import database_url
+from app.composition.build import build_components
+from app.composition.components import Components, Overrides
+from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound
+from app.vending.models import IssueRequest
+from app.vending.single_flight import TASK_NAME
+from app.vending.telephony.lease import LIVE, Lease, State
+from app.vending.telephony.login_cache import Login
+from app.vending.telephony.revoke import LAST_RETRY
+from tests.support.databases import sqlite_url
+from tests.support.leases import read_leases
+from tests.support.load import PREFIX, LoadGenerator, check_invariants
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.service import settings_for
+from tests.support.tokens import principal
+from tests.support.waiting import DAY, HOUR, eventually
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
+"""`make faults` draws hundreds of random examples; otherwise the same few run each time."""
+
+STEPS = 30
+CALL_SECONDS = 0.4
+CLAIM = timedelta(seconds=CALL_SECONDS + 4)
+"""After this time the claim of a killed replica has expired."""
+
+MARGIN = timedelta(seconds=10)
+"""A lease this close to its expiry may already have been replaced."""
+
+CREATE = {"method": "POST", "path": "telephony_credentials$"}
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "status", "status": 500, **CREATE},
+    {"kind": "status", "status": 500, "after_commit": True, **CREATE},
+    {"kind": "drop", "after_commit": True, **CREATE},
+    {"kind": "hang", "after_commit": True, **CREATE},
+    {"kind": "status", "status": 422, **CREATE},
+    {"kind": "status", "status": 500, "method": "POST", "path": "/token$"},
+    {"kind": "status", "status": 500, "method": "PATCH"},
+    {"kind": "drop", "after_commit": True, "method": "PATCH"},
+    {"kind": "status", "status": 500, "method": "DELETE", "times": 4},
+    {"kind": "drop", "after_commit": True, "method": "DELETE"},
+    {"kind": "status", "status": 500, "method": "GET", "times": 4},
+]
+
+Result = TypeVar("Result")
+Device = tuple[str, str]
+DEVICES = st.tuples(st.sampled_from(["alice", "bob"]), st.sampled_from(["tab-1", "tab-2"]))
+REPLICAS = st.sampled_from([0, 1])
+TIMES = st.sampled_from([timedelta(seconds=10), timedelta(minutes=11), 12 * HOUR, 20 * HOUR, 2 * DAY, 8 * DAY])
+
+
+@dataclass
+class Held:
+    """The model's state of a device that got a login and was not logged out since."""
+
+    lease: Lease
+    may_change: bool = False
+    """The credential was deleted at Telnyx, or a fault left its state unknown."""
+
+
+class LifeCycle(RuleBasedStateMachine):
+    """Subclasses define how to get an empty database."""
+
+    fresh_database: Callable[[Path], Awaitable[str]]
+    folder: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.held: dict[Device, Held] = {}
+        self.dead: set[str] = set()
+        """SIP identities of logged-out devices, which must never be issued again."""
+        self.given: list[tuple[Device, dict[str, Any]]] = []
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        self.run(self._begin())
+
+    async def _begin(self) -> None:
+        self.stack = AsyncExitStack()
+        self.database = await type(self).fresh_database(self.folder)
+        self.telnyx: Telnyx = await self.stack.enter_async_context(telnyx_sandbox())
+        self.components = [self._replica(), self._replica()]
+
+    def _replica(self) -> Components:
+        wanted = settings_for(
+            self.telnyx.url, self.database, pool_size=1, telnyx_call_seconds=CALL_SECONDS, retention_days=3650
+        )
+        return build_components(wanted, Overrides(self.telnyx.clock, jitter=lambda: 0.5))
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    @rule(device=DEVICES, replica=REPLICAS)
+    def ask(self, device: Device, replica: int) -> None:
+        self.run(self._ask(device, replica))
+
+    @rule(device=DEVICES)
+    def ask_both_replicas_at_once(self, device: Device) -> None:
+        async def both() -> None:
+            is_open = (
+                device in self.held and self.held[device].may_change
+            )  # one replica may know of the change, the other not
+            first, second = await asyncio.gather(self._ask(device, 0), self._ask(device, 1))
+            assert is_open or first.lease.sip_username == second.lease.sip_username, "I2"
+
+        self.run(both())
+
+    @rule(device=DEVICES, replica=REPLICAS, faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=2))
+    def ask_while_telnyx_fails(self, device: Device, replica: int, faults: list[dict[str, Any]]) -> None:
+        for fault in faults:
+            self.telnyx.fail(**fault)
+        try:
+            self.run(self._ask(device, replica))
+        except DialtoneError:
+            if device in self.held:
+                self.held[device].may_change = True
+        self.telnyx.sandbox.faults.plans.clear()
+        # Hanging calls have timed out, and any Retry-After has passed.
+        self.telnyx.clock.advance(CLAIM)
+
+    @rule(device=DEVICES, replica=REPLICAS)
+    def log_out(self, device: Device, replica: int) -> None:
+        if (held := self.held.pop(device, None)) is not None:
+            self.run(self._log_out(device, held, replica))
+
+    @rule(device=DEVICES)
+    def log_out_while_the_other_replica_is_asked(self, device: Device) -> None:
+        async def race() -> None:
+            held = self.held.get(device)
+            if held is None:
+                return
+            await asyncio.gather(self._log_out(device, held, 0), self._issue(device, 1), return_exceptions=True)
+            await self._look()
+            live = await self._live(device)
+            self.held.pop(device)
+            if live is not None:
+                self.held[device] = Held(live, may_change=live.state is State.PENDING)
+
+        self.run(race())
+
+    @rule(user=st.sampled_from(["alice", "bob"]), replica=REPLICAS)
+    def log_out_everywhere(self, user: str, replica: int) -> None:
+        async def everywhere() -> None:
+            await self.components[replica].telephony.revoker.revoke_all(principal(user))
+            await self.components[1 - replica].upkeep.change_poller.look()
+
+        self.run(everywhere())
+        for device in [device for device in self.held if device[0] == user]:
+            self._is_dead(self.held.pop(device).lease)
+
+    @rule(device=DEVICES)
+    def credential_is_deleted_at_telnyx(self, device: Device) -> None:
+        if device in self.held:
+            self.telnyx.sandbox.account.credentials.pop(str(self.held[device].lease.credential_id), None)
+            self.held[device].may_change = True
+
+    @rule(step=TIMES)
+    def time_passes(self, step: timedelta) -> None:
+        self.telnyx.clock.advance(step)
+        self.run(self._look())
+
+    @rule(replica=REPLICAS)
+    def sweep(self, replica: int) -> None:
+        self.run(self.components[replica].upkeep.sweeper.sweep())
+
+    @rule()
+    def both_sweep_at_once(self) -> None:
+        async def both() -> None:
+            await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
+
+        self.run(both())
+
+    @rule(replica=REPLICAS, device=DEVICES)
+    def sweep_while_a_device_asks(self, replica: int, device: Device) -> None:
+        async def both() -> None:
+            await asyncio.gather(self.components[replica].upkeep.sweeper.sweep(), self._ask(device, 1 - replica))
+
+        self.run(both())
+
+    @rule(replica=REPLICAS)
+    def refill_the_pool(self, replica: int) -> None:
+        self.run(retry(self.components[replica].upkeep.warm_pool.tend))
+
+    @rule(replica=REPLICAS)
+    def reconcile(self, replica: int) -> None:
+        found = self.run(retry(lambda: self.components[replica].upkeep.reconciler.walk(deletes=True)))
+        for orphan in found.orphans:
+            assert not any(orphan.credential_id == held.lease.credential_id for held in self.held.values())
+
+    @rule(device=DEVICES, replica=REPLICAS, after_commit=st.booleans())
+    def crash_in_a_create(self, device: Device, replica: int, *, after_commit: bool) -> None:
+        self.run(self._crash(device, replica, after_commit=after_commit))
+
+    # -- invariants ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def every_credential_is_written_down_and_made_once(self) -> None:
+        if not hasattr(self, "database"):
+            return
+        rows = self.run(read_leases(self.database))
+        names = [item.name for item in self.telnyx.sandbox.account.credentials.values()]
+        assert {name.removeprefix(PREFIX) for name in names} <= set(rows), "I1"
+        assert len(names) == len(set(names)), "I6"
+        alive = {row.sip_username for row in rows.values() if row.state in (*LIVE, State.POOLED)}
+        assert not alive & self.dead, "the SIP identity of a logged-out device was issued again"
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "database"):
+                self.run(self._settle())
+        finally:
+            if hasattr(self, "database"):
+                self.run(self._close())
+            self.runner.close()
+
+    # -- helpers ------------------------------------------------------------------------------------------------
+
+    async def _issue(self, device: Device, replica: int) -> Login:
+        user, name = device
+        return await self.components[replica].telephony.issuer.issue(principal(user), IssueRequest(name))
+
+    async def _ask(self, device: Device, replica: int) -> Login:
+        await self.components[replica].upkeep.change_poller.look()  # a running service does this every second
+        before = self.held.get(device)
+        login = await retry(lambda: self._issue(device, replica), 0 if self.telnyx.sandbox.faults.plans else 5)
+        username = str(login.lease.sip_username)
+        assert username not in self.dead, "a login of a device that was logged out"
+        assert login.expires_at > self.telnyx.clock()
+        if before and not before.may_change and not before.lease.has_expired(self.telnyx.clock() + MARGIN):
+            assert username == before.lease.sip_username, "the SIP identity is kept"
+        # A cached login does not show the state of its credential at Telnyx.
+        is_open = before is not None and before.may_change and before.lease.sip_username == username
+        self.held[device] = Held(login.lease, is_open)
+        answer = {"id": login.lease.id, "sip_username": username, "expires_at": login.expires_at.isoformat()}
+        self.given.append((device, answer))
+        return login
+
+    async def _log_out(self, device: Device, held: Held, replica: int) -> None:
+        with suppress(LeaseNotFound, LeaseEnded):  # the lease ended long ago and its row was removed
+            await self.components[replica].telephony.revoker.revoke(principal(device[0]), held.lease.id)
+        await self.components[1 - replica].upkeep.change_poller.look()
+        self._is_dead(held.lease)
+
+    def _is_dead(self, lease: Lease) -> None:
+        self.dead.add(str(lease.sip_username))
+
+    async def _live(self, device: Device) -> Lease | None:
+        rows = (await read_leases(self.database)).values()
+        mine = [row for row in rows if (row.subject, row.device_id) == device and row.state in LIVE]
+        assert len(mine) <= 1, "I2"
+        return mine[0] if mine else None
+
+    async def _look(self) -> None:
+        for components in self.components:
+            await components.upkeep.change_poller.look()
+
+    async def _crash(self, device: Device, replica: int, *, after_commit: bool) -> None:
+        calls = len(self.telnyx.calls("POST"))
+        self.telnyx.fail("hang", **CREATE, after_commit=after_commit)
+        asking = asyncio.create_task(self._issue(device, replica))
+        await eventually(lambda: asking.done() or len(self.telnyx.calls("POST")) > calls)
+        components = self.components[replica]
+        for task in asyncio.all_tasks():
+            if task.get_name() == TASK_NAME:
+                task.cancel()  # as in a process that was killed: nothing continues, nothing is cleaned up
+        await asyncio.gather(asking, return_exceptions=True)
+        async with components.open():
+            pass
+        self.components[replica] = self._replica()
+        self.telnyx.sandbox.faults.plans.clear()
+        self.telnyx.clock.advance(CLAIM)
+
+    async def _settle(self) -> None:
+        """After all faults: every device gets a login, ended credentials are deleted, and no others exist at Telnyx."""
+        await self._look()
+        for device in list(self.held):
+            await self._ask(device, 0)
+        for _ in range(4):
+            await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
+            self.telnyx.clock.advance(LAST_RETRY)
+        await check_invariants(self.telnyx, self.database, LoadGenerator([], random.Random(0)))  # noqa: S311 - nobody asks
+        rows = await read_leases(self.database)
+        now = self.telnyx.clock()
+        standing = {row.credential_id for row in rows.values() if row.state in (State.ACTIVE, State.POOLED)}
+        living = {i.id for i in self.telnyx.sandbox.account.credentials.values() if not i.is_expired(now)}
+        assert living <= standing, "a credential without a lease"
+        for (user, _), answer in self.given:
+            row = rows.get(answer["id"])
+            assert row is None or row.subject == user, "I7"
+
+    async def _close(self) -> None:
+        for components in self.components:
+            async with components.open():
+                pass
+        await self.stack.aclose()
+
+
+async def retry(work: Callable[[], Awaitable[Result]], seconds: float = 5) -> Result:
+    """Retry as a client does, for example while the circuit breaker is open."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            return await work()
+        except (CarrierUnreachable, CarrierThrottled):
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+
+
+def machine(fresh: Callable[[Path], Awaitable[str]], tmp_path: Path) -> type[LifeCycle]:
+    return type("LifeCycleHere", (LifeCycle,), {"fresh_database": staticmethod(fresh), "folder": tmp_path})
+
+
+RUN = settings(
+    max_examples=EXAMPLES or 8,
+    derandomize=not EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_any_order_of_events_keeps_the_invariants_on_sqlite(tmp_path: Path) -> None:
+    template = tmp_path / "template.db"
+    asyncio.run(migrating.migrate(database_url(f"sqlite:///{template}")))
+
+    async def fresh(folder: Path) -> str:
+        for old in folder.glob("ledger.db*"):
+            old.unlink()
+        shutil.copy(template, folder / "ledger.db")
+        return sqlite_url(folder)
+
+    run_state_machine_as_test(machine(fresh, tmp_path), settings=RUN)
+
+
+def test_any_order_of_events_keeps_the_invariants_on_postgresql(postgres_server: str, tmp_path: Path) -> None:
+    server = database_url(postgres_server)
+
+    async def create(name: str, template: str = "template1") -> str:
+        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await engine.dispose()
+        return server.set(database=name).render_as_string(hide_password=False)
+
+    template = f"m{uuid.uuid4().hex}"
+    asyncio.run(migrating.migrate(database_url(asyncio.run(create(template)))))
+
+    async def fresh(_: Path) -> str:
+        return await create(f"t{uuid.uuid4().hex}", template)
+
+    run_state_machine_as_test(machine(fresh, tmp_path), settings=RUN)

@@ -1,0 +1,1 @@
+"""What several test modules use: servers on real sockets, tokens, key material, load, and assertions."""

@@ -1,0 +1,175 @@
+"""Chromium with the page, an identity provider, the service and the sandbox, each on its own socket."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from starlette.types import Receive, Scope, Send
+
+from app.sandbox.identity_provider import create_identity_provider
+from app.sandbox.softphone.server import CLIENT, create_page
+from tests.support.databases import sqlite_url
+from tests.support.http_server import serve
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.service import Service, running_service
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SCREENSHOT_FOLDER = Path(os.environ.get("SCREENSHOTS", "/nonexistent"))
+"""Folder for screenshots, from the environment variable SCREENSHOTS."""
+
+
+@dataclass
+class Tab:
+    """One tab of the softphone page."""
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    """Page errors and violations of the content security policy."""
+
+    async def sign_in(self, user: str) -> None:
+        await self.page.select_option("#user", user)
+        await self.page.click("#sign-in-button")
+
+    async def wait_for_state(self, state: str, seconds: float = 15) -> None:
+        await self.page.wait_for_selector(f"#lamp[data-state={state}]", state="attached", timeout=seconds * 1000)
+
+    async def register(self, user: str) -> str:
+        """Sign in, wait until the page is registered, and return the SIP URI."""
+        await self.sign_in(user)
+        await self.wait_for_state("ready")
+        return await self.sip_uri()
+
+    async def sip_uri(self) -> str:
+        return await self.page.inner_text("#sip-uri")
+
+    async def error(self) -> str:
+        await self.page.wait_for_selector("#error:not([hidden])", timeout=15_000)
+        return await self.page.inner_text("#error")
+
+    async def dial(self, sip_uri: str) -> None:
+        await self.page.fill("#to", sip_uri)
+        await self.page.click("#dial button")
+
+    async def wait_for_call(self, state: str) -> None:
+        await self.page.wait_for_selector(f".call[data-state={state}]", timeout=15_000)
+
+    async def press(self, name: str) -> None:
+        await self.page.click(f".call button:has-text('{name}')")
+
+    async def received_bytes(self) -> int:
+        """Inbound RTP bytes of the current call, as the browser counts them."""
+        return int(
+            await self.page.evaluate(
+                """async () => {
+                  const [call] = Object.values(softphone.phone.client.calls);
+                  const stats = [...(await call.peer.instance.getStats()).values()];
+                  return stats.filter((s) => s.type === "inbound-rtp").reduce((sum, s) => sum + s.bytesReceived, 0);
+                }"""
+            )
+        )
+
+    async def screenshot(self, name: str) -> None:
+        if SCREENSHOT_FOLDER.is_dir():
+            await self.page.screenshot(path=SCREENSHOT_FOLDER / f"{name}.png", full_page=True)
+
+
+@dataclass
+class BrowserEnvironment:
+    """The servers that a page uses, and the browser that it runs in."""
+
+    telnyx: Telnyx
+    service: Service
+    browser: Browser
+    url: str
+
+    @asynccontextmanager
+    async def profile(self, **options: Any) -> AsyncIterator[BrowserContext]:
+        """A new browser profile. Its tabs share storage."""
+        context = await self.browser.new_context(permissions=["microphone"], **options)
+        try:
+            yield context
+        finally:
+            await context.close()
+
+    async def tab(self, context: BrowserContext) -> Tab:
+        page = await context.new_page()
+        tab = Tab(page)
+        page.on("pageerror", lambda error: tab.errors.append(str(error)))
+        page.on("console", lambda line: tab.errors.append(line.text) if "Content Security" in line.text else None)
+        await page.goto(self.url)
+        await page.wait_for_selector("#sign-in-button:enabled")
+        return tab
+
+
+class DeferredApp:
+    """An app that is set after its server has started, because its configuration needs the server's URL."""
+
+    app: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+
+
+@asynccontextmanager
+async def browser_environment(
+    folder: Path, *, propagation: float = 0.3, **settings: Any
+) -> AsyncIterator[BrowserEnvironment]:
+    chromium = await chromium_or_skip()
+    async with AsyncExitStack() as stack:
+        telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
+        signalling = telnyx.url.replace("http", "ws").removesuffix("/v2")
+        identity, page = DeferredApp(), DeferredApp()
+        identity_url = await stack.enter_async_context(serve(identity))
+        page_url = await stack.enter_async_context(serve(page))
+        identity.app = create_identity_provider(identity_url)
+        service = await stack.enter_async_context(
+            running_service(
+                telnyx,
+                sqlite_url(folder),
+                issuer=identity_url,
+                issuer_pem=None,
+                cors_origins=page_url,
+                rtc_host=signalling,
+                propagation_seconds=propagation,
+                **settings,
+            )
+        )
+        page.app = create_page(service=service.url, identity=identity_url, signalling=signalling)
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        stack.push_async_callback(browser.close)
+        yield BrowserEnvironment(telnyx, service, browser, page_url)
+
+
+async def chromium_or_skip() -> str | None:
+    """Path of Chromium, or None for Playwright's own. Skips if it or the built page is missing; fails in CI."""
+    installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    missing = None
+    if not (CLIENT / "dist" / "index.js").exists():
+        missing = "the browser client is not built: Node 20 is needed (make client)"
+    elif installed is None:
+        async with async_playwright() as playwright:
+            if not Path(playwright.chromium.executable_path).exists():
+                missing = "no Chromium: install Debian's chromium, or run `playwright install chromium`"
+    if missing is not None and os.environ.get("REQUIRE_ALL"):
+        pytest.fail(missing)
+    if missing is not None:
+        pytest.skip(missing)
+    return installed

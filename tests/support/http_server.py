@@ -1,0 +1,74 @@
+"""An ASGI app behind a real socket on the loopback interface."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range, for a process that is about to start."""
+    while True:
+        port = random.randrange(15_000, 32_000)  # noqa: S311 - a port
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class FastStoppingServer(uvicorn.Server):
+    """A uvicorn server that stops within milliseconds; uvicorn checks for a stop every 100 ms."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.005)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install no signal handlers."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if self.server_state.tasks:
+            _, hanging = await asyncio.wait(self.server_state.tasks, timeout=1)
+            for request in hanging:
+                request.cancel()
+        await self.lifespan.shutdown()
+
+
+@asynccontextmanager
+async def serve(app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int = 5) -> AsyncIterator[str]:
+    """Serve the app on a loopback socket; yields the base URL."""
+    # asyncio disables Nagle's algorithm only for sockets that were created with IPPROTO_TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        http=http,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=keep_alive_seconds,
+        timeout_graceful_shutdown=1,
+    )
+    server = FastStoppingServer(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        if task.done():
+            task.result()
+        await asyncio.sleep(0.001)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()

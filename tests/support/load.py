@@ -1,0 +1,129 @@
+"""A load generator with several users and devices, and a check of the invariants I1 to I7 afterwards."""
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from app.vending.telephony.lease import LEFTOVER, LIVE, State
+from tests.support.leases import read_leases
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import token
+
+PREFIX = "dialtone-"
+Device = tuple[str, str]
+
+
+@dataclass
+class LoadGenerator:
+    """Users that request logins, log out, and request logins again."""
+
+    clients: list[httpx.AsyncClient]
+    rng: random.Random
+    users: int = 8
+    devices: int = 2
+    answers: list[tuple[Device, dict[str, Any]]] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    requests: Counter[Device] = field(default_factory=Counter)
+
+    async def run(self, requests: int) -> None:
+        """Send concurrent requests; a tenth of them log a user out. Connection errors count as status 0."""
+        await asyncio.gather(*(self._one() for _ in range(requests)))
+
+    async def settle(self, seconds: float = 20.0) -> None:
+        """Send requests until every device has a login, as clients that honour `retryable` do."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        waiting = {(f"user-{u}", f"tab-{d}") for u in range(self.users) for d in range(self.devices)}
+        while waiting:
+            assert asyncio.get_running_loop().time() < deadline, f"{len(waiting)} have no login: {self.statuses}"
+            outcomes = {device: await self.ask(device) for device in sorted(waiting)}
+            waiting -= {device for device, status in outcomes.items() if status in (200, 201)}
+            await asyncio.sleep(0.2 if waiting else 0)
+
+    async def ask(self, device: Device) -> int:
+        user, name = device
+        self.requests[device] += 1
+        headers = {"Authorization": f"Bearer {token(user)}"}
+        answer = await self._send("POST", "/v1/telephony-credentials", headers=headers, json={"device_id": name})
+        if answer is None:
+            return 0
+        if answer.is_success:
+            self.answers.append((device, answer.json()))
+        else:
+            assert answer.status_code in (429, 502, 503), answer.text
+            assert answer.json()["code"] != "internal_error"
+            assert answer.status_code != 503 or 1 <= int(answer.headers["retry-after"]) <= 60
+        return answer.status_code
+
+    async def _one(self) -> None:
+        device = (f"user-{self.rng.randrange(self.users)}", f"tab-{self.rng.randrange(self.devices)}")
+        if self.rng.random() < 0.1:
+            headers = {"Authorization": f"Bearer {token(device[0])}"}
+            await self._send("DELETE", "/v1/telephony-credentials", headers=headers)
+        else:
+            await self.ask(device)
+
+    async def _send(self, method: str, path: str, **content: Any) -> httpx.Response | None:
+        try:
+            answer = await self.rng.choice(self.clients).request(method, path, **content)
+        except httpx.TransportError:
+            self.statuses[0] += 1
+            return None
+        self.statuses[answer.status_code] += 1
+        assert answer.status_code != 500, answer.text
+        return answer
+
+
+async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *, forgets: bool = False) -> None:
+    """Check I1 to I7 against ledger, sandbox and responses when no request is in flight.
+
+    With `forgets`, rows of ended leases may have been removed.
+    """
+    rows = await read_leases(database)
+    now = telnyx.clock()
+    live = {
+        item.id: item
+        for item in telnyx.sandbox.account.credentials.values()
+        if item.name.startswith(PREFIX) and not item.is_expired(now)
+    }
+    by_device: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for item in live.values():
+        row = rows.get(item.name.removeprefix(PREFIX))
+        assert row is not None, f"I1: {item.name} has no row"
+        assert row.state in (*LIVE, *LEFTOVER, State.POOLED), (
+            f"I4: {item.name} exists although its lease is {row.state}"
+        )
+        if row.state is State.ACTIVE:
+            assert row.credential_id == item.id, f"I2: {item.name} has a duplicate"
+        if row.state is not State.POOLED:
+            by_device[row.issuer, row.subject, row.device_id].append(item.id)
+    assert [found for found in by_device.values() if len(found) > 1] == [], "I2: a device with two live credentials"
+
+    owners: dict[str, str] = {}
+    for (user, _), answer in load.answers:
+        assert owners.setdefault(answer["sip_username"], user) == user, "I7: one SIP identity for two users"
+        row = rows.get(answer["id"])
+        if row is None and forgets:
+            continue
+        assert row is not None, "I3: a response without a row"
+        assert row.sip_username == answer["sip_username"], "I3: a response that differs from its row"
+        assert row.subject == user, "I7: a row of another user"
+        held = live.get(str(row.credential_id))
+        if held is not None and row.state is State.ACTIVE:
+            # Expiry times at Telnyx only grow, so no response has a later one than Telnyx has now.
+            assert datetime.fromisoformat(answer["expires_at"]) <= held.expires_at, (
+                "I5: a response with a later expiry than at Telnyx"
+            )
+
+    names = Counter(row.credential_name for row in rows.values())
+    created = Counter(
+        str((entry.body or {}).get("name"))
+        for entry in telnyx.sandbox.journal.entries
+        if (entry.committed or "").startswith("create") and entry.path.endswith("/telephony_credentials")
+    )
+    assert forgets or set(created) <= set(names), "I1: a create without a row"
+    assert max(created.values(), default=0) <= 1, "I6: a repeated create"

@@ -1,0 +1,121 @@
+"""The service as real processes, which tests call over HTTP and kill."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import httpx
+
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from tests.support.databases import migrate_database
+from tests.support.http_server import free_port
+from tests.support.tokens import AUDIENCE, ISSUER, pem, token
+
+ROOT = Path(__file__).parent.parent.parent
+START_SECONDS = 20.0
+NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def environment(**settings: str) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DIALTONE_", "TELNYX_"))}
+    return inherited | {"PYTHONPATH": str(ROOT), "DIALTONE_ENV_FILE": ""} | settings
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "app.cli", *arguments]
+
+
+@dataclass
+class Replica:
+    """One service process."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.AsyncClient
+    log: Path
+
+    async def issue(self, device: str = "laptop", user: str = "alice") -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token(user)}"}
+        return await self.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def replica_variables(telnyx_url: str, database: str) -> dict[str, str]:
+    """The settings of a replica, and of commands beside it, as environment variables."""
+    return {
+        "TELNYX_API_KEY": DEMO_KEY,
+        "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
+        "TELNYX_BASE_URL": telnyx_url,
+        "TELNYX_CALL_SECONDS": "2",
+        "DIALTONE_ISSUER": ISSUER,
+        "DIALTONE_AUDIENCE": AUDIENCE,
+        "DIALTONE_ISSUER_PEM": pem(),
+        "DIALTONE_DATABASE_URL": database,
+        "DIALTONE_ENV_FILE": "",
+    }
+
+
+def replica_environment(telnyx_url: str, database: str) -> dict[str, str]:
+    """The complete environment of a replica process."""
+    return environment(**replica_variables(telnyx_url, database))
+
+
+@asynccontextmanager
+async def replica(
+    telnyx_url: str,
+    database: str,
+    folder: Path,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_ready: bool = True,
+    migrate: bool = True,
+    before_start: Callable[[], None] | None = None,
+    log_to: int | None = None,
+) -> AsyncIterator[Replica]:
+    """Migrate, start a replica and wait until it is ready (`is_ready=False`: live); stops it at the end.
+
+    `before_start` is called in the new process; `log_to` is a descriptor for its log instead of a file.
+    """
+    port = free_port()
+    env = replica_environment(telnyx_url, database) | {"DIALTONE_PORT": str(port)} | dict(settings)
+    if migrate:
+        await migrate_database(env["DIALTONE_DATABASE_URL"])
+    log = folder / f"service-{port}.log"
+    with log.open("wb") as output:
+        stderr = output if log_to is None else log_to
+        process = subprocess.Popen(command("serve"), env=env, cwd=folder, stderr=stderr, preexec_fn=before_start)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+            await wait_until_ready(client, process, log, "/readyz" if is_ready else "/livez")
+            yield Replica(process, client, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def wait_until_ready(
+    client: httpx.AsyncClient, process: subprocess.Popen[bytes], log: Path, path: str = "/readyz"
+) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if (await client.get(path)).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.05)
+    raise AssertionError(log.read_text())

@@ -1,0 +1,57 @@
+"""The Telnyx sandbox behind a real socket, with access to its state."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app.sandbox.account import Account, Clock
+from app.sandbox.rest import TelnyxSandbox
+from tests.support.http_server import serve
+
+
+@dataclass
+class Telnyx:
+    """The sandbox's URL and its state."""
+
+    sandbox: TelnyxSandbox
+    url: str
+
+    @property
+    def clock(self) -> Clock:
+        return self.sandbox.clock
+
+    def live(self) -> list[str]:
+        """Ids of the credentials that exist and have not expired."""
+        now = self.clock()
+        return [item.id for item in self.sandbox.account.credentials.values() if not item.is_expired(now)]
+
+    def calls(self, method: str = "", path: str = "") -> list[str]:
+        """Received calls on credentials, as `METHOD /path`."""
+        entries = self.sandbox.journal.entries
+        return [
+            f"{entry.method} {entry.path}"
+            for entry in entries
+            if entry.path.startswith("/v2/telephony_credentials")
+            and entry.method.startswith(method)
+            and path in entry.path
+        ]
+
+    def created(self) -> int:
+        """Number of committed creates, with or without a response."""
+        return sum((entry.committed or "").startswith("create") for entry in self.sandbox.journal.entries)
+
+    def fail(self, kind: str, **plan: Any) -> None:
+        from app.sandbox.faults import Fault
+
+        self.sandbox.faults.plans.append(Fault.from_json({"kind": kind, **plan}))
+
+
+@asynccontextmanager
+async def telnyx_sandbox(**options: Any) -> AsyncIterator[Telnyx]:
+    clock = Clock()
+    account = Account(clock)
+    account.add_demo_connection()
+    sandbox = TelnyxSandbox(account, clock, **options)
+    async with serve(sandbox) as base:
+        yield Telnyx(sandbox, f"{base}/v2")

@@ -1,0 +1,90 @@
+"""The service behind a real socket, connected to the sandbox."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp
+
+from app.composition.build import build_components
+from app.composition.components import Components, Overrides
+from app.config.settings import Settings
+from app.main import build_server_app
+from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Clock
+from app.vending.ids import new_id
+from tests.support.databases import migrate_database
+from tests.support.http_server import serve
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import AUDIENCE, ISSUER, pem, token
+
+
+@dataclass
+class Service:
+    """The service behind a real socket, and a client that sends requests as any user."""
+
+    url: str
+    client: httpx.AsyncClient
+    telnyx: Telnyx
+    clock: Clock
+    app: ASGIApp = field(repr=False)
+    components: Components = field(repr=False)
+
+    async def ask(self, method: str, path: str = "", *, user: str = "alice", **content: Any) -> httpx.Response:
+        """Send a request below /v1/telephony-credentials."""
+        headers = {"Authorization": f"Bearer {token(user)}"} | content.pop("headers", {})
+        return await self.client.request(method, f"/v1/telephony-credentials{path}", headers=headers, **content)
+
+    async def issue(self, device: str = "laptop", *, user: str = "alice", **wishes: Any) -> httpx.Response:
+        return await self.ask("POST", user=user, json={"device_id": device, **wishes})
+
+
+def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
+    """Settings for a test; a change to `...` removes a setting."""
+    wanted = {
+        "telnyx_api_key": DEMO_KEY,
+        "telnyx_connection_id": DEMO_CONNECTION,
+        "telnyx_base_url": telnyx_url,
+        "telnyx_call_seconds": 1.0,
+        "issuer": ISSUER,
+        "audience": AUDIENCE,
+        "issuer_pem": pem(),
+        "database_url": database,
+        "patience_seconds": 8.0,
+        "cors_origins": "https://app.example.com",
+    } | changes
+    return Settings.load(_env_file=None, **{name: value for name, value in wanted.items() if value is not ...})
+
+
+@asynccontextmanager
+async def running_service(
+    telnyx: Telnyx,
+    database: str,
+    *,
+    ids: Callable[[], str] = new_id,
+    monotonic: Callable[[], float] = time.monotonic,
+    **changes: Any,
+) -> AsyncIterator[Service]:
+    """Run one replica with the sandbox's clock, which tests can advance."""
+    await migrate_database(database)
+    outside = Overrides(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
+    settings = settings_for(telnyx.url, database, **changes)
+    components = build_components(settings, outside)
+    door, app, _ = build_server_app(settings, components)
+    async with serve(app, door) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+        yield Service(url, client, telnyx, telnyx.clock, app, components)
+
+
+@asynccontextmanager
+async def running_components(
+    telnyx: Telnyx, database: str, *, ids: Callable[[], str] = new_id, **changes: Any
+) -> AsyncIterator[Components]:
+    """Run the components of one replica without HTTP, with the sandbox's clock."""
+    await migrate_database(database)
+    components = build_components(
+        settings_for(telnyx.url, database, **changes), Overrides(telnyx.clock, new_id=ids, jitter=lambda: 0.5)
+    )
+    async with components.run():
+        yield components

@@ -1,0 +1,211 @@
+"""The sweeper deletes expired and abandoned credentials, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.pg_listener import Announcements
+from app.composition.components import Components
+from app.sandbox.account import DEMO_CONNECTION
+from app.vending.errors import DialtoneError
+from app.vending.models import IssueRequest
+from app.vending.not_before import Mark, Marks, Target
+from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.login_cache import Login, LoginsAtHand
+from app.vending.telephony.revoke import LAST_RETRY
+from app.vending.upkeep.change_feed import KeyRefresh, Watch
+from app.vending.upkeep.sweeper import STALE_PENDING, STUCK_ATTEMPTS, Backlog, Swept
+from tests.support.leases import LEASE
+from tests.support.sandbox import Telnyx
+from tests.support.service import running_components
+from tests.support.tokens import principal
+from tests.support.waiting import DAY, eventually
+
+ALICE = principal("alice")
+LAPTOP = IssueRequest("laptop")
+
+
+@pytest.fixture
+async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
+    async with running_components(telnyx, database) as components:
+        yield components
+
+
+async def test_expired_credential_is_deleted_at_telnyx(components: Components, telnyx: Telnyx) -> None:
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+    telnyx.clock.advance(2 * DAY)
+
+    swept = await components.upkeep.sweeper.sweep()
+
+    assert swept == Swept(taken=1, gone=1)
+    assert telnyx.sandbox.account.credentials == {}
+    assert (await components.telephony.devices.show(ALICE, login.lease.id)).state is State.DELETED
+
+
+async def test_live_and_foreign_credentials_are_left_alone(components: Components, telnyx: Telnyx) -> None:
+    await components.telephony.issuer.issue(ALICE, LAPTOP)
+    telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION, "name": "somebody else's"})
+
+    swept = await components.upkeep.sweeper.sweep()
+
+    assert swept == Swept()
+    assert len(telnyx.live()) == 2
+
+
+async def test_failed_deletion_is_retried_with_backoff(components: Components, telnyx: Telnyx) -> None:
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+    telnyx.fail("status", method="DELETE", status=500, times=1000)
+    assert not await components.telephony.revoker.revoke(ALICE, login.lease.id)
+
+    at_once = await components.upkeep.sweeper.sweep()
+    telnyx.clock.advance(timedelta(seconds=6))
+    later = await components.upkeep.sweeper.sweep()
+    telnyx.sandbox.faults.plans.clear()
+    telnyx.clock.advance(LAST_RETRY)
+    healed = await components.upkeep.sweeper.sweep()
+
+    assert (at_once, later, healed) == (Swept(0, 0), Swept(1, 0), Swept(1, 1))
+    assert telnyx.live() == []
+
+
+async def test_abandoned_create_is_undone(components: Components, telnyx: Telnyx) -> None:
+    telnyx.fail("drop", method="POST", path="telephony_credentials$", after_commit=True)
+    telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
+    with pytest.raises(DialtoneError):
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
+    assert len(telnyx.live()) == 1
+
+    telnyx.clock.advance(STALE_PENDING * 1.1)
+    swept = await components.upkeep.sweeper.sweep()
+
+    assert swept == Swept(taken=1, gone=1)
+    assert telnyx.live() == []
+
+
+async def test_change_poller_reads_every_logout() -> None:
+    """The ledger returns ended leases in batches."""
+    now = datetime.now(UTC)
+    ended = [replace(LEASE, id=f"{n}", device_id=f"tab-{n}", updated_at=now + timedelta(seconds=n)) for n in range(25)]
+    cache = LoginsAtHand(capacity=100)
+    for lease in ended:
+        cache.keep(Login(lease, now, now, now))
+
+    class Told:
+        async def ended_since(self, moment: datetime) -> list[Lease]:
+            return [lease for lease in ended if lease.updated_at >= moment][:10]
+
+        async def marks_since(self, moment: datetime) -> list[Mark]:
+            return [mark for mark in made if mark.made_at >= moment][:10]
+
+        async def key_refreshes_since(self, moment: datetime) -> list[KeyRefresh]:
+            return []
+
+        async def refresh(self, issuer: str) -> bool:
+            raise AssertionError(issuer)
+
+    told = Told()
+    made = [Mark(Target(f"{n}"), now, now + timedelta(seconds=n)) for n in range(25)]
+    marks = Marks(cast("Any", told), lambda: now)
+    await Watch(told, told, cache, marks, told.refresh, lambda: now).look()
+
+    assert len(cache) == 0
+    assert len(marks) == 25
+
+
+async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: str) -> None:
+    async with running_components(telnyx, database) as here, running_components(telnyx, database) as there:
+        for number in range(10):
+            await here.telephony.issuer.issue(ALICE, IssueRequest(f"tab-{number}"))
+        telnyx.clock.advance(2 * DAY)
+
+        first, second = await asyncio.gather(here.upkeep.sweeper.sweep(), there.upkeep.sweeper.sweep())
+
+        third = await here.upkeep.sweeper.sweep()  # one of the two concurrent sweeps may have found nothing to claim
+        assert first.gone + second.gone + third.gone == 10
+        assert len(telnyx.calls("DELETE")) == 10
+
+
+async def test_telnyx_outage_does_not_count_as_an_attempt(components: Components, telnyx: Telnyx) -> None:
+    for number in range(8):
+        await components.telephony.issuer.issue(principal(f"user-{number}"), LAPTOP)
+    telnyx.clock.advance(2 * DAY)
+    telnyx.fail("status", method="DELETE", status=429, headers={"retry-after": "1"}, times=1000)
+
+    swept = await components.upkeep.sweeper.sweep()
+    waiting = (components.upkeep.sweeper.backlog, await components.upkeep.sweeper.stuck())
+    telnyx.sandbox.faults.plans.clear()
+    telnyx.clock.advance(timedelta(seconds=6))
+    await asyncio.sleep(1.1)  # Telnyx said so
+    healed = await components.upkeep.sweeper.sweep()
+
+    assert swept == Swept(taken=8)
+    assert waiting[0].waiting == 8
+    assert waiting[0].stuck == 0
+    assert healed.gone == 8
+    assert components.upkeep.sweeper.backlog == Backlog()
+
+
+async def test_irrevocable_lease_is_listed_and_measured(components: Components, telnyx: Telnyx) -> None:
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+    telnyx.fail("status", method="DELETE", status=403, times=1000)
+    await components.telephony.revoker.revoke(ALICE, login.lease.id)
+    for _ in range(STUCK_ATTEMPTS):
+        telnyx.clock.advance(LAST_RETRY)
+        await components.upkeep.sweeper.sweep()
+
+    assert [lease.id for lease in await components.upkeep.sweeper.stuck()] == [login.lease.id]
+    shown = components.metrics.exposition("")[0].decode()
+    assert "dialtone_sweeper_backlog 1.0" in shown
+    assert "dialtone_stuck_deletions 1.0" in shown
+
+
+async def test_ended_lease_is_removed_after_the_retention(telnyx: Telnyx, database: str) -> None:
+    async with running_components(telnyx, database, retention_days=2) as components:
+        login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+        await components.telephony.revoker.revoke(ALICE, login.lease.id)
+        telnyx.clock.advance(DAY)
+        kept = await components.upkeep.sweeper.sweep()
+        telnyx.clock.advance(2 * DAY)
+
+        assert (kept.forgotten, (await components.upkeep.sweeper.sweep()).forgotten) == (0, 1)
+
+
+async def test_revocation_reaches_another_replica_at_once_on_postgresql(telnyx: Telnyx, postgres: str) -> None:
+    """Ten times in a row, much faster than the poll every second."""
+    async with running_components(telnyx, postgres) as here, running_components(telnyx, postgres) as there:
+        await asyncio.sleep(0.5)  # both replicas listen
+        for number in range(10):
+            device = IssueRequest(f"tab-{number}")
+            login = await there.telephony.issuer.issue(ALICE, device)
+            terms = there.identity.policy.decide(ALICE, device)
+            assert there.telephony.issuer.ready(ALICE.owner, device, terms) is not None
+
+            await here.telephony.revoker.revoke(ALICE, login.lease.id)
+            await asyncio.sleep(0.25)
+
+            assert there.telephony.issuer.ready(ALICE.owner, device, terms) is None
+
+
+async def test_pg_listener_reconnects_after_a_lost_connection(telnyx: Telnyx, postgres: str) -> None:
+    heard: list[None] = []
+    engine = open_engine(database_url(postgres))
+    ear = Announcements(engine, lambda: heard.append(None))
+    await ear.tend()
+    assert len(heard) == 1, "changes during the disconnection are polled"
+    others = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    async with create_async_engine(database_url(postgres), isolation_level="AUTOCOMMIT").connect() as operator:
+        await operator.execute(others)
+        await ear.tend()  # detects the lost connection
+        await ear.tend()  # and listens again
+        assert len(heard) == 2
+        await operator.execute(sa.text("NOTIFY dialtone"))
+        await eventually(lambda: len(heard) == 3)
+    await ear.close()
+    await engine.dispose()

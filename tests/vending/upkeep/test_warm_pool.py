@@ -1,0 +1,157 @@
+"""The warm pool: new devices get a credential at once, and a failed claim loses nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from app.composition.components import Components
+from app.sandbox.account import DEMO_CONNECTION
+from app.vending.errors import DialtoneError
+from app.vending.models import IssueRequest
+from app.vending.telephony.lease import State
+from app.vending.upkeep.sweeper import STALE_PENDING
+from app.vending.upkeep.warm_pool import LEAST_LEFT, LIFE
+from tests.support.leases import read_leases
+from tests.support.sandbox import Telnyx
+from tests.support.service import running_components
+from tests.support.tokens import principal
+from tests.support.waiting import DAY, eventually
+
+ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")
+PATCH = {"method": "PATCH", "path": "telephony_credentials"}
+
+
+@pytest.fixture
+async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
+    async with running_components(telnyx, database, pool_size=3) as components:
+        await eventually(lambda: components.upkeep.warm_pool.ready == {DEMO_CONNECTION: 3})
+        telnyx.clock.advance(timedelta(seconds=6))
+        yield components
+
+
+async def test_new_device_gets_a_propagated_credential(components: Components, telnyx: Telnyx) -> None:
+    made = set(telnyx.sandbox.account.credentials)
+
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+
+    lease = login.lease
+    assert login.is_new
+    assert lease.usable_at <= telnyx.clock(), "it works at once"
+    assert lease.credential_id in made, "no credential was created for it"
+    held = telnyx.sandbox.account.credentials[str(lease.credential_id)]
+    assert held.name == lease.credential_name, "its name leads back to the lease"
+    assert held.expires_at == lease.expires_at
+    assert abs(lease.expires_at - telnyx.clock() - DAY) < timedelta(seconds=2), "the user's lifetime, not the pool's"
+    assert (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease == lease
+
+
+async def test_users_get_different_credentials_with_their_own_tags(components: Components, telnyx: Telnyx) -> None:
+    logins = await asyncio.gather(
+        *(components.telephony.issuer.issue(principal(f"user-{n}"), LAPTOP) for n in range(8))
+    )
+
+    assert len({login.lease.sip_username for login in logins}) == 8
+    tags = {telnyx.sandbox.account.credentials[str(login.lease.credential_id)].tag for login in logins}
+    assert len(tags) == 8
+
+
+async def test_claimed_credential_is_replaced(components: Components, telnyx: Telnyx) -> None:
+    await components.telephony.issuer.issue(ALICE, LAPTOP)
+
+    await eventually(lambda: len(telnyx.live()) == 4)
+
+
+async def test_fifty_new_devices_get_pooled_credentials_without_a_delay(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_components(telnyx, sqlite, pool_size=50) as components:
+        await eventually(lambda: components.upkeep.warm_pool.ready.get(DEMO_CONNECTION, 0) >= 10)
+        for _ in range(6):
+            await components.upkeep.warm_pool.tend()
+        telnyx.clock.advance(timedelta(seconds=6))
+
+        logins = [await components.telephony.issuer.issue(ALICE, IssueRequest(f"tab-{n}")) for n in range(10)]
+        logins += [await components.telephony.issuer.issue(principal(f"user-{n}"), LAPTOP) for n in range(40)]
+
+        assert all(login.lease.usable_at <= telnyx.clock() for login in logins)
+        assert len({login.lease.credential_id for login in logins}) == 50
+
+
+async def test_missing_pooled_credential_is_skipped(components: Components, telnyx: Telnyx) -> None:
+    telnyx.sandbox.account.credentials.clear()
+
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+
+    assert login.lease.credential_id in telnyx.live()
+
+
+@pytest.mark.parametrize("kind", ["hang", "drop", "garbage", "status"])
+async def test_claim_without_a_response_is_finished_by_the_next_request(
+    components: Components, telnyx: Telnyx, kind: str
+) -> None:
+    telnyx.fail(kind, **PATCH, after_commit=True, **({"status": 500} if kind == "status" else {}))
+
+    with pytest.raises(DialtoneError):
+        await components.telephony.issuer.issue(ALICE, LAPTOP)
+    login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+
+    # One of the three was claimed by Alice, and another was created in its place.
+    assert login.lease.credential_id in telnyx.live()
+    await eventually(lambda: len(telnyx.live()) == 4)
+    named = [item.name for item in telnyx.sandbox.account.credentials.values()]
+    assert named.count(login.lease.credential_name) == 1
+
+
+async def test_pool_create_without_a_response_leaves_nothing(telnyx: Telnyx, database: str) -> None:
+    telnyx.fail("drop", method="POST", path="telephony_credentials$", after_commit=True)
+    async with running_components(telnyx, database, pool_size=2) as components:
+        await eventually(lambda: len(telnyx.live()) >= 1)
+        for _ in range(3):
+            telnyx.clock.advance(STALE_PENDING)
+            await components.upkeep.sweeper.sweep()
+            await components.upkeep.warm_pool.tend()
+
+        assert len(telnyx.live()) == 2
+        assert len(await pooled_leases(database)) == 2
+
+
+async def test_old_pooled_credentials_are_deleted(components: Components, telnyx: Telnyx) -> None:
+    old = set(telnyx.live())
+    telnyx.clock.advance(LIFE - LEAST_LEFT + timedelta(minutes=1))
+
+    await components.upkeep.warm_pool.tend()
+    await components.upkeep.sweeper.sweep()
+
+    assert not old & set(telnyx.live())
+    assert len(telnyx.live()) == 3
+
+
+async def test_smaller_pool_deletes_the_surplus(telnyx: Telnyx, database: str) -> None:
+    for size in (4, 2, 0):
+        async with running_components(telnyx, database, pool_size=size) as components:
+            await components.upkeep.warm_pool.tend()
+            await components.upkeep.sweeper.sweep()
+            assert len(telnyx.live()) == size
+
+
+async def test_pooled_credentials_are_not_listed_as_devices(components: Components) -> None:
+    assert await components.telephony.devices.page(ALICE, None, 100) == []
+
+
+async def test_telnyx_outage_causes_few_pool_calls_and_an_error_to_users(
+    components: Components, telnyx: Telnyx, database: str
+) -> None:
+    telnyx.fail("status", status=503, times=10_000)
+    before = len(telnyx.calls())
+    for _ in range(20):
+        with pytest.raises(DialtoneError):
+            await components.upkeep.warm_pool.tend() if (
+                await pooled_leases(database)
+            ) == [] else await components.telephony.issuer.issue(ALICE, LAPTOP)
+
+    assert len(telnyx.calls()) - before < 30
+
+
+async def pooled_leases(database: str) -> list[str]:
+    """Ids of the leases in the pool."""
+    return [lease.id for lease in (await read_leases(database)).values() if lease.state is State.POOLED]
