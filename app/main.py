@@ -14,14 +14,14 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api import exception_handlers as handlers
 from app.api import openapi as documentation
-from app.api.middleware.auth import BearerGate
-from app.api.middleware.body import Body
-from app.api.middleware.context import Edge, Tell, telling
-from app.api.middleware.cors import Origins
-from app.api.middleware.errors import Catch
-from app.api.middleware.limits import Caps
-from app.api.middleware.load_shedding import Turnstile, turned_away
-from app.api.readiness import Condition, IdentityProbe, Probe, Readiness, TelnyxProbe
+from app.api.middleware.auth import BearerAuthMiddleware
+from app.api.middleware.body import BodyLimitsMiddleware
+from app.api.middleware.context import AccessLog, RequestContextMiddleware, build_access_log
+from app.api.middleware.cors import OriginAwareCORSMiddleware
+from app.api.middleware.errors import UnhandledErrorMiddleware
+from app.api.middleware.limits import HeaderLimitsMiddleware
+from app.api.middleware.load_shedding import LoadSheddingMiddleware, reject_overload
+from app.api.readiness import CheckStatus, IdentityCheck, Readiness, ReadinessCheck, TelnyxCheck
 from app.api.routes import admin, backchannel_logout, health, ops, push_credentials, telephony_credentials
 from app.api.schemas.client_settings import ClientSettings
 from app.composition.build import build_components
@@ -29,8 +29,8 @@ from app.composition.components import Components, Overrides
 from app.config.settings import Settings, SettingsError
 from app.observability import logging as logs
 from app.serving import server
-from app.serving.admission import Door
-from app.serving.login_response_cache import AtHand
+from app.serving.admission import ConnectionLimiter
+from app.serving.login_response_cache import LoginResponseCache
 from app.serving.server import ServerOptions
 from app.vending.errors import LedgerUnavailable
 
@@ -69,7 +69,7 @@ def serve(settings: Settings) -> None:
         root_path=settings.root_path,
         trusted_proxies=settings.trusted_proxies,
         drain_seconds=settings.drain_seconds,
-        shutdown_timeout_seconds=settings.grace_seconds,
+        shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
     )
     server.run(app, limiter, readiness, options, lambda: reload_settings(settings, components))
 
@@ -83,12 +83,12 @@ async def reload_settings(settings: Settings, components: Components) -> None:
         structlog.get_logger("dialtone").error("reload_rejected", reason=reason, note="nothing was changed")
 
 
-def build_server_app(settings: Settings, components: Components) -> tuple[Door, ASGIApp, Readiness]:
+def build_server_app(settings: Settings, components: Components) -> tuple[ConnectionLimiter, ASGIApp, Readiness]:
     """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
-    limiter = Door(lambda: components.telephony.issuer.under_way)
-    app, readiness = assemble(settings, components, lambda: limiter.is_crowded)
+    limiter = ConnectionLimiter(lambda: components.telephony.issuer.in_flight)
+    app, readiness = assemble(settings, components, lambda: limiter.is_saturated)
     if components.telemetry.tracer is None and settings.redis_url is None and not settings.audit_required:
-        limiter.shortcut = app  # no trace to start, no shared counter and no audit row to wait for
+        limiter.fast_path = app  # no trace to start, no shared counter and no audit row to wait for
     return limiter, app, readiness
 
 
@@ -106,22 +106,27 @@ def openapi_document(api: documentation.Api | None = None) -> dict[str, Any]:
 
 
 def assemble(
-    settings: Settings, components: Components, is_crowded: Callable[[], bool] = lambda: False
-) -> tuple[AtHand, Readiness]:
-    """AtHand, Turnstile, Edge, Origins (CORS), Catch, Caps, gate, Body, FastAPI."""
+    settings: Settings, components: Components, is_saturated: Callable[[], bool] = lambda: False
+) -> tuple[LoginResponseCache, Readiness]:
+    """LoginResponseCache, Turnstile, Edge, Origins (CORS), Catch, Caps, gate, Body, FastAPI."""
     # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(components)
     client_settings = ClientSettings(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     framework = _framework(settings, components, readiness)
     framework.state.client_settings = client_settings
-    app: ASGIApp = Caps(
-        BearerGate(Body(framework), components.identity.verifier, components.rate_limiter, components.audit)
+    app: ASGIApp = HeaderLimitsMiddleware(
+        BearerAuthMiddleware(
+            BodyLimitsMiddleware(framework), components.identity.verifier, components.rate_limiter, components.audit
+        )
     )
-    tell = telling(components.telemetry.events.request)
-    inside, refusal = (_edge(settings, components, is_crowded, tell, inner) for inner in (Catch(app), turned_away))
-    at_hand = AtHand(
-        Turnstile(inside, refusal),
+    tell = build_access_log(components.telemetry.events.request)
+    inside, refusal = (
+        _edge(settings, components, is_saturated, tell, inner)
+        for inner in (UnhandledErrorMiddleware(app), reject_overload)
+    )
+    at_hand = LoginResponseCache(
+        LoadSheddingMiddleware(inside, refusal),
         telephony_credentials.ISSUE.path,
         verifier=components.identity.verifier,
         limiter=components.rate_limiter,
@@ -134,7 +139,7 @@ def assemble(
 
 
 def _edge(
-    settings: Settings, components: Components, is_crowded: Callable[[], bool], tell: Tell, app: ASGIApp
+    settings: Settings, components: Components, is_saturated: Callable[[], bool], tell: AccessLog, app: ASGIApp
 ) -> ASGIApp:
     """What every answer carries."""
     own_headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -148,10 +153,10 @@ def _edge(
             expose_headers=EXPOSED_HEADERS,
             max_age=PREFLIGHT_SECONDS,
         )
-        app = Origins(app, cors)
+        app = OriginAwareCORSMiddleware(app, cors)
     if settings.is_sandboxed:
         own_headers += ((b"x-dialtone-sandbox", b"true"),)
-    return Edge(app, own_headers, tell, is_crowded, components.telemetry.tracer)
+    return RequestContextMiddleware(app, own_headers, tell, is_saturated, components.telemetry.tracer)
 
 
 def _wants_json(settings: Settings) -> bool:
@@ -200,17 +205,17 @@ def _framework(settings: Settings, components: Components, readiness: Readiness)
 
 
 def _readiness(components: Components) -> Readiness:
-    async def ledger() -> Condition:
+    async def ledger() -> CheckStatus:
         await components.ledger.check()
-        return Condition.OK
+        return CheckStatus.OK
 
     return Readiness(
         {
-            "ledger": Probe(ledger, fresh_seconds=2),
-            "identity": Probe(
-                IdentityProbe(components.identity.verifier.issuers, components.identity.verifier.missing_keys),
+            "ledger": ReadinessCheck(ledger, fresh_seconds=2),
+            "identity": ReadinessCheck(
+                IdentityCheck(components.identity.verifier.issuers, components.identity.verifier.missing_keys),
                 fresh_seconds=5,
             ),
-            "telnyx": Probe(TelnyxProbe(components.telnyx.check), fresh_seconds=60),
+            "telnyx": ReadinessCheck(TelnyxCheck(components.telnyx.check), fresh_seconds=60),
         }
     )

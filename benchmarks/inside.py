@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.serving.admission import Door
+from app.serving.admission import ConnectionLimiter
 from benchmarks import floors, processes
 from benchmarks.goals import Line, at_least
 from benchmarks.load import Request
@@ -183,7 +183,7 @@ def _written(request: Request) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + request.body.encode()
 
 
-def _connections(app: ASGIApp, door: Door | None = None) -> list[Connection]:
+def _connections(app: ASGIApp, door: ConnectionLimiter | None = None) -> list[Connection]:
     """Under uvicorn, or behind our door."""
     config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False)
     config.load()

@@ -21,7 +21,7 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import leases, row_of
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.models import Platform
-from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.lease import Lease, LeaseState
 from benchmarks import hot, load, processes
 from benchmarks.cold import run, strangers
 from benchmarks.goals import Line, at_most
@@ -50,7 +50,7 @@ def rows(count: int, now: datetime) -> Iterator[dict[str, Any]]:
             connection_id=DEMO_CONNECTION,
             credential_name=f"dialtone-{number:032x}",
             ttl_seconds=86_400,
-            state=State.ACTIVE if is_active else State.REVOKED,
+            state=LeaseState.ACTIVE if is_active else LeaseState.REVOKED,
             version=3,
             created_at=made,
             updated_at=made,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.adapters.telnyx.api import CALL_SECONDS, QUEUE_SHARE
-from app.adapters.telnyx.rate_budget import LEAST_RESERVE, Comebacks
+from app.adapters.telnyx.rate_budget import MIN_RESERVE, RetryAfterAllocator
 from app.vending.telephony.durations import REFRESH_SHARE
 
 DAY_SECONDS = 86_400
@@ -90,9 +90,9 @@ class Storm:
 def storm(devices: int, allowed: float, seed: int = 1) -> Storm:
     """Every device asks at once; Telnyx allows so many calls a second, and each device needs one."""
     chance = random.Random(seed)  # noqa: S311 - a model
-    rate = allowed * (1 - LEAST_RESERVE)
+    rate = allowed * (1 - MIN_RESERVE)
     room = max(1, int(rate * CALL_SECONDS * QUEUE_SHARE))
-    comebacks = Comebacks(chance.random)
+    comebacks = RetryAfterAllocator(chance.random)
     arrivals = [(chance.random(), number) for number in range(devices)]
     heapq.heapify(arrivals)
     free_at, asked, last = 0.0, 0, 0.0

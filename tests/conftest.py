@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.leases import SqlLedger
-from app.adapters.ledger.sweep import SqlSweeping
+from app.adapters.ledger.leases import SqlLeases
+from app.adapters.ledger.sweep import SqlSweep
 from tests.support.databases import migrate_database, sqlite_url
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
@@ -91,13 +91,13 @@ async def opened(database: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def ledger(opened: Database) -> SqlLedger:
-    return SqlLedger(opened)
+def ledger(opened: Database) -> SqlLeases:
+    return SqlLeases(opened)
 
 
 @pytest.fixture
-def sweeping(opened: Database) -> SqlSweeping:
-    return SqlSweeping(opened)
+def sweeping(opened: Database) -> SqlSweep:
+    return SqlSweep(opened)
 
 
 @pytest.fixture

@@ -115,8 +115,8 @@ async def test_error_messages_contain_no_push_keys(telnyx: Telnyx, sqlite: str) 
     async with running_components(telnyx, sqlite) as components:
         for wanted in (same_ios(), android()):
             reports = {
-                "ios": lambda wanted: apns.lint(wanted["certificate"], wanted["private_key"], telnyx.clock()),
-                "android": lambda wanted: fcm.lint(wanted["project_account_json_file"]),
+                "ios": lambda wanted: apns.validate(wanted["certificate"], wanted["private_key"], telnyx.clock()),
+                "android": lambda wanted: fcm.validate(wanted["project_account_json_file"]),
             }
             report = reports[wanted["type"]](wanted)
             for name, faults in FAULTS.items():

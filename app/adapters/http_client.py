@@ -24,16 +24,16 @@ PATIENCE = {"timeout": httpx.Timeout(None, connect=CONNECT_SECONDS).as_dict()}
 MAX_CONNECTIONS = 128
 
 
-class NotSent(Exception):
+class ConnectFailed(Exception):
     """No connection came about, so the request certainly did not arrive."""
 
 
-class NoAnswer(Exception):
+class ResponseFailed(Exception):
     """The request may have arrived; no complete answer came back within the deadline and the size cap."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Answer:
+class HttpResponse:
     """A complete answer. No repr: bodies hold secrets."""
 
     status: int
@@ -41,14 +41,14 @@ class Answer:
     body: bytes
 
 
-class Outbound:
+class HttpClient:
     """A shared connection pool. `trust_env` is off: no proxy and no netrc of the environment sees a bearer key."""
 
     def __init__(self, user_agent: str) -> None:
         self._transport = AiohttpTransport(trust_env=False, client=_session)
         self._headers = httpx.Headers({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 
-    async def __aenter__(self) -> "Outbound":
+    async def __aenter__(self) -> "HttpClient":
         return self
 
     async def __aexit__(
@@ -70,8 +70,8 @@ class Outbound:
         headers: httpx.Headers | None = None,
         params: dict[str, str] | None = None,
         json: Any = None,
-    ) -> Answer:
-        """One request, once. Raises NotSent or NoAnswer; every status is an answer, a redirect too."""
+    ) -> HttpResponse:
+        """One request, once. Raises ConnectFailed or ResponseFailed; every status is an answer, a redirect too."""
         try:
             async with asyncio.timeout(deadline_seconds):
                 request = httpx.Request(
@@ -84,11 +84,11 @@ class Outbound:
                 )
                 response = await self._transport.handle_async_request(request)
                 try:
-                    return Answer(response.status_code, response.headers, await _body(response, max_bytes))
+                    return HttpResponse(response.status_code, response.headers, await _body(response, max_bytes))
                 finally:
                     await response.aclose()
         except TimeoutError as error:
-            raise NoAnswer("deadline") from error
+            raise ResponseFailed("deadline") from error
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -97,19 +97,19 @@ class Outbound:
             OSError,
             ValueError,
         ) as error:
-            raise (NotSent if _never_left(error) else NoAnswer)(type(error).__name__) from None
+            raise (ConnectFailed if _never_left(error) else ResponseFailed)(type(error).__name__) from None
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
     """The bytes as they came. Compressed answers are refused, never unpacked: we asked for none."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise NoAnswer("encoded")
+        raise ResponseFailed("encoded")
     chunks: list[bytes] = []
     left = max_bytes
     async for chunk in response.aiter_raw():
         left -= len(chunk)
         if left < 0:
-            raise NoAnswer("too large")
+            raise ResponseFailed("too large")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -20,7 +20,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
 from app.vending.errors import RateLimited
-from app.vending.models import Principal, Standing
+from app.vending.models import Principal, RateLimitStatus
 
 REDIS_SECONDS = 0.25
 """A store that takes longer is as good as away."""
@@ -31,7 +31,7 @@ REDIS_PAUSE_SECONDS = 5.0
 TIDY_SECONDS = 30.0
 """How often counters whose window is over are dropped."""
 
-MOST_BLOCKED = 50_000
+MAX_BLOCKED = 50_000
 NETWORK_BITS = 64
 """What one customer of an IPv6 provider has to himself, at least."""
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger("dialtone.limiter")
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateLimit:
     """So many in so many seconds."""
 
     amount: int
@@ -48,40 +48,40 @@ class Rate:
     """As the library has it, for what is counted in Redis."""
 
 
-def rate(text: str) -> Rate | None:
+def parse_rate_limit(text: str) -> RateLimit | None:
     """`300/minute`, `5 per second`; `none` for no limit. Raises ValueError."""
     if text.strip().lower() == "none":
         return None
     item = parse(text)
-    return Rate(item.amount, item.get_expiry(), item)
+    return RateLimit(item.amount, item.get_expiry(), item)
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class RateLimits:
     """The limits; None: none."""
 
-    user: Rate | None
-    issuer: Rate | None
-    failures: Rate | None
+    user: RateLimit | None
+    issuer: RateLimit | None
+    failures: RateLimit | None
     """Refused tokens from one address."""
 
 
-class Limiter:
+class RateLimiter:
     """Counts, and says no."""
 
     def __init__(
-        self, rates: Rates, redis_url: str | None, monotonic: Callable[[], float], key_prefix: str = "dialtone"
+        self, rates: RateLimits, redis_url: str | None, monotonic: Callable[[], float], key_prefix: str = "dialtone"
     ) -> None:
         self._rates = rates
         self._monotonic = monotonic
-        self._own = OwnCounters()
+        self._own = LocalCounters()
         self._shared = None if redis_url is None else FixedWindowRateLimiter(_redis(redis_url, key_prefix))
         self._away_until = -math.inf
         self._blocked: dict[str, float] = {}
-        self.failures = 0
+        self.store_failures = 0
         """How often the shared store did not answer."""
 
-    async def is_store_there(self) -> bool:
+    async def is_store_reachable(self) -> bool:
         """Whether the shared store answers; True where there is none to answer."""
         if self._shared is None:
             return True
@@ -96,59 +96,59 @@ class Limiter:
         if until is not None and (left := until - self._monotonic()) > 0:
             raise RateLimited(retry_after_seconds=left)
 
-    async def failed(self, address: str) -> None:
+    async def record_failure(self, address: str) -> None:
         """A token from there was refused."""
         if self._rates.failures is None:
             return
         network = _network(address)
-        standing, is_over = await self._hit(self._rates.failures, "address", network)
+        rate_limit, is_over = await self._hit(self._rates.failures, "address", network)
         if is_over:
             now = self._monotonic()
-            if len(self._blocked) >= MOST_BLOCKED:
+            if len(self._blocked) >= MAX_BLOCKED:
                 self._blocked = {name: until for name, until in self._blocked.items() if until > now}
-            if len(self._blocked) < MOST_BLOCKED:
-                self._blocked[network] = now + standing.reset_seconds
+            if len(self._blocked) < MAX_BLOCKED:
+                self._blocked[network] = now + rate_limit.reset_seconds
 
-    async def admit(self, principal: Principal) -> Standing | None:
+    async def check_user(self, principal: Principal) -> RateLimitStatus | None:
         """How the user stands, if there is a limit. Raises RateLimited."""
         if self._shared is None:
-            return self.count(principal)
-        standing = None
-        issuer, subject = principal.owner
+            return self.check_user_locally(principal)
+        rate_limit = None
+        issuer, subject = principal.user_key
         if self._rates.issuer is not None:
-            standing = _unless_over(*await self._hit(self._rates.issuer, "issuer", issuer))
+            rate_limit = _unless_over(*await self._hit(self._rates.issuer, "issuer", issuer))
         if self._rates.user is not None:
-            standing = _unless_over(*await self._hit(self._rates.user, "user", issuer, subject))
-        return standing
+            rate_limit = _unless_over(*await self._hit(self._rates.user, "user", issuer, subject))
+        return rate_limit
 
-    def count(self, principal: Principal) -> Standing | None:
+    def check_user_locally(self, principal: Principal) -> RateLimitStatus | None:
         """As `admit`, for where each replica counts for itself."""
-        standing = None
-        issuer, subject = principal.owner
+        rate_limit = None
+        issuer, subject = principal.user_key
         if self._rates.issuer is not None:
-            standing = _unless_over(*self._own.hit(self._rates.issuer, ("issuer", issuer)))
+            rate_limit = _unless_over(*self._own.hit(self._rates.issuer, ("issuer", issuer)))
         if self._rates.user is not None:
-            standing = _unless_over(*self._own.hit(self._rates.user, ("user", issuer, subject)))
-        return standing
+            rate_limit = _unless_over(*self._own.hit(self._rates.user, ("user", issuer, subject)))
+        return rate_limit
 
-    async def _hit(self, rate: Rate, *names: str) -> tuple[Standing, bool]:
+    async def _hit(self, rate: RateLimit, *names: str) -> tuple[RateLimitStatus, bool]:
         if self._shared is not None and self._monotonic() >= self._away_until:
             try:
                 return await _counted_together(self._shared, rate.item, names)
             except StorageError:
-                self.failures += 1
+                self.store_failures += 1
                 self._away_until = self._monotonic() + REDIS_PAUSE_SECONDS
                 _log.warning("limiter_store_away", note="limits are counted by each replica meanwhile")
         return self._own.hit(rate, names)
 
 
-def _unless_over(standing: Standing, is_over: bool) -> Standing:
+def _unless_over(rate_limit: RateLimitStatus, is_over: bool) -> RateLimitStatus:
     if is_over:
-        raise RateLimited(retry_after_seconds=standing.reset_seconds, standing=standing)
-    return standing
+        raise RateLimited(retry_after_seconds=rate_limit.reset_seconds, rate_limit=rate_limit)
+    return rate_limit
 
 
-class OwnCounters:
+class LocalCounters:
     """Fixed windows in this process's memory. The library's own take ten times as long, and that on every request."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class OwnCounters:
         """By what is counted: how many there were, and when the window ends."""
         self._tidied_at = time.time()
 
-    def hit(self, rate: Rate, names: tuple[str, ...]) -> tuple[Standing, bool]:
+    def hit(self, rate: RateLimit, names: tuple[str, ...]) -> tuple[RateLimitStatus, bool]:
         """One more. How they stand, and whether it was one too many."""
         now = time.time()
         count, ends_at = self._windows.get(names, (0, 0.0))
@@ -167,17 +167,17 @@ class OwnCounters:
         if now > self._tidied_at + TIDY_SECONDS:
             self._tidied_at = now
             self._windows = {known: window for known, window in self._windows.items() if window[1] > now}
-        return Standing(rate.amount, max(0, rate.amount - count), ends_at - now), count > rate.amount
+        return RateLimitStatus(rate.amount, max(0, rate.amount - count), ends_at - now), count > rate.amount
 
 
 async def _counted_together(
     limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]
-) -> tuple[Standing, bool]:
+) -> tuple[RateLimitStatus, bool]:
     kind, *what = names
     key = _key(*what)
     is_in = await limiter.hit(item, kind, key)
     reset_at, remaining = await limiter.get_window_stats(item, kind, key)
-    return Standing(item.amount, remaining, max(0.0, reset_at - time.time())), not is_in
+    return RateLimitStatus(item.amount, remaining, max(0.0, reset_at - time.time())), not is_in
 
 
 def _redis(url: str, key_prefix: str) -> RedisStorage:

@@ -32,5 +32,5 @@ ClientSettingsDep = Annotated[ClientSettings, Depends(get_client_settings)]
 
 
 async def require_operator(principal: PrincipalDep, components: ComponentsDep) -> None:
-    """Raises Refused unless the caller is an operator. Guards every route of the router that depends on it."""
-    components.identity.policy.admit_operator(principal)
+    """Raises AccessDenied unless the caller is an operator. Guards every route of the router that depends on it."""
+    components.identity.policy.authorize_operator(principal)

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from app.api.problems import MEDIA_TYPE, Problem, all_kinds
-from app.vending.push.material_errors import SENTENCES
+from app.vending.push.material_errors import FAULT_MESSAGES
 
 PROBLEM_CODES = "x-problem-codes"
 """The extension that lists an error response's codes. Tools read it; `docs/errors.md` is generated from it."""
@@ -48,7 +48,7 @@ TELNYX = ("telnyx_rejected", "telnyx_forbidden", "telnyx_key_rejected", "telnyx_
 
 EXAMPLE_REQUEST_ID = "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"
 
-_MATERIAL = ("invalid_request", *SENTENCES)
+_MATERIAL = ("invalid_request", *FAULT_MESSAGES)
 _UNAVAILABLE = ("identity_unavailable", "audit_unavailable", "ledger_unavailable", "issue_in_progress")
 
 _NAMES: dict[frozenset[str], str] = {

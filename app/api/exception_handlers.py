@@ -15,21 +15,28 @@ from app.api.problems import MEDIA_TYPE, Problem, problem_of
 from app.api.scope import PRINCIPAL, REQUEST_ID
 from app.vending.audit import Audit, Decision
 from app.vending.errors import (
-    CarrierError,
+    AccessDenied,
     DialtoneError,
     LedgerUnavailable,
-    LogoutRefused,
-    MaterialRefused,
-    Refused,
-    TokenRefused,
+    LogoutTokenRejected,
+    PushMaterialRejected,
+    TelnyxError,
+    TokenRejected,
 )
 from app.vending.models import Principal
 
-WORTH_NOTING = (Refused, TokenRefused, LogoutRefused, MaterialRefused, CarrierError, LedgerUnavailable)
+AUDITED_ERRORS = (
+    AccessDenied,
+    TokenRejected,
+    LogoutTokenRejected,
+    PushMaterialRejected,
+    TelnyxError,
+    LedgerUnavailable,
+)
 """What the audit hears of: refusals and trouble, not questions after what is not there."""
 
-MOST_FAULTS = 20
-UNSAID = "[unknown]"
+MAX_FAULTS = 20
+REDACTED_NAME = "[unknown]"
 """Stands in `loc` for a name that the caller made up."""
 
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.MALFORMED}
@@ -40,14 +47,14 @@ def install(app: FastAPI, audit: Audit) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, DialtoneError)  # noqa: S101 - by registration
-        if isinstance(error, WORTH_NOTING) and not error.is_noted:
+        if isinstance(error, AUDITED_ERRORS) and not error.is_recorded:
             asking: Principal | None = request.scope.get(PRINCIPAL)
-            audit.note(Decision.against(error, None if asking is None else asking.owner))
+            audit.record_nowait(Decision.denial(error, None if asking is None else asking.user_key))
         return _response(problem_of(error, request.scope[REQUEST_ID]))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
-        faults = tuple(_fault(fault) for fault in error.errors()[:MOST_FAULTS])
+        faults = tuple(_fault(fault) for fault in error.errors()[:MAX_FAULTS])
         return _response(Problem(problems.INVALID, request.scope[REQUEST_ID], errors=faults))
 
     async def invalid_cursor(request: Request, _: Exception) -> Response:
@@ -85,7 +92,7 @@ def _fault(fault: dict[str, Any]) -> dict[str, Any]:
     """Where and what, never the value: no `input`, no `ctx`, and no field name that the caller made up."""
     loc = [part if isinstance(part, int) else str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        return {"loc": [*loc[:-1], UNSAID], "type": fault["type"], "message": "There is no such field."}
+        return {"loc": [*loc[:-1], REDACTED_NAME], "type": fault["type"], "message": "There is no such field."}
     if fault["type"] == "json_invalid":
         return {"loc": loc[:1], "type": fault["type"], "message": "The body is not JSON."}
     return {"loc": loc, "type": fault["type"], "message": str(fault["msg"])}

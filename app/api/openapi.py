@@ -18,9 +18,6 @@ from app.api.error_responses import BODY, problems_of, resolve
 from app.api.problems import all_kinds
 from app.api.schemas.problem import ProblemDocument
 from app.api.scope import BACKCHANNEL_LOGOUT
-from app.vending.audit import Action, Outcome
-from app.vending.telephony.lease import State
-from app.vending.upkeep.sweep_jobs import RunState
 
 DESCRIPTION = """\
 Dialtone exchanges the access token of a signed-in user for a short-lived Telnyx WebRTC login.
@@ -47,14 +44,6 @@ OPERATOR_TAGS = [
     {"name": "Operators", "description": "Leases, revocation, the audit and upkeep. Requires an operator's token."},
     {"name": "Health", "description": "Health checks, metrics and the version. Takes no token."},
 ]
-
-SCHEMA_NAMES: dict[type, str] = {
-    State: "LeaseState",
-    Action: "AuditAction",
-    Outcome: "AuditOutcome",
-    RunState: "SweepState",
-}
-"""Names in the document of domain types whose own name says too little there."""
 
 HEADERS: dict[str, Any] = {
     "RequestId": {
@@ -169,7 +158,7 @@ def _whole_document(app: FastAPI) -> dict[str, Any]:
             operation["responses"] = dict(sorted(operation["responses"].items()))
             _add_request_id(operation)
     _drop_titles(spec)
-    return _pruned(_renamed(spec))
+    return _pruned(spec)
 
 
 def _half(spec: dict[str, Any], api: Api) -> dict[str, Any]:
@@ -231,27 +220,6 @@ def _drop_titles(node: Any, *, is_map_of_schemas: bool = False) -> None:
     for name, value in node.items():
         if name not in ("example", "examples", "value"):
             _drop_titles(value, is_map_of_schemas=name in ("properties", "schemas"))
-
-
-def _renamed(spec: dict[str, Any]) -> dict[str, Any]:
-    """The document with the names of SCHEMA_NAMES."""
-    names = {cls.__name__: name for cls, name in SCHEMA_NAMES.items()}
-
-    def walk(node: Any) -> Any:
-        if isinstance(node, list):
-            return [walk(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        ref = node.get("$ref")
-        if isinstance(ref, str) and ref.startswith("#/components/schemas/"):
-            name = ref.rpartition("/")[2]
-            return node | {"$ref": f"#/components/schemas/{names.get(name, name)}"}
-        return {key: walk(value) for key, value in node.items()}
-
-    renamed: dict[str, Any] = walk(spec)
-    schemas = renamed["components"]["schemas"]
-    renamed["components"]["schemas"] = {names.get(name, name): schema for name, schema in schemas.items()}
-    return renamed
 
 
 def _pruned(spec: dict[str, Any]) -> dict[str, Any]:

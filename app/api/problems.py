@@ -13,17 +13,17 @@ from pydantic_core import to_json
 from starlette.types import Send
 
 from app.vending import errors
-from app.vending.models import Standing
-from app.vending.push.material_errors import SENTENCES
+from app.vending.models import RateLimitStatus
+from app.vending.push.material_errors import FAULT_MESSAGES
 
 MEDIA_TYPE = "application/problem+json"
-LONGEST_RETRY_AFTER_SECONDS = 60
+MAX_RETRY_AFTER_SECONDS = 60
 REALM = 'Bearer realm="dialtone"'
 _HERE = "<id>"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemKind:
     """One sort of problem. `code` is stable: clients branch on it."""
 
     status: int
@@ -32,73 +32,91 @@ class Kind:
     retryable: bool = False
 
 
-MALFORMED = Kind(400, "malformed_request", "The request is not well-formed.")
-BAD_AUTHORIZATION = Kind(
+MALFORMED = ProblemKind(400, "malformed_request", "The request is not well-formed.")
+BAD_AUTHORIZATION = ProblemKind(
     400, "malformed_authorization", "There must be one Authorization header: Bearer and one token."
 )
-MISSING_TOKEN = Kind(401, "missing_token", "A bearer token is needed.")
-NOT_FOUND = Kind(404, "not_found", "There is nothing at this address.")
-METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "This address does not take that method.")
-TOO_SLOW = Kind(408, "request_timeout", "The request's body did not arrive in time.", retryable=True)
-TOO_LARGE = Kind(413, "body_too_large", "The request's body is too large.")
-URI_TOO_LONG = Kind(414, "uri_too_long", "The request's address is too long.")
-UNSUPPORTED_TYPE = Kind(415, "unsupported_media_type", "The request's body is not of the type that this address takes.")
-INVALID = Kind(422, "invalid_request", "The request does not fit the contract.")
-INVALID_CURSOR = Kind(422, "invalid_cursor", "The cursor is not one that this service gave out.")
-HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "The request's headers are too large.")
-INTERNAL = Kind(500, "internal_error", "Something went wrong inside the service.", retryable=True)
+MISSING_TOKEN = ProblemKind(401, "missing_token", "A bearer token is needed.")
+NOT_FOUND = ProblemKind(404, "not_found", "There is nothing at this address.")
+METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "This address does not take that method.")
+TOO_SLOW = ProblemKind(408, "request_timeout", "The request's body did not arrive in time.", retryable=True)
+TOO_LARGE = ProblemKind(413, "body_too_large", "The request's body is too large.")
+URI_TOO_LONG = ProblemKind(414, "uri_too_long", "The request's address is too long.")
+UNSUPPORTED_TYPE = ProblemKind(
+    415, "unsupported_media_type", "The request's body is not of the type that this address takes."
+)
+INVALID = ProblemKind(422, "invalid_request", "The request does not fit the contract.")
+INVALID_CURSOR = ProblemKind(422, "invalid_cursor", "The cursor is not one that this service gave out.")
+HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large", "The request's headers are too large.")
+INTERNAL = ProblemKind(500, "internal_error", "Something went wrong inside the service.", retryable=True)
 
-KINDS: dict[type[errors.DialtoneError], Kind] = {
-    errors.TokenRefused: Kind(401, "invalid_token", str(errors.TokenRefused.__doc__)),
-    errors.LogoutRefused: Kind(400, "invalid_logout_token", str(errors.LogoutRefused.__doc__)),
-    errors.UnknownIssuer: Kind(404, "issuer_not_found", str(errors.UnknownIssuer.__doc__)),
-    errors.NotConfirmed: Kind(422, "not_confirmed", str(errors.NotConfirmed.__doc__)),
-    errors.NotBeforeInFuture: Kind(422, "not_before_in_future", str(errors.NotBeforeInFuture.__doc__)),
-    errors.IdentityUnavailable: Kind(
+KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
+    errors.TokenRejected: ProblemKind(401, "invalid_token", str(errors.TokenRejected.__doc__)),
+    errors.LogoutTokenRejected: ProblemKind(400, "invalid_logout_token", str(errors.LogoutTokenRejected.__doc__)),
+    errors.IssuerNotFound: ProblemKind(404, "issuer_not_found", str(errors.IssuerNotFound.__doc__)),
+    errors.ConfirmationRequired: ProblemKind(422, "not_confirmed", str(errors.ConfirmationRequired.__doc__)),
+    errors.NotBeforeInFuture: ProblemKind(422, "not_before_in_future", str(errors.NotBeforeInFuture.__doc__)),
+    errors.IdentityUnavailable: ProblemKind(
         503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True
     ),
-    errors.Refused: Kind(403, "access_denied", str(errors.Refused.__doc__)),
-    errors.InsufficientScope: Kind(403, "insufficient_scope", str(errors.InsufficientScope.__doc__)),
-    errors.GrantNotAllowed: Kind(403, "grant_not_allowed", str(errors.GrantNotAllowed.__doc__)),
-    errors.DeviceLimitReached: Kind(403, "device_limit_reached", str(errors.DeviceLimitReached.__doc__)),
-    errors.LeaseNotFound: Kind(404, "credential_not_found", str(errors.LeaseNotFound.__doc__)),
-    errors.LeaseEnded: Kind(410, "credential_ended", str(errors.LeaseEnded.__doc__)),
-    errors.SweepNotFound: Kind(404, "sweep_not_found", str(errors.SweepNotFound.__doc__)),
-    errors.PushNotAllowed: Kind(403, "push_not_allowed", str(errors.PushNotAllowed.__doc__)),
-    errors.PushLimitReached: Kind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
-    errors.PushNotFound: Kind(404, "push_credential_not_found", str(errors.PushNotFound.__doc__)),
-    errors.ConnectionNotFound: Kind(404, "connection_not_found", str(errors.ConnectionNotFound.__doc__)),
-    errors.LedgerLooksWrong: Kind(409, "ledger_mismatch", str(errors.LedgerLooksWrong.__doc__)),
-    errors.PushAliasTaken: Kind(409, "push_alias_taken", str(errors.PushAliasTaken.__doc__)),
-    errors.PushTypeMismatch: Kind(422, "push_type_mismatch", str(errors.PushTypeMismatch.__doc__)),
-    errors.MaterialRefused: Kind(422, "push_material_refused", str(errors.MaterialRefused.__doc__)),
-    errors.PushMoved: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
-    errors.LeaseMoved: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
-    errors.LeaseTaken: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
-    errors.Busy: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
-    errors.RateLimited: Kind(429, "rate_limited", str(errors.RateLimited.__doc__), retryable=True),
-    errors.AuditUnavailable: Kind(503, "audit_unavailable", str(errors.AuditUnavailable.__doc__), retryable=True),
-    errors.LedgerUnavailable: Kind(503, "ledger_unavailable", str(errors.LedgerUnavailable.__doc__), retryable=True),
-    errors.CarrierKeyRefused: Kind(502, "telnyx_key_rejected", str(errors.CarrierKeyRefused.__doc__)),
-    errors.CarrierForbidden: Kind(502, "telnyx_forbidden", str(errors.CarrierForbidden.__doc__)),
-    errors.CarrierNotFound: Kind(502, "telnyx_rejected", str(errors.CarrierRejected.__doc__)),
-    errors.CarrierRejected: Kind(502, "telnyx_rejected", str(errors.CarrierRejected.__doc__)),
-    errors.CredentialExpired: Kind(503, "issue_in_progress", str(errors.Busy.__doc__), retryable=True),
-    errors.CarrierThrottled: Kind(503, "telnyx_rate_limited", str(errors.CarrierThrottled.__doc__), retryable=True),
-    errors.CarrierFailed: Kind(503, "telnyx_unavailable", str(errors.CarrierFailed.__doc__), retryable=True),
-    errors.CarrierUnreachable: Kind(503, "telnyx_unavailable", str(errors.CarrierUnreachable.__doc__), retryable=True),
-    errors.CarrierUnreadable: Kind(503, "telnyx_unavailable", str(errors.CarrierUnreadable.__doc__), retryable=True),
+    errors.AccessDenied: ProblemKind(403, "access_denied", str(errors.AccessDenied.__doc__)),
+    errors.InsufficientScope: ProblemKind(403, "insufficient_scope", str(errors.InsufficientScope.__doc__)),
+    errors.GrantNotAllowed: ProblemKind(403, "grant_not_allowed", str(errors.GrantNotAllowed.__doc__)),
+    errors.DeviceLimitReached: ProblemKind(403, "device_limit_reached", str(errors.DeviceLimitReached.__doc__)),
+    errors.LeaseNotFound: ProblemKind(404, "credential_not_found", str(errors.LeaseNotFound.__doc__)),
+    errors.LeaseEnded: ProblemKind(410, "credential_ended", str(errors.LeaseEnded.__doc__)),
+    errors.SweepNotFound: ProblemKind(404, "sweep_not_found", str(errors.SweepNotFound.__doc__)),
+    errors.PushNotAllowed: ProblemKind(403, "push_not_allowed", str(errors.PushNotAllowed.__doc__)),
+    errors.PushLimitReached: ProblemKind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
+    errors.PushCredentialNotFound: ProblemKind(
+        404, "push_credential_not_found", str(errors.PushCredentialNotFound.__doc__)
+    ),
+    errors.ConnectionNotFound: ProblemKind(404, "connection_not_found", str(errors.ConnectionNotFound.__doc__)),
+    errors.LedgerMismatch: ProblemKind(409, "ledger_mismatch", str(errors.LedgerMismatch.__doc__)),
+    errors.PushAliasTaken: ProblemKind(409, "push_alias_taken", str(errors.PushAliasTaken.__doc__)),
+    errors.PushTypeMismatch: ProblemKind(422, "push_type_mismatch", str(errors.PushTypeMismatch.__doc__)),
+    errors.PushMaterialRejected: ProblemKind(422, "push_material_refused", str(errors.PushMaterialRejected.__doc__)),
+    errors.PushConflict: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
+    errors.LeaseConflict: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
+    errors.LeaseExists: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
+    errors.IssueInProgress: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
+    errors.RateLimited: ProblemKind(429, "rate_limited", str(errors.RateLimited.__doc__), retryable=True),
+    errors.AuditUnavailable: ProblemKind(
+        503, "audit_unavailable", str(errors.AuditUnavailable.__doc__), retryable=True
+    ),
+    errors.LedgerUnavailable: ProblemKind(
+        503, "ledger_unavailable", str(errors.LedgerUnavailable.__doc__), retryable=True
+    ),
+    errors.TelnyxKeyRejected: ProblemKind(502, "telnyx_key_rejected", str(errors.TelnyxKeyRejected.__doc__)),
+    errors.TelnyxForbidden: ProblemKind(502, "telnyx_forbidden", str(errors.TelnyxForbidden.__doc__)),
+    errors.TelnyxNotFound: ProblemKind(502, "telnyx_rejected", str(errors.TelnyxRejected.__doc__)),
+    errors.TelnyxRejected: ProblemKind(502, "telnyx_rejected", str(errors.TelnyxRejected.__doc__)),
+    errors.CredentialExpired: ProblemKind(
+        503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True
+    ),
+    errors.TelnyxRateLimited: ProblemKind(
+        503, "telnyx_rate_limited", str(errors.TelnyxRateLimited.__doc__), retryable=True
+    ),
+    errors.TelnyxServerError: ProblemKind(
+        503, "telnyx_unavailable", str(errors.TelnyxServerError.__doc__), retryable=True
+    ),
+    errors.TelnyxUnreachable: ProblemKind(
+        503, "telnyx_unavailable", str(errors.TelnyxUnreachable.__doc__), retryable=True
+    ),
+    errors.TelnyxResponseInvalid: ProblemKind(
+        503, "telnyx_unavailable", str(errors.TelnyxResponseInvalid.__doc__), retryable=True
+    ),
 }
 """Telnyx's refusal of our key is our 502, never the user's 401."""
 
 
-FAULT_KINDS = {code: Kind(422, code, sentence) for code, sentence in SENTENCES.items()}
+FAULT_KINDS = {code: ProblemKind(422, code, sentence) for code, sentence in FAULT_MESSAGES.items()}
 """Push material is refused under the code of its first fault; `errors` has them all."""
 
 
-def all_kinds() -> dict[str, Kind]:
+def all_kinds() -> dict[str, ProblemKind]:
     """Every problem that a response can hold, by code."""
-    own = [value for value in globals().values() if isinstance(value, Kind)]
+    own = [value for value in globals().values() if isinstance(value, ProblemKind)]
     return {kind.code: kind for kind in [*KINDS.values(), *own, *FAULT_KINDS.values()]}
 
 
@@ -106,7 +124,7 @@ def all_kinds() -> dict[str, Kind]:
 class Problem:
     """One occurrence: the kind, and what this request adds to it."""
 
-    kind: Kind
+    kind: ProblemKind
     request_id: str
     headers: tuple[tuple[str, str], ...] = ()
     errors: tuple[dict[str, Any], ...] = ()
@@ -138,7 +156,7 @@ class Problem:
 
 
 @cache
-def _written(kind: Kind) -> tuple[bytes, bytes]:
+def _written(kind: ProblemKind) -> tuple[bytes, bytes]:
     """A problem's JSON before and behind the request's id, which is of harmless characters: all that ever differs."""
     before, behind = to_json(Problem(kind, _HERE).as_json()).split(_HERE.encode())
     return before, behind
@@ -155,45 +173,45 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
     headers: list[tuple[str, str]] = []
     faults: tuple[dict[str, Any], ...] = ()
     match error:
-        case errors.MaterialRefused():
+        case errors.PushMaterialRejected():
             kind = FAULT_KINDS[error.faults[0].code]
             faults = tuple(
-                {"loc": ["body", fault.field], "type": fault.code, "message": fault.sentence} for fault in error.faults
+                {"loc": ["body", fault.field], "type": fault.code, "message": fault.message} for fault in error.faults
             )
         case errors.PushAliasTaken():
             headers.append(("Location", f"/v1/push-credentials/{error.registration_id}"))
-        case errors.TokenRefused():
+        case errors.TokenRejected():
             headers.append(("WWW-Authenticate", f'{REALM}, error="invalid_token"'))
         case errors.InsufficientScope():
             scope = " ".join(sorted(error.needed))
             headers.append(("WWW-Authenticate", f'{REALM}, error="insufficient_scope", scope="{scope}"'))
-        case errors.Refused():
+        case errors.AccessDenied():
             headers.append(("WWW-Authenticate", f'{REALM}, error="insufficient_scope"'))
     if kind.status in (429, 503):
         headers.append(("Retry-After", str(_retry_after(error))))
     return Problem(kind, request_id, tuple(headers), faults)
 
 
-def standing_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
+def rate_limit_headers(rate_limit: RateLimitStatus) -> list[tuple[bytes, bytes]]:
     """How the caller stands with their limit (draft-ietf-httpapi-ratelimit-headers-06): seconds, not a date."""
     return [
-        (b"ratelimit-limit", b"%d" % standing.limit),
-        (b"ratelimit-remaining", b"%d" % standing.remaining),
-        (b"ratelimit-reset", b"%d" % math.ceil(standing.reset_seconds)),
+        (b"ratelimit-limit", b"%d" % rate_limit.limit),
+        (b"ratelimit-remaining", b"%d" % rate_limit.remaining),
+        (b"ratelimit-reset", b"%d" % math.ceil(rate_limit.reset_seconds)),
     ]
 
 
-def standing_lines(standing: Standing) -> bytes:
+def rate_limit_lines(rate_limit: RateLimitStatus) -> bytes:
     """The same as it is written, for where no layer is in between."""
     return b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n" % (
-        standing.limit,
-        standing.remaining,
-        math.ceil(standing.reset_seconds),
+        rate_limit.limit,
+        rate_limit.remaining,
+        math.ceil(rate_limit.reset_seconds),
     )
 
 
 def _retry_after(error: errors.DialtoneError) -> int:
     """Whole seconds, bounded, and spread over half as much again so that callers do not come back in step."""
     wanted = error.retry_after_seconds or 1.0
-    spread = 1.0 if error.is_spread else 1 + random.random() / 2  # noqa: S311
-    return math.ceil(min(wanted * spread + random.random(), LONGEST_RETRY_AFTER_SECONDS))  # noqa: S311
+    spread = 1.0 if error.is_jittered else 1 + random.random() / 2  # noqa: S311
+    return math.ceil(min(wanted * spread + random.random(), MAX_RETRY_AFTER_SECONDS))  # noqa: S311

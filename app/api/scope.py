@@ -16,19 +16,19 @@ REQUEST_ID = "dialtone.request_id"
 PRINCIPAL = "dialtone.principal"
 """Where the gate puts who asks. A route without it fails: nothing behind the gate can be reached around it."""
 
-STANDING = "dialtone.standing"
+RATE_LIMIT = "dialtone.standing"
 """How the user stands with their limit, where there is one: told with every answer."""
 
 BODY = "dialtone.body"
 """The whole body, once it was read."""
 
-ASKED = "dialtone.asked"
+RAW_REQUEST = "dialtone.asked"
 """The request as it came, where the server asked the shortcut and was told that it must go through all layers."""
 
 STATUS = "dialtone.status"
 """The status of the answer, once it has begun."""
 
-PROBES = ("/livez", "/readyz", "/metrics", "/version")
+HEALTH_PATHS = ("/livez", "/readyz", "/metrics", "/version")
 """What looks after this service, and must not wait behind a crowd."""
 
 BACKCHANNEL_LOGOUT = "/v1/backchannel-logout"

@@ -22,7 +22,7 @@ app.add_typer(operators.keys, name="keys")
 app.add_typer(operators.tokens, name="tokens")
 app.add_typer(audit.commands, name="audit")
 app.command("sweep")(operators.sweep)
-app.command("pool")(operators.pool)
+app.command("warm-pool")(operators.warm_pool)
 app.command("doctor")(doctor.doctor)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from app.cli.output import instant, run
 from app.composition.components import Components
-from app.vending.audit import Action, AuditCriteria, AuditEvent, Outcome
+from app.vending.audit import AuditAction, AuditCriteria, AuditEvent, AuditOutcome
 
 commands = typer.Typer(no_args_is_help=True, help="What was decided, by whom, for whom.")
 
@@ -31,8 +31,8 @@ def tail(
     user: Annotated[str | None, typer.Option(help="Whom it was about, or who did it.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
     lease: Annotated[str | None, typer.Option(help="The lease's id.")] = None,
-    action: Annotated[Action | None, typer.Option()] = None,
-    outcome: Annotated[Outcome | None, typer.Option()] = None,
+    action: Annotated[AuditAction | None, typer.Option()] = None,
+    outcome: Annotated[AuditOutcome | None, typer.Option()] = None,
     request: Annotated[str | None, typer.Option(help="X-Request-ID of an answer.")] = None,
     token_sha256: Annotated[str | None, typer.Option(help="SHA-256 of a login token that was found somewhere.")] = None,
     since: Annotated[datetime | None, typer.Option(help="In UTC.")] = None,
@@ -78,12 +78,12 @@ async def _tail(
 
 
 def _as_text(event: AuditEvent) -> str:
-    decision, circumstances = event.decision, event.circumstances
-    whose = "-" if decision.owner is None else decision.owner.subject
+    decision, circumstances = event.decision, event.context
+    whose = "-" if decision.user_key is None else decision.user_key.subject
     words = [instant(event.at), f"{decision.action:12}", f"{decision.outcome:11}", whose, decision.device_id or "-"]
     if decision.reason:
         words.append(decision.reason)
-    if circumstances.actor is not None and circumstances.actor != decision.owner:
+    if circumstances.actor is not None and circumstances.actor != decision.user_key:
         words.append(f"by {circumstances.actor.subject}")
     if circumstances.client_address:
         words.append(f"from {circumstances.client_address}")

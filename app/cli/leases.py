@@ -10,9 +10,9 @@ import typer
 from app.cli.output import AsJson, end, instant, print_json, print_table, run
 from app.composition.components import Components
 from app.vending.models import Platform
-from app.vending.not_before import Reach, Target
-from app.vending.operators.lease_admin import Criteria
-from app.vending.telephony.lease import Lease, State
+from app.vending.not_before import NotBeforeTarget, Reach
+from app.vending.operators.lease_admin import LeaseCriteria
+from app.vending.telephony.lease import Lease, LeaseState
 
 commands = typer.Typer(no_args_is_help=True, help="Who holds which credential, until when.")
 
@@ -27,15 +27,15 @@ def ls(
     user: User = None,
     device: Annotated[str | None, typer.Option(help="The device's own id.")] = None,
     platform: Annotated[Platform | None, typer.Option()] = None,
-    state: Annotated[State | None, typer.Option()] = None,
+    state: Annotated[LeaseState | None, typer.Option()] = None,
     connection: Connection = None,
     sip_username: Annotated[str | None, typer.Option(help="As in `From` of a call.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List leases, newest first."""
-    criteria = Criteria(issuer, user, device, platform, state, connection, sip_username)
-    found = run(lambda components: components.operators.leases.page(criteria, None, limit))
+    criteria = LeaseCriteria(issuer, user, device, platform, state, connection, sip_username)
+    found = run(lambda components: components.operators.leases.search(criteria, None, limit))
     if as_json:
         print_json([_fields(lease) for lease in found])
         return
@@ -47,7 +47,7 @@ def ls(
 @commands.command("show")
 def show(lease_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Everything about one lease. Status 1: there is none of that id."""
-    lease = run(lambda components: components.operators.leases.show(lease_id))
+    lease = run(lambda components: components.operators.leases.get(lease_id))
     if as_json:
         print_json(_fields(lease))
         return
@@ -81,9 +81,9 @@ def revoke(
         if user is None:
             components.operators.leases.check_confirmed(confirm)
         elif refuse_tokens and issuer is not None:
-            await components.operators.tokens.refuse_tokens(Target(issuer, Reach.USER, user), None)
-        count = await _revoke_all(components, Criteria(issuer, user, connection_id=connection))
-        while (swept := await components.upkeep.sweeper.sweep()).gone:
+            await components.operators.tokens.set_not_before(NotBeforeTarget(issuer, Reach.USER, user), None)
+        count = await _revoke_all(components, LeaseCriteria(issuer, user, connection_id=connection))
+        while (swept := await components.upkeep.sweeper.sweep()).deleted:
             pass
         return count, not count or (not swept.taken and not components.upkeep.sweeper.backlog.waiting)
 
@@ -93,7 +93,7 @@ def revoke(
         raise typer.Exit(3)
 
 
-async def _revoke_all(components: Components, criteria: Criteria) -> int:
+async def _revoke_all(components: Components, criteria: LeaseCriteria) -> int:
     count = 0
     while True:
         ended = await components.operators.leases.revoke_matching(criteria)

@@ -8,7 +8,7 @@ import typer
 
 from app.cli.output import AsJson, end, print_json, run, working
 from app.composition.components import Components
-from app.vending.not_before import Reach, Target
+from app.vending.not_before import NotBeforeTarget, Reach
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens, before their time is over.")
@@ -46,11 +46,11 @@ def refuse(
     """Refuse tokens that were issued before a moment, on every replica within two seconds; new logins are free."""
     if user is not None and session is not None:
         end("Name a user or a session, not both.", 2)
-    target = Target(issuer)
+    target = NotBeforeTarget(issuer)
     if user is not None or session is not None:
-        target = Target(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
+        target = NotBeforeTarget(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
     moment = None if before is None else before.replace(tzinfo=UTC) if before.tzinfo is None else before
-    mark = run(lambda components: components.operators.tokens.refuse_tokens(target, moment))
+    mark = run(lambda components: components.operators.tokens.set_not_before(target, moment))
     whose = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "everybody"
     typer.echo(f"Tokens of {whose} of {issuer} from before {mark.not_before.isoformat()} are refused from now on.")
 
@@ -62,14 +62,14 @@ def sweep(
 ) -> None:
     """Clean up now: what has ended, what a crash left, and orphans at Telnyx. Replicas do the first two anyway."""
     with working("Walking the credentials at Telnyx"):
-        said = asdict(run(lambda components: components.upkeep.sweep_jobs.clean(dry_run=dry_run, is_sure=force)))
+        said = asdict(run(lambda components: components.upkeep.sweep_jobs.run(dry_run=dry_run, force=force)))
     if as_json:
         print_json(said)
         return
     for row in said["due"]:
         typer.echo(f"{'would end' if dry_run else 'not yet done'}: {row['credential']} ({row['state']})")
-    for row in said["stuck"]:
-        typer.echo(f"stuck: {row['credential']}, tried {row['attempts']} times; the log says what Telnyx answers")
+    for row in said["irrevocable"]:
+        typer.echo(f"irrevocable: {row['credential']}, tried {row['attempts']} times; the log says what Telnyx answers")
     for row in said["orphans"]:
         typer.echo(f"{'would delete' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
     typer.echo(
@@ -78,13 +78,17 @@ def sweep(
     )
 
 
-def pool(as_json: AsJson = False) -> None:
+def warm_pool(as_json: AsJson = False) -> None:
     """Say how many credentials are ready for new devices, and how many leases there are."""
 
     async def look(components: Components) -> dict[str, Any]:
-        await components.operators.leases.count()
+        await components.operators.leases.refresh_counts()
         ready = await components.upkeep.warm_pool.count()
-        return {"size": components.upkeep.warm_pool.size, "ready": ready, "leases": components.operators.leases.live}
+        return {
+            "size": components.upkeep.warm_pool.size,
+            "ready": ready,
+            "leases": components.operators.leases.lease_counts,
+        }
 
     said = run(look)
     if as_json:
@@ -92,7 +96,7 @@ def pool(as_json: AsJson = False) -> None:
         return
     if not said["size"]:
         typer.echo(
-            "There is no pool: DIALTONE_POOL_SIZE is 0, and a new device waits until Telnyx has spread its credential."
+            "There is no warm pool: DIALTONE_WARM_POOL_SIZE is 0. A new device waits until its credential works."
         )
     for connection_id, count in said["ready"].items():
         typer.echo(f"connection {connection_id}: {count} of {said['size']} ready")

@@ -3,13 +3,11 @@
 import asyncio
 import getpass
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import structlog
 import typer
 from rich import box
 from rich.console import Console
@@ -19,9 +17,10 @@ from rich.text import Text
 from app.composition.build import build_components
 from app.composition.components import Components
 from app.config.settings import Settings, SettingsError
-from app.vending.audit import CIRCUMSTANCES, Circumstances
+from app.observability import logging as logs
+from app.vending.audit import REQUEST_CONTEXT, RequestContext
 from app.vending.errors import DialtoneError
-from app.vending.models import Owner
+from app.vending.models import UserKey
 
 Result = TypeVar("Result")
 
@@ -36,11 +35,6 @@ def settings() -> Settings:
         end(f"Configuration: {error}")
 
 
-def be_quiet() -> None:
-    """What components would log is no answer to a person's question."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-
-
 def end(line: str, status: int = 1) -> NoReturn:
     typer.echo(line, err=True)
     raise typer.Exit(status)
@@ -48,11 +42,11 @@ def end(line: str, status: int = 1) -> NoReturn:
 
 def run(work: Callable[[Components], Awaitable[Result]]) -> Result:
     """Work on the components of the service, beside it and with its configuration; trouble is one line and status 1."""
-    be_quiet()
+    logs.silence()
     components = build_components(settings())
 
     async def opened() -> Result:
-        CIRCUMSTANCES.set(Circumstances(actor=Owner("shell", _person())))
+        REQUEST_CONTEXT.set(RequestContext(actor=UserKey("shell", _person())))
         async with components.open():
             return await work(components)
 

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-from app.cli.output import AsJson, be_quiet, end, print_json, settings
-from app.composition.issuers import inspecting
-from app.config.file import Configuration, IssuerTable
+from app.cli.output import AsJson, end, print_json, settings
+from app.composition.issuers import open_verifier
+from app.config.file import ConfigFile, IssuerTable
 from app.config.settings import Settings, variable_of
-from app.vending.errors import DialtoneError, InsufficientScope, Refused, TokenRefused
+from app.observability import logging as logs
+from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, TokenRejected
 from app.vending.models import Principal
-from app.vending.policy import ADMIN_SCOPE, Allowance, Finding, Mode, Policy, PolicyInForce, explain
+from app.vending.policy import ADMIN_SCOPE, ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Who may have what, and why.")
 config = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
@@ -36,7 +37,7 @@ def why(
     token on standard input rather than on the command line, where others on the machine can read it.
     """
     text = (sys.stdin.read() if subject == "-" else subject).strip()
-    be_quiet()
+    logs.silence()
     where = settings()
     is_token = not text.startswith("{")
     principal = _verified(where, text) if is_token else _claimed(where, text)
@@ -88,17 +89,17 @@ def _shown(value: Any) -> Any:
 @config.command("schema")
 def schema() -> None:
     """Print the JSON Schema of dialtone.toml, for editors."""
-    typer.echo(json.dumps(Configuration.model_json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(ConfigFile.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 def _verified(where: Settings, unverified_token: str) -> Principal:
     async def verify() -> Principal:
-        async with inspecting(where) as verifier:
+        async with open_verifier(where) as verifier:
             return await verifier.verify(unverified_token)
 
     try:
         return asyncio.run(verify())
-    except TokenRefused as refusal:
+    except TokenRejected as refusal:
         end(f"No: the token itself is refused ({refusal.reason}). No rule was looked at.")
     except DialtoneError as error:
         end(f"No: {error}")
@@ -132,15 +133,15 @@ def _scopes(claims: dict[str, Any], table: IssuerTable) -> frozenset[str]:
 def _answer(policy: Policy, principal: Principal) -> Allowance | str:
     """What the user gets, or why nothing: by the very code that decides in the service."""
     try:
-        return PolicyInForce(policy, lambda *_: None).admit(principal)
+        return ActivePolicy(policy, lambda *_: None).authorize(principal)
     except InsufficientScope as refusal:
         return f"the token needs the scope {' '.join(sorted(refusal.needed))}"
-    except Refused:
+    except AccessDenied:
         return "a rule denies it" if any(finding.decides for finding in explain(policy, principal)) else "no rule fits"
 
 
 def _as_text(
-    principal: Principal, policy: Policy, findings: list[Finding], answer: Allowance | str, *, is_token: bool
+    principal: Principal, policy: Policy, findings: list[RuleEvaluation], answer: Allowance | str, *, is_token: bool
 ) -> list[str]:
     lines = [
         f"{principal.subject} of {principal.issuer}"
@@ -148,11 +149,11 @@ def _as_text(
     ]
     if not policy.rules:
         lines.append("No policy is written: every user of a configured issuer gets the same.")
-    elif policy.mode is Mode.AUDIT:
+    elif policy.mode is PolicyMode.SHADOW:
         lines.append("The policy is under audit: its rules are logged, and decide nothing.")
     for number, finding in enumerate(findings, 1):
         what = "allows" if finding.rule.allowance is not None else "denies"
-        audit = " [audit]" if finding.rule.mode is Mode.AUDIT else ""
+        audit = " [audit]" if finding.rule.mode is PolicyMode.SHADOW else ""
         verdict = f"no: {finding.why_not}" if finding.why_not else "fits" + (", and decides" if finding.decides else "")
         lines.append(f"{number:3}. {finding.rule.name} ({what}){audit}: {verdict}")
     if isinstance(answer, str):
@@ -161,7 +162,7 @@ def _as_text(
 
 
 def _as_json(
-    principal: Principal, policy: Policy, findings: list[Finding], answer: Allowance | str, *, is_token: bool
+    principal: Principal, policy: Policy, findings: list[RuleEvaluation], answer: Allowance | str, *, is_token: bool
 ) -> dict[str, Any]:
     return {
         "issuer": principal.issuer,

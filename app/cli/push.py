@@ -11,7 +11,7 @@ import typer
 from app.adapters.push_validation import apns, fcm
 from app.adapters.push_validation.pem import blocks
 from app.cli.output import AsJson, end, instant, print_json, print_table, run
-from app.vending.push.material_errors import Report
+from app.vending.push.material_errors import MaterialReport
 
 commands = typer.Typer(no_args_is_help=True, help="Push credentials of mobile apps.")
 
@@ -43,7 +43,7 @@ def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJs
         {
             "type": held.type.value,
             "app_id": held.app_id,
-            "stage": held.stage.value,
+            "state": held.state.value,
             "fingerprint_sha256": held.fingerprint_sha256,
             "not_after": None if held.not_after is None else instant(held.not_after),
             "users": users,
@@ -55,23 +55,23 @@ def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJs
     if as_json:
         print_json(rows)
         return
-    columns = ("type", "app_id", "stage", "not_after", "users", "is_attached", "fingerprint_sha256")
+    columns = ("type", "app_id", "state", "not_after", "users", "is_attached", "fingerprint_sha256")
     print_table(
         columns,
         ([str(row[name])[:16] if name.startswith("finger") else str(row[name]) for name in columns] for row in rows),
     )
 
 
-def _report(texts: list[str], now: datetime) -> Report:
+def _report(texts: list[str], now: datetime) -> MaterialReport:
     if len(texts) == 1 and texts[0].lstrip().startswith(("{", "[")):
         try:
-            return fcm.lint(json.loads(texts[0]))
+            return fcm.validate(json.loads(texts[0]))
         except (ValueError, RecursionError):
             end("That is no JSON.", 2)
     certificate, private_key = texts[0], texts[-1]
     if len(texts) == 2 and _labels(certificate).isdisjoint({"CERTIFICATE"}) and "CERTIFICATE" in _labels(private_key):
         certificate, private_key = private_key, certificate
-    return apns.lint(certificate, private_key, now)
+    return apns.validate(certificate, private_key, now)
 
 
 def _labels(text: str) -> set[str]:
@@ -90,9 +90,9 @@ def _text(path: Path) -> str:
         return base64.b64encode(raw).decode("ascii")
 
 
-def _as_text(report: Report, now: datetime) -> list[str]:
+def _as_text(report: MaterialReport, now: datetime) -> list[str]:
     if report.material is None:
-        return [f"{fault.code} ({fault.field}): {fault.sentence}" for fault in report.faults]
+        return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
     material, left = report.material, report.days_left(now)
     lines = [f"Good: {material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
     if material.not_after is not None:
@@ -101,7 +101,7 @@ def _as_text(report: Report, now: datetime) -> list[str]:
     return lines
 
 
-def _as_json(report: Report, now: datetime) -> dict[str, Any]:
+def _as_json(report: MaterialReport, now: datetime) -> dict[str, Any]:
     material = report.material
     return {
         "ok": material is not None,
@@ -110,5 +110,5 @@ def _as_json(report: Report, now: datetime) -> dict[str, Any]:
         "fingerprint_sha256": material and material.fingerprint_sha256,
         "not_after": None if material is None or material.not_after is None else material.not_after.isoformat(),
         "days_left": report.days_left(now),
-        "faults": [{"code": fault.code, "field": fault.field, "message": fault.sentence} for fault in report.faults],
+        "faults": [{"code": fault.code, "field": fault.field, "message": fault.message} for fault in report.faults],
     }

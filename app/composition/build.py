@@ -9,22 +9,22 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from app import __version__
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.lease_search import SqlSearch
-from app.adapters.ledger.leases import SqlLedger
+from app.adapters.ledger.lease_search import SqlLeaseSearch
+from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.migrate import newest_revision
-from app.adapters.ledger.not_before import SqlMarks
-from app.adapters.ledger.pg_listener import Announcements
+from app.adapters.ledger.not_before import SqlNotBefore
+from app.adapters.ledger.pg_listener import PgListener
 from app.adapters.ledger.push import SqlPush
-from app.adapters.ledger.sweep import SqlSweeping
+from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.push_validation import apns, fcm
-from app.adapters.rate_limiter import Limiter, Rates, rate
+from app.adapters.rate_limiter import RateLimiter, RateLimits, parse_rate_limit
 from app.adapters.telnyx.api import TelnyxApi
-from app.adapters.telnyx.credentials import TelnyxClient
+from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.composition.components import (
     Components,
@@ -39,7 +39,7 @@ from app.composition.components import (
     UpkeepComponents,
     WakeEvents,
 )
-from app.composition.issuers import KeySets
+from app.composition.issuers import KeySetRegistry
 from app.composition.observability import (
     build_audit,
     build_metrics,
@@ -47,34 +47,34 @@ from app.composition.observability import (
     log_push_expiry,
     log_shadow_policy,
 )
-from app.composition.periodic import Background, periodic_tasks
+from app.composition.periodic import TaskRunner, periodic_tasks
 from app.composition.reload import SettingsReloader
 from app.config.settings import Settings
-from app.observability.audit_log import AuditTrail
-from app.vending.not_before import Marks
-from app.vending.operators.lease_admin import Oversight
-from app.vending.operators.service_status import ServiceStatus, TelnyxFailure, TelnyxStatus
-from app.vending.operators.token_admin import Operations
-from app.vending.policy import PolicyInForce
-from app.vending.push.attach import Attaching
-from app.vending.push.expiry_alerts import ExpiryWatch
-from app.vending.push.register import Pace, PushRegistrar
-from app.vending.push.upload import Uploads
+from app.observability.audit_log import AuditLog
+from app.vending.not_before import NotBeforeRegistry
+from app.vending.operators.lease_admin import LeaseAdmin
+from app.vending.operators.service_status import ServiceStatus
+from app.vending.operators.token_admin import TokenAdmin
+from app.vending.policy import ActivePolicy
+from app.vending.push.attach import PushAttacher
+from app.vending.push.expiry_alerts import ExpiryAlerts
+from app.vending.push.register import PushRegistrar, UploadEstimate
+from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
-from app.vending.telephony.create import LoginMaker
+from app.vending.telephony.create import LoginFactory
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
-from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.naming import Naming
 from app.vending.telephony.recover import Recovery
-from app.vending.telephony.renew import Expiry
+from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
 from app.vending.telephony.timing import Timing
-from app.vending.upkeep.change_feed import Watch
+from app.vending.upkeep.change_feed import ChangePoller
 from app.vending.upkeep.reconciler import Reconciler
-from app.vending.upkeep.sweep_jobs import Cleaner
+from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
-from app.vending.upkeep.warm_pool import Pool
+from app.vending.upkeep.warm_pool import WarmPool
 
 LOGIN_CACHE_SIZE = 20_000
 """Devices whose login is cached in memory: about 2 KB each."""
@@ -94,15 +94,15 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     telemetry = build_telemetry(settings, overrides)
     ledger = build_ledger(settings, telemetry)
     audit = build_audit(settings, overrides, telemetry, ledger)
-    identity = build_identity(settings, overrides, ledger, http := Outbound(f"dialtone/{__version__}"))
+    identity = build_identity(settings, overrides, ledger, http := HttpClient(f"dialtone/{__version__}"))
     telnyx = build_telnyx(settings, overrides, telemetry, identity, http)
     telephony = build_telephony(settings, overrides, replica, wake, audit, ledger, identity, telnyx)
     push = build_push(overrides, replica, wake, audit, ledger, identity, telnyx)
     upkeep = build_upkeep(settings, overrides, replica, audit, ledger, identity, telnyx, telephony, push)
     operators = build_operators(settings, overrides, audit, ledger, identity, telnyx, telephony, upkeep)
     rate_limiter = build_rate_limiter(settings, overrides)
-    listener = Announcements(ledger.engine, wake.change_feed.set)
-    tasks = Background(periodic_tasks(wake, listener, audit, identity, push, upkeep, operators))
+    listener = PgListener(ledger.engine, wake.change_feed.set)
+    tasks = TaskRunner(periodic_tasks(wake, listener, audit, identity, push, upkeep, operators))
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
@@ -136,7 +136,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         push=push,
         upkeep=upkeep,
         operators=operators,
-        metrics=build_metrics(telemetry, audit, rate_limiter, identity, telnyx, push, upkeep, operators),
+        metrics=build_metrics(telemetry, rate_limiter, identity, push, operators),
         reload=SettingsReloader(settings, identity, telnyx).reload,
         open=opened,
         run=running,
@@ -149,7 +149,7 @@ def build_replica(settings: Settings, overrides: Overrides) -> Replica:
         id=overrides.new_id(),
         naming=Naming(settings.namespace, _tag_key(settings)),
         timing=Timing(
-            patience_seconds=settings.patience_seconds,
+            request_timeout_seconds=settings.request_timeout_seconds,
             flight_seconds=MAX_CALLS_PER_LOGIN * timeout + CLAIM_MARGIN.total_seconds(),
             claim=timedelta(seconds=timeout) + CLAIM_MARGIN,
             propagation=timedelta(seconds=settings.propagation_seconds),
@@ -164,10 +164,10 @@ def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
     return LedgerComponents(
         engine=engine,
         database=database,
-        leases=SqlLedger(database),
-        search=SqlSearch(database),
-        sweep=SqlSweeping(database),
-        not_before=SqlMarks(database),
+        leases=SqlLeases(database),
+        search=SqlLeaseSearch(database),
+        sweep=SqlSweep(database),
+        not_before=SqlNotBefore(database),
         push=SqlPush(database),
         audit=SqlAudit(database),
         check=lambda: database.check_ready(revision),
@@ -175,27 +175,31 @@ def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
 
 
 def build_identity(
-    settings: Settings, overrides: Overrides, ledger: LedgerComponents, http: Outbound
+    settings: Settings, overrides: Overrides, ledger: LedgerComponents, http: HttpClient
 ) -> IdentityComponents:
     resolved = settings.identity()
-    key_sets = KeySets(http, overrides.monotonic)
-    not_before = Marks(ledger.not_before, overrides.clock)
+    key_sets = KeySetRegistry(http, overrides.monotonic)
+    not_before = NotBeforeRegistry(ledger.not_before, overrides.clock)
     return IdentityComponents(
         key_sets=key_sets,
-        verifier=TokenVerifier(key_sets.issuers_of(resolved), overrides.clock, not_before),
-        policy=PolicyInForce(resolved.policy, log_shadow_policy),
+        verifier=TokenVerifier(key_sets.build_issuers(resolved), overrides.clock, not_before),
+        policy=ActivePolicy(resolved.policy, log_shadow_policy),
         not_before=not_before,
     )
 
 
-def build_rate_limiter(settings: Settings, overrides: Overrides) -> Limiter:
-    rates = Rates(rate(settings.limit_user), rate(settings.limit_issuer), rate(settings.limit_failures))
+def build_rate_limiter(settings: Settings, overrides: Overrides) -> RateLimiter:
+    rates = RateLimits(
+        parse_rate_limit(settings.limit_user),
+        parse_rate_limit(settings.limit_issuer),
+        parse_rate_limit(settings.limit_failures),
+    )
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    return Limiter(rates, redis_url, overrides.monotonic, settings.namespace)
+    return RateLimiter(rates, redis_url, overrides.monotonic, settings.namespace)
 
 
 def build_telnyx(
-    settings: Settings, overrides: Overrides, telemetry: Telemetry, identity: IdentityComponents, http: Outbound
+    settings: Settings, overrides: Overrides, telemetry: Telemetry, identity: IdentityComponents, http: HttpClient
 ) -> TelnyxComponents:
     api = TelnyxApi(
         http,
@@ -209,7 +213,7 @@ def build_telnyx(
     return TelnyxComponents(
         http=http,
         api=api,
-        credentials=TelnyxClient(api, overrides.clock),
+        credentials=TelnyxCredentials(api, overrides.clock),
         connections=connections,
         check=lambda: connections.check(identity.policy.policy.default.connection_id),
     )
@@ -220,23 +224,23 @@ def build_telephony(
     overrides: Overrides,
     replica: Replica,
     wake: WakeEvents,
-    audit: AuditTrail,
+    audit: AuditLog,
     ledger: LedgerComponents,
     identity: IdentityComponents,
     telnyx: TelnyxComponents,
 ) -> TelephonyComponents:
     clock, policy = overrides.clock, identity.policy
-    login_cache = LoginsAtHand(LOGIN_CACHE_SIZE)
+    login_cache = LoginCache(LOGIN_CACHE_SIZE)
     recovery = Recovery(ledger.leases, telnyx.credentials, clock)
-    renewer = Expiry(ledger.leases, telnyx.credentials, login_cache, clock)
+    renewer = LeaseRenewer(ledger.leases, telnyx.credentials, login_cache, clock)
     revoker = Revoker(policy, ledger.leases, recovery, login_cache, identity.not_before, audit, clock, wake.sweeper.set)
-    maker = LoginMaker(
+    maker = LoginFactory(
         ledger=ledger.leases,
-        carrier=telnyx.credentials,
+        telnyx=telnyx.credentials,
         recovery=recovery,
         revoker=revoker,
-        expiry=renewer,
-        at_hand=login_cache,
+        renewer=renewer,
+        login_cache=login_cache,
         replica=replica,
         clock=clock,
         new_id=overrides.new_id,
@@ -246,12 +250,12 @@ def build_telephony(
     issuer = CredentialIssuer(
         policy=policy,
         ledger=ledger.leases,
-        maker=maker,
-        at_hand=login_cache,
+        login_factory=maker,
+        login_cache=login_cache,
         audit=audit,
         clock=clock,
         monotonic=overrides.monotonic,
-        patience_seconds=settings.patience_seconds,
+        timeout_seconds=settings.request_timeout_seconds,
         admit=telnyx.credentials.admit,
     )
     devices = Devices(policy, ledger.leases, renewer, login_cache, audit, clock)
@@ -262,28 +266,28 @@ def build_push(
     overrides: Overrides,
     replica: Replica,
     wake: WakeEvents,
-    audit: AuditTrail,
+    audit: AuditLog,
     ledger: LedgerComponents,
     identity: IdentityComponents,
     telnyx: TelnyxComponents,
 ) -> PushComponents:
     clock = overrides.clock
-    uploads = Uploads(
+    uploads = PushUploader(
         ledger=ledger.push,
-        carrier=TelnyxPush(telnyx.api),
+        telnyx=TelnyxPush(telnyx.api),
         connections=telnyx.connections,
         known_connections=lambda: identity.policy.policy.connections(),
         replica=replica,
         clock=clock,
     )
-    attachments = Attaching(ledger.push, telnyx.connections, audit)
+    attachments = PushAttacher(ledger.push, telnyx.connections, audit)
     registrar = PushRegistrar(
         policy=identity.policy,
         ledger=ledger.push,
         uploads=uploads,
-        attaching=attachments,
+        attacher=attachments,
         audit=audit,
-        pace=Pace(time.monotonic),
+        estimate=UploadEstimate(time.monotonic),
         clock=clock,
         new_id=overrides.new_id,
         wake_sweeper=wake.push_sweeper.set,
@@ -292,9 +296,9 @@ def build_push(
         registrar=registrar,
         uploads=uploads,
         attachments=attachments,
-        expiry_alerts=ExpiryWatch(ledger.push, clock, log_push_expiry),
-        validate_apns=lambda certificate, key: asyncio.to_thread(apns.lint, certificate, key, clock()),
-        validate_fcm=lambda account: asyncio.to_thread(fcm.lint, account),
+        expiry_alerts=ExpiryAlerts(ledger.push, clock, log_push_expiry),
+        validate_apns=lambda certificate, key: asyncio.to_thread(apns.validate, certificate, key, clock()),
+        validate_fcm=lambda account: asyncio.to_thread(fcm.validate, account),
     )
 
 
@@ -302,7 +306,7 @@ def build_upkeep(
     settings: Settings,
     overrides: Overrides,
     replica: Replica,
-    audit: AuditTrail,
+    audit: AuditLog,
     ledger: LedgerComponents,
     identity: IdentityComponents,
     telnyx: TelnyxComponents,
@@ -314,7 +318,7 @@ def build_upkeep(
     retention = timedelta(days=settings.retention_days)
     sweeper = Sweeper(ledger.sweep, telephony.revoker, login_cache, audit, clock, retention)
     reconciler = Reconciler(ledger.leases, telnyx.credentials, replica.naming, connections, audit, clock)
-    sweep_jobs = Cleaner(
+    sweep_jobs = SweepJobs(
         sweeper=sweeper,
         sweep_push=push.uploads.sweep,
         reconciler=reconciler,
@@ -323,16 +327,16 @@ def build_upkeep(
         clock=clock,
         new_id=overrides.new_id,
     )
-    warm_pool = Pool(
-        size=settings.pool_size,
+    warm_pool = WarmPool(
+        size=settings.warm_pool_size,
         connections=connections,
         ledger=ledger.leases,
-        carrier=telnyx.credentials,
+        telnyx=telnyx.credentials,
         replica=replica,
         clock=clock,
         new_id=overrides.new_id,
     )
-    change_poller = Watch(
+    change_poller = ChangePoller(
         ledger.not_before, ledger.leases, login_cache, identity.not_before, verifier.refresh_keys, clock
     )
     return UpkeepComponents(sweeper, reconciler, warm_pool, sweep_jobs, change_poller)
@@ -341,7 +345,7 @@ def build_upkeep(
 def build_operators(
     settings: Settings,
     overrides: Overrides,
-    audit: AuditTrail,
+    audit: AuditLog,
     ledger: LedgerComponents,
     identity: IdentityComponents,
     telnyx: TelnyxComponents,
@@ -349,21 +353,21 @@ def build_operators(
     upkeep: UpkeepComponents,
 ) -> OperatorComponents:
     clock = overrides.clock
-    leases = Oversight(ledger.leases, ledger.search, telephony.revoker, ledger.audit, audit, clock, settings.namespace)
-    tokens = Operations(identity.not_before, ledger.not_before, identity.verifier, audit, clock)
+    leases = LeaseAdmin(ledger.leases, ledger.search, telephony.revoker, ledger.audit, audit, clock, settings.namespace)
+    tokens = TokenAdmin(identity.not_before, ledger.not_before, identity.verifier, audit, clock)
 
     def service_status() -> ServiceStatus:
         return ServiceStatus(
             namespace=settings.namespace,
-            leases=leases.live,
+            leases=leases.lease_counts,
             warm_pool_size=upkeep.warm_pool.size,
             warm_pool_ready=upkeep.warm_pool.ready,
             sweeper_backlog=upkeep.sweeper.backlog.waiting,
-            irrevocable=upkeep.sweeper.backlog.stuck,
+            irrevocable=upkeep.sweeper.backlog.irrevocable,
             orphans=upkeep.reconciler.orphans,
-            audit_queued=audit.waiting,
+            audit_queued=audit.queued,
             audit_dropped=audit.dropped,
-            telnyx=_telnyx_status(telnyx),
+            telnyx=telnyx.api.status(),
         )
 
     return OperatorComponents(leases, tokens, service_status)
@@ -372,19 +376,6 @@ def build_operators(
 def _connections(identity: IdentityComponents) -> Callable[[], frozenset[str]]:
     """The connections that the policy in force gives to users: a reload may change them."""
     return lambda: identity.policy.policy.connections()
-
-
-def _telnyx_status(telnyx: TelnyxComponents) -> TelnyxStatus:
-    calls, failure = telnyx.api.guard.status(), telnyx.api.last_error
-    return TelnyxStatus(
-        is_breaker_open=calls.is_open,
-        calls_in_flight=calls.in_flight,
-        calls_queued=calls.waiting,
-        concurrency_limit=calls.concurrency_limit,
-        rate_limit=calls.rate_limit,
-        rate_remaining=calls.rate_remaining,
-        last_failure=None if failure is None else TelnyxFailure(failure.at, failure.operation, failure.error),
-    )
 
 
 def _tag_key(settings: Settings) -> bytes:

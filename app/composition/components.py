@@ -13,46 +13,46 @@ from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.lease_search import SqlSearch
-from app.adapters.ledger.leases import SqlLedger
-from app.adapters.ledger.not_before import SqlMarks
+from app.adapters.ledger.lease_search import SqlLeaseSearch
+from app.adapters.ledger.leases import SqlLeases
+from app.adapters.ledger.not_before import SqlNotBefore
 from app.adapters.ledger.push import SqlPush
-from app.adapters.ledger.sweep import SqlSweeping
-from app.adapters.rate_limiter import Limiter
+from app.adapters.ledger.sweep import SqlSweep
+from app.adapters.rate_limiter import RateLimiter
 from app.adapters.telnyx.api import TelnyxApi
-from app.adapters.telnyx.credentials import TelnyxClient
+from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections
-from app.composition.issuers import KeySets
+from app.composition.issuers import KeySetRegistry
 from app.config.settings import Settings
-from app.observability.audit_log import AuditTrail
+from app.observability.audit_log import AuditLog
 from app.observability.metrics import EventMetrics, Metrics
 from app.vending.ids import new_id
-from app.vending.not_before import Marks
-from app.vending.operators.lease_admin import Oversight
+from app.vending.not_before import NotBeforeRegistry
+from app.vending.operators.lease_admin import LeaseAdmin
 from app.vending.operators.service_status import ServiceStatus
-from app.vending.operators.token_admin import Operations
-from app.vending.policy import PolicyInForce
-from app.vending.push.attach import Attaching
-from app.vending.push.expiry_alerts import ExpiryWatch
-from app.vending.push.material_errors import Report
+from app.vending.operators.token_admin import TokenAdmin
+from app.vending.policy import ActivePolicy
+from app.vending.push.attach import PushAttacher
+from app.vending.push.expiry_alerts import ExpiryAlerts
+from app.vending.push.material_errors import MaterialReport
 from app.vending.push.register import PushRegistrar
-from app.vending.push.upload import Uploads
+from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
-from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.recover import Recovery
-from app.vending.telephony.renew import Expiry
+from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
-from app.vending.upkeep.change_feed import Watch
+from app.vending.upkeep.change_feed import ChangePoller
 from app.vending.upkeep.reconciler import Reconciler
-from app.vending.upkeep.sweep_jobs import Cleaner
+from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
-from app.vending.upkeep.warm_pool import Pool
+from app.vending.upkeep.warm_pool import WarmPool
 
 
 def utc_now() -> datetime:
@@ -99,10 +99,10 @@ class LedgerComponents:
 
     engine: AsyncEngine
     database: Database
-    leases: SqlLedger
-    search: SqlSearch
-    sweep: SqlSweeping
-    not_before: SqlMarks
+    leases: SqlLeases
+    search: SqlLeaseSearch
+    sweep: SqlSweep
+    not_before: SqlNotBefore
     push: SqlPush
     audit: SqlAudit
     check: Callable[[], Awaitable[None]]
@@ -113,22 +113,22 @@ class LedgerComponents:
 class IdentityComponents:
     """Who the caller is, and what policy allows them."""
 
-    key_sets: KeySets
+    key_sets: KeySetRegistry
     verifier: TokenVerifier
-    policy: PolicyInForce
-    not_before: Marks
+    policy: ActivePolicy
+    not_before: NotBeforeRegistry
 
 
 @dataclass(frozen=True, slots=True)
 class TelnyxComponents:
     """Telnyx's API."""
 
-    http: Outbound
+    http: HttpClient
     api: TelnyxApi
-    credentials: TelnyxClient
+    credentials: TelnyxCredentials
     connections: TelnyxConnections
     check: Callable[[], Awaitable[None]]
-    """Raises a CarrierError unless Telnyx accepts the key and knows the default connection."""
+    """Raises a TelnyxError unless Telnyx accepts the key and knows the default connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,8 @@ class TelephonyComponents:
     revoker: Revoker
     devices: Devices
     recovery: Recovery
-    renewer: Expiry
-    login_cache: LoginsAtHand
+    renewer: LeaseRenewer
+    login_cache: LoginCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +148,12 @@ class PushComponents:
     """Push credentials."""
 
     registrar: PushRegistrar
-    uploads: Uploads
-    attachments: Attaching
-    expiry_alerts: ExpiryWatch
-    validate_apns: Callable[[str, str], Awaitable[Report]]
+    uploads: PushUploader
+    attachments: PushAttacher
+    expiry_alerts: ExpiryAlerts
+    validate_apns: Callable[[str, str], Awaitable[MaterialReport]]
     """Certificate and private key in PEM. Runs in a thread: loading an RSA key takes tens of milliseconds."""
-    validate_fcm: Callable[[Any], Awaitable[Report]]
+    validate_fcm: Callable[[Any], Awaitable[MaterialReport]]
     """The service account as parsed JSON."""
 
 
@@ -163,17 +163,17 @@ class UpkeepComponents:
 
     sweeper: Sweeper
     reconciler: Reconciler
-    warm_pool: Pool
-    sweep_jobs: Cleaner
-    change_poller: Watch
+    warm_pool: WarmPool
+    sweep_jobs: SweepJobs
+    change_poller: ChangePoller
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorComponents:
     """What operators do and see."""
 
-    leases: Oversight
-    tokens: Operations
+    leases: LeaseAdmin
+    tokens: TokenAdmin
     service_status: Callable[[], ServiceStatus]
 
 
@@ -184,8 +184,8 @@ class Components:
     clock: Callable[[], datetime]
     replica: Replica
     telemetry: Telemetry
-    audit: AuditTrail
-    rate_limiter: Limiter
+    audit: AuditLog
+    rate_limiter: RateLimiter
     ledger: LedgerComponents
     identity: IdentityComponents
     telnyx: TelnyxComponents

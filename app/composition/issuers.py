@@ -6,33 +6,33 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from app import __version__
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.identity.claims import Issuer
-from app.adapters.identity.key_sets import FixedKeys, KeySource, Location, RemoteKeys
+from app.adapters.identity.key_sets import KeySetLocation, KeySource, RemoteKeySource, StaticKeySource
 from app.adapters.identity.keys import KeySet
 from app.adapters.identity.verifier import TokenVerifier
-from app.config.file import IssuerTable, Resolved
+from app.config.file import IssuerTable, ResolvedConfig
 from app.config.settings import Settings
 
 
 @asynccontextmanager
-async def inspecting(settings: Settings) -> AsyncIterator[TokenVerifier]:
+async def open_verifier(settings: Settings) -> AsyncIterator[TokenVerifier]:
     """A verifier alone, without ledger and marks: for looking at a token beside the service."""
-    async with Outbound(f"dialtone/{__version__}") as outbound:
+    async with HttpClient(f"dialtone/{__version__}") as outbound:
         yield TokenVerifier(
-            KeySets(outbound, time.monotonic).issuers_of(settings.identity()), lambda: datetime.now(UTC)
+            KeySetRegistry(outbound, time.monotonic).build_issuers(settings.identity()), lambda: datetime.now(UTC)
         )
 
 
-class KeySets:
+class KeySetRegistry:
     """The fetched key sets, kept over a reload: an issuer whose keys come from where they came from keeps them."""
 
-    def __init__(self, outbound: Outbound, monotonic: Callable[[], float]) -> None:
+    def __init__(self, outbound: HttpClient, monotonic: Callable[[], float]) -> None:
         self._outbound = outbound
         self._monotonic = monotonic
-        self._known: dict[Location, RemoteKeys] = {}
+        self._known: dict[KeySetLocation, RemoteKeySource] = {}
 
-    def issuers_of(self, resolved: Resolved) -> list[Issuer]:
+    def build_issuers(self, resolved: ResolvedConfig) -> list[Issuer]:
         kept = resolved.policy.claims()
         found = [_issuer(table, self._source(table, fixed), kept) for table, fixed in resolved.issuers]
         in_use = {issuer.keys for issuer in found}
@@ -41,9 +41,9 @@ class KeySets:
 
     def _source(self, table: IssuerTable, fixed: KeySet | None) -> KeySource:
         if fixed is not None:
-            return FixedKeys(fixed)
-        location = Location(table.issuer, table.effective_algorithms, table.jwks_url)
-        return self._known.setdefault(location, RemoteKeys(location, self._outbound, self._monotonic))
+            return StaticKeySource(fixed)
+        location = KeySetLocation(table.issuer, table.effective_algorithms, table.jwks_url)
+        return self._known.setdefault(location, RemoteKeySource(location, self._outbound, self._monotonic))
 
 
 def _issuer(table: IssuerTable, keys: KeySource, kept_claims: frozenset[str]) -> Issuer:

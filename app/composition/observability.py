@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from app import __version__
-from app.adapters.rate_limiter import Limiter
+from app.adapters.rate_limiter import RateLimiter
 from app.composition.components import (
     IdentityComponents,
     LedgerComponents,
@@ -14,16 +14,15 @@ from app.composition.components import (
     Overrides,
     PushComponents,
     Telemetry,
-    TelnyxComponents,
-    UpkeepComponents,
 )
 from app.config.settings import Settings
 from app.observability import logging as logs
-from app.observability.audit_log import AuditTrail
+from app.observability.audit_log import AuditLog
 from app.observability.metrics import EventMetrics, Metrics
 from app.observability.tracing import export_spans, tracer_of
+from app.vending.ids import new_id
 from app.vending.models import Principal
-from app.vending.policy import Outcome
+from app.vending.policy import PolicyResult
 from app.vending.push.models import PushObject
 
 _log = structlog.get_logger("dialtone.composition")
@@ -38,14 +37,14 @@ def build_telemetry(settings: Settings, overrides: Overrides) -> Telemetry:
     return Telemetry(registry, events, overrides.tracer, lambda: None)
 
 
-def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, ledger: LedgerComponents) -> AuditTrail:
-    return AuditTrail(
+def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, ledger: LedgerComponents) -> AuditLog:
+    return AuditLog(
         write=ledger.audit.add,
-        forget=ledger.audit.forget,
+        forget=ledger.audit.delete_expired,
         count=telemetry.events.decision,
         count_repeat=telemetry.events.repeat,
         clock=overrides.clock,
-        new_id=overrides.new_id,
+        new_id=new_id,
         monotonic=overrides.monotonic,
         is_required=settings.audit_required,
         retention=timedelta(days=settings.audit_retention_days),
@@ -54,31 +53,23 @@ def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, 
 
 def build_metrics(
     telemetry: Telemetry,
-    audit: AuditTrail,
-    rate_limiter: Limiter,
+    rate_limiter: RateLimiter,
     identity: IdentityComponents,
-    telnyx: TelnyxComponents,
     push: PushComponents,
-    upkeep: UpkeepComponents,
     operators: OperatorComponents,
 ) -> Metrics:
     return Metrics(
+        telemetry.registry,
+        service_status=operators.service_status,
         key_sets=identity.verifier.key_sets,
         push_days_left=push.expiry_alerts.days_left,
-        carrier=telnyx.api.guard.status,
-        pool_ready=lambda: upkeep.warm_pool.ready,
-        orphans=lambda: upkeep.reconciler.orphans,
-        backlog=lambda: upkeep.sweeper.backlog,
-        live_leases=lambda: operators.leases.live,
-        audit=audit,
-        limiter_failures=lambda: rate_limiter.failures,
+        limiter_failures=lambda: rate_limiter.store_failures,
         log_lines_dropped=logs.dropped,
-        registry=telemetry.registry,
     )
 
 
-def log_shadow_policy(principal: Principal, enforced: Outcome, shadow: Outcome) -> None:
-    """What a rule or a policy in audit mode would have changed for this user."""
+def log_shadow_policy(principal: Principal, enforced: PolicyResult, shadow: PolicyResult) -> None:
+    """What a rule or a policy in shadow mode would have changed for this user."""
     _log.info(
         "policy_shadow",
         issuer=principal.issuer,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from app.adapters.ledger.pg_listener import Announcements
+from app.adapters.ledger.pg_listener import PgListener
 from app.adapters.telnyx.call_scheduler import PRIORITY, Priority
 from app.composition.components import (
     IdentityComponents,
@@ -17,7 +17,7 @@ from app.composition.components import (
     UpkeepComponents,
     WakeEvents,
 )
-from app.observability.audit_log import AuditTrail
+from app.observability.audit_log import AuditLog
 from app.vending.errors import DialtoneError
 
 CHANGE_FEED_SECONDS = 1.0
@@ -38,46 +38,46 @@ _log = structlog.get_logger("dialtone.periodic")
 
 
 @dataclass(slots=True)
-class Work:
+class PeriodicTask:
     """One thing to do again and again."""
 
-    do: Callable[[], Awaitable[object]]
-    every_seconds: float
+    run: Callable[[], Awaitable[object]]
+    interval_seconds: float
     """On average: jittered, so that replicas do not run it at the same time."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it, and the task runs now."""
-    at_once: bool = False
+    runs_at_start: bool = False
     """Whether it runs right at the start."""
 
 
 def periodic_tasks(
     wake: WakeEvents,
-    listener: Announcements,
-    audit: AuditTrail,
+    listener: PgListener,
+    audit: AuditLog,
     identity: IdentityComponents,
     push: PushComponents,
     upkeep: UpkeepComponents,
     operators: OperatorComponents,
-) -> list[Work]:
+) -> list[PeriodicTask]:
     """Everything that runs beside requests."""
     return [
-        Work(upkeep.change_poller.look, CHANGE_FEED_SECONDS, wake.change_feed, at_once=True),
-        Work(listener.tend, LISTENER_CHECK_SECONDS, at_once=True),
-        Work(upkeep.sweeper.sweep, SWEEP_SECONDS, wake.sweeper, at_once=True),
-        Work(upkeep.warm_pool.tend, WARM_POOL_SECONDS, wake.warm_pool, at_once=True),
-        Work(upkeep.reconciler.walk, RECONCILE_SECONDS),
-        Work(identity.verifier.tend, KEY_REFRESH_SECONDS, at_once=True),
-        Work(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
-        Work(push.expiry_alerts.look, EXPIRY_ALERT_SECONDS, at_once=True),
-        Work(operators.leases.count, LEASE_COUNT_SECONDS, at_once=True),
-        Work(audit.tidy, AUDIT_RETENTION_SECONDS),
+        PeriodicTask(upkeep.change_poller.poll, CHANGE_FEED_SECONDS, wake.change_feed, runs_at_start=True),
+        PeriodicTask(listener.ensure_listening, LISTENER_CHECK_SECONDS, runs_at_start=True),
+        PeriodicTask(upkeep.sweeper.sweep, SWEEP_SECONDS, wake.sweeper, runs_at_start=True),
+        PeriodicTask(upkeep.warm_pool.refill, WARM_POOL_SECONDS, wake.warm_pool, runs_at_start=True),
+        PeriodicTask(upkeep.reconciler.reconcile, RECONCILE_SECONDS),
+        PeriodicTask(identity.verifier.refresh_due_keys, KEY_REFRESH_SECONDS, runs_at_start=True),
+        PeriodicTask(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
+        PeriodicTask(push.expiry_alerts.check, EXPIRY_ALERT_SECONDS, runs_at_start=True),
+        PeriodicTask(operators.leases.refresh_counts, LEASE_COUNT_SECONDS, runs_at_start=True),
+        PeriodicTask(audit.delete_expired, AUDIT_RETENTION_SECONDS),
     ]
 
 
-class Background:
+class TaskRunner:
     """Runs tasks inside an asynchronous context."""
 
-    def __init__(self, works: Sequence[Work]) -> None:
+    def __init__(self, works: Sequence[PeriodicTask]) -> None:
         self._works = works
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,15 +95,15 @@ class Background:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def _repeat(self, work: Work) -> None:
+    async def _repeat(self, work: PeriodicTask) -> None:
         """Failures are retried at the next interval. Calls to Telnyx have lower priority than users' logins."""
         PRIORITY.set(Priority.BACKGROUND)
-        if not work.at_once:
+        if not work.runs_at_start:
             await _pause(work)
         while not self._is_stopping:
             work.wake.clear()
             try:
-                await work.do()
+                await work.run()
             except DialtoneError as error:
                 _log.warning("background_task_failed", error=type(error).__name__)
             except Exception:
@@ -112,7 +112,7 @@ class Background:
                 await _pause(work)
 
 
-async def _pause(work: Work) -> None:
+async def _pause(work: PeriodicTask) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(work.every_seconds * (0.75 + random.random() / 2)):  # noqa: S311 - pacing
+        async with asyncio.timeout(work.interval_seconds * (0.75 + random.random() / 2)):  # noqa: S311 - pacing
             await work.wake.wait()

@@ -29,7 +29,7 @@ class SettingsReloader:
     async def reload(self, changed: Settings) -> None:
         """Raises SettingsError, and then nothing has changed."""
         resolved = changed.identity()
-        issuers = self._identity.key_sets.issuers_of(resolved)
+        issuers = self._identity.key_sets.build_issuers(resolved)
         # From here on nothing fails and nothing is awaited, so no request sees half of the change.
         self._identity.verifier.replace(issuers)
         self._identity.policy.policy = resolved.policy

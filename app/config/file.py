@@ -27,20 +27,20 @@ from pydantic import (
 from app.adapters.identity.key_sets import is_safe_url
 from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
 from app.vending.models import Grant, Platform
-from app.vending.policy import Allowance, Condition, DeviceLimit, Mode, Policy, Rule, Scalar
-from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL
+from app.vending.policy import Allowance, ClaimCondition, DeviceLimitAction, Policy, PolicyMode, Rule, Scalar
+from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
 SecretOf = Callable[[str], str | None]
 """The value of an environment variable; None if it is not set."""
 
-LARGEST_FILE = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 
 
-class ConfigurationError(Exception):
+class ConfigError(Exception):
     """One line that says what is wrong where, and how to mend it. Holds no secret."""
 
 
-class Fault(ValueError):
+class FieldError(ValueError):
     """What is wrong with one field, found by a look at several."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -57,7 +57,7 @@ class _Table(BaseModel):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Words = frozenset[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\S+$")]]
 ConnectionId = Annotated[str, Field(pattern=r"^\d{1,20}$")]
-Ttl = Annotated[int, Field(strict=True, ge=int(SHORTEST_TTL.total_seconds()), le=int(LONGEST_TTL.total_seconds()))]
+Ttl = Annotated[int, Field(strict=True, ge=int(MIN_TTL.total_seconds()), le=int(MAX_TTL.total_seconds()))]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -111,12 +111,14 @@ class IssuerTable(_Table):
     def _check_together(self) -> Self:
         sources = [self.jwks_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
         if sum(source is not None for source in sources) > 1:
-            raise Fault("issuer", "a key set, a PEM and a shared secret exclude each other; keep one")
+            raise FieldError("issuer", "a key set, a PEM and a shared secret exclude each other; keep one")
         if not any(sources) and not is_safe_url(self.issuer):
-            raise Fault("issuer", "is no https URL to discover keys from; name a key set, a PEM or a shared secret")
+            raise FieldError(
+                "issuer", "is no https URL to discover keys from; name a key set, a PEM or a shared secret"
+            )
         possible = HMAC_ALGORITHMS if self.is_symmetric else PUBLIC_KEY_ALGORITHMS
         if not self.algorithms <= possible:
-            raise Fault("algorithms", f"may hold only {', '.join(sorted(possible))} with this key source")
+            raise FieldError("algorithms", f"may hold only {', '.join(sorted(possible))} with this key source")
         return self
 
     @property
@@ -133,7 +135,7 @@ class IssuerTable(_Table):
         if self.secret_env is not None:
             secret = secret_of(self.secret_env)
             if not secret:
-                raise Fault("secret_env", f"{self.secret_env} is not set in the environment")
+                raise FieldError("secret_env", f"{self.secret_env} is not set in the environment")
             return _keys("secret_env", from_secret, secret.encode(), self.effective_algorithms)
         if self.secret_file is not None:
             secret = _text("secret_file", self.secret_file).strip()
@@ -169,7 +171,9 @@ class RuleTable(_Table):
 
     name: Name = Field(description="What logs and `dialtone policy test` call it.")
     effect: Literal["allow", "deny"] = "allow"
-    mode: Mode = Field(Mode.ENFORCE, description="`audit`: decides nothing; what it would have done is logged.")
+    mode: PolicyMode = Field(
+        PolicyMode.ENFORCE, description="`shadow`: decides nothing; what it would have decided is logged."
+    )
     issuers: frozenset[str] | None = Field(None, min_length=1, description="Names of issuers. Default: all.")
     claims: dict[str, ClaimTable] = Field(
         default_factory=dict,
@@ -183,7 +187,7 @@ class RuleTable(_Table):
     ttl_seconds: TtlTable = TtlTable()
     grants: frozenset[Grant] | None = Field(None, description="What a device may log in with. Empty: no logins at all.")
     max_devices: int | None = Field(None, ge=1, le=900, description="Live devices of one user.")
-    at_device_limit: DeviceLimit | None = Field(
+    at_device_limit: DeviceLimitAction | None = Field(
         None, description="`reject` the next device, or `evict_oldest`: log out the one renewed the longest ago."
     )
     push: bool = Field(True, description="Whether push credentials may be registered.")
@@ -206,14 +210,14 @@ class RuleTable(_Table):
     def _check_effect(self) -> Self:
         given = self.model_fields_set - {"name", "effect", "mode", "issuers", "claims", "scopes"}
         if self.effect == "deny" and given:
-            raise Fault(min(given), "a rule that denies gives nothing; leave it out")
+            raise FieldError(min(given), "a rule that denies gives nothing; leave it out")
         return self
 
     def as_rule(self, default: Allowance, issuers: Mapping[str, str]) -> Rule:
         """The rule, with what it leaves out filled in. Raises Fault for an issuer that is not configured."""
         for name in sorted(self.issuers or ()):
             if name not in issuers:
-                raise Fault("issuers", f"{name!r} is not the name of a configured issuer")
+                raise FieldError("issuers", f"{name!r} is not the name of a configured issuer")
         return Rule(
             name=self.name,
             allowance=None if self.effect == "deny" else self._allowance(default),
@@ -240,8 +244,8 @@ class RuleTable(_Table):
 class PolicyTable(_Table):
     """Who may have what. The first rule that fits decides; whom none fits gets nothing."""
 
-    mode: Mode = Field(
-        Mode.ENFORCE,
+    mode: PolicyMode = Field(
+        PolicyMode.ENFORCE,
         description="`audit`: every user of a configured issuer is let in; what would have been is logged.",
     )
     rules: tuple[RuleTable, ...] = ()
@@ -250,7 +254,7 @@ class PolicyTable(_Table):
     def _check_names(self) -> Self:
         names = [rule.name for rule in self.rules]
         if len(set(names)) != len(names):
-            raise Fault("rules", "two rules have the same name")
+            raise FieldError("rules", "two rules have the same name")
         return self
 
     def as_policy(self, default: Allowance, issuers: tuple[IssuerTable, ...]) -> Policy:
@@ -259,13 +263,13 @@ class PolicyTable(_Table):
         for number, rule in enumerate(self.rules):
             try:
                 rules.append(rule.as_rule(default, by_name))
-            except Fault as fault:
-                raise Fault(f"policy.rules[{number}].{fault.field}", str(fault)) from None
+            except FieldError as fault:
+                raise FieldError(f"policy.rules[{number}].{fault.field}", str(fault)) from None
         required = {issuer.issuer: issuer.required_scopes for issuer in issuers}
         return Policy(default, tuple(rules), self.mode, required)
 
 
-class Configuration(_Table):
+class ConfigFile(_Table):
     """The configuration of Dialtone's identity side. Settings of the process itself are environment variables."""
 
     model_config = ConfigDict(
@@ -280,12 +284,12 @@ class Configuration(_Table):
         for field in ("issuer", "name"):
             given = [value for issuer in self.issuers if (value := getattr(issuer, field)) is not None]
             if len(set(given)) != len(given):
-                raise Fault("issuers", f"two issuers have the same {field}")
+                raise FieldError("issuers", f"two issuers have the same {field}")
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedConfig:
     """A configuration with its keys loaded and its rules filled in: everything that could be wrong was looked at."""
 
     issuers: tuple[tuple[IssuerTable, KeySet | None], ...]
@@ -293,33 +297,33 @@ class Resolved:
     policy: Policy
 
 
-def resolve(configuration: Configuration, default: Allowance, secret_of: SecretOf) -> Resolved:
+def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) -> ResolvedConfig:
     """Raises Fault, its field a path into the file."""
     issuers = []
     for number, issuer in enumerate(configuration.issuers):
         try:
             issuers.append((issuer, issuer.fixed_keys(secret_of)))
-        except Fault as fault:
-            raise Fault(f"issuers[{number}].{fault.field}", str(fault)) from None
-    return Resolved(tuple(issuers), configuration.policy.as_policy(default, configuration.issuers))
+        except FieldError as fault:
+            raise FieldError(f"issuers[{number}].{fault.field}", str(fault)) from None
+    return ResolvedConfig(tuple(issuers), configuration.policy.as_policy(default, configuration.issuers))
 
 
-def read(path: str) -> Configuration:
-    """The file, checked by itself. Raises ConfigurationError with its path, the place and what is wrong there."""
+def read(path: str) -> ConfigFile:
+    """The file, checked by itself. Raises ConfigError with its path, the place and what is wrong there."""
     try:
         raw = Path(path).read_bytes()
-        if len(raw) > LARGEST_FILE:
-            raise ConfigurationError(f"{path} is larger than a megabyte")
-        return Configuration.model_validate(tomllib.loads(raw.decode("utf-8")))
+        if len(raw) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path} is larger than a megabyte")
+        return ConfigFile.model_validate(tomllib.loads(raw.decode("utf-8")))
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__})") from None
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__})") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not UTF-8 text") from None
+        raise ConfigError(f"{path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
     except ValidationError as error:
         place, message = first_fault(error)
-        raise ConfigurationError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
+        raise ConfigError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
 
 
 def first_fault(error: ValidationError) -> tuple[str, str]:
@@ -328,7 +332,7 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     loc = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     cause = fault.get("ctx", {}).get("error")
-    if isinstance(cause, Fault):
+    if isinstance(cause, FieldError):
         place = f"{place}.{cause.field}".lstrip(".")
     if fault["type"] == "extra_forbidden":
         return place, "there is no such setting"
@@ -337,21 +341,21 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     return place, fault["msg"].removeprefix("Value error, ")
 
 
-def _condition(claim: str, wanted: Scalar | OneOf | Glob) -> Condition:
+def _condition(claim: str, wanted: Scalar | OneOf | Glob) -> ClaimCondition:
     match wanted:
         case OneOf():
-            return Condition(claim, one_of=wanted.one_of)
+            return ClaimCondition(claim, one_of=wanted.one_of)
         case Glob():
-            return Condition(claim, glob=wanted.glob)
+            return ClaimCondition(claim, glob=wanted.glob)
         case _:
-            return Condition(claim, one_of=(wanted,))
+            return ClaimCondition(claim, one_of=(wanted,))
 
 
 def _text(field: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise Fault(field, "names a file that cannot be read") from None
+        raise FieldError(field, "names a file that cannot be read") from None
 
 
 def _keys(
@@ -360,4 +364,4 @@ def _keys(
     try:
         return make(material, algorithms)
     except ValueError as error:
-        raise Fault(field, str(error)) from None
+        raise FieldError(field, str(error)) from None

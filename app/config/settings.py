@@ -18,21 +18,21 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.adapters.identity.key_sets import is_loopback, is_safe_url
 from app.adapters.ledger.engines import database_url
-from app.adapters.rate_limiter import rate
+from app.adapters.rate_limiter import parse_rate_limit
 from app.config.file import (
-    Configuration,
-    ConfigurationError,
-    Fault,
+    ConfigError,
+    ConfigFile,
+    FieldError,
     IssuerTable,
-    Resolved,
+    ResolvedConfig,
     first_fault,
     read,
     resolve,
 )
 from app.observability import tracing
 from app.vending.models import Grant, Platform
-from app.vending.policy import Allowance, DeviceLimit
-from app.vending.telephony.durations import LONGEST_TTL, SHORTEST_TTL
+from app.vending.policy import Allowance, DeviceLimitAction
+from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""
@@ -125,9 +125,9 @@ class Settings(BaseSettings):
     credential_ttl_seconds: int = 86_400
     mobile_credential_ttl_seconds: int = 30 * 86_400
     max_devices: int = Field(10, ge=1, le=900)
-    at_device_limit: DeviceLimit = DeviceLimit.REJECT
+    at_device_limit: DeviceLimitAction = DeviceLimitAction.REJECT
     sip_password: bool = False
-    pool_size: int = Field(0, ge=0, le=500)
+    warm_pool_size: int = Field(0, ge=0, le=500)
 
     # Ledger
     database_url: SecretStr = SecretStr("sqlite:///.dialtone/ledger.db")
@@ -153,9 +153,9 @@ class Settings(BaseSettings):
     trusted_proxies: str = "127.0.0.1"
     docs: bool = True
     ops_page: bool = True
-    patience_seconds: float = Field(10.0, gt=0, le=60)
+    request_timeout_seconds: float = Field(10.0, gt=0, le=60)
     drain_seconds: float = Field(0.0, ge=0, le=60)
-    grace_seconds: int = Field(20, ge=1, le=300)
+    shutdown_timeout_seconds: int = Field(20, ge=1, le=300)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     tracing: bool = False
@@ -179,16 +179,16 @@ class Settings(BaseSettings):
         """What the same sources say now. Raises SettingsError."""
         return Settings.load(_env_file=self._env_file)
 
-    def identity(self) -> Resolved:
+    def identity(self) -> ResolvedConfig:
         """Issuers, their keys and the policy, from the file or from plain variables. Raises SettingsError."""
         try:
             if self.config is not None:
                 return self._from_file(self.config)
             return self._from_variables()
-        except ConfigurationError as error:
+        except ConfigError as error:
             raise SettingsError(str(error)) from None
 
-    def _from_file(self, path: str) -> Resolved:
+    def _from_file(self, path: str) -> ResolvedConfig:
         clash = next((name for name in _ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)
         if clash is not None:
             raise SettingsError(
@@ -197,10 +197,10 @@ class Settings(BaseSettings):
         variables = dotenv_values(self._env_file) if self._env_file else {}
         try:
             return resolve(read(path), self.allowance, lambda name: os.environ.get(name) or variables.get(name))
-        except Fault as fault:
+        except FieldError as fault:
             raise SettingsError(f"{path}: {fault.field}: {fault}") from None
 
-    def _from_variables(self) -> Resolved:
+    def _from_variables(self) -> ResolvedConfig:
         """The one issuer that the environment describes, as if it stood in a file; faults name the variable."""
         for name in ("issuer", "audience"):
             if not getattr(self, name):
@@ -214,10 +214,10 @@ class Settings(BaseSettings):
         try:
             issuer = IssuerTable.model_validate(wanted)
             secret = None if self.issuer_secret is None else self.issuer_secret.get_secret_value()
-            return resolve(Configuration(issuers=(issuer,)), self.allowance, lambda _: secret)
+            return resolve(ConfigFile(issuers=(issuer,)), self.allowance, lambda _: secret)
         except ValidationError as error:
             place, message = first_fault(error)
-        except Fault as fault:
+        except FieldError as fault:
             place, message = fault.field, str(fault)
         field = re.split(r"[.\[]", place.removeprefix("issuers[0]."))[0]
         name = next(name for name, own in _ISSUER_FIELDS.items() if own == field)
@@ -250,7 +250,7 @@ class Settings(BaseSettings):
     @field_validator("credential_ttl_seconds", "mobile_credential_ttl_seconds")
     @classmethod
     def _check_ttl(cls, value: int) -> int:
-        if not SHORTEST_TTL <= timedelta(seconds=value) <= LONGEST_TTL:
+        if not MIN_TTL <= timedelta(seconds=value) <= MAX_TTL:
             raise ValueError("must be between 60 seconds and 90 days")
         return value
 
@@ -271,7 +271,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_limit(cls, value: str) -> str:
         try:
-            rate(value)
+            parse_rate_limit(value)
         except ValueError:
             raise ValueError("must be such as 300/minute or 5/second, or none") from None
         return value

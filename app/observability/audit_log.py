@@ -19,7 +19,7 @@ import structlog
 
 from app.observability.logging import bound_logger
 from app.observability.redaction import clean
-from app.vending.audit import CIRCUMSTANCES, Action, AuditEvent, Decision, Going, going_to
+from app.vending.audit import REQUEST_CONTEXT, AuditAction, AuditEvent, Decision, RepeatKey, repeat_key
 from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
 
 MAX_QUEUED_EVENTS = 20_000
@@ -50,7 +50,7 @@ DELETE_BATCH_SIZE = 5000
 _log = structlog.get_logger("dialtone.audit")
 
 
-class AuditTrail:
+class AuditLog:
     """Records decisions in the metrics, the log and the ledger."""
 
     def __init__(
@@ -78,20 +78,20 @@ class AuditTrail:
         self._queue: deque[QueuedEvent] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._repeats: dict[Going, RepeatCounter] = {}
+        self._repeats: dict[RepeatKey, RepeatCounter] = {}
         self._unauthenticated = TokenBucket(UNAUTHENTICATED_PER_SECOND)
         self.dropped = 0
         """Events that were counted in the metrics but have no row."""
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
         """Events without a row so far."""
         return len(self._queue)
 
-    def note(self, decision: Decision) -> None:
+    def record_nowait(self, decision: Decision) -> None:
         """Never raises, and never waits."""
-        if decision.action is Action.REUSED:
-            seen = self._repeats.get(going_to(decision.lease_id))
+        if decision.action is AuditAction.REUSED:
+            seen = self._repeats.get(repeat_key(decision.lease_id))
             if seen is not None and seen.times:
                 decision, seen.times = decision._replace(details={"folded": seen.times}), 0
         if _is_unbounded(decision) and not self._unauthenticated.take():
@@ -107,7 +107,7 @@ class AuditTrail:
     async def record(self, decision: Decision) -> None:
         """Raises AuditUnavailable if audit is required and the row cannot be written."""
         if not self._is_required:
-            self.note(decision)
+            self.record_nowait(decision)
             return
         if len(self._queue) >= MAX_QUEUED_EVENTS:
             self._log(decision)
@@ -116,7 +116,7 @@ class AuditTrail:
         self._enqueue(self._log(decision), written)
         await written
 
-    def is_repeat(self, going: Going, seconds: float) -> bool:
+    def is_repeat(self, going: RepeatKey, seconds: float) -> bool:
         if self._is_required:
             return False
         now = self._monotonic()
@@ -133,7 +133,7 @@ class AuditTrail:
         self._repeats[going] = RepeatCounter(now + DEDUP_WINDOW_SECONDS)
         return False
 
-    async def tidy(self) -> None:
+    async def delete_expired(self) -> None:
         """Delete events that are older than the retention. Raises LedgerUnavailable."""
         while await self._forget(self._clock() - self._retention, DELETE_BATCH_SIZE) == DELETE_BATCH_SIZE:
             pass
@@ -146,11 +146,11 @@ class AuditTrail:
 
     def _log(self, decision: Decision) -> AuditEvent:
         """Count and log the decision."""
-        circumstances = CIRCUMSTANCES.get()
-        if circumstances.user_agent is not None:
-            user_agent = clean(circumstances.user_agent[:MAX_USER_AGENT_CHARS])
-            circumstances = circumstances._replace(user_agent=user_agent)
-        event = AuditEvent(self._new_id(), self._clock(), decision, circumstances)
+        context = REQUEST_CONTEXT.get()
+        if context.user_agent is not None:
+            user_agent = clean(context.user_agent[:MAX_USER_AGENT_CHARS])
+            context = context._replace(user_agent=user_agent)
+        event = AuditEvent(self._new_id(), self._clock(), decision, context)
         self._count(decision)
         _log_line(event)
         return event
@@ -236,7 +236,7 @@ def _is_unbounded(decision: Decision) -> bool:
     """A refusal of an unauthenticated or rate-limited request."""
     if not decision.is_refusal:
         return False
-    is_unauthenticated = decision.owner is None and CIRCUMSTANCES.get().actor is None
+    is_unauthenticated = decision.user_key is None and REQUEST_CONTEXT.get().actor is None
     return is_unauthenticated or decision.reason == RateLimited.__name__
 
 

@@ -21,7 +21,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from app.observability.log_queue import LogHandler
 from app.observability.redaction import MAX_CACHED_CHARS, clean, describe_exception, redact
-from app.vending.audit import CIRCUMSTANCES
+from app.vending.audit import REQUEST_CONTEXT
 
 WARNINGS_ONLY = ("httpx", "httpcore", "aiohttp", "sqlalchemy", "aiosqlite", "asyncpg", "alembic", "asyncio")
 """Libraries whose debug lines contain requests, parameters or results."""
@@ -102,6 +102,12 @@ def bound_logger() -> FilteringBoundLogger:
     return logger
 
 
+def silence() -> None:
+    """For commands, whose output is their own: no line below critical is written."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    bound_logger.cache_clear()
+
+
 @contextmanager
 def non_blocking() -> Iterator[None]:
     """Inside, a thread writes the lines, and a reader of the log that stops reading blocks no request."""
@@ -127,7 +133,7 @@ def _handler() -> LogHandler | None:
 
 def add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The current request's, unless the event has one."""
-    if "request_id" not in event and (request_id := CIRCUMSTANCES.get().request_id) is not None:
+    if "request_id" not in event and (request_id := REQUEST_CONTEXT.get().request_id) is not None:
         event["request_id"] = request_id
     return event
 

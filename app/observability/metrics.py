@@ -5,18 +5,16 @@ Labels hold values that Dialtone defines, such as routes, actions and error name
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from app.observability.audit_log import AuditTrail
-from app.vending.audit import Action, Decision, Outcome
-from app.vending.models import Way
+from app.vending.audit import AuditAction, AuditOutcome, Decision
+from app.vending.models import IssueSource
+from app.vending.operators.service_status import KeySetStatus, ServiceStatus, TelnyxStatus
 from app.vending.push.expiry_alerts import DaysLeft
-from app.vending.upkeep.sweeper import Backlog
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, which nothing uses
 
@@ -26,40 +24,6 @@ FINGERPRINT_CHARS = 16
 
 Values = Callable[[], Iterable[tuple[Sequence[str], float]]]
 """The label values and the value of each series, at the time of a scrape."""
-
-
-class KeySetStatus(Protocol):
-    """The state of one issuer's signing keys."""
-
-    @property
-    def issuer(self) -> str: ...
-    @property
-    def keys(self) -> int: ...
-    @property
-    def age_seconds(self) -> float | None:
-        """None if the configuration holds the keys, or if there are none."""
-
-    @property
-    def fetches(self) -> int: ...
-    @property
-    def failures(self) -> int: ...
-
-
-class CallStatus(Protocol):
-    """The state of calls to Telnyx."""
-
-    @property
-    def is_open(self) -> bool: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def concurrency_limit(self) -> float: ...
-    @property
-    def rate_limit(self) -> float | None: ...
-    @property
-    def rate_remaining(self) -> float | None: ...
 
 
 class EventMetrics:
@@ -93,8 +57,8 @@ class EventMetrics:
         self._issue_seconds = cache(lambda source: issue_seconds.labels(source.value))
         self._calls = cache(calls.labels)
         self._call_seconds = cache(call_seconds.labels)
-        self._repeats = self._decisions(Action.REUSED, Outcome.DONE)
-        self._repeat_seconds = self._issue_seconds(Way.HOT)
+        self._repeats = self._decisions(AuditAction.REUSED, AuditOutcome.DONE)
+        self._repeat_seconds = self._issue_seconds(IssueSource.CACHED)
 
     def request(self, method: str, route: str, status: int) -> None:
         """`route` is the pattern of the path, and never the path itself."""
@@ -115,8 +79,8 @@ class EventMetrics:
         self._decisions(decision.action, decision.outcome).inc()
         if decision.is_refusal:
             self._refusals(decision.reason or "unknown").inc()
-        if decision.way is not None and decision.seconds is not None:
-            self._issue_seconds(decision.way).observe(decision.seconds)
+        if decision.source is not None and decision.seconds is not None:
+            self._issue_seconds(decision.source).observe(decision.seconds)
 
     def call(self, operation: str, outcome: str, seconds: float) -> None:
         """One call to Telnyx. `outcome` is `ok` or the class name of an error."""
@@ -129,25 +93,20 @@ class Metrics:
 
     def __init__(
         self,
+        registry: CollectorRegistry,
         *,
+        service_status: Callable[[], ServiceStatus],
         key_sets: Callable[[], Iterable[KeySetStatus]],
         push_days_left: Callable[[], Iterable[DaysLeft]],
-        carrier: Callable[[], CallStatus],
-        pool_ready: Callable[[], Mapping[str, int]],
-        orphans: Callable[[], int],
-        backlog: Callable[[], Backlog],
-        live_leases: Callable[[], Mapping[str, int]],
-        audit: AuditTrail,
         limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
-        registry: CollectorRegistry,
     ) -> None:
         self._registry = registry
         self._add_identity(key_sets)
-        self._add_telnyx(carrier)
-        self._add_leases(live_leases, pool_ready, orphans, backlog)
+        self._add_telnyx(lambda: service_status().telnyx)
+        self._add_leases(service_status)
         self._add_push(push_days_left)
-        self._add_operations(audit, limiter_failures, log_lines_dropped)
+        self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The current metrics and their media type, in the format that the `Accept` header prefers."""
@@ -178,10 +137,10 @@ class Metrics:
             lambda: [([s.issuer], s.failures) for s in key_sets()],
         )
 
-    def _add_telnyx(self, status: Callable[[], CallStatus]) -> None:
-        self._gauge("telnyx_breaker_open", "1 while the circuit breaker rejects calls.", lambda: status().is_open)
-        self._gauge("telnyx_calls_in_flight", "Calls to Telnyx in flight.", lambda: status().in_flight)
-        self._gauge("telnyx_calls_waiting", "Calls to Telnyx that are queued.", lambda: status().waiting)
+    def _add_telnyx(self, status: Callable[[], TelnyxStatus]) -> None:
+        self._gauge("telnyx_breaker_open", "1 while the circuit breaker is open.", lambda: status().is_breaker_open)
+        self._gauge("telnyx_calls_in_flight", "Calls to Telnyx in flight.", lambda: status().calls_in_flight)
+        self._gauge("telnyx_calls_queued", "Calls to Telnyx that are queued.", lambda: status().calls_queued)
         self._gauge("telnyx_concurrency_limit", "Maximum of calls in flight.", lambda: status().concurrency_limit)
         # Absent until Telnyx sends them.
         self._gauges(
@@ -191,24 +150,29 @@ class Metrics:
             "telnyx_rate_remaining", "Calls left in the window.", [], lambda: _optional(status().rate_remaining)
         )
 
-    def _add_leases(
-        self,
-        live: Callable[[], Mapping[str, int]],
-        pool_ready: Callable[[], Mapping[str, int]],
-        orphans: Callable[[], int],
-        backlog: Callable[[], Backlog],
-    ) -> None:
-        self._gauges("live_leases", "Leases in the ledger, at the last count.", ["state"], lambda: _by_label(live()))
+    def _add_leases(self, status: Callable[[], ServiceStatus]) -> None:
         self._gauges(
-            "pool_ready", "Ready credentials in the warm pool.", ["connection"], lambda: _by_label(pool_ready())
+            "live_leases", "Leases in the ledger, at the last count.", ["state"], lambda: _by_label(status().leases)
         )
-        self._gauge("orphans", "Telnyx credentials of this namespace without a lease, at the last check.", orphans)
+        self._gauges(
+            "warm_pool_ready",
+            "Ready credentials in the warm pool.",
+            ["connection"],
+            lambda: _by_label(status().warm_pool_ready),
+        )
+        self._gauge(
+            "orphans",
+            "Telnyx credentials of this namespace without a lease, at the last check.",
+            lambda: status().orphans,
+        )
         self._gauge(
             "sweeper_backlog",
             "Ended leases whose credential Telnyx has not confirmed as deleted, at the last sweep.",
-            lambda: backlog().waiting,
+            lambda: status().sweeper_backlog,
         )
-        self._gauge("stuck_deletions", "Leases in the backlog whose deletion keeps failing.", lambda: backlog().stuck)
+        self._gauge(
+            "irrevocable_leases", "Leases in the backlog whose deletion keeps failing.", lambda: status().irrevocable
+        )
 
     def _add_push(self, days_left: Callable[[], Iterable[DaysLeft]]) -> None:
         self._gauges(
@@ -219,10 +183,15 @@ class Metrics:
         )
 
     def _add_operations(
-        self, audit: AuditTrail, limiter_failures: Callable[[], int], lines_dropped: Callable[[], int]
+        self,
+        status: Callable[[], ServiceStatus],
+        limiter_failures: Callable[[], int],
+        lines_dropped: Callable[[], int],
     ) -> None:
-        self._gauge("audit_events_waiting", "Audit events that are not yet in the ledger.", lambda: audit.waiting)
-        self._counter("audit_events_dropped", "Audit events that were logged only.", lambda: audit.dropped)
+        self._gauge(
+            "audit_events_queued", "Audit events that are not yet in the ledger.", lambda: status().audit_queued
+        )
+        self._counter("audit_events_dropped", "Audit events that were logged only.", lambda: status().audit_dropped)
         self._counter("limiter_store_failures", "Failures of the rate limiter's shared store.", limiter_failures)
         self._counter("log_lines_dropped", "Log lines that could not be written.", lines_dropped)
 

@@ -26,7 +26,7 @@ UNDATED_LIFE = timedelta(days=20 * 365)
 """Expiry of a credential made without one. Undocumented; a sample of Telnyx's lies 22 years ahead."""
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """An error answer: status, Telnyx's code and title, and where it points."""
 
     def __init__(self, status: int, code: str, title: str, detail: str = "", **source: str) -> None:
@@ -41,15 +41,17 @@ class Refusal(Exception):
         self.body: dict[str, Any] = {"errors": [error]}
 
 
-def expired_credential() -> Refusal:
+def expired_credential() -> ApiError:
     """The one documented answer whose `errors` is an object."""
-    refusal = Refusal(422, "10015", "Bad Request")
+    refusal = ApiError(422, "10015", "Bad Request")
     refusal.body = {"errors": {"status": "can't update credentials in expired status"}}
     return refusal
 
 
-def not_found() -> Refusal:
-    return Refusal(404, "10005", "Resource not found", "The requested resource or URL could not be found.", pointer="/")
+def not_found() -> ApiError:
+    return ApiError(
+        404, "10005", "Resource not found", "The requested resource or URL could not be found.", pointer="/"
+    )
 
 
 class Clock:
@@ -66,7 +68,7 @@ class Clock:
 
 
 @dataclass(slots=True)
-class Credential:
+class StoredCredential:
     """A telephony credential. `tag` can be set and filtered by, but is never shown: as at Telnyx."""
 
     id: str
@@ -105,7 +107,7 @@ class Account:
     clock: Callable[[], datetime]
     api_key: str = DEMO_KEY
     token_life: timedelta = TOKEN_LIFE
-    credentials: dict[str, Credential] = field(default_factory=dict)
+    credentials: dict[str, StoredCredential] = field(default_factory=dict)
     push_credentials: dict[str, dict[str, Any]] = field(default_factory=dict)
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
     user_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -127,7 +129,7 @@ class Account:
     def create_credential(self, body: dict[str, Any]) -> dict[str, Any]:
         connection_id = _required(body, "connection_id")
         if connection_id not in self.connections:
-            raise Refusal(
+            raise ApiError(
                 422,
                 "10017",
                 "Associated resource does not exist",
@@ -137,7 +139,7 @@ class Account:
         now = self.clock()
         tag = _optional_text(body, "tag")
         self._check_tag(tag)
-        credential = Credential(
+        credential = StoredCredential(
             id=str(uuid.uuid4()),
             name=_optional_text(body, "name") or now.strftime("%Y-%m-%d %H:%M:%S.%fZ"),
             tag=tag,
@@ -157,7 +159,7 @@ class Account:
         }
         return credential.as_json(now, self.user_id) | extras
 
-    def credential(self, credential_id: str) -> Credential:
+    def credential(self, credential_id: str) -> StoredCredential:
         found = self.credentials.get(credential_id)
         if found is None:
             raise not_found()
@@ -174,7 +176,7 @@ class Account:
         tag = _optional_text(body, "tag")
         connection_id = _optional_text(body, "connection_id")
         if connection_id is not None and connection_id not in self.connections:
-            raise Refusal(422, "10017", "Associated resource does not exist", pointer="/connection_id")
+            raise ApiError(422, "10017", "Associated resource does not exist", pointer="/connection_id")
         expires_at = _expiry(body, now)
         if tag is not None and tag != credential.tag:
             self._check_tag(tag)
@@ -194,7 +196,7 @@ class Account:
         """Exact matches, newest first. A filter that Telnyx does not document is ignored here."""
         now = self.clock()
 
-        def matches(credential: Credential) -> bool:
+        def matches(credential: StoredCredential) -> bool:
             facts = {
                 "name": credential.name,
                 "tag": credential.tag,
@@ -233,7 +235,7 @@ class Account:
         signature = hmac.new(self._signing_key, f"{header}.{payload}".encode(), hashlib.sha512).digest()
         return f"{header}.{payload}.{_base64url(signature)}"
 
-    def credential_of_token(self, token: str) -> Credential | None:
+    def credential_of_token(self, token: str) -> StoredCredential | None:
         """The credential whose login token this is; None for any that we did not sign, or that has expired."""
         try:
             signed, _, signature = token.rpartition(".")
@@ -246,7 +248,7 @@ class Account:
             return None
         return self.credentials.get(claims["sub"])
 
-    def credential_of_login(self, sip_username: str, sip_password: str) -> Credential | None:
+    def credential_of_login(self, sip_username: str, sip_password: str) -> StoredCredential | None:
         for credential in self.credentials.values():
             if credential.sip_username == sip_username:
                 return credential if hmac.compare_digest(credential.sip_password, sip_password) else None
@@ -254,7 +256,7 @@ class Account:
 
     def _check_tag(self, tag: str | None) -> None:
         if tag is not None and sum(item.tag == tag for item in self.credentials.values()) >= CREDENTIALS_PER_TAG:
-            raise Refusal(422, "10015", "Bad Request", "A tag can hold at most 1000 credentials", pointer="/tag")
+            raise ApiError(422, "10015", "Bad Request", "A tag can hold at most 1000 credentials", pointer="/tag")
 
     # -- mobile push credentials --------------------------------------------------------------------------------
 
@@ -266,11 +268,11 @@ class Account:
             case "android" if isinstance(body.get("project_account_json_file"), dict):
                 material = {"project_account_json_file": body["project_account_json_file"]}
             case "android":
-                raise Refusal(422, "10004", "Missing required parameter", pointer="/project_account_json_file")
+                raise ApiError(422, "10004", "Missing required parameter", pointer="/project_account_json_file")
             case _:
-                raise Refusal(422, "10015", "Bad Request", "is not ios or android", pointer="/type")
+                raise ApiError(422, "10015", "Bad Request", "is not ios or android", pointer="/type")
         if any(item["alias"] == alias for item in self.push_credentials.values()):
-            raise Refusal(422, "10015", "Bad Request", "has already been taken", pointer="/mobile_push_credentials")
+            raise ApiError(422, "10015", "Bad Request", "has already been taken", pointer="/mobile_push_credentials")
         now = self.clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         made = {
             "id": str(uuid.uuid4()),
@@ -308,9 +310,9 @@ class Account:
         password = _required(body, "password")
         _required(body, "connection_name")
         if not (4 <= len(user_name) <= 32 and user_name.isalnum()):
-            raise Refusal(422, "10015", "Bad Request", "must be 4 to 32 letters or digits", pointer="/user_name")
+            raise ApiError(422, "10015", "Bad Request", "must be 4 to 32 letters or digits", pointer="/user_name")
         if not 8 <= len(password) <= 128:
-            raise Refusal(422, "10015", "Bad Request", "must have 8 to 128 characters", pointer="/password")
+            raise ApiError(422, "10015", "Bad Request", "must have 8 to 128 characters", pointer="/password")
         return self._store_connection(str(secrets.randbelow(9 * 10**18) + 10**18), body)
 
     def connection(self, connection_id: str) -> dict[str, Any]:
@@ -323,7 +325,7 @@ class Account:
         connection = self.connection(connection_id)
         for name in ("ios_push_credential_id", "android_push_credential_id"):
             if body.get(name) is not None and body[name] not in self.push_credentials:
-                raise Refusal(422, "10017", "Associated resource does not exist", pointer=f"/{name}")
+                raise ApiError(422, "10017", "Associated resource does not exist", pointer=f"/{name}")
         # Unknown fields are dropped without a word, as Telnyx does.
         connection.update({name: value for name, value in body.items() if name in connection and name != "id"})
         connection["updated_at"] = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -367,16 +369,16 @@ class Account:
 def _required(body: dict[str, Any], name: str) -> str:
     value = body.get(name)
     if value is None or value == "":
-        raise Refusal(422, "10004", "Missing required parameter", f"{name} is required", pointer=f"/{name}")
+        raise ApiError(422, "10004", "Missing required parameter", f"{name} is required", pointer=f"/{name}")
     if not isinstance(value, str):
-        raise Refusal(422, "10015", "Bad Request", "must be text", pointer=f"/{name}")
+        raise ApiError(422, "10015", "Bad Request", "must be text", pointer=f"/{name}")
     return value
 
 
 def _optional_text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise Refusal(422, "10015", "Bad Request", "must be text", pointer=f"/{name}")
+        raise ApiError(422, "10015", "Bad Request", "must be text", pointer=f"/{name}")
     return value
 
 
@@ -387,10 +389,10 @@ def _expiry(body: dict[str, Any], now: datetime) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Refusal(422, "10015", "Bad Request", "is not ISO 8601", pointer="/expires_at") from None
+        raise ApiError(422, "10015", "Bad Request", "is not ISO 8601", pointer="/expires_at") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment <= now:
-        raise Refusal(422, "10015", "Bad Request", "must be in the future", pointer="/expires_at")
+        raise ApiError(422, "10015", "Bad Request", "must be in the future", pointer="/expires_at")
     return moment.replace(microsecond=0)
 
 

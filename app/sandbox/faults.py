@@ -17,7 +17,7 @@ from app.sandbox.journal import Entry
 LONGEST_HANG_SECONDS = 120.0
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     STATUS = "status"
     """Answer with `status`, `body` and `headers`."""
     DELAY = "delay"
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 class Fault:
     """One plan. Text that is empty matches everything; `path` is a regular expression."""
 
-    kind: Kind
+    kind: FaultKind
     method: str = ""
     path: str = ""
     times: int = 1
@@ -51,7 +51,7 @@ class Fault:
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> "Fault":
         """Raises ValueError or TypeError for a plan that makes no sense."""
-        fault = cls(**{**plan, "kind": Kind(plan.get("kind", ""))})
+        fault = cls(**{**plan, "kind": FaultKind(plan.get("kind", ""))})
         re.compile(fault.path)
         return fault
 
@@ -60,7 +60,7 @@ class Fault:
         return self.times > 0 and self.method in ("", method) and re.search(self.path, path) is not None
 
 
-class Faults:
+class FaultMiddleware:
     """The layer. Plans are tried in the order they were made."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -78,9 +78,9 @@ class Faults:
         entry: Entry = scope["sandbox.entry"]
         entry.fault = fault.kind
         answer = _Answer()
-        if fault.kind is Kind.DELAY and not fault.after_commit:
+        if fault.kind is FaultKind.DELAY and not fault.after_commit:
             await asyncio.sleep(fault.seconds)
-        if fault.after_commit or fault.kind in (Kind.DELAY, Kind.DRIP, Kind.GARBAGE, Kind.HUGE):
+        if fault.after_commit or fault.kind in (FaultKind.DELAY, FaultKind.DRIP, FaultKind.GARBAGE, FaultKind.HUGE):
             await self._app(scope, receive, answer.take)
         await _misbehave(fault, answer, receive, send)
 
@@ -101,28 +101,28 @@ class _Answer:
 
 async def _misbehave(fault: Fault, answer: _Answer, receive: Receive, send: Send) -> None:
     match fault.kind:
-        case Kind.STATUS:
+        case FaultKind.STATUS:
             headers = {"content-type": "application/json", **fault.headers}
             await _answer(send, fault.status, list(headers.items()), fault.body.encode())
-        case Kind.DELAY:
+        case FaultKind.DELAY:
             if fault.after_commit:
                 await asyncio.sleep(fault.seconds)
             await send(answer.start)
             await send({"type": "http.response.body", "body": answer.body})
-        case Kind.HANG:
+        case FaultKind.HANG:
             await _until_gone(receive)
-        case Kind.DROP:
+        case FaultKind.DROP:
             _abort(receive)
-        case Kind.DRIP:
+        case FaultKind.DRIP:
             await send(answer.start)
             for byte in answer.body:
                 await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
                 await asyncio.sleep(fault.seconds)
             await send({"type": "http.response.body"})
-        case Kind.GARBAGE:
+        case FaultKind.GARBAGE:
             headers = {"content-type": "application/json", **fault.headers}
             await _answer(send, answer.start["status"], list(headers.items()), fault.body.encode())
-        case Kind.HUGE:
+        case FaultKind.HUGE:
             await send({"type": "http.response.start", "status": answer.start["status"], "headers": []})
             for _ in range(1024):
                 await send({"type": "http.response.body", "body": b" " * 65536, "more_body": True})

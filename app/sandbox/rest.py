@@ -19,17 +19,17 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from app.sandbox.account import Account, Clock, Refusal
-from app.sandbox.faults import Fault, Faults
+from app.sandbox.account import Account, ApiError, Clock
+from app.sandbox.faults import Fault, FaultMiddleware
 from app.sandbox.journal import Entry, Journal, masked
-from app.sandbox.signalling import Exchange
+from app.sandbox.signalling import SignallingServer
 
 LARGEST_PAGE = 250
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class RateLimit:
+class SandboxRateLimit:
     """Requests a second, in fixed windows: what the `x-ratelimit-*` headers tell of."""
 
     def __init__(self, requests_a_second: int) -> None:
@@ -66,8 +66,8 @@ class TelnyxSandbox:
         self.account = account
         self.clock = clock
         self.journal = Journal()
-        self.faults = Faults(Starlette(routes=_telnyx_routes(account, RateLimit(requests_a_second))))
-        self.exchange = Exchange(account, clock, propagation=propagation, drops_deleted=drops_deleted)
+        self.faults = FaultMiddleware(Starlette(routes=_telnyx_routes(account, SandboxRateLimit(requests_a_second))))
+        self.exchange = SignallingServer(account, clock, propagation=propagation, drops_deleted=drops_deleted)
         self._controls = Starlette(routes=_control_routes(self))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,16 +88,16 @@ class TelnyxSandbox:
         await self.faults(scope, receive, noting)
 
 
-def _telnyx_routes(account: Account, limit: RateLimit) -> list[Route]:
+def _telnyx_routes(account: Account, limit: SandboxRateLimit) -> list[Route]:
     def route(path: str, method: str, endpoint: Endpoint) -> Route:
         async def guarded(request: Request) -> Response:
             may_pass, headers = limit.count()
             try:
                 _check_key(request, account.api_key)
                 if not may_pass:
-                    raise Refusal(429, "10011", "Too many requests")
+                    raise ApiError(429, "10011", "Too many requests")
                 response = await endpoint(request)
-            except Refusal as refusal:
+            except ApiError as refusal:
                 response = JSONResponse(refusal.body, refusal.status)
             except ClientDisconnect:
                 response = Response(status_code=400)
@@ -260,7 +260,7 @@ def _entry(request: Request) -> Entry:
 def _check_key(request: Request, api_key: str) -> None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(key.encode(), api_key.encode()):
-        raise Refusal(
+        raise ApiError(
             401,
             "10009",
             "Authentication failed",
@@ -271,13 +271,13 @@ def _check_key(request: Request, api_key: str) -> None:
 async def _body(request: Request) -> dict[str, Any]:
     raw = await request.body()
     if raw and not request.headers.get("content-type", "").startswith("application/json"):
-        raise Refusal(415, "10014", "Unsupported media type")
+        raise ApiError(415, "10014", "Unsupported media type")
     try:
         body = json.loads(raw or b"{}")
     except (ValueError, RecursionError):
-        raise Refusal(400, "10015", "Bad Request", "The request body is not valid JSON") from None
+        raise ApiError(400, "10015", "Bad Request", "The request body is not valid JSON") from None
     if not isinstance(body, dict):
-        raise Refusal(400, "10015", "Bad Request", "The request body is not an object")
+        raise ApiError(400, "10015", "Bad Request", "The request body is not an object")
     _entry(request).body = masked(body)
     return body
 
@@ -307,5 +307,5 @@ def _page_parameter(request: Request, name: str, default: int, largest: int) -> 
     if text is None:
         return default
     if not text.isdecimal() or not 1 <= int(text) <= largest:
-        raise Refusal(400, "10015", "Bad Request", f"{name} must be between 1 and {largest}", parameter=name)
+        raise ApiError(400, "10015", "Bad Request", f"{name} must be between 1 and {largest}", parameter=name)
     return int(text)

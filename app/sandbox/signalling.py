@@ -18,7 +18,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from app.sandbox.account import Account, Clock, Credential
+from app.sandbox.account import Account, Clock, StoredCredential
 
 PING_SECONDS = 15.0
 """Real servers ping about this often; after 20 s of silence the SDK asks by itself."""
@@ -29,7 +29,7 @@ CHECK_SECONDS = 0.5
 Frame = dict[str, Any]
 
 
-class LoginRefused(Exception):
+class LoginRejected(Exception):
     """A JSON-RPC error for a login: code and message."""
 
     def __init__(self, message: str) -> None:
@@ -38,7 +38,7 @@ class LoginRefused(Exception):
 
 
 @dataclass(eq=False)
-class Session:
+class SignallingSession:
     """One socket, and who logged in on it."""
 
     socket: WebSocket
@@ -73,12 +73,12 @@ class Session:
 class Leg:
     """One end of a call, under the id that its own page knows."""
 
-    session: Session
+    session: SignallingSession
     call_id: str
     other: "Leg | None" = None
 
 
-class Exchange:
+class SignallingServer:
     """Who is registered, and who talks to whom."""
 
     def __init__(self, account: Account, clock: Clock, *, propagation: timedelta, drops_deleted: bool = True) -> None:
@@ -86,7 +86,7 @@ class Exchange:
         self._clock = clock
         self._propagation = propagation
         self._drops_deleted = drops_deleted
-        self._registered: dict[str, Session] = {}
+        self._registered: dict[str, SignallingSession] = {}
         self._legs: dict[str, Leg] = {}
         self.logins = 0
         """Logins that were accepted, on new sockets and live ones."""
@@ -104,7 +104,7 @@ class Exchange:
     async def serve(self, socket: WebSocket) -> None:
         """One page's socket, from the first frame to the last."""
         await socket.accept()
-        session = Session(socket)
+        session = SignallingSession(socket)
         keeper = asyncio.create_task(self._keep(session))
         try:
             while True:
@@ -118,7 +118,7 @@ class Exchange:
             keeper.cancel()
             await self._leave(session)
 
-    async def _keep(self, session: Session) -> None:
+    async def _keep(self, session: SignallingSession) -> None:
         """Ping, and end a registration whose credential is no more."""
         pause = 0.0
         while True:
@@ -134,7 +134,7 @@ class Exchange:
                 pause = 0.0
                 await session.request("telnyx_rtc.ping")
 
-    async def _handle(self, session: Session, frame: Frame) -> None:
+    async def _handle(self, session: SignallingSession, frame: Frame) -> None:
         method = frame["method"]
         params = frame["params"] if isinstance(frame.get("params"), dict) else {}
         if method == "login":
@@ -164,10 +164,10 @@ class Exchange:
 
     # -- logging in ---------------------------------------------------------------------------------------------
 
-    async def _login(self, session: Session, frame: Frame, params: Frame) -> None:
+    async def _login(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
         try:
             credential = self._credential(params)
-        except LoginRefused as refusal:
+        except LoginRejected as refusal:
             await session.refuse(frame, refusal.error)
             return
         session.credential_id, session.sip_username = credential.id, credential.sip_username
@@ -182,15 +182,15 @@ class Exchange:
         calls = [leg.call_id for leg in self._legs.values() if leg.session is session]
         await session.request("telnyx_rtc.clientReady", reattached_sessions=calls)
 
-    def _credential(self, params: Frame) -> Credential:
+    def _credential(self, params: Frame) -> StoredCredential:
         """The credential that a login proves. Unknown, deleted, expired and too new all sound alike, as at Telnyx."""
         token, username, password = params.get("login_token"), params.get("login"), params.get("passwd")
         if isinstance(token, str):
             credential = self._account.credential_of_token(token)
-            refusal = LoginRefused("JWT token authentication failed")
+            refusal = LoginRejected("JWT token authentication failed")
         else:
             credential = self._account.credential_of_login(str(username), str(password))
-            refusal = LoginRefused("Login Incorrect")
+            refusal = LoginRejected("Login Incorrect")
         now = self._clock()
         if credential is None or credential.is_expired(now) or now < credential.created_at + self._propagation:
             raise refusal
@@ -198,7 +198,7 @@ class Exchange:
 
     # -- calling ------------------------------------------------------------------------------------------------
 
-    async def _invite(self, session: Session, frame: Frame, params: Frame) -> None:
+    async def _invite(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
         dialog = params.get("dialogParams") or {}
         call_id = str(dialog.get("callID", ""))
         await session.reply(frame, {"message": "CALL CREATED", "callID": call_id, "sessid": session.id})
@@ -241,7 +241,7 @@ class Exchange:
             **names,
         )
 
-    async def _answer(self, session: Session, frame: Frame, params: Frame) -> None:
+    async def _answer(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
         leg = self._leg(params)
         await session.reply(
             frame, {"message": "CALL ANSWERED", "callID": leg.call_id if leg else "", "sessid": session.id}
@@ -249,13 +249,13 @@ class Exchange:
         if leg is not None and leg.other is not None:
             await leg.other.session.request("telnyx_rtc.answer", callID=leg.other.call_id, sdp=params.get("sdp"))
 
-    async def _bye(self, session: Session, frame: Frame, params: Frame) -> None:
+    async def _bye(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
         leg = self._leg(params)
         await session.reply(frame, {"message": "CALL ENDED", "sessid": session.id})
         if leg is not None:
             await self._hang_up(leg, str(params.get("cause", "NORMAL_CLEARING")), params.get("causeCode", 16))
 
-    async def _modify(self, session: Session, frame: Frame, params: Frame) -> None:
+    async def _modify(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
         leg = self._leg(params)
         action = params.get("action")
         state = {"hold": "held", "unhold": "active"}.get(str(action), "active")
@@ -264,7 +264,7 @@ class Exchange:
             {"action": action, "callID": leg.call_id if leg else "", "holdState": state, "sessid": session.id},
         )
 
-    async def _forward(self, session: Session, frame: Frame, params: Frame) -> None:
+    async def _forward(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
         """DTMF and trickled candidates: to the other page, under the id it knows the call by."""
         leg = self._leg(params)
         await session.reply(frame, {"message": "SENT", "sessid": session.id})
@@ -280,7 +280,7 @@ class Exchange:
             other.other = None
             await other.session.request("telnyx_rtc.bye", callID=other.call_id, cause=cause, causeCode=code)
 
-    async def _leave(self, session: Session) -> None:
+    async def _leave(self, session: SignallingSession) -> None:
         """A socket closed: its registration and its calls end. A real server keeps calls a while for a reconnect."""
         if session.sip_username and self._registered.get(session.sip_username) is session:
             del self._registered[session.sip_username]

@@ -104,7 +104,7 @@ def _environment(ports: dict[str, int]) -> dict[str, str]:
         "DIALTONE_RTC_HOST": f"ws://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}",
         "DIALTONE_CORS_ORIGINS": f"http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}",
         "DIALTONE_SIP_PASSWORD": "true",
-        "DIALTONE_POOL_SIZE": "4",
+        "DIALTONE_WARM_POOL_SIZE": "4",
         "DIALTONE_LOG_LEVEL": os.environ.get("DIALTONE_LOG_LEVEL", "info"),
         "DIALTONE_ENV_FILE": "",
     }

@@ -8,10 +8,10 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.serving.fast_path import Guest, Shortcut
+from app.serving.fast_path import FastPath, FastPathProtocol
 from app.serving.outbox import Outbox
 
-MOST_INSIDE = 1_500
+MAX_CONNECTIONS = 1_500
 """Connections that are read from at once, beside those that wait for a login in the making. Each costs 5 KB, and 7 with
 a request."""
 
@@ -20,11 +20,11 @@ IDLE_SECONDS = 1.0
 """While others wait outside, a connection that nothing more came over for so long is closed."""
 
 
-FIRST_WORD_SECONDS = 8.0
+FIRST_REQUEST_SECONDS = 8.0
 """The same for one over which nothing ever came: its caller may be as busy as we are, or far away."""
 
 
-class Door:
+class ConnectionLimiter:
     """Where connections come in: a factory of their first protocol, in place of uvicorn's own.
 
     Ten thousand phones that reconnect would otherwise each have a parser and a request in memory. The newest are let in
@@ -33,19 +33,19 @@ class Door:
 
     def __init__(
         self,
-        under_way: Callable[[], int],
-        most_inside: int = MOST_INSIDE,
-        first_word_seconds: float = FIRST_WORD_SECONDS,
+        logins_in_flight: Callable[[], int],
+        max_connections: int = MAX_CONNECTIONS,
+        first_request_seconds: float = FIRST_REQUEST_SECONDS,
     ) -> None:
         """`under_way` tells how many logins are being made: who waits for one does not stand in the way."""
-        self._first_word_seconds = first_word_seconds
-        self._under_way = under_way
-        self._most_inside = most_inside
-        self._inside: set[Guest] = set()
-        self._outside: list[Doorman] = []
+        self._first_request_seconds = first_request_seconds
+        self._logins_in_flight = logins_in_flight
+        self._max_connections = max_connections
+        self._admitted: set[FastPathProtocol] = set()
+        self._queue: list[QueuedConnection] = []
         self._is_looking = False
         self.outbox = Outbox()
-        self.shortcut: Shortcut | None = None
+        self.fast_path: FastPath | None = None
 
     def __call__(
         self,
@@ -54,80 +54,80 @@ class Door:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> asyncio.Protocol:
-        self._inside = cast("set[Guest]", server_state.connections)
+        self._admitted = cast("set[FastPathProtocol]", server_state.connections)
         if not self._is_looking:
             self._is_looking = True
-            asyncio.get_running_loop().call_later(IDLE_SECONDS / 2, self._look)
-        return Doorman(self, config, server_state, app_state)
+            asyncio.get_running_loop().call_later(IDLE_SECONDS / 2, self._close_idle)
+        return QueuedConnection(self, config, server_state, app_state)
 
     @property
-    def is_crowded(self) -> bool:
+    def is_saturated(self) -> bool:
         """Whether somebody waits outside: who is answered meanwhile should leave."""
-        return bool(self._outside)
+        return bool(self._queue)
 
     @property
     def has_room(self) -> bool:
-        return len(self._inside) - self._under_way() < self._most_inside
+        return len(self._admitted) - self._logins_in_flight() < self._max_connections
 
-    def wait(self, doorman: "Doorman") -> None:
-        self._outside.append(doorman)
+    def enqueue(self, doorman: "QueuedConnection") -> None:
+        self._queue.append(doorman)
 
-    def left(self) -> None:
+    def connection_closed(self) -> None:
         """Somebody left: who came last comes in."""
-        while self._outside and self.has_room:
-            self._outside.pop().let_in()
+        while self._queue and self.has_room:
+            self._queue.pop().admit()
 
     def close(self) -> None:
         """Nobody is let in any more."""
-        while self._outside:
-            self._outside.pop().turn_away()
+        while self._queue:
+            self._queue.pop().reject()
 
-    def _look(self) -> None:
+    def _close_idle(self) -> None:
         """As long as anybody is here: whoever has nothing under way and is silent for too long goes."""
         loop = asyncio.get_running_loop()
-        for guest in list(self._inside):
-            if guest.is_idle and loop.time() - guest.idle_since > self._patience_with(guest):
+        for guest in list(self._admitted):
+            if guest.is_idle and loop.time() - guest.idle_since > self._idle_timeout(guest):
                 guest.transport.close()
-        self._is_looking = bool(self._inside or self._outside)
+        self._is_looking = bool(self._admitted or self._queue)
         if self._is_looking:
-            loop.call_later(IDLE_SECONDS / 2, self._look)
+            loop.call_later(IDLE_SECONDS / 2, self._close_idle)
 
-    def _patience_with(self, guest: Guest) -> float:
+    def _idle_timeout(self, guest: FastPathProtocol) -> float:
         """Seconds. While others wait outside, who is slow to say what makes room too."""
-        if self.is_crowded:
-            return IDLE_SECONDS if guest.has_spoken else self._first_word_seconds
-        return math.inf if guest.is_speaking else guest.timeout_keep_alive
+        if self.is_saturated:
+            return IDLE_SECONDS if guest.has_sent_request else self._first_request_seconds
+        return math.inf if guest.is_receiving else guest.timeout_keep_alive
 
 
-class Doorman(asyncio.Protocol):
+class QueuedConnection(asyncio.Protocol):
     """The first protocol of a connection: lets it in to HTTP, or has it wait, unread."""
 
-    __slots__ = ("_app_state", "_config", "_door", "_heard", "_server_state", "_transport")
+    __slots__ = ("_app_state", "_config", "_limiter", "_received", "_server_state", "_transport")
 
     def __init__(
-        self, door: Door, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+        self, door: ConnectionLimiter, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self._door = door
+        self._limiter = door
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._heard = b""
+        self._received = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its ancestry
-        if self._door.has_room:
-            self.let_in()
+        if self._limiter.has_room:
+            self.admit()
         else:
             # uvloop begins to read when this returns, whatever was said before.
-            asyncio.get_running_loop().call_soon(self._be_quiet)
-            self._door.wait(self)
+            asyncio.get_running_loop().call_soon(self._pause_reading)
+            self._limiter.enqueue(self)
 
     def data_received(self, data: bytes) -> None:
         """Came in before reading was paused."""
-        self._heard += data
+        self._received += data
 
-    def _be_quiet(self) -> None:
+    def _pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -135,18 +135,18 @@ class Doorman(asyncio.Protocol):
         """Gone from outside. Its place is skipped when its turn comes."""
         self._transport = None
 
-    def let_in(self) -> None:
+    def admit(self) -> None:
         transport, self._transport = self._transport, None
         if transport is None or transport.is_closing():
             return
-        guest = Guest(self._door, self._config, self._server_state, self._app_state)
+        guest = FastPathProtocol(self._limiter, self._config, self._server_state, self._app_state)
         transport.set_protocol(guest)
         guest.connection_made(transport)
-        if self._heard:
-            guest.data_received(self._heard)
+        if self._received:
+            guest.data_received(self._received)
         if not transport.is_reading():
             transport.resume_reading()
 
-    def turn_away(self) -> None:
+    def reject(self) -> None:
         if self._transport is not None:
             self._transport.close()

@@ -19,36 +19,42 @@ from typing import NamedTuple, Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.middleware.auth import bearer_of
-from app.api.middleware.context import Tell
-from app.api.problems import standing_lines
+from app.api.middleware.context import AccessLog
+from app.api.problems import rate_limit_lines
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import instant
 from app.api.schemas.telephony_credentials import TelephonyCredential, TelephonyCredentialRequest
-from app.api.scope import ASKED, PRINCIPAL, client_of, headers_of, request_id_of, route_of
-from app.vending.audit import CIRCUMSTANCES, Circumstances
-from app.vending.errors import RateLimited, TokenRefused
-from app.vending.models import IssueRequest, Principal, Standing
+from app.api.scope import PRINCIPAL, RAW_REQUEST, client_of, headers_of, request_id_of, route_of
+from app.vending.audit import REQUEST_CONTEXT, RequestContext
+from app.vending.errors import RateLimited, TokenRejected
+from app.vending.models import IssueRequest, Principal, RateLimitStatus
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.login_cache import Login
 
-KNOWN = 4096
+MAX_KNOWN_REQUESTS = 4096
 """Requests remembered, about 2 KB each, their answers with them; the least recently used goes first."""
 
-LONGEST_BODY_BYTES = 256
+MAX_BODY_BYTES = 256
 
-OWN_EACH_TIME = (b"x-request-id", b"traceparent", b"tracestate")
+PER_REQUEST_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
 """Headers that differ from request to request, and that no layer but the outermost looks at."""
 
-LONGEST_OWN_BYTES = 512
+MAX_PER_REQUEST_HEADER_BYTES = 512
 """The longest of those. What is longer, or comes more often, the layers judge."""
 
-TOLD_EACH_TIME = (b"content-length", b"x-request-id", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
+PER_RESPONSE_HEADERS = (
+    b"content-length",
+    b"x-request-id",
+    b"ratelimit-limit",
+    b"ratelimit-remaining",
+    b"ratelimit-reset",
+)
 """Headers of an answer that the next one has otherwise."""
 
 LINE = b"%b: %b\r\n"
 
 
-class Asked(NamedTuple):
+class RawRequest(NamedTuple):
     """A request as it came: HTTP/1.1, whole, and not yet looked at."""
 
     peer: str | None
@@ -59,20 +65,20 @@ class Asked(NamedTuple):
     body: bytes
 
 
-class Verifier(Protocol):
+class CacheVerifier(Protocol):
     def fingerprint(self, unverified_token: str) -> bytes: ...
 
-    def recall_by(self, fingerprint: bytes, now: datetime) -> Principal | None:
-        """Who that token proved before, if that still holds. Raises TokenRefused."""
+    def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
+        """Who that token proved before, if that still holds. Raises TokenRejected."""
 
 
-class Limiter(Protocol):
-    def count(self, principal: Principal) -> Standing | None:
+class CacheRateLimiter(Protocol):
+    def check_user_locally(self, principal: Principal) -> RateLimitStatus | None:
         """How the user stands with their limit, counted by this process. Raises RateLimited."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRequest:
     """A request that all layers let pass, and what its answer began with."""
 
     fingerprint: bytes
@@ -84,7 +90,7 @@ class Known:
     head: bytes
 
 
-class AtHand:
+class LoginResponseCache:
     """Overrides all layers: one that remembers what they let pass, and what the server asks before it begins a request.
 
     Not for where something must be waited for: a shared limiter, an audit that is required.
@@ -95,13 +101,13 @@ class AtHand:
         app: ASGIApp,
         target: str,
         *,
-        verifier: Verifier,
-        limiter: Limiter,
+        verifier: CacheVerifier,
+        limiter: CacheRateLimiter,
         issuer: CredentialIssuer,
         client_settings: ClientSettings,
-        tell: Tell,
+        tell: AccessLog,
         clock: Callable[[], datetime],
-        most: int = KNOWN,
+        most: int = MAX_KNOWN_REQUESTS,
     ) -> None:
         """`target`: the address that logins are had from; `most`: so many requests are remembered."""
         self.app = app
@@ -109,23 +115,23 @@ class AtHand:
         self._verifier = verifier
         self._limiter = limiter
         self._issuer = issuer
-        self._answers = Answers(client_settings, most)
+        self._answers = LoginResponses(client_settings, most)
         self._tell = tell
         self._most = most
         self._clock = clock
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._known: OrderedDict[bytes, KnownRequest] = OrderedDict()
 
     @property
     def cached_requests(self) -> int:
         """How many requests `answer` recognizes."""
         return len(self._known)
 
-    def answer(self, asked: Asked) -> bytes | None:
+    def answer(self, asked: RawRequest) -> bytes | None:
         """The answer behind its status and the server's own headers, or None: it must go through all layers."""
         began = time.perf_counter()
         headers = dict(asked.headers)
         # Nothing without a dot was ever let pass as a token, and hashes of rubbish are not worth their time.
-        if b"." not in headers.get(b"authorization", b"") or len(asked.body) > LONGEST_BODY_BYTES:
+        if b"." not in headers.get(b"authorization", b"") or len(asked.body) > MAX_BODY_BYTES:
             return None
         key = _key(asked, headers)
         known = self._known.get(key)
@@ -133,34 +139,36 @@ class AtHand:
             return None
         now = self._clock()
         try:
-            principal = self._verifier.recall_by(known.fingerprint, now)
-            login = None if principal is None else self._issuer.at_hand(principal, known.wanted, now)
+            principal = self._verifier.cached_principal_for(known.fingerprint, now)
+            login = None if principal is None else self._issuer.cached_login(principal, known.wanted, now)
             if principal is None or login is None:
                 return None
-            standing = self._limiter.count(principal)
-        except (TokenRefused, RateLimited):
+            rate_limit = self._limiter.check_user_locally(principal)
+        except (TokenRejected, RateLimited):
             return None
         self._known.move_to_end(key)
         request_id = request_id_of(headers)
         seconds = time.perf_counter() - began
         if not self._issuer.is_repeat(login, known.address, known.user_agent, seconds):
-            before = CIRCUMSTANCES.set(Circumstances(request_id, known.address, known.user_agent, principal.owner))
+            before = REQUEST_CONTEXT.set(
+                RequestContext(request_id, known.address, known.user_agent, principal.user_key)
+            )
             try:
-                self._issuer.hand_out(login, seconds)
+                self._issuer.record_returned(login, seconds)
             finally:
-                CIRCUMSTANCES.reset(before)
+                REQUEST_CONTEXT.reset(before)
         body = self._answers.render(login, now)
         self._tell(request_id, "POST", known.path, known.route, 200, began, known.address)
         return b"%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
             known.head,
             len(body),
-            b"" if standing is None else standing_lines(standing),
+            b"" if rate_limit is None else rate_limit_lines(rate_limit),
             request_id.encode("ascii"),
             body,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked: Asked | None = scope.get(ASKED)
+        asked: RawRequest | None = scope.get(RAW_REQUEST)
         if asked is None or asked.method != b"POST":  # their list is had from the same address
             await self.app(scope, receive, send)
             return
@@ -172,18 +180,18 @@ class AtHand:
             await send(message)
 
         await self.app(scope, receive, listening)
-        if head.get("status") == 200 and PRINCIPAL in scope and len(asked.body) <= LONGEST_BODY_BYTES:
+        if head.get("status") == 200 and PRINCIPAL in scope and len(asked.body) <= MAX_BODY_BYTES:
             self._remember(asked, scope, head["headers"])
 
-    def _remember(self, asked: Asked, scope: Scope, told: Iterable[tuple[bytes, bytes]]) -> None:
+    def _remember(self, asked: RawRequest, scope: Scope, told: Iterable[tuple[bytes, bytes]]) -> None:
         """What went through all layers well will do so again, as long as those who are asked say the same."""
         headers, unverified_token = headers_of(scope), bearer_of(scope)
-        head = _written(header for header in told if header[0] not in TOLD_EACH_TIME)
+        head = _written(header for header in told if header[0] not in PER_RESPONSE_HEADERS)
         if _is_special(headers) or b"\r\nconnection:" in b"\r\n" + head or not isinstance(unverified_token, str):
             return
         wanted = TelephonyCredentialRequest.model_validate(json.loads(asked.body)).to_issue_request()
-        user_agent = CIRCUMSTANCES.get().user_agent
-        known = Known(
+        user_agent = REQUEST_CONTEXT.get().user_agent
+        known = KnownRequest(
             self._verifier.fingerprint(unverified_token),
             wanted,
             client_of(scope),
@@ -197,7 +205,7 @@ class AtHand:
             self._known.popitem(last=False)
 
 
-class Answers:
+class LoginResponses:
     """Answers as bytes. Of one login they differ in the server's time only, so the rest is written once."""
 
     def __init__(self, client_settings: ClientSettings, most: int) -> None:
@@ -221,12 +229,16 @@ class Answers:
         return before + name, behind[len(instant(now)) :]
 
 
-def _key(asked: Asked, headers: dict[bytes, bytes]) -> bytes:
+def _key(asked: RawRequest, headers: dict[bytes, bytes]) -> bytes:
     """All that came, without what is another each time. A hash: there is a token in it."""
     peer, method, target, raw, body = asked
-    if not headers.keys().isdisjoint(OWN_EACH_TIME):
-        own = [header for header in raw if header[0] in OWN_EACH_TIME and len(header[1]) <= LONGEST_OWN_BYTES]
-        if len(own) <= len(OWN_EACH_TIME):
+    if not headers.keys().isdisjoint(PER_REQUEST_HEADERS):
+        own = [
+            header
+            for header in raw
+            if header[0] in PER_REQUEST_HEADERS and len(header[1]) <= MAX_PER_REQUEST_HEADER_BYTES
+        ]
+        if len(own) <= len(PER_REQUEST_HEADERS):
             raw = [header for header in raw if header not in own]
     # Nothing before the body has a line break in it, and how long that is comes first: parts that are split otherwise
     # are another request.

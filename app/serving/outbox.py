@@ -10,9 +10,9 @@ from typing import Any, cast
 from starlette.types import Message, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.api.scope import PROBES, path_of
+from app.api.scope import HEALTH_PATHS, path_of
 
-MOST_GATHERED = 64 * 1024
+MAX_BUFFERED_BYTES = 64 * 1024
 """Bytes of an answer that are kept back until the event loop's round is over: what is longer leaves at once, so that
 the transport can say when it has enough."""
 
@@ -27,8 +27,8 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self.in_the_making = 0
-        self._full: list[Gathering] = []
+        self.pending = 0
+        self._full: list[BufferedTransport] = []
         self._headers: Headers = []
         self._standing = b""
 
@@ -38,15 +38,15 @@ class Outbox:
             self._headers, self._standing = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
         return self._standing
 
-    def post(self, gathering: "Gathering") -> None:
+    def post(self, gathering: "BufferedTransport") -> None:
         if not self._full:
             asyncio.get_running_loop().call_soon(self._send)
         self._full.append(gathering)
 
     def done(self) -> None:
         """An answer is complete."""
-        self.in_the_making -= 1
-        if self.in_the_making <= 0:
+        self.pending -= 1
+        if self.pending <= 0:
             self._send()
 
     def _send(self) -> None:
@@ -55,7 +55,7 @@ class Outbox:
             gathering.flush()
 
 
-class Gathering:
+class BufferedTransport:
     """A transport that keeps what is written for the outbox's next turn. In all else it is the transport."""
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
@@ -70,7 +70,7 @@ class Gathering:
         self._size += len(data)
         if len(self._parts) == 1:
             self._outbox.post(self)
-        if self._size > MOST_GATHERED:
+        if self._size > MAX_BUFFERED_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -88,7 +88,7 @@ class Gathering:
         return getattr(self._transport, name)
 
 
-class Exchange(RequestResponseCycle):
+class SingleWriteCycle(RequestResponseCycle):
     """uvicorn's exchange of one request and its answer. An answer that is given whole is written as one piece."""
 
     _head: Message | None = None
@@ -132,7 +132,7 @@ class Exchange(RequestResponseCycle):
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
         self.transport.write(whole)
-        if path_of(cast("Scope", self.scope)) in PROBES:
+        if path_of(cast("Scope", self.scope)) in HEALTH_PATHS:
             self.transport.flush()  # type: ignore[attr-defined]  # a Gathering: a probe does not wait for a crowd
         self.message_event.set()
         if not self.keep_alive:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from app.api.readiness import Readiness
 from app.observability import logging as logs
-from app.serving.admission import Door
+from app.serving.admission import ConnectionLimiter
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread keeps the interpreter. The ledger's and the log's threads need it for moments only; with Python's
@@ -43,7 +43,7 @@ class ServerOptions:
     """For requests under way, after the listener is closed."""
 
 
-def run(app: ASGIApp, limiter: Door, readiness: Readiness, options: ServerOptions, reload: Reload) -> None:
+def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options: ServerOptions, reload: Reload) -> None:
     """Serve until SIGTERM or SIGINT. Raises SystemExit if the port is taken."""
     config = uvicorn.Config(
         app,
@@ -72,7 +72,7 @@ class GracefulServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        limiter: Door,
+        limiter: ConnectionLimiter,
         readiness: Readiness,
         drain_seconds: float,
         reloader: "ConfigReloader",

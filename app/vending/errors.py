@@ -1,72 +1,61 @@
-"""Everything Dialtone says no with. A class's docstring is its message, and is safe to show to anybody.
+"""Every error of Dialtone. The docstring of a class is its message, and the title of its problem document.
 
     DialtoneError
-    |-- TokenRefused              the caller is not who the token says, or not any more
-    |-- LogoutRefused             an identity provider's logout token that is none, or was used before
-    |-- IdentityUnavailable       no key to check a token with yet
-    |-- Refused                   known caller, not allowed
+    |-- TokenRejected             the access token is not accepted, or not any more
+    |-- LogoutTokenRejected       the identity provider's logout token is not accepted
+    |-- IdentityUnavailable       there is no key to verify a token with yet
+    |-- AccessDenied              policy denies what a known caller asks for
     |   |-- InsufficientScope
     |   |-- GrantNotAllowed
     |   |-- DeviceLimitReached
     |   |-- PushNotAllowed
     |   `-- PushLimitReached
-    |-- UnknownIssuer             an operator named one that is not configured
-    |-- NotBeforeInFuture         an operator would shut out tokens that are not issued yet
-    |-- NotConfirmed              an operator's act that reaches many lacks its confirmation
+    |-- IssuerNotFound            an operator named an issuer that is not configured
+    |-- NotBeforeInFuture         an operator's not-before is later than now
+    |-- ConfirmationRequired      an operator's action on several users lacks its confirmation
     |-- LeaseNotFound
-    |-- LeaseEnded                theirs, but logged out or expired
+    |-- LeaseEnded                revoked or expired
     |-- SweepNotFound
-    |-- MaterialRefused           push material with faults, each with its own code
-    |-- PushNotFound
-    |-- PushAliasTaken            theirs, with other material
+    |-- PushMaterialRejected      push material with faults, each with its own code
+    |-- PushCredentialNotFound
+    |-- PushAliasTaken            the alias belongs to other material of the same user
     |-- PushTypeMismatch
-    |-- ConnectionNotFound        an operator named one that Telnyx does not know
-    |-- Busy                      the answer is being made elsewhere and took too long
+    |-- ConnectionNotFound        an operator named a connection that Telnyx does not know
+    |-- IssueInProgress           the login is being created elsewhere, and took too long
     |-- LedgerUnavailable
-    |-- AuditUnavailable          where audit is required
+    |-- AuditUnavailable          where the audit is required
     |-- RateLimited               more requests than a limit allows
-    |-- LedgerLooksWrong          an operator would delete by a ledger that never held a lease
-    |-- LeaseMoved                internal: another writer was first
-    |-- LeaseTaken                internal: the device has a live lease already
-    |-- PushMoved                 internal: another writer was first
-    `-- CarrierError
-        |-- CarrierKeyRefused     401
-        |-- CarrierForbidden      403
-        |-- CarrierNotFound       404
-        |-- CarrierRejected       422 and other 4xx
+    |-- LedgerMismatch            deleting by a ledger that never held a lease
+    |-- LeaseConflict             internal: another writer changed the row first
+    |-- LeaseExists               internal: the device has a live lease already
+    |-- PushConflict              internal: another writer changed the row first
+    `-- TelnyxError
+        |-- TelnyxKeyRejected     401
+        |-- TelnyxForbidden       403
+        |-- TelnyxNotFound        404
+        |-- TelnyxRejected        422 and other 4xx
         |   `-- CredentialExpired
-        |-- CarrierThrottled      429
-        |-- CarrierFailed         5xx
-        |-- CarrierUnreachable    no answer
-        `-- CarrierUnreadable     an answer that says nothing we can use
+        |-- TelnyxRateLimited     429
+        |-- TelnyxServerError     5xx
+        |-- TelnyxUnreachable     no response
+        `-- TelnyxResponseInvalid a response that cannot be read
 
-Status codes are the API's business (`api/problems.py`).
+`api/problems.py` maps errors to status codes.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from app.vending.models import Standing
-
-
-class MaterialFault(Protocol):
-    """What `push_faults` says of one field."""
-
-    @property
-    def code(self) -> str: ...
-    @property
-    def field(self) -> str: ...
-    @property
-    def sentence(self) -> str: ...
+from app.vending.models import RateLimitStatus
+from app.vending.push.material_errors import MaterialFault
 
 
 class DialtoneError(Exception):
-    """Dialtone could not do this."""
+    """The request failed."""
 
-    is_spread = False
+    is_jittered = False
     """Whether `retry_after_seconds` differs from caller to caller already, so that they do not come back in step."""
 
-    is_noted = False
+    is_recorded = False
     """Whether the audit was told of it, where more was known than at the edge."""
 
     def __init__(self, *, retry_after_seconds: float | None = None) -> None:
@@ -74,7 +63,7 @@ class DialtoneError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class TokenRefused(DialtoneError):
+class TokenRejected(DialtoneError):
     """The bearer token is missing, malformed, expired, or not meant for this service."""
 
     def __init__(self, reason: str) -> None:
@@ -83,7 +72,7 @@ class TokenRefused(DialtoneError):
         self.reason = reason
 
 
-class LogoutRefused(DialtoneError):
+class LogoutTokenRejected(DialtoneError):
     """The logout token is malformed, not meant for this service, or was used before."""
 
     def __init__(self, reason: str) -> None:
@@ -93,63 +82,63 @@ class LogoutRefused(DialtoneError):
 
 
 class IdentityUnavailable(DialtoneError):
-    """The identity provider's keys cannot be had at the moment."""
+    """The identity provider's signing keys are unavailable."""
 
 
-class Refused(DialtoneError):
-    """Policy does not allow this."""
+class AccessDenied(DialtoneError):
+    """The policy denies this request."""
 
 
-class InsufficientScope(Refused):
-    """The token lacks a scope that this call needs."""
+class InsufficientScope(AccessDenied):
+    """The token lacks a scope that this operation requires."""
 
     def __init__(self, needed: frozenset[str]) -> None:
         super().__init__()
         self.needed = needed
 
 
-class GrantNotAllowed(Refused):
-    """Policy does not allow this grant."""
+class GrantNotAllowed(AccessDenied):
+    """The policy does not allow this grant."""
 
 
-class DeviceLimitReached(Refused):
-    """This user already has as many devices as policy allows; log one out first."""
+class DeviceLimitReached(AccessDenied):
+    """The user has as many devices as the policy allows. Log one out first."""
 
 
-class UnknownIssuer(DialtoneError):
+class IssuerNotFound(DialtoneError):
     """No issuer of that name is configured."""
 
 
-class NotConfirmed(DialtoneError):
-    """This reaches more than one user: send the deployment's namespace (DIALTONE_NAMESPACE) as `confirm`."""
+class ConfirmationRequired(DialtoneError):
+    """This affects more than one user. Send the deployment's namespace (DIALTONE_NAMESPACE) as `confirm`."""
 
 
 class NotBeforeInFuture(DialtoneError):
-    """A mark cannot lie in the future: it would refuse tokens that are not issued yet."""
+    """The not-before cannot be in the future: it would reject tokens that are not issued yet."""
 
 
-class PushNotAllowed(Refused):
-    """Policy does not let this user register push credentials."""
+class PushNotAllowed(AccessDenied):
+    """The policy does not allow this user to register push credentials."""
 
 
-class PushLimitReached(Refused):
-    """This user has as many push credentials as a user can have; delete one first."""
+class PushLimitReached(AccessDenied):
+    """The user has as many push credentials as allowed. Delete one first."""
 
 
 class LeaseNotFound(DialtoneError):
-    """There is no such telephony credential."""
+    """The telephony credential does not exist."""
 
 
 class LeaseEnded(DialtoneError):
-    """This telephony credential has ended; ask for a new one for the device."""
+    """The telephony credential has ended. Request a new one for the device."""
 
 
 class SweepNotFound(DialtoneError):
-    """There is no such sweep; old ones are forgotten."""
+    """The sweep does not exist. Old sweeps are deleted."""
 
 
-class MaterialRefused(DialtoneError):
-    """The push material is not what Telnyx needs."""
+class PushMaterialRejected(DialtoneError):
+    """The push material does not meet Telnyx's requirements."""
 
     def __init__(self, faults: Sequence[MaterialFault]) -> None:
         """`faults` holds codes and field names of ours; nothing of the material."""
@@ -157,12 +146,12 @@ class MaterialRefused(DialtoneError):
         self.faults = tuple(faults)
 
 
-class PushNotFound(DialtoneError):
-    """There is no such push credential."""
+class PushCredentialNotFound(DialtoneError):
+    """The push credential does not exist."""
 
 
 class PushAliasTaken(DialtoneError):
-    """You have other material under this alias; replace it with PUT at the address in Location."""
+    """The alias belongs to other material of yours. Replace it with PUT at the address in Location."""
 
     def __init__(self, registration_id: str) -> None:
         super().__init__()
@@ -170,93 +159,93 @@ class PushAliasTaken(DialtoneError):
 
 
 class PushTypeMismatch(DialtoneError):
-    """A push credential of one platform cannot take the place of the other's."""
+    """A push credential of one platform cannot replace one of another platform."""
 
 
 class ConnectionNotFound(DialtoneError):
-    """The telephony carrier does not know that connection."""
+    """Telnyx does not know that connection."""
 
 
-class PushMoved(DialtoneError):
+class PushConflict(DialtoneError):
     """Another writer changed this push credential first."""
 
 
-class Busy(DialtoneError):
-    """The login for this device is still being made; ask again shortly."""
+class IssueInProgress(DialtoneError):
+    """The login for this device is still being created. Retry shortly."""
 
 
 class LedgerUnavailable(DialtoneError):
-    """The ledger cannot be reached, so nothing can be written down; nothing was done."""
+    """The ledger is unavailable. Nothing was changed."""
 
 
 class AuditUnavailable(DialtoneError):
-    """What was decided cannot be written down in the audit, which this deployment requires; try again."""
+    """The audit is unavailable, and this deployment requires it. Retry."""
 
 
 class RateLimited(DialtoneError):
-    """Too many requests; come back when Retry-After says so."""
+    """Too many requests. Retry after the time in Retry-After."""
 
-    def __init__(self, *, retry_after_seconds: float, standing: Standing | None = None) -> None:
-        """`standing` is the caller's own; of a stranger's there is nothing to tell."""
+    def __init__(self, *, retry_after_seconds: float, rate_limit: RateLimitStatus | None = None) -> None:
+        """`rate_limit` is the caller's own; None for a caller without a valid token."""
         super().__init__(retry_after_seconds=retry_after_seconds)
-        self.standing = standing
+        self.rate_limit = rate_limit
 
 
-class LedgerLooksWrong(DialtoneError):
-    """The ledger never held a lease, and yet there are credentials of this namespace: it may be the wrong one."""
+class LedgerMismatch(DialtoneError):
+    """The ledger never held a lease, but Telnyx has credentials of this namespace: it may be the wrong ledger."""
 
 
-class LeaseMoved(DialtoneError):
+class LeaseConflict(DialtoneError):
     """Another writer changed this lease first."""
 
 
-class LeaseTaken(DialtoneError):
+class LeaseExists(DialtoneError):
     """The device already has a live lease."""
 
 
-class CarrierError(DialtoneError):
-    """The telephony carrier did not do what was asked."""
+class TelnyxError(DialtoneError):
+    """Telnyx did not carry out the request."""
 
     may_have_happened = False
     """Whether the carrier may have carried the call out although it did not say so."""
 
 
-class CarrierKeyRefused(CarrierError):
-    """The telephony carrier does not accept this service's key."""
+class TelnyxKeyRejected(TelnyxError):
+    """Telnyx does not accept this service's API key."""
 
 
-class CarrierForbidden(CarrierError):
-    """The telephony carrier forbids this to this service's key."""
+class TelnyxForbidden(TelnyxError):
+    """Telnyx forbids this operation to this service's API key."""
 
 
-class CarrierNotFound(CarrierError):
-    """The telephony carrier does not know the object."""
+class TelnyxNotFound(TelnyxError):
+    """Telnyx does not know the object."""
 
 
-class CarrierRejected(CarrierError):
-    """The telephony carrier rejected the request."""
+class TelnyxRejected(TelnyxError):
+    """Telnyx rejected the request."""
 
 
-class CredentialExpired(CarrierRejected):
-    """The credential has expired at the telephony carrier, which is final."""
+class CredentialExpired(TelnyxRejected):
+    """The credential has expired at Telnyx. This is final."""
 
 
-class CarrierThrottled(CarrierError):
-    """The telephony carrier asks for fewer requests."""
+class TelnyxRateLimited(TelnyxError):
+    """Telnyx asks for fewer requests."""
 
     def __init__(self, *, retry_after_seconds: float | None = None, is_spread: bool = False) -> None:
         super().__init__(retry_after_seconds=retry_after_seconds)
         self.is_spread = is_spread
 
 
-class CarrierFailed(CarrierError):
-    """The telephony carrier had an error of its own."""
+class TelnyxServerError(TelnyxError):
+    """Telnyx had an internal error."""
 
     may_have_happened = True
 
 
-class CarrierUnreachable(CarrierError):
-    """The telephony carrier did not answer in time."""
+class TelnyxUnreachable(TelnyxError):
+    """Telnyx did not respond in time."""
 
     def __init__(self, *, may_have_happened: bool, retry_after_seconds: float | None = None) -> None:
         """`may_have_happened` is False only where the request certainly never left: name, route or TLS failed."""
@@ -264,7 +253,7 @@ class CarrierUnreachable(CarrierError):
         self.may_have_happened = may_have_happened
 
 
-class CarrierUnreadable(CarrierError):
-    """The telephony carrier's answer could not be understood."""
+class TelnyxResponseInvalid(TelnyxError):
+    """Telnyx's response could not be understood."""
 
     may_have_happened = True

@@ -24,10 +24,10 @@ class Grant(StrEnum):
     SIP_PASSWORD = "sip_password"  # noqa: S105 - the name of a grant
 
 
-class Way(StrEnum):
+class IssueSource(StrEnum):
     """How a device came to its login; what it costs differs by a factor of a hundred."""
 
-    HOT = "cached"
+    CACHED = "cached"
     """It was at hand."""
     RENEWED = "renewed"
     """Minted on the credential that the device had."""
@@ -37,7 +37,7 @@ class Way(StrEnum):
     """On a new one, which Telnyx takes some seconds to spread."""
 
 
-class Owner(NamedTuple):
+class UserKey(NamedTuple):
     """A user: an issuer and a subject. Equal subjects of two issuers are two users."""
 
     issuer: str
@@ -58,13 +58,13 @@ class Principal:
     """The session at the identity provider (`sid`), where its tokens name one."""
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     """The verified claims, for policy. Personal data may be among them: not for logs."""
-    owner: Owner = field(init=False, repr=False, compare=False)
+    user_key: UserKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "owner", Owner(self.issuer, self.subject))
+        object.__setattr__(self, "user_key", UserKey(self.issuer, self.subject))
 
 
-class Standing(NamedTuple):
+class RateLimitStatus(NamedTuple):
     """How a caller stands with a limit, after this request."""
 
     limit: int

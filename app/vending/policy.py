@@ -1,7 +1,7 @@
 """Who may have what: an ordered list of rules over a proved user's issuer, claims and scopes. Pure, and explainable.
 
 The first rule that fits decides. Once a policy is enforced, a user whom no rule fits gets nothing. What decides and
-what explains is the same function (`Rule.objection`), so that an explanation cannot differ from the decision.
+what explains is the same function (`Rule.why_not`), so that an explanation cannot differ from the decision.
 """
 
 import fnmatch
@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from app.vending.errors import GrantNotAllowed, InsufficientScope, PushNotAllowed, Refused
+from app.vending.errors import AccessDenied, GrantNotAllowed, InsufficientScope, PushNotAllowed
 from app.vending.models import Grant, IssueRequest, Platform, Principal
 from app.vending.telephony.durations import lifetime
 
@@ -23,7 +23,7 @@ ADMIN_SCOPE = "dialtone:admin"
 Scalar = str | int | bool
 
 
-class DeviceLimit(StrEnum):
+class DeviceLimitAction(StrEnum):
     """What happens to the device that is one too many."""
 
     REJECT = "reject"
@@ -31,9 +31,9 @@ class DeviceLimit(StrEnum):
     """The user's device that was issued or renewed the longest time ago is logged out for it."""
 
 
-class Mode(StrEnum):
+class PolicyMode(StrEnum):
     ENFORCE = "enforce"
-    AUDIT = "audit"
+    SHADOW = "shadow"
     """Decides nothing; what it would have done is written to the log."""
 
 
@@ -47,7 +47,7 @@ class Allowance:
     """Lifetime of a credential, which is also the longest that a caller may wish for."""
     grants: frozenset[Grant] = frozenset({Grant.LOGIN_TOKEN})
     max_devices: int = 10
-    at_device_limit: DeviceLimit = DeviceLimit.REJECT
+    at_device_limit: DeviceLimitAction = DeviceLimitAction.REJECT
     push: bool = True
     """Whether push credentials may be registered, given `push_scopes`."""
     push_scopes: frozenset[str] = frozenset()
@@ -56,7 +56,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ClaimCondition:
     """What one claim must hold: one of some values, or a text that fits a glob. Of a list, one element suffices."""
 
     claim: str
@@ -69,7 +69,7 @@ class Condition:
         pattern = None if self.glob is None else re.compile(_as_regex(self.glob))
         object.__setattr__(self, "_pattern", pattern)
 
-    def objection(self, claims: Mapping[str, Any]) -> str | None:
+    def why_not(self, claims: Mapping[str, Any]) -> str | None:
         """Why the claims do not fit; None if they do. Names what the rule wants, never what the token holds."""
         value = _at(claims, self.claim)
         if value is None:
@@ -96,17 +96,17 @@ class Rule:
     """What it gives; None: nothing, this rule says no."""
     issuers: frozenset[str] | None = None
     """The `iss` it is about; None: all."""
-    claims: tuple[Condition, ...] = ()
+    claims: tuple[ClaimCondition, ...] = ()
     scopes: frozenset[str] = frozenset()
     """Scopes that the token must hold for this rule to fit."""
-    mode: Mode = Mode.ENFORCE
+    mode: PolicyMode = PolicyMode.ENFORCE
 
-    def objection(self, principal: Principal) -> str | None:
+    def why_not(self, principal: Principal) -> str | None:
         """Why this rule is not about that user, scopes aside; None if it is."""
         if self.issuers is not None and principal.issuer not in self.issuers:
             return f"the issuer is not {' or '.join(sorted(self.issuers))}"
         for condition in self.claims:
-            if (why := condition.objection(principal.claims)) is not None:
+            if (why := condition.why_not(principal.claims)) is not None:
                 return why
         return None
 
@@ -115,13 +115,13 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PolicyResult:
     """What some rules come to for one user."""
 
     rule: str | None
     """The rule that decided; None: none fits."""
     allowance: Allowance | None
-    would_need: frozenset[str] = frozenset()
+    missing_scopes: frozenset[str] = frozenset()
     """Where only scopes were missing: the scopes of the rule that came nearest."""
 
 
@@ -132,7 +132,7 @@ class Policy:
     default: Allowance
     """What every user of a configured issuer gets while no policy is enforced."""
     rules: tuple[Rule, ...] = ()
-    mode: Mode = Mode.ENFORCE
+    mode: PolicyMode = PolicyMode.ENFORCE
     required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     """By `iss`: scopes without which that issuer's tokens open nothing of a user's."""
 
@@ -147,25 +147,27 @@ class Policy:
 
     @property
     def is_enforced(self) -> bool:
-        return bool(self.rules) and self.mode is Mode.ENFORCE
+        return bool(self.rules) and self.mode is PolicyMode.ENFORCE
 
-    def in_force(self, principal: Principal) -> Outcome:
+    def enforced(self, principal: Principal) -> PolicyResult:
         """What applies to the user now."""
         if not self.is_enforced:
-            return Outcome(None, self.default)
-        return _first_fit((rule for rule in self.rules if rule.mode is Mode.ENFORCE), principal)
+            return PolicyResult(None, self.default)
+        return _first_fit((rule for rule in self.rules if rule.mode is PolicyMode.ENFORCE), principal)
 
-    def proposed(self, principal: Principal) -> Outcome:
+    def shadow(self, principal: Principal) -> PolicyResult:
         """What would apply if everything under audit were enforced."""
-        return _first_fit(self.rules, principal) if self.rules else Outcome(None, self.default)
+        return _first_fit(self.rules, principal) if self.rules else PolicyResult(None, self.default)
 
     @property
-    def has_proposals(self) -> bool:
-        return bool(self.rules) and (self.mode is Mode.AUDIT or any(rule.mode is Mode.AUDIT for rule in self.rules))
+    def has_shadow(self) -> bool:
+        return bool(self.rules) and (
+            self.mode is PolicyMode.SHADOW or any(rule.mode is PolicyMode.SHADOW for rule in self.rules)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class IssueTerms:
     """What one request gets."""
 
     allowance: Allowance
@@ -174,65 +176,65 @@ class Terms:
     """The session at the identity provider that the device will belong to."""
 
 
-class PolicyInForce:
+class ActivePolicy:
     """The policy of this moment; a reload puts another in its place between two decisions."""
 
-    def __init__(self, policy: Policy, note: Callable[[Principal, Outcome, Outcome], None]) -> None:
-        """`note` hears of decisions that a proposal would have changed: what is in force, and what was proposed."""
+    def __init__(self, policy: Policy, on_difference: Callable[[Principal, PolicyResult, PolicyResult], None]) -> None:
+        """`on_difference` gets the enforced result and the shadow result where they differ."""
         self.policy = policy
-        self._note = note
+        self._on_difference = on_difference
 
-    def admit(self, principal: Principal) -> Allowance:
-        """What the user may have. Raises InsufficientScope, or Refused where policy gives nothing."""
+    def authorize(self, principal: Principal) -> Allowance:
+        """What the user may have. Raises InsufficientScope, or AccessDenied where policy gives nothing."""
         policy = self.policy
         required = policy.required_scopes.get(principal.issuer, frozenset())
         if not required <= principal.scopes:
             raise InsufficientScope(required)
         return self._allowance(policy, principal)
 
-    def decide(self, principal: Principal, wanted: IssueRequest) -> Terms:
-        """The terms on which this device gets its login. Raises what `admit` raises, and GrantNotAllowed."""
-        allowance = self.admit(principal)
+    def authorize_issue(self, principal: Principal, wanted: IssueRequest) -> IssueTerms:
+        """The terms on which this device gets its login. Raises what `authorize` raises, and GrantNotAllowed."""
+        allowance = self.authorize(principal)
         if wanted.grant not in allowance.grants:
             raise GrantNotAllowed
         ttl = lifetime(allowance.ttl, wanted.platform, wanted.ttl_seconds)
-        return Terms(allowance, ttl, principal.session)
+        return IssueTerms(allowance, ttl, principal.session)
 
-    def admit_operator(self, principal: Principal) -> None:
-        """Raises InsufficientScope without ADMIN_SCOPE, and Refused where no rule gives operators' rights."""
+    def authorize_operator(self, principal: Principal) -> None:
+        """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied where no rule gives operators' rights."""
         if ADMIN_SCOPE not in principal.scopes:
             raise InsufficientScope(frozenset({ADMIN_SCOPE}))
         if not self._allowance(self.policy, principal).admin:
-            raise Refused
+            raise AccessDenied
 
     def is_operator(self, principal: Principal) -> bool:
         try:
-            self.admit_operator(principal)
-        except Refused:
+            self.authorize_operator(principal)
+        except AccessDenied:
             return False
         return True
 
-    def admit_push(self, principal: Principal) -> None:
+    def authorize_push(self, principal: Principal) -> None:
         """Raises InsufficientScope, or PushNotAllowed where policy gives no right to register push credentials."""
-        allowance = self.admit(principal)
+        allowance = self.authorize(principal)
         if not allowance.push:
             raise PushNotAllowed
         if not allowance.push_scopes <= principal.scopes:
             raise InsufficientScope(allowance.push_scopes)
 
     def _allowance(self, policy: Policy, principal: Principal) -> Allowance:
-        outcome = policy.in_force(principal)
-        if policy.has_proposals and (proposed := policy.proposed(principal)).allowance != outcome.allowance:
-            self._note(principal, outcome, proposed)
-        if outcome.would_need:
-            raise InsufficientScope(outcome.would_need)
+        outcome = policy.enforced(principal)
+        if policy.has_shadow and (shadow := policy.shadow(principal)).allowance != outcome.allowance:
+            self._on_difference(principal, outcome, shadow)
+        if outcome.missing_scopes:
+            raise InsufficientScope(outcome.missing_scopes)
         if outcome.allowance is None:
-            raise Refused
+            raise AccessDenied
         return outcome.allowance
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RuleEvaluation:
     """What one rule had to say about one user."""
 
     rule: Rule
@@ -241,31 +243,31 @@ class Finding:
     decides: bool = False
 
 
-def explain(policy: Policy, principal: Principal) -> list[Finding]:
+def explain(policy: Policy, principal: Principal) -> list[RuleEvaluation]:
     """Rule by rule, in order, what fits and which one decides; rules behind the deciding one are judged too."""
     findings = []
     is_decided = not policy.is_enforced
     for rule in policy.rules:
-        why_not = rule.objection(principal)
+        why_not = rule.why_not(principal)
         if why_not is None and (missing := rule.missing_scopes(principal)):
             why_not = f"the token lacks the scope {' '.join(sorted(missing))}"
-        decides = why_not is None and not is_decided and rule.mode is Mode.ENFORCE
+        decides = why_not is None and not is_decided and rule.mode is PolicyMode.ENFORCE
         is_decided = is_decided or decides
-        findings.append(Finding(rule, why_not, decides))
+        findings.append(RuleEvaluation(rule, why_not, decides))
     return findings
 
 
-def _first_fit(rules: Iterable[Rule], principal: Principal) -> Outcome:
+def _first_fit(rules: Iterable[Rule], principal: Principal) -> PolicyResult:
     nearest: Rule | None = None
     for rule in rules:
-        if rule.objection(principal) is not None:
+        if rule.why_not(principal) is not None:
             continue
         missing = rule.missing_scopes(principal)
         if not missing:
-            return Outcome(rule.name, rule.allowance)
+            return PolicyResult(rule.name, rule.allowance)
         if rule.allowance is not None and (nearest is None or len(missing) < len(nearest.missing_scopes(principal))):
             nearest = rule
-    return Outcome(None, None, frozenset() if nearest is None else nearest.scopes)
+    return PolicyResult(None, None, frozenset() if nearest is None else nearest.scopes)
 
 
 def _at(claims: Mapping[str, Any], name: str) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
-from app.vending.errors import Busy
+from app.vending.errors import IssueInProgress
 
 Result = TypeVar("Result")
 
@@ -12,52 +12,52 @@ TASK_NAME = "single-flight"
 """Name of the asyncio tasks that do the work, in stack dumps and in tests that crash them."""
 
 
-class Flights(Generic[Result]):
+class SingleFlight(Generic[Result]):
     """Work in the air, at most one piece a key.
 
     A flight is its own task: a caller who hangs up or runs out of patience does not end it, and what it brings home is
     there for that caller's retry.
     """
 
-    def __init__(self, patience_seconds: float, admit: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, timeout_seconds: float, admit: Callable[[int], None] = lambda _: None) -> None:
         """`admit` is asked with how many are in the air before one more takes off; it raises to keep it down."""
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._admit = admit
-        self._in_the_air: dict[Hashable, tuple[Hashable, asyncio.Task[Result]]] = {}
+        self._in_flight: dict[Hashable, tuple[Hashable, asyncio.Task[Result]]] = {}
 
     def __len__(self) -> int:
-        return len(self._in_the_air)
+        return len(self._in_flight)
 
-    async def join(self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    async def do(self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """The result of the flight for `key`; starts one if none of the same purpose is in the air.
 
         A flight for another purpose (another grant, another lifetime) is waited for first, whatever becomes of it.
-        Raises Busy when the caller's patience ends before the flight does, and what the flight or `admit` raises.
+        Raises IssueInProgress if the caller's timeout ends first, and what the flight or `admit` raises.
         """
         try:
-            async with asyncio.timeout(self._patience_seconds):
-                while (found := self._in_the_air.get(key)) is not None and found[0] != purpose:
+            async with asyncio.timeout(self._timeout_seconds):
+                while (found := self._in_flight.get(key)) is not None and found[0] != purpose:
                     await asyncio.wait([found[1]])
-                task = found[1] if found else self._take_off(key, purpose, start)
+                task = found[1] if found else self._start(key, purpose, start)
                 return await asyncio.shield(task)
         except TimeoutError as error:
-            raise Busy(retry_after_seconds=1) from error
+            raise IssueInProgress(retry_after_seconds=1) from error
 
-    def _take_off(
+    def _start(
         self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]
     ) -> asyncio.Task[Result]:
-        self._admit(len(self._in_the_air))
+        self._admit(len(self._in_flight))
         task = asyncio.create_task(start(), name=TASK_NAME)
-        self._in_the_air[key] = (purpose, task)
-        task.add_done_callback(lambda done: self._land(key, done))
+        self._in_flight[key] = (purpose, task)
+        task.add_done_callback(lambda done: self._finish(key, done))
         return task
 
-    def _land(self, key: Hashable, task: asyncio.Task[Result]) -> None:
-        del self._in_the_air[key]
+    def _finish(self, key: Hashable, task: asyncio.Task[Result]) -> None:
+        del self._in_flight[key]
         if not task.cancelled():
             task.exception()  # looked at, so that a flight whose callers all left does not warn at exit
 
     async def drain(self) -> None:
         """Wait until nothing is in the air."""
-        while self._in_the_air:
-            await asyncio.wait([task for _, task in self._in_the_air.values()])
+        while self._in_flight:
+            await asyncio.wait([task for _, task in self._in_flight.values()])

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.operators.lease_admin import ENDED_A_CALL
+from app.vending.operators.lease_admin import MAX_REVOKED_PER_CALL
 from app.vending.policy import ADMIN_SCOPE
 from tests.support.leases import insert_devices
 from tests.support.problems import assert_problem
@@ -21,7 +21,7 @@ from tests.support.waiting import DAY, eventually
 @pytest.fixture
 async def service(telnyx: Telnyx, database: str) -> AsyncIterator[Service]:
     """Three users: alice with three devices, bob with one, carol logged out."""
-    async with running_service(telnyx, database, propagation_seconds=0, pool_size=1) as service:
+    async with running_service(telnyx, database, propagation_seconds=0, warm_pool_size=1) as service:
         for device in ("laptop", "tab"):
             await service.issue(device)
         await service.issue("phone", platform="ios", label="My phone")
@@ -204,12 +204,12 @@ async def test_sip_username_leads_to_its_user(service: Service) -> None:
 
 
 async def test_large_revocation_runs_in_batches(telnyx: Telnyx, sqlite: str) -> None:
-    await insert_devices(telnyx, sqlite, ENDED_A_CALL + 300)
+    await insert_devices(telnyx, sqlite, MAX_REVOKED_PER_CALL + 300)
     async with running_service(telnyx, sqlite) as service:
         body = {"everything": True, "confirm": "dialtone"}
 
         answers = [(await operate(service, "POST", "/revocations", body)).json() for _ in range(3)]
 
         outcomes = [(answer["revoked"], answer["complete"]) for answer in answers]
-        assert outcomes == [(ENDED_A_CALL, False), (300, True), (0, True)]
+        assert outcomes == [(MAX_REVOKED_PER_CALL, False), (300, True), (0, True)]
         assert await found(service, state="active") == set()

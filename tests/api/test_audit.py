@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from app.vending.audit import Action, Decision
+from app.vending.audit import AuditAction, Decision
 from tests.support.admin_api import admin_request, current_token
 from tests.support.push_material import android
 from tests.support.sandbox import Telnyx
@@ -36,7 +36,7 @@ async def issue(service: Service, device: str = "laptop", **headers: str) -> htt
 
 async def events(service: Service, **criteria: Any) -> list[dict[str, Any]]:
     """Events, newest first, after pending events have been written."""
-    while service.components.audit.waiting:
+    while service.components.audit.queued:
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.05)
     answer = await admin_request(service, "GET", "/audit", **criteria)
@@ -91,14 +91,14 @@ async def test_rejections_are_recorded_with_their_reason(service: Service) -> No
     plain = {"Authorization": f"Bearer {token()}"}
     await service.client.get("/v1/admin/leases", headers=plain)
 
-    told = await events(service, action="refused")
+    told = await events(service, action="denied")
 
     assert summaries(told) == [
-        ("refused", "refused", "InsufficientScope"),
-        ("refused", "refused", "GrantNotAllowed"),
-        ("refused", "refused", "expired"),
-        ("refused", "refused", "missing_token"),
-        ("refused", "refused", "not_three_parts"),
+        ("denied", "denied", "InsufficientScope"),
+        ("denied", "denied", "GrantNotAllowed"),
+        ("denied", "denied", "expired"),
+        ("denied", "denied", "missing_token"),
+        ("denied", "denied", "not_three_parts"),
     ]
     assert [event["subject"] for event in told] == ["alice", "alice", None, None, None]
     assert told[1]["device_id"] == "phone"
@@ -109,7 +109,7 @@ async def test_errors_are_recorded_as_failed(service: Service, telnyx: Telnyx) -
 
     await service.issue("laptop")
 
-    assert summaries(await events(service, subject="alice")) == [("refused", "failed", "CarrierFailed")]
+    assert summaries(await events(service, subject="alice")) == [("denied", "failed", "TelnyxServerError")]
 
 
 async def test_push_credentials_are_recorded_without_key_material(service: Service) -> None:
@@ -120,7 +120,7 @@ async def test_push_credentials_are_recorded_without_key_material(service: Servi
     )
     await service.client.delete(f"/v1/push-credentials/{made['id']}", headers=headers)
 
-    told = await events(service, action="pushed")
+    told = await events(service, action="push_changed")
 
     assert [event["reason"] for event in told if event["reason"] != "attached"] == ["removed", "registered"]
     assert told[-1]["details"]["app_id"] == made["app_id"]
@@ -142,10 +142,10 @@ async def test_operator_actions_are_recorded_with_the_operator(service: Service)
     told = await events(service, subject="olga")
 
     assert summaries(told) == [
-        ("administered", "done", "dry_sweep"),
-        ("administered", "done", "keys_refreshed"),
+        ("admin_action", "done", "dry_sweep"),
+        ("admin_action", "done", "keys_refreshed"),
         ("revoked", "unconfirmed", "asked_by_operator"),
-        ("administered", "done", "tokens_refused"),
+        ("admin_action", "done", "tokens_refused"),
         ("revoked", "done", "asked_by_operator"),
     ]
     assert told[2]["details"] == {"issuer": ISSUER, "subject": "alice", "leases": 1}
@@ -192,7 +192,7 @@ async def test_events_of_the_last_hour_are_counted_by_minute(service: Service) -
     totals: dict[str, int] = {}
     for minute in counted:
         totals[minute["action"]] = totals.get(minute["action"], 0) + minute["events"]
-    assert totals == {"issued": 2, "refused": 1}
+    assert totals == {"issued": 2, "denied": 1}
 
 
 async def test_old_events_are_deleted(telnyx: Telnyx, database: str) -> None:
@@ -202,7 +202,7 @@ async def test_old_events_are_deleted(telnyx: Telnyx, database: str) -> None:
         telnyx.clock.advance(DAY * 8)
         await issue(service, "new")
 
-        await service.components.audit.tidy()
+        await service.components.audit.delete_expired()
 
         told = await events(service, action="issued")
         assert {event["device_id"] for event in told} == {"new"}
@@ -230,7 +230,7 @@ async def test_login_is_issued_although_the_audit_write_fails(telnyx: Telnyx, da
         answer = await service.issue("laptop")
 
         assert answer.status_code == 201
-        assert service.components.audit.waiting == 1
+        assert service.components.audit.queued == 1
 
 
 async def test_required_audit_rejects_logins_it_cannot_record(telnyx: Telnyx, database: str) -> None:
@@ -286,8 +286,8 @@ async def test_required_audit_records_every_repeat(telnyx: Telnyx, sqlite: str) 
 
 async def test_unwritable_event_does_not_block_later_events(telnyx: Telnyx, sqlite: str) -> None:
     async with running_service(telnyx, sqlite) as service:
-        service.components.audit.note(Decision(Action.ADMINISTERED, details={"odd": object()}))  # type: ignore[dict-item]
-        while service.components.audit.waiting:
+        service.components.audit.record_nowait(Decision(AuditAction.ADMIN_ACTION, details={"odd": object()}))  # type: ignore[dict-item]
+        while service.components.audit.queued:
             await asyncio.sleep(0.02)
 
         await issue(service)
@@ -300,7 +300,7 @@ async def test_invalid_tokens_are_counted_in_metrics_and_not_stored(service: Ser
     for _ in range(60):
         await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
 
-    assert len(await events(service, action="refused")) < 30
+    assert len(await events(service, action="denied")) < 30
     assert 'dialtone_refusals_total{reason="not_three_parts"} 60.0' in (await service.client.get("/metrics")).text
 
 

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.engines import database_url, open_engine
 from app.vending.models import IssueRequest
-from app.vending.telephony.lease import State
-from app.vending.telephony.revoke import LAST_RETRY
+from app.vending.telephony.lease import LeaseState
+from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_components, running_service
@@ -46,7 +46,7 @@ async def test_logout_ends_the_users_devices_and_earlier_tokens(service: Service
     assert (await service.issue("desk", user="bob")).status_code == 200
     later = {"Authorization": f"Bearer {token('alice', iat=int(time.time()) + 2)}"}
     page = (await service.client.get("/v1/telephony-credentials", headers=later)).json()
-    assert {item["state"] for item in page["data"]} <= {State.REVOKING.value}
+    assert {item["state"] for item in page["data"]} <= {LeaseState.REVOKING.value}
 
 
 async def test_new_login_works_right_after_the_logout(service: Service) -> None:
@@ -132,7 +132,7 @@ async def test_rejection_is_logged_with_its_reason_and_without_the_token(
         await service.client.post(PATH, data={"logout_token": spent})
 
     log = capsys.readouterr().err
-    assert any('"event":"refused"' in line and '"expired"' in line for line in log.splitlines())
+    assert any('"event":"denied"' in line and '"expired"' in line for line in log.splitlines())
     assert not any(part in log for part in spent.split("."))
 
 
@@ -146,7 +146,7 @@ async def test_logout_succeeds_during_a_telnyx_outage_and_deletion_is_retried(te
 
         assert len(telnyx.live()) == 1
         telnyx.sandbox.faults.plans.clear()
-        telnyx.clock.advance(LAST_RETRY)
+        telnyx.clock.advance(MAX_RETRY_DELAY)
         await components.upkeep.sweeper.sweep()
         assert telnyx.live() == []
 

@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from app.adapters.ledger.engines import database_url, open_engine
-from app.api.readiness import Condition, Probe, Readiness, TelnyxProbe
-from app.vending.errors import CarrierKeyRefused, CarrierUnreachable, LedgerUnavailable
+from app.api.readiness import CheckStatus, Readiness, ReadinessCheck, TelnyxCheck
+from app.vending.errors import LedgerUnavailable, TelnyxKeyRejected, TelnyxUnreachable
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.waiting import eventually
@@ -65,51 +65,53 @@ async def test_invalid_key_or_connection_is_never_ready(telnyx: Telnyx, sqlite: 
 
 
 async def test_single_rejection_of_a_working_key_keeps_the_service_ready() -> None:
-    outcomes: list[Exception | None] = [None, CarrierKeyRefused(), CarrierKeyRefused(), CarrierKeyRefused()]
+    outcomes: list[Exception | None] = [None, TelnyxKeyRejected(), TelnyxKeyRejected(), TelnyxKeyRejected()]
 
     async def check() -> None:
         if (outcome := outcomes.pop(0)) is not None:
             raise outcome
 
-    probe = TelnyxProbe(check)
+    probe = TelnyxCheck(check)
 
-    assert [await probe() for _ in range(3)] == [Condition.OK, Condition.DEGRADED, Condition.DEGRADED]
-    with pytest.raises(CarrierKeyRefused):
+    assert [await probe() for _ in range(3)] == [CheckStatus.OK, CheckStatus.DEGRADED, CheckStatus.DEGRADED]
+    with pytest.raises(TelnyxKeyRejected):
         await probe()
 
 
 async def test_concurrent_probes_share_one_check_and_cache_its_result() -> None:
     looks = 0
 
-    async def look() -> Condition:
+    async def look() -> CheckStatus:
         nonlocal looks
         looks += 1
         await asyncio.sleep(0.01)
-        return Condition.OK
+        return CheckStatus.OK
 
-    readiness = Readiness({"ledger": Probe(look, fresh_seconds=60)})
-    await asyncio.gather(*(readiness.look() for _ in range(50)))
+    readiness = Readiness({"ledger": ReadinessCheck(look, fresh_seconds=60)})
+    await asyncio.gather(*(readiness.check() for _ in range(50)))
 
     assert looks == 1
 
 
 async def test_failing_or_hanging_probe_reports_only_failed() -> None:
-    async def unavailable() -> Condition:
+    async def unavailable() -> CheckStatus:
         raise LedgerUnavailable
 
     async def degraded() -> None:
-        raise CarrierUnreachable(may_have_happened=False)
+        raise TelnyxUnreachable(may_have_happened=False)
 
-    readiness = Readiness({"ledger": Probe(unavailable, 1), "telnyx": Probe(TelnyxProbe(degraded), 1)})
+    readiness = Readiness(
+        {"ledger": ReadinessCheck(unavailable, 1), "telnyx": ReadinessCheck(TelnyxCheck(degraded), 1)}
+    )
 
-    assert await readiness.look() == (False, {"ledger": "failed", "telnyx": "degraded"})
+    assert await readiness.check() == (False, {"ledger": "failed", "telnyx": "degraded"})
 
 
 async def test_draining_service_is_not_ready() -> None:
     readiness = Readiness({})
     readiness.is_draining = True
 
-    assert await readiness.look() == (False, {})
+    assert await readiness.check() == (False, {})
 
 
 async def test_login_in_progress_is_finished_before_the_stop(telnyx: Telnyx, sqlite: str) -> None:

@@ -1,4 +1,4 @@
-"""Policy over HTTP: connection, lifetime and grants by rule, device limits, and rules in audit mode."""
+"""Policy over HTTP: connection, lifetime and grants by rule, device limits, and rules in shadow mode."""
 
 import asyncio
 import json
@@ -143,7 +143,7 @@ async def test_audit_mode_rule_is_only_logged(serve: Serve, capsys: pytest.Captu
     name = "no-guests"
     effect = "deny"
     issuers = ["guests"]
-    mode = "audit"
+    mode = "shadow"
     [[policy.rules]]
     name = "all"
     """
@@ -152,6 +152,6 @@ async def test_audit_mode_rule_is_only_logged(serve: Serve, capsys: pytest.Captu
         assert (await issue(service, "laptop", token("alice"))).status_code == 201
 
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
-    noted = [line for line in lines if line["event"] == "policy_audit"]
+    noted = [line for line in lines if line["event"] == "policy_shadow"]
     assert {line["subject"] for line in noted} == {"gina"}
-    assert (noted[0]["in_force"], noted[0]["proposed"], noted[0]["would_allow"]) == ("all", "no-guests", False)
+    assert (noted[0]["enforced"], noted[0]["shadow"], noted[0]["would_allow"]) == ("all", "no-guests", False)

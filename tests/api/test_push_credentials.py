@@ -11,7 +11,7 @@ from telnyx import AsyncTelnyx
 
 from app.adapters.push_validation import apns
 from app.sandbox.account import DEMO_KEY
-from app.vending.push.register import MOST_REGISTRATIONS
+from app.vending.push.register import MAX_REGISTRATIONS
 from tests.support.problems import assert_problem
 from tests.support.push_api import PATH, push_objects, push_request, register, upload_count
 from tests.support.push_material import BUNDLE_ID, android, ios, same_ios
@@ -137,7 +137,7 @@ async def test_ids_of_other_users_are_unknown(service: Service) -> None:
 
 
 async def test_number_of_push_credentials_per_user_is_limited(service: Service) -> None:
-    for number in range(MOST_REGISTRATIONS):
+    for number in range(MAX_REGISTRATIONS):
         assert (await register(service, same_ios(f"alias-{number}"))).status_code == 201
 
     assert_problem(await register(service, same_ios("one more")), 403, "push_limit_reached")
@@ -257,7 +257,7 @@ async def test_unconfirmed_deletion_is_retried_until_confirmed(telnyx: Telnyx, d
 async def test_unregistered_object_left_by_a_crash_is_swept(telnyx: Telnyx, database: str) -> None:
     wanted = same_ios()
     async with running_components(telnyx, database) as components:
-        report = apns.lint(wanted["certificate"], wanted["private_key"], telnyx.clock())
+        report = apns.validate(wanted["certificate"], wanted["private_key"], telnyx.clock())
         assert report.material is not None
         await components.push.uploads.ensure(report.material)
         assert await components.push.uploads.sweep() == 0, "a registration may be in progress"

@@ -129,7 +129,7 @@ async def test_expiry_is_measured_and_logged_once_per_threshold(
         for left in (31, 30, 29, 14, 8, 7, 6.5, 1, 0.5, -1, -2):
             telnyx.clock.advance(until - timedelta(days=left) - telnyx.clock())
             for _ in range(2):
-                await watch.look()
+                await watch.check()
             heard.append(warnings())
         figures = (await service.client.get("/metrics")).text
         ready = await service.client.get("/readyz")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.adapters.rate_limiter import Limiter, Rates, rate
+from app.adapters.rate_limiter import RateLimiter, RateLimits, parse_rate_limit
 from app.config.settings import SettingsError
 from app.vending.errors import RateLimited
 from tests.support.http_server import free_port
@@ -116,18 +116,18 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.shutdown(nosave=True)
 
 
-def limiter(redis_url: str | None, clock: Time, name: str = "dialtone") -> Limiter:
-    return Limiter(Rates(rate("3/hour"), None, rate("2/hour")), redis_url, clock, name)
+def limiter(redis_url: str | None, clock: Time, name: str = "dialtone") -> RateLimiter:
+    return RateLimiter(RateLimits(parse_rate_limit("3/hour"), None, parse_rate_limit("2/hour")), redis_url, clock, name)
 
 
 async def test_replicas_share_counters_in_redis(redis_url: str) -> None:
     one, other = limiter(redis_url, Time(), "together"), limiter(redis_url, Time(), "together")
 
     for replica in (one, other, one):
-        await replica.admit(principal())
+        await replica.check_user(principal())
 
     with pytest.raises(RateLimited):
-        await other.admit(principal())
+        await other.check_user(principal())
 
 
 async def test_replicas_count_locally_during_a_redis_outage() -> None:
@@ -135,40 +135,40 @@ async def test_replicas_count_locally_during_a_redis_outage() -> None:
     one = limiter(nobody_there, clock)
 
     for _ in range(3):
-        await one.admit(principal())
+        await one.check_user(principal())
 
     with pytest.raises(RateLimited):
-        await one.admit(principal())
-    assert one.failures == 1, "Redis is not called again at once"
+        await one.check_user(principal())
+    assert one.store_failures == 1, "Redis is not called again at once"
     clock.now += 6
     with pytest.raises(RateLimited):
-        await one.admit(principal())
-    assert one.failures == 2
+        await one.check_user(principal())
+    assert one.store_failures == 2
 
 
 @pytest.mark.no_cover
 async def test_lookup_is_fast_with_ten_thousand_users() -> None:
-    found = Limiter(Rates(rate("300/minute"), None, None), None, Time())
+    found = RateLimiter(RateLimits(parse_rate_limit("300/minute"), None, None), None, Time())
     for number in range(10_000):
-        await found.admit(principal(f"user-{number}"))
+        await found.check_user(principal(f"user-{number}"))
 
     began = time.perf_counter()
     for _ in range(200):
-        await found.admit(principal())
+        await found.check_user(principal())
 
     assert (time.perf_counter() - began) / 200 < 0.0005
 
 
 async def test_window_resets_after_its_end() -> None:
-    found = Limiter(Rates(rate("2/second"), None, None), None, Time())
+    found = RateLimiter(RateLimits(parse_rate_limit("2/second"), None, None), None, Time())
     for _ in range(2):
-        await found.admit(principal())
+        await found.check_user(principal())
     with pytest.raises(RateLimited) as refused:
-        await found.admit(principal())
+        await found.check_user(principal())
     assert refused.value.retry_after_seconds is not None
     await asyncio.sleep(refused.value.retry_after_seconds + 0.05)
 
-    standing = await found.admit(principal())
+    standing = await found.check_user(principal())
 
     assert standing is not None
     assert standing.remaining == 1
@@ -178,7 +178,7 @@ async def test_ipv6_addresses_of_one_network_share_a_counter() -> None:
     found = limiter(None, Time())
 
     for number in range(3):
-        await found.failed(f"2001:db8::{number}")
+        await found.record_failure(f"2001:db8::{number}")
 
     with pytest.raises(RateLimited):
         found.check_address("2001:db8::ffff")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.middleware.body import Body
+from app.api.middleware.body import BodyLimitsMiddleware
 from app.api.scope import REQUEST_ID
 from tests.support.problems import assert_problem
 from tests.support.service import Service
@@ -172,7 +172,7 @@ async def test_slow_body_times_out() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1", "headers": [], REQUEST_ID: "id"}
-    await Body(never_called, seconds=0.1)(scope, slow_body, keep)
+    await BodyLimitsMiddleware(never_called, seconds=0.1)(scope, slow_body, keep)
 
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["code"] == "request_timeout"

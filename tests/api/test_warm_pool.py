@@ -15,10 +15,10 @@ PROPAGATION = timedelta(seconds=5)
 async def test_fifty_new_devices_log_in_without_a_delay(sqlite: str) -> None:
     async with (
         telnyx_sandbox(propagation=PROPAGATION) as telnyx,
-        running_service(telnyx, sqlite, pool_size=50, propagation_seconds=5) as service,
+        running_service(telnyx, sqlite, warm_pool_size=50, propagation_seconds=5) as service,
     ):
         for _ in range(6):
-            await service.components.upkeep.warm_pool.tend()
+            await service.components.upkeep.warm_pool.refill()
         await eventually(lambda: service.components.upkeep.warm_pool.ready == {DEMO_CONNECTION: 50})
         telnyx.clock.advance(PROPAGATION)
         spent = []

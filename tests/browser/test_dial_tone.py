@@ -99,7 +99,9 @@ async def test_known_device_is_ready_without_a_propagation_delay(
 
     pooled = tmp_path / "pooled"
     pooled.mkdir()
-    async with browser_environment(pooled, propagation=PROPAGATION, max_devices=100, pool_size=RUNS + 2) as environment:
+    async with browser_environment(
+        pooled, propagation=PROPAGATION, max_devices=100, warm_pool_size=RUNS + 2
+    ) as environment:
         pool = environment.service.components.upkeep.warm_pool
         await eventually(lambda: pool.ready == {DEMO_CONNECTION: RUNS + 2})
         await asyncio.sleep(PROPAGATION + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from app.vending.operators.lease_admin import Criteria
+from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.policy import ADMIN_SCOPE
 from tests.support.browser import CHROMIUM_FLAGS, SCREENSHOT_FOLDER, chromium_or_skip
 from tests.support.sandbox import Telnyx, telnyx_sandbox
@@ -61,7 +61,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def ops_page(browser: Browser, sqlite: str) -> AsyncIterator[OpsPage]:
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox())
-        service = await stack.enter_async_context(running_service(telnyx, sqlite, pool_size=2))
+        service = await stack.enter_async_context(running_service(telnyx, sqlite, warm_pool_size=2))
         page = await browser.new_page()
         made = OpsPage(page, service, telnyx)
         page.on("pageerror", lambda error: made.errors.append(str(error)))
@@ -70,7 +70,7 @@ async def ops_page(browser: Browser, sqlite: str) -> AsyncIterator[OpsPage]:
             await service.issue(device, user=user)
         await service.issue("laptop")
         await service.issue("phone", grant="sip_password")
-        await service.components.operators.leases.count()
+        await service.components.operators.leases.refresh_counts()
         await page.goto(f"{service.url}/ops")
         yield made
         await page.close()
@@ -111,7 +111,7 @@ async def test_device_is_revoked_after_a_confirmation(ops_page: OpsPage) -> None
     await expect(ops_page.page.locator(".lease")).to_have_count(1)
     await ops_page.screenshot("4-found")
 
-    leases = await ops_page.service.components.operators.leases.page(Criteria(subject="alice"), None, 10)
+    leases = await ops_page.service.components.operators.leases.search(LeaseCriteria(subject="alice"), None, 10)
     assert {lease.device_id: lease.state.value for lease in leases} == {"laptop": "revoked", "tab": "active"}
     await expect(ops_page.page.locator("#audit")).to_contain_text("asked_by_operator")
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.cli import app
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from tests.support.databases import sqlite_url
 from tests.support.push_material import BUNDLE_ID, key, pem_of, same_ios, secrets_in, service_account
 from tests.support.sandbox import Telnyx
@@ -33,7 +33,7 @@ max_devices = 3
 
 [[policy.rules]]
 name = "trial"
-mode = "audit"
+mode = "shadow"
 """
 
 
@@ -150,14 +150,14 @@ async def test_not_before_command_affects_running_replicas(telnyx: Telnyx, termi
     own: dict[str, Any] = {"config": "dialtone.toml", "issuer": ..., "audience": ..., "issuer_pem": ...}
     async with running_components(telnyx, sqlite_url(tmp_path), **own) as components:
         text = token("alice")
-        assert (await components.identity.verifier.verify(text)).owner == principal("alice").owner
+        assert (await components.identity.verifier.verify(text)).user_key == principal("alice").user_key
 
         said = await asyncio.to_thread(terminal, "tokens", "refuse", ISSUER, "--user", "alice")
         await asyncio.sleep(2)
 
         assert said.exit_code == 0, said.output
         assert "Tokens of user alice" in said.output
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenRejected):
             await components.identity.verifier.verify(text)
 
 
@@ -166,7 +166,7 @@ async def test_not_before_command_affects_running_replicas(telnyx: Telnyx, termi
     [
         (["tokens", "refuse", "https://other.example.com"], 1, "No issuer of that name is configured."),
         (["tokens", "refuse", ISSUER, "--user", "a", "--session", "b"], 2, "Name a user or a session, not both."),
-        (["tokens", "refuse", ISSUER, "--before", "2999-01-01"], 1, "A mark cannot lie in the future"),
+        (["tokens", "refuse", ISSUER, "--before", "2999-01-01"], 1, "The not-before cannot be in the future"),
         (["keys", "refresh", "https://other.example.com"], 1, "No issuer of that name is configured."),
     ],
     ids=str,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli import app
-from app.cli.doctor import Verdict, check_clock
+from app.cli.doctor import CheckVerdict, check_clock
 from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
@@ -44,7 +44,7 @@ async def findings(**wanted: str) -> tuple[int, dict[str, list[str]]]:
     found: dict[str, list[str]] = {}
     for finding in json.loads(result.stdout):
         found.setdefault(finding["verdict"], []).append(f"{finding['about']}: {finding['seen']}")
-        assert finding["verdict"] == "good" or finding["mend"], "every problem has a suggested fix"
+        assert finding["verdict"] == "ok" or finding["fix"], "every problem has a suggested fix"
     return result.exit_code, found
 
 
@@ -52,9 +52,9 @@ async def test_doctor_passes_a_correct_deployment(service: Service) -> None:
     status, found = await findings()
 
     assert status == 0
-    assert "bad" not in found
-    assert f"connection {DEMO_CONNECTION}: it is there and active" in found["good"]
-    assert "clock: in step with Telnyx's" in found["good"]
+    assert "failed" not in found
+    assert f"connection {DEMO_CONNECTION}: it is there and active" in found["ok"]
+    assert "clock: in step with Telnyx's" in found["ok"]
 
 
 async def test_strict_mode_fails_on_warnings(service: Service) -> None:
@@ -68,7 +68,7 @@ async def test_strict_mode_fails_on_warnings(service: Service) -> None:
 async def bad(**wanted: str) -> list[str]:
     status, found = await findings()
     assert status == 1
-    return found["bad"]
+    return found["failed"]
 
 
 async def test_rejected_api_key_is_reported(service: Service, telnyx: Telnyx) -> None:
@@ -90,7 +90,7 @@ async def test_inactive_or_uncallable_connection_is_reported(service: Service, t
     status, found = await findings()
 
     assert status == 1
-    assert found["bad"] == [f"connection {DEMO_CONNECTION}: it is switched off: no device can log in"]
+    assert found["failed"] == [f"connection {DEMO_CONNECTION}: it is switched off: no device can log in"]
     assert any("cannot ring each other" in line for line in found["warning"])
 
 
@@ -145,13 +145,13 @@ async def test_clock_skew_is_reported(sqlite: str, monkeypatch: pytest.MonkeyPat
 
         finding = check_clock(components, answered)
 
-    assert (finding.verdict, finding.seen) == (Verdict.BAD, "-90 s off Telnyx's")
+    assert (finding.verdict, finding.seen) == (CheckVerdict.FAILED, "-90 s off Telnyx's")
 
 
 async def test_audit_is_printed_as_text_and_json(service: Service) -> None:
     lease = (await service.issue("laptop")).json()["id"]
     await service.issue("laptop", user="bob")
-    while service.components.audit.waiting:
+    while service.components.audit.queued:
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.1)
 
@@ -176,10 +176,10 @@ async def test_commands_are_recorded_in_the_audit(service: Service) -> None:
 async def test_pool_status_shows_ready_credentials(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     await service.issue("laptop")
 
-    plain = await dialtone("pool")
-    for_scripts = json.loads((await dialtone("pool", "--json")).stdout)
+    plain = await dialtone("warm-pool")
+    for_scripts = json.loads((await dialtone("warm-pool", "--json")).stdout)
 
-    assert "DIALTONE_POOL_SIZE is 0" in plain.stdout
+    assert "DIALTONE_WARM_POOL_SIZE is 0" in plain.stdout
     assert for_scripts == {
         "size": 0,
         "ready": {DEMO_CONNECTION: 0},
@@ -196,7 +196,7 @@ async def test_settings_are_shown_without_secrets(service: Service, monkeypatch:
     assert shown["TELNYX_API_KEY"] == shown["DIALTONE_TAG_KEY"] == shown["DIALTONE_DATABASE_URL"] == "(set)"
     assert shown["DIALTONE_CORS_ORIGINS"] == "https://app.example.com"
     assert "CANARY" not in plain
-    assert "DIALTONE_PATIENCE_SECONDS=10.0" in plain
+    assert "DIALTONE_REQUEST_TIMEOUT_SECONDS=10.0" in plain
 
 
 async def test_push_credentials_are_listed_without_key_material(service: Service) -> None:

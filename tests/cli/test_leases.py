@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from app.cli import app
 from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from app.vending.models import IssueRequest
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
@@ -66,9 +66,9 @@ async def test_user_is_revoked_with_their_tokens(components: Components, telnyx:
 
     assert (said.exit_code, said.output) == (0, "2 logged out; gone at Telnyx.\n")
     assert len(telnyx.live()) == 1
-    await components.upkeep.change_poller.look()
+    await components.upkeep.change_poller.poll()
     early = token("alice", iat=int((telnyx.clock() - HOUR).timestamp()))
-    with pytest.raises(TokenRefused) as refusal:
+    with pytest.raises(TokenRejected) as refusal:
         await components.identity.verifier.verify(early)
     assert refusal.value.reason == "not_before_mark"
 

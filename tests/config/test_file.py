@@ -10,10 +10,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from app.config.file import Configuration
+from app.config.file import ConfigFile
 from app.config.settings import Settings, SettingsError
 from app.vending.models import Grant, Platform
-from app.vending.policy import DeviceLimit, Mode
+from app.vending.policy import DeviceLimitAction, PolicyMode
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import pem
 
@@ -53,9 +53,9 @@ def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.Mon
     assert desk.ttl[Platform.BROWSER] == timedelta(hours=8)
     assert desk.ttl[Platform.IOS] == timedelta(days=30)
     assert desk.grants == frozenset(Grant)
-    assert (desk.max_devices, desk.at_device_limit) == (3, DeviceLimit.EVICT_OLDEST)
+    assert (desk.max_devices, desk.at_device_limit) == (3, DeviceLimitAction.EVICT_OLDEST)
     assert rules["suspended"].allowance is None
-    assert rules["contractors"].mode is Mode.AUDIT
+    assert rules["contractors"].mode is PolicyMode.SHADOW
     assert rules["operators"].issuers == frozenset({"https://id.example.com", "https://voice.internal.example.com"})
     assert identity.policy.required_scopes["https://customers.example.com/"] == frozenset({"phone"})
     assert SECRET not in repr(identity)
@@ -64,7 +64,7 @@ def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.Mon
 def test_committed_schema_matches_the_code_and_the_example() -> None:
     schema = json.loads(SCHEMA.read_text())
 
-    assert schema == Configuration.model_json_schema(), "run `make schema`, and read the difference"
+    assert schema == ConfigFile.model_json_schema(), "run `make schema`, and read the difference"
     jsonschema.validate(tomllib.loads(EXAMPLE.read_text()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"issuers": [{"issuer": "x"}]}, schema)

@@ -68,7 +68,7 @@ def test_kubernetes_probes_use_livez_and_readyz() -> None:
 def test_stop_timeouts_exceed_drain_and_shutdown_timeouts() -> None:
     objects = documents()
     config = objects["ConfigMap"]["data"]
-    ends_within = float(config["DIALTONE_DRAIN_SECONDS"]) + float(config["DIALTONE_GRACE_SECONDS"])
+    ends_within = float(config["DIALTONE_DRAIN_SECONDS"]) + float(config["DIALTONE_SHUTDOWN_TIMEOUT_SECONDS"])
 
     assert objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > ends_within
     assert float(unit()["Service"]["TimeoutStopSec"]) > 20

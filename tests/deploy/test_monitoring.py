@@ -55,8 +55,8 @@ def labels_in(expression: str) -> dict[str, set[str]]:
 @pytest.fixture
 async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
     """The output of /metrics after each kind of event happened."""
-    async with running_service(telnyx, sqlite, pool_size=1) as service:
-        await service.components.upkeep.warm_pool.tend()
+    async with running_service(telnyx, sqlite, warm_pool_size=1) as service:
+        await service.components.upkeep.warm_pool.refill()
         await service.issue("laptop")
         await service.issue("laptop")
         await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
@@ -64,8 +64,8 @@ async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
         await service.client.post("/v1/push-credentials", headers=headers, json=same_ios())
         await service.client.post("/v1/push-credentials", headers=headers, json=android())
         for look in (
-            service.components.push.expiry_alerts.look,
-            service.components.operators.leases.count,
+            service.components.push.expiry_alerts.check,
+            service.components.operators.leases.refresh_counts,
             service.components.upkeep.sweeper.sweep,
         ):
             await look()

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from app.vending.telephony.lease import LIVE, State
-from app.vending.telephony.revoke import FIRST_RETRY
+from app.vending.telephony.lease import LIVE, LeaseState
+from app.vending.telephony.revoke import MIN_RETRY_DELAY
 from tests.support.leases import read_leases
 from tests.support.load import LoadGenerator, check_invariants
 from tests.support.replicas import Replica, command, replica, replica_environment
@@ -147,7 +147,7 @@ async def test_kill_at_each_crash_point_loses_and_repeats_nothing(
         last = LoadGenerator([survivor.client for survivor in survivors], random.Random(2), users=2, devices=1)  # noqa: S311
         await last.settle(30)
         if barrier in (in_a_revoke, in_a_sweep):
-            await asyncio.sleep(FIRST_RETRY.total_seconds())
+            await asyncio.sleep(MIN_RETRY_DELAY.total_seconds())
         swept = command("sweep", "--json")
         env = replica_environment(telnyx.url, database) | IMPATIENT
         await asyncio.to_thread(subprocess.run, swept, env=env, check=True, stdout=subprocess.DEVNULL)
@@ -155,8 +155,8 @@ async def test_kill_at_each_crash_point_loses_and_repeats_nothing(
         last.answers += scenario.load.answers
         await check_invariants(telnyx, database, last)
         rows = (await read_leases(database)).values()
-        assert {row.state for row in rows} <= {*LIVE, State.REVOKED, State.DELETED}, "I4: ended and deleted"
-        assert len(telnyx.live()) == sum(row.state is State.ACTIVE for row in rows) == 2
+        assert {row.state for row in rows} <= {*LIVE, LeaseState.REVOKED, LeaseState.DELETED}, "I4: ended and deleted"
+        assert len(telnyx.live()) == sum(row.state is LeaseState.ACTIVE for row in rows) == 2
         assert telnyx.created() - created <= 2, "I6"
 
 

@@ -25,12 +25,12 @@ from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
-from app.vending.errors import CarrierThrottled, CarrierUnreachable, DialtoneError, LeaseEnded, LeaseNotFound
+from app.vending.errors import DialtoneError, LeaseEnded, LeaseNotFound, TelnyxRateLimited, TelnyxUnreachable
 from app.vending.models import IssueRequest
 from app.vending.single_flight import TASK_NAME
-from app.vending.telephony.lease import LIVE, Lease, State
+from app.vending.telephony.lease import LIVE, Lease, LeaseState
 from app.vending.telephony.login_cache import Login
-from app.vending.telephony.revoke import LAST_RETRY
+from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from tests.support.databases import sqlite_url
 from tests.support.leases import read_leases
 from tests.support.load import PREFIX, LoadGenerator, check_invariants
@@ -110,7 +110,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _replica(self) -> Components:
         wanted = settings_for(
-            self.telnyx.url, self.database, pool_size=1, telnyx_call_seconds=CALL_SECONDS, retention_days=3650
+            self.telnyx.url, self.database, warm_pool_size=1, telnyx_call_seconds=CALL_SECONDS, retention_days=3650
         )
         return build_components(wanted, Overrides(self.telnyx.clock, jitter=lambda: 0.5))
 
@@ -160,7 +160,7 @@ class LifeCycle(RuleBasedStateMachine):
             live = await self._live(device)
             self.held.pop(device)
             if live is not None:
-                self.held[device] = Held(live, may_change=live.state is State.PENDING)
+                self.held[device] = Held(live, may_change=live.state is LeaseState.PENDING)
 
         self.run(race())
 
@@ -168,7 +168,7 @@ class LifeCycle(RuleBasedStateMachine):
     def log_out_everywhere(self, user: str, replica: int) -> None:
         async def everywhere() -> None:
             await self.components[replica].telephony.revoker.revoke_all(principal(user))
-            await self.components[1 - replica].upkeep.change_poller.look()
+            await self.components[1 - replica].upkeep.change_poller.poll()
 
         self.run(everywhere())
         for device in [device for device in self.held if device[0] == user]:
@@ -205,11 +205,11 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(replica=REPLICAS)
     def refill_the_pool(self, replica: int) -> None:
-        self.run(retry(self.components[replica].upkeep.warm_pool.tend))
+        self.run(retry(self.components[replica].upkeep.warm_pool.refill))
 
     @rule(replica=REPLICAS)
     def reconcile(self, replica: int) -> None:
-        found = self.run(retry(lambda: self.components[replica].upkeep.reconciler.walk(deletes=True)))
+        found = self.run(retry(lambda: self.components[replica].upkeep.reconciler.reconcile(deletes=True)))
         for orphan in found.orphans:
             assert not any(orphan.credential_id == held.lease.credential_id for held in self.held.values())
 
@@ -227,7 +227,7 @@ class LifeCycle(RuleBasedStateMachine):
         names = [item.name for item in self.telnyx.sandbox.account.credentials.values()]
         assert {name.removeprefix(PREFIX) for name in names} <= set(rows), "I1"
         assert len(names) == len(set(names)), "I6"
-        alive = {row.sip_username for row in rows.values() if row.state in (*LIVE, State.POOLED)}
+        alive = {row.sip_username for row in rows.values() if row.state in (*LIVE, LeaseState.POOLED)}
         assert not alive & self.dead, "the SIP identity of a logged-out device was issued again"
 
     def teardown(self) -> None:
@@ -246,7 +246,7 @@ class LifeCycle(RuleBasedStateMachine):
         return await self.components[replica].telephony.issuer.issue(principal(user), IssueRequest(name))
 
     async def _ask(self, device: Device, replica: int) -> Login:
-        await self.components[replica].upkeep.change_poller.look()  # a running service does this every second
+        await self.components[replica].upkeep.change_poller.poll()  # a running service does this every second
         before = self.held.get(device)
         login = await retry(lambda: self._issue(device, replica), 0 if self.telnyx.sandbox.faults.plans else 5)
         username = str(login.lease.sip_username)
@@ -264,7 +264,7 @@ class LifeCycle(RuleBasedStateMachine):
     async def _log_out(self, device: Device, held: Held, replica: int) -> None:
         with suppress(LeaseNotFound, LeaseEnded):  # the lease ended long ago and its row was removed
             await self.components[replica].telephony.revoker.revoke(principal(device[0]), held.lease.id)
-        await self.components[1 - replica].upkeep.change_poller.look()
+        await self.components[1 - replica].upkeep.change_poller.poll()
         self._is_dead(held.lease)
 
     def _is_dead(self, lease: Lease) -> None:
@@ -278,7 +278,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     async def _look(self) -> None:
         for components in self.components:
-            await components.upkeep.change_poller.look()
+            await components.upkeep.change_poller.poll()
 
     async def _crash(self, device: Device, replica: int, *, after_commit: bool) -> None:
         calls = len(self.telnyx.calls("POST"))
@@ -303,11 +303,11 @@ class LifeCycle(RuleBasedStateMachine):
             await self._ask(device, 0)
         for _ in range(4):
             await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
-            self.telnyx.clock.advance(LAST_RETRY)
+            self.telnyx.clock.advance(MAX_RETRY_DELAY)
         await check_invariants(self.telnyx, self.database, LoadGenerator([], random.Random(0)))  # noqa: S311 - nobody asks
         rows = await read_leases(self.database)
         now = self.telnyx.clock()
-        standing = {row.credential_id for row in rows.values() if row.state in (State.ACTIVE, State.POOLED)}
+        standing = {row.credential_id for row in rows.values() if row.state in (LeaseState.ACTIVE, LeaseState.POOLED)}
         living = {i.id for i in self.telnyx.sandbox.account.credentials.values() if not i.is_expired(now)}
         assert living <= standing, "a credential without a lease"
         for (user, _), answer in self.given:
@@ -327,7 +327,7 @@ async def retry(work: Callable[[], Awaitable[Result]], seconds: float = 5) -> Re
     while True:
         try:
             return await work()
-        except (CarrierUnreachable, CarrierThrottled):
+        except (TelnyxUnreachable, TelnyxRateLimited):
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.2)

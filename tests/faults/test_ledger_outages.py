@@ -97,7 +97,7 @@ async def locked_file(database: str) -> AsyncIterator[None]:
 
 
 async def test_sqlite_locked_by_another_process_recovers(telnyx: Telnyx, sqlite: str) -> None:
-    async with running_service(telnyx, sqlite, patience_seconds=5) as service:
+    async with running_service(telnyx, sqlite, request_timeout_seconds=5) as service:
         await check_outage(service.client, telnyx, locked_file(sqlite))
 
 
@@ -182,7 +182,7 @@ async def standby(database: str) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("outage", [locked_table, full_disk, standby], ids=lambda outage: outage.__name__)
 async def test_postgresql_outages_lose_nothing(telnyx: Telnyx, postgres: str, outage: Outage) -> None:
-    async with running_service(telnyx, postgres, patience_seconds=5) as service:
+    async with running_service(telnyx, postgres, request_timeout_seconds=5) as service:
         await check_outage(service.client, telnyx, outage(postgres))
 
 
@@ -199,12 +199,12 @@ async def test_unreachable_postgresql_recovers(telnyx: Telnyx, postgres: str, *,
             yield
             await proxy.restore()
 
-        async with running_service(telnyx, proxy.url, patience_seconds=5) as service:
+        async with running_service(telnyx, proxy.url, request_timeout_seconds=5) as service:
             await check_outage(service.client, telnyx, broken())
 
 
 async def test_killed_postgresql_connections_lose_nothing(telnyx: Telnyx, postgres: str) -> None:
-    async with running_service(telnyx, postgres, patience_seconds=5) as service:
+    async with running_service(telnyx, postgres, request_timeout_seconds=5) as service:
         load = LoadGenerator([service.client], random.Random(5))  # noqa: S311 - reproducible load
         rush = asyncio.create_task(load.run(60))
         async with operator(postgres) as engine, engine.connect() as connection:

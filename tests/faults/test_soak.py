@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from app.vending.telephony.revoke import FIRST_RETRY
+from app.vending.telephony.revoke import MIN_RETRY_DELAY
 from tests.support.load import LoadGenerator, check_invariants
 from tests.support.replicas import Replica, command, replica, replica_environment
 from tests.support.sandbox import Telnyx
@@ -26,7 +26,7 @@ SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 
 RUSH_EVERY, REQUESTS = 0.5, 12
 KILL_EVERY = 15.0
-SETTINGS = {"TELNYX_CALL_SECONDS": "1", "DIALTONE_RETENTION_DAYS": str(1 / 1440), "DIALTONE_POOL_SIZE": "3"}
+SETTINGS = {"TELNYX_CALL_SECONDS": "1", "DIALTONE_RETENTION_DAYS": str(1 / 1440), "DIALTONE_WARM_POOL_SIZE": "3"}
 
 FAULTS: list[dict[str, Any]] = [
     {"kind": kind, "method": method, **more}
@@ -95,7 +95,7 @@ async def test_random_faults_lose_nothing_and_memory_does_not_grow(
         telnyx.sandbox.faults.plans.clear()
         await load.settle(30)
         assert {(await service.client.get("/readyz")).status_code for service in (first, second)} == {200}, "I8"
-        await asyncio.sleep(FIRST_RETRY.total_seconds())
+        await asyncio.sleep(MIN_RETRY_DELAY.total_seconds())
         env = replica_environment(telnyx.url, postgres) | SETTINGS
         await asyncio.to_thread(subprocess.run, command("sweep"), env=env, check=True, stdout=subprocess.DEVNULL)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.vending.telephony.revoke import LAST_RETRY
+from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from tests.support.load import LoadGenerator, check_invariants
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
@@ -57,7 +57,7 @@ async def test_telnyx_faults_lose_nothing_and_every_device_gets_a_login(
     async with AsyncExitStack() as stack:
         services = [
             await stack.enter_async_context(
-                running_service(telnyx, database, telnyx_call_seconds=0.8, patience_seconds=4)
+                running_service(telnyx, database, telnyx_call_seconds=0.8, request_timeout_seconds=4)
             )
             for _ in range(replicas)
         ]
@@ -79,6 +79,6 @@ async def finish_sweeps(services: list[Service]) -> None:
     """Let the sweepers finish, with the clock advanced to every retry."""
     for _ in range(6):
         await asyncio.gather(*(service.components.upkeep.sweeper.sweep() for service in services))
-        services[0].clock.advance(LAST_RETRY)
+        services[0].clock.advance(MAX_RETRY_DELAY)
     for service in services:
-        await eventually(lambda: not service.components.telephony.issuer.under_way)  # noqa: B023 - asked in this very round
+        await eventually(lambda: not service.components.telephony.issuer.in_flight)  # noqa: B023 - asked in this very round

@@ -19,7 +19,7 @@ def all_errors(base: type[errors.DialtoneError] = errors.DialtoneError) -> set[t
     return {base} | {error for child in base.__subclasses__() for error in all_errors(child)}
 
 
-ABSTRACT = {errors.DialtoneError, errors.CarrierError}
+ABSTRACT = {errors.DialtoneError, errors.TelnyxError}
 
 
 NAMED = {error.__name__: error for error in sorted(all_errors() - ABSTRACT, key=str)}
@@ -33,10 +33,10 @@ def test_every_error_has_a_status_and_is_in_the_error_tree(error: type[errors.Di
 
 def test_temporary_errors_have_a_bounded_retry_after() -> None:
     for _ in range(200):
-        problem = problem_of(errors.CarrierThrottled(retry_after_seconds=7), "id")
+        problem = problem_of(errors.TelnyxRateLimited(retry_after_seconds=7), "id")
         seconds = int(dict(problem.headers)["Retry-After"])
         assert 7 <= seconds <= 12
-    assert int(dict(problem_of(errors.Busy(retry_after_seconds=1e9), "id").headers)["Retry-After"]) == 60
+    assert int(dict(problem_of(errors.IssueInProgress(retry_after_seconds=1e9), "id").headers)["Retry-After"]) == 60
 
 
 def test_only_temporary_errors_are_retryable_and_codes_have_one_status() -> None:

@@ -107,7 +107,7 @@ async def test_telnyx_key_can_be_rotated(telnyx: Telnyx, sqlite: str, tmp_path: 
         assert (await service.issue("laptop")).json()["login_token"] == known.json()["login_token"], (
             "the service keeps running"
         )
-        alarm = r'dialtone_telnyx_calls_total\{operation="[^"]*",outcome="CarrierKeyRefused"\}'
+        alarm = r'dialtone_telnyx_calls_total\{operation="[^"]*",outcome="TelnyxKeyRejected"\}'
         assert await shell.figure(alarm) >= 1
         status, said = await shell.run("doctor")
         assert status == 1

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.serving.admission import Door
-from app.serving.login_response_cache import Asked
+from app.serving.admission import ConnectionLimiter
+from app.serving.login_response_cache import RawRequest
 from tests.support.http_server import serve
 from tests.support.waiting import eventually
 
@@ -37,8 +37,8 @@ class CountingApp:
 
 
 @asynccontextmanager
-async def limited_server(app: CountingApp, under_way: int = 0) -> AsyncIterator[tuple[Door, int]]:
-    limiter = Door(lambda: under_way, LIMIT, first_word_seconds=1.0)
+async def limited_server(app: CountingApp, in_flight: int = 0) -> AsyncIterator[tuple[ConnectionLimiter, int]]:
+    limiter = ConnectionLimiter(lambda: in_flight, LIMIT, first_request_seconds=1.0)
     async with serve(app, limiter) as url:
         yield limiter, int(url.rsplit(":", 1)[1])
 
@@ -67,12 +67,12 @@ async def test_connections_above_the_limit_are_queued_and_all_are_answered() -> 
 
     assert answers == bodies
     assert app.most <= LIMIT
-    assert not limiter.is_crowded
+    assert not limiter.is_saturated
 
 
 async def test_connections_that_wait_for_telnyx_do_not_count() -> None:
     app = CountingApp(seconds=0.1)
-    async with limited_server(app, under_way=4) as (_, port):
+    async with limited_server(app, in_flight=4) as (_, port):
         await asyncio.gather(*(ask(port, b"x") for _ in range(20)))
 
     assert LIMIT < app.most <= LIMIT + 4
@@ -108,7 +108,7 @@ async def test_newest_connection_is_admitted_first() -> None:
 
     async with limited_server(app) as (limiter, port):
         requests = [asyncio.create_task(one(port, b"requests")) for _ in range(30)]
-        await eventually(lambda: limiter.is_crowded)
+        await eventually(lambda: limiter.is_saturated)
         await asyncio.sleep(0.02)
         await one(port, b"probe")
         place = answered.index(b"probe")
@@ -122,14 +122,14 @@ class StubFastPath:
 
     target = b"/at-hand"
 
-    def answer(self, asked: Asked) -> bytes | None:
+    def answer(self, asked: RawRequest) -> bytes | None:
         return b"content-length: 2\r\n\r\nok"
 
 
 @pytest.mark.parametrize("path", ["/at-hand", "/"])
 async def test_idle_connection_is_closed_after_the_keep_alive_timeout(path: str) -> None:
-    limiter = Door(lambda: 0)
-    limiter.shortcut = StubFastPath()
+    limiter = ConnectionLimiter(lambda: 0)
+    limiter.fast_path = StubFastPath()
     async with serve(CountingApp(seconds=0), limiter, keep_alive_seconds=1) as url:
         reader, writer = await connect(int(url.rsplit(":", 1)[1]))
         for _ in range(3):
@@ -141,13 +141,13 @@ async def test_idle_connection_is_closed_after_the_keep_alive_timeout(path: str)
 
 
 class FailingFastPath(StubFastPath):
-    def answer(self, asked: Asked) -> bytes | None:
+    def answer(self, asked: RawRequest) -> bytes | None:
         raise RuntimeError
 
 
 async def test_failing_fast_path_falls_back_to_the_app() -> None:
-    limiter = Door(lambda: 0)
-    limiter.shortcut = FailingFastPath()
+    limiter = ConnectionLimiter(lambda: 0)
+    limiter.fast_path = FailingFastPath()
     async with serve(CountingApp(seconds=0), limiter) as url:
         reader, writer = await connect(int(url.rsplit(":", 1)[1]))
         writer.write(b"POST /at-hand HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\nlayers!")
@@ -155,8 +155,8 @@ async def test_failing_fast_path_falls_back_to_the_app() -> None:
 
 
 async def test_started_request_is_read_to_its_end() -> None:
-    limiter = Door(lambda: 0)
-    limiter.shortcut = StubFastPath()
+    limiter = ConnectionLimiter(lambda: 0)
+    limiter.fast_path = StubFastPath()
     async with serve(CountingApp(seconds=0), limiter, keep_alive_seconds=1) as url:
         reader, writer = await connect(int(url.rsplit(":", 1)[1]))
         writer.write(b"POST /at-hand HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -173,7 +173,7 @@ async def test_closed_connections_in_the_queue_are_skipped() -> None:
         inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(LIMIT)]
         await asyncio.sleep(0.05)
         gone = [await connect(port) for _ in range(5)]
-        await eventually(lambda: limiter.is_crowded)
+        await eventually(lambda: limiter.is_saturated)
         for _, writer in gone:
             writer.transport.abort()
         await asyncio.gather(*inside)
@@ -188,7 +188,7 @@ async def test_shutdown_closes_queued_connections() -> None:
         inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(LIMIT)]
         await asyncio.sleep(0.05)
         reader, _ = await connect(port)
-        await eventually(lambda: limiter.is_crowded)
+        await eventually(lambda: limiter.is_saturated)
         limiter.close()
         assert await reader.read() == b""
         await asyncio.gather(*inside)

@@ -12,8 +12,13 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.middleware.body import followed_by
 from app.api.routes import telephony_credentials as telephony
 from app.api.schemas.client_settings import ClientSettings
-from app.api.scope import ASKED
-from app.serving.login_response_cache import KNOWN, LONGEST_OWN_BYTES, Asked, AtHand
+from app.api.scope import RAW_REQUEST
+from app.serving.login_response_cache import (
+    MAX_KNOWN_REQUESTS,
+    MAX_PER_REQUEST_HEADER_BYTES,
+    LoginResponseCache,
+    RawRequest,
+)
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, token
@@ -43,10 +48,10 @@ async def test_cached_response_equals_the_first_response(service: Service) -> No
 class CacheInFront:
     """A second cache in front of the service; `forwarded` holds the bodies of requests that reach the app."""
 
-    def __init__(self, service: Service, most: int = KNOWN) -> None:
+    def __init__(self, service: Service, most: int = MAX_KNOWN_REQUESTS) -> None:
         self.forwarded: list[bytes] = []
         self._app = service.app
-        self._shortcut = AtHand(
+        self._shortcut = LoginResponseCache(
             self._app_behind,
             telephony.ISSUE.path,
             verifier=service.components.identity.verifier,
@@ -85,11 +90,11 @@ class CacheInFront:
         path = f"/v1/telephony-credentials{path}"
         target = path.encode() + (b"?" + query if query else b"")
         headers = [*self.headers, *more]
-        asked = Asked("127.0.0.1", method.encode(), target, headers, body)
+        asked = RawRequest("127.0.0.1", method.encode(), target, headers, body)
         if self._shortcut.answer(asked) is not None:
             return 200
         scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": headers}
-        await self._shortcut({**scope, ASKED: asked}, receive, send)
+        await self._shortcut({**scope, RAW_REQUEST: asked}, receive, send)
         status: int = sent[0]["status"]
         return status
 
@@ -135,7 +140,7 @@ async def test_oversized_request_id_or_trace_headers_reach_the_app(service: Serv
     cache = CacheInFront(service)
     await cache.fill()
 
-    assert await cache.ask(more=[(b"x-request-id", b"a" * LONGEST_OWN_BYTES)]) == 200
+    assert await cache.ask(more=[(b"x-request-id", b"a" * MAX_PER_REQUEST_HEADER_BYTES)]) == 200
     assert cache.forwarded == []
     assert await cache.ask(more=[(b"x-request-id", b"a" * 40_000)]) == 431
     assert await cache.ask(more=[(b"traceparent", b"a")] * 101) == 431

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.serving.admission import Door
-from app.serving.outbox import MOST_GATHERED, Gathering, Outbox
+from app.serving.admission import ConnectionLimiter
+from app.serving.outbox import MAX_BUFFERED_BYTES, BufferedTransport, Outbox
 from benchmarks.floors import live
 from tests.support.http_server import serve
 
@@ -31,8 +31,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             headers.pop()
             pieces = [{"type": "http.response.body", "body": b"one", "more_body": True}, {**pieces[0], "body": b"two"}]
         case "/long":
-            pieces = [{"type": "http.response.body", "body": b"x" * (MOST_GATHERED * 4)}]
-            headers[1] = (b"content-length", b"%d" % (MOST_GATHERED * 4))
+            pieces = [{"type": "http.response.body", "body": b"x" * (MAX_BUFFERED_BYTES * 4)}]
+            headers[1] = (b"content-length", b"%d" % (MAX_BUFFERED_BYTES * 4))
         case "/read":
             await receive()
         case "/slow":
@@ -47,7 +47,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 async def address() -> AsyncIterator[tuple[str, int]]:
-    async with serve(app, http=Door(lambda: 0)) as url:
+    async with serve(app, http=ConnectionLimiter(lambda: 0)) as url:
         yield "127.0.0.1", int(url.rsplit(":", 1)[1])
 
 
@@ -126,7 +126,7 @@ async def test_error_before_the_body_is_a_500(address: tuple[str, int]) -> None:
 async def test_long_response_is_complete(address: tuple[str, int]) -> None:
     heard = await exchange(address, ask("/long"), seconds=2)
 
-    assert heard.count(b"x") >= MOST_GATHERED * 4
+    assert heard.count(b"x") >= MAX_BUFFERED_BYTES * 4
 
 
 async def test_expect_100_continue_is_answered(address: tuple[str, int]) -> None:
@@ -138,7 +138,7 @@ async def test_expect_100_continue_is_answered(address: tuple[str, int]) -> None
 async def test_all_responses_that_finish_together_are_sent() -> None:
     outbox, lines = Outbox(), [FakeTransport(is_gone=False) for _ in range(100)]
     for line in lines:
-        Gathering(line, outbox).write(BODY)
+        BufferedTransport(line, outbox).write(BODY)
     await asyncio.sleep(0)
 
     assert [line.heard for line in lines] == [[BODY]] * len(lines)
@@ -176,7 +176,7 @@ class FakeTransport(asyncio.Transport):
 async def test_closed_connection_does_not_hold_back_other_responses() -> None:
     outbox, gone, there = Outbox(), FakeTransport(is_gone=True), FakeTransport(is_gone=False)
     for line in (gone, there):
-        Gathering(line, outbox).write(BODY)
+        BufferedTransport(line, outbox).write(BODY)
 
     outbox.done()
 

@@ -12,7 +12,7 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import lease_of, leases
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.models import Credential, Platform
-from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.lease import Lease, LeaseState
 from tests.support.databases import migrate_database
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import ISSUER
@@ -29,7 +29,7 @@ LEASE = Lease(
     connection_id="77",
     credential_name="dialtone-" + "0" * 32,
     ttl_seconds=86_400,
-    state=State.ACTIVE,
+    state=LeaseState.ACTIVE,
     version=3,
     created_at=NOW,
     updated_at=NOW,
@@ -42,7 +42,7 @@ def pending_lease(device: str = "laptop", number: int = 1, **changes: Any) -> Le
     fields: dict[str, Any] = {
         "id": f"{number:032x}",
         "device_id": device,
-        "state": State.PENDING,
+        "state": LeaseState.PENDING,
         "version": 1,
         "created_at": NOW,
     }
@@ -79,7 +79,7 @@ def lease_of_device(number: int, credential_id: str, sip_username: str, expires_
         device_id="phone",
         connection_id=DEMO_CONNECTION,
         credential_name=f"dialtone-{number:032x}",
-        state=State.ACTIVE,
+        state=LeaseState.ACTIVE,
         credential_id=credential_id,
         sip_username=sip_username,
         expires_at=expires_at,  # type: ignore[arg-type]

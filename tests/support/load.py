@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from app.vending.telephony.lease import LEFTOVER, LIVE, State
+from app.vending.telephony.lease import AWAITING_DELETION, LIVE, LeaseState
 from tests.support.leases import read_leases
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token
@@ -94,12 +94,12 @@ async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *
     for item in live.values():
         row = rows.get(item.name.removeprefix(PREFIX))
         assert row is not None, f"I1: {item.name} has no row"
-        assert row.state in (*LIVE, *LEFTOVER, State.POOLED), (
+        assert row.state in (*LIVE, *AWAITING_DELETION, LeaseState.POOLED), (
             f"I4: {item.name} exists although its lease is {row.state}"
         )
-        if row.state is State.ACTIVE:
+        if row.state is LeaseState.ACTIVE:
             assert row.credential_id == item.id, f"I2: {item.name} has a duplicate"
-        if row.state is not State.POOLED:
+        if row.state is not LeaseState.POOLED:
             by_device[row.issuer, row.subject, row.device_id].append(item.id)
     assert [found for found in by_device.values() if len(found) > 1] == [], "I2: a device with two live credentials"
 
@@ -113,7 +113,7 @@ async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *
         assert row.sip_username == answer["sip_username"], "I3: a response that differs from its row"
         assert row.subject == user, "I7: a row of another user"
         held = live.get(str(row.credential_id))
-        if held is not None and row.state is State.ACTIVE:
+        if held is not None and row.state is LeaseState.ACTIVE:
             # Expiry times at Telnyx only grow, so no response has a later one than Telnyx has now.
             assert datetime.fromisoformat(answer["expires_at"]) <= held.expires_at, (
                 "I5: a response with a later expiry than at Telnyx"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import strategies as st
 
 from app.adapters.identity.claims import Issuer
-from app.adapters.identity.key_sets import FixedKeys
+from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks, from_pem
 from app.adapters.identity.verifier import TokenVerifier
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from tests.support.tokens import AUDIENCE, ISSUER, pem
 
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"})
@@ -34,17 +34,17 @@ def verifier(clock: Any = now, **changes: Any) -> TokenVerifier:
         "issuer": ISSUER,
         "audiences": frozenset({AUDIENCE}),
         "algorithms": frozenset({"RS256"}),
-        "keys": FixedKeys(from_pem(pem(), ALGORITHMS)),
+        "keys": StaticKeySource(from_pem(pem(), ALGORITHMS)),
     }
     return TokenVerifier((Issuer(**(fields | changes)),), clock)
 
 
-def fixed_keys(*keys: Any, within: frozenset[str] = ALGORITHMS) -> FixedKeys:
-    return FixedKeys(from_jwks({"keys": [key.as_dict(private=False) for key in keys]}, within))
+def fixed_keys(*keys: Any, within: frozenset[str] = ALGORITHMS) -> StaticKeySource:
+    return StaticKeySource(from_jwks({"keys": [key.as_dict(private=False) for key in keys]}, within))
 
 
 async def rejection_reason(unverified_token: str, checked_by: TokenVerifier | None = None) -> str:
-    with pytest.raises(TokenRefused) as refusal:
+    with pytest.raises(TokenRejected) as refusal:
         await (checked_by or verifier()).verify(unverified_token)
     return refusal.value.reason
 

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.leases import SqlLedger
-from app.adapters.ledger.not_before import SqlMarks
-from app.adapters.ledger.sweep import SqlSweeping
-from app.vending.errors import LogoutRefused, TokenRefused
+from app.adapters.ledger.leases import SqlLeases
+from app.adapters.ledger.not_before import SqlNotBefore
+from app.adapters.ledger.sweep import SqlSweep
+from app.vending.errors import LogoutTokenRejected, TokenRejected
 from app.vending.models import Principal
-from app.vending.not_before import MEMORY, SKEW, Logout, Mark, Marks, Reach, Target
-from app.vending.telephony.lease import State
+from app.vending.not_before import MEMORY, SKEW, LogoutClaims, NotBefore, NotBeforeRegistry, NotBeforeTarget, Reach
+from app.vending.telephony.lease import LeaseState
 from app.vending.upkeep.change_feed import KeyRefresh
 from tests.support.leases import pending_lease
 from tests.support.tokens import ISSUER
@@ -26,8 +26,8 @@ def holder(
     return Principal(issuer, user, NOW + timedelta(days=400), issued_at=issued, session=session)
 
 
-def logout(subject: str | None = "alice", session: str | None = None, number: str = "one") -> Logout:
-    return Logout(ISSUER, number, NOW, NOW + timedelta(minutes=2), subject, session)
+def logout(subject: str | None = "alice", session: str | None = None, number: str = "one") -> LogoutClaims:
+    return LogoutClaims(ISSUER, number, NOW, NOW + timedelta(minutes=2), subject, session)
 
 
 class Time:
@@ -39,25 +39,25 @@ class Time:
 
 
 @pytest.fixture
-def notices(opened: Database) -> SqlMarks:
-    return SqlMarks(opened)
+def notices(opened: Database) -> SqlNotBefore:
+    return SqlNotBefore(opened)
 
 
-def loaded(notices: SqlMarks, clock: Time) -> Marks:
-    marks = Marks(notices, clock)
+def loaded(notices: SqlNotBefore, clock: Time) -> NotBeforeRegistry:
+    marks = NotBeforeRegistry(notices, clock)
     marks.are_loaded = True
     return marks
 
 
-async def is_refused(marks: Marks, who: Principal) -> bool:
+async def is_refused(marks: NotBeforeRegistry, who: Principal) -> bool:
     try:
         await marks.check(who)
-    except TokenRefused as refusal:
+    except TokenRejected as refusal:
         return refusal.reason == "not_before_mark"
     return False
 
 
-ALICE, SESSION = Target(ISSUER, Reach.USER, "alice"), Target(ISSUER, Reach.SESSION, "s-1")
+ALICE, SESSION = NotBeforeTarget(ISSUER, Reach.USER, "alice"), NotBeforeTarget(ISSUER, Reach.SESSION, "s-1")
 
 
 @pytest.mark.parametrize(
@@ -72,40 +72,40 @@ ALICE, SESSION = Target(ISSUER, Reach.USER, "alice"), Target(ISSUER, Reach.SESSI
         (SESSION, holder(NOW - SECOND, session="s-1"), True),
         (SESSION, holder(NOW - SECOND, session="s-2"), False),
         (SESSION, holder(NOW - SECOND), False),
-        (Target(ISSUER), holder(NOW - SECOND, user="bob", session="s-9"), True),
-        (Target(ISSUER), holder(NOW - SECOND, issuer="https://other.example.com"), False),
+        (NotBeforeTarget(ISSUER), holder(NOW - SECOND, user="bob", session="s-9"), True),
+        (NotBeforeTarget(ISSUER), holder(NOW - SECOND, issuer="https://other.example.com"), False),
     ],
     ids=str,
 )
 async def test_mark_rejects_only_earlier_tokens_of_its_target(
-    notices: SqlMarks, target: Target, who: Principal, refused: bool
+    notices: SqlNotBefore, target: NotBeforeTarget, who: Principal, refused: bool
 ) -> None:
     clock = Time()
     marks = loaded(notices, clock)
-    await marks.set(Mark(target, NOW, NOW))
+    await marks.set(NotBefore(target, NOW, NOW))
 
     assert await is_refused(marks, who) is refused
-    assert await is_refused(Marks(notices, clock), who) is refused, (
+    assert await is_refused(NotBeforeRegistry(notices, clock), who) is refused, (
         "a replica that has not loaded its marks reads the ledger"
     )
 
 
-async def test_later_of_two_marks_applies_in_any_order(notices: SqlMarks) -> None:
+async def test_later_of_two_marks_applies_in_any_order(notices: SqlNotBefore) -> None:
     clock = Time()
     marks = loaded(notices, clock)
     for moment in (NOW, NOW - timedelta(hours=1)):
-        await marks.set(Mark(ALICE, moment, NOW))
+        await marks.set(NotBefore(ALICE, moment, NOW))
 
     assert await is_refused(marks, holder(NOW - SECOND))
     assert await notices.not_before([ALICE]) == NOW
 
 
-async def test_old_token_is_rejected_by_a_mark_no_longer_in_memory(notices: SqlMarks) -> None:
+async def test_old_token_is_rejected_by_a_mark_no_longer_in_memory(notices: SqlNotBefore) -> None:
     clock = Time()
     marks = loaded(notices, clock)
-    await marks.set(Mark(ALICE, NOW, NOW))
+    await marks.set(NotBefore(ALICE, NOW, NOW))
     clock.now += MEMORY + 2 * SKEW
-    marks.add(Mark(Target(ISSUER, Reach.USER, "bob"), clock.now, clock.now))
+    marks.add(NotBefore(NotBeforeTarget(ISSUER, Reach.USER, "bob"), clock.now, clock.now))
     assert len(marks) == 1
 
     assert await is_refused(marks, holder(NOW - SECOND))
@@ -113,7 +113,7 @@ async def test_old_token_is_rejected_by_a_mark_no_longer_in_memory(notices: SqlM
 
 
 async def test_session_logout_ends_its_devices_and_those_without_a_session(
-    notices: SqlMarks, ledger: SqlLedger, sweeping: SqlSweeping
+    notices: SqlNotBefore, ledger: SqlLeases, sweeping: SqlSweep
 ) -> None:
     for number, (device, session, user) in enumerate(
         [("in", "s-1", "alice"), ("unknown", None, "alice"), ("other", "s-2", "alice"), ("bobs", "s-1", "bob")], 1
@@ -126,7 +126,7 @@ async def test_session_logout_ends_its_devices_and_those_without_a_session(
     assert {lease.device_id for lease in ended} == {"in", "unknown"}
     for lease in ended:
         assert await ledger.find(lease.id) == lease
-        assert lease.state is State.REVOKING
+        assert lease.state is LeaseState.REVOKING
     due = await sweeping.due(NOW, NOW - timedelta(hours=1), 9)
     assert {lease.device_id for lease in due} == {"in", "unknown"}
 
@@ -142,7 +142,7 @@ async def test_session_logout_ends_its_devices_and_those_without_a_session(
     ids=["user", "session", "unknown user", "unknown session"],
 )
 async def test_logout_targets_a_user_or_a_session(
-    notices: SqlMarks, ledger: SqlLedger, wanted: Logout, gone: set[str]
+    notices: SqlNotBefore, ledger: SqlLeases, wanted: LogoutClaims, gone: set[str]
 ) -> None:
     await ledger.open(pending_lease("one", 1, session="s-1"), 10, holder())
     await ledger.open(pending_lease("two", 2, session="s-2"), 10, holder())
@@ -151,7 +151,7 @@ async def test_logout_targets_a_user_or_a_session(
     assert {lease.device_id for lease in await notices.log_out(wanted, NOW)} == gone
 
 
-async def test_logout_ends_tokens_of_the_same_second_and_session(notices: SqlMarks) -> None:
+async def test_logout_ends_tokens_of_the_same_second_and_session(notices: SqlNotBefore) -> None:
     marks = loaded(notices, Time())
     await marks.log_out(logout(session="s-1"), NOW)
 
@@ -161,19 +161,19 @@ async def test_logout_ends_tokens_of_the_same_second_and_session(notices: SqlMar
     assert not await is_refused(marks, holder(NOW + SECOND, session="s-1"))
 
 
-async def test_logout_token_is_accepted_once(notices: SqlMarks, ledger: SqlLedger) -> None:
+async def test_logout_token_is_accepted_once(notices: SqlNotBefore, ledger: SqlLeases) -> None:
     await notices.log_out(logout(), NOW)
     await ledger.open(pending_lease(), 10, holder(NOW + SECOND))
 
-    with pytest.raises(LogoutRefused) as refusal:
+    with pytest.raises(LogoutTokenRejected) as refusal:
         await notices.log_out(logout(), NOW + SECOND)
 
     assert refusal.value.reason == "used_before"
-    assert await ledger.live_lease(pending_lease().owner, "laptop") == pending_lease()
+    assert await ledger.live_lease(pending_lease().user_key, "laptop") == pending_lease()
     await notices.log_out(logout(number="two"), NOW + SECOND)
 
 
-async def test_used_logout_tokens_are_removed_after_their_expiry(notices: SqlMarks) -> None:
+async def test_used_logout_tokens_are_removed_after_their_expiry(notices: SqlNotBefore) -> None:
     await notices.log_out(logout(), NOW)
 
     await notices.log_out(logout(number="two"), NOW + timedelta(hours=1))
@@ -181,19 +181,22 @@ async def test_used_logout_tokens_are_removed_after_their_expiry(notices: SqlMar
     await notices.log_out(logout(), NOW + timedelta(hours=1))  # expired: the verifier rejects it earlier
 
 
-async def test_token_ended_by_a_logout_opens_no_device(notices: SqlMarks, ledger: SqlLedger) -> None:
+async def test_token_ended_by_a_logout_opens_no_device(notices: SqlNotBefore, ledger: SqlLeases) -> None:
     await notices.log_out(logout(), NOW)
 
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         await ledger.open(pending_lease(), 10, holder(NOW))
     await ledger.open(pending_lease(), 10, holder(NOW + SECOND))
 
 
-async def test_marks_and_key_refreshes_are_listed_since_a_given_time(notices: SqlMarks) -> None:
+async def test_marks_and_key_refreshes_are_listed_since_a_given_time(notices: SqlNotBefore) -> None:
     for hour in range(3):
         made = NOW + timedelta(hours=hour)
-        await notices.mark(Mark(Target(ISSUER, Reach.USER, f"user-{hour}"), NOW, made))
-        await notices.ask_for_keys(KeyRefresh(ISSUER, made))
+        await notices.set_not_before(NotBefore(NotBeforeTarget(ISSUER, Reach.USER, f"user-{hour}"), NOW, made))
+        await notices.request_key_refresh(KeyRefresh(ISSUER, made))
 
-    assert [mark.target.name for mark in await notices.marks_since(NOW + timedelta(hours=1))] == ["user-1", "user-2"]
+    assert [mark.target.name for mark in await notices.not_before_since(NOW + timedelta(hours=1))] == [
+        "user-1",
+        "user-2",
+    ]
     assert await notices.key_refreshes_since(NOW) == [KeyRefresh(ISSUER, NOW + timedelta(hours=2))]

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from app.vending.errors import Busy
-from app.vending.single_flight import Flights
+from app.vending.errors import IssueInProgress
+from app.vending.single_flight import SingleFlight
 
 
 async def test_callers_share_one_task_and_a_cancelled_caller_does_not_end_it() -> None:
-    flights: Flights[str] = Flights(patience_seconds=5)
+    flights: SingleFlight[str] = SingleFlight(timeout_seconds=5)
     started = 0
 
     async def work() -> str:
@@ -18,8 +18,8 @@ async def test_callers_share_one_task_and_a_cancelled_caller_does_not_end_it() -
         await asyncio.sleep(0.05)
         return "done"
 
-    leaver = asyncio.create_task(flights.join("laptop", "same", work))
-    stayers = [asyncio.create_task(flights.join("laptop", "same", work)) for _ in range(9)]
+    leaver = asyncio.create_task(flights.do("laptop", "same", work))
+    stayers = [asyncio.create_task(flights.do("laptop", "same", work)) for _ in range(9)]
     await asyncio.sleep(0.01)
     leaver.cancel()
 
@@ -28,20 +28,20 @@ async def test_callers_share_one_task_and_a_cancelled_caller_does_not_end_it() -
 
 
 async def test_failure_reaches_every_caller_and_is_not_cached() -> None:
-    flights: Flights[str] = Flights(patience_seconds=5)
+    flights: SingleFlight[str] = SingleFlight(timeout_seconds=5)
 
     async def fail() -> str:
         await asyncio.sleep(0)
-        raise Busy
+        raise IssueInProgress
 
-    results = await asyncio.gather(*(flights.join("laptop", "same", fail) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(flights.do("laptop", "same", fail) for _ in range(3)), return_exceptions=True)
 
-    assert [type(result) for result in results] == [Busy] * 3
+    assert [type(result) for result in results] == [IssueInProgress] * 3
     assert len(flights) == 0
 
 
 async def test_caller_times_out_before_the_task_ends() -> None:
-    flights: Flights[str] = Flights(patience_seconds=0.02)
+    flights: SingleFlight[str] = SingleFlight(timeout_seconds=0.02)
     landed = asyncio.Event()
 
     async def slow() -> str:
@@ -49,8 +49,8 @@ async def test_caller_times_out_before_the_task_ends() -> None:
         landed.set()
         return "late"
 
-    with pytest.raises(Busy):
-        await flights.join("laptop", "same", slow)
+    with pytest.raises(IssueInProgress):
+        await flights.do("laptop", "same", slow)
     await flights.drain()
 
     assert landed.is_set()

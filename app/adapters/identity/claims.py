@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from app.adapters.identity.key_sets import KeySource
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from app.vending.models import Principal
-from app.vending.not_before import Logout
+from app.vending.not_before import LogoutClaims
 
 LAST_MOMENT = 253402300799
 """9999-12-31T23:59:59Z, the last second that a datetime can hold."""
@@ -61,10 +61,10 @@ class Validity:
 
 
 def principal_of(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[Principal, Validity]:
-    """Whom an access token proves. Raises TokenRefused."""
+    """Whom an access token proves. Raises TokenRejected."""
     for claim, kind in _FOREIGN_CLAIMS.items():
         if claim in claims:
-            raise TokenRefused(kind)
+            raise TokenRejected(kind)
     expires, issued, validity = _times(claims, issuer, now)
     _check_audience(claims, issuer.audiences)
     principal = Principal(
@@ -79,26 +79,26 @@ def principal_of(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[Pr
     return principal, validity
 
 
-def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> Logout:
-    """What a logout token asks. Raises TokenRefused."""
+def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaims:
+    """What a logout token asks. Raises TokenRejected."""
     _, issued, validity = _times(claims, issuer, now)
     if issued is None:
-        raise TokenRefused("no_issue_time")
+        raise TokenRejected("no_issue_time")
     if now >= issued + (LOGOUT_AGE + issuer.leeway).total_seconds():
-        raise TokenRefused("too_old")
+        raise TokenRejected("too_old")
     _check_audience(claims, issuer.logout_audiences or issuer.audiences)
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
-        raise TokenRefused("no_logout_event")
+        raise TokenRejected("no_logout_event")
     if "nonce" in claims:
-        raise TokenRefused("id_token")
+        raise TokenRejected("id_token")
     if "sub" not in claims and "sid" not in claims:
-        raise TokenRefused("no_subject_and_no_session")
+        raise TokenRejected("no_subject_and_no_session")
     session = _name(claims, "sid", "bad_session") if "sid" in claims else None
     subject = _logout_subject(claims, issuer)
     if subject is None and session is None:
-        raise TokenRefused("unknown_subject")
-    return Logout(
+        raise TokenRejected("unknown_subject")
+    return LogoutClaims(
         issuer=issuer.issuer,
         token_id=_name(claims, "jti", "bad_token_id"),
         issued_at=datetime.fromtimestamp(issued, UTC),
@@ -115,18 +115,18 @@ def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, f
     issued = _moment(claims, "iat")
     not_before = _moment(claims, "nbf")
     if expires is None:
-        raise TokenRefused("no_expiry")
+        raise TokenRejected("no_expiry")
     validity = Validity(max(not_before or 0, issued or 0) - leeway, expires + leeway)
     if now >= validity.until:
-        raise TokenRefused("expired")
+        raise TokenRejected("expired")
     if now < validity.since:
-        raise TokenRefused("not_yet_valid")
+        raise TokenRejected("not_yet_valid")
     if issuer.max_age is not None:
         if issued is None:
-            raise TokenRefused("no_issue_time")
+            raise TokenRejected("no_issue_time")
         validity = Validity(validity.since, min(validity.until, issued + issuer.max_age.total_seconds() + leeway))
         if now >= validity.until:
-            raise TokenRefused("too_old")
+            raise TokenRejected("too_old")
     return expires, issued, validity
 
 
@@ -136,7 +136,7 @@ def _moment(claims: dict[str, Any], name: str) -> float | None:
     if name not in claims:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_MOMENT:
-        raise TokenRefused(f"bad_{name}")
+        raise TokenRejected(f"bad_{name}")
     return float(value)
 
 
@@ -144,9 +144,9 @@ def _check_audience(claims: dict[str, Any], accepted: frozenset[str]) -> None:
     value = claims.get("aud")
     named = [value] if isinstance(value, str) else value
     if not isinstance(named, list) or not all(isinstance(item, str) for item in named):
-        raise TokenRefused("no_audience" if value is None else "bad_audience")
+        raise TokenRejected("no_audience" if value is None else "bad_audience")
     if accepted.isdisjoint(named):
-        raise TokenRefused("wrong_audience")
+        raise TokenRejected("wrong_audience")
 
 
 def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
@@ -166,7 +166,7 @@ def _session(claims: dict[str, Any]) -> str | None:
     """`sid` where it is one. RFC 9068 does not know it, so an access token may use the name for something else."""
     try:
         return _name(claims, "sid", "bad_session")
-    except TokenRefused:
+    except TokenRejected:
         return None
 
 
@@ -174,7 +174,7 @@ def _name(claims: dict[str, Any], claim: str, reason: str) -> str:
     """A short printable text. Control characters end here: it goes to log and ledger."""
     value = claims.get(claim)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBJECT_LENGTH or not value.isprintable():
-        raise TokenRefused(reason)
+        raise TokenRejected(reason)
     return value
 
 
@@ -185,4 +185,4 @@ def _scopes(value: Any, issuer: Issuer) -> frozenset[str]:
         return frozenset(value.split())
     if issuer.allows_scope_list and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return frozenset(value)
-    raise TokenRefused("bad_scope")
+    raise TokenRejected("bad_scope")

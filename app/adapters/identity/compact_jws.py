@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 
 MAX_TOKEN_LENGTH = 8192
 """Characters. Longer ones are refused before anything is decoded."""
@@ -27,7 +27,7 @@ _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Compact:
+class CompactJws:
     """The three parts, decoded. No repr: it is a bearer secret until it has expired."""
 
     header: dict[str, Any]
@@ -36,41 +36,41 @@ class Compact:
     signing_input: bytes
 
     @classmethod
-    def parse(cls, unverified_token: str) -> "Compact":
-        """Raises TokenRefused for everything but three canonical base64url parts with a JSON object for a header."""
+    def parse(cls, unverified_token: str) -> "CompactJws":
+        """Raises TokenRejected for everything but three canonical base64url parts with a JSON object for a header."""
         if len(unverified_token) > MAX_TOKEN_LENGTH:
-            raise TokenRefused("too_long")
+            raise TokenRejected("too_long")
         parts = unverified_token.split(".")
         if len(parts) != 3:
-            raise TokenRefused("not_three_parts")
+            raise TokenRejected("not_three_parts")
         header, payload, signature = (canonical_base64url(part) for part in parts)
         return cls(json_object(header), payload, signature, f"{parts[0]}.{parts[1]}".encode("ascii"))
 
     def claims(self) -> dict[str, Any]:
-        """The payload as a JSON object; still only claims. Raises TokenRefused."""
+        """The payload as a JSON object; still only claims. Raises TokenRejected."""
         return json_object(self.payload)
 
 
 def canonical_base64url(text: str) -> bytes:
-    """Decoded, if `text` is the one spelling of those bytes: unpadded, unused bits zero. Raises TokenRefused."""
+    """Decoded, if `text` is the one spelling of those bytes: unpadded, unused bits zero. Raises TokenRejected."""
     left_over = len(text) % 4
     if left_over == 1 or not _BASE64URL.match(text):
-        raise TokenRefused("not_base64url")
+        raise TokenRejected("not_base64url")
     if left_over and text[-1] not in _LAST[left_over]:
-        raise TokenRefused("not_canonical")
+        raise TokenRejected("not_canonical")
     return base64.urlsafe_b64decode(text + "=" * (-left_over % 4))
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object: strict UTF-8, no member twice, finite numbers, bounded depth. Raises TokenRefused."""
+    """A JSON object: strict UTF-8, no member twice, finite numbers, bounded depth. Raises TokenRejected."""
     try:
         text = raw.decode("utf-8")
         _check_depth(text)
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
-        raise TokenRefused("not_json") from None
+        raise TokenRejected("not_json") from None
     if not isinstance(value, dict):
-        raise TokenRefused("not_json_object")
+        raise TokenRejected("not_json_object")
     return value
 
 
@@ -83,7 +83,7 @@ def _check_depth(text: str) -> None:
             case "[" | "{":
                 depth += 1
                 if depth > MAX_DEPTH:
-                    raise TokenRefused("too_deep")
+                    raise TokenRejected("too_deep")
             case "]" | "}":
                 depth -= 1
 
@@ -91,18 +91,18 @@ def _check_depth(text: str) -> None:
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise TokenRefused("member_twice")
+        raise TokenRejected("member_twice")
     return members
 
 
 def _refuse_constant(_: str) -> NoReturn:
-    raise TokenRefused("not_finite")
+    raise TokenRejected("not_finite")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise TokenRefused("not_finite")
+        raise TokenRejected("not_finite")
     return number
 
 

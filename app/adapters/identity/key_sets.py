@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from app.adapters.http_client import NoAnswer, NotSent, Outbound
+from app.adapters.http_client import ConnectFailed, HttpClient, ResponseFailed
 from app.adapters.identity.keys import KeySet, from_jwks
 from app.vending.errors import IdentityUnavailable
+from app.vending.operators.service_status import KeySetStatus
 
 FETCH_SECONDS = 3.0
 """Total deadline of one fetch, discovery included."""
@@ -36,28 +37,16 @@ HARD_LIMIT_SECONDS = 24 * 3600.0
 _log = structlog.get_logger("dialtone.identity")
 
 
-@dataclass(frozen=True, slots=True)
-class KeySetStatus:
-    """How an issuer's keys are doing, for metrics and for those on call."""
-
-    issuer: str
-    keys: int
-    age_seconds: float | None
-    """Since they were last confirmed; None for keys that the configuration holds, and while there are none."""
-    fetches: int = 0
-    failures: int = 0
-
-
 class KeySource(Protocol):
     """An issuer's keys, now."""
 
     async def current(self) -> KeySet:
         """Raises IdentityUnavailable while there are none."""
 
-    def at_hand(self) -> KeySet | None:
+    def cached(self) -> KeySet | None:
         """Those that need not be waited for."""
 
-    async def refetched(self) -> KeySet:
+    async def refresh_for_unknown_kid(self) -> KeySet:
         """The keys after an unknown `kid`: fetched anew if that is allowed again, else as they are."""
 
     async def refresh(self) -> bool:
@@ -66,7 +55,7 @@ class KeySource(Protocol):
     def status(self, issuer: str) -> KeySetStatus: ...
 
 
-class FixedKeys:
+class StaticKeySource:
     """A PEM or a shared secret from the configuration."""
 
     def __init__(self, keys: KeySet) -> None:
@@ -75,10 +64,10 @@ class FixedKeys:
     async def current(self) -> KeySet:
         return self._keys
 
-    def at_hand(self) -> KeySet:
+    def cached(self) -> KeySet:
         return self._keys
 
-    async def refetched(self) -> KeySet:
+    async def refresh_for_unknown_kid(self) -> KeySet:
         return self._keys
 
     async def refresh(self) -> bool:
@@ -89,7 +78,7 @@ class FixedKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class KeySetLocation:
     """A key set's address, or the issuer whose discovery document names it. Configured, never taken from a token."""
 
     issuer: str
@@ -98,13 +87,13 @@ class Location:
     jwks_url: str | None = None
 
 
-class RemoteKeys:
+class RemoteKeySource:
     """A key set behind HTTP. Good keys are never evicted by a bad answer; one fetch at a time."""
 
     def __init__(
         self,
-        location: Location,
-        outbound: Outbound,
+        location: KeySetLocation,
+        outbound: HttpClient,
         monotonic: Callable[[], float],
     ) -> None:
         self.location = location
@@ -121,7 +110,7 @@ class RemoteKeys:
         self._failures = 0
 
     async def current(self) -> KeySet:
-        if (keys := self.at_hand()) is not None:
+        if (keys := self.cached()) is not None:
             return keys
         self._keys = None
         if self._monotonic() - self._failed_at > COLD_COOLDOWN_SECONDS:
@@ -130,7 +119,7 @@ class RemoteKeys:
             raise IdentityUnavailable(retry_after_seconds=COLD_COOLDOWN_SECONDS)
         return self._keys
 
-    def at_hand(self) -> KeySet | None:
+    def cached(self) -> KeySet | None:
         age = self._monotonic() - self._fetched_at
         if self._keys is None or age > HARD_LIMIT_SECONDS:
             return None
@@ -138,7 +127,7 @@ class RemoteKeys:
             self._fetch()  # in the background: these are still good
         return self._keys
 
-    async def refetched(self) -> KeySet:
+    async def refresh_for_unknown_kid(self) -> KeySet:
         if self._fetching is not None:
             await asyncio.shield(self._fetching)
         elif self._monotonic() - self._refetched_at > COOLDOWN_SECONDS:
@@ -178,7 +167,7 @@ class RemoteKeys:
             keys = self._keys if is_known else from_jwks(document, self.location.algorithms)
             if keys is None or not len(keys):
                 raise ValueError("no usable key")
-        except (NotSent, NoAnswer, ValueError, TimeoutError, RecursionError) as error:
+        except (ConnectFailed, ResponseFailed, ValueError, TimeoutError, RecursionError) as error:
             self._failures += 1
             self._failed_at = self._monotonic()
             _log.warning("key_set_failed", issuer=self.location.issuer, cause=type(error).__name__)

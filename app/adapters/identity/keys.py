@@ -20,8 +20,8 @@ from jose.exceptions import JOSEError
 
 from app.adapters.identity import algorithms as added
 from app.adapters.identity.algorithms import ED25519_BYTES, EDDSA_ALGORITHMS, PSS_ALGORITHMS
-from app.adapters.identity.compact_jws import Compact, canonical_base64url
-from app.vending.errors import TokenRefused
+from app.adapters.identity.compact_jws import CompactJws, canonical_base64url
+from app.vending.errors import TokenRejected
 
 RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512"}) | PSS_ALGORITHMS
 EC_ALGORITHMS = MappingProxyType({"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"})
@@ -53,7 +53,7 @@ class UnknownKey(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class VerificationKey:
     """One usable public key, or a shared secret; one python-jose object for each algorithm that it may check."""
 
     kid: str | None
@@ -63,14 +63,14 @@ class Key:
 class KeySet:
     """Keys of one issuer. Immutable; its identity tells cached verdicts of an older set apart."""
 
-    def __init__(self, keys: Iterable[Key]) -> None:
+    def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self._keys = tuple(keys)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def choose(self, algorithm: str, kid: str | None) -> SignatureKey:
-        """The one key for this `alg` and `kid`. Raises UnknownKey, and TokenRefused where several would do."""
+        """The one key for this `alg` and `kid`. Raises UnknownKey, and TokenRejected where several would do."""
         fitting = [
             key.checks[algorithm]
             for key in self._keys
@@ -79,18 +79,18 @@ class KeySet:
         if not fitting:
             raise UnknownKey
         if len(fitting) > 1:
-            raise TokenRefused("ambiguous_key")
+            raise TokenRejected("ambiguous_key")
         return fitting[0]
 
 
-def check_signature(token: Compact, key: SignatureKey) -> None:
-    """Raises TokenRefused unless the signature is good, whatever python-jose raises."""
+def check_signature(token: CompactJws, key: SignatureKey) -> None:
+    """Raises TokenRejected unless the signature is good, whatever python-jose raises."""
     try:
         is_good = key.verify(token.signing_input, token.signature)
     except Exception as error:
-        raise TokenRefused("bad_signature") from error
+        raise TokenRejected("bad_signature") from error
     if is_good is not True:
-        raise TokenRefused("bad_signature")
+        raise TokenRejected("bad_signature")
 
 
 def from_jwks(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
@@ -139,10 +139,10 @@ def from_secret(secret: bytes, algorithms: frozenset[str]) -> KeySet:
     """The shared secret of an issuer that has nothing else. Raises ValueError below 32 bytes."""
     if len(secret) < 32:
         raise ValueError("a shared secret must have 32 bytes or more")
-    return KeySet([Key(None, {name: jwk.construct(secret, name) for name in algorithms & HMAC_ALGORITHMS})])
+    return KeySet([VerificationKey(None, {name: jwk.construct(secret, name) for name in algorithms & HMAC_ALGORITHMS})])
 
 
-def _from_jwk(entry: Any, algorithms: frozenset[str]) -> Key | None:
+def _from_jwk(entry: Any, algorithms: frozenset[str]) -> VerificationKey | None:
     """A key, or None for one that may not or cannot check any of the algorithms. Symmetric keys are never taken."""
     if not isinstance(entry, dict) or not _may_verify(entry):
         return None
@@ -164,9 +164,9 @@ def _from_jwk(entry: Any, algorithms: frozenset[str]) -> Key | None:
                 return None
         allowed = able & algorithms & ({entry["alg"]} if "alg" in entry else able)
         checks = {name: jwk.construct(public, name) for name in allowed}
-    except (TokenRefused, ValueError, TypeError, KeyError, JOSEError):
+    except (TokenRejected, ValueError, TypeError, KeyError, JOSEError):
         return None
-    return Key(kid, checks) if checks else None
+    return VerificationKey(kid, checks) if checks else None
 
 
 def _may_verify(entry: dict[str, Any]) -> bool:

@@ -14,12 +14,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
-from app.adapters.identity.compact_jws import Compact
-from app.adapters.identity.key_sets import KeySetStatus
+from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
-from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutRefused, TokenRefused
+from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutTokenRejected, TokenRejected
 from app.vending.models import Principal
-from app.vending.not_before import MEMORY, Logout
+from app.vending.not_before import MEMORY, LogoutClaims
+from app.vending.operators.service_status import KeySetStatus
 
 CACHED_VERDICTS = 10_000
 """Verified tokens remembered; the least recently used goes first."""
@@ -30,8 +30,8 @@ READY_SECONDS = 2.0
 _REFUSED_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
 
 
-class Marks(Protocol):
-    """What ends a token before its time. Both raise TokenRefused; the second may raise LedgerUnavailable."""
+class NotBeforeChecker(Protocol):
+    """What ends a token before its time. Both raise TokenRejected; the second may raise LedgerUnavailable."""
 
     def check_remembered(self, principal: Principal) -> None: ...
 
@@ -55,7 +55,7 @@ class TokenVerifier:
         self,
         issuers: Iterable[Issuer],
         clock: Callable[[], datetime],
-        marks: Marks | None = None,
+        marks: NotBeforeChecker | None = None,
         max_cached_tokens: int = CACHED_VERDICTS,
     ) -> None:
         """`marks` is None where a token is only looked at, as by `dialtone policy test`."""
@@ -70,7 +70,7 @@ class TokenVerifier:
         self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
 
     async def verify(self, unverified_token: str) -> Principal:
-        """Who the token proves. Raises TokenRefused with a reason code.
+        """Who the token proves. Raises TokenRejected with a reason code.
 
         Raises IdentityUnavailable while keys are missing, and LedgerUnavailable where only the ledger can say whether
         an old token was ended. Nothing else comes out, whatever the token holds.
@@ -80,22 +80,22 @@ class TokenVerifier:
         except DialtoneError:
             raise
         except Exception as error:
-            raise TokenRefused("unexpected") from error
+            raise TokenRejected("unexpected") from error
 
-    async def verify_logout(self, unverified_token: str) -> Logout:
-        """What an identity provider's logout token asks. Raises LogoutRefused or IdentityUnavailable.
+    async def verify_logout(self, unverified_token: str) -> LogoutClaims:
+        """What an identity provider's logout token asks. Raises LogoutTokenRejected or IdentityUnavailable.
 
         Whether it was used before is the ledger's to say.
         """
         try:
             claims, issuer, _ = await self._authentic(unverified_token, LOGOUT_TYPES)
             return logout_of(claims, issuer, self._clock().timestamp())
-        except TokenRefused as refusal:
-            raise LogoutRefused(refusal.reason) from None
+        except TokenRejected as refusal:
+            raise LogoutTokenRejected(refusal.reason) from None
         except DialtoneError:
             raise
         except Exception as error:
-            raise LogoutRefused("unexpected") from error
+            raise LogoutTokenRejected("unexpected") from error
 
     async def missing_keys(self) -> list[str]:
         """Issuers whose keys cannot be had at the moment."""
@@ -111,7 +111,7 @@ class TokenVerifier:
         missing = await asyncio.gather(*(is_missing(issuer) for issuer in issuers))
         return [issuer.issuer for issuer, is_so in zip(issuers, missing, strict=True) if is_so]
 
-    async def tend(self) -> None:
+    async def refresh_due_keys(self) -> None:
         """Fetch the key sets whose time has come; trouble with one issuer touches no other."""
         await self.missing_keys()
 
@@ -129,13 +129,13 @@ class TokenVerifier:
     def key_sets(self) -> list[KeySetStatus]:
         return [issuer.keys.status(issuer.issuer) for issuer in self._issuers.values()]
 
-    def recall(self, unverified_token: str) -> Principal | None:
-        """Who the token proved before, if that still holds. Raises TokenRefused where a mark has ended it since."""
+    def cached_principal(self, unverified_token: str) -> Principal | None:
+        """Who the token proved before, if that still holds. Raises TokenRejected where a mark has ended it since."""
         if "." not in unverified_token:
             return None
-        return self.recall_by(self.fingerprint(unverified_token), self._clock())
+        return self.cached_principal_for(self.fingerprint(unverified_token), self._clock())
 
-    def recall_by(self, fingerprint: bytes, now: datetime) -> Principal | None:
+    def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
         """As `recall`, for a token that was shown before."""
         known = self._verdicts.get(fingerprint)
         if known is None:
@@ -143,7 +143,7 @@ class TokenVerifier:
         still_holds = (
             known.validity.since <= now.timestamp() < known.validity.until
             and self._issuers.get(known.issuer.issuer) is known.issuer
-            and known.issuer.keys.at_hand() is known.keys
+            and known.issuer.keys.cached() is known.keys
         )
         if not still_holds:
             del self._verdicts[fingerprint]
@@ -159,7 +159,7 @@ class TokenVerifier:
         return hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
 
     async def _verify(self, unverified_token: str) -> Principal:
-        if (known := self.recall(unverified_token)) is not None:
+        if (known := self.cached_principal(unverified_token)) is not None:
             return known
 
         now = self._clock().timestamp()
@@ -178,7 +178,7 @@ class TokenVerifier:
         self, unverified_token: str, types: frozenset[str] | None
     ) -> tuple[dict[str, Any], Issuer, KeySet]:
         """The claims of a token that its issuer signed, as yet unjudged. `types`: allowed `typ`, None: the issuer's."""
-        token = Compact.parse(unverified_token)
+        token = CompactJws.parse(unverified_token)
         claims = token.claims()
         issuer = self._issuer_of(claims)
         algorithm, kid = checked_header(token.header, issuer, issuer.token_types if types is None else types)
@@ -191,7 +191,7 @@ class TokenVerifier:
         name = claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         if issuer is None:
-            raise TokenRefused("unknown_issuer")
+            raise TokenRejected("unknown_issuer")
         return issuer
 
 
@@ -200,24 +200,24 @@ async def _key_for(issuer: Issuer, algorithm: str, kid: str | None) -> tuple[Key
     try:
         return keys, keys.choose(algorithm, kid)
     except UnknownKey:
-        keys = await issuer.keys.refetched()
+        keys = await issuer.keys.refresh_for_unknown_kid()
     try:
         return keys, keys.choose(algorithm, kid)
     except UnknownKey:
-        raise TokenRefused("unknown_key") from None
+        raise TokenRejected("unknown_key") from None
 
 
 def checked_header(header: dict[str, Any], issuer: Issuer, types: frozenset[str]) -> tuple[str, str | None]:
     """`alg` and `kid`. `jku`, `x5u`, `x5c` and `jwk` are never read: a token does not bring its own key."""
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
-        raise TokenRefused("algorithm_not_allowed")
+        raise TokenRejected("algorithm_not_allowed")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
-        raise TokenRefused("bad_kid")
+        raise TokenRejected("bad_kid")
     if not _REFUSED_HEADERS.isdisjoint(header):
-        raise TokenRefused("unsupported_header")
+        raise TokenRejected("unsupported_header")
     if typ is not None and not _is_type(typ, types):
-        raise TokenRefused("wrong_type")
+        raise TokenRejected("wrong_type")
     return algorithm, kid
 
 

@@ -10,9 +10,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.tables import activity
 from app.adapters.ledger.tables import audit_events as events
-from app.vending.audit import Action, Activity, AuditCriteria, AuditEvent, Circumstances, Decision, Outcome
+from app.vending.audit import (
+    ActivityCount,
+    AuditAction,
+    AuditCriteria,
+    AuditEvent,
+    AuditOutcome,
+    Decision,
+    RequestContext,
+)
 from app.vending.errors import LedgerUnavailable
-from app.vending.models import Owner
+from app.vending.models import UserKey
 
 
 class SqlAudit:
@@ -53,15 +61,15 @@ class SqlAudit:
         newest_first = query.order_by(events.c.at.desc(), events.c.id.desc()).limit(limit)
         return [_event(row) for row in await self._database.rows(newest_first)]
 
-    async def activity(self, since: datetime) -> list[Activity]:
+    async def activity(self, since: datetime) -> list[ActivityCount]:
         at = activity.c
         query = sa.select(activity).where(at.minute >= since).order_by(at.minute, at.action, at.outcome)
         return [
-            Activity(row["minute"], Action(row["action"]), Outcome(row["outcome"]), row["events"])
+            ActivityCount(row["minute"], AuditAction(row["action"]), AuditOutcome(row["outcome"]), row["events"])
             for row in await self._database.rows(query)
         ]
 
-    async def forget(self, told_before: datetime, limit: int) -> int:
+    async def delete_expired(self, told_before: datetime, limit: int) -> int:
         query = sa.select(events.c.id).where(events.c.at < told_before).order_by(events.c.at).limit(limit)
         if not (rows := await self._database.rows(query)):
             return 0
@@ -88,8 +96,8 @@ def _event(row: sa.RowMapping) -> AuditEvent:
         row["id"],
         row["at"],
         Decision(
-            Action(row["action"]),
-            Outcome(row["outcome"]),
+            AuditAction(row["action"]),
+            AuditOutcome(row["outcome"]),
             row["reason"],
             _owner(row["issuer"], row["subject"]),
             row["device_id"],
@@ -97,7 +105,7 @@ def _event(row: sa.RowMapping) -> AuditEvent:
             row["token_sha256"],
             details=row["details"],
         ),
-        Circumstances(
+        RequestContext(
             row["request_id"],
             row["client_address"],
             row["user_agent"],
@@ -106,8 +114,8 @@ def _event(row: sa.RowMapping) -> AuditEvent:
     )
 
 
-def _owner(issuer: str | None, subject: str | None) -> Owner | None:
-    return None if issuer is None or subject is None else Owner(issuer, subject)
+def _owner(issuer: str | None, subject: str | None) -> UserKey | None:
+    return None if issuer is None or subject is None else UserKey(issuer, subject)
 
 
 def _conditions(criteria: AuditCriteria) -> list[sa.ColumnElement[bool]]:

@@ -15,7 +15,7 @@ from app.adapters.ledger.engines import BUSY_SECONDS, POOL_SIZE, name_of
 from app.adapters.ledger.group_commit import GroupCommit, T, Work
 from app.adapters.ledger.sqlite_threads import SqliteThreads
 from app.vending.errors import LedgerUnavailable
-from app.vending.models import Owner
+from app.vending.models import UserKey
 
 TROUBLE = (
     SQLAlchemyError,
@@ -139,10 +139,10 @@ class Database:
             self._writer.release()
 
 
-def one_at_a_time(connection: sa.Connection, owner: Owner) -> None:
+def one_at_a_time(connection: sa.Connection, user_key: UserKey) -> None:
     """Hold a lock on this user until the transaction ends. SQLite needs none, because it has one writer."""
     if connection.dialect.name != "sqlite":
-        user = sa.func.hashtextextended(f"{owner.issuer} {owner.subject}", 0)
+        user = sa.func.hashtextextended(f"{user_key.issuer} {user_key.subject}", 0)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(user)))
 
 

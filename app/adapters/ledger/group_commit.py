@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.vending.errors import DialtoneError, LedgerUnavailable
 
-MOST_TOGETHER = 64
+MAX_BATCH_SIZE = 64
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -31,7 +31,7 @@ AWAY = (sa.exc.OperationalError, sa.exc.TimeoutError, OSError)
 
 
 @dataclass(slots=True, eq=False)
-class Write:
+class PendingWrite:
     """One caller's write, and what becomes of it."""
 
     work: Work[Any]
@@ -55,20 +55,20 @@ class Write:
 class GroupCommit:
     """Gathers writes. One transaction at a time."""
 
-    def __init__(self, commit: Commit, patience_seconds: float) -> None:
+    def __init__(self, commit: Commit, timeout_seconds: float) -> None:
         self._commit = commit
-        self._patience_seconds = patience_seconds
-        self._waiting: list[Write] = []
+        self._timeout_seconds = timeout_seconds
+        self._waiting: list[PendingWrite] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, work: Work[T]) -> T:
         """What the work returns, once it is committed. Raises what it raises, and LedgerUnavailable."""
         loop = asyncio.get_running_loop()
-        write = Write(work, loop.create_future())
+        write = PendingWrite(work, loop.create_future())
         self._waiting.append(write)
         if self._writing is None:
             self._writing = loop.create_task(self._write_all())
-        timer = loop.call_later(self._patience_seconds, write.give_up)
+        timer = loop.call_later(self._timeout_seconds, write.give_up)
         try:
             outcome: T = await write.outcome
         finally:
@@ -78,7 +78,7 @@ class GroupCommit:
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                together, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+                together, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
                 # Whoever left meanwhile wants nothing written any more.
                 together = [write for write in together if not write.outcome.done()]
                 for write in together:
@@ -90,7 +90,7 @@ class GroupCommit:
         finally:
             self._writing = None
 
-    async def _is_written(self, together: list[Write], *, is_last_try: bool = False) -> bool:
+    async def _is_written(self, together: list[PendingWrite], *, is_last_try: bool = False) -> bool:
         try:
             outcomes = await self._commit([write.work for write in together])
         except Exception as error:

@@ -16,17 +16,17 @@ from app.adapters.ledger.tables import (
     leases,
     step,
 )
-from app.vending.operators.lease_admin import Criteria
-from app.vending.telephony.lease import Lease, State
+from app.vending.operators.lease_admin import LeaseCriteria
+from app.vending.telephony.lease import Lease, LeaseState
 
 
-class SqlSearch:
+class SqlLeaseSearch:
     """Every method raises LedgerUnavailable when the database does not do its part."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def matching(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+    async def matching(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         query = sa.select(leases).where(*_conditions(criteria))
         if after is not None:
             query = query.where(is_older(*after))
@@ -35,7 +35,11 @@ class SqlSearch:
 
     async def census(self) -> dict[str, int]:
         found = {}
-        for state, condition in ((State.PENDING, IS_PENDING), (State.ACTIVE, IS_ACTIVE), (State.POOLED, IS_POOLED)):
+        for state, condition in (
+            (LeaseState.PENDING, IS_PENDING),
+            (LeaseState.ACTIVE, IS_ACTIVE),
+            (LeaseState.POOLED, IS_POOLED),
+        ):
             async with self._database.reading() as connection:
                 # By the partial index of that state: no row is read.
                 query = sa.select(sa.func.count()).select_from(leases).where(condition)
@@ -43,7 +47,7 @@ class SqlSearch:
         return found
 
     async def end_matching(
-        self, criteria: Criteria, made_until: datetime, after_id: str, now: datetime, limit: int
+        self, criteria: LeaseCriteria, made_until: datetime, after_id: str, now: datetime, limit: int
     ) -> list[Lease]:
         ended: list[Lease] = []
         # In the order of their ids, for all who end many at once: else two of them wait for each other for ever.
@@ -54,7 +58,7 @@ class SqlSearch:
         async with self._database.writing() as connection:
             for row in (await connection.execute(query.with_for_update())).mappings().all():
                 before = lease_of(row)
-                after = before.revoking(now)
+                after = before.start_revoking(now)
                 await connection.execute(*step(before, after))
                 ended.append(after)
             if ended:
@@ -62,7 +66,7 @@ class SqlSearch:
         return ended
 
 
-def _conditions(criteria: Criteria) -> list[sa.ColumnElement[bool]]:
+def _conditions(criteria: LeaseCriteria) -> list[sa.ColumnElement[bool]]:
     at = leases.c
     wanted = {
         at.issuer: criteria.issuer,

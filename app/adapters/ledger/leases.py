@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
-from app.adapters.ledger.not_before import latest_mark, named
+from app.adapters.ledger.not_before import latest_not_before, named
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     HAS_ENDED,
@@ -23,12 +23,12 @@ from app.adapters.ledger.tables import (
     row_of,
     step,
 )
-from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, TokenRefused
-from app.vending.models import Owner, Principal
+from app.vending.errors import DeviceLimitReached, LeaseConflict, LeaseExists, LedgerUnavailable, TokenRejected
+from app.vending.models import Principal, UserKey
 from app.vending.not_before import is_before, targets_of
 from app.vending.telephony.lease import ENDED, Lease
 
-ENDED_AT_ONCE = 10_000
+CHANGES_BATCH_SIZE = 10_000
 """Ended leases read by one look of the watch."""
 
 
@@ -61,29 +61,29 @@ def _look_before_opening(targets: int) -> sa.Select[Any]:
     """What may speak against a new lease, and whether the pool has a credential for it, in one go."""
     in_the_pool = sa.select(leases.c.id).where(IS_READY_IN_THE_POOL).limit(1)
     return sa.select(
-        latest_mark(targets).scalar_subquery().label("not_before"),
+        latest_not_before(targets).scalar_subquery().label("not_before"),
         LIVE_DEVICES.scalar_subquery().label("devices"),
         in_the_pool.scalar_subquery().label("in_the_pool"),
     )
 
 
-class SqlLedger:
+class SqlLeases:
     """The ledger. Every method raises LedgerUnavailable when the database does not do its part."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def live_lease(self, owner: Owner, device_id: str) -> Lease | None:
-        return await self._one(LIVE_LEASE, {**owner._asdict(), "device_id": device_id})
+    async def live_lease(self, user_key: UserKey, device_id: str) -> Lease | None:
+        return await self._one(LIVE_LEASE, {**user_key._asdict(), "device_id": device_id})
 
     async def find(self, lease_id: str) -> Lease | None:
         return await self._one(BY_ID, {"id": lease_id})
 
-    async def unfinished(self, owner: Owner) -> list[Lease]:
-        return await self._all(sa.select(leases).where(owned_by(owner), IS_UNFINISHED))
+    async def unfinished(self, user_key: UserKey) -> list[Lease]:
+        return await self._all(sa.select(leases).where(owned_by(user_key), IS_UNFINISHED))
 
-    async def page(self, owner: Owner, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        query = sa.select(leases).where(owned_by(owner), IS_UNFINISHED)
+    async def page(self, user_key: UserKey, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        query = sa.select(leases).where(owned_by(user_key), IS_UNFINISHED)
         if after is not None:
             query = query.where(is_older(*after))
         return await self._all(query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit))
@@ -91,13 +91,13 @@ class SqlLedger:
     async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
         def work(connection: sa.Connection) -> Lease:
             # Else two devices could both be the last that the limit allows, or a logout miss the row written here.
-            one_at_a_time(connection, lease.owner)
+            one_at_a_time(connection, lease.user_key)
             seen = _look(connection, lease, principal)
             if seen.not_before is not None and is_before(principal, seen.not_before):
-                raise TokenRefused("not_before_mark")
+                raise TokenRejected("not_before_mark")
             if seen.devices >= max_devices:
                 # The device's own live lease is no reason to refuse it: let the unique index speak first.
-                raise LeaseTaken if _has_live_lease(connection, lease) else DeviceLimitReached
+                raise LeaseExists if _has_live_lease(connection, lease) else DeviceLimitReached
             claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
             return claimed or _insert(connection, lease)
 
@@ -105,7 +105,7 @@ class SqlLedger:
             return await self._database.write(work)
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
-                raise LeaseTaken from None
+                raise LeaseExists from None
             raise
 
     async def is_empty(self) -> bool:
@@ -122,7 +122,7 @@ class SqlLedger:
 
         def work(connection: sa.Connection) -> Lease:
             if connection.execute(update, changes).rowcount != 1:
-                raise LeaseMoved
+                raise LeaseConflict
             if after.state in ENDED and before.state not in ENDED:
                 announce(connection)
             return after
@@ -131,7 +131,7 @@ class SqlLedger:
 
     async def ended_since(self, moment: datetime) -> list[Lease]:
         query = sa.select(leases).where(HAS_ENDED, leases.c.updated_at >= moment)
-        return await self._all(query.order_by(leases.c.updated_at).limit(ENDED_AT_ONCE))
+        return await self._all(query.order_by(leases.c.updated_at).limit(CHANGES_BATCH_SIZE))
 
     async def _one(self, query: sa.Select[Any], parameters: dict[str, Any]) -> Lease | None:
         rows = await self._database.rows(query, parameters)
@@ -143,12 +143,17 @@ class SqlLedger:
 
 def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:
     targets = targets_of(principal)
-    wanted = {**lease.owner._asdict(), "now": lease.created_at, "connection_id": lease.connection_id, **named(targets)}
+    wanted = {
+        **lease.user_key._asdict(),
+        "now": lease.created_at,
+        "connection_id": lease.connection_id,
+        **named(targets),
+    }
     return connection.execute(_look_before_opening(len(targets)), wanted).one()
 
 
 def _has_live_lease(connection: sa.Connection, lease: Lease) -> bool:
-    wanted = {**lease.owner._asdict(), "device_id": lease.device_id}
+    wanted = {**lease.user_key._asdict(), "device_id": lease.device_id}
     return connection.scalar(LIVE_LEASE_ID, wanted) is not None
 
 
@@ -164,6 +169,6 @@ def _claim_pooled(connection: sa.Connection, intent: Lease) -> Lease | None:
     if found is None:
         return None
     before = lease_of(found)
-    claimed = before.claimed_for(intent)
+    claimed = before.assign_to(intent)
     connection.execute(*step(before, claimed))
     return claimed

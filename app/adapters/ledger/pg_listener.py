@@ -28,7 +28,7 @@ def announce(connection: sa.Connection) -> None:
         connection.execute(sa.text(f"NOTIFY {CHANNEL}"))
 
 
-class Announcements:
+class PgListener:
     """One replica's ear, on a connection of its own."""
 
     def __init__(self, engine: AsyncEngine, heard: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class Announcements:
         self._connection: AsyncConnection | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def tend(self) -> None:
+    async def ensure_listening(self) -> None:
         """Begin to listen, or make sure that we still do; trouble means that the next `tend` tries anew."""
         if self._engine.dialect.name != "postgresql":
             return

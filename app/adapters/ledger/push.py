@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
-from app.vending.errors import LedgerUnavailable, PushLimitReached, PushMoved
-from app.vending.models import Owner
-from app.vending.push.models import PushObject, PushType, Registered, Registration, Stage
+from app.vending.errors import LedgerUnavailable, PushConflict, PushLimitReached
+from app.vending.models import UserKey
+from app.vending.push.models import PushObject, PushRegistration, PushState, PushType, RegisteredPush
 
 _OBJECT_FIELDS = tuple(field.name for field in fields(PushObject))
-_REGISTRATION_FIELDS = tuple(field.name for field in fields(Registration))
+_REGISTRATION_FIELDS = tuple(field.name for field in fields(PushRegistration))
 _IS_ATTACHED = (
     sa.select(push_attachments.c.fingerprint)
     .where(push_attachments.c.fingerprint == push_objects.c.fingerprint)
@@ -54,7 +54,7 @@ class SqlPush:
                 await connection.execute(push_objects.insert().values(asdict(new)))
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
-                raise PushMoved from None
+                raise PushConflict from None
             raise
 
     async def advance_object(self, before: PushObject, after: PushObject) -> PushObject:
@@ -72,22 +72,22 @@ class SqlPush:
         is_before = sa.and_(push_objects.c.fingerprint == before.fingerprint, push_objects.c.version == before.version)
         async with self._database.writing() as connection:
             if (await connection.execute(push_objects.delete().where(is_before))).rowcount != 1:
-                raise PushMoved
+                raise PushConflict
 
     async def unwanted_objects(self, now: datetime, stale_before: datetime, limit: int) -> list[PushObject]:
         at = push_objects.c
         is_old = at.updated_at <= stale_before
         found: list[PushObject] = []
         for condition in (
-            sa.and_(at.stage == Stage.LEAVING.value, at.retry_at <= now),
-            sa.and_(at.stage == Stage.PENDING.value, is_old),
-            sa.and_(at.stage == Stage.ACTIVE.value, is_old, ~_IS_REGISTERED, ~_IS_ATTACHED),
+            sa.and_(at.state == PushState.DELETING.value, at.retry_at <= now),
+            sa.and_(at.state == PushState.PENDING.value, is_old),
+            sa.and_(at.state == PushState.ACTIVE.value, is_old, ~_IS_REGISTERED, ~_IS_ATTACHED),
         ):
             found += await self._objects(condition, limit=limit - len(found))
         return found
 
     async def expiring_objects(self, limit: int) -> list[PushObject]:
-        expires = sa.and_(push_objects.c.not_after.is_not(None), push_objects.c.stage == Stage.ACTIVE.value)
+        expires = sa.and_(push_objects.c.not_after.is_not(None), push_objects.c.state == PushState.ACTIVE.value)
         return await self._objects(expires, order=push_objects.c.not_after, limit=limit)
 
     async def all_objects(self, limit: int) -> list[tuple[PushObject, int, bool]]:
@@ -105,37 +105,37 @@ class SqlPush:
         update = push_objects.update().where(at.fingerprint == before.fingerprint, is_first).values(warned_days=days)
         async with self._database.writing() as connection:
             if (await connection.execute(update)).rowcount != 1:
-                raise PushMoved
+                raise PushConflict
 
     # -- registrations ------------------------------------------------------------------------------------------
 
-    async def registered(self, owner: Owner, registration_id: str) -> Registered | None:
-        return await self._registered(push_registrations.c.id == registration_id, _of(owner))
+    async def registered(self, user_key: UserKey, registration_id: str) -> RegisteredPush | None:
+        return await self._registered(push_registrations.c.id == registration_id, _of(user_key))
 
-    async def registered_as(self, owner: Owner, alias: str) -> Registered | None:
-        return await self._registered(_of(owner), push_registrations.c.alias == alias)
+    async def registered_as(self, user_key: UserKey, alias: str) -> RegisteredPush | None:
+        return await self._registered(_of(user_key), push_registrations.c.alias == alias)
 
-    async def registered_anywhere(self, registration_id: str) -> Registered | None:
+    async def registered_anywhere(self, registration_id: str) -> RegisteredPush | None:
         return await self._registered(push_registrations.c.id == registration_id)
 
-    async def registrations(self, owner: Owner) -> list[Registered]:
-        query = _REGISTERED.where(_of(owner)).order_by(push_registrations.c.created_at, push_registrations.c.id)
+    async def registrations(self, user_key: UserKey) -> list[RegisteredPush]:
+        query = _REGISTERED.where(_of(user_key)).order_by(push_registrations.c.created_at, push_registrations.c.id)
         return [_registered(row) for row in await self._database.rows(query)]
 
     async def holders_of(self, fingerprint: str) -> int:
         async with self._database.reading() as connection:
             return await _holders(connection, fingerprint)
 
-    async def register(self, new: Registration, most: int) -> None:
-        count = sa.select(sa.func.count()).select_from(push_registrations).where(_of(new.owner))
+    async def register(self, new: PushRegistration, most: int) -> None:
+        count = sa.select(sa.func.count()).select_from(push_registrations).where(_of(new.user_key))
         async with self._writing_aliases() as connection:
-            await connection.run_sync(one_at_a_time, new.owner)
+            await connection.run_sync(one_at_a_time, new.user_key)
             if (await connection.scalar(count) or 0) >= most:
                 raise PushLimitReached
             await _check_active(connection, new.fingerprint)
             await connection.execute(push_registrations.insert().values(asdict(new)))
 
-    async def reregister(self, before: Registration, after: Registration) -> None:
+    async def reregister(self, before: PushRegistration, after: PushRegistration) -> None:
         at = push_registrations.c
         is_before = sa.and_(
             at.id == before.id, at.fingerprint == before.fingerprint, at.updated_at == before.updated_at
@@ -147,11 +147,11 @@ class SqlPush:
                 await _lock(connection, fingerprint)
             await _check_active(connection, after.fingerprint)
             if (await connection.execute(push_registrations.update().where(is_before).values(changes))).rowcount != 1:
-                raise PushMoved
+                raise PushConflict
             if before.fingerprint != after.fingerprint:
                 await _leave(connection, before.fingerprint, after.updated_at)
 
-    async def deregister(self, registration: Registration, now: datetime) -> None:
+    async def deregister(self, registration: PushRegistration, now: datetime) -> None:
         async with self._database.writing() as connection:
             await _lock(connection, registration.fingerprint)
             await connection.execute(push_registrations.delete().where(push_registrations.c.id == registration.id))
@@ -186,19 +186,19 @@ class SqlPush:
         query = sa.select(push_objects).where(*conditions).order_by(by).limit(limit)
         return [_object(row) for row in await self._database.rows(query)]
 
-    async def _registered(self, *conditions: sa.ColumnElement[bool]) -> Registered | None:
+    async def _registered(self, *conditions: sa.ColumnElement[bool]) -> RegisteredPush | None:
         rows = await self._database.rows(_REGISTERED.where(*conditions))
         return _registered(rows[0]) if rows else None
 
     @asynccontextmanager
     async def _writing_aliases(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction in which a second row for a user's alias is PushMoved, and not the database's trouble."""
+        """A transaction in which a second row for a user's alias is PushConflict, and not the database's trouble."""
         try:
             async with self._database.writing() as connection:
                 yield connection
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
-                raise PushMoved from None
+                raise PushConflict from None
             raise
 
 
@@ -209,9 +209,9 @@ async def _lock(connection: AsyncConnection, fingerprint: str) -> None:
 
 
 async def _check_active(connection: AsyncConnection, fingerprint: str) -> None:
-    query = sa.select(push_objects.c.stage).where(push_objects.c.fingerprint == fingerprint)
-    if await connection.scalar(query.with_for_update()) != Stage.ACTIVE.value:
-        raise PushMoved
+    query = sa.select(push_objects.c.state).where(push_objects.c.fingerprint == fingerprint)
+    if await connection.scalar(query.with_for_update()) != PushState.ACTIVE.value:
+        raise PushConflict
 
 
 async def _leave(connection: AsyncConnection, fingerprint: str, now: datetime) -> None:
@@ -226,7 +226,7 @@ async def _leave(connection: AsyncConnection, fingerprint: str, now: datetime) -
     used = sa.select(push_attachments.c.fingerprint).where(push_attachments.c.fingerprint == fingerprint)
     if await connection.scalar(used) is None:
         before = _object(found)
-        await _advance(connection, before, before.leaving(now))
+        await _advance(connection, before, before.start_deleting(now))
 
 
 async def _advance(
@@ -236,7 +236,7 @@ async def _advance(
     is_before = sa.and_(push_objects.c.fingerprint == before.fingerprint, push_objects.c.version == before.version)
     update = push_objects.update().where(is_before, *conditions).values(changed)
     if (await connection.execute(update)).rowcount != 1:
-        raise PushMoved
+        raise PushConflict
 
 
 async def _holders(connection: AsyncConnection, fingerprint: str) -> int:
@@ -244,16 +244,16 @@ async def _holders(connection: AsyncConnection, fingerprint: str) -> int:
     return await connection.scalar(holders) or 0
 
 
-def _of(owner: Owner) -> sa.ColumnElement[bool]:
+def _of(user_key: UserKey) -> sa.ColumnElement[bool]:
     at = push_registrations.c
-    return sa.and_(at.issuer == owner.issuer, at.subject == owner.subject)
+    return sa.and_(at.issuer == user_key.issuer, at.subject == user_key.subject)
 
 
 def _object(row: sa.RowMapping, prefix: str = "") -> PushObject:
     values = {name: row[prefix + name] for name in _OBJECT_FIELDS}
-    return PushObject(**{**values, "type": PushType(values["type"]), "stage": Stage(values["stage"])})
+    return PushObject(**{**values, "type": PushType(values["type"]), "state": PushState(values["state"])})
 
 
-def _registered(row: sa.RowMapping) -> Registered:
-    registration = Registration(**{name: row[f"registration_{name}"] for name in _REGISTRATION_FIELDS})
-    return Registered(registration, _object(row, "object_"), row["is_attached"])
+def _registered(row: sa.RowMapping) -> RegisteredPush:
+    registration = PushRegistration(**{name: row[f"registration_{name}"] for name in _REGISTRATION_FIELDS})
+    return RegisteredPush(registration, _object(row, "object_"), row["is_attached"])

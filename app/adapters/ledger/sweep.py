@@ -11,7 +11,7 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.tables import (
     HAS_ENDED,
     IS_ACTIVE,
-    IS_LEFTOVER,
+    IS_AWAITING_DELETION,
     IS_PENDING,
     lease_of,
     leases,
@@ -19,11 +19,11 @@ from app.adapters.ledger.tables import (
     sweep_runs,
 )
 from app.vending.telephony.lease import Lease
-from app.vending.upkeep.sweep_jobs import Run, RunState
+from app.vending.upkeep.sweep_jobs import SweepJob, SweepJobState
 from app.vending.upkeep.sweeper import Backlog
 
 
-class SqlSweeping:
+class SqlSweep:
     """Every method raises LedgerUnavailable when the database does not do its part. All work is found by an index."""
 
     def __init__(self, database: Database) -> None:
@@ -49,28 +49,28 @@ class SqlSweeping:
                     taken.append(after)
         return taken
 
-    async def backlog(self, stuck_attempts: int) -> Backlog:
-        stuck = sa.func.sum(sa.case((leases.c.attempts >= stuck_attempts, 1), else_=0))
-        query = sa.select(sa.func.count(), stuck, sa.func.min(leases.c.created_at)).where(IS_LEFTOVER)
+    async def backlog(self, min_attempts: int) -> Backlog:
+        irrevocable = sa.func.sum(sa.case((leases.c.attempts >= min_attempts, 1), else_=0))
+        query = sa.select(sa.func.count(), irrevocable, sa.func.min(leases.c.created_at)).where(IS_AWAITING_DELETION)
         async with self._database.reading() as connection:
             waiting, stuck_count, oldest = (await connection.execute(query)).one()
         return Backlog(waiting, stuck_count or 0, oldest)
 
-    async def stuck(self, stuck_attempts: int, limit: int) -> list[Lease]:
-        query = sa.select(leases).where(IS_LEFTOVER, leases.c.attempts >= stuck_attempts)
+    async def irrevocable(self, min_attempts: int, limit: int) -> list[Lease]:
+        query = sa.select(leases).where(IS_AWAITING_DELETION, leases.c.attempts >= min_attempts)
         return await self._all(query.order_by(leases.c.retry_at).limit(limit))
 
-    async def keep_run(self, run: Run) -> None:
+    async def save_job(self, run: SweepJob) -> None:
         values = {**asdict(run), "state": run.state.value}
         async with self._database.writing() as connection:
             await connection.execute(sweep_runs.delete().where(sweep_runs.c.id == run.id))
             await connection.execute(sweep_runs.insert().values(values))
 
-    async def run(self, run_id: str) -> Run | None:
+    async def find_job(self, run_id: str) -> SweepJob | None:
         rows = await self._database.rows(sa.select(sweep_runs).where(sweep_runs.c.id == run_id))
-        return Run(**{**rows[0], "state": RunState(rows[0]["state"])}) if rows else None
+        return SweepJob(**{**rows[0], "state": SweepJobState(rows[0]["state"])}) if rows else None
 
-    async def forget(self, ended_before: datetime, limit: int) -> int:
+    async def delete_ended(self, ended_before: datetime, limit: int) -> int:
         is_done = sa.and_(HAS_ENDED, leases.c.updated_at < ended_before, leases.c.retry_at.is_(None))
         query = sa.select(leases.c.id).where(is_done).order_by(leases.c.updated_at).limit(limit)
         if not (rows := await self._database.rows(query)):
@@ -86,7 +86,7 @@ class SqlSweeping:
 
 def _due(now: datetime, stale_before: datetime) -> Iterator[sa.Select[Any]]:
     for condition, column, moment in (
-        (IS_LEFTOVER, leases.c.retry_at, now),
+        (IS_AWAITING_DELETION, leases.c.retry_at, now),
         (IS_ACTIVE, leases.c.expires_at, now),
         (IS_PENDING, leases.c.updated_at, stale_before),
     ):

@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from app.vending.models import Owner, Platform
-from app.vending.telephony.lease import ENDED, LEFTOVER, LIVE, Lease, State
+from app.vending.models import Platform, UserKey
+from app.vending.telephony.lease import AWAITING_DELETION, ENDED, LIVE, Lease, LeaseState
 
 metadata = sa.MetaData()
 
@@ -34,18 +34,18 @@ class UtcTime(sa.TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _in(states: tuple[State, ...]) -> sa.TextClause:
+def _in(states: tuple[LeaseState, ...]) -> sa.TextClause:
     """A constant condition: a partial index is used only for a query that repeats it word for word."""
     return sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states)))
 
 
 IS_LIVE = _in(LIVE)
-IS_PENDING = _in((State.PENDING,))
-IS_ACTIVE = _in((State.ACTIVE,))
-IS_LEFTOVER = _in(LEFTOVER)
-IS_UNFINISHED = _in((*LIVE, State.REVOKING))
+IS_PENDING = _in((LeaseState.PENDING,))
+IS_ACTIVE = _in((LeaseState.ACTIVE,))
+IS_AWAITING_DELETION = _in(AWAITING_DELETION)
+IS_UNFINISHED = _in((*LIVE, LeaseState.REVOKING))
 HAS_ENDED = _in(ENDED)
-IS_POOLED = _in((State.POOLED,))
+IS_POOLED = _in((LeaseState.POOLED,))
 IS_NOBODYS = sa.text("issuer = '' AND state IN ('pooled', 'pending')")
 
 leases = sa.Table(
@@ -106,7 +106,7 @@ push_objects = sa.Table(
     sa.Column("fingerprint", sa.String(64), primary_key=True),
     sa.Column("type", sa.String(16), nullable=False),
     sa.Column("telnyx_alias", sa.Text, nullable=False),
-    sa.Column("stage", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("app_id", sa.Text, nullable=False),
     sa.Column("fingerprint_sha256", sa.String(64), nullable=False),
@@ -119,7 +119,7 @@ push_objects = sa.Table(
     sa.Column("retry_at", UtcTime),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("warned_days", sa.Integer),
-    sa.Index("push_objects_by_stage", "stage", "updated_at"),
+    sa.Index("push_objects_by_state", "state", "updated_at"),
     sa.Index("push_objects_by_expiry", "not_after"),
     sa.Index("push_objects_by_credential", "credential_id"),
 )
@@ -208,8 +208,8 @@ def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = Fals
 
 _partial("one_live_lease_a_device", "issuer", "subject", "device_id", where=IS_LIVE, unique=True)
 _partial("unfinished_of_a_user", "issuer", "subject", "created_at", "id", where=IS_UNFINISHED)
-_partial("leftover_by_retry", "retry_at", where=_in((State.REVOKING, State.EXPIRED)))
-_partial("leftover_or_lost_by_retry", "retry_at", where=IS_LEFTOVER)
+_partial("leftover_by_retry", "retry_at", where=_in((LeaseState.REVOKING, LeaseState.EXPIRED)))
+_partial("leftover_or_lost_by_retry", "retry_at", where=IS_AWAITING_DELETION)
 _partial("active_by_expiry", "expires_at", where=IS_ACTIVE)
 _partial("pending_by_age", "updated_at", where=IS_PENDING)
 _partial("ended_by_time", "updated_at", where=HAS_ENDED)
@@ -222,13 +222,13 @@ IS_OWNED = sa.and_(leases.c.issuer == sa.bindparam("issuer"), leases.c.subject =
 """For statements that are made once."""
 
 
-def owned_by(owner: Owner) -> sa.ColumnElement[bool]:
-    return sa.and_(leases.c.issuer == owner.issuer, leases.c.subject == owner.subject)
+def owned_by(user_key: UserKey) -> sa.ColumnElement[bool]:
+    return sa.and_(leases.c.issuer == user_key.issuer, leases.c.subject == user_key.subject)
 
 
 def lease_of(row: sa.RowMapping) -> Lease:
     values = dict(row)
-    return Lease(**{**values, "platform": Platform(values["platform"]), "state": State(values["state"])})
+    return Lease(**{**values, "platform": Platform(values["platform"]), "state": LeaseState(values["state"])})
 
 
 _FIELDS = tuple(field.name for field in fields(Lease))

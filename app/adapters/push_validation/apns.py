@@ -19,8 +19,8 @@ from cryptography.x509.oid import NameOID
 
 from app.adapters.push_validation.keys import WeakKey, load
 from app.adapters.push_validation.pem import blocks
-from app.vending.push.material_errors import MaterialFault, Report
-from app.vending.push.models import Material, PushType
+from app.vending.push.material_errors import MaterialFault, MaterialReport
+from app.vending.push.models import PushMaterial, PushType
 
 VOIP_SERVICES = x509.ObjectIdentifier("1.2.840.113635.100.6.3.4")
 """Marks a VoIP Services certificate."""
@@ -36,7 +36,7 @@ MAX_FIELD_BYTES = 32 * 1024
 _UTF8_STRING, _CONSTRUCTED = 0x0C, 0x20
 
 
-def lint(certificate: str, private_key: str, now: datetime) -> Report:
+def validate(certificate: str, private_key: str, now: datetime) -> MaterialReport:
     """Everything that is wrong with the pair, or the material that it is."""
     faults = [
         MaterialFault("material_too_large", field)
@@ -44,10 +44,10 @@ def lint(certificate: str, private_key: str, now: datetime) -> Report:
         if len(text) > MAX_FIELD_BYTES
     ]
     if faults:
-        return Report(None, tuple(faults))
+        return MaterialReport(None, tuple(faults))
     is_swapped = _holds_key(certificate) and _holds_certificate(private_key)
     if is_swapped and not _holds_certificate(certificate):
-        return Report(None, (MaterialFault("fields_swapped", "certificate"),))
+        return MaterialReport(None, (MaterialFault("fields_swapped", "certificate"),))
     cert = _certificate(certificate, faults)
     key = _private_key(private_key, faults)
     if cert is not None:
@@ -55,15 +55,15 @@ def lint(certificate: str, private_key: str, now: datetime) -> Report:
     if cert is not None and key is not None and _spki(cert) != _spki(key):
         faults.append(MaterialFault("key_mismatch", "private_key"))
     if faults or cert is None or key is None:
-        return Report(None, tuple(faults))
+        return MaterialReport(None, tuple(faults))
     der = cert.public_bytes(Encoding.DER)
     upload = {
         "type": PushType.IOS.value,
         "certificate": cert.public_bytes(Encoding.PEM).decode("ascii"),
         "private_key": blocks(private_key)[0].text,  # without what openssl writes around it
     }
-    return Report(
-        Material(
+    return MaterialReport(
+        PushMaterial(
             type=PushType.IOS,
             app_id=_bundle_id(cert) or "",
             identity=b"ios" + der,

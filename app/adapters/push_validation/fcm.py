@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.adapters.push_validation.keys import WeakKey, load
-from app.vending.push.material_errors import MaterialFault, Report
-from app.vending.push.models import Material, PushType
+from app.vending.push.material_errors import MaterialFault, MaterialReport
+from app.vending.push.models import PushMaterial, PushType
 
 FIELD = "project_account_json_file"
 TOKEN_URIS = frozenset({"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"})
@@ -23,7 +23,7 @@ MAX_BYTES = 32 * 1024
 LEGACY_KEY_PREFIX = "AAAA"
 
 
-def lint(service_account: Any) -> Report:
+def validate(service_account: Any) -> MaterialReport:
     """Everything that is wrong with the object, or the material that it is."""
     foreign = _what_is(service_account)
     if foreign is not None:
@@ -44,8 +44,8 @@ def lint(service_account: Any) -> Report:
     spki = _public_key(service_account.get("private_key"), faults)
     if faults or project_id is None or client_email is None or spki is None:
         return _refused(*faults)
-    return Report(
-        Material(
+    return MaterialReport(
+        PushMaterial(
             type=PushType.ANDROID,
             app_id=project_id,
             identity=b"android" + json.dumps([project_id, client_email]).encode() + spki,
@@ -56,8 +56,8 @@ def lint(service_account: Any) -> Report:
     )
 
 
-def _refused(*codes: str) -> Report:
-    return Report(None, tuple(MaterialFault(code, FIELD) for code in codes))
+def _refused(*codes: str) -> MaterialReport:
+    return MaterialReport(None, tuple(MaterialFault(code, FIELD) for code in codes))
 
 
 def _what_is(given: Any) -> str | None:

@@ -3,22 +3,22 @@
 import re
 from dataclasses import dataclass, field
 
-MOST_BLOCKS = 20
+MAX_BLOCKS = 20
 """A text with more beginnings than any chain has is not looked through."""
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class PemBlock:
     label: str
     """`CERTIFICATE`, `RSA PRIVATE KEY` and so on."""
     text: str = field(repr=False)
     """From BEGIN to END, with a line break behind it."""
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[PemBlock]:
     r"""Every complete block. A text in one line, with `\n` for its line ends, is taken too: configuration has such."""
-    if text.count("-----BEGIN ") > MOST_BLOCKS:
+    if text.count("-----BEGIN ") > MAX_BLOCKS:
         return []
-    return [Block(match[1], match[0] + "\n") for match in _BLOCK.finditer(text.replace("\\n", "\n"))]
+    return [PemBlock(match[1], match[0] + "\n") for match in _BLOCK.finditer(text.replace("\\n", "\n"))]

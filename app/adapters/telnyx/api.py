@@ -5,28 +5,28 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 
-from app.adapters.http_client import Answer, NoAnswer, NotSent, Outbound
-from app.adapters.telnyx.call_scheduler import Guard, Turn
+from app.adapters.http_client import ConnectFailed, HttpClient, HttpResponse, ResponseFailed
+from app.adapters.telnyx.call_scheduler import CallScheduler, CallSlot
 from app.adapters.telnyx.responses import error_codes, page_of
 from app.vending.errors import (
-    CarrierError,
-    CarrierFailed,
-    CarrierForbidden,
-    CarrierKeyRefused,
-    CarrierNotFound,
-    CarrierRejected,
-    CarrierThrottled,
-    CarrierUnreachable,
-    CarrierUnreadable,
     CredentialExpired,
+    TelnyxError,
+    TelnyxForbidden,
+    TelnyxKeyRejected,
+    TelnyxNotFound,
+    TelnyxRateLimited,
+    TelnyxRejected,
+    TelnyxResponseInvalid,
+    TelnyxServerError,
+    TelnyxUnreachable,
 )
+from app.vending.operators.service_status import TelnyxFailure, TelnyxStatus
 
 CALL_SECONDS = 5.0
 """Total deadline of one operation, retries included."""
@@ -51,22 +51,12 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 _log = structlog.get_logger("dialtone.telnyx")
 
 
-@dataclass(frozen=True, slots=True)
-class LastError:
-    """The last failed call to Telnyx."""
-
-    at: datetime
-    operation: str
-    error: str
-    """The class name of the error that was raised."""
-
-
 class TelnyxApi:
-    """The transport that all operations share: one key and one connection pool. Raises CarrierError."""
+    """The transport that all operations share: one key and one connection pool. Raises TelnyxError."""
 
     def __init__(
         self,
-        outbound: Outbound,
+        outbound: HttpClient,
         *,
         base_url: str,
         api_key: str,
@@ -77,12 +67,16 @@ class TelnyxApi:
         """`count` is called after every call with the operation, `ok` or the error's class name, and the seconds."""
         self._count = count
         self._tracer = tracer or NoOpTracer()
-        self.last_error: LastError | None = None
+        self.last_failure: TelnyxFailure | None = None
         self._outbound = outbound
         self._base_url = base_url.rstrip("/")
         self._call_seconds = call_seconds
-        self.guard = Guard(time.monotonic, call_seconds * QUEUE_SHARE)
+        self.scheduler = CallScheduler(time.monotonic, call_seconds * QUEUE_SHARE)
         self.use_key(api_key)
+
+    def status(self) -> TelnyxStatus:
+        """The state of calls to Telnyx, of this replica."""
+        return self.scheduler.status(self.last_failure)
 
     def use_key(self, api_key: str) -> None:
         """Use this key for all further calls."""
@@ -97,24 +91,24 @@ class TelnyxApi:
                 yield item
             if not found or (number >= pages if pages is not None else len(found) < page_size):
                 return
-        raise CarrierUnreadable
+        raise TelnyxResponseInvalid
 
-    async def send(self, method: str, path: str, *, attempts: int = 1, **content: Any) -> Answer:
+    async def send(self, method: str, path: str, *, attempts: int = 1, **content: Any) -> HttpResponse:
         """An answer with status 2xx within the total deadline. Otherwise raises the error of the last attempt."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_seconds
         for attempt in range(1, attempts + 1):
-            async with self.guard.turn((deadline - loop.time()) * QUEUE_SHARE) as turn:
+            async with self.scheduler.slot((deadline - loop.time()) * QUEUE_SHARE) as turn:
                 try:
                     return await self._counted(turn, method, path, deadline - loop.time(), **content)
-                except (CarrierFailed, CarrierUnreachable, CarrierUnreadable):
+                except (TelnyxServerError, TelnyxUnreachable, TelnyxResponseInvalid):
                     pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + random.random())  # noqa: S311 - jitter
                     if attempt == attempts or loop.time() + pause >= deadline:
                         raise
             await asyncio.sleep(pause)
         raise AssertionError("attempts is at least 1")
 
-    async def _counted(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
+    async def _counted(self, turn: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
         began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
         with self._tracer.start_as_current_span(
             f"Telnyx {operation}", kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
@@ -122,16 +116,16 @@ class TelnyxApi:
             try:
                 answer = await self._send_once(turn, method, path, seconds, **content)
                 outcome = "ok"
-            except CarrierError as error:
+            except TelnyxError as error:
                 outcome = type(error).__name__
-                self.last_error = LastError(datetime.now(UTC), operation, outcome)
+                self.last_failure = TelnyxFailure(datetime.now(UTC), operation, outcome)
                 raise
             finally:
                 span.set_attribute("dialtone.outcome", outcome)
                 self._count(operation, outcome, time.monotonic() - began)
         return answer
 
-    async def _send_once(self, turn: Turn, method: str, path: str, seconds: float, **content: Any) -> Answer:
+    async def _send_once(self, turn: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
         try:
             answer = await self._outbound.send(
                 method,
@@ -141,18 +135,18 @@ class TelnyxApi:
                 max_bytes=MAX_ANSWER_BYTES,
                 **content,
             )
-        except NotSent as error:
+        except ConnectFailed as error:
             turn.failed()
             _log.warning("telnyx_unreachable", method=method, cause=str(error))
-            raise CarrierUnreachable(may_have_happened=False) from None
-        except NoAnswer as error:
+            raise TelnyxUnreachable(may_have_happened=False) from None
+        except ResponseFailed as error:
             turn.failed()
             _log.warning("telnyx_no_answer", method=method, cause=str(error))
-            raise CarrierUnreachable(may_have_happened=True) from None
+            raise TelnyxUnreachable(may_have_happened=True) from None
         turn.answered(answer.status, answer.headers)
         if 200 <= answer.status < 300:
             return answer
-        refusal = _refusal(answer)
+        refusal = _error_for(answer)
         _log.warning(
             "telnyx_error",
             method=method,
@@ -169,29 +163,29 @@ def _operation(method: str, path: str) -> str:
     return f"{method} /" + "/".join("{id}" if number == 1 else part for number, part in enumerate(parts))
 
 
-def _refusal(answer: Answer) -> CarrierError:
+def _error_for(answer: HttpResponse) -> TelnyxError:
     """The error for a status that is not 2xx. Redirects are not followed: they are unreadable answers."""
     match answer.status:
         case 401:
-            return CarrierKeyRefused()
+            return TelnyxKeyRejected()
         case 403:
-            return CarrierForbidden()
+            return TelnyxForbidden()
         case 404:
-            return CarrierNotFound()
+            return TelnyxNotFound()
         case 429:
-            return CarrierThrottled(retry_after_seconds=_retry_after(answer))
+            return TelnyxRateLimited(retry_after_seconds=_retry_after(answer))
         case 408 | 425:
-            return CarrierFailed()
+            return TelnyxServerError()
         case status if 400 <= status < 500:
             # Telnyx: {"errors": {"status": "can't update credentials in expired status"}}, here `errors` is an object
-            return CredentialExpired() if b"expired status" in answer.body else CarrierRejected()
+            return CredentialExpired() if b"expired status" in answer.body else TelnyxRejected()
         case status if status >= 500:
-            return CarrierFailed(retry_after_seconds=_retry_after(answer))
+            return TelnyxServerError(retry_after_seconds=_retry_after(answer))
         case _:
-            return CarrierUnreadable()
+            return TelnyxResponseInvalid()
 
 
-def _retry_after(answer: Answer) -> float:
+def _retry_after(answer: HttpResponse) -> float:
     """Seconds to wait, from the first header with a valid value."""
     for name in ("retry-after", "x-ratelimit-reset"):
         try:

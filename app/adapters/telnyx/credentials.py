@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
 from app.adapters.telnyx.responses import data_of, text_of, time_of
-from app.vending.errors import CarrierUnreadable
+from app.vending.errors import TelnyxResponseInvalid
 from app.vending.models import Credential, LoginToken, SipPassword
 
 PAGE_SIZE = 250
@@ -20,15 +20,15 @@ FALLBACK_TOKEN_LIFE = timedelta(hours=1)
 """For a login token whose `exp` cannot be read: sources disagree between 10 hours and 28 days, so be careful."""
 
 
-class TelnyxClient:
-    """Every operation on telephony credentials. All methods raise CarrierError."""
+class TelnyxCredentials:
+    """Every operation on telephony credentials. All methods raise TelnyxError."""
 
     def __init__(self, api: TelnyxApi, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._clock = clock
 
-    def admit(self, under_way: int) -> None:
-        self._api.guard.admit(under_way)
+    def admit(self, in_flight: int) -> None:
+        self._api.scheduler.admit(in_flight)
 
     async def create(
         self,
@@ -58,7 +58,7 @@ class TelnyxClient:
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
         return _credential(data_of(await self._api.send("PATCH", _path(credential_id), json=body)))
 
-    async def hand_over(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential:
+    async def assign(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential:
         """Give a pooled credential to its owner."""
         return await self.update(credential_id, tag=tag, expires_at=expires_at)
 
@@ -66,7 +66,7 @@ class TelnyxClient:
         return await self.update(credential_id, expires_at=expires_at)
 
     async def delete(self, credential_id: str) -> None:
-        """Raises CarrierNotFound if it is gone already. Safe to repeat, so it is."""
+        """Raises TelnyxNotFound if it is gone already. Safe to repeat, so it is."""
         await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
     async def mint(self, credential_id: str) -> LoginToken:
@@ -132,9 +132,9 @@ def _bare_token(body: bytes) -> str:
             wrapped = json.loads(text)
             text = wrapped.get("data") if isinstance(wrapped, dict) else wrapped
     except (ValueError, RecursionError):
-        raise CarrierUnreadable from None
+        raise TelnyxResponseInvalid from None
     if not isinstance(text, str) or len(text) > 8192 or not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", text, re.ASCII):
-        raise CarrierUnreadable
+        raise TelnyxResponseInvalid
     return text
 
 

@@ -7,10 +7,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from app.adapters.http_client import Answer
+from app.adapters.http_client import HttpResponse
 from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
 from app.adapters.telnyx.responses import data_of, text_of
-from app.vending.errors import CarrierNotFound, CarrierUnreadable
+from app.vending.errors import TelnyxNotFound, TelnyxResponseInvalid
 from app.vending.push.models import PushType
 
 PAGE_SIZE = 20
@@ -20,7 +20,7 @@ _FIELD = {PushType.IOS: "ios_push_credential_id", PushType.ANDROID: "android_pus
 
 
 class TelnyxPush:
-    """Operations on mobile push credentials. All methods raise CarrierError."""
+    """Operations on mobile push credentials. All methods raise TelnyxError."""
 
     def __init__(self, api: TelnyxApi) -> None:
         self._api = api
@@ -33,7 +33,7 @@ class TelnyxPush:
     async def exists(self, credential_id: str) -> bool:
         try:
             await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)
-        except CarrierNotFound:
+        except TelnyxNotFound:
             return False
         return True
 
@@ -45,7 +45,7 @@ class TelnyxPush:
         return None
 
     async def delete(self, credential_id: str) -> None:
-        """Raises CarrierNotFound if it is gone already. Safe to repeat, so it is."""
+        """Raises TelnyxNotFound if it is gone already. Safe to repeat, so it is."""
         await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
 
@@ -68,10 +68,10 @@ class TelnyxConnections:
         self._api = api
 
     async def check(self, connection_id: str) -> None:
-        """Raises CarrierKeyRefused or CarrierForbidden for a bad key, CarrierNotFound for an unknown connection."""
+        """Raises TelnyxKeyRejected or TelnyxForbidden for a bad key, TelnyxNotFound for an unknown connection."""
         await self._api.send("GET", _connection(connection_id), attempts=1)
 
-    async def look(self, connection_id: str) -> ConnectionInfo:
+    async def get_info(self, connection_id: str) -> ConnectionInfo:
         """How it is set up. Raises what `check` raises."""
         answer = await self._api.send("GET", _connection(connection_id), attempts=ATTEMPTS)
         connection = data_of(answer)
@@ -97,12 +97,12 @@ def _attached(connection: dict[str, Any]) -> dict[PushType, str | None]:
     for push_type, field in _FIELD.items():
         value = connection.get(field)
         if value is not None and not isinstance(value, str):
-            raise CarrierUnreadable
+            raise TelnyxResponseInvalid
         found[push_type] = value or None
     return found
 
 
-def _date_of(answer: Answer) -> datetime | None:
+def _date_of(answer: HttpResponse) -> datetime | None:
     try:
         return parsedate_to_datetime(answer.headers.get("date", ""))
     except ValueError:

@@ -4,23 +4,23 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-LEAST_RESERVE, MOST_RESERVE = 0.04, 0.3
+MIN_RESERVE, MAX_RESERVE = 0.04, 0.3
 """The part of a window that is left for other replicas' calls under way, and for probes. Grows with each 429."""
 
 PROBE_SECONDS = 0.15
 """While a window is used up, one call at a time finds out whether the next has begun: `reset` is in whole seconds."""
 
-LEAST_FOR_A_PROBE = 3
+MIN_BUDGET_FOR_PROBE = 3
 """A probe leaves only if so many calls of the window are left: other replicas may be about the same."""
 
 UNSURE_CALLS = 4
 """So many calls may be under way while it is not known what a fresh window grants: right after a limit was reset."""
 
 MAX_HOLD_SECONDS = 60.0
-LONGEST_COMEBACK_SECONDS = 45.0
+MAX_RETRY_AFTER_SECONDS = 45.0
 
 
-class Budget:
+class RateBudget:
     """The rate that Telnyx grants, after `x-ratelimit-limit`, `-remaining` and `-reset` of its latest answers."""
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class Budget:
         self._window_seconds = 1.0
         self._window_from = -math.inf
         """When the first call left that is known to have come into the window that goes on."""
-        self._reserve = LEAST_RESERVE
+        self._reserve = MIN_RESERVE
         self._held_since = -math.inf
         self._hold_until = -math.inf
         self._probes = 0.0
         self._probe_at = 0.0
 
     @property
-    def calls_a_second(self) -> float | None:
+    def calls_per_second(self) -> float | None:
         """About, in the long run. None where Telnyx does not tell."""
         return None if self.limit is None else max(self.limit * (1 - self._reserve) / self._window_seconds, 0.1)
 
@@ -50,19 +50,21 @@ class Budget:
             return 0.0
         return 0.0 if in_flight < UNSURE_CALLS and self.remaining is None else math.inf if in_flight else 0.0
 
-    def leave(self, now: float) -> None:
+    def call_started(self, now: float) -> None:
         """A call leaves."""
         self._left -= 1
         if now < self._hold_until:
             self._probes -= 1
             self._probe_at = now + PROBE_SECONDS
 
-    def heard(self, status: int, headers: Mapping[str, str], now: float, in_flight: int, left_at: float) -> None:
+    def response_received(
+        self, status: int, headers: Mapping[str, str], now: float, in_flight: int, left_at: float
+    ) -> None:
         """What the answer to a call says about the rate. Odd values (negative, huge, NaN, a date) say nothing."""
         limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
         if status == 429:
-            self._reserve = min(self._reserve * 1.5, MOST_RESERVE)
+            self._reserve = min(self._reserve * 1.5, MAX_RESERVE)
             asked = _number(headers.get("retry-after"))
             self._hold(now, min(max(asked or reset or 1.0, 0.05), MAX_HOLD_SECONDS), probes=0)
             return
@@ -77,12 +79,12 @@ class Budget:
         reserve = max(1.0, limit * self._reserve)
         self.limit = limit
         if remaining <= reserve:
-            self._hold(now, self._rest_of_window(now, seconds), probes=remaining - LEAST_FOR_A_PROBE + 1)
+            self._hold(now, self._rest_of_window(now, seconds), probes=remaining - MIN_BUDGET_FOR_PROBE + 1)
             return
         has_turned = self.remaining is not None and remaining > self.remaining + in_flight
         if has_turned or self._held_since > self._window_from:
             self._window_from = left_at
-            self._reserve = max(self._reserve * 0.95, LEAST_RESERVE)
+            self._reserve = max(self._reserve * 0.95, MIN_RESERVE)
         self.remaining = remaining
         self._left = remaining - in_flight - reserve
         self._hold_until = now
@@ -102,19 +104,19 @@ class Budget:
         self._left, self.remaining = 0.0, None
 
 
-class Comebacks:
+class RetryAfterAllocator:
     """Who is turned away is told when to come back: one after the other, at the rate at which they can be served."""
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
         self._next = -math.inf
 
-    def seconds(self, now: float, waiting: int, calls_a_second: float) -> float:
+    def seconds(self, now: float, waiting: int, calls_per_second: float) -> float:
         """From now. `waiting` callers are served before anybody who comes back."""
-        step = 1 / calls_a_second
+        step = 1 / calls_per_second
         slot = max(self._next, now + max(1.0, waiting * step)) + step
-        if slot - now > LONGEST_COMEBACK_SECONDS:
-            return LONGEST_COMEBACK_SECONDS * (1 + self._jitter()) / 2  # and is sorted in then
+        if slot - now > MAX_RETRY_AFTER_SECONDS:
+            return MAX_RETRY_AFTER_SECONDS * (1 + self._jitter()) / 2  # and is sorted in then
         self._next = slot
         return slot - now
 

@@ -5,8 +5,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from app.adapters.http_client import Answer
-from app.vending.errors import CarrierUnreadable
+from app.adapters.http_client import HttpResponse
+from app.vending.errors import TelnyxResponseInvalid
 
 _ERROR_CODE = re.compile(r"\d{1,6}\Z")
 
@@ -25,25 +25,25 @@ def json_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise CarrierUnreadable from None
+        raise TelnyxResponseInvalid from None
     if not isinstance(value, dict):
-        raise CarrierUnreadable
+        raise TelnyxResponseInvalid
     return value
 
 
-def data_of(answer: Answer) -> dict[str, Any]:
+def data_of(answer: HttpResponse) -> dict[str, Any]:
     data = json_object(answer.body).get("data")
     if not isinstance(data, dict):
-        raise CarrierUnreadable
+        raise TelnyxResponseInvalid
     return data
 
 
-def page_of(answer: Answer) -> tuple[list[dict[str, Any]], int | None]:
+def page_of(answer: HttpResponse) -> tuple[list[dict[str, Any]], int | None]:
     """The items, and how many pages there are, if it says."""
     content = json_object(answer.body)
     items, meta = content.get("data"), content.get("meta")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise CarrierUnreadable
+        raise TelnyxResponseInvalid
     pages = meta.get("total_pages") if isinstance(meta, dict) else None
     return items, pages if isinstance(pages, int) and not isinstance(pages, bool) else None
 
@@ -51,7 +51,7 @@ def page_of(answer: Answer) -> tuple[list[dict[str, Any]], int | None]:
 def text_of(data: dict[str, Any], field: str) -> str:
     value = data.get(field)
     if not isinstance(value, str) or not 0 < len(value) <= 256 or not value.isprintable():
-        raise CarrierUnreadable
+        raise TelnyxResponseInvalid
     return value
 
 

@@ -12,50 +12,50 @@ from app.api.problems import REALM, Problem, problem_of
 from app.api.scope import (
     BACKCHANNEL_LOGOUT,
     PRINCIPAL,
+    RATE_LIMIT,
     REQUEST_ID,
-    STANDING,
     client_of,
     headers_of,
     path_of,
 )
-from app.vending.audit import CIRCUMSTANCES, Action, Audit, Circumstances, Decision, Outcome
-from app.vending.errors import DialtoneError, RateLimited, TokenRefused
-from app.vending.models import Principal, Standing
+from app.vending.audit import REQUEST_CONTEXT, Audit, AuditAction, AuditOutcome, Decision, RequestContext
+from app.vending.errors import DialtoneError, RateLimited, TokenRejected
+from app.vending.models import Principal, RateLimitStatus
 
-GUARDED = "/v1"
+PROTECTED_PREFIX = "/v1"
 """Everything under this wants a token, but the call that brings one of its own kind."""
 
 
-class Verifier(Protocol):
+class AuthVerifier(Protocol):
     async def verify(self, unverified_token: str) -> Principal:
-        """Raises TokenRefused, IdentityUnavailable or LedgerUnavailable."""
+        """Raises TokenRejected, IdentityUnavailable or LedgerUnavailable."""
 
-    def recall(self, unverified_token: str) -> Principal | None:
-        """Who it proved before, if that still holds. Raises TokenRefused."""
+    def cached_principal(self, unverified_token: str) -> Principal | None:
+        """Who it proved before, if that still holds. Raises TokenRejected."""
 
 
-class Limiter(Protocol):
+class AuthRateLimiter(Protocol):
     def check_address(self, address: str) -> None:
         """Raises RateLimited for an address that too many refused tokens came from."""
 
-    async def failed(self, address: str) -> None:
+    async def record_failure(self, address: str) -> None:
         """One more came from there."""
 
-    async def admit(self, principal: Principal) -> Standing | None:
+    async def check_user(self, principal: Principal) -> RateLimitStatus | None:
         """How the user stands with their limit. Raises RateLimited."""
 
 
-class BearerGate:
+class BearerAuthMiddleware:
     """RFC 6750: one `Authorization: Bearer <token>`, nothing in the query and nothing in the body."""
 
-    def __init__(self, app: ASGIApp, verifier: Verifier, limiter: Limiter, audit: Audit) -> None:
+    def __init__(self, app: ASGIApp, verifier: AuthVerifier, limiter: AuthRateLimiter, audit: Audit) -> None:
         self._app = app
         self._verifier = verifier
         self._limiter = limiter
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_below(GUARDED, scope):
+        if scope["type"] != "http" or not _is_below(PROTECTED_PREFIX, scope):
             await self._app(scope, receive, send)
             return
         address = client_of(scope) or ""
@@ -66,23 +66,23 @@ class BearerGate:
                 return
             unverified_token = bearer_of(scope)
             if isinstance(unverified_token, Problem):
-                self._audit.note(Decision(Action.REFUSED, Outcome.REFUSED, unverified_token.kind.code))
+                self._audit.record_nowait(Decision(AuditAction.DENIED, AuditOutcome.DENIED, unverified_token.kind.code))
                 await unverified_token.send(send)
                 return
             # Whoever is known goes on, though somebody else behind the same address may send rubbish.
-            principal = self._verifier.recall(unverified_token)
+            principal = self._verifier.cached_principal(unverified_token)
             if principal is None:
                 self._limiter.check_address(address)
                 principal = await self._verifier.verify(unverified_token)
-            request_id, client_address, user_agent, _ = CIRCUMSTANCES.get()
-            CIRCUMSTANCES.set(Circumstances(request_id, client_address, user_agent, principal.owner))
-            scope[STANDING] = await self._limiter.admit(principal)
-        except (TokenRefused, RateLimited) as error:
+            request_id, client_address, user_agent, _ = REQUEST_CONTEXT.get()
+            REQUEST_CONTEXT.set(RequestContext(request_id, client_address, user_agent, principal.user_key))
+            scope[RATE_LIMIT] = await self._limiter.check_user(principal)
+        except (TokenRejected, RateLimited) as error:
             if isinstance(error, RateLimited):
-                scope[STANDING] = error.standing
+                scope[RATE_LIMIT] = error.rate_limit
             else:
-                await self._limiter.failed(address)
-            self._audit.note(Decision.against(error, CIRCUMSTANCES.get().actor))
+                await self._limiter.record_failure(address)
+            self._audit.record_nowait(Decision.denial(error, REQUEST_CONTEXT.get().actor))
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         except DialtoneError as error:
@@ -96,7 +96,7 @@ class BearerGate:
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 400:
-                await self._limiter.failed(address)
+                await self._limiter.record_failure(address)
             await send(message)
 
         return counting

@@ -8,12 +8,12 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
-from app.api.problems import Kind, Problem
+from app.api.problems import Problem, ProblemKind
 from app.api.scope import BACKCHANNEL_LOGOUT, BODY, REQUEST_ID, headers_of, path_of
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PUSH_BODY_BYTES = 128 * 1024
-PUSH = "/v1/push-credentials"
+PUSH_PATH = "/v1/push-credentials"
 """Certificates and service accounts are larger than anything else that is sent here."""
 
 BODY_SECONDS = 10.0
@@ -27,7 +27,7 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 
-class Body:
+class BodyLimitsMiddleware:
     """Behind the gate."""
 
     def __init__(self, app: ASGIApp, seconds: float = BODY_SECONDS) -> None:
@@ -62,10 +62,10 @@ def followed_by(first: Message, receive: Receive) -> Callable[[], Awaitable[Mess
     return receiving
 
 
-async def _read(scope: Scope, receive: Receive, seconds: float) -> tuple[Kind | None, bytes | None]:
+async def _read(scope: Scope, receive: Receive, seconds: float) -> tuple[ProblemKind | None, bytes | None]:
     """The body, or the kind of problem with it. Neither: the caller hung up."""
     headers, path = headers_of(scope), path_of(scope)
-    most = MAX_PUSH_BODY_BYTES if path.startswith(PUSH) else MAX_BODY_BYTES
+    most = MAX_PUSH_BODY_BYTES if path.startswith(PUSH_PATH) else MAX_BODY_BYTES
     if int(headers.get(b"content-length", b"0")) > most:
         return problems.TOO_LARGE, None
     message = arrived(receive)

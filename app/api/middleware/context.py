@@ -11,11 +11,11 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import standing_headers
+from app.api.problems import rate_limit_headers
 from app.api.scope import (
-    PROBES,
+    HEALTH_PATHS,
+    RATE_LIMIT,
     REQUEST_ID,
-    STANDING,
     STATUS,
     client_of,
     headers_of,
@@ -24,13 +24,13 @@ from app.api.scope import (
     route_of,
 )
 from app.observability.logging import log_request
-from app.vending.audit import CIRCUMSTANCES, Circumstances
+from app.vending.audit import REQUEST_CONTEXT, RequestContext
 
-Tell = Callable[[str, str, str, str, int, float, str | None], None]
+AccessLog = Callable[[str, str, str, str, int, float, str | None], None]
 """Records a response: request id, method, path, route, status, start (`perf_counter`) and client address."""
 
 
-def telling(count: Callable[[str, str, int], None]) -> Tell:
+def build_access_log(count: Callable[[str, str, int], None]) -> AccessLog:
     """Record a response in the metrics and in the access log. `count` gets the method, the route and the status."""
 
     def tell(
@@ -42,15 +42,15 @@ def telling(count: Callable[[str, str, int], None]) -> Tell:
     return tell
 
 
-class Edge:
+class RequestContextMiddleware:
     """Sets the request id and the caller, completes the response headers, and records the response."""
 
     def __init__(
         self,
         app: ASGIApp,
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
-        tell: Tell = lambda *_: None,
-        is_crowded: Callable[[], bool] = lambda: False,
+        tell: AccessLog = lambda *_: None,
+        is_saturated: Callable[[], bool] = lambda: False,
         tracer: Tracer | None = None,
     ) -> None:
         """`is_crowded`: true while connections are queued. Responses then close their connection.
@@ -58,9 +58,9 @@ class Edge:
         `tracer`: None means that tracing is off.
         """
         self._app = app
-        self._is_crowded = is_crowded
+        self._is_crowded = is_saturated
         self._tracer = tracer
-        self._tell = tell
+        self._annotate_span = tell
         self._headers = (
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
@@ -80,8 +80,8 @@ class Edge:
         headers = headers_of(scope)
         request_id = scope[REQUEST_ID] = request_id_of(headers)
         address, user_agent = client_of(scope), headers.get(b"user-agent")
-        CIRCUMSTANCES.set(
-            Circumstances(request_id, address, None if user_agent is None else user_agent.decode("latin-1"))
+        REQUEST_CONTEXT.set(
+            RequestContext(request_id, address, None if user_agent is None else user_agent.decode("latin-1"))
         )
 
         async def with_headers(message: Message) -> None:
@@ -106,18 +106,18 @@ class Edge:
                     _describe(span, scope)
         finally:
             status = scope.get(STATUS, 0)
-            self._tell(request_id, scope["method"], scope["path"], route_of(scope), status, began, address)
+            self._annotate_span(request_id, scope["method"], scope["path"], route_of(scope), status, began, address)
 
     def _completed(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
         """The response's own headers and the common ones."""
         complete = [header for header in headers if header[0] not in self._names]
         if prefix := scope.get("root_path"):
             complete = [(n, prefix.encode("ascii") + value if n == b"location" else value) for n, value in complete]
-        if (standing := scope.get(STANDING)) is not None:
-            complete += standing_headers(standing)
+        if (rate_limit := scope.get(RATE_LIMIT)) is not None:
+            complete += rate_limit_headers(rate_limit)
         complete += self._headers
         complete.append((b"x-request-id", scope[REQUEST_ID].encode("ascii")))
-        if self._is_crowded() and path_of(scope) not in PROBES:
+        if self._is_crowded() and path_of(scope) not in HEALTH_PATHS:
             complete.append((b"connection", b"close"))
         return complete
 

@@ -7,7 +7,7 @@ from app.api.scope import (
 )
 
 
-class Origins:
+class OriginAwareCORSMiddleware:
     """CORS for whoever names an origin. Who names none is no page of another site, and goes past it."""
 
     def __init__(self, app: ASGIApp, cors: ASGIApp) -> None:

@@ -11,7 +11,7 @@ from app.api.scope import (
 )
 
 
-class Catch:
+class UnhandledErrorMiddleware:
     """Inside CORS, so that a page can read even this: what breaks becomes one problem, its story goes to the log."""
 
     def __init__(self, app: ASGIApp) -> None:

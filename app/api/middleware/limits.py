@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
-from app.api.problems import Kind, Problem
+from app.api.problems import Problem, ProblemKind
 from app.api.scope import (
     REQUEST_ID,
     headers_of,
@@ -18,20 +18,20 @@ MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8 * 1024
 
 
-class Caps:
+class HeaderLimitsMiddleware:
     """Refuses what is too long or ambiguous before anything looks at it closely."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (kind := _oddity(scope)) is not None:
+        if scope["type"] == "http" and (kind := _violation(scope)) is not None:
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
             return
         await self._app(scope, receive, send)
 
 
-def _oddity(scope: Scope) -> Kind | None:
+def _violation(scope: Scope) -> ProblemKind | None:
     raw, headers = scope["headers"], headers_of(scope)
     if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
         return problems.HEADERS_TOO_LARGE

@@ -13,20 +13,20 @@ from collections import deque
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import Problem, problem_of
-from app.api.scope import PROBES, REQUEST_ID, path_of
-from app.vending.errors import Busy
+from app.api.scope import HEALTH_PATHS, REQUEST_ID, path_of
+from app.vending.errors import IssueInProgress
 
-BEGUN_A_ROUND, REFUSED_A_ROUND = 16, 64
+STARTED_PER_ROUND, REJECTED_PER_ROUND = 16, 64
 """Requests between two looks at what else there is to do: some 20 ms."""
 
 SHORT_ROUND_SECONDS = 0.004
 """A round goes on beyond those while it is as young as this: logins at hand take a fraction of a millisecond each."""
 
-MOST_WAITING = 1_000
-COMEBACK_SECONDS = 15.0
+MAX_QUEUED = 1_000
+MAX_RETRY_AFTER_SECONDS = 15.0
 
 
-class Queue:
+class RoundQueue:
     """Waits for a turn; so many turns a round."""
 
     def __init__(self, a_round: int, short_round_seconds: float = 0.0) -> None:
@@ -39,7 +39,7 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def turn(self) -> None:
+    async def wait(self) -> None:
         if self._taken == 0:
             self._began = time.monotonic()
             asyncio.get_running_loop().call_soon(self._next_round)
@@ -64,30 +64,30 @@ class Queue:
             asyncio.get_running_loop().call_soon(self._next_round)
 
 
-class Turnstile:
+class LoadSheddingMiddleware:
     """The outermost layer, before anything that costs. `refusal` answers those who are not let in."""
 
     def __init__(self, app: ASGIApp, refusal: ASGIApp, short_round_seconds: float = SHORT_ROUND_SECONDS) -> None:
         self._app = app
         self._refusal = refusal
-        self._begins = Queue(BEGUN_A_ROUND, short_round_seconds)
-        self._refusals = Queue(REFUSED_A_ROUND)
+        self._begins = RoundQueue(STARTED_PER_ROUND, short_round_seconds)
+        self._refusals = RoundQueue(REJECTED_PER_ROUND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and path_of(scope) not in PROBES:
-            if len(self._begins) < MOST_WAITING:
-                await self._begins.turn()
+        if scope["type"] == "http" and path_of(scope) not in HEALTH_PATHS:
+            if len(self._begins) < MAX_QUEUED:
+                await self._begins.wait()
             else:
-                await self._refusals.turn()
+                await self._refusals.wait()
                 app = self._refusal
         await app(scope, receive, send)
 
 
-async def turned_away(scope: Scope, _: Receive, send: Send) -> None:
+async def reject_overload(scope: Scope, _: Receive, send: Send) -> None:
     """Too many at once: come back, at a time of your own."""
-    seconds = random.uniform(1, COMEBACK_SECONDS)  # noqa: S311 - so that they do not come back in step
-    problem = problem_of(Busy(retry_after_seconds=seconds), scope[REQUEST_ID])
+    seconds = random.uniform(1, MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - so that they do not come back in step
+    problem = problem_of(IssueInProgress(retry_after_seconds=seconds), scope[REQUEST_ID])
     # Ten thousand idle connections would cost more memory than their being made anew.
     close = ("Connection", "close")
     await Problem(problem.kind, problem.request_id, (*problem.headers, close)).send(send)

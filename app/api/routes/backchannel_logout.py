@@ -9,7 +9,7 @@ from app.api.dependencies import ComponentsDep
 from app.api.error_responses import UNGUARDED, problems_of
 from app.api.middleware.body import FORM
 from app.api.scope import BACKCHANNEL_LOGOUT
-from app.vending.errors import LogoutRefused
+from app.vending.errors import LogoutTokenRejected
 
 router = APIRouter(tags=["Identity provider"])
 
@@ -53,5 +53,5 @@ def _logout_token(body: bytes) -> str:
         fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
         (unverified_token,) = fields["logout_token"]
     except (ValueError, KeyError):
-        raise LogoutRefused("malformed_request") from None
+        raise LogoutTokenRejected("malformed_request") from None
     return unverified_token

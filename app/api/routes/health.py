@@ -35,7 +35,7 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     )
     async def get_readiness(request: Request) -> Response:
         """For each dependency: `ok`, `degraded` (devices that have a login keep working) or `failed`."""
-        is_ready, checks = await readiness.look()
+        is_ready, checks = await readiness.check()
         status = "ready" if is_ready else "draining" if readiness.is_draining else "not ready"
         headers = {} if is_ready else {"Retry-After": "1"}
         return JSONResponse({"status": status, "checks": checks}, 200 if is_ready else 503, headers)

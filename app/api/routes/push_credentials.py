@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from app.api.dependencies import ComponentsDep, PrincipalDep
 from app.api.error_responses import TELNYX, problems_of
-from app.api.middleware.body import PUSH
+from app.api.middleware.body import PUSH_PATH
 from app.api.schemas.push_credentials import (
     IosMaterial,
     PushCredential,
@@ -16,13 +16,13 @@ from app.api.schemas.push_credentials import (
     PushMaterialReport,
 )
 from app.composition.components import Components
-from app.vending.push.material_errors import SENTENCES, Report
+from app.vending.push.material_errors import FAULT_MESSAGES, MaterialReport
 
-router = APIRouter(prefix=PUSH, tags=["Push credentials"])
+router = APIRouter(prefix=PUSH_PATH, tags=["Push credentials"])
 
 PushCredentialId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the push credential.")]
 
-UPLOAD = ("invalid_request", *SENTENCES, "push_not_allowed", "push_limit_reached", "push_alias_taken", *TELNYX)
+UPLOAD = ("invalid_request", *FAULT_MESSAGES, "push_not_allowed", "push_limit_reached", "push_alias_taken", *TELNYX)
 """Codes of the operations that upload material to Telnyx."""
 
 
@@ -40,7 +40,7 @@ async def register_push_credential(
     wanted: PushCredentialRequest, principal: PrincipalDep, components: ComponentsDep, response: Response
 ) -> PushCredential:
     """Idempotent: the same material under the same alias is the same registration. PUT replaces material."""
-    components.push.registrar.admit(principal)
+    components.push.registrar.authorize(principal)
     found, is_new = await components.push.registrar.register(principal, wanted.alias, await _linted(wanted, components))
     response.status_code = 201 if is_new else 200
     return PushCredential.from_registered(found)
@@ -49,7 +49,7 @@ async def register_push_credential(
 @router.get("", summary="List the caller's push credentials", responses=problems_of("push_not_allowed"))
 async def list_push_credentials(principal: PrincipalDep, components: ComponentsDep) -> PushCredentialList:
     """All push credentials that the caller registered, oldest first."""
-    found = await components.push.registrar.all_of(principal)
+    found = await components.push.registrar.list(principal)
     return PushCredentialList(data=[PushCredential.from_registered(item) for item in found])
 
 
@@ -58,7 +58,7 @@ async def validate_push_material(
     wanted: PushMaterial, principal: PrincipalDep, components: ComponentsDep
 ) -> PushMaterialReport:
     """Checks the material as a registration would, and reports every fault. Nothing is stored or sent to Telnyx."""
-    components.push.registrar.admit(principal)
+    components.push.registrar.authorize(principal)
     return PushMaterialReport.from_report(wanted.type, await _linted(wanted, components), components.clock())
 
 
@@ -73,7 +73,7 @@ async def get_push_credential(
     components: ComponentsDep,
 ) -> PushCredential:
     """One of the caller's push credentials, without its key material."""
-    return PushCredential.from_registered(await components.push.registrar.show(principal, id))
+    return PushCredential.from_registered(await components.push.registrar.get(principal, id))
 
 
 @router.put(
@@ -88,7 +88,7 @@ async def replace_push_credential(
     components: ComponentsDep,
 ) -> PushCredential:
     """Replaces the material and keeps the id. Connections that used only the caller's old material get the new one."""
-    components.push.registrar.admit(principal)
+    components.push.registrar.authorize(principal)
     found = await components.push.registrar.replace(principal, id, wanted.alias, await _linted(wanted, components))
     return PushCredential.from_registered(found)
 
@@ -108,11 +108,11 @@ async def delete_push_credential(
     components: ComponentsDep,
 ) -> Response:
     """Removes the registration. The material is deleted at Telnyx when no registration uses it any more."""
-    await components.push.registrar.leave(principal, id)
+    await components.push.registrar.delete(principal, id)
     return Response(status_code=204)
 
 
-async def _linted(wanted: PushMaterial | PushCredentialRequest, components: Components) -> Report:
+async def _linted(wanted: PushMaterial | PushCredentialRequest, components: Components) -> MaterialReport:
     if isinstance(wanted, IosMaterial):
         return await components.push.validate_apns(wanted.certificate, wanted.private_key)
     return await components.push.validate_fcm(wanted.project_account_json_file)

@@ -66,7 +66,7 @@ async def list_devices(
 ) -> TelephonyCredentialPage:
     """The caller's devices with their credentials, newest first. Holds no secret."""
     found = await fetch_page(
-        partial(components.telephony.devices.page, principal),
+        partial(components.telephony.devices.list, principal),
         lambda lease: (lease.created_at, lease.id),
         limit=limit,
         cursor=cursor,
@@ -84,7 +84,7 @@ async def get_device(
     settings: ClientSettingsDep,
 ) -> TelephonyCredentialInfo:
     """One of the caller's devices with its credential. Holds no secret."""
-    lease = await components.telephony.devices.show(principal, id)
+    lease = await components.telephony.devices.get(principal, id)
     return TelephonyCredentialInfo.from_lease(lease, settings, components.clock())
 
 
@@ -101,7 +101,7 @@ async def update_device(
     settings: ClientSettingsDep,
 ) -> TelephonyCredentialInfo:
     """Changes the label or the lifetime. Omitted fields keep their value."""
-    lease = await components.telephony.devices.change(principal, id, wanted.to_change())
+    lease = await components.telephony.devices.update(principal, id, wanted.to_change())
     return TelephonyCredentialInfo.from_lease(lease, settings, components.clock())
 
 

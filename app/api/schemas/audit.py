@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from app.api.pagination import Cursor, Page
 from app.api.schemas.fields import DeviceId, Instant, IssuerName, StrictRequest, Subject
-from app.vending.audit import Action, Activity, AuditCriteria, AuditEvent, Outcome
+from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEvent, AuditOutcome
 
 EVENT_EXAMPLE: dict[str, Any] = {
     "id": "3f0e5d1f6a7b4c2d9e8f7a6b5c4d3e2f",
@@ -38,8 +38,8 @@ class AuditQuery(StrictRequest):
     subject: Subject | None = Field(None, description="The user that the decision concerns, or that caused it.")
     device_id: DeviceId | None = None
     lease_id: LeaseName | None = None
-    action: Action | None = None
-    outcome: Outcome | None = None
+    action: AuditAction | None = None
+    outcome: AuditOutcome | None = None
     request_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     token_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="SHA-256 of a login token: finds the request that it was issued for."
@@ -60,8 +60,8 @@ class AuditRecord(BaseModel):
 
     id: str
     at: Instant
-    action: Action
-    outcome: Outcome
+    action: AuditAction
+    outcome: AuditOutcome
     reason: str | None
     issuer: str | None
     subject: str | None
@@ -90,12 +90,12 @@ class ActivityMinute(BaseModel):
     """The number of events of one kind in one minute."""
 
     minute: Instant
-    action: Action
-    outcome: Outcome
+    action: AuditAction
+    outcome: AuditOutcome
     events: int
 
     @classmethod
-    def from_activity(cls, activity: Activity) -> Self:
+    def from_activity(cls, activity: ActivityCount) -> Self:
         return cls(minute=activity.minute, action=activity.action, outcome=activity.outcome, events=activity.events)
 
 

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from app.api.pagination import Cursor, Page
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import DeviceId, Instant, IssuerName, StrictRequest, Subject
-from app.vending.models import Owner, Platform
-from app.vending.operators.lease_admin import Criteria, Ended
-from app.vending.telephony.lease import Lease, State
+from app.vending.models import Platform, UserKey
+from app.vending.operators.lease_admin import BulkRevocation, LeaseCriteria
+from app.vending.telephony.lease import Lease, LeaseState
 
 SipUsername = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 ConnectionName = Annotated[str, StringConstraints(pattern=r"^\d{1,20}$")]
@@ -52,14 +52,14 @@ class LeaseQuery(StrictRequest):
     subject: Subject | None = Field(None, description="The user, as the issuer names them.")
     device_id: DeviceId | None = None
     platform: Platform | None = None
-    state: State | None = Field(None, description="State in the ledger. `expired`: not deleted at Telnyx yet.")
+    state: LeaseState | None = Field(None, description="State in the ledger. `expired`: not deleted at Telnyx yet.")
     connection_id: ConnectionName | None = None
     sip_username: SipUsername | None = None
     limit: int = Field(20, ge=1, le=100)
     cursor: Cursor = None
 
-    def criteria(self) -> Criteria:
-        return Criteria(**self.model_dump(exclude={"limit", "cursor"}))
+    def criteria(self) -> LeaseCriteria:
+        return LeaseCriteria(**self.model_dump(exclude={"limit", "cursor"}))
 
 
 class LeaseInfo(BaseModel):
@@ -73,7 +73,7 @@ class LeaseInfo(BaseModel):
     device_id: str
     platform: Platform
     label: str | None
-    state: State
+    state: LeaseState
     connection_id: str
     credential_name: str = Field(description="The credential's name at Telnyx.")
     telnyx_credential_id: str | None
@@ -177,11 +177,11 @@ class RevocationRequest(StrictRequest):
             raise ValueError("refuse_tokens requires a user; PUT /v1/admin/not-before refuses the tokens of an issuer.")
         return self
 
-    def owner(self) -> Owner | None:
-        return Owner(self.issuer, self.subject) if self.issuer is not None and self.subject is not None else None
+    def user_key(self) -> UserKey | None:
+        return UserKey(self.issuer, self.subject) if self.issuer is not None and self.subject is not None else None
 
-    def criteria(self) -> Criteria:
-        return Criteria(issuer=self.issuer, subject=self.subject, connection_id=self.connection_id)
+    def criteria(self) -> LeaseCriteria:
+        return LeaseCriteria(issuer=self.issuer, subject=self.subject, connection_id=self.connection_id)
 
 
 STATUS_URL = "/v1/admin/leases?state=revoking"
@@ -199,5 +199,5 @@ class RevocationResult(BaseModel):
     status_url: str = Field(description="Path of the list of leases whose deletion Telnyx has not confirmed yet.")
 
     @classmethod
-    def from_ended(cls, ended: Ended) -> Self:
+    def from_ended(cls, ended: BulkRevocation) -> Self:
         return cls(revoked=ended.count, complete=ended.is_all, status_url=STATUS_URL)

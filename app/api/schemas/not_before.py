@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.api.schemas.fields import Instant, IssuerName, StrictRequest, Subject
-from app.vending.not_before import Mark, Reach, Target
+from app.vending.not_before import NotBefore, NotBeforeTarget, Reach
 
 
 class NotBeforeRequest(StrictRequest):
@@ -22,10 +22,14 @@ class NotBeforeRequest(StrictRequest):
             raise ValueError("Name a subject or a session, not both.")
         return self
 
-    def target(self) -> Target:
+    def target(self) -> NotBeforeTarget:
         if self.session is not None:
-            return Target(self.issuer, Reach.SESSION, self.session)
-        return Target(self.issuer, Reach.USER, self.subject) if self.subject is not None else Target(self.issuer)
+            return NotBeforeTarget(self.issuer, Reach.SESSION, self.session)
+        return (
+            NotBeforeTarget(self.issuer, Reach.USER, self.subject)
+            if self.subject is not None
+            else NotBeforeTarget(self.issuer)
+        )
 
 
 class NotBeforeInfo(BaseModel):
@@ -50,7 +54,7 @@ class NotBeforeInfo(BaseModel):
     not_before: Instant
 
     @classmethod
-    def from_mark(cls, mark: Mark) -> Self:
+    def from_mark(cls, mark: NotBefore) -> Self:
         target = mark.target
         return cls.model_validate(
             {"issuer": target.issuer, "reach": target.reach, "name": target.name, "not_before": mark.not_before}

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from app.api.schemas.fields import Instant, StrictRequest
-from app.vending.push.material_errors import Report
-from app.vending.push.models import PushType, Registered
+from app.vending.push.material_errors import MaterialReport
+from app.vending.push.models import PushType, RegisteredPush
 
 Alias = Annotated[
     str,
@@ -78,7 +78,7 @@ class PushCredential(BaseModel):
     attached: bool = Field(description="Whether a Telnyx connection uses it. If none does, it wakes no device.")
 
     @classmethod
-    def from_registered(cls, found: Registered) -> "PushCredential":
+    def from_registered(cls, found: RegisteredPush) -> "PushCredential":
         return cls(
             id=found.registration.id,
             type=found.object.type,
@@ -141,7 +141,7 @@ class PushMaterialReport(BaseModel):
     faults: list[PushFault]
 
     @classmethod
-    def from_report(cls, push_type: str, report: Report, now: datetime) -> "PushMaterialReport":
+    def from_report(cls, push_type: str, report: MaterialReport, now: datetime) -> "PushMaterialReport":
         material = report.material
         return cls(
             ok=material is not None,
@@ -150,5 +150,5 @@ class PushMaterialReport(BaseModel):
             fingerprint_sha256=material and material.fingerprint_sha256,
             not_after=material and material.not_after,
             days_left=report.days_left(now),
-            faults=[PushFault(code=fault.code, field=fault.field, message=fault.sentence) for fault in report.faults],
+            faults=[PushFault(code=fault.code, field=fault.field, message=fault.message) for fault in report.faults],
         )

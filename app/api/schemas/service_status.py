@@ -11,14 +11,14 @@ from app.vending.operators.service_status import ServiceStatus
 TELNYX_EXAMPLE: dict[str, Any] = {
     "breaker": "closed",
     "calls_in_flight": 3,
-    "calls_waiting": 0,
+    "calls_queued": 0,
     "concurrency_limit": 21.4,
     "rate_limit": 50,
     "rate_remaining": 44,
-    "last_error": {
+    "last_failure": {
         "at": "2026-11-23T09:30:00.000Z",
         "operation": "POST /telephony_credentials",
-        "error": "CarrierFailed",
+        "error": "TelnyxServerError",
     },
 }
 
@@ -40,11 +40,11 @@ class TelnyxStatusInfo(BaseModel):
 
     breaker: str = Field(description="`open`: calls are not even tried for a while.", examples=["closed", "open"])
     calls_in_flight: int
-    calls_waiting: int
+    calls_queued: int
     concurrency_limit: float
     rate_limit: float | None = Field(description="Calls in a window, as Telnyx last said.")
     rate_remaining: float | None
-    last_error: TelnyxFailureInfo | None = Field(description="Since this replica started.")
+    last_failure: TelnyxFailureInfo | None = Field(description="Since this replica started.")
 
 
 class ServiceStatusInfo(BaseModel):
@@ -57,12 +57,12 @@ class ServiceStatusInfo(BaseModel):
                     "version": "0.1.0",
                     "namespace": "dialtone",
                     "leases": {"pending": 0, "active": 812, "pooled": 20},
-                    "pool_size": 20,
-                    "pool_ready": {"1494404757140276705": 20},
+                    "warm_pool_size": 20,
+                    "warm_pool_ready": {"1494404757140276705": 20},
                     "sweeper_backlog": 2,
-                    "stuck_deletions": 0,
+                    "irrevocable": 0,
                     "orphans": 0,
-                    "audit_waiting": 0,
+                    "audit_queued": 0,
                     "audit_dropped": 0,
                     "telnyx": TELNYX_EXAMPLE,
                 }
@@ -73,12 +73,12 @@ class ServiceStatusInfo(BaseModel):
     version: str
     namespace: str
     leases: dict[str, int]
-    pool_size: int = Field(description="How many each connection should have; 0: there is no pool.")
-    pool_ready: dict[str, int] = Field(description="How many each connection has.")
+    warm_pool_size: int = Field(description="How many each connection should have; 0: there is no pool.")
+    warm_pool_ready: dict[str, int] = Field(description="How many each connection has.")
     sweeper_backlog: int
-    stuck_deletions: int
+    irrevocable: int
     orphans: int
-    audit_waiting: int
+    audit_queued: int
     audit_dropped: int
     telnyx: TelnyxStatusInfo
 
@@ -90,20 +90,20 @@ class ServiceStatusInfo(BaseModel):
             version=__version__,
             namespace=status.namespace,
             leases=dict(status.leases),
-            pool_size=status.warm_pool_size,
-            pool_ready=dict(status.warm_pool_ready),
+            warm_pool_size=status.warm_pool_size,
+            warm_pool_ready=dict(status.warm_pool_ready),
             sweeper_backlog=status.sweeper_backlog,
-            stuck_deletions=status.irrevocable,
+            irrevocable=status.irrevocable,
             orphans=status.orphans,
-            audit_waiting=status.audit_queued,
+            audit_queued=status.audit_queued,
             audit_dropped=status.audit_dropped,
             telnyx=TelnyxStatusInfo(
                 breaker="open" if telnyx.is_breaker_open else "closed",
                 calls_in_flight=telnyx.calls_in_flight,
-                calls_waiting=telnyx.calls_queued,
+                calls_queued=telnyx.calls_queued,
                 concurrency_limit=round(telnyx.concurrency_limit, 1),
                 rate_limit=telnyx.rate_limit,
                 rate_remaining=telnyx.rate_remaining,
-                last_error=None if failure is None else TelnyxFailureInfo.model_validate(failure),
+                last_failure=None if failure is None else TelnyxFailureInfo.model_validate(failure),
             ),
         )

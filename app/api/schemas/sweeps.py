@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas.fields import Instant, StrictRequest
-from app.vending.upkeep.sweep_jobs import Run, RunState
+from app.vending.upkeep.sweep_jobs import SweepJob, SweepJobState
 
 RUN_EXAMPLE: dict[str, Any] = {
     "id": "5b1e0c7d2f3a4b6c8d9e0f1a2b3c4d5e",
@@ -17,7 +17,7 @@ RUN_EXAMPLE: dict[str, Any] = {
         "dry_run": True,
         "ended": 0,
         "due": [],
-        "stuck": [],
+        "irrevocable": [],
         "walked": 1204,
         "foreign": 31,
         "young": 4,
@@ -41,7 +41,7 @@ class SweepRun(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
 
     id: str
-    state: RunState
+    state: SweepJobState
     started_at: Instant
     ended_at: Instant | None
     reason: str | None = Field(description="Why it failed.")
@@ -49,7 +49,7 @@ class SweepRun(BaseModel):
     status_url: str = Field(description="Path of this sweep.")
 
     @classmethod
-    def from_run(cls, run: Run) -> Self:
+    def from_run(cls, run: SweepJob) -> Self:
         return cls(
             id=run.id,
             state=run.state,

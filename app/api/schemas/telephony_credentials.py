@@ -13,8 +13,8 @@ from app.api.pagination import Page
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import DeviceId, Instant, Label, StrictRequest
 from app.vending.models import Grant, IssueRequest, Platform
-from app.vending.telephony.devices import Change
-from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.devices import LeaseChange
+from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import Login
 
 MAX_TTL_SECONDS = 90 * 86_400
@@ -51,8 +51,8 @@ class TelephonyCredentialChange(StrictRequest):
     label: Label | None = None
     ttl_seconds: TtlSeconds | None = None
 
-    def to_change(self) -> Change:
-        return Change("label" in self.model_fields_set, self.label, self.ttl_seconds)
+    def to_change(self) -> LeaseChange:
+        return LeaseChange("label" in self.model_fields_set, self.label, self.ttl_seconds)
 
 
 INFO_EXAMPLE: dict[str, Any] = {
@@ -201,6 +201,6 @@ class RevocationPending(BaseModel):
 
 def _device_state(lease: Lease, now: datetime) -> Any:
     """The state that the user sees: a lease is expired from the second it expires, also after it was deleted."""
-    if lease.state is State.DELETED or (lease.state is State.ACTIVE and lease.has_expired(now)):
-        return State.EXPIRED.value
+    if lease.state is LeaseState.DELETED or (lease.state is LeaseState.ACTIVE and lease.has_expired(now)):
+        return LeaseState.EXPIRED.value
     return lease.state.value

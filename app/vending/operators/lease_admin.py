@@ -1,6 +1,6 @@
 """Overseeing: what operators and the voice backend may see and end of everybody's leases.
 
-Who may is decided before (`PolicyInForce.admit_operator`, or a shell on the machine). Nothing here touches a secret.
+Who may is decided before (`ActivePolicy.authorize_operator`, or a shell on the machine). Nothing here touches a secret.
 """
 
 from collections.abc import Callable
@@ -8,52 +8,52 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.audit import Action, Activity, Audit, AuditCriteria, AuditEvent, Decision, Outcome
-from app.vending.errors import LeaseNotFound, NotConfirmed
-from app.vending.models import Owner, Platform
-from app.vending.telephony.lease import Lease, State
+from app.vending.audit import ActivityCount, Audit, AuditAction, AuditCriteria, AuditEvent, AuditOutcome, Decision
+from app.vending.errors import ConfirmationRequired, LeaseNotFound
+from app.vending.models import Platform, UserKey
+from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.revoke import Revoker
 
-ENDED_AT_ONCE = 500
+REVOKE_BATCH_SIZE = 500
 """Leases ended in one transaction."""
 
-ENDED_A_CALL = 5_000
+MAX_REVOKED_PER_CALL = 5_000
 """Leases ended before the caller is answered: a few seconds' work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Criteria:
+class LeaseCriteria:
     """Which leases; what is None does not matter. Of nobody's pool none is ever shown or ended."""
 
     issuer: str | None = None
     subject: str | None = None
     device_id: str | None = None
     platform: Platform | None = None
-    state: State | None = None
+    state: LeaseState | None = None
     connection_id: str | None = None
     sip_username: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class BulkRevocation:
     """How many leases were ended, and whether there were no more: else ask again."""
 
     count: int
     is_all: bool
 
 
-class Ledger(Protocol):
+class LeaseAdminLedger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
-    async def unfinished(self, owner: Owner) -> list[Lease]: ...
+    async def unfinished(self, user_key: UserKey) -> list[Lease]: ...
 
 
-class Search(Protocol):
-    async def matching(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+class LeaseSearch(Protocol):
+    async def matching(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         """Newest first, from behind `after` = (created_at, id) on."""
 
     async def end_matching(
-        self, criteria: Criteria, made_until: datetime, after_id: str, now: datetime, limit: int
+        self, criteria: LeaseCriteria, made_until: datetime, after_id: str, now: datetime, limit: int
     ) -> list[Lease]:
         """Make live leases REVOKING, so many at most from behind that id on, in one transaction: as they are now."""
 
@@ -61,24 +61,24 @@ class Search(Protocol):
         """How many leases are pending, active and pooled."""
 
 
-class AuditTrail(Protocol):
+class AuditReader(Protocol):
     async def matching(
         self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int
     ) -> list[AuditEvent]:
         """Newest first, from behind `after` = (at, id) on."""
 
-    async def activity(self, since: datetime) -> list[Activity]: ...
+    async def activity(self, since: datetime) -> list[ActivityCount]: ...
 
 
-class Oversight:
+class LeaseAdmin:
     """Everybody's leases, and what was decided about them."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        search: Search,
+        ledger: LeaseAdminLedger,
+        search: LeaseSearch,
         revoker: Revoker,
-        trail: AuditTrail,
+        audit_reader: AuditReader,
         audit: Audit,
         clock: Callable[[], datetime],
         namespace: str,
@@ -87,79 +87,79 @@ class Oversight:
         self._ledger = ledger
         self._search = search
         self._revoker = revoker
-        self._trail = trail
-        self.live: dict[str, int] = {}
+        self._audit_reader = audit_reader
+        self.lease_counts: dict[str, int] = {}
         """Leases by state, at the last count."""
         self._audit = audit
         self._clock = clock
 
-    async def count(self) -> None:
-        self.live = await self._search.census()
+    async def refresh_counts(self) -> None:
+        self.lease_counts = await self._search.census()
 
-    async def page(self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+    async def search(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         return await self._search.matching(criteria, after, limit)
 
-    async def show(self, lease_id: str) -> Lease:
+    async def get(self, lease_id: str) -> Lease:
         """Raises LeaseNotFound."""
         lease = await self._ledger.find(lease_id)
-        if lease is None or lease.is_nobodys:
+        if lease is None or lease.is_unassigned:
             raise LeaseNotFound
         return lease
 
     async def revoke(self, lease_id: str) -> bool:
         """Log one device out. Whether Telnyx has confirmed. Raises LeaseNotFound."""
-        return await self._revoker.end(await self.show(lease_id), "asked_by_operator")
+        return await self._revoker.end(await self.get(lease_id), "asked_by_operator")
 
     def check_confirmed(self, word: str | None) -> None:
-        """Raises NotConfirmed unless it is the deployment's namespace: nobody types that in the wrong window."""
+        """Raises ConfirmationRequired unless `word` is the deployment's namespace."""
         if word != self.namespace:
-            raise NotConfirmed
+            raise ConfirmationRequired
 
-    async def revoke_matching(self, criteria: Criteria) -> Ended:
+    async def revoke_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
         """Log all of them out. Done when it is written down: the sweeper deletes at Telnyx.
 
         Whoever comes back meanwhile was let in again: refuse their tokens first.
         """
         ended = await self._end_matching(criteria)
-        owner = Owner(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
+        user_key = UserKey(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
         which = {name: str(value) for name, value in asdict(criteria).items() if value is not None}
         details: dict[str, str | int] = {**which, "leases": ended.count}
-        outcome = Outcome.UNCONFIRMED if ended.count else Outcome.DONE
-        await self._audit.record(Decision(Action.REVOKED, outcome, "asked_by_operator", owner, details=details))
+        outcome = AuditOutcome.UNCONFIRMED if ended.count else AuditOutcome.DONE
+        await self._audit.record(Decision(AuditAction.REVOKED, outcome, "asked_by_operator", user_key, details=details))
         return ended
 
     async def audit(self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int) -> list[AuditEvent]:
         """What was decided, newest first."""
-        return await self._trail.matching(criteria, after, limit)
+        return await self._audit_reader.matching(criteria, after, limit)
 
-    async def activity(self, span: timedelta) -> list[Activity]:
+    async def activity(self, span: timedelta) -> list[ActivityCount]:
         """How much was decided, minute by minute."""
-        return await self._trail.activity(self._clock() - span)
+        return await self._audit_reader.activity(self._clock() - span)
 
-    async def _end_matching(self, criteria: Criteria) -> Ended:
+    async def _end_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
         count, began, last_id = 0, self._clock(), ""
-        while count < ENDED_A_CALL:
-            ended = await self._search.end_matching(criteria, began, last_id, self._clock(), ENDED_AT_ONCE)
-            self._revoker.has_ended(ended)
+        while count < MAX_REVOKED_PER_CALL:
+            ended = await self._search.end_matching(criteria, began, last_id, self._clock(), REVOKE_BATCH_SIZE)
+            self._revoker.on_leases_ended(ended)
             count += len(ended)
-            if len(ended) < ENDED_AT_ONCE:
-                return Ended(count, is_all=True)
+            if len(ended) < REVOKE_BATCH_SIZE:
+                return BulkRevocation(count, is_all=True)
             last_id = ended[-1].id
-        return Ended(count, is_all=False)
+        return BulkRevocation(count, is_all=False)
 
-    async def dialable(self, owner: Owner) -> list[Lease]:
+    async def dialable(self, user_key: UserKey) -> list[Lease]:
         """The user's leases that a call reaches now, the latest first."""
         now = self._clock()
         leases = [
             lease
-            for lease in await self._ledger.unfinished(owner)
-            if lease.state is State.ACTIVE and not lease.has_expired(now) and lease.usable_at <= now
+            for lease in await self._ledger.unfinished(user_key)
+            if lease.state is LeaseState.ACTIVE and not lease.has_expired(now) and lease.usable_at <= now
         ]
         return sorted(leases, key=lambda lease: (lease.created_at, lease.id), reverse=True)
 
-    async def behind(self, sip_username: str) -> Lease:
+    async def get_by_sip_username(self, sip_username: str) -> Lease:
         """The lease that a SIP username belongs or belonged to. Raises LeaseNotFound."""
-        found = await self._search.matching(Criteria(sip_username=sip_username), None, 1)
+        found = await self._search.matching(LeaseCriteria(sip_username=sip_username), None, 1)
         if not found:
             raise LeaseNotFound
         return found[0]

@@ -50,3 +50,17 @@ class ServiceStatus:
     audit_queued: int
     audit_dropped: int
     telnyx: TelnyxStatus
+
+
+@dataclass(frozen=True, slots=True)
+class KeySetStatus:
+    """The signing keys of one issuer, as one replica has them."""
+
+    issuer: str
+    keys: int
+    """Usable ones."""
+    age_seconds: float | None
+    """Since they were last confirmed; None if the configuration holds them, or if there are none."""
+    fetches: int = 0
+    failures: int = 0
+    """Of those fetches."""

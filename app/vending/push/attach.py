@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.vending.audit import Action, Audit, Decision
-from app.vending.errors import CarrierNotFound, ConnectionNotFound, PushNotFound, PushTypeMismatch
-from app.vending.push.models import PushObject, PushType, Registered, Stage
+from app.vending.audit import Audit, AuditAction, Decision
+from app.vending.errors import ConnectionNotFound, PushCredentialNotFound, PushTypeMismatch, TelnyxNotFound
+from app.vending.push.models import PushObject, PushState, PushType, RegisteredPush
 
 
-class Ledger(Protocol):
-    async def registered_anywhere(self, registration_id: str) -> Registered | None:
+class AttachLedger(Protocol):
+    async def registered_anywhere(self, registration_id: str) -> RegisteredPush | None:
         """Whoever's it is."""
 
     async def connections_of(self, fingerprint: str) -> list[str]:
         """Connections that use the object, as far as was written down."""
 
     async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None:
-        """Raises PushMoved if that object is not ACTIVE by now."""
+        """Raises PushConflict if that object is not ACTIVE by now."""
 
     async def holders_of(self, fingerprint: str) -> int:
         """How many registrations there are of it."""
@@ -25,8 +25,8 @@ class Ledger(Protocol):
     async def object_of_credential(self, credential_id: str) -> PushObject | None: ...
 
 
-class Carrier(Protocol):
-    """Both raise CarrierNotFound for an unknown connection, and other CarrierErrors."""
+class AttachTelnyx(Protocol):
+    """Both raise TelnyxNotFound for an unknown connection, and other TelnyxErrors."""
 
     async def attached(self, connection_id: str) -> Mapping[PushType, str | None]: ...
 
@@ -45,30 +45,30 @@ class Attachment:
     now_object: PushObject | None
 
 
-class Attaching:
+class PushAttacher:
     """Points connections at push credentials."""
 
-    def __init__(self, ledger: Ledger, carrier: Carrier, audit: Audit) -> None:
+    def __init__(self, ledger: AttachLedger, telnyx: AttachTelnyx, audit: Audit) -> None:
         self._audit = audit
         self._ledger = ledger
-        self._carrier = carrier
+        self._telnyx = telnyx
 
     async def attach(self, connection_id: str, wanted: Mapping[PushType, str | None]) -> list[Attachment]:
         """Use these registrations' material from now on (None: nothing). What was and what is, of both platforms.
 
-        Raises ConnectionNotFound, PushNotFound and PushTypeMismatch, and then changes nothing.
+        Raises ConnectionNotFound, PushCredentialNotFound and PushTypeMismatch, and then changes nothing.
         """
         objects = {push_type: await self._object(push_type, name) for push_type, name in wanted.items()}
         try:
-            before = await self._carrier.attached(connection_id)
+            before = await self._telnyx.attached(connection_id)
             if objects:
                 await self._point(connection_id, objects)
-        except CarrierNotFound:
+        except TelnyxNotFound:
             raise ConnectionNotFound from None
         if objects:
             apps = {push_type.value: "-" if found is None else found.app_id for push_type, found in objects.items()}
             details = {"connection_id": connection_id, **apps}
-            await self._audit.record(Decision(Action.PUSHED, reason="attached", details=details))
+            await self._audit.record(Decision(AuditAction.PUSH_CHANGED, reason="attached", details=details))
         return [await self._attachment(push_type, before, objects) for push_type in PushType]
 
     async def _point(self, connection_id: str, objects: Mapping[PushType, PushObject | None]) -> None:
@@ -77,7 +77,7 @@ class Attaching:
             if found is not None:
                 await self._ledger.set_attached(connection_id, push_type, found.fingerprint)
         ids = {push_type: None if found is None else found.credential_id for push_type, found in objects.items()}
-        await self._carrier.attach(connection_id, ids)
+        await self._telnyx.attach(connection_id, ids)
         for push_type, found in objects.items():
             if found is None:
                 await self._ledger.set_attached(connection_id, push_type, None)
@@ -88,16 +88,16 @@ class Attaching:
             return
         for connection_id in await self._ledger.connections_of(old.fingerprint):
             # Somebody may have pointed it elsewhere, in Telnyx's portal: that is left alone.
-            if (await self._carrier.attached(connection_id)).get(old.type) in (old.credential_id, new.credential_id):
-                await self._carrier.attach(connection_id, {new.type: new.credential_id})
+            if (await self._telnyx.attached(connection_id)).get(old.type) in (old.credential_id, new.credential_id):
+                await self._telnyx.attach(connection_id, {new.type: new.credential_id})
                 await self._ledger.set_attached(connection_id, new.type, new.fingerprint)
 
     async def _object(self, push_type: PushType, registration_id: str | None) -> PushObject | None:
         if registration_id is None:
             return None
         found = await self._ledger.registered_anywhere(registration_id)
-        if found is None or found.object.stage is not Stage.ACTIVE:
-            raise PushNotFound
+        if found is None or found.object.state is not PushState.ACTIVE:
+            raise PushCredentialNotFound
         if found.object.type is not push_type:
             raise PushTypeMismatch
         return found.object

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.errors import PushMoved
+from app.vending.errors import PushConflict
 from app.vending.push.models import PushObject
 
 WARNING_DAYS = (30, 14, 7, 1, 0)
 """A warning is given once when so many days are left, by whichever replica is first; 0 means that it has expired."""
 
-MOST_WATCHED = 1000
+MAX_CHECKED = 1000
 """Those that expire soonest; the rest have longer."""
 
 
-class Ledger(Protocol):
+class ExpiryLedger(Protocol):
     async def expiring_objects(self, limit: int) -> list[PushObject]:
         """ACTIVE objects that expire, soonest first."""
 
     async def note_warning(self, before: PushObject, days: int) -> None:
-        """Write down that it was given. Raises PushMoved if another replica was first."""
+        """Write down that it was given. Raises PushConflict if another replica was first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class DaysLeft:
     days: float
 
 
-class ExpiryWatch:
+class ExpiryAlerts:
     """Looks through the certificates in use, now and then."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: ExpiryLedger,
         clock: Callable[[], datetime],
         warn: Callable[[PushObject, int], None],
     ) -> None:
@@ -48,17 +48,17 @@ class ExpiryWatch:
         self._warn = warn
         self._watched: list[PushObject] = []
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Raises LedgerUnavailable."""
         now = self._clock()
-        self._watched = await self._ledger.expiring_objects(MOST_WATCHED)
+        self._watched = await self._ledger.expiring_objects(MAX_CHECKED)
         for found in self._watched:
             threshold = _threshold(found, now)
             if threshold is None or (found.warned_days is not None and found.warned_days <= threshold):
                 continue
             try:
                 await self._ledger.note_warning(found, threshold)
-            except PushMoved:
+            except PushConflict:
                 continue
             self._warn(found, max(0, (_end(found) - now).days))
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from app.vending.push.models import Material
+from app.vending.push.models import PushMaterial
 
-SENTENCES: Mapping[str, str] = MappingProxyType(
+FAULT_MESSAGES: Mapping[str, str] = MappingProxyType(
     {
         "material_too_large": "This is larger than a certificate, a key or a service account ever is; send only that.",
         "fields_swapped": "Certificate and private key stand in each other's place; swap them.",
@@ -48,15 +48,15 @@ class MaterialFault:
     field: str
 
     @property
-    def sentence(self) -> str:
-        return SENTENCES[self.code]
+    def message(self) -> str:
+        return FAULT_MESSAGES[self.code]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class MaterialReport:
     """What a look at material found. Good material has no faults."""
 
-    material: Material | None
+    material: PushMaterial | None
     faults: tuple[MaterialFault, ...] = ()
 
     def days_left(self, now: datetime) -> int | None:

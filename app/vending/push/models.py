@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from app.vending.models import Owner
+from app.vending.models import UserKey
 
 
 class PushType(StrEnum):
@@ -23,7 +23,7 @@ class PushType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class PushMaterial:
     """What a push credential is made of, after it was checked. Passes through; never stored, never logged."""
 
     type: PushType
@@ -38,13 +38,13 @@ class Material:
     """What Telnyx is sent, private key included."""
 
 
-class Stage(StrEnum):
+class PushState(StrEnum):
     """Where an object at Telnyx stands."""
 
     PENDING = "pending"
     """Written down; it is being uploaded, or may have been."""
     ACTIVE = "active"
-    LEAVING = "leaving"
+    DELETING = "deleting"
     """Nobody registers it any more; it still has to be deleted at Telnyx."""
 
 
@@ -57,7 +57,7 @@ class PushObject:
     type: PushType
     telnyx_alias: str
     """How the object is found again when an answer was lost. Telnyx lets an account have it once."""
-    stage: Stage
+    state: PushState
     version: int
     app_id: str
     fingerprint_sha256: str
@@ -78,23 +78,23 @@ class PushObject:
     def _step(self, now: datetime, **changes: object) -> "PushObject":
         return replace(self, version=self.version + 1, updated_at=now, **changes)  # type: ignore[arg-type]
 
-    def taken_over(self, replica: str, now: datetime, claim: timedelta) -> "PushObject":
+    def claim(self, replica: str, now: datetime, claim: timedelta) -> "PushObject":
         """Wanted (again), by somebody who has the material."""
-        return self._step(now, stage=Stage.PENDING, claimed_by=replica, claimed_until=now + claim, retry_at=None)
+        return self._step(now, state=PushState.PENDING, claimed_by=replica, claimed_until=now + claim, retry_at=None)
 
-    def activated(self, credential_id: str, now: datetime) -> "PushObject":
+    def activate(self, credential_id: str, now: datetime) -> "PushObject":
         return self._step(
-            now, stage=Stage.ACTIVE, credential_id=credential_id, claimed_by=None, claimed_until=None, attempts=0
+            now, state=PushState.ACTIVE, credential_id=credential_id, claimed_by=None, claimed_until=None, attempts=0
         )
 
-    def released(self, now: datetime) -> "PushObject":
+    def release(self, now: datetime) -> "PushObject":
         """PENDING, given up for the next caller."""
         return self._step(now, claimed_by=None, claimed_until=None)
 
-    def leaving(self, now: datetime) -> "PushObject":
-        return self._step(now, stage=Stage.LEAVING, claimed_by=None, claimed_until=None, retry_at=now)
+    def start_deleting(self, now: datetime) -> "PushObject":
+        return self._step(now, state=PushState.DELETING, claimed_by=None, claimed_until=None, retry_at=now)
 
-    def deleting(self, replica: str, now: datetime, claim: timedelta, retry_at: datetime) -> "PushObject":
+    def claim_deletion(self, replica: str, now: datetime, claim: timedelta, retry_at: datetime) -> "PushObject":
         """LEAVING, by this replica now; by anybody at `retry_at` if that comes to nothing."""
         return self._step(
             now,
@@ -106,7 +106,7 @@ class PushObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class PushRegistration:
     """One user's alias for one material."""
 
     id: str
@@ -118,15 +118,15 @@ class Registration:
     updated_at: datetime
 
     @property
-    def owner(self) -> Owner:
-        return Owner(self.issuer, self.subject)
+    def user_key(self) -> UserKey:
+        return UserKey(self.issuer, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredPush:
     """A registration with what is known of its material."""
 
-    registration: Registration
+    registration: PushRegistration
     object: PushObject
     is_attached: bool
     """Whether a connection uses it: one that none uses wakes nobody."""

@@ -1,4 +1,4 @@
-"""Making a login that is not at hand: what the device's row decides. Follow `LoginMaker.make` from the top.
+"""Making a login that is not at hand: what the device's row decides. Follow `LoginFactory.create_login` from the top.
 
 What must hold, whatever dies in between: the intent is written down before Telnyx is asked, a create whose answer was
 lost is looked for by name before another is tried, and every step in the ledger is taken by one writer only.
@@ -12,27 +12,27 @@ from datetime import datetime, timedelta
 from typing import NoReturn, Protocol
 
 from app.vending.errors import (
-    CarrierError,
-    CarrierForbidden,
-    CarrierNotFound,
-    CarrierRejected,
-    CarrierUnreachable,
     CredentialExpired,
     DeviceLimitReached,
     DialtoneError,
+    LeaseConflict,
     LeaseEnded,
-    LeaseMoved,
-    LeaseTaken,
+    LeaseExists,
     LedgerUnavailable,
+    TelnyxError,
+    TelnyxForbidden,
+    TelnyxNotFound,
+    TelnyxRejected,
+    TelnyxUnreachable,
 )
-from app.vending.models import Credential, Grant, IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
-from app.vending.policy import DeviceLimit, Terms
+from app.vending.models import Credential, Grant, IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
+from app.vending.policy import DeviceLimitAction, IssueTerms
 from app.vending.replica import Replica
 from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time
-from app.vending.telephony.lease import Lease, State
-from app.vending.telephony.login_cache import Login, LoginsAtHand
+from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.telephony.login_cache import Login, LoginCache
 from app.vending.telephony.recover import Recovery
-from app.vending.telephony.renew import Expiry, credential_of
+from app.vending.telephony.renew import LeaseRenewer, credential_of
 from app.vending.telephony.revoke import Revoker
 from app.vending.telephony.timing import POLL_SECONDS
 
@@ -40,47 +40,47 @@ EXPIRY_MARGIN = timedelta(seconds=5)
 """A credential with less than this to live is treated as expired: an extension might arrive too late."""
 
 
-class Ledger(Protocol):
+class CreateLedger(Protocol):
     """What making a login needs written down. Every method raises LedgerUnavailable when it cannot be."""
 
-    async def live_lease(self, owner: Owner, device_id: str) -> Lease | None:
+    async def live_lease(self, user_key: UserKey, device_id: str) -> Lease | None:
         """The device's PENDING or ACTIVE lease."""
 
     async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
         """Insert it, or claim a pooled one for it: which is returned, and has a credential then.
 
-        Raises LeaseTaken if the device has a live lease, DeviceLimitReached at the user's limit, TokenRefused if the
+        Raises LeaseExists if the device has a live lease, DeviceLimitReached at the user's limit, TokenRejected if the
         user's token was ended, by a logout for instance, since it was checked.
         """
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
-        """Write `after` if the row still is `before`. Raises LeaseMoved if another writer was first."""
+        """Write `after` if the row still is `before`. Raises LeaseConflict if another writer was first."""
 
 
-class Carrier(Protocol):
-    """What making a login needs of Telnyx. Every method raises a CarrierError."""
+class CreateTelnyx(Protocol):
+    """What making a login needs of Telnyx. Every method raises a TelnyxError."""
 
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
-    async def hand_over(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential: ...
+    async def assign(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential: ...
 
     async def mint(self, credential_id: str) -> LoginToken: ...
 
     async def sip_password(self, credential_id: str) -> SipPassword: ...
 
 
-class LoginMaker:
+class LoginFactory:
     """The only part that has credentials made, renewed and minted on."""
 
     def __init__(
         self,
         *,
-        ledger: Ledger,
-        carrier: Carrier,
+        ledger: CreateLedger,
+        telnyx: CreateTelnyx,
         recovery: Recovery,
         revoker: Revoker,
-        expiry: Expiry,
-        at_hand: LoginsAtHand,
+        renewer: LeaseRenewer,
+        login_cache: LoginCache,
         replica: Replica,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -88,11 +88,11 @@ class LoginMaker:
         wake_pool: Callable[[], None],
     ) -> None:
         self._ledger = ledger
-        self._carrier = carrier
+        self._telnyx = telnyx
         self._recovery = recovery
         self._revoker = revoker
-        self._expiry = expiry
-        self._at_hand = at_hand
+        self._renewer = renewer
+        self._login_cache = login_cache
         self._naming = replica.naming
         self._timing = replica.timing
         self._replica = replica.id
@@ -101,8 +101,8 @@ class LoginMaker:
         self._jitter = jitter
         self._wake_pool = wake_pool
 
-    async def make(
-        self, principal: Principal, wanted: IssueRequest, terms: Terms, lease_id: str | None = None
+    async def create_login(
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
     ) -> Login:
         """Try until the row is ours or done. Losing a race to another writer means: look again.
 
@@ -112,62 +112,64 @@ class LoginMaker:
         try:
             async with asyncio.timeout(self._timing.flight_seconds):
                 while True:
-                    with suppress(LeaseMoved, LeaseTaken):
+                    with suppress(LeaseConflict, LeaseExists):
                         if (login := await self._attempt(principal, wanted, terms, lease_id)) is not None:
                             return login
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, POLL_SECONDS * 10)
         except TimeoutError as error:
-            raise CarrierUnreachable(may_have_happened=True) from error
+            raise TelnyxUnreachable(may_have_happened=True) from error
 
     async def _attempt(
-        self, principal: Principal, wanted: IssueRequest, terms: Terms, lease_id: str | None
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None
     ) -> Login | None:
         """What the row says decides. None: another replica is at work on it."""
-        lease = await self._ledger.live_lease(principal.owner, wanted.device_id)
+        lease = await self._ledger.live_lease(principal.user_key, wanted.device_id)
         now = self._clock()
         if lease_id is not None and (lease is None or lease.id != lease_id):
             raise LeaseEnded
         if lease is None:
-            lease = await self._open(self._intent(principal.owner, wanted, terms, now), principal, terms)
-            return await (self._create(lease, wanted) if lease.credential_id is None else self._adopt(lease, wanted))
-        if lease.state is State.ACTIVE:
+            lease = await self._open(self._intent(principal.user_key, wanted, terms, now), principal, terms)
+            return await (
+                self._create(lease, wanted) if lease.credential_id is None else self._assign_pooled(lease, wanted)
+            )
+        if lease.state is LeaseState.ACTIVE:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
-                await self._end(lease, lease.expired(now))
+                await self._end(lease, lease.mark_expired(now))
             return await self._renew(lease, wanted, terms)
         if lease.is_claimed_by_other(self._replica, now):
             return None
         if lease.has_expired(now):
             # What a crash may have left at Telnyx has expired with it, which is final: the name is not used again.
-            await self._end(lease, lease.revoking(now))
-        lease = await self._ledger.advance(lease, lease.taken_over(self._replica, now, self._timing.claim))
+            await self._end(lease, lease.start_revoking(now))
+        lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
 
-    async def _open(self, lease: Lease, principal: Principal, terms: Terms) -> Lease:
+    async def _open(self, lease: Lease, principal: Principal, terms: IssueTerms) -> Lease:
         """Write the intent down; where policy says so, the user's oldest device makes room for it."""
         try:
             return await self._ledger.open(lease, terms.allowance.max_devices, principal)
         except DeviceLimitReached:
-            if terms.allowance.at_device_limit is DeviceLimit.REJECT:
+            if terms.allowance.at_device_limit is DeviceLimitAction.REJECT:
                 raise
-            if not await self._revoker.evict_oldest(lease.owner):
+            if not await self._revoker.evict_oldest(lease.user_key):
                 raise
-            raise LeaseMoved from None  # there is room now, for whoever is first
+            raise LeaseConflict from None  # there is room now, for whoever is first
 
-    def _intent(self, owner: Owner, wanted: IssueRequest, terms: Terms, now: datetime) -> Lease:
+    def _intent(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms, now: datetime) -> Lease:
         """The row that is written down before Telnyx hears of it."""
         lease_id = self._new_id()
         return Lease(
             id=lease_id,
-            issuer=owner.issuer,
-            subject=owner.subject,
+            issuer=user_key.issuer,
+            subject=user_key.subject,
             device_id=wanted.device_id,
             platform=wanted.platform,
             label=wanted.label,
             connection_id=terms.allowance.connection_id,
             credential_name=self._naming.credential_name(lease_id),
             ttl_seconds=int(terms.ttl.total_seconds()),
-            state=State.PENDING,
+            state=LeaseState.PENDING,
             version=1,
             created_at=now,
             updated_at=now,
@@ -190,40 +192,40 @@ class LoginMaker:
             return await self._activate(lease, credential, wanted, was_found=True)
         now = self._clock()
         expires_at = _whole_seconds(now + timedelta(seconds=lease.ttl_seconds))
-        lease = await self._ledger.advance(lease, lease.attempting(now, expires_at))
+        lease = await self._ledger.advance(lease, lease.record_attempt(now, expires_at))
         return await self._create(lease, wanted)
 
     async def _create(self, lease: Lease, wanted: IssueRequest) -> Login:
         """Ask Telnyx once. An answer that was lost is looked for by name at once, then left to the next caller."""
         try:
-            credential = await self._carrier.create(
+            credential = await self._telnyx.create(
                 connection_id=lease.connection_id,
                 name=lease.credential_name,
-                tag=self._naming.tag(lease.owner),
+                tag=self._naming.tag(lease.user_key),
                 expires_at=lease.expires_at,
             )
-        except (CarrierRejected, CarrierNotFound, CarrierForbidden):
-            with suppress(LeaseMoved, LedgerUnavailable):
-                await self._ledger.advance(lease, lease.failed(self._clock()))
+        except (TelnyxRejected, TelnyxNotFound, TelnyxForbidden):
+            with suppress(LeaseConflict, LedgerUnavailable):
+                await self._ledger.advance(lease, lease.mark_failed(self._clock()))
             raise
-        except CarrierError as error:
-            found = await self._recovery.glance(lease) if error.may_have_happened else None
+        except TelnyxError as error:
+            found = await self._recovery.try_find(lease) if error.may_have_happened else None
             if found is None:
                 await self._release(lease, maybe_created=error.may_have_happened)
                 raise
             return await self._activate(lease, found, wanted, was_found=True)
         return await self._activate(lease, credential, wanted)
 
-    async def _adopt(self, lease: Lease, wanted: IssueRequest) -> Login:
+    async def _assign_pooled(self, lease: Lease, wanted: IssueRequest) -> Login:
         """A pooled credential becomes the device's: its tag and its expiry are set at Telnyx, and it works at once."""
         self._wake_pool()
         try:
-            credential = await self._carrier.hand_over(
-                credential_of(lease), tag=self._naming.tag(lease.owner), expires_at=lease.expires_at
+            credential = await self._telnyx.assign(
+                credential_of(lease), tag=self._naming.tag(lease.user_key), expires_at=lease.expires_at
             )
-        except (CredentialExpired, CarrierNotFound):
-            await self._end(lease, lease.revoking(self._clock()))
-        except CarrierError:
+        except (CredentialExpired, TelnyxNotFound):
+            await self._end(lease, lease.start_revoking(self._clock()))
+        except TelnyxError:
             await self._release(lease, maybe_created=True)
             raise
         return await self._activate(lease, credential, wanted, pooled_at=lease.usable_at)
@@ -241,69 +243,69 @@ class LoginMaker:
         now = self._clock()
         usable_at = pooled_at or now + self._timing.propagation
         try:
-            lease = await self._ledger.advance(lease, lease.activated(credential, now, usable_at))
-        except LeaseMoved:
-            await self._recovery.give_way(lease, credential)
+            lease = await self._ledger.advance(lease, lease.activate(credential, now, usable_at))
+        except LeaseConflict:
+            await self._recovery.yield_to_winner(lease, credential)
             raise
         if was_found:
-            await self._recovery.clear_namesakes(lease)
-        way = Way.CREATED if pooled_at is None else Way.POOLED
-        return await self._login(lease, wanted.grant, way)
+            await self._recovery.delete_duplicates(lease)
+        source = IssueSource.CREATED if pooled_at is None else IssueSource.POOLED
+        return await self._login(lease, wanted.grant, source)
 
-    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: Terms) -> Login:
+    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Login:
         """Extend in place when due, so that the SIP identity stays, and mint."""
-        lease = await self._with_wishes(lease, wanted, terms)
+        lease = await self._apply_changes(lease, wanted, terms)
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
         if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
             try:
-                lease = await self._expiry.set(lease, _whole_seconds(now + ttl))
+                lease = await self._renewer.set_expiry(lease, _whole_seconds(now + ttl))
             except LeaseEnded:
-                raise LeaseMoved from None  # the device gets a successor
-        return await self._login(lease, wanted.grant, Way.RENEWED)
+                raise LeaseConflict from None  # the device gets a successor
+        return await self._login(lease, wanted.grant, IssueSource.RENEWED)
 
-    async def _with_wishes(self, lease: Lease, wanted: IssueRequest, terms: Terms) -> Lease:
+    async def _apply_changes(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Lease:
         """Write down what the device asks to be different from now on, and in which session it asks."""
         label = lease.label if wanted.label is None else wanted.label
         is_same_platform = wanted.platform is lease.platform
         wish = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
         ttl = int(lifetime(terms.allowance.ttl, wanted.platform, wish).total_seconds())
         session = lease.session if terms.session is None else terms.session
-        changed = lease.changed(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
+        changed = lease.change(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
         if replace(changed, version=lease.version, updated_at=lease.updated_at) == lease:
             return lease
         return await self._ledger.advance(lease, changed)
 
-    async def _login(self, lease: Lease, grant: Grant, way: Way) -> Login:
+    async def _login(self, lease: Lease, grant: Grant, source: IssueSource) -> Login:
         """Something to log in with on an ACTIVE lease. A token is kept at hand; a password is not."""
         now = self._clock()
         token = password = None
         try:
             if grant is Grant.SIP_PASSWORD:
-                password = await self._carrier.sip_password(credential_of(lease))
+                password = await self._telnyx.sip_password(credential_of(lease))
                 expires_at = lease.expires_at
             else:
-                token = await self._carrier.mint(credential_of(lease))
+                token = await self._telnyx.mint(credential_of(lease))
                 expires_at = min(token.expires_at, lease.expires_at)
         except CredentialExpired:
-            await self._end(lease, lease.expired(self._clock()))
-        except CarrierNotFound:
-            await self._end(lease, lease.lost(self._clock()))
+            await self._end(lease, lease.mark_expired(self._clock()))
+        except TelnyxNotFound:
+            await self._end(lease, lease.mark_lost(self._clock()))
         refresh_after = refresh_time(now, expires_at, self._jitter())
-        login = Login(lease, now, expires_at, refresh_after, token=token, password=password, way=way)
+        login = Login(lease, now, expires_at, refresh_after, token=token, password=password, source=source)
         if token is not None:
-            self._at_hand.keep(replace(login, way=Way.HOT))
+            self._login_cache.put(replace(login, source=IssueSource.CACHED))
         return login
 
     async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
-        """This lease is no more; raises LeaseMoved so that the caller looks at the device afresh."""
-        await self._expiry.end(lease, ended)
-        raise LeaseMoved
+        """This lease is no more; raises LeaseConflict so that the caller looks at the device afresh."""
+        await self._renewer.end_lease(lease, ended)
+        raise LeaseConflict
 
     async def _release(self, lease: Lease, *, maybe_created: bool) -> None:
         """Let the next caller pick the row up at once. If even that fails, the claim's end does it."""
-        with suppress(LeaseMoved, LedgerUnavailable):
-            await self._ledger.advance(lease, lease.released(self._clock(), maybe_created=maybe_created))
+        with suppress(LeaseConflict, LedgerUnavailable):
+            await self._ledger.advance(lease, lease.release(self._clock(), maybe_created=maybe_created))
 
 
 def _whole_seconds(moment: datetime) -> datetime:

@@ -5,33 +5,33 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.audit import Action, Audit, Decision
-from app.vending.errors import Busy, LeaseEnded, LeaseMoved, LeaseNotFound
-from app.vending.models import Owner, Principal
-from app.vending.policy import Allowance, PolicyInForce
+from app.vending.audit import Audit, AuditAction, Decision
+from app.vending.errors import IssueInProgress, LeaseConflict, LeaseEnded, LeaseNotFound
+from app.vending.models import Principal, UserKey
+from app.vending.policy import ActivePolicy, Allowance
 from app.vending.telephony.durations import lifetime
-from app.vending.telephony.lease import LIVE, Lease, State
-from app.vending.telephony.login_cache import LoginsAtHand
-from app.vending.telephony.renew import Expiry
+from app.vending.telephony.lease import LIVE, Lease, LeaseState
+from app.vending.telephony.login_cache import LoginCache
+from app.vending.telephony.renew import LeaseRenewer
 
-TRIES = 5
+MAX_ATTEMPTS = 5
 """How often a change is made anew when another writer was first."""
 
 
-class Ledger(Protocol):
+class DeviceLedger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
-    async def page(self, owner: Owner, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+    async def page(self, user_key: UserKey, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         """The user's unfinished leases, newest first, from behind `after` = (created_at, id) on."""
 
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LeaseChange:
     """What to change. A flag says whether the label is meant, because None is a label too: none."""
 
-    sets_label: bool = False
+    has_label: bool = False
     label: str | None = None
     ttl_seconds: int | None = None
 
@@ -41,60 +41,60 @@ class Devices:
 
     def __init__(
         self,
-        policy: PolicyInForce,
-        ledger: Ledger,
-        expiry: Expiry,
-        at_hand: LoginsAtHand,
+        policy: ActivePolicy,
+        ledger: DeviceLedger,
+        expiry: LeaseRenewer,
+        login_cache: LoginCache,
         audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._expiry = expiry
-        self._at_hand = at_hand
+        self._login_cache = login_cache
         self._audit = audit
         self._clock = clock
 
-    async def show(self, principal: Principal, lease_id: str) -> Lease:
+    async def get(self, principal: Principal, lease_id: str) -> Lease:
         """Raises LeaseNotFound, for another user's lease as for none."""
-        self._policy.admit(principal)
+        self._policy.authorize(principal)
         lease = await self._ledger.find(lease_id)
-        if lease is None or lease.owner != principal.owner:
+        if lease is None or lease.user_key != principal.user_key:
             raise LeaseNotFound
         return lease
 
-    async def page(self, principal: Principal, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        self._policy.admit(principal)
-        return await self._ledger.page(principal.owner, after, limit)
+    async def list(self, principal: Principal, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
+        self._policy.authorize(principal)
+        return await self._ledger.page(principal.user_key, after, limit)
 
-    async def change(self, principal: Principal, lease_id: str, change: Change) -> Lease:
-        """Another label or lifetime. Raises Busy while the login is being made, LeaseEnded where nothing is left."""
-        for _ in range(TRIES):
-            lease = await self.show(principal, lease_id)
+    async def update(self, principal: Principal, lease_id: str, change: LeaseChange) -> Lease:
+        """Change label or lifetime. Raises IssueInProgress during a create, LeaseEnded if the lease ended."""
+        for _ in range(MAX_ATTEMPTS):
+            lease = await self.get(principal, lease_id)
             if lease.state not in LIVE or lease.has_expired(self._clock()):
                 raise LeaseEnded
-            if lease.state is State.PENDING:
-                raise Busy  # its credential is being made; a write now would only get in the way
+            if lease.state is LeaseState.PENDING:
+                raise IssueInProgress  # its credential is being made; a write now would only get in the way
             try:
-                changed = await self._changed(lease, change, self._policy.admit(principal))
-            except LeaseMoved:
+                changed = await self._changed(lease, change, self._policy.authorize(principal))
+            except LeaseConflict:
                 continue
-            await self._audit.record(Decision.about(changed, Action.RENEWED, "changed_by_user"))
+            await self._audit.record(Decision.about_lease(changed, AuditAction.RENEWED, "changed_by_user"))
             return changed
-        raise LeaseMoved
+        raise LeaseConflict
 
-    async def _changed(self, lease: Lease, change: Change, allowance: Allowance) -> Lease:
-        label = change.label if change.sets_label else lease.label
+    async def _changed(self, lease: Lease, change: LeaseChange, allowance: Allowance) -> Lease:
+        label = change.label if change.has_label else lease.label
         ttl = lease.ttl_seconds
         if change.ttl_seconds is not None:
             ttl = int(lifetime(allowance.ttl, lease.platform, change.ttl_seconds).total_seconds())
         if (label, ttl) != (lease.label, lease.ttl_seconds):
-            changed = lease.changed(
+            changed = lease.change(
                 self._clock(), label=label, platform=lease.platform, ttl_seconds=ttl, session=lease.session
             )
             lease = await self._ledger.advance(lease, changed)
-            self._at_hand.forget(lease)
+            self._login_cache.evict(lease)
         if change.ttl_seconds is not None and lease.credential_id is not None:
             until = self._clock() + timedelta(seconds=lease.ttl_seconds)
-            lease = await self._expiry.set(lease, until.replace(microsecond=0))
+            lease = await self._expiry.set_expiry(lease, until.replace(microsecond=0))
         return lease

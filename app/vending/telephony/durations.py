@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from app.vending.models import Platform
 from app.vending.telephony.lease import Lease
 
-SHORTEST_TTL = timedelta(seconds=60)
+MIN_TTL = timedelta(seconds=60)
 """Below this, three attempts at a refresh do not fit into a credential's life."""
 
-LONGEST_TTL = timedelta(days=90)
+MAX_TTL = timedelta(days=90)
 """No policy lets a credential live longer without a renewal."""
 
 RENEWAL_SHARE = 0.8
@@ -19,19 +19,19 @@ REFRESH_SHARE = (0.70, 0.80)
 """A device is asked back after a part of its login's life between these, spread so that devices do not come in step.
 
 A fifth of the life is left for further attempts: a minute's retry fits in three times even at the shortest lifetime
-that browsers are given by default (a day), and in 12 s steps at SHORTEST_TTL.
+that browsers are given by default (a day), and in 12 s steps at MIN_TTL.
 """
 
-LAST_USE = timedelta(seconds=30)
+MIN_FALLBACK_LIFETIME = timedelta(seconds=30)
 """While Telnyx is away a login is handed out again only if it has at least this long to live."""
 
 
 def lifetime(allowed: Mapping[Platform, timedelta], platform: Platform, wanted_seconds: int | None) -> timedelta:
-    """A caller's wish, held between SHORTEST_TTL and what the platform is allowed."""
+    """A caller's wish, held between MIN_TTL and what the platform is allowed."""
     longest = allowed[platform]
     if wanted_seconds is None:
         return longest
-    return max(min(timedelta(seconds=wanted_seconds), longest), min(SHORTEST_TTL, longest))
+    return max(min(timedelta(seconds=wanted_seconds), longest), min(MIN_TTL, longest))
 
 
 def is_due_for_renewal(lease: Lease, ttl: timedelta, now: datetime) -> bool:

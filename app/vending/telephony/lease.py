@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.vending.models import Credential, Owner, Platform
+from app.vending.models import Credential, Platform, UserKey
 
 
-class State(StrEnum):
+class LeaseState(StrEnum):
     """Where a lease stands. Only PENDING and ACTIVE hold a device."""
 
     POOLED = "pooled"
@@ -38,13 +38,13 @@ class State(StrEnum):
     """Telnyx refused to make the credential: there is none."""
 
 
-LIVE = (State.PENDING, State.ACTIVE)
+LIVE = (LeaseState.PENDING, LeaseState.ACTIVE)
 """States that hold a device: at most one such lease per device, by a unique index."""
 
-ENDED = tuple(state for state in State if state not in (*LIVE, State.POOLED))
+ENDED = tuple(state for state in LeaseState if state not in (*LIVE, LeaseState.POOLED))
 """States that no lease leaves but towards its end."""
 
-LEFTOVER = (State.REVOKING, State.EXPIRED, State.LOST)
+AWAITING_DELETION = (LeaseState.REVOKING, LeaseState.EXPIRED, LeaseState.LOST)
 """States that wait for the sweeper: a credential may still exist at Telnyx."""
 
 
@@ -63,7 +63,7 @@ class Lease:
     """Namespace and lease id: how a credential is found again when its answer was lost."""
     ttl_seconds: int
     """How far ahead each renewal sets the credential's expiry."""
-    state: State
+    state: LeaseState
     version: int
     created_at: datetime
     updated_at: datetime
@@ -86,11 +86,11 @@ class Lease:
     """The session at the identity provider in which the device last asked; its logout ends the lease."""
 
     @property
-    def owner(self) -> Owner:
-        return Owner(self.issuer, self.subject)
+    def user_key(self) -> UserKey:
+        return UserKey(self.issuer, self.subject)
 
     @property
-    def is_nobodys(self) -> bool:
+    def is_unassigned(self) -> bool:
         """Whether it is the pool's. No token has an empty issuer."""
         return not self.issuer
 
@@ -104,15 +104,15 @@ class Lease:
     def _step(self, now: datetime, **changes: object) -> "Lease":
         return replace(self, version=self.version + 1, updated_at=now, **changes)  # type: ignore[arg-type]
 
-    def taken_over(self, replica: str, now: datetime, claim: timedelta) -> "Lease":
+    def claim(self, replica: str, now: datetime, claim: timedelta) -> "Lease":
         """PENDING stays PENDING under a new holder; the old one's commit will now fail."""
         return self._step(now, claimed_by=replica, claimed_until=now + claim)
 
-    def attempting(self, now: datetime, expires_at: datetime) -> "Lease":
+    def record_attempt(self, now: datetime, expires_at: datetime) -> "Lease":
         """PENDING, about to ask Telnyx once more: written down before the request leaves."""
         return self._step(now, attempted_at=now, expires_at=expires_at)
 
-    def released(self, now: datetime, *, maybe_created: bool) -> "Lease":
+    def release(self, now: datetime, *, maybe_created: bool) -> "Lease":
         """PENDING, given up by its holder for the next caller to pick up."""
         return self._step(
             now,
@@ -121,11 +121,11 @@ class Lease:
             attempted_at=self.attempted_at if maybe_created else None,
         )
 
-    def activated(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
+    def activate(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
         """PENDING becomes ACTIVE with the credential that Telnyx made."""
         return self._step(
             now,
-            state=State.ACTIVE,
+            state=LeaseState.ACTIVE,
             credential_id=credential.id,
             sip_username=credential.sip_username,
             expires_at=min(self.expires_at, credential.expires_at or self.expires_at),
@@ -135,11 +135,11 @@ class Lease:
             attempted_at=None,
         )
 
-    def pooled(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
+    def mark_pooled(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
         """PENDING, and nobody's, becomes POOLED with the credential that Telnyx made."""
-        return replace(self.activated(credential, now, usable_at), state=State.POOLED)
+        return replace(self.activate(credential, now, usable_at), state=LeaseState.POOLED)
 
-    def claimed_for(self, intent: "Lease") -> "Lease":
+    def assign_to(self, intent: "Lease") -> "Lease":
         """POOLED becomes PENDING, as a device's: name, credential and age are the pool's, the rest is the intent's."""
         return replace(
             intent,
@@ -151,37 +151,37 @@ class Lease:
             version=self.version + 1,
         )
 
-    def extended(self, expires_at: datetime, now: datetime) -> "Lease":
+    def extend(self, expires_at: datetime, now: datetime) -> "Lease":
         """ACTIVE with a later (or, at the user's wish, earlier) expiry at Telnyx."""
         return self._step(now, expires_at=expires_at)
 
-    def changed(
+    def change(
         self, now: datetime, *, label: str | None, platform: Platform, ttl_seconds: int, session: str | None
     ) -> "Lease":
         """Under other terms from now on; state, credential and expiry stay."""
         return self._step(now, label=label, platform=platform, ttl_seconds=ttl_seconds, session=session)
 
-    def failed(self, now: datetime) -> "Lease":
-        return self._step(now, state=State.FAILED, claimed_by=None, claimed_until=None, attempted_at=None)
+    def mark_failed(self, now: datetime) -> "Lease":
+        return self._step(now, state=LeaseState.FAILED, claimed_by=None, claimed_until=None, attempted_at=None)
 
-    def lost(self, now: datetime) -> "Lease":
-        return self._step(now, state=State.LOST, retry_at=now)
+    def mark_lost(self, now: datetime) -> "Lease":
+        return self._step(now, state=LeaseState.LOST, retry_at=now)
 
-    def revoking(self, now: datetime) -> "Lease":
-        return self._step(now, state=State.REVOKING, retry_at=now)
+    def start_revoking(self, now: datetime) -> "Lease":
+        return self._step(now, state=LeaseState.REVOKING, retry_at=now)
 
-    def expired(self, now: datetime) -> "Lease":
-        return self._step(now, state=State.EXPIRED, retry_at=now)
+    def mark_expired(self, now: datetime) -> "Lease":
+        return self._step(now, state=LeaseState.EXPIRED, retry_at=now)
 
-    def gone(self, now: datetime) -> "Lease":
+    def mark_deleted(self, now: datetime) -> "Lease":
         """The end: Telnyx has confirmed that no credential is left."""
-        end = State.REVOKED if self.state is State.REVOKING else State.DELETED
+        end = LeaseState.REVOKED if self.state is LeaseState.REVOKING else LeaseState.DELETED
         return self._step(now, state=end, retry_at=None)
 
-    def postponed(self, now: datetime, retry_at: datetime) -> "Lease":
+    def schedule_retry(self, now: datetime, retry_at: datetime) -> "Lease":
         """Ended, and its deletion about to be tried; to be tried again then, unless it is confirmed."""
         return self._step(now, retry_at=retry_at, attempts=self.attempts + 1)
 
-    def spared(self, now: datetime, retry_at: datetime) -> "Lease":
+    def retry_without_counting(self, now: datetime, retry_at: datetime) -> "Lease":
         """Ended; Telnyx could not be asked, so that the try does not count."""
         return self._step(now, retry_at=retry_at, attempts=max(0, self.attempts - 1))

@@ -7,13 +7,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.vending.models import IssueRequest, LoginToken, Owner, Principal, SipPassword, Way
+from app.vending.models import IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
 from app.vending.telephony.lease import Lease
 
-ENDED_MEMORY = timedelta(minutes=10)
+INVALIDATION_MEMORY = timedelta(minutes=10)
 """How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""
 
-DeviceKey = tuple[Owner, str]
+DeviceKey = tuple[UserKey, str]
 """A user and the device id they chose."""
 
 
@@ -27,71 +27,71 @@ class Login:
     refresh_after: datetime
     token: LoginToken | None = None
     password: SipPassword | None = None
-    way: Way = Way.HOT
+    source: IssueSource = IssueSource.CACHED
 
     @property
     def is_new(self) -> bool:
         """Whether the device came to have a credential by this very request."""
-        return self.way in (Way.POOLED, Way.CREATED)
+        return self.source in (IssueSource.POOLED, IssueSource.CREATED)
 
 
-Question = tuple[object, Principal, IssueRequest]
+DecisionInput = tuple[object, Principal, IssueRequest]
 """What a decision rests on: the policy in force, who asks, and for what."""
 
 
 @dataclass(slots=True)
-class Held:
+class CachedLogin:
     """A login at hand."""
 
     login: Login
-    answers: Question | None = None
+    decided_for: DecisionInput | None = None
     """The question that it was last found to answer: the same one need not be decided again."""
 
 
-class LoginsAtHand:
+class LoginCache:
     """The latest login of each device, bounded: the least recently used goes first."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._logins: OrderedDict[DeviceKey, Held] = OrderedDict()
+        self._logins: OrderedDict[DeviceKey, CachedLogin] = OrderedDict()
         self._ended: OrderedDict[str, datetime] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._logins)
 
-    def held(self, owner: Owner, device_id: str) -> Held | None:
+    def get_entry(self, user_key: UserKey, device_id: str) -> CachedLogin | None:
         """The login last handed to the device, however old. The caller judges its times."""
-        key = (owner, device_id)
+        key = (user_key, device_id)
         held = self._logins.get(key)
         if held is not None:
             self._logins.move_to_end(key)
         return held
 
-    def get(self, owner: Owner, device_id: str) -> Login | None:
+    def get(self, user_key: UserKey, device_id: str) -> Login | None:
         """As `held`, only the login."""
-        held = self.held(owner, device_id)
+        held = self.get_entry(user_key, device_id)
         return None if held is None else held.login
 
-    def keep(self, login: Login) -> None:
+    def put(self, login: Login) -> None:
         """Remember it, unless its lease was ended in the meantime."""
         if login.lease.id in self._ended:
             return
-        key = (login.lease.owner, login.lease.device_id)
-        self._logins[key] = Held(login)
+        key = (login.lease.user_key, login.lease.device_id)
+        self._logins[key] = CachedLogin(login)
         self._logins.move_to_end(key)
         if len(self._logins) > self._capacity:
             self._logins.popitem(last=False)
 
-    def forget(self, lease: Lease) -> None:
+    def evict(self, lease: Lease) -> None:
         """Drop the device's login, for instance because its terms changed; the lease lives on."""
-        self._logins.pop((lease.owner, lease.device_id), None)
+        self._logins.pop((lease.user_key, lease.device_id), None)
 
-    def end(self, lease: Lease, now: datetime) -> None:
+    def invalidate(self, lease: Lease, now: datetime) -> None:
         """Drop the lease's login for good: nothing minted on it is kept from now on."""
-        held = self._logins.get((lease.owner, lease.device_id))
+        held = self._logins.get((lease.user_key, lease.device_id))
         if held is not None and held.login.lease.id == lease.id:
-            del self._logins[lease.owner, lease.device_id]
+            del self._logins[lease.user_key, lease.device_id]
         self._ended[lease.id] = now
         self._ended.move_to_end(lease.id)
-        while self._ended and next(iter(self._ended.values())) < now - ENDED_MEMORY:
+        while self._ended and next(iter(self._ended.values())) < now - INVALIDATION_MEMORY:
             self._ended.popitem(last=False)

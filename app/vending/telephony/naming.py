@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 
-from app.vending.models import Owner
+from app.vending.models import UserKey
 
 TAG_LENGTH = 32
 """Hex digits of a tag: 128 bits of a keyed hash."""
@@ -35,7 +35,7 @@ class Naming:
         """What Telnyx calls it. Deterministic, so that an upload whose answer was lost is found again."""
         return f"{self._prefix}push-{fingerprint[:TAG_LENGTH]}"
 
-    def tag(self, owner: Owner) -> str:
+    def tag(self, user_key: UserKey) -> str:
         """One tag a user, without personal data. Per user, because Telnyx lets a tag hold at most 1000 credentials."""
-        identity = f"{len(owner.issuer)}:{owner.issuer}{owner.subject}".encode("utf-8", "surrogatepass")
+        identity = f"{len(user_key.issuer)}:{user_key.issuer}{user_key.subject}".encode("utf-8", "surrogatepass")
         return hmac.new(self._tag_key, identity, hashlib.sha256).hexdigest()[:TAG_LENGTH]

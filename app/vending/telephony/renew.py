@@ -4,56 +4,58 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from app.vending.errors import CarrierNotFound, CredentialExpired, LeaseEnded
+from app.vending.errors import CredentialExpired, LeaseEnded, TelnyxNotFound
 from app.vending.models import Credential
 from app.vending.telephony.lease import Lease
-from app.vending.telephony.login_cache import LoginsAtHand
+from app.vending.telephony.login_cache import LoginCache
 
 
-class Ledger(Protocol):
+class RenewLedger(Protocol):
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
 
-class Carrier(Protocol):
+class RenewTelnyx(Protocol):
     async def extend(self, credential_id: str, expires_at: datetime) -> Credential:
-        """Raises CredentialExpired or CarrierNotFound when there is nothing left to extend."""
+        """Raises CredentialExpired or TelnyxNotFound when there is nothing left to extend."""
 
 
-class Expiry:
+class LeaseRenewer:
     """Sets when an ACTIVE lease ends."""
 
-    def __init__(self, ledger: Ledger, carrier: Carrier, at_hand: LoginsAtHand, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: RenewLedger, telnyx: RenewTelnyx, login_cache: LoginCache, clock: Callable[[], datetime]
+    ) -> None:
         self._ledger = ledger
-        self._carrier = carrier
-        self._at_hand = at_hand
+        self._telnyx = telnyx
+        self._login_cache = login_cache
         self._clock = clock
 
-    async def set(self, lease: Lease, until: datetime) -> Lease:
+    async def set_expiry(self, lease: Lease, until: datetime) -> Lease:
         """Shorten in the ledger before Telnyx, lengthen after: no answer ever promises more than Telnyx keeps.
 
         Raises LeaseEnded if the credential has expired or is gone at Telnyx; the ledger says so then.
         """
         credential_id = credential_of(lease)
         if until < lease.expires_at:
-            lease = await self._ledger.advance(lease, lease.extended(until, self._clock()))
-            self._at_hand.forget(lease)
+            lease = await self._ledger.advance(lease, lease.extend(until, self._clock()))
+            self._login_cache.evict(lease)
         try:
-            credential = await self._carrier.extend(credential_id, until)
+            credential = await self._telnyx.extend(credential_id, until)
         except CredentialExpired:
-            await self.end(lease, lease.expired(self._clock()))
+            await self.end_lease(lease, lease.mark_expired(self._clock()))
             raise LeaseEnded from None
-        except CarrierNotFound:
-            await self.end(lease, lease.lost(self._clock()))
+        except TelnyxNotFound:
+            await self.end_lease(lease, lease.mark_lost(self._clock()))
             raise LeaseEnded from None
         until = min(until, credential.expires_at or until)
         if until == lease.expires_at:
             return lease
-        return await self._ledger.advance(lease, lease.extended(until, self._clock()))
+        return await self._ledger.advance(lease, lease.extend(until, self._clock()))
 
-    async def end(self, lease: Lease, ended: Lease) -> None:
+    async def end_lease(self, lease: Lease, ended: Lease) -> None:
         """Write the end down, and hand out nothing more that was minted on it."""
         await self._ledger.advance(lease, ended)
-        self._at_hand.end(lease, self._clock())
+        self._login_cache.invalidate(lease, self._clock())
 
 
 def credential_of(lease: Lease) -> str:

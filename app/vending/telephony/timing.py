@@ -11,7 +11,7 @@ POLL_SECONDS = 0.05
 class Timing:
     """How long things may take."""
 
-    patience_seconds: float = 10
+    request_timeout_seconds: float = 10
     """A caller's deadline."""
     flight_seconds: float = 25
     """The deadline of the work itself, which goes on when its callers have left."""

@@ -10,27 +10,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.audit import Action, Audit, Decision
-from app.vending.errors import CarrierNotFound, LedgerLooksWrong
+from app.vending.audit import Audit, AuditAction, Decision
+from app.vending.errors import LedgerMismatch, TelnyxNotFound
 from app.vending.models import Credential
-from app.vending.telephony.lease import LEFTOVER, LIVE, Lease, State
+from app.vending.telephony.lease import AWAITING_DELETION, LIVE, Lease, LeaseState
 from app.vending.telephony.naming import Naming
 
-LEAST_AGE = timedelta(hours=1)
+MIN_ORPHAN_AGE = timedelta(hours=1)
 """Younger objects at Telnyx are never orphans. Longer than any create and its recovery take."""
 
-MOST_DELETED = 1000
+DELETE_BATCH_SIZE = 1000
 """In one run; the next one goes on."""
 
 
-class Ledger(Protocol):
+class ReconcilerLedger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
     async def is_empty(self) -> bool:
         """Whether no lease was ever written."""
 
 
-class Carrier(Protocol):
+class ReconcilerTelnyx(Protocol):
     def list(self, *, connection_id: str) -> AsyncIterator[Credential]:
         """Every credential of the connection, over all pages."""
 
@@ -64,15 +64,15 @@ class Reconciler:
 
     def __init__(
         self,
-        ledger: Ledger,
-        carrier: Carrier,
+        ledger: ReconcilerLedger,
+        telnyx: ReconcilerTelnyx,
         naming: Naming,
         connections: Callable[[], Iterable[str]],
         audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._ledger = ledger
-        self._carrier = carrier
+        self._telnyx = telnyx
         self._naming = naming
         self._connections = connections
         self._audit = audit
@@ -80,20 +80,20 @@ class Reconciler:
         self.orphans = 0
         """How many there were at the end of the last walk."""
 
-    async def walk(self, *, deletes: bool = False, is_sure: bool = False) -> Reconciliation:
-        """Find orphans and, if told to, delete them. Raises CarrierErrors and LedgerUnavailable.
+    async def reconcile(self, *, deletes: bool = False, force: bool = False) -> Reconciliation:
+        """Find orphans and, if told to, delete them. Raises TelnyxErrors and LedgerUnavailable.
 
-        Raises LedgerLooksWrong rather than delete by a ledger that never held a lease, unless `is_sure`.
+        Raises LedgerMismatch rather than delete by a ledger that never held a lease, unless `is_sure`.
         """
         outcome = Reconciliation()
         for connection_id in sorted(self._connections()):
-            async for credential in self._carrier.list(connection_id=connection_id):
+            async for credential in self._telnyx.list(connection_id=connection_id):
                 outcome.walked += 1
                 await self._judge(credential, connection_id, outcome)
         self.orphans = len(outcome.orphans)
         if deletes and outcome.orphans:
-            if not is_sure and await self._ledger.is_empty():
-                raise LedgerLooksWrong
+            if not force and await self._ledger.is_empty():
+                raise LedgerMismatch
             await self._delete(outcome)
             self.orphans -= outcome.deleted
         return outcome
@@ -103,7 +103,7 @@ class Reconciler:
         if lease_id is None:
             outcome.foreign += 1
             return
-        if credential.created_at is None or credential.created_at > self._clock() - LEAST_AGE:
+        if credential.created_at is None or credential.created_at > self._clock() - MIN_ORPHAN_AGE:
             outcome.young += 1
             return
         why = _why_orphan(await self._ledger.find(lease_id), credential)
@@ -111,24 +111,24 @@ class Reconciler:
             outcome.orphans.append(Orphan(credential.id, credential.name, connection_id, credential.created_at, why))
 
     async def _delete(self, outcome: Reconciliation) -> None:
-        for orphan in outcome.orphans[:MOST_DELETED]:
+        for orphan in outcome.orphans[:DELETE_BATCH_SIZE]:
             # Looked at once more: the walk may have taken minutes.
             lease = await self._ledger.find(self._naming.lease_id(orphan.name) or "")
             if lease is not None and lease.state in LIVE and lease.credential_id in (None, orphan.credential_id):
                 continue
-            with suppress(CarrierNotFound):
-                await self._carrier.delete(orphan.credential_id)
+            with suppress(TelnyxNotFound):
+                await self._telnyx.delete(orphan.credential_id)
             outcome.deleted += 1
             details = {"credential": orphan.name, "why": orphan.why}
-            self._audit.note(Decision(Action.SWEPT, reason="orphan", details=details))
+            self._audit.record_nowait(Decision(AuditAction.SWEPT, reason="orphan", details=details))
 
 
 def _why_orphan(lease: Lease | None, credential: Credential) -> str | None:
     """Why nobody stands for it; None if somebody does, or if the sweeper is at it already."""
     if lease is None:
         return "no lease of that name"
-    if lease.state in LEFTOVER or (lease.state is State.PENDING and lease.credential_id is None):
+    if lease.state in AWAITING_DELETION or (lease.state is LeaseState.PENDING and lease.credential_id is None):
         return None
-    if lease.state in (*LIVE, State.POOLED):
+    if lease.state in (*LIVE, LeaseState.POOLED):
         return None if lease.credential_id == credential.id else "its lease has another credential"
     return f"its lease is {lease.state}"

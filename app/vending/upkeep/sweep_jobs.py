@@ -12,18 +12,18 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
-from app.vending.audit import Action, Audit, Decision, Outcome
+from app.vending.audit import Audit, AuditAction, AuditOutcome, Decision
 from app.vending.errors import DialtoneError, LedgerUnavailable, SweepNotFound
 from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweeper import Sweeper
 
-RUN_LIMIT = timedelta(minutes=30)
+MAX_RUN_TIME = timedelta(minutes=30)
 """A run takes no longer; one that seems to was lost with its replica."""
 
-MOST_LISTED = 500
+MAX_LISTED = 500
 
 
-class RunState(StrEnum):
+class SweepJobState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
@@ -32,7 +32,7 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SweepReport:
     """What a sweep did, or would do."""
 
     dry_run: bool
@@ -40,7 +40,7 @@ class Report:
     """Credentials of ended leases that Telnyx confirmed to be gone."""
     due: list[dict[str, Any]]
     """What was still to be done afterwards: credential and state."""
-    stuck: list[dict[str, Any]]
+    irrevocable: list[dict[str, Any]]
     """Deletions that were tried again and again: credential and attempts."""
     walked: int
     foreign: int
@@ -51,11 +51,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SweepJob:
     """One sweep that was asked for."""
 
     id: str
-    state: RunState
+    state: SweepJobState
     started_at: datetime
     ended_at: datetime | None = None
     reason: str | None = None
@@ -63,13 +63,13 @@ class Run:
     report: dict[str, Any] | None = field(default=None)
 
 
-class Ledger(Protocol):
-    async def keep_run(self, run: Run) -> None: ...
+class SweepJobLedger(Protocol):
+    async def save_job(self, run: SweepJob) -> None: ...
 
-    async def run(self, run_id: str) -> Run | None: ...
+    async def find_job(self, run_id: str) -> SweepJob | None: ...
 
 
-class Cleaner:
+class SweepJobs:
     """Sweeps when told to."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Cleaner:
         sweeper: Sweeper,
         sweep_push: Callable[[], Awaitable[object]],
         reconciler: Reconciler,
-        ledger: Ledger,
+        ledger: SweepJobLedger,
         audit: Audit,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -92,46 +92,48 @@ class Cleaner:
         self._new_id = new_id
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def clean(self, *, dry_run: bool, is_sure: bool = False) -> Report:
-        """Sweep now, and wait for it. Raises LedgerUnavailable, LedgerLooksWrong and CarrierErrors."""
+    async def run(self, *, dry_run: bool, force: bool = False) -> SweepReport:
+        """Sweep now, and wait for it. Raises LedgerUnavailable, LedgerMismatch and TelnyxErrors."""
         ended = 0
         if not dry_run:
-            ended = (await self._sweeper.sweep()).gone
+            ended = (await self._sweeper.sweep()).deleted
             await self._sweep_push()
-        due, stuck = await self._sweeper.due(), await self._sweeper.stuck()
-        found = await self._reconciler.walk(deletes=not dry_run, is_sure=is_sure)
-        report = Report(
+        due, irrevocable = await self._sweeper.due(), await self._sweeper.irrevocable()
+        found = await self._reconciler.reconcile(deletes=not dry_run, force=force)
+        report = SweepReport(
             dry_run=dry_run,
             ended=ended,
-            due=[{"credential": lease.credential_name, "state": lease.state.value} for lease in due[:MOST_LISTED]],
-            stuck=[{"credential": lease.credential_name, "attempts": lease.attempts} for lease in stuck[:MOST_LISTED]],
+            due=[{"credential": lease.credential_name, "state": lease.state.value} for lease in due[:MAX_LISTED]],
+            irrevocable=[
+                {"credential": lease.credential_name, "attempts": lease.attempts} for lease in irrevocable[:MAX_LISTED]
+            ],
             walked=found.walked,
             foreign=found.foreign,
             young=found.young,
-            orphans=[{"credential": orphan.name, "why": orphan.why} for orphan in found.orphans[:MOST_LISTED]],
+            orphans=[{"credential": orphan.name, "why": orphan.why} for orphan in found.orphans[:MAX_LISTED]],
             deleted_orphans=found.deleted,
         )
         reason = "dry_sweep" if dry_run else "sweep"
         details = {"ended": ended, "orphans": len(found.orphans), "deleted_orphans": found.deleted}
-        await self._audit.record(Decision(Action.ADMINISTERED, reason=reason, details=details))
+        await self._audit.record(Decision(AuditAction.ADMIN_ACTION, reason=reason, details=details))
         return report
 
-    async def start(self, *, dry_run: bool, is_sure: bool = False) -> Run:
+    async def start(self, *, dry_run: bool, force: bool = False) -> SweepJob:
         """Sweep in the background. Raises LedgerUnavailable."""
-        run = Run(self._new_id(), RunState.RUNNING, self._clock())
-        await self._ledger.keep_run(run)
-        task = asyncio.get_running_loop().create_task(self._see_through(run, dry_run=dry_run, is_sure=is_sure))
+        run = SweepJob(self._new_id(), SweepJobState.RUNNING, self._clock())
+        await self._ledger.save_job(run)
+        task = asyncio.get_running_loop().create_task(self._run_in_background(run, dry_run=dry_run, force=force))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return run
 
-    async def show(self, run_id: str) -> Run:
+    async def get(self, run_id: str) -> SweepJob:
         """Raises SweepNotFound."""
-        run = await self._ledger.run(run_id)
+        run = await self._ledger.find_job(run_id)
         if run is None:
             raise SweepNotFound
-        if run.state is RunState.RUNNING and run.started_at < self._clock() - RUN_LIMIT:
-            return replace(run, state=RunState.LOST)
+        if run.state is SweepJobState.RUNNING and run.started_at < self._clock() - MAX_RUN_TIME:
+            return replace(run, state=SweepJobState.LOST)
         return run
 
     async def stop(self) -> None:
@@ -140,16 +142,18 @@ class Cleaner:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _see_through(self, run: Run, *, dry_run: bool, is_sure: bool) -> None:
+    async def _run_in_background(self, run: SweepJob, *, dry_run: bool, force: bool) -> None:
         try:
-            async with asyncio.timeout(RUN_LIMIT.total_seconds()):
-                report = await self.clean(dry_run=dry_run, is_sure=is_sure)
+            async with asyncio.timeout(MAX_RUN_TIME.total_seconds()):
+                report = await self.run(dry_run=dry_run, force=force)
         except (DialtoneError, TimeoutError, asyncio.CancelledError) as error:
             reason = type(error).__name__
-            self._audit.note(Decision(Action.ADMINISTERED, Outcome.FAILED, "sweep", details={"error": reason}))
-            state = RunState.LOST if isinstance(error, asyncio.CancelledError) else RunState.FAILED
+            self._audit.record_nowait(
+                Decision(AuditAction.ADMIN_ACTION, AuditOutcome.FAILED, "sweep", details={"error": reason})
+            )
+            state = SweepJobState.LOST if isinstance(error, asyncio.CancelledError) else SweepJobState.FAILED
             ended = replace(run, state=state, ended_at=self._clock(), reason=reason)
         else:
-            ended = replace(run, state=RunState.DONE, ended_at=self._clock(), report=asdict(report))
+            ended = replace(run, state=SweepJobState.DONE, ended_at=self._clock(), report=asdict(report))
         with suppress(LedgerUnavailable):  # the run shows as lost then
-            await self._ledger.keep_run(ended)
+            await self._ledger.save_job(ended)

@@ -10,25 +10,25 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.errors import CarrierError, CarrierNotFound, CarrierRejected, LeaseMoved
-from app.vending.models import Credential, Owner, Platform
+from app.vending.errors import LeaseConflict, TelnyxError, TelnyxNotFound, TelnyxRejected
+from app.vending.models import Credential, Platform, UserKey
 from app.vending.replica import Replica
-from app.vending.telephony.lease import Lease, State
+from app.vending.telephony.lease import Lease, LeaseState
 
-LIFE = timedelta(days=7)
+POOLED_LIFETIME = timedelta(days=7)
 """How long a pooled credential could live at Telnyx. Its owner's lifetime takes the place of this."""
 
-LEAST_LEFT = timedelta(days=1)
+MIN_REMAINING = timedelta(days=1)
 """One with less to live is given up: it might expire in the moment that it is handed over."""
 
-MADE_A_RUN = 10
-MOST_LOOKED_AT = 2000
+CREATE_BATCH_SIZE = 10
+MAX_EXAMINED = 2000
 
-NOBODY = Owner("", "")
+UNASSIGNED = UserKey("", "")
 """Who holds a pooled lease. No token has an empty issuer."""
 
 
-class Ledger(Protocol):
+class WarmPoolLedger(Protocol):
     async def pooled(self, limit: int) -> list[Lease]:
         """Leases that are nobody's yet: POOLED, and PENDING on their way into the pool; the oldest first."""
 
@@ -37,11 +37,11 @@ class Ledger(Protocol):
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
 
-class Carrier(Protocol):
+class WarmPoolTelnyx(Protocol):
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
 
-class Pool:
+class WarmPool:
     """Keeps so many ready credentials for each connection. Every replica does; surplus is given up again."""
 
     def __init__(
@@ -49,8 +49,8 @@ class Pool:
         *,
         size: int,
         connections: Callable[[], Iterable[str]],
-        ledger: Ledger,
-        carrier: Carrier,
+        ledger: WarmPoolLedger,
+        telnyx: WarmPoolTelnyx,
         replica: Replica,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -59,7 +59,7 @@ class Pool:
         """How many each connection should have."""
         self._connections = connections
         self._ledger = ledger
-        self._carrier = carrier
+        self._telnyx = telnyx
         self._naming = replica.naming
         self._timing = replica.timing
         self._replica = replica.id
@@ -69,55 +69,55 @@ class Pool:
         self.ready: dict[str, int] = {}
         """How many each connection had at the last look."""
 
-    async def tend(self) -> None:
-        """Give up what is stale or too much, make what is missing. Raises LedgerUnavailable and CarrierErrors."""
+    async def refill(self) -> None:
+        """Give up what is stale or too much, make what is missing. Raises LedgerUnavailable and TelnyxErrors."""
         async with self._one_at_a_time:
-            await self._tend()
+            await self._refill()
 
     async def count(self) -> dict[str, int]:
         """How many are ready, by connection, in the ledger. Raises LedgerUnavailable."""
         now = self._clock()
         found = dict.fromkeys(sorted(self._connections()), 0)
-        for lease in await self._ledger.pooled(MOST_LOOKED_AT):
-            if lease.state is State.POOLED and not _is_stale(lease, now) and lease.connection_id in found:
+        for lease in await self._ledger.pooled(MAX_EXAMINED):
+            if lease.state is LeaseState.POOLED and not _is_stale(lease, now) and lease.connection_id in found:
                 found[lease.connection_id] += 1
         return found
 
-    async def _tend(self) -> None:
+    async def _refill(self) -> None:
         now = self._clock()
-        held = await self._ledger.pooled(MOST_LOOKED_AT)
+        held = await self._ledger.pooled(MAX_EXAMINED)
         wanted = sorted(self._connections()) if self.size else []
         for lease in held:
-            if lease.state is State.POOLED and (_is_stale(lease, now) or lease.connection_id not in wanted):
+            if lease.state is LeaseState.POOLED and (_is_stale(lease, now) or lease.connection_id not in wanted):
                 await self._give_up(lease)
         self.ready = {}
         for connection_id in wanted:
             of_it = [lease for lease in held if lease.connection_id == connection_id and not _is_stale(lease, now)]
-            ready = [lease for lease in of_it if lease.state is State.POOLED]
+            ready = [lease for lease in of_it if lease.state is LeaseState.POOLED]
             self.ready[connection_id] = len(ready)
             for surplus in ready[self.size :]:
                 await self._give_up(surplus)
-            for _ in range(min(self.size - len(of_it), MADE_A_RUN)):
-                await self._make(connection_id)
+            for _ in range(min(self.size - len(of_it), CREATE_BATCH_SIZE)):
+                await self._create(connection_id)
 
-    async def _make(self, connection_id: str) -> None:
+    async def _create(self, connection_id: str) -> None:
         now = self._clock()
         lease_id = self._new_id()
         lease = Lease(
             id=lease_id,
-            issuer=NOBODY.issuer,
-            subject=NOBODY.subject,
+            issuer=UNASSIGNED.issuer,
+            subject=UNASSIGNED.subject,
             device_id=lease_id,
             platform=Platform.BROWSER,
             label=None,
             connection_id=connection_id,
             credential_name=self._naming.credential_name(lease_id),
-            ttl_seconds=int(LIFE.total_seconds()),
-            state=State.PENDING,
+            ttl_seconds=int(POOLED_LIFETIME.total_seconds()),
+            state=LeaseState.PENDING,
             version=1,
             created_at=now,
             updated_at=now,
-            expires_at=(now + LIFE).replace(microsecond=0),
+            expires_at=(now + POOLED_LIFETIME).replace(microsecond=0),
             usable_at=now + self._timing.propagation,
             claimed_by=self._replica,
             claimed_until=now + self._timing.claim,
@@ -125,28 +125,28 @@ class Pool:
         )
         await self._ledger.open_pooled(lease)
         try:
-            credential = await self._carrier.create(
+            credential = await self._telnyx.create(
                 connection_id=connection_id,
                 name=lease.credential_name,
-                tag=self._naming.tag(NOBODY),
+                tag=self._naming.tag(UNASSIGNED),
                 expires_at=lease.expires_at,
             )
-        except CarrierError as error:
+        except TelnyxError as error:
             # What may be there after all is found by name, by the sweeper: nobody waits for it.
-            is_certain = not error.may_have_happened or isinstance(error, CarrierRejected | CarrierNotFound)
-            with suppress(LeaseMoved):
+            is_certain = not error.may_have_happened or isinstance(error, TelnyxRejected | TelnyxNotFound)
+            with suppress(LeaseConflict):
                 now = self._clock()
-                await self._ledger.advance(lease, lease.failed(now) if is_certain else lease.revoking(now))
+                await self._ledger.advance(lease, lease.mark_failed(now) if is_certain else lease.start_revoking(now))
             raise
         now = self._clock()
-        with suppress(LeaseMoved):
-            await self._ledger.advance(lease, lease.pooled(credential, now, now + self._timing.propagation))
+        with suppress(LeaseConflict):
+            await self._ledger.advance(lease, lease.mark_pooled(credential, now, now + self._timing.propagation))
             self.ready[connection_id] += 1
 
     async def _give_up(self, lease: Lease) -> None:
-        with suppress(LeaseMoved):  # claimed in this very moment
-            await self._ledger.advance(lease, lease.expired(self._clock()))
+        with suppress(LeaseConflict):  # claimed in this very moment
+            await self._ledger.advance(lease, lease.mark_expired(self._clock()))
 
 
 def _is_stale(lease: Lease, now: datetime) -> bool:
-    return lease.expires_at < now + LEAST_LEFT
+    return lease.expires_at < now + MIN_REMAINING

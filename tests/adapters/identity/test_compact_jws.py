@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.adapters.identity.compact_jws import canonical_base64url
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from tests.support.tokens import token
 from tests.support.verification import raw_token, rejection_reason, verifier
 
@@ -59,7 +59,7 @@ async def test_non_canonical_encoding_of_a_cached_token_is_rejected() -> None:
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda data: data.decode("latin-1")))
 async def test_any_text_raises_only_token_refused(text: str) -> None:
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         await verifier().verify(text)
 
 
@@ -72,7 +72,7 @@ def test_every_value_has_a_canonical_encoding(value: bytes) -> None:
 def test_no_value_has_a_second_encoding(text: str) -> None:
     try:
         value = canonical_base64url(text)
-    except TokenRefused:
+    except TokenRejected:
         return
     assert text == _spelled(value)
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import (
     COOLDOWN_SECONDS,
     HARD_LIMIT_SECONDS,
     REFRESH_SECONDS,
-    FixedKeys,
-    Location,
-    RemoteKeys,
+    KeySetLocation,
+    RemoteKeySource,
+    StaticKeySource,
 )
 from app.adapters.identity.keys import from_secret
 from app.adapters.identity.verifier import TokenVerifier
-from app.vending.errors import IdentityUnavailable, TokenRefused
+from app.vending.errors import IdentityUnavailable, TokenRejected
 from tests.support.http_server import serve
 from tests.support.key_server import INVALID_RESPONSES, KeyServer
 from tests.support.tokens import AUDIENCE, ec_key, rsa_key, token
@@ -52,7 +52,7 @@ async def test_equal_subjects_of_two_issuers_are_two_users() -> None:
     guest = await checked.verify(token("alice", iss=GUESTS, key=rsa_key("guests")))
 
     assert staff.subject == guest.subject == "alice"
-    assert staff.owner != guest.owner
+    assert staff.user_key != guest.user_key
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,8 @@ async def test_shared_secret_of_one_issuer_does_not_verify_another_issuers_token
     secret = OctKey.import_key(SECRET)
     hs = frozenset({"HS256"})
     checked = TokenVerifier(
-        [issuer(STAFF, fixed_keys(rsa_key())), issuer(GUESTS, FixedKeys(from_secret(SECRET.encode(), hs)), hs)], now
+        [issuer(STAFF, fixed_keys(rsa_key())), issuer(GUESTS, StaticKeySource(from_secret(SECRET.encode(), hs)), hs)],
+        now,
     )
     header = {"alg": "HS256", "kid": ...}
 
@@ -105,8 +106,8 @@ async def test_each_issuer_applies_its_own_audience_and_claim_settings() -> None
 
 
 @asynccontextmanager
-async def provided(*providers: KeyServer) -> AsyncIterator[tuple[TokenVerifier, list[RemoteKeys]]]:
-    async with Outbound("dialtone/test") as outbound:
+async def provided(*providers: KeyServer) -> AsyncIterator[tuple[TokenVerifier, list[RemoteKeySource]]]:
+    async with HttpClient("dialtone/test") as outbound:
         issuers, sources = [], []
         stack = []
         for number, provider in enumerate(providers):
@@ -114,7 +115,7 @@ async def provided(*providers: KeyServer) -> AsyncIterator[tuple[TokenVerifier, 
             url = await server.__aenter__()
             stack.append(server)
             name = (STAFF, GUESTS)[number]
-            keys = RemoteKeys(Location(name, ALGORITHMS, f"{url}/jwks"), outbound, lambda: providers[0].time)
+            keys = RemoteKeySource(KeySetLocation(name, ALGORITHMS, f"{url}/jwks"), outbound, lambda: providers[0].time)
             sources.append(keys)
             issuers.append(issuer(name, keys))
         try:
@@ -141,8 +142,10 @@ async def test_unresponsive_issuer_does_not_delay_the_status_of_others() -> None
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with Outbound("dialtone/test") as outbound:
-        hanging = RemoteKeys(Location(GUESTS, ALGORITHMS, f"http://127.0.0.1:{port}/"), outbound, lambda: 1000.0)
+    async with HttpClient("dialtone/test") as outbound:
+        hanging = RemoteKeySource(
+            KeySetLocation(GUESTS, ALGORITHMS, f"http://127.0.0.1:{port}/"), outbound, lambda: 1000.0
+        )
         checked = TokenVerifier([issuer(STAFF, fixed_keys(rsa_key())), issuer(GUESTS, hanging)], now)
         began = time.monotonic()
 
@@ -155,11 +158,11 @@ async def test_unresponsive_issuer_does_not_delay_the_status_of_others() -> None
 async def test_key_set_is_refreshed_in_the_background() -> None:
     provider = KeyServer()
     async with provided(provider) as (checked, (keys,)):
-        await checked.tend()
+        await checked.refresh_due_keys()
         assert provider.fetches == 1
-        await checked.tend()
+        await checked.refresh_due_keys()
         provider.time += REFRESH_SECONDS + 1
-        await checked.tend()
+        await checked.refresh_due_keys()
         await eventually(lambda: provider.fetches == 2)
         await eventually(lambda: keys.status(STAFF).age_seconds == 0)
 
@@ -204,7 +207,7 @@ async def test_expired_key_set_is_restored_by_an_unchanged_document() -> None:
 async def test_key_set_status_reports_age_fetches_and_failures() -> None:
     provider = KeyServer()
     async with provided(provider) as (checked, _):
-        await checked.tend()
+        await checked.refresh_due_keys()
         provider.answer = INVALID_RESPONSES["html"]
         provider.time += 100
         await checked.refresh_keys(STAFF)
@@ -218,17 +221,17 @@ async def test_key_set_status_reports_age_fetches_and_failures() -> None:
 async def test_one_hour_outage_rejects_no_valid_token_and_causes_few_fetches() -> None:
     provider = KeyServer()
     async with provided(provider) as (checked, _):
-        await checked.tend()
+        await checked.refresh_due_keys()
         provider.answer = INVALID_RESPONSES["500"]
         for minute in range(60):
             provider.time += 60
-            await checked.tend()
+            await checked.refresh_due_keys()
             assert await checked.verify(token(f"user-{minute}", iss=STAFF))
         assert provider.fetches <= 61
         provider.answer = None
         provider.time += COOLDOWN_SECONDS + 1
 
-        await checked.tend()
+        await checked.refresh_due_keys()
 
         await eventually(lambda: checked.key_sets()[0].age_seconds == 0)
 
@@ -251,15 +254,15 @@ async def test_thousand_random_kids_cause_one_fetch_and_do_not_delay_valid_token
         async def bad_ones() -> list[Any]:
             return await asyncio.gather(*(checked.verify(text) for text in flood), return_exceptions=True)
 
-        under_way = asyncio.create_task(bad_ones())
+        in_flight = asyncio.create_task(bad_ones())
         for text in good:
             began = time.perf_counter()
             await checked.verify(text)
             waits.append(time.perf_counter() - began)
             await asyncio.sleep(0)
-        refusals = await under_way
+        refusals = await in_flight
 
-        assert {type(refusal) for refusal in refusals} == {TokenRefused}
+        assert {type(refusal) for refusal in refusals} == {TokenRejected}
         assert provider.fetches == 2
         assert sorted(waits)[len(waits) // 2] < 0.05
 
@@ -297,4 +300,4 @@ async def test_least_recently_used_token_is_evicted_from_a_full_cache() -> None:
     for unverified_token in tokens:
         await checked.verify(unverified_token)
 
-    assert [checked.recall(text) is not None for text in tokens] == [False, True, True]
+    assert [checked.cached_principal(text) is not None for text in tokens] == [False, True, True]

@@ -7,19 +7,19 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import (
     COLD_COOLDOWN_SECONDS,
     COOLDOWN_SECONDS,
     HARD_LIMIT_SECONDS,
     REFRESH_SECONDS,
-    Location,
-    RemoteKeys,
+    KeySetLocation,
+    RemoteKeySource,
     is_safe_url,
 )
 from app.adapters.identity.verifier import TokenVerifier
-from app.vending.errors import IdentityUnavailable, TokenRefused
+from app.vending.errors import IdentityUnavailable, TokenRejected
 from tests.support.http_server import free_port, serve
 from tests.support.key_server import INVALID_RESPONSES, KeyServer, ResponseFactory
 from tests.support.tokens import AUDIENCE, ISSUER, rsa_key, token
@@ -29,10 +29,10 @@ from tests.support.waiting import eventually
 
 @asynccontextmanager
 async def provided(provider: KeyServer, *, discovers: bool = False) -> AsyncIterator[TokenVerifier]:
-    async with Outbound("dialtone/test") as outbound, serve(provider.app()) as url:
+    async with HttpClient("dialtone/test") as outbound, serve(provider.app()) as url:
         provider.url = url
-        location = Location(url, ALGORITHMS) if discovers else Location(ISSUER, ALGORITHMS, f"{url}/jwks")
-        keys = RemoteKeys(location, outbound, lambda: provider.time)
+        location = KeySetLocation(url, ALGORITHMS) if discovers else KeySetLocation(ISSUER, ALGORITHMS, f"{url}/jwks")
+        keys = RemoteKeySource(location, outbound, lambda: provider.time)
         yield TokenVerifier((Issuer(ISSUER, frozenset({AUDIENCE}), ALGORITHMS, keys),), now)
 
 
@@ -70,10 +70,10 @@ async def test_flood_of_random_kids_causes_one_fetch_and_does_not_delay_valid_to
         refusals = await asyncio.gather(*flood, return_exceptions=True)
         await asyncio.wait_for(verifier.verify(token("bob")), 0.2)
 
-        assert {type(refusal) for refusal in refusals} == {TokenRefused}
+        assert {type(refusal) for refusal in refusals} == {TokenRejected}
         assert provider.fetches == 2
         provider.time += COOLDOWN_SECONDS + 1
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenRejected):
             await verifier.verify(token(header={"kid": "random"}))
         assert provider.fetches == 3
 
@@ -85,7 +85,7 @@ async def test_failed_fetch_starts_the_cooldown() -> None:
         provider.answer = lambda _: Response(status_code=500)
 
         for number in range(10):
-            with pytest.raises(TokenRefused):
+            with pytest.raises(TokenRejected):
                 await verifier.verify(token(header={"kid": f"random-{number}"}))
 
         assert provider.fetches == 2
@@ -169,7 +169,7 @@ async def test_withdrawn_key_invalidates_cached_tokens_at_the_next_refresh() -> 
         await eventually(lambda: provider.fetches == 2)
         await asyncio.sleep(0.05)
 
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenRejected):
             await verifier.verify(old)
 
 
@@ -189,15 +189,17 @@ async def test_cold_start_during_an_outage_recovers_without_a_restart() -> None:
 async def test_token_of_an_unknown_issuer_causes_no_request() -> None:
     provider = KeyServer()
     async with provided(provider) as verifier:
-        with pytest.raises(TokenRefused):
+        with pytest.raises(TokenRejected):
             await verifier.verify(token(iss=f"{provider.url}"))
 
         assert provider.fetches == 0
 
 
 async def test_fetch_times_out_after_three_seconds() -> None:
-    async with Outbound("dialtone/test") as outbound:
-        keys = RemoteKeys(Location(ISSUER, ALGORITHMS, f"http://127.0.0.1:{free_port()}/"), outbound, lambda: 1000.0)
+    async with HttpClient("dialtone/test") as outbound:
+        keys = RemoteKeySource(
+            KeySetLocation(ISSUER, ALGORITHMS, f"http://127.0.0.1:{free_port()}/"), outbound, lambda: 1000.0
+        )
 
         with pytest.raises(IdentityUnavailable):
             await asyncio.wait_for(keys.current(), 3.5)
@@ -205,9 +207,9 @@ async def test_fetch_times_out_after_three_seconds() -> None:
 
 async def test_discovery_document_of_another_issuer_is_rejected() -> None:
     provider = KeyServer()
-    async with Outbound("dialtone/test") as outbound, serve(provider.app()) as url:
+    async with HttpClient("dialtone/test") as outbound, serve(provider.app()) as url:
         provider.url = "https://other.example.com"
-        keys = RemoteKeys(Location(url, ALGORITHMS), outbound, lambda: 1000.0)
+        keys = RemoteKeySource(KeySetLocation(url, ALGORITHMS), outbound, lambda: 1000.0)
 
         with pytest.raises(IdentityUnavailable):
             await keys.current()

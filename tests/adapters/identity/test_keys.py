@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from app.adapters.identity.key_sets import FixedKeys
+from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks, from_pem, from_secret
 from tests.support.tokens import ec_key, rsa_key, token
 from tests.support.verification import ALGORITHMS, fixed_keys, rejection_reason, verifier
@@ -47,7 +47,7 @@ def odd_keys() -> list[dict[str, Any]]:
 async def test_unusable_key_is_ignored_and_the_others_still_work(place: int) -> None:
     good = rsa_key("good").as_dict(private=False)
     entries: list[Any] = [odd_keys()[place], None, 5, "x", [], good]
-    checked = verifier(algorithms=ALGORITHMS, keys=FixedKeys(from_jwks({"keys": entries}, ALGORITHMS)))
+    checked = verifier(algorithms=ALGORITHMS, keys=StaticKeySource(from_jwks({"keys": entries}, ALGORITHMS)))
 
     assert (await checked.verify(token(key=rsa_key("good")))).subject == "alice"
     assert await rejection_reason(token(key=rsa_key("odd")), checked) == "unknown_key"

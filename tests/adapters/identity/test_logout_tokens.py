@@ -11,7 +11,7 @@ from joserfc import jws
 
 from app.adapters.identity.claims import LOGOUT_AGE, LOGOUT_EVENT
 from app.adapters.identity.verifier import TokenVerifier
-from app.vending.errors import LogoutRefused, TokenRefused
+from app.vending.errors import LogoutTokenRejected, TokenRejected
 from tests.support.tokens import AUDIENCE, ISSUER, rsa_key
 from tests.support.verification import JSON_OBJECTS, raw_token, rejection_reason, verifier
 
@@ -44,7 +44,7 @@ def at(moment: float = NOON, **changes: Any) -> TokenVerifier:
 
 
 async def refusal(text: str, checked: TokenVerifier | None = None) -> str:
-    with pytest.raises(LogoutRefused) as refused:
+    with pytest.raises(LogoutTokenRejected) as refused:
         await (checked or at()).verify_logout(text)
     return refused.value.reason
 
@@ -175,12 +175,12 @@ async def test_access_tokens_and_logout_tokens_are_not_interchangeable() -> None
 async def test_any_claims_are_either_rejected_or_a_logout(changes: Any) -> None:
     try:
         logout = await at().verify_logout(signed(claims() | changes))
-    except LogoutRefused:
+    except LogoutTokenRejected:
         return
     assert logout.token_id
 
 
 @given(st.text(max_size=200))
 async def test_any_text_raises_only_logout_refused(text: str) -> None:
-    with pytest.raises((LogoutRefused, TokenRefused)):
+    with pytest.raises((LogoutTokenRejected, TokenRejected)):
         await at().verify_logout(text)

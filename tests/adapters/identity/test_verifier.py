@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from joserfc import jws, jwt
 from joserfc.jwk import OctKey, OKPKey, RSAKey
 
-from app.adapters.identity.key_sets import FixedKeys
+from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_pem, from_secret
 from app.adapters.identity.verifier import TokenVerifier
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from app.vending.models import Principal
 from tests.support.tokens import AUDIENCE, ISSUER, claims_of, ec_key, pem, rsa_key, token
 from tests.support.verification import (
@@ -70,7 +70,8 @@ async def test_ec_signatures_of_joserfc_are_accepted(algorithm: str, curve: str)
 
     assert (await checked.verify(token(key=key, header={"alg": algorithm}))).subject == "alice"
     from_one = verifier(
-        algorithms=ALGORITHMS, keys=FixedKeys(from_pem(key.as_pem(private=False).decode(), frozenset({algorithm})))
+        algorithms=ALGORITHMS,
+        keys=StaticKeySource(from_pem(key.as_pem(private=False).decode(), frozenset({algorithm}))),
     )
     assert (await from_one.verify(token(key=key, header={"alg": algorithm, "kid": ...}))).subject == "alice"
 
@@ -94,7 +95,7 @@ async def test_eddsa_signatures_are_accepted_under_both_algorithm_names(algorith
     key = OKPKey.generate_key("Ed25519", {"kid": "ed"})
     allowed = frozenset({algorithm, "RS256"})
     in_a_set = verifier(algorithms=allowed, keys=fixed_keys(key, within=allowed))
-    alone = verifier(algorithms=allowed, keys=FixedKeys(from_pem(key.as_pem(private=False).decode(), allowed)))
+    alone = verifier(algorithms=allowed, keys=StaticKeySource(from_pem(key.as_pem(private=False).decode(), allowed)))
     good = token(key=key, header={"alg": algorithm})
     head, payload, signature = good.split(".")
 
@@ -107,7 +108,7 @@ async def test_eddsa_signatures_are_accepted_under_both_algorithm_names(algorith
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 async def test_shared_secret_verifies_only_its_own_algorithms(algorithm: str) -> None:
     checked = verifier(
-        algorithms=frozenset({algorithm}), keys=FixedKeys(from_secret(SECRET.encode(), frozenset({algorithm})))
+        algorithms=frozenset({algorithm}), keys=StaticKeySource(from_secret(SECRET.encode(), frozenset({algorithm})))
     )
     good = jwt.encode({"alg": algorithm}, claims_of(), OctKey.import_key(SECRET), algorithms=[algorithm])
 
@@ -272,7 +273,7 @@ async def test_token_is_valid_from_its_first_to_its_last_second(
         at[0] = moment
         try:
             await checked.verify(text)
-        except TokenRefused:
+        except TokenRejected:
             return False
         return True
 
@@ -323,7 +324,7 @@ CHECKED = verifier()
 
 @given(JSON_OBJECTS, JSON_OBJECTS, st.binary(max_size=300))
 async def test_any_json_raises_only_token_refused(header: Any, payload: Any, signature: bytes) -> None:
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         await CHECKED.verify(raw_token({"alg": "RS256"} | header, {"iss": ISSUER} | payload, signature))
 
 
@@ -331,7 +332,7 @@ async def test_any_json_raises_only_token_refused(header: Any, payload: Any, sig
 async def test_any_signed_claims_are_either_rejected_or_yield_a_principal(claims: Any) -> None:
     try:
         principal = await CHECKED.verify(signed(json.dumps(claims_of() | claims).encode()))
-    except TokenRefused:
+    except TokenRejected:
         return
     assert principal.subject
 

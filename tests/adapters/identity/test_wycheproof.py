@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from app.adapters.identity.claims import Issuer
-from app.adapters.identity.compact_jws import Compact
-from app.adapters.identity.key_sets import FixedKeys
+from app.adapters.identity.compact_jws import CompactJws
+from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import UnknownKey, check_signature, from_jwks
 from app.adapters.identity.verifier import TokenVerifier, checked_header
-from app.vending.errors import TokenRefused
+from app.vending.errors import TokenRejected
 from tests.support.tokens import AUDIENCE, ISSUER, rsa_key, token
 from tests.support.verification import ALGORITHMS, now
 
@@ -23,10 +23,10 @@ def verdict(jws: Any, keys: list[Any]) -> str:
     """ "accept" if the format, header, key and signature checks pass."""
     try:
         key_set = from_jwks({"keys": keys}, ALGORITHMS)
-        unverified = Compact.parse(jws)
-        issuer = Issuer(ISSUER, frozenset(), ALGORITHMS, FixedKeys(key_set))
+        unverified = CompactJws.parse(jws)
+        issuer = Issuer(ISSUER, frozenset(), ALGORITHMS, StaticKeySource(key_set))
         check_signature(unverified, key_set.choose(*checked_header(unverified.header, issuer, issuer.token_types)))
-    except (TokenRefused, UnknownKey):
+    except (TokenRejected, UnknownKey):
         return "reject"
     return "accept"
 
@@ -68,7 +68,7 @@ async def test_vector_key_does_not_affect_the_valid_key_beside_it() -> None:
     groups, _ = load("json_web_key_test")
     good = rsa_key("a good key").as_dict(private=False)
     for group in groups:
-        keys = FixedKeys(from_jwks({"keys": [*keys_of(group), good]}, ALGORITHMS))
+        keys = StaticKeySource(from_jwks({"keys": [*keys_of(group), good]}, ALGORITHMS))
         checked = TokenVerifier((Issuer(ISSUER, frozenset({AUDIENCE}), ALGORITHMS, keys),), now)
 
         assert (await checked.verify(token(key=rsa_key("a good key")))).subject == "alice"

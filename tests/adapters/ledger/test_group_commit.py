@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.group_commit import GroupCommit
-from app.adapters.ledger.leases import SqlLedger
-from app.vending.errors import DeviceLimitReached, LeaseTaken, LedgerUnavailable
+from app.adapters.ledger.leases import SqlLeases
+from app.vending.errors import DeviceLimitReached, LeaseExists, LedgerUnavailable
 from app.vending.telephony.lease import Lease
 from tests.support.databases import migrate_database, sqlite_url
 from tests.support.leases import pending_lease
 from tests.support.tokens import principal
 
 
-async def opened(ledger: SqlLedger, lease: Lease, most: int = 10) -> Lease | Exception:
+async def opened(ledger: SqlLeases, lease: Lease, most: int = 10) -> Lease | Exception:
     try:
         return await ledger.open(lease, most, principal(lease.subject))
     except Exception as error:
@@ -41,13 +41,13 @@ def slow(seconds: float) -> Callable[[Works], Awaitable[list[Any]]]:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> SqlLedger:
+async def ledger(tmp_path: Path) -> SqlLeases:
     database = sqlite_url(tmp_path)
     await migrate_database(database)
-    return SqlLedger(Database(open_engine(database_url(database))))
+    return SqlLeases(Database(open_engine(database_url(database))))
 
 
-async def test_concurrent_writes_share_transactions(ledger: SqlLedger) -> None:
+async def test_concurrent_writes_share_transactions(ledger: SqlLeases) -> None:
     begun = 0
 
     def count(_: sa.Connection) -> None:
@@ -63,7 +63,7 @@ async def test_concurrent_writes_share_transactions(ledger: SqlLedger) -> None:
     assert begun <= 4, "the first alone, the others together"
 
 
-async def test_each_write_gets_its_own_result(ledger: SqlLedger) -> None:
+async def test_each_write_gets_its_own_result(ledger: SqlLeases) -> None:
     twice = replace(pending_lease(number=3), device_id="laptop")
     wanted = [pending_lease(number=1), pending_lease("phone", 2), twice, pending_lease("tablet", 4, subject="bob")]
 
@@ -73,7 +73,7 @@ async def test_each_write_gets_its_own_result(ledger: SqlLedger) -> None:
 
     assert outcomes[0] == wanted[0]
     assert isinstance(outcomes[1], DeviceLimitReached)
-    assert isinstance(outcomes[2], LeaseTaken)
+    assert isinstance(outcomes[2], LeaseExists)
     assert outcomes[3] == wanted[3]
     assert await ledger.find(wanted[3].id) == wanted[3], "valid writes are committed although another one failed"
 
@@ -86,7 +86,7 @@ async def test_unavailable_ledger_fails_all_pending_writes_at_once() -> None:
         await asyncio.sleep(0.01)
         raise LedgerUnavailable from sa.exc.OperationalError("UPDATE", {}, Exception("database is locked"))
 
-    group = GroupCommit(unavailable, patience_seconds=5)
+    group = GroupCommit(unavailable, timeout_seconds=5)
 
     outcomes = await asyncio.gather(*(group.write(lambda _: None) for _ in range(5)), return_exceptions=True)
 
@@ -97,7 +97,7 @@ async def test_unavailable_ledger_fails_all_pending_writes_at_once() -> None:
 async def test_write_that_times_out_in_the_queue_is_never_executed() -> None:
     written: list[str] = []
 
-    group = GroupCommit(slow(0.3), patience_seconds=0.1)
+    group = GroupCommit(slow(0.3), timeout_seconds=0.1)
     first = asyncio.create_task(group.write(lambda _: written.append("first")))
     await asyncio.sleep(0.01)
 
@@ -112,7 +112,7 @@ async def test_write_that_times_out_in_the_queue_is_never_executed() -> None:
 async def test_cancelled_write_is_never_executed() -> None:
     written: list[str] = []
 
-    group = GroupCommit(slow(0.05), patience_seconds=5)
+    group = GroupCommit(slow(0.05), timeout_seconds=5)
     first = asyncio.create_task(group.write(lambda _: written.append("first")))
     await asyncio.sleep(0.01)
     leaving = asyncio.create_task(group.write(lambda _: written.append("second")))

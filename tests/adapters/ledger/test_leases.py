@@ -10,22 +10,22 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.leases import SqlLedger
-from app.adapters.ledger.not_before import SqlMarks
+from app.adapters.ledger.leases import SqlLeases
+from app.adapters.ledger.not_before import SqlNotBefore
 from app.adapters.ledger.push import SqlPush
-from app.adapters.ledger.sweep import SqlSweeping
-from app.vending.errors import DeviceLimitReached, LeaseMoved, LeaseTaken, LedgerUnavailable, PushMoved
-from app.vending.models import Owner
-from app.vending.not_before import Logout
-from app.vending.push.models import PushObject, PushType, Registration, Stage
+from app.adapters.ledger.sweep import SqlSweep
+from app.vending.errors import DeviceLimitReached, LeaseConflict, LeaseExists, LedgerUnavailable, PushConflict
+from app.vending.models import UserKey
+from app.vending.not_before import LogoutClaims
+from app.vending.push.models import PushObject, PushRegistration, PushState, PushType
 from app.vending.telephony.lease import Lease
 from tests.support.leases import LEASE, NOW, credential, pending_lease
 from tests.support.tokens import principal
 
-ALICE = Owner(LEASE.issuer, LEASE.subject)
+ALICE = UserKey(LEASE.issuer, LEASE.subject)
 
 
-async def test_lease_is_read_back_with_microseconds(ledger: SqlLedger) -> None:
+async def test_lease_is_read_back_with_microseconds(ledger: SqlLeases) -> None:
     lease = pending_lease(label="Büro", claimed_by="replica", claimed_until=NOW, attempted_at=NOW)
 
     await ledger.open(lease, 10, principal())
@@ -34,63 +34,63 @@ async def test_lease_is_read_back_with_microseconds(ledger: SqlLedger) -> None:
     assert await ledger.live_lease(ALICE, "laptop") == lease
 
 
-async def test_device_has_at_most_one_live_lease(ledger: SqlLedger) -> None:
+async def test_device_has_at_most_one_live_lease(ledger: SqlLeases) -> None:
     await ledger.open(pending_lease(), 10, principal())
 
-    with pytest.raises(LeaseTaken):
+    with pytest.raises(LeaseExists):
         await ledger.open(pending_lease(number=2), 10, principal())
     await ledger.open(pending_lease("phone", 3), 10, principal())
     await ledger.open(pending_lease(number=4, subject="bob"), 10, principal())
     await ledger.open(pending_lease(number=5, issuer="https://other.example.com"), 10, principal())
 
 
-async def test_device_can_open_a_new_lease_after_the_old_one_ended(ledger: SqlLedger) -> None:
+async def test_device_can_open_a_new_lease_after_the_old_one_ended(ledger: SqlLeases) -> None:
     lease = pending_lease()
     await ledger.open(lease, 10, principal())
-    await ledger.advance(lease, lease.failed(NOW))
+    await ledger.advance(lease, lease.mark_failed(NOW))
 
     await ledger.open(pending_lease(number=2), 10, principal())
 
     assert (await ledger.live_lease(ALICE, "laptop")) == pending_lease(number=2)
 
 
-async def test_one_of_two_concurrent_writers_succeeds(ledger: SqlLedger) -> None:
+async def test_one_of_two_concurrent_writers_succeeds(ledger: SqlLeases) -> None:
     lease = pending_lease()
     await ledger.open(lease, 10, principal())
 
     outcomes = await asyncio.gather(
-        *(ledger.advance(lease, lease.taken_over(f"replica {n}", NOW, timedelta(seconds=30))) for n in range(8)),
+        *(ledger.advance(lease, lease.claim(f"replica {n}", NOW, timedelta(seconds=30))) for n in range(8)),
         return_exceptions=True,
     )
 
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Lease"] + ["LeaseMoved"] * 7
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Lease"] + ["LeaseConflict"] * 7
     winner = next(outcome for outcome in outcomes if isinstance(outcome, Lease))
     assert await ledger.find(lease.id) == winner
 
 
-async def test_write_of_an_old_version_is_rejected(ledger: SqlLedger) -> None:
+async def test_write_of_an_old_version_is_rejected(ledger: SqlLeases) -> None:
     first = pending_lease()
     await ledger.open(first, 10, principal())
-    taken = await ledger.advance(first, first.taken_over("other", NOW, timedelta(seconds=30)))
+    taken = await ledger.advance(first, first.claim("other", NOW, timedelta(seconds=30)))
 
-    with pytest.raises(LeaseMoved):
-        await ledger.advance(first, first.activated(credential(), NOW, NOW))
+    with pytest.raises(LeaseConflict):
+        await ledger.advance(first, first.activate(credential(), NOW, NOW))
 
     assert await ledger.find(first.id) == taken
 
 
-async def test_device_limit_counts_only_live_devices_of_the_same_user(ledger: SqlLedger) -> None:
+async def test_device_limit_counts_only_live_devices_of_the_same_user(ledger: SqlLeases) -> None:
     await ledger.open(pending_lease("one", 1), 2, principal())
     await ledger.open(pending_lease("two", 2), 2, principal())
     await ledger.open(pending_lease("one", 3, subject="bob"), 2, principal())
 
     with pytest.raises(DeviceLimitReached):
         await ledger.open(pending_lease("three", 4), 2, principal())
-    with pytest.raises(LeaseTaken):
+    with pytest.raises(LeaseExists):
         await ledger.open(pending_lease("two", 5), 2, principal())
 
 
-async def test_fifty_concurrent_devices_stop_exactly_at_the_limit(ledger: SqlLedger) -> None:
+async def test_fifty_concurrent_devices_stop_exactly_at_the_limit(ledger: SqlLeases) -> None:
     outcomes = await asyncio.gather(
         *(ledger.open(pending_lease(f"tab-{n}", n), 7, principal()) for n in range(50)), return_exceptions=True
     )
@@ -100,7 +100,7 @@ async def test_fifty_concurrent_devices_stop_exactly_at_the_limit(ledger: SqlLed
     assert set(kinds) == {Lease, DeviceLimitReached}
 
 
-async def test_pages_are_complete_and_ordered_for_equal_timestamps(ledger: SqlLedger) -> None:
+async def test_pages_are_complete_and_ordered_for_equal_timestamps(ledger: SqlLeases) -> None:
     for number in range(7):
         await ledger.open(pending_lease(f"tab-{number}", number + 1), 10, principal())
 
@@ -113,24 +113,24 @@ async def test_pages_are_complete_and_ordered_for_equal_timestamps(ledger: SqlLe
     assert seen == [f"{number:032x}" for number in range(7, 0, -1)]
 
 
-async def test_ended_leases_are_listed_since_a_given_time(ledger: SqlLedger) -> None:
+async def test_ended_leases_are_listed_since_a_given_time(ledger: SqlLeases) -> None:
     lease = pending_lease()
     await ledger.open(lease, 10, principal())
-    active = await ledger.advance(lease, lease.activated(credential(), NOW, NOW))
+    active = await ledger.advance(lease, lease.activate(credential(), NOW, NOW))
     assert await ledger.ended_since(NOW) == []
 
-    ended = await ledger.advance(active, active.revoking(NOW + timedelta(seconds=5)))
+    ended = await ledger.advance(active, active.start_revoking(NOW + timedelta(seconds=5)))
 
     assert await ledger.ended_since(NOW + timedelta(seconds=5)) == [ended]
     assert await ledger.ended_since(NOW + timedelta(seconds=6)) == []
 
 
-async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLedger) -> None:
+async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLeases) -> None:
     made = []
     for number in range(3):
         coming = pending_lease(f"pool-{number}", number + 1, issuer="", subject="", credential_name=f"name-{number}")
         await ledger.open_pooled(coming)
-        made.append(await ledger.advance(coming, coming.pooled(credential(number), NOW, NOW)))
+        made.append(await ledger.advance(coming, coming.mark_pooled(credential(number), NOW, NOW)))
     wanted = [pending_lease(f"tab-{number}", 100 + number) for number in range(5)]
 
     opened = await asyncio.gather(*(ledger.open(lease, 10, principal()) for lease in wanted))
@@ -144,13 +144,13 @@ async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLedger
     assert await ledger.pooled(10) == []
 
 
-async def test_pooled_lease_that_is_too_new_or_of_another_connection_is_not_claimed(ledger: SqlLedger) -> None:
+async def test_pooled_lease_that_is_too_new_or_of_another_connection_is_not_claimed(ledger: SqlLeases) -> None:
     cases: list[dict[str, Any]] = [{"connection_id": "other"}, {}, {"expires_at": NOW}]
     for number, changes in enumerate(cases):
         coming = pending_lease(f"pool-{number}", number + 1, issuer="", subject="", **changes)
         await ledger.open_pooled(coming)
         usable_at = NOW + timedelta(seconds=1) if number == 1 else NOW
-        await ledger.advance(coming, coming.pooled(credential(number), NOW, usable_at))
+        await ledger.advance(coming, coming.mark_pooled(credential(number), NOW, usable_at))
 
     assert (await ledger.open(pending_lease("tab", 100), 10, principal())).credential_id is None
     assert len(await ledger.pooled(10)) == 3
@@ -159,12 +159,13 @@ async def test_pooled_lease_that_is_too_new_or_of_another_connection_is_not_clai
 async def run_every_push_statement(push: SqlPush) -> None:
     """Run every statement on push credentials once."""
     objects = [
-        PushObject(f"{n}" * 64, PushType.IOS, f"alias-{n}", Stage.PENDING, 1, "app", "f", NOW, NOW, NOW) for n in (1, 2)
+        PushObject(f"{n}" * 64, PushType.IOS, f"alias-{n}", PushState.PENDING, 1, "app", "f", NOW, NOW, NOW)
+        for n in (1, 2)
     ]
     for number, new in enumerate(objects):
         await push.open_object(new)
-        objects[number] = await push.advance_object(new, new.activated(f"c{number}", NOW))
-    first = Registration("r1", ALICE.issuer, ALICE.subject, "a", objects[0].fingerprint, NOW, NOW)
+        objects[number] = await push.advance_object(new, new.activate(f"c{number}", NOW))
+    first = PushRegistration("r1", ALICE.issuer, ALICE.subject, "a", objects[0].fingerprint, NOW, NOW)
     await push.register(first, 9)
     await push.registered(ALICE, "r1")
     await push.registered_as(ALICE, "a")
@@ -180,13 +181,13 @@ async def run_every_push_statement(push: SqlPush) -> None:
     await push.expiring_objects(10)
     await push.unwanted_objects(NOW, NOW, 10)
     await push.deregister(moved, NOW)
-    with pytest.raises(PushMoved):
-        await push.retire_object(objects[0], objects[0].leaving(NOW))
+    with pytest.raises(PushConflict):
+        await push.retire_object(objects[0], objects[0].start_deleting(NOW))
     await push.set_attached("77", PushType.IOS, None)
-    await push.drop_object(await push.retire_object(objects[0], objects[0].leaving(NOW)))
+    await push.drop_object(await push.retire_object(objects[0], objects[0].start_deleting(NOW)))
 
 
-async def test_lease_queries_use_indexes(ledger: SqlLedger, database: str) -> None:
+async def test_lease_queries_use_indexes(ledger: SqlLeases, database: str) -> None:
     """Asserted on SQLite, whose planner needs no statistics. PostgreSQL scans small tables."""
     if not database.startswith("sqlite"):
         return
@@ -199,7 +200,7 @@ async def test_lease_queries_use_indexes(ledger: SqlLedger, database: str) -> No
             cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
             plans.extend(row[3] for row in cursor.fetchall())
 
-    watched = SqlLedger(Database(engine))
+    watched = SqlLeases(Database(engine))
     lease = pending_lease()
     await watched.open(lease, 10, principal())
     await watched.live_lease(ALICE, "laptop")
@@ -207,16 +208,16 @@ async def test_lease_queries_use_indexes(ledger: SqlLedger, database: str) -> No
     await watched.unfinished(ALICE)
     await watched.page(ALICE, (NOW, lease.id), 10)
     await run_every_push_statement(SqlPush(Database(engine)))
-    notices = SqlMarks(Database(engine))
-    await notices.marks_since(NOW)
+    notices = SqlNotBefore(Database(engine))
+    await notices.not_before_since(NOW)
     for number, (subject, session) in enumerate([("bob", None), ("bob", "s-1"), (None, "s-1")]):
-        await notices.log_out(Logout(LEASE.issuer, f"{number}", NOW, NOW, subject, session), NOW)
-    await watched.advance(lease, lease.failed(NOW))
-    sweeping = SqlSweeping(Database(engine))
+        await notices.log_out(LogoutClaims(LEASE.issuer, f"{number}", NOW, NOW, subject, session), NOW)
+    await watched.advance(lease, lease.mark_failed(NOW))
+    sweeping = SqlSweep(Database(engine))
     await sweeping.take_due(NOW, NOW, 10, lambda found: found)
     await sweeping.backlog(8)
-    await sweeping.stuck(8, 10)
-    await sweeping.forget(NOW + timedelta(hours=1), 10)
+    await sweeping.irrevocable(8, 10)
+    await sweeping.delete_ended(NOW + timedelta(hours=1), 10)
     await watched.pooled(10)
     await watched.ended_since(NOW)
     await engine.dispose()
@@ -235,16 +236,16 @@ async def test_missing_database_is_reported_as_unavailable_without_its_address()
         engine = open_engine(database_url(url))
 
         with pytest.raises(LedgerUnavailable) as trouble:
-            await SqlLedger(Database(engine)).find("x")
+            await SqlLeases(Database(engine)).find("x")
 
         assert "hunter2" not in str(trouble.value)
         await engine.dispose()
 
 
-async def test_error_messages_contain_no_values(ledger: SqlLedger) -> None:
+async def test_error_messages_contain_no_values(ledger: SqlLeases) -> None:
     await ledger.open(pending_lease(), 10, principal())
 
-    with pytest.raises(LeaseTaken) as taken:
+    with pytest.raises(LeaseExists) as taken:
         await ledger.open(pending_lease(number=2, label="a private label"), 10, principal())
     with pytest.raises(LedgerUnavailable) as trouble:
         await ledger.open(pending_lease("phone", number=3, label="a private label", platform=None), 10, principal())

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.adapters.push_validation import apns, fcm
-from app.vending.push.material_errors import SENTENCES, Report
+from app.vending.push.material_errors import FAULT_MESSAGES, MaterialReport
 from app.vending.push.models import PushType
 from tests.support.push_material import (
     BUNDLE_ID,
@@ -33,7 +33,7 @@ KEY = pem_of(key())
 UNIVERSAL = topics((BUNDLE_ID, "app"), (f"{BUNDLE_ID}.voip", "voip"), (f"{BUNDLE_ID}.complication", "complication"))
 
 
-def codes(report: Report) -> list[str]:
+def codes(report: MaterialReport) -> list[str]:
     return [fault.code for fault in report.faults]
 
 
@@ -74,7 +74,7 @@ RIGHT: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("pair", RIGHT.values(), ids=RIGHT)
 def test_valid_apple_material_is_accepted_and_names_its_app(pair: tuple[str, str]) -> None:
-    report = apns.lint(*pair, NOW)
+    report = apns.validate(*pair, NOW)
 
     assert codes(report) == []
     assert report.material is not None
@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
 def test_invalid_apple_material_is_reported_by_code(case: tuple[str, str, list[str]]) -> None:
     cert, private_key, wanted = case
 
-    report = apns.lint(cert, private_key, NOW)
+    report = apns.validate(cert, private_key, NOW)
 
     assert codes(report) == wanted
     assert report.material is None
@@ -152,7 +152,7 @@ def test_invalid_apple_material_is_reported_by_code(case: tuple[str, str, list[s
 def test_certificate_is_valid_until_its_last_second(offset: float, is_good: bool) -> None:
     end = NOW.replace(microsecond=0) + timedelta(days=1)
 
-    report = apns.lint(cert_pem(until=end), KEY, end + timedelta(seconds=offset))
+    report = apns.validate(cert_pem(until=end), KEY, end + timedelta(seconds=offset))
 
     assert (report.material is not None) is is_good
 
@@ -199,7 +199,7 @@ GOOGLES: dict[str, tuple[Any, list[str]]] = {
 def test_service_account_is_accepted_or_reported_by_code(case: tuple[Any, list[str]]) -> None:
     given_account, wanted = case
 
-    report = fcm.lint(given_account)
+    report = fcm.validate(given_account)
 
     assert codes(report) == wanted
     assert (report.material is None) == bool(wanted)
@@ -215,7 +215,7 @@ def test_oversized_key_is_rejected_quickly() -> None:
     long = pem_of(key("long", 4096))
     began = time.perf_counter()
 
-    assert codes(apns.lint(cert_pem(), long, NOW)) == ["key_mismatch"]
+    assert codes(apns.validate(cert_pem(), long, NOW)) == ["key_mismatch"]
 
     assert time.perf_counter() - began < 0.1
 
@@ -224,14 +224,14 @@ def test_every_code_is_tested_here_and_has_a_message() -> None:
     shown = {code for *_, wanted in WRONG.values() for code in wanted}
     shown |= {code for _, wanted in GOOGLES.values() for code in wanted}
 
-    assert shown == set(SENTENCES)
-    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in SENTENCES.values())
+    assert shown == set(FAULT_MESSAGES)
+    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in FAULT_MESSAGES.values())
 
 
 def test_fingerprint_does_not_depend_on_the_encoding() -> None:
     cert = cert_pem()
-    plain = apns.lint(cert, KEY, NOW).material
-    dressed = apns.lint(f"Bag Attributes\n{cert}\n\n", pem_of(key(), pkcs8=True), NOW).material
+    plain = apns.validate(cert, KEY, NOW).material
+    dressed = apns.validate(f"Bag Attributes\n{cert}\n\n", pem_of(key(), pkcs8=True), NOW).material
 
     assert plain is not None
     assert dressed is not None
@@ -241,7 +241,7 @@ def test_fingerprint_does_not_depend_on_the_encoding() -> None:
 
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_any_text_is_reported_as_faults(cert: str, private_key: str) -> None:
-    assert apns.lint(cert, private_key, NOW).faults
+    assert apns.validate(cert, private_key, NOW).faults
 
 
 BLOCKS = st.lists(
@@ -264,11 +264,11 @@ BLOCKS = st.lists(
 
 @given(BLOCKS, BLOCKS)
 def test_any_sequence_of_pem_blocks_is_either_rejected_or_accepted(cert: str, private_key: str) -> None:
-    report = apns.lint(cert, private_key, NOW)
+    report = apns.validate(cert, private_key, NOW)
 
     assert bool(report.faults) != (report.material is not None)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text(max_size=9), lambda inner: st.dictionaries(st.text(), inner)))
 def test_any_json_is_reported_as_faults(account: Any) -> None:
-    assert fcm.lint(account).faults
+    assert fcm.validate(account).faults

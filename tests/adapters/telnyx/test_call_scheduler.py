@@ -8,32 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.call_scheduler import (
     FAILURES_TO_OPEN,
-    FIRST_LIMIT,
-    FIRST_OPEN_SECONDS,
-    LAST_OPEN_SECONDS,
-    LEAST_LIMIT,
-    MOST_LIMIT,
+    INITIAL_LIMIT,
+    MAX_LIMIT,
+    MAX_OPEN_SECONDS,
+    MIN_LIMIT,
+    MIN_OPEN_SECONDS,
     PRIORITY,
-    Breaker,
-    Concurrency,
-    Guard,
+    CallScheduler,
+    CircuitBreaker,
+    ConcurrencyLimit,
     Priority,
 )
-from app.adapters.telnyx.credentials import TelnyxClient
+from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.rate_budget import (
-    LONGEST_COMEBACK_SECONDS,
     MAX_HOLD_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
     PROBE_SECONDS,
     UNSURE_CALLS,
-    Budget,
-    Comebacks,
+    RateBudget,
+    RetryAfterAllocator,
 )
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
-from app.vending.errors import CarrierError, CarrierThrottled, CarrierUnreachable
+from app.vending.errors import TelnyxError, TelnyxRateLimited, TelnyxUnreachable
 from tests.support.sandbox import telnyx_sandbox
 
 
@@ -42,28 +42,28 @@ def rate(limit: object, remaining: object, reset: object) -> dict[str, str]:
     return {name: str(value) for name, value in zip(names, (limit, remaining, reset), strict=True)}
 
 
-def respond(budget: Budget, status: int, headers: dict[str, str], now: float, in_flight: int) -> None:
+def respond(budget: RateBudget, status: int, headers: dict[str, str], now: float, in_flight: int) -> None:
     """The response to a call that was just sent."""
-    budget.heard(status, headers, now, in_flight, left_at=now)
+    budget.response_received(status, headers, now, in_flight, left_at=now)
 
 
 # -- rate budget ----------------------------------------------------------------------------------------------------
 
 
 def test_calls_are_not_delayed_without_rate_limit_headers() -> None:
-    budget = Budget()
+    budget = RateBudget()
     for _ in range(1000):
         assert budget.wait_seconds(0, 5) == 0
-        budget.leave(0)
+        budget.call_started(0)
 
 
 def test_calls_over_the_budget_wait_for_the_next_window() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 200, rate(50, 20, 1), now=10, in_flight=3)
 
     left = 0
     while budget.wait_seconds(10, in_flight=3 + left) == 0:
-        budget.leave(0)
+        budget.call_started(0)
         left += 1
 
     assert left == 20 - 3 - 2, "calls in flight and the reserve are not granted again"
@@ -73,22 +73,22 @@ def test_calls_over_the_budget_wait_for_the_next_window() -> None:
 
 
 def test_next_window_is_detected_by_single_calls_from_the_reserve() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 200, rate(100, 4, 1), now=10, in_flight=3)
     assert budget.wait_seconds(10.5, in_flight=3) == 0.5, "not while other calls are in flight"
     assert budget.wait_seconds(10, in_flight=0) == pytest.approx(PROBE_SECONDS)
 
-    budget.leave(10.2)
+    budget.call_started(10.2)
     respond(budget, 200, rate(100, 3, 1), now=10.25, in_flight=0)
-    budget.leave(10.4)
+    budget.call_started(10.4)
     assert budget.wait_seconds(10.45, 0) == pytest.approx(11.25 - 10.45), "the reserve is left to other replicas"
 
-    budget.heard(200, rate(100, 99, 1), now=10.5, in_flight=0, left_at=10.4)
+    budget.response_received(200, rate(100, 99, 1), now=10.5, in_flight=0, left_at=10.4)
     assert budget.wait_seconds(10.5, 0) == 0
 
 
 def test_observed_window_start_predicts_the_window_end() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 200, rate(50, 2, 1), now=10, in_flight=0)
     respond(budget, 200, rate(50, 49, 1), now=11, in_flight=0)
 
@@ -98,7 +98,7 @@ def test_observed_window_start_predicts_the_window_end() -> None:
 
 
 def test_window_that_starts_during_calls_is_detected() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 200, rate(50, 2, 1), now=10, in_flight=0)
     respond(budget, 200, rate(50, 49, 1), now=10.9, in_flight=3)  # detected late: the window began long ago
     respond(budget, 200, rate(50, 40, 1), now=10.98, in_flight=3)
@@ -110,40 +110,40 @@ def test_window_that_starts_during_calls_is_detected() -> None:
 
 
 def test_each_429_increases_the_reserve() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 200, rate(100, 90, 1), now=10, in_flight=0)
-    before = budget.calls_a_second or 0
+    before = budget.calls_per_second or 0
 
     for _ in range(3):
         respond(budget, 429, {}, now=10, in_flight=0)
 
-    assert 70 <= (budget.calls_a_second or 0) < before
+    assert 70 <= (budget.calls_per_second or 0) < before
 
 
 def test_late_response_does_not_start_a_window() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 200, rate(50, 2, 1), now=10, in_flight=1)
 
-    budget.heard(200, rate(50, 30, 1), now=10.1, in_flight=0, left_at=9.9)
+    budget.response_received(200, rate(50, 30, 1), now=10.1, in_flight=0, left_at=9.9)
 
     assert budget.wait_seconds(10.1, 0) > 0
 
 
 def test_rejected_callers_get_increasing_retry_after_values() -> None:
-    comebacks = Comebacks(jitter=lambda: 0.5)
+    comebacks = RetryAfterAllocator(jitter=lambda: 0.5)
 
-    waits = [comebacks.seconds(100, waiting=90, calls_a_second=45) for _ in range(1800)]
+    waits = [comebacks.seconds(100, waiting=90, calls_per_second=45) for _ in range(1800)]
 
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(2 + 1 / 45)
     assert waits[1000] == pytest.approx(2 + 1001 / 45)
     late = [comebacks.seconds(100, 90, 45) for _ in range(2000)]
-    assert max(late) <= LONGEST_COMEBACK_SECONDS, "callers beyond the limit retry earlier and are queued again"
+    assert max(late) <= MAX_RETRY_AFTER_SECONDS, "callers beyond the limit retry earlier and are queued again"
     assert comebacks.seconds(1000, 0, 45) == pytest.approx(1 + 1 / 45)
 
 
 def test_new_window_starts_with_few_calls() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 429, rate(50, 0, 2), now=0, in_flight=0)
 
     assert budget.wait_seconds(1.9, 0) == pytest.approx(0.1)
@@ -153,7 +153,7 @@ def test_new_window_starts_with_few_calls() -> None:
 
 
 def test_calls_resume_after_a_429_without_headers() -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 429, {}, now=0, in_flight=0)
     assert budget.wait_seconds(0.5, 0) == 0.5
     respond(budget, 200, {}, now=1.1, in_flight=0)
@@ -163,7 +163,7 @@ def test_calls_resume_after_a_429_without_headers() -> None:
 
 @pytest.mark.parametrize("odd", ["-5", "nan", "inf", "1e400", "Wed, 21 Oct 2026 07:28:00 GMT", "", "soon", "1e12"])
 def test_invalid_reset_value_delays_calls_for_one_second(odd: str) -> None:
-    budget = Budget()
+    budget = RateBudget()
     respond(budget, 429, rate(50, 0, odd) | {"retry-after": odd}, now=0, in_flight=0)
 
     assert 0 < budget.wait_seconds(0, 0) <= MAX_HOLD_SECONDS
@@ -174,7 +174,7 @@ def test_invalid_reset_value_delays_calls_for_one_second(odd: str) -> None:
     st.lists(st.tuples(st.sampled_from([200, 429, 500]), st.text(max_size=6), st.text(max_size=6), st.text(max_size=6)))
 )
 def test_no_response_delays_calls_for_more_than_a_minute(answers: list[tuple[int, str, str, str]]) -> None:
-    budget = Budget()
+    budget = RateBudget()
     for status, *values in answers:
         respond(budget, status, rate(*values), now=0, in_flight=0)
 
@@ -185,31 +185,31 @@ def test_no_response_delays_calls_for_more_than_a_minute(answers: list[tuple[int
 
 
 def test_concurrency_grows_on_success_and_shrinks_on_failure() -> None:
-    concurrency = Concurrency()
+    concurrency = ConcurrencyLimit()
     for _ in range(10_000):
-        concurrency.good()
-    assert concurrency.limit == MOST_LIMIT
-    concurrency.bad()
-    assert concurrency.limit < MOST_LIMIT
+        concurrency.increase()
+    assert concurrency.limit == MAX_LIMIT
+    concurrency.decrease()
+    assert concurrency.limit < MAX_LIMIT
     for _ in range(50):
-        concurrency.bad()
-    assert concurrency.limit == LEAST_LIMIT
+        concurrency.decrease()
+    assert concurrency.limit == MIN_LIMIT
 
 
-def broken() -> Breaker:
-    breaker = Breaker(jitter=lambda: 0.5)
+def broken() -> CircuitBreaker:
+    breaker = CircuitBreaker(jitter=lambda: 0.5)
     for _ in range(FAILURES_TO_OPEN):
-        breaker.leave()
-        breaker.bad(0)
+        breaker.call_started()
+        breaker.failed(0)
     return breaker
 
 
 def test_circuit_breaker_opens_on_consecutive_failures_only() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(100):
         for _ in range(FAILURES_TO_OPEN - 1):
-            breaker.bad(0)
-        breaker.good()
+            breaker.failed(0)
+        breaker.succeeded()
     assert not breaker.is_open
 
     assert broken().is_open
@@ -217,37 +217,37 @@ def test_circuit_breaker_opens_on_consecutive_failures_only() -> None:
 
 def test_half_open_circuit_breaker_admits_one_probe_at_a_time() -> None:
     breaker = broken()
-    assert breaker.refusal_seconds(0.5) == FIRST_OPEN_SECONDS - 0.5
-    assert breaker.refusal_seconds(FIRST_OPEN_SECONDS) == 0
-    breaker.leave()
-    assert breaker.refusal_seconds(FIRST_OPEN_SECONDS) > 0, "only the probe is admitted"
+    assert breaker.open_seconds(0.5) == MIN_OPEN_SECONDS - 0.5
+    assert breaker.open_seconds(MIN_OPEN_SECONDS) == 0
+    breaker.call_started()
+    assert breaker.open_seconds(MIN_OPEN_SECONDS) > 0, "only the probe is admitted"
 
-    breaker.good()
+    breaker.succeeded()
 
-    assert breaker.refusal_seconds(FIRST_OPEN_SECONDS) == 0
+    assert breaker.open_seconds(MIN_OPEN_SECONDS) == 0
     assert not breaker.is_open
 
 
 def test_failed_probes_are_retried_with_backoff() -> None:
     breaker, now, waits = broken(), 0.0, []
     for _ in range(10):
-        wait = breaker.refusal_seconds(now)
+        wait = breaker.open_seconds(now)
         waits.append(wait)
         now += wait
-        breaker.leave()
-        breaker.bad(now)
+        breaker.call_started()
+        breaker.failed(now)
 
     assert waits == sorted(waits)
-    assert max(waits) == LAST_OPEN_SECONDS
+    assert max(waits) == MAX_OPEN_SECONDS
 
 
 def test_cancelled_probe_frees_the_probe_slot() -> None:
     breaker = broken()
-    breaker.leave()
+    breaker.call_started()
 
-    breaker.unheard()
+    breaker.abandoned()
 
-    assert breaker.refusal_seconds(FIRST_OPEN_SECONDS) == 0
+    assert breaker.open_seconds(MIN_OPEN_SECONDS) == 0
 
 
 # -- queue ----------------------------------------------------------------------------------------------------------
@@ -261,56 +261,56 @@ class Time:
 
 
 async def test_logins_have_priority_over_the_sweeper() -> None:
-    guard, order = Guard(Time()), []
+    guard, order = CallScheduler(Time()), []
     release = asyncio.Event()
 
     async def call(name: str, priority: Priority) -> None:
         PRIORITY.set(priority)
-        async with guard.turn(5) as turn:
+        async with guard.slot(5) as turn:
             order.append(name)
             await release.wait()
             turn.answered(200, {})
 
-    first = [asyncio.create_task(call(f"first-{n}", Priority.LOGIN)) for n in range(FIRST_LIMIT)]
+    first = [asyncio.create_task(call(f"first-{n}", Priority.LOGIN)) for n in range(INITIAL_LIMIT)]
     await asyncio.sleep(0)
     later = [asyncio.create_task(call(f"sweep-{n}", Priority.BACKGROUND)) for n in range(5)]
     await asyncio.sleep(0)
     later += [asyncio.create_task(call(f"login-{n}", Priority.LOGIN)) for n in range(5)]
     await asyncio.sleep(0)
-    assert guard.status().waiting == 10
+    assert guard.status().calls_queued == 10
     release.set()
     await asyncio.gather(*first, *later)
 
-    assert [name.split("-")[0] for name in order[FIRST_LIMIT:]] == ["login"] * 5 + ["sweep"] * 5
-    assert guard.status().in_flight == 0
+    assert [name.split("-")[0] for name in order[INITIAL_LIMIT:]] == ["login"] * 5 + ["sweep"] * 5
+    assert guard.status().calls_in_flight == 0
 
 
 async def test_call_that_would_miss_its_deadline_gets_a_retry_after() -> None:
-    guard = Guard(Time())
+    guard = CallScheduler(Time())
     release = asyncio.Event()
 
     async def hold() -> None:
-        async with guard.turn(5) as turn:
+        async with guard.slot(5) as turn:
             await release.wait()
             turn.answered(200, {})
 
-    held = [asyncio.create_task(hold()) for _ in range(FIRST_LIMIT)]
+    held = [asyncio.create_task(hold()) for _ in range(INITIAL_LIMIT)]
     await asyncio.sleep(0)
 
-    with pytest.raises(CarrierThrottled) as refusal:
-        async with guard.turn(0.02):
+    with pytest.raises(TelnyxRateLimited) as refusal:
+        async with guard.slot(0.02):
             raise AssertionError("there was no turn")
 
     assert (refusal.value.retry_after_seconds or 0) >= 1
     release.set()
     await asyncio.gather(*held)
-    async with guard.turn(0.02) as turn:
+    async with guard.slot(0.02) as turn:
         turn.answered(200, {})
-    assert guard.status().in_flight == 0
+    assert guard.status().calls_in_flight == 0
 
 
 async def test_cancelled_callers_free_their_slots() -> None:
-    guard = Guard(Time())
+    guard = CallScheduler(Time())
     for _ in range(200):
         waiting = [asyncio.create_task(_call(guard)) for _ in range(40)]
         await asyncio.sleep(0)
@@ -318,45 +318,45 @@ async def test_cancelled_callers_free_their_slots() -> None:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert guard.status().in_flight == 0
-    assert guard.status().waiting == 0
+    assert guard.status().calls_in_flight == 0
+    assert guard.status().calls_queued == 0
 
 
-async def _call(guard: Guard) -> None:
-    async with guard.turn(1) as turn:
+async def _call(guard: CallScheduler) -> None:
+    async with guard.slot(1) as turn:
         await asyncio.sleep(0)
         turn.answered(200, {})
 
 
 async def test_open_circuit_breaker_fails_queued_calls_at_once() -> None:
-    guard = Guard(Time())
+    guard = CallScheduler(Time())
 
     async def fail() -> None:
-        async with guard.turn(5) as turn:
+        async with guard.slot(5) as turn:
             await asyncio.sleep(0.01)
             turn.failed()
 
     outcomes = await asyncio.gather(*(fail() for _ in range(100)), return_exceptions=True)
 
-    refused = [outcome for outcome in outcomes if isinstance(outcome, CarrierUnreachable)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, TelnyxUnreachable)]
     assert len(refused) > 50
     assert not any(error.may_have_happened for error in refused)
-    with pytest.raises(CarrierUnreachable):
+    with pytest.raises(TelnyxUnreachable):
         await fail()
 
 
 # -- against the sandbox ----------------------------------------------------------------------------------------------
 
 
-async def test_concurrent_callers_stay_within_fifty_calls_a_second() -> None:
-    async with telnyx_sandbox(requests_a_second=50) as telnyx, Outbound("dialtone/test") as outbound:
+async def test_concurrent_callers_stay_within_fifty_calls_per_second() -> None:
+    async with telnyx_sandbox(requests_a_second=50) as telnyx, HttpClient("dialtone/test") as outbound:
         api = TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=8.0)
-        client = TelnyxClient(api, telnyx.clock)
+        client = TelnyxCredentials(api, telnyx.clock)
 
         async def create() -> bool:
             try:
                 await client.create(connection_id=DEMO_CONNECTION)
-            except CarrierError:
+            except TelnyxError:
                 return False
             return True
 
@@ -369,24 +369,24 @@ async def test_concurrent_callers_stay_within_fifty_calls_a_second() -> None:
 
 
 async def test_outage_causes_few_calls_and_recovery_is_detected() -> None:
-    async with telnyx_sandbox() as telnyx, Outbound("dialtone/test") as outbound:
+    async with telnyx_sandbox() as telnyx, HttpClient("dialtone/test") as outbound:
         api = TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=1.0)
-        client = TelnyxClient(api, telnyx.clock)
+        client = TelnyxCredentials(api, telnyx.clock)
         telnyx.fail("status", status=503, times=10_000)
 
         async def attempt() -> Any:
             try:
                 return await client.create(connection_id=DEMO_CONNECTION)
-            except CarrierError as error:
+            except TelnyxError as error:
                 return error
 
         for _ in range(300):
             await attempt()
         during = len(telnyx.sandbox.journal.entries)
         telnyx.sandbox.faults.plans.clear()
-        await asyncio.sleep(FIRST_OPEN_SECONDS * 1.3)
+        await asyncio.sleep(MIN_OPEN_SECONDS * 1.3)
         healed = await attempt()
 
     assert during <= FAILURES_TO_OPEN + 3
-    assert not isinstance(healed, CarrierError)
-    assert math.isfinite(api.guard.status().concurrency_limit)
+    assert not isinstance(healed, TelnyxError)
+    assert math.isfinite(api.status().concurrency_limit)

@@ -8,23 +8,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from app.adapters.http_client import Outbound
+from app.adapters.http_client import HttpClient
 from app.adapters.telnyx.api import MAX_RETRY_AFTER_SECONDS, TelnyxApi
-from app.adapters.telnyx.call_scheduler import FIRST_OPEN_SECONDS
-from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxClient
+from app.adapters.telnyx.call_scheduler import MIN_OPEN_SECONDS
+from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.errors import (
-    CarrierError,
-    CarrierFailed,
-    CarrierForbidden,
-    CarrierKeyRefused,
-    CarrierNotFound,
-    CarrierRejected,
-    CarrierThrottled,
-    CarrierUnreachable,
-    CarrierUnreadable,
     CredentialExpired,
+    TelnyxError,
+    TelnyxForbidden,
+    TelnyxKeyRejected,
+    TelnyxNotFound,
+    TelnyxRateLimited,
+    TelnyxRejected,
+    TelnyxResponseInvalid,
+    TelnyxServerError,
+    TelnyxUnreachable,
 )
 from tests.support.http_server import free_port
 from tests.support.sandbox import Telnyx
@@ -33,16 +33,16 @@ from tests.support.waiting import DAY
 
 @pytest.fixture
 async def api(telnyx: Telnyx) -> AsyncIterator[TelnyxApi]:
-    async with Outbound("dialtone/test") as outbound:
+    async with HttpClient("dialtone/test") as outbound:
         yield TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=1.0)
 
 
 @pytest.fixture
-def client(api: TelnyxApi, telnyx: Telnyx) -> TelnyxClient:
-    return TelnyxClient(api, telnyx.clock)
+def client(api: TelnyxApi, telnyx: Telnyx) -> TelnyxCredentials:
+    return TelnyxCredentials(api, telnyx.clock)
 
 
-async def test_credential_can_be_created_updated_and_deleted(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_credential_can_be_created_updated_and_deleted(client: TelnyxCredentials, telnyx: Telnyx) -> None:
     until = (telnyx.clock() + DAY).replace(microsecond=0)
     made = await client.create(connection_id=DEMO_CONNECTION, name="n", tag="t", expires_at=until)
     token = await client.mint(made.id)
@@ -56,11 +56,11 @@ async def test_credential_can_be_created_updated_and_deleted(client: TelnyxClien
     assert len(password.secret) == 32
     assert (longer.name, longer.expires_at, longer.sip_username) == ("n2", until + DAY, made.sip_username)
     assert shown == longer
-    with pytest.raises(CarrierNotFound):
+    with pytest.raises(TelnyxNotFound):
         await client.delete(made.id)
 
 
-async def test_list_returns_all_pages_and_applies_every_filter(client: TelnyxClient) -> None:
+async def test_list_returns_all_pages_and_applies_every_filter(client: TelnyxCredentials) -> None:
     made = [await client.create(connection_id=DEMO_CONNECTION, name=f"n{n}", tag="t") for n in range(7)]
 
     pages = [item async for item in client.list(page_size=3)]
@@ -79,33 +79,35 @@ async def test_list_returns_all_pages_and_applies_every_filter(client: TelnyxCli
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, CarrierRejected),
-        (401, CarrierKeyRefused),
-        (403, CarrierForbidden),
-        (404, CarrierNotFound),
-        (408, CarrierFailed),
-        (409, CarrierRejected),
-        (415, CarrierRejected),
-        (422, CarrierRejected),
-        (429, CarrierThrottled),
-        (500, CarrierFailed),
-        (503, CarrierFailed),
-        (302, CarrierUnreadable),
+        (400, TelnyxRejected),
+        (401, TelnyxKeyRejected),
+        (403, TelnyxForbidden),
+        (404, TelnyxNotFound),
+        (408, TelnyxServerError),
+        (409, TelnyxRejected),
+        (415, TelnyxRejected),
+        (422, TelnyxRejected),
+        (429, TelnyxRateLimited),
+        (500, TelnyxServerError),
+        (503, TelnyxServerError),
+        (302, TelnyxResponseInvalid),
     ],
 )
 async def test_every_status_maps_to_its_error(
-    client: TelnyxClient, telnyx: Telnyx, status: int, error: type[CarrierError]
+    client: TelnyxCredentials, telnyx: Telnyx, status: int, error: type[TelnyxError]
 ) -> None:
     telnyx.fail("status", status=status, body="<html>odd</html>", headers={"location": "http://127.0.0.1:1/"})
 
-    with pytest.raises(CarrierError) as raised:
+    with pytest.raises(TelnyxError) as raised:
         await client.create(connection_id=DEMO_CONNECTION)
 
     assert type(raised.value) is error
-    assert raised.value.may_have_happened is (error in (CarrierFailed, CarrierUnreadable))
+    assert raised.value.may_have_happened is (error in (TelnyxServerError, TelnyxResponseInvalid))
 
 
-async def test_object_shaped_error_of_an_expired_credential_is_parsed(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_object_shaped_error_of_an_expired_credential_is_parsed(
+    client: TelnyxCredentials, telnyx: Telnyx
+) -> None:
     made = await client.create(connection_id=DEMO_CONNECTION, expires_at=telnyx.clock() + DAY)
     telnyx.clock.advance(2 * DAY)
 
@@ -129,11 +131,11 @@ async def test_object_shaped_error_of_an_expired_credential_is_parsed(client: Te
     ids=str,
 )
 async def test_retry_after_of_telnyx_is_bounded(
-    client: TelnyxClient, telnyx: Telnyx, headers: dict[str, str], seconds: float
+    client: TelnyxCredentials, telnyx: Telnyx, headers: dict[str, str], seconds: float
 ) -> None:
     telnyx.fail("status", status=429, headers=headers)
 
-    with pytest.raises(CarrierThrottled) as raised:
+    with pytest.raises(TelnyxRateLimited) as raised:
         await client.create(connection_id=DEMO_CONNECTION)
 
     assert raised.value.retry_after_seconds == seconds
@@ -151,12 +153,12 @@ async def test_retry_after_of_telnyx_is_bounded(
     ids=lambda fault: fault["kind"],
 )
 async def test_timeout_raises_at_the_deadline_with_unknown_outcome(
-    client: TelnyxClient, telnyx: Telnyx, fault: dict[str, object]
+    client: TelnyxCredentials, telnyx: Telnyx, fault: dict[str, object]
 ) -> None:
     telnyx.fail(**fault, after_commit=True)  # type: ignore[arg-type]
     began = time.monotonic()
 
-    with pytest.raises(CarrierUnreachable) as raised:
+    with pytest.raises(TelnyxUnreachable) as raised:
         await client.create(connection_id=DEMO_CONNECTION)
 
     assert raised.value.may_have_happened
@@ -170,10 +172,10 @@ async def test_request_that_was_never_sent_is_known_not_to_be_committed(telnyx: 
         "unknown host": "http://nowhere.invalid",
         "not TLS": telnyx.url.replace("http://", "https://"),
     }
-    async with Outbound("dialtone/test") as outbound:
-        client = TelnyxClient(TelnyxApi(outbound, base_url=places[where], api_key=DEMO_KEY), telnyx.clock)
+    async with HttpClient("dialtone/test") as outbound:
+        client = TelnyxCredentials(TelnyxApi(outbound, base_url=places[where], api_key=DEMO_KEY), telnyx.clock)
 
-        with pytest.raises(CarrierUnreachable) as raised:
+        with pytest.raises(TelnyxUnreachable) as raised:
             await client.create(connection_id=DEMO_CONNECTION)
 
     assert not raised.value.may_have_happened
@@ -181,8 +183,8 @@ async def test_request_that_was_never_sent_is_known_not_to_be_committed(telnyx: 
 
 
 async def test_timed_out_calls_free_their_connections(telnyx: Telnyx) -> None:
-    async with Outbound("dialtone/test") as outbound:
-        client = TelnyxClient(
+    async with HttpClient("dialtone/test") as outbound:
+        client = TelnyxCredentials(
             TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=0.5), telnyx.clock
         )
         telnyx.fail("hang", times=1000)
@@ -193,9 +195,9 @@ async def test_timed_out_calls_free_their_connections(telnyx: Telnyx) -> None:
         )
 
         assert time.monotonic() - began < 3
-        assert all(isinstance(outcome, CarrierUnreachable | CarrierThrottled) for outcome in outcomes)
+        assert all(isinstance(outcome, TelnyxUnreachable | TelnyxRateLimited) for outcome in outcomes)
         telnyx.sandbox.faults.plans.clear()
-        await asyncio.sleep(FIRST_OPEN_SECONDS * 1.3)
+        await asyncio.sleep(MIN_OPEN_SECONDS * 1.3)
         assert (await client.create(connection_id=DEMO_CONNECTION)).id
 
 
@@ -216,14 +218,16 @@ async def test_timed_out_calls_free_their_connections(telnyx: Telnyx) -> None:
     ],
     ids=lambda body: body[:20] or "empty",
 )
-async def test_response_without_a_required_field_is_unreadable(client: TelnyxClient, telnyx: Telnyx, body: str) -> None:
+async def test_response_without_a_required_field_is_unreadable(
+    client: TelnyxCredentials, telnyx: Telnyx, body: str
+) -> None:
     telnyx.fail("garbage", body=body)
 
-    with pytest.raises(CarrierUnreadable):
+    with pytest.raises(TelnyxResponseInvalid):
         await client.create(connection_id=DEMO_CONNECTION)
 
 
-async def test_unknown_fields_and_older_formats_are_accepted(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_unknown_fields_and_older_formats_are_accepted(client: TelnyxCredentials, telnyx: Telnyx) -> None:
     made = await client.create(connection_id=DEMO_CONNECTION)
     telnyx.fail(
         "garbage",
@@ -241,7 +245,7 @@ async def test_unknown_fields_and_older_formats_are_accepted(client: TelnyxClien
 
 @pytest.mark.parametrize("wrap", ["{}", '"{}"', " {}\n", '{{"data": "{}"}}'])
 async def test_login_token_is_found_in_every_known_response_shape(
-    client: TelnyxClient, telnyx: Telnyx, wrap: str
+    client: TelnyxCredentials, telnyx: Telnyx, wrap: str
 ) -> None:
     made = await client.create(connection_id=DEMO_CONNECTION)
     secret = telnyx.sandbox.account.mint_token(made.id)
@@ -251,15 +255,19 @@ async def test_login_token_is_found_in_every_known_response_shape(
 
 
 @pytest.mark.parametrize("body", ["", "null", "a.b", "a.b.c.d", '{"data": 5}', "a b.c.d", '"', "ä.b.c", "a.b.c" * 3000])
-async def test_response_without_a_login_token_is_unreadable(client: TelnyxClient, telnyx: Telnyx, body: str) -> None:
+async def test_response_without_a_login_token_is_unreadable(
+    client: TelnyxCredentials, telnyx: Telnyx, body: str
+) -> None:
     telnyx.fail("garbage", path="/token$", body=body)
     made = await client.create(connection_id=DEMO_CONNECTION)
 
-    with pytest.raises(CarrierUnreadable):
+    with pytest.raises(TelnyxResponseInvalid):
         await client.mint(made.id)
 
 
-async def test_login_token_without_a_readable_expiry_is_used_for_one_hour(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_login_token_without_a_readable_expiry_is_used_for_one_hour(
+    client: TelnyxCredentials, telnyx: Telnyx
+) -> None:
     made = await client.create(connection_id=DEMO_CONNECTION)
     telnyx.fail("garbage", path="/token$", body="eyJhbGciOiJub25lIn0.bm90IGpzb24.c2ln")
 
@@ -268,7 +276,7 @@ async def test_login_token_without_a_readable_expiry_is_used_for_one_hour(client
     assert abs(token.expires_at - telnyx.clock() - FALLBACK_TOKEN_LIFE) < timedelta(seconds=1)
 
 
-async def test_reads_and_deletes_are_retried_and_creates_are_not(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_reads_and_deletes_are_retried_and_creates_are_not(client: TelnyxCredentials, telnyx: Telnyx) -> None:
     made = await client.create(connection_id=DEMO_CONNECTION)
     telnyx.sandbox.journal.clear()
 
@@ -277,13 +285,13 @@ async def test_reads_and_deletes_are_retried_and_creates_are_not(client: TelnyxC
     telnyx.fail("drop", times=1)
     await client.delete(made.id)
     telnyx.fail("status", status=503)
-    with pytest.raises(CarrierFailed):
+    with pytest.raises(TelnyxServerError):
         await client.create(connection_id=DEMO_CONNECTION)
 
     assert [len(telnyx.calls(method)) for method in ("GET", "DELETE", "POST")] == [3, 2, 1]
 
 
-async def test_endless_list_is_aborted(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_endless_list_is_aborted(client: TelnyxCredentials, telnyx: Telnyx) -> None:
     item = '{"id": "a", "sip_username": "b"}'
     telnyx.fail("garbage", times=10_000, body=f'{{"data": [{item}], "meta": {{"total_pages": 999999999}}}}')
 
@@ -291,7 +299,7 @@ async def test_endless_list_is_aborted(client: TelnyxClient, telnyx: Telnyx) -> 
         async for _ in client.list(page_size=1):
             pass
 
-    with pytest.raises(CarrierUnreadable):
+    with pytest.raises(TelnyxResponseInvalid):
         await asyncio.wait_for(walk(), 60)
 
 
@@ -299,16 +307,16 @@ async def test_proxy_environment_variables_are_ignored(telnyx: Telnyx, monkeypat
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
 
-    async with Outbound("dialtone/test") as outbound:
-        client = TelnyxClient(TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY), telnyx.clock)
+    async with HttpClient("dialtone/test") as outbound:
+        client = TelnyxCredentials(TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY), telnyx.clock)
 
         assert (await client.create(connection_id=DEMO_CONNECTION)).id
 
 
-async def test_error_is_logged_by_code_without_telnyx_text(client: TelnyxClient, telnyx: Telnyx) -> None:
+async def test_error_is_logged_by_code_without_telnyx_text(client: TelnyxCredentials, telnyx: Telnyx) -> None:
     telnyx.fail("status", status=422, body='{"errors":[{"code":"10015","title":"t","detail":"hunter2"}]}')
 
-    with capture_logs() as lines, pytest.raises(CarrierRejected):
+    with capture_logs() as lines, pytest.raises(TelnyxRejected):
         await client.create(connection_id=DEMO_CONNECTION)
 
     assert lines[0]["codes"] == ["10015"]
@@ -319,5 +327,5 @@ async def test_connection_check_only_reads(api: TelnyxApi, telnyx: Telnyx) -> No
     connections = TelnyxConnections(api)
     await connections.check(DEMO_CONNECTION)
 
-    with pytest.raises(CarrierNotFound):
+    with pytest.raises(TelnyxNotFound):
         await connections.check("1")

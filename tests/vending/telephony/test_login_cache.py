@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from app.vending.models import LoginToken
-from app.vending.telephony.login_cache import Login, LoginsAtHand
+from app.vending.telephony.login_cache import Login, LoginCache
 from tests.support.leases import LEASE, NOW
 
 
@@ -18,31 +18,31 @@ def login_of(device: str) -> Login:
 
 
 def test_least_recently_used_login_is_evicted() -> None:
-    cache = LoginsAtHand(capacity=2)
-    cache.keep(login_of("one"))
-    cache.keep(login_of("two"))
-    cache.get(LEASE.owner, "one")
-    cache.keep(login_of("three"))
+    cache = LoginCache(capacity=2)
+    cache.put(login_of("one"))
+    cache.put(login_of("two"))
+    cache.get(LEASE.user_key, "one")
+    cache.put(login_of("three"))
 
-    assert [cache.get(LEASE.owner, name) is not None for name in ("one", "two", "three")] == [True, False, True]
+    assert [cache.get(LEASE.user_key, name) is not None for name in ("one", "two", "three")] == [True, False, True]
 
 
 def test_late_mint_does_not_restore_an_ended_login() -> None:
-    cache = LoginsAtHand(capacity=10)
+    cache = LoginCache(capacity=10)
     login = login_of("one")
-    cache.keep(login)
+    cache.put(login)
 
-    cache.end(login.lease, NOW)
-    cache.keep(login)
+    cache.invalidate(login.lease, NOW)
+    cache.put(login)
 
-    assert cache.get(LEASE.owner, "one") is None
+    assert cache.get(LEASE.user_key, "one") is None
 
 
 def test_end_of_an_older_lease_keeps_its_successors_login() -> None:
-    cache = LoginsAtHand(capacity=10)
+    cache = LoginCache(capacity=10)
     successor = login_of("one")
-    cache.keep(successor)
+    cache.put(successor)
 
-    cache.end(replace(LEASE, device_id="one", id="older"), NOW)
+    cache.invalidate(replace(LEASE, device_id="one", id="older"), NOW)
 
-    assert cache.get(LEASE.owner, "one") is successor
+    assert cache.get(LEASE.user_key, "one") is successor

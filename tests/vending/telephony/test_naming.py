@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.vending.models import Owner
+from app.vending.models import UserKey
 from app.vending.telephony.naming import Naming
 
 
@@ -34,10 +34,10 @@ def test_similar_names_do_not_lead_to_a_lease(name: str) -> None:
 def test_two_users_never_share_a_tag(a: str, b: str, c: str, d: str) -> None:
     naming = Naming("dialtone", b"k" * 32)
 
-    assert (naming.tag(Owner(a, b)) == naming.tag(Owner(c, d))) == ((a, b) == (c, d))
+    assert (naming.tag(UserKey(a, b)) == naming.tag(UserKey(c, d))) == ((a, b) == (c, d))
 
 
 def test_tag_depends_on_the_key() -> None:
-    owner = Owner("https://id.example.com", "alice")
+    user_key = UserKey("https://id.example.com", "alice")
 
-    assert Naming("dialtone", b"one").tag(owner) != Naming("dialtone", b"two").tag(owner)
+    assert Naming("dialtone", b"one").tag(user_key) != Naming("dialtone", b"two").tag(user_key)

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from app.adapters.ledger.engines import database_url, open_engine
 from app.composition.components import Components
 from app.vending.errors import (
-    CarrierKeyRefused,
-    CarrierRejected,
-    CarrierThrottled,
-    CarrierUnreachable,
     DialtoneError,
     LedgerUnavailable,
+    TelnyxKeyRejected,
+    TelnyxRateLimited,
+    TelnyxRejected,
+    TelnyxUnreachable,
 )
 from app.vending.models import IssueRequest
 from app.vending.telephony.login_cache import Login
@@ -76,7 +76,7 @@ async def test_lost_create_with_a_failed_lookup_is_found_by_the_next_request(
     telnyx.fail("drop", **CREATE, after_commit=True)
     telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
 
-    with pytest.raises(CarrierUnreachable):
+    with pytest.raises(TelnyxUnreachable):
         await components.telephony.issuer.issue(ALICE, LAPTOP)
     login = await components.telephony.issuer.issue(ALICE, LAPTOP)
 
@@ -136,7 +136,7 @@ async def test_throttled_device_waits_before_telnyx_is_called_again(components: 
     telnyx.fail("status", **CREATE, status=429, headers={"retry-after": "1"})
 
     for _ in range(2):
-        with pytest.raises(CarrierThrottled):
+        with pytest.raises(TelnyxRateLimited):
             await components.telephony.issuer.issue(ALICE, LAPTOP)
     assert len(telnyx.calls("POST")) == 1
     await asyncio.sleep(0.3)
@@ -145,7 +145,7 @@ async def test_throttled_device_waits_before_telnyx_is_called_again(components: 
     assert telnyx.live() == [login.lease.credential_id]
 
 
-@pytest.mark.parametrize(("status", "error"), [(401, CarrierKeyRefused), (422, CarrierRejected)])
+@pytest.mark.parametrize(("status", "error"), [(401, TelnyxKeyRejected), (422, TelnyxRejected)])
 async def test_rejected_create_leaves_nothing_and_the_next_request_starts_at_once(
     components: Components, telnyx: Telnyx, status: int, error: type[DialtoneError]
 ) -> None:

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.errors import LedgerLooksWrong
+from app.vending.errors import LedgerMismatch
 from app.vending.models import IssueRequest
-from app.vending.upkeep.reconciler import LEAST_AGE
+from app.vending.upkeep.reconciler import MIN_ORPHAN_AGE
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
@@ -42,13 +42,13 @@ def made(telnyx: Telnyx, name: str) -> str:
 async def test_orphan_is_reported_and_deleted_on_request(components: Components, telnyx: Telnyx) -> None:
     mine = (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease.credential_id
     orphan = made(telnyx, OURS)
-    telnyx.clock.advance(LEAST_AGE)
+    telnyx.clock.advance(MIN_ORPHAN_AGE)
 
-    report = await components.upkeep.reconciler.walk()
+    report = await components.upkeep.reconciler.reconcile()
     assert [found.credential_id for found in report.orphans] == [orphan]
     assert set(telnyx.live()) == {mine, orphan}
 
-    deleted = await components.upkeep.reconciler.walk(deletes=True)
+    deleted = await components.upkeep.reconciler.reconcile(deletes=True)
     assert deleted.deleted == 1
     assert telnyx.live() == [mine]
     assert components.upkeep.reconciler.orphans == 0
@@ -61,9 +61,9 @@ async def test_orphan_is_reported_and_deleted_on_request(components: Components,
 async def test_credentials_with_other_names_are_left_alone(components: Components, telnyx: Telnyx, name: str) -> None:
     await components.telephony.issuer.issue(ALICE, LAPTOP)
     foreign = made(telnyx, name)
-    telnyx.clock.advance(LEAST_AGE * 20)
+    telnyx.clock.advance(MIN_ORPHAN_AGE * 20)
 
-    outcome = await components.upkeep.reconciler.walk(deletes=True, is_sure=True)
+    outcome = await components.upkeep.reconciler.reconcile(deletes=True, force=True)
 
     assert outcome.foreign == 1
     assert foreign in telnyx.live()
@@ -72,9 +72,9 @@ async def test_credentials_with_other_names_are_left_alone(components: Component
 async def test_recent_credentials_are_left_alone(components: Components, telnyx: Telnyx) -> None:
     await components.telephony.issuer.issue(ALICE, LAPTOP)
     young = made(telnyx, OURS)
-    telnyx.clock.advance(LEAST_AGE - timedelta(seconds=5))
+    telnyx.clock.advance(MIN_ORPHAN_AGE - timedelta(seconds=5))
 
-    outcome = await components.upkeep.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.reconcile(deletes=True)
 
     assert (outcome.young, outcome.deleted) == (2, 0)
     assert young in telnyx.live()
@@ -83,9 +83,9 @@ async def test_recent_credentials_are_left_alone(components: Components, telnyx:
 async def test_duplicate_of_a_live_lease_is_deleted_and_the_lease_stays(components: Components, telnyx: Telnyx) -> None:
     lease = (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease
     twin = made(telnyx, lease.credential_name)
-    telnyx.clock.advance(LEAST_AGE)
+    telnyx.clock.advance(MIN_ORPHAN_AGE)
 
-    outcome = await components.upkeep.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.reconcile(deletes=True)
 
     assert [found.why for found in outcome.orphans] == ["its lease has another credential"]
     assert twin not in telnyx.live()
@@ -96,9 +96,9 @@ async def test_credential_of_an_ended_lease_is_deleted(components: Components, t
     lease = (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease
     await components.telephony.revoker.revoke(ALICE, lease.id)
     ghost = made(telnyx, lease.credential_name)
-    telnyx.clock.advance(LEAST_AGE)
+    telnyx.clock.advance(MIN_ORPHAN_AGE)
 
-    outcome = await components.upkeep.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.reconcile(deletes=True)
 
     assert [found.why for found in outcome.orphans] == ["its lease is revoked"]
     assert ghost not in telnyx.live()
@@ -106,13 +106,13 @@ async def test_credential_of_an_ended_lease_is_deleted(components: Components, t
 
 async def test_empty_ledger_deletes_nothing(components: Components, telnyx: Telnyx) -> None:
     orphan = made(telnyx, OURS)
-    telnyx.clock.advance(LEAST_AGE)
+    telnyx.clock.advance(MIN_ORPHAN_AGE)
 
-    with pytest.raises(LedgerLooksWrong):
-        await components.upkeep.reconciler.walk(deletes=True)
+    with pytest.raises(LedgerMismatch):
+        await components.upkeep.reconciler.reconcile(deletes=True)
 
     assert telnyx.live() == [orphan]
-    await components.upkeep.reconciler.walk(deletes=True, is_sure=True)
+    await components.upkeep.reconciler.reconcile(deletes=True, force=True)
     assert telnyx.live() == []
 
 
@@ -120,9 +120,9 @@ async def test_long_list_is_walked_to_its_end(components: Components, telnyx: Te
     await components.telephony.issuer.issue(ALICE, LAPTOP)
     for number in range(600):
         made(telnyx, f"dialtone-{number:032x}")
-    telnyx.clock.advance(LEAST_AGE)
+    telnyx.clock.advance(MIN_ORPHAN_AGE)
 
-    outcome = await components.upkeep.reconciler.walk(deletes=True)
+    outcome = await components.upkeep.reconciler.reconcile(deletes=True)
 
     assert (outcome.walked, outcome.deleted) == (601, 600)
     assert len(telnyx.live()) == 1

@@ -11,17 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.pg_listener import Announcements
+from app.adapters.ledger.pg_listener import PgListener
 from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest
-from app.vending.not_before import Mark, Marks, Target
-from app.vending.telephony.lease import Lease, State
-from app.vending.telephony.login_cache import Login, LoginsAtHand
-from app.vending.telephony.revoke import LAST_RETRY
-from app.vending.upkeep.change_feed import KeyRefresh, Watch
-from app.vending.upkeep.sweeper import STALE_PENDING, STUCK_ATTEMPTS, Backlog, Swept
+from app.vending.not_before import NotBefore, NotBeforeRegistry, NotBeforeTarget
+from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.telephony.login_cache import Login, LoginCache
+from app.vending.telephony.revoke import MAX_RETRY_DELAY
+from app.vending.upkeep.change_feed import ChangePoller, KeyRefresh
+from app.vending.upkeep.sweeper import IRREVOCABLE_ATTEMPTS, STALE_PENDING, Backlog, SweepResult
 from tests.support.leases import LEASE
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
@@ -44,9 +44,9 @@ async def test_expired_credential_is_deleted_at_telnyx(components: Components, t
 
     swept = await components.upkeep.sweeper.sweep()
 
-    assert swept == Swept(taken=1, gone=1)
+    assert swept == SweepResult(taken=1, deleted=1)
     assert telnyx.sandbox.account.credentials == {}
-    assert (await components.telephony.devices.show(ALICE, login.lease.id)).state is State.DELETED
+    assert (await components.telephony.devices.get(ALICE, login.lease.id)).state is LeaseState.DELETED
 
 
 async def test_live_and_foreign_credentials_are_left_alone(components: Components, telnyx: Telnyx) -> None:
@@ -55,7 +55,7 @@ async def test_live_and_foreign_credentials_are_left_alone(components: Component
 
     swept = await components.upkeep.sweeper.sweep()
 
-    assert swept == Swept()
+    assert swept == SweepResult()
     assert len(telnyx.live()) == 2
 
 
@@ -68,10 +68,10 @@ async def test_failed_deletion_is_retried_with_backoff(components: Components, t
     telnyx.clock.advance(timedelta(seconds=6))
     later = await components.upkeep.sweeper.sweep()
     telnyx.sandbox.faults.plans.clear()
-    telnyx.clock.advance(LAST_RETRY)
+    telnyx.clock.advance(MAX_RETRY_DELAY)
     healed = await components.upkeep.sweeper.sweep()
 
-    assert (at_once, later, healed) == (Swept(0, 0), Swept(1, 0), Swept(1, 1))
+    assert (at_once, later, healed) == (SweepResult(0, 0), SweepResult(1, 0), SweepResult(1, 1))
     assert telnyx.live() == []
 
 
@@ -85,7 +85,7 @@ async def test_abandoned_create_is_undone(components: Components, telnyx: Telnyx
     telnyx.clock.advance(STALE_PENDING * 1.1)
     swept = await components.upkeep.sweeper.sweep()
 
-    assert swept == Swept(taken=1, gone=1)
+    assert swept == SweepResult(taken=1, deleted=1)
     assert telnyx.live() == []
 
 
@@ -93,15 +93,15 @@ async def test_change_poller_reads_every_logout() -> None:
     """The ledger returns ended leases in batches."""
     now = datetime.now(UTC)
     ended = [replace(LEASE, id=f"{n}", device_id=f"tab-{n}", updated_at=now + timedelta(seconds=n)) for n in range(25)]
-    cache = LoginsAtHand(capacity=100)
+    cache = LoginCache(capacity=100)
     for lease in ended:
-        cache.keep(Login(lease, now, now, now))
+        cache.put(Login(lease, now, now, now))
 
     class Told:
         async def ended_since(self, moment: datetime) -> list[Lease]:
             return [lease for lease in ended if lease.updated_at >= moment][:10]
 
-        async def marks_since(self, moment: datetime) -> list[Mark]:
+        async def not_before_since(self, moment: datetime) -> list[NotBefore]:
             return [mark for mark in made if mark.made_at >= moment][:10]
 
         async def key_refreshes_since(self, moment: datetime) -> list[KeyRefresh]:
@@ -111,9 +111,9 @@ async def test_change_poller_reads_every_logout() -> None:
             raise AssertionError(issuer)
 
     told = Told()
-    made = [Mark(Target(f"{n}"), now, now + timedelta(seconds=n)) for n in range(25)]
-    marks = Marks(cast("Any", told), lambda: now)
-    await Watch(told, told, cache, marks, told.refresh, lambda: now).look()
+    made = [NotBefore(NotBeforeTarget(f"{n}"), now, now + timedelta(seconds=n)) for n in range(25)]
+    marks = NotBeforeRegistry(cast("Any", told), lambda: now)
+    await ChangePoller(told, told, cache, marks, told.refresh, lambda: now).poll()
 
     assert len(cache) == 0
     assert len(marks) == 25
@@ -128,7 +128,7 @@ async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: 
         first, second = await asyncio.gather(here.upkeep.sweeper.sweep(), there.upkeep.sweeper.sweep())
 
         third = await here.upkeep.sweeper.sweep()  # one of the two concurrent sweeps may have found nothing to claim
-        assert first.gone + second.gone + third.gone == 10
+        assert first.deleted + second.deleted + third.deleted == 10
         assert len(telnyx.calls("DELETE")) == 10
 
 
@@ -139,16 +139,16 @@ async def test_telnyx_outage_does_not_count_as_an_attempt(components: Components
     telnyx.fail("status", method="DELETE", status=429, headers={"retry-after": "1"}, times=1000)
 
     swept = await components.upkeep.sweeper.sweep()
-    waiting = (components.upkeep.sweeper.backlog, await components.upkeep.sweeper.stuck())
+    waiting = (components.upkeep.sweeper.backlog, await components.upkeep.sweeper.irrevocable())
     telnyx.sandbox.faults.plans.clear()
     telnyx.clock.advance(timedelta(seconds=6))
     await asyncio.sleep(1.1)  # Telnyx said so
     healed = await components.upkeep.sweeper.sweep()
 
-    assert swept == Swept(taken=8)
+    assert swept == SweepResult(taken=8)
     assert waiting[0].waiting == 8
-    assert waiting[0].stuck == 0
-    assert healed.gone == 8
+    assert waiting[0].irrevocable == 0
+    assert healed.deleted == 8
     assert components.upkeep.sweeper.backlog == Backlog()
 
 
@@ -156,14 +156,14 @@ async def test_irrevocable_lease_is_listed_and_measured(components: Components, 
     login = await components.telephony.issuer.issue(ALICE, LAPTOP)
     telnyx.fail("status", method="DELETE", status=403, times=1000)
     await components.telephony.revoker.revoke(ALICE, login.lease.id)
-    for _ in range(STUCK_ATTEMPTS):
-        telnyx.clock.advance(LAST_RETRY)
+    for _ in range(IRREVOCABLE_ATTEMPTS):
+        telnyx.clock.advance(MAX_RETRY_DELAY)
         await components.upkeep.sweeper.sweep()
 
-    assert [lease.id for lease in await components.upkeep.sweeper.stuck()] == [login.lease.id]
+    assert [lease.id for lease in await components.upkeep.sweeper.irrevocable()] == [login.lease.id]
     shown = components.metrics.exposition("")[0].decode()
     assert "dialtone_sweeper_backlog 1.0" in shown
-    assert "dialtone_stuck_deletions 1.0" in shown
+    assert "dialtone_irrevocable_leases 1.0" in shown
 
 
 async def test_ended_lease_is_removed_after_the_retention(telnyx: Telnyx, database: str) -> None:
@@ -174,7 +174,7 @@ async def test_ended_lease_is_removed_after_the_retention(telnyx: Telnyx, databa
         kept = await components.upkeep.sweeper.sweep()
         telnyx.clock.advance(2 * DAY)
 
-        assert (kept.forgotten, (await components.upkeep.sweeper.sweep()).forgotten) == (0, 1)
+        assert (kept.purged, (await components.upkeep.sweeper.sweep()).purged) == (0, 1)
 
 
 async def test_revocation_reaches_another_replica_at_once_on_postgresql(telnyx: Telnyx, postgres: str) -> None:
@@ -184,26 +184,25 @@ async def test_revocation_reaches_another_replica_at_once_on_postgresql(telnyx: 
         for number in range(10):
             device = IssueRequest(f"tab-{number}")
             login = await there.telephony.issuer.issue(ALICE, device)
-            terms = there.identity.policy.decide(ALICE, device)
-            assert there.telephony.issuer.ready(ALICE.owner, device, terms) is not None
+            assert there.telephony.issuer.cached_login(ALICE, device, telnyx.clock()) is not None
 
             await here.telephony.revoker.revoke(ALICE, login.lease.id)
             await asyncio.sleep(0.25)
 
-            assert there.telephony.issuer.ready(ALICE.owner, device, terms) is None
+            assert there.telephony.issuer.cached_login(ALICE, device, telnyx.clock()) is None
 
 
 async def test_pg_listener_reconnects_after_a_lost_connection(telnyx: Telnyx, postgres: str) -> None:
     heard: list[None] = []
     engine = open_engine(database_url(postgres))
-    ear = Announcements(engine, lambda: heard.append(None))
-    await ear.tend()
+    ear = PgListener(engine, lambda: heard.append(None))
+    await ear.ensure_listening()
     assert len(heard) == 1, "changes during the disconnection are polled"
     others = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
     async with create_async_engine(database_url(postgres), isolation_level="AUTOCOMMIT").connect() as operator:
         await operator.execute(others)
-        await ear.tend()  # detects the lost connection
-        await ear.tend()  # and listens again
+        await ear.ensure_listening()  # detects the lost connection
+        await ear.ensure_listening()  # and listens again
         assert len(heard) == 2
         await operator.execute(sa.text("NOTIFY dialtone"))
         await eventually(lambda: len(heard) == 3)

@@ -10,9 +10,9 @@ from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest
-from app.vending.telephony.lease import State
+from app.vending.telephony.lease import LeaseState
 from app.vending.upkeep.sweeper import STALE_PENDING
-from app.vending.upkeep.warm_pool import LEAST_LEFT, LIFE
+from app.vending.upkeep.warm_pool import MIN_REMAINING, POOLED_LIFETIME
 from tests.support.leases import read_leases
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
@@ -25,7 +25,7 @@ PATCH = {"method": "PATCH", "path": "telephony_credentials"}
 
 @pytest.fixture
 async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
-    async with running_components(telnyx, database, pool_size=3) as components:
+    async with running_components(telnyx, database, warm_pool_size=3) as components:
         await eventually(lambda: components.upkeep.warm_pool.ready == {DEMO_CONNECTION: 3})
         telnyx.clock.advance(timedelta(seconds=6))
         yield components
@@ -64,10 +64,10 @@ async def test_claimed_credential_is_replaced(components: Components, telnyx: Te
 
 
 async def test_fifty_new_devices_get_pooled_credentials_without_a_delay(telnyx: Telnyx, sqlite: str) -> None:
-    async with running_components(telnyx, sqlite, pool_size=50) as components:
+    async with running_components(telnyx, sqlite, warm_pool_size=50) as components:
         await eventually(lambda: components.upkeep.warm_pool.ready.get(DEMO_CONNECTION, 0) >= 10)
         for _ in range(6):
-            await components.upkeep.warm_pool.tend()
+            await components.upkeep.warm_pool.refill()
         telnyx.clock.advance(timedelta(seconds=6))
 
         logins = [await components.telephony.issuer.issue(ALICE, IssueRequest(f"tab-{n}")) for n in range(10)]
@@ -104,12 +104,12 @@ async def test_claim_without_a_response_is_finished_by_the_next_request(
 
 async def test_pool_create_without_a_response_leaves_nothing(telnyx: Telnyx, database: str) -> None:
     telnyx.fail("drop", method="POST", path="telephony_credentials$", after_commit=True)
-    async with running_components(telnyx, database, pool_size=2) as components:
+    async with running_components(telnyx, database, warm_pool_size=2) as components:
         await eventually(lambda: len(telnyx.live()) >= 1)
         for _ in range(3):
             telnyx.clock.advance(STALE_PENDING)
             await components.upkeep.sweeper.sweep()
-            await components.upkeep.warm_pool.tend()
+            await components.upkeep.warm_pool.refill()
 
         assert len(telnyx.live()) == 2
         assert len(await pooled_leases(database)) == 2
@@ -117,9 +117,9 @@ async def test_pool_create_without_a_response_leaves_nothing(telnyx: Telnyx, dat
 
 async def test_old_pooled_credentials_are_deleted(components: Components, telnyx: Telnyx) -> None:
     old = set(telnyx.live())
-    telnyx.clock.advance(LIFE - LEAST_LEFT + timedelta(minutes=1))
+    telnyx.clock.advance(POOLED_LIFETIME - MIN_REMAINING + timedelta(minutes=1))
 
-    await components.upkeep.warm_pool.tend()
+    await components.upkeep.warm_pool.refill()
     await components.upkeep.sweeper.sweep()
 
     assert not old & set(telnyx.live())
@@ -128,14 +128,14 @@ async def test_old_pooled_credentials_are_deleted(components: Components, telnyx
 
 async def test_smaller_pool_deletes_the_surplus(telnyx: Telnyx, database: str) -> None:
     for size in (4, 2, 0):
-        async with running_components(telnyx, database, pool_size=size) as components:
-            await components.upkeep.warm_pool.tend()
+        async with running_components(telnyx, database, warm_pool_size=size) as components:
+            await components.upkeep.warm_pool.refill()
             await components.upkeep.sweeper.sweep()
             assert len(telnyx.live()) == size
 
 
 async def test_pooled_credentials_are_not_listed_as_devices(components: Components) -> None:
-    assert await components.telephony.devices.page(ALICE, None, 100) == []
+    assert await components.telephony.devices.list(ALICE, None, 100) == []
 
 
 async def test_telnyx_outage_causes_few_pool_calls_and_an_error_to_users(
@@ -145,7 +145,7 @@ async def test_telnyx_outage_causes_few_pool_calls_and_an_error_to_users(
     before = len(telnyx.calls())
     for _ in range(20):
         with pytest.raises(DialtoneError):
-            await components.upkeep.warm_pool.tend() if (
+            await components.upkeep.warm_pool.refill() if (
                 await pooled_leases(database)
             ) == [] else await components.telephony.issuer.issue(ALICE, LAPTOP)
 
@@ -154,4 +154,4 @@ async def test_telnyx_outage_causes_few_pool_calls_and_an_error_to_users(
 
 async def pooled_leases(database: str) -> list[str]:
     """Ids of the leases in the pool."""
-    return [lease.id for lease in (await read_leases(database)).values() if lease.state is State.POOLED]
+    return [lease.id for lease in (await read_leases(database)).values() if lease.state is LeaseState.POOLED]

@@ -20,8 +20,8 @@ from app.api.schemas.leases import (
     RevocationResult,
     SipUsername,
 )
-from app.vending.models import Owner
-from app.vending.not_before import Reach, Target
+from app.vending.models import UserKey
+from app.vending.not_before import NotBeforeTarget, Reach
 
 router = APIRouter()
 
@@ -36,7 +36,7 @@ async def list_leases(
 ) -> LeasePage:
     """Leases that match every given filter, newest first."""
     found = await fetch_page(
-        partial(components.operators.leases.page, wanted.criteria()),
+        partial(components.operators.leases.search, wanted.criteria()),
         lambda lease: (lease.created_at, lease.id),
         limit=wanted.limit,
         cursor=wanted.cursor,
@@ -52,7 +52,7 @@ async def get_lease(
     settings: ClientSettingsDep,
 ) -> LeaseInfo:
     """One lease of any user, as the ledger holds it."""
-    return LeaseInfo.from_lease(await components.operators.leases.show(id), settings)
+    return LeaseInfo.from_lease(await components.operators.leases.get(id), settings)
 
 
 @router.delete(
@@ -80,12 +80,14 @@ async def revoke_leases(wanted: RevocationRequest, components: ComponentsDep) ->
 
     With `refuse_tokens` the user must sign in again before a device can log in.
     """
-    owner = wanted.owner()
-    if owner is None:
+    user_key = wanted.user_key()
+    if user_key is None:
         components.operators.leases.check_confirmed(wanted.confirm)
     elif wanted.refuse_tokens:
         # Before the revocation: a device that logged in between the two would keep its login.
-        await components.operators.tokens.refuse_tokens(Target(owner.issuer, Reach.USER, owner.subject), None)
+        await components.operators.tokens.set_not_before(
+            NotBeforeTarget(user_key.issuer, Reach.USER, user_key.subject), None
+        )
     return RevocationResult.from_ended(await components.operators.leases.revoke_matching(wanted.criteria()))
 
 
@@ -97,7 +99,7 @@ async def list_dialable_devices(
     settings: ClientSettingsDep,
 ) -> DialableDeviceList:
     """For the voice backend: dial all of these. Telnyx wakes a sleeping phone by push."""
-    leases = await components.operators.leases.dialable(Owner(issuer, subject))
+    leases = await components.operators.leases.dialable(UserKey(issuer, subject))
     return DialableDeviceList(data=[DialableDevice.from_lease(lease, settings) for lease in leases])
 
 
@@ -112,4 +114,4 @@ async def get_lease_by_sip_username(
     settings: ClientSettingsDep,
 ) -> LeaseInfo:
     """The lease that the SIP username belongs to, or belonged to: see `state`."""
-    return LeaseInfo.from_lease(await components.operators.leases.behind(sip_username), settings)
+    return LeaseInfo.from_lease(await components.operators.leases.get_by_sip_username(sip_username), settings)

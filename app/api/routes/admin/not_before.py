@@ -16,4 +16,4 @@ router = APIRouter()
 )
 async def set_not_before(wanted: NotBeforeRequest, components: ComponentsDep) -> NotBeforeInfo:
     """For a user, a session or an issuer; on every replica within two seconds. Devices stay logged in: revoke them."""
-    return NotBeforeInfo.from_mark(await components.operators.tokens.refuse_tokens(wanted.target(), wanted.not_before))
+    return NotBeforeInfo.from_mark(await components.operators.tokens.set_not_before(wanted.target(), wanted.not_before))

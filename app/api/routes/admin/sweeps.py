@@ -27,7 +27,7 @@ router = APIRouter()
 )
 async def start_sweep(wanted: SweepRequest, components: ComponentsDep, response: Response) -> SweepRun:
     """Deletes ended credentials, leftovers of a crash and orphans at Telnyx. A dry run only reports them."""
-    run = SweepRun.from_run(await components.upkeep.sweep_jobs.start(dry_run=wanted.dry_run, is_sure=wanted.force))
+    run = SweepRun.from_run(await components.upkeep.sweep_jobs.start(dry_run=wanted.dry_run, force=wanted.force))
     response.headers["Location"] = run.status_url
     return run
 
@@ -38,4 +38,4 @@ async def get_sweep(
     components: ComponentsDep,
 ) -> SweepRun:
     """The state of a sweep, and its report when it is done."""
-    return SweepRun.from_run(await components.upkeep.sweep_jobs.show(id))
+    return SweepRun.from_run(await components.upkeep.sweep_jobs.get(id))

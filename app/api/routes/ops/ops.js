@@ -3,7 +3,7 @@
 const EVERY_MS = 5000;
 const MINUTES = 60;
 const LOGINS = [["reused", "from memory"], ["renewed", "renewed"], ["issued", "new devices"]];
-const REFUSALS = [["refused", "by a rule"], ["failed", "by trouble"]];
+const REFUSALS = [["denied", "denied by policy"], ["failed", "failed"]];
 
 const $ = (id) => document.getElementById(id);
 let token = "";
@@ -36,13 +36,13 @@ function element(name, text = "", className = "") {
 
 function showFigures(state) {
   const leases = state.leases;
-  const ready = Object.values(state.pool_ready).reduce((sum, count) => sum + count, 0);
+  const ready = Object.values(state.warm_pool_ready).reduce((sum, count) => sum + count, 0);
   const figures = [
     ["live devices", leases.active ?? 0],
     ["being made", leases.pending ?? 0],
-    ["pool", state.pool_size ? `${ready} of ${state.pool_size * Object.keys(state.pool_ready).length}` : "off", state.pool_size && !ready],
+    ["warm pool", state.warm_pool_size ? `${ready} of ${state.warm_pool_size * Object.keys(state.warm_pool_ready).length}` : "off", state.warm_pool_size && !ready],
     ["to be deleted", state.sweeper_backlog],
-    ["stuck deletions", state.stuck_deletions, state.stuck_deletions > 0],
+    ["irrevocable leases", state.irrevocable, state.irrevocable > 0],
     ["orphans", state.orphans, state.orphans > 0],
     ["audit dropped", state.audit_dropped, state.audit_dropped > 0],
   ];
@@ -59,9 +59,9 @@ function showTelnyx(telnyx) {
   const limit = telnyx.rate_limit;
   const rows = [
     ["breaker", telnyx.breaker, telnyx.breaker === "open" ? "bad" : "good"],
-    ["calls", `${telnyx.calls_in_flight} in flight, ${telnyx.calls_waiting} waiting`],
+    ["calls", `${telnyx.calls_in_flight} in flight, ${telnyx.calls_queued} queued`],
     ["rate", limit === null ? "not told yet" : `${telnyx.rate_remaining ?? "?"} of ${limit} left`],
-    ["last error", telnyx.last_error ? `${clock(telnyx.last_error.at)} ${telnyx.last_error.error}, ${telnyx.last_error.operation}` : "none"],
+    ["last failure", telnyx.last_failure ? `${clock(telnyx.last_failure.at)} ${telnyx.last_failure.error}, ${telnyx.last_failure.operation}` : "none"],
   ];
   $("telnyx").replaceChildren(...rows.flatMap(([name, value, look]) => [element("dt", name), element("dd", value, look ?? "")]));
   $("budget").hidden = limit === null;
@@ -110,7 +110,7 @@ function shape(name, attributes) {
 
 function showActivity(minutes) {
   plot("logins", LOGINS, minutes.map((found) => ({ ...found, kind: found.action })));
-  const refused = minutes.filter((found) => found.action === "refused");
+  const refused = minutes.filter((found) => found.action === "denied");
   plot("refusals", REFUSALS, refused.map((found) => ({ ...found, kind: found.outcome })));
 }
 
