@@ -1,4 +1,4 @@
-"""create_app(settings): the ASGI app, its layers and lifespan."""
+"""create_app(): the ASGI app with its routers, middleware and lifespan; and serve(), which runs it."""
 
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -8,21 +8,19 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import exception_handlers as handlers
-from app.api import openapi as documentation
+from app.api import exception_handlers, openapi
 from app.api.middleware.auth import BearerAuthMiddleware
 from app.api.middleware.body import BodyLimitsMiddleware
-from app.api.middleware.context import AccessLog, RequestContextMiddleware, build_access_log
+from app.api.middleware.context import RequestContextMiddleware, build_access_log
 from app.api.middleware.cors import OriginAwareCORSMiddleware
 from app.api.middleware.errors import UnhandledErrorMiddleware
 from app.api.middleware.limits import HeaderLimitsMiddleware
 from app.api.middleware.load_shedding import LoadSheddingMiddleware, reject_overload
 from app.api.readiness import CheckStatus, IdentityCheck, Readiness, ReadinessCheck, TelnyxCheck
-from app.api.routes import admin, backchannel_logout, health, ops, push_credentials, telephony_credentials
+from app.api.routes import admin, backchannel_logout, docs, health, ops, push_credentials, telephony_credentials
 from app.api.schemas.client_settings import ClientSettings
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
@@ -34,29 +32,20 @@ from app.serving.login_response_cache import LoginResponseCache
 from app.serving.server import ServerOptions
 from app.vending.errors import LedgerUnavailable
 
-EXPOSED_HEADERS = (
-    "X-Request-ID",
-    "Retry-After",
-    "WWW-Authenticate",
-    "RateLimit-Limit",
-    "RateLimit-Remaining",
-    "RateLimit-Reset",
-)
-PREFLIGHT_SECONDS = 600
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
-    "logs": False,  # would record the texts of exceptions and of refused input
+    "logs": False,  # would record the texts of exceptions and of rejected input
     "operation_spans": False,
     "auto_configure": False,
 }
-"""FastAPI's own instrumentation is off: it is not ours to say what of a request may leave the process."""
+"""FastAPI's own instrumentation is off: Dialtone decides what of a request may leave the process."""
 
 
-def create_app(settings: Settings | None = None, outside: Overrides | None = None) -> ASGIApp:
+def create_app(settings: Settings | None = None, overrides: Overrides | None = None) -> ASGIApp:
     """The service as one ASGI app. Settings come from the environment unless given."""
     settings = settings or Settings.load()
-    return assemble(settings, build_components(settings, outside))[0]
+    return build_app(settings, build_components(settings, overrides))[0]
 
 
 def serve(settings: Settings) -> None:
@@ -86,13 +75,13 @@ async def reload_settings(settings: Settings, components: Components) -> None:
 def build_server_app(settings: Settings, components: Components) -> tuple[ConnectionLimiter, ASGIApp, Readiness]:
     """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
     limiter = ConnectionLimiter(lambda: components.telephony.issuer.in_flight)
-    app, readiness = assemble(settings, components, lambda: limiter.is_saturated)
+    app, readiness = build_app(settings, components, lambda: limiter.is_saturated)
     if components.telemetry.tracer is None and settings.redis_url is None and not settings.audit_required:
         limiter.fast_path = app  # no trace to start, no shared counter and no audit row to wait for
     return limiter, app, readiness
 
 
-def openapi_document(api: documentation.Api | None = None) -> dict[str, Any]:
+def openapi_document(api: openapi.Api | None = None) -> dict[str, Any]:
     """The HTTP contract of this version, or of one half of it. It does not depend on the configuration."""
     settings = Settings.load(
         _env_file=None,
@@ -102,84 +91,74 @@ def openapi_document(api: documentation.Api | None = None) -> dict[str, Any]:
         audience="dialtone",
     )
     components = build_components(settings)
-    return documentation.document(_framework(settings, components, _readiness(components)), api)
+    return openapi.document(
+        _fastapi(settings, components, _readiness(components), ClientSettings(settings.sip_domain)), api
+    )
 
 
-def assemble(
+def build_app(
     settings: Settings, components: Components, is_saturated: Callable[[], bool] = lambda: False
 ) -> tuple[LoginResponseCache, Readiness]:
-    """LoginResponseCache, Turnstile, Edge, Origins (CORS), Catch, Caps, gate, Body, FastAPI."""
-    # Here and not in the command only: whoever serves this app gets logs that hold no secrets.
+    """The middleware, outside in, around FastAPI. `is_saturated`: whether connections are queued."""
+    # Here and not in the command: whatever server runs this app, its logs are redacted.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(components)
     client_settings = ClientSettings(settings.sip_domain, settings.rtc_host, settings.rtc_region)
-    framework = _framework(settings, components, readiness)
-    framework.state.client_settings = client_settings
-    app: ASGIApp = HeaderLimitsMiddleware(
-        BearerAuthMiddleware(
-            BodyLimitsMiddleware(framework), components.identity.verifier, components.rate_limiter, components.audit
-        )
-    )
-    tell = build_access_log(components.telemetry.events.request)
-    inside, refusal = (
-        _edge(settings, components, is_saturated, tell, inner)
-        for inner in (UnhandledErrorMiddleware(app), reject_overload)
-    )
-    at_hand = LoginResponseCache(
-        LoadSheddingMiddleware(inside, refusal),
+    access_log = build_access_log(components.telemetry.events.request)
+
+    def with_context(app: ASGIApp) -> ASGIApp:
+        if settings.cors_origins:
+            app = OriginAwareCORSMiddleware(app, settings.cors_origins)
+        headers = _common_headers(settings)
+        return RequestContextMiddleware(app, headers, access_log, is_saturated, components.telemetry.tracer)
+
+    app: ASGIApp = BodyLimitsMiddleware(_fastapi(settings, components, readiness, client_settings))
+    app = BearerAuthMiddleware(app, components.identity.verifier, components.rate_limiter, components.audit)
+    app = UnhandledErrorMiddleware(HeaderLimitsMiddleware(app))
+    app = LoadSheddingMiddleware(with_context(app), with_context(reject_overload))
+    cache = LoginResponseCache(
+        app,
         telephony_credentials.ISSUE.path,
         verifier=components.identity.verifier,
         limiter=components.rate_limiter,
         issuer=components.telephony.issuer,
         client_settings=client_settings,
-        tell=tell,
+        access_log=access_log,
         clock=components.clock,
     )
-    return at_hand, readiness
+    return cache, readiness
 
 
-def _edge(
-    settings: Settings, components: Components, is_saturated: Callable[[], bool], tell: AccessLog, app: ASGIApp
-) -> ASGIApp:
-    """What every answer carries."""
-    own_headers: tuple[tuple[bytes, bytes], ...] = ()
-    if settings.cors_origins:
-        own_headers += ((b"vary", b"Origin"),)
-        cors = CORSMiddleware(
-            app,
-            allow_origins=sorted(settings.cors_origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=EXPOSED_HEADERS,
-            max_age=PREFLIGHT_SECONDS,
-        )
-        app = OriginAwareCORSMiddleware(app, cors)
-    if settings.is_sandboxed:
-        own_headers += ((b"x-dialtone-sandbox", b"true"),)
-    return RequestContextMiddleware(app, own_headers, tell, is_saturated, components.telemetry.tracer)
+def _common_headers(settings: Settings) -> tuple[tuple[bytes, bytes], ...]:
+    """What every response carries in this deployment, beside what RequestContextMiddleware always adds."""
+    vary = ((b"vary", b"Origin"),) if settings.cors_origins else ()
+    sandbox = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
+    return vary + sandbox
 
 
 def _wants_json(settings: Settings) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
 
 
-def _framework(settings: Settings, components: Components, readiness: Readiness) -> FastAPI:
+def _fastapi(
+    settings: Settings, components: Components, readiness: Readiness, client_settings: ClientSettings
+) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log = structlog.get_logger("dialtone")
         log.info("started", version=__version__, namespace=settings.namespace)
         if settings.is_sandboxed:
-            log.warning("sandbox", note="TELNYX_BASE_URL is this machine: credentials made here ring nowhere")
+            log.warning("sandbox", note="TELNYX_BASE_URL is on this machine: these credentials cannot make real calls")
         async with components.run():
             try:
                 await components.ledger.check()
             except LedgerUnavailable:
-                log.warning("ledger_not_ready", hint="is the database reachable, and did `dialtone migrate` run?")
+                log.warning("ledger_not_ready", hint="Is the database reachable? Has `dialtone migrate` run?")
             yield
             readiness.is_draining = True
         log.info("stopped")
 
-    framework = FastAPI(
+    app = FastAPI(
         title="Dialtone",
         version=__version__,
         lifespan=lifespan,
@@ -188,20 +167,21 @@ def _framework(settings: Settings, components: Components, readiness: Readiness)
         redoc_url=None,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
-        generate_unique_id_function=documentation.operation_id,
+        generate_unique_id_function=openapi.operation_id,
     )
-    framework.state.components = components
-    handlers.install(framework, components.audit)
-    framework.include_router(telephony_credentials.router)
-    framework.include_router(push_credentials.router)
-    framework.include_router(backchannel_logout.router)
-    framework.include_router(admin.router)
-    framework.include_router(health.router(readiness, components.metrics))
+    app.state.components = components
+    app.state.client_settings = client_settings
+    exception_handlers.install(app, components.audit)
+    app.include_router(telephony_credentials.router)
+    app.include_router(push_credentials.router)
+    app.include_router(backchannel_logout.router)
+    app.include_router(admin.router)
+    app.include_router(health.router(readiness, components.metrics))
     if settings.docs:
-        framework.include_router(documentation.docs_router(framework))
+        app.include_router(docs.router(app))
     if settings.ops_page:
-        framework.include_router(ops.router())
-    return framework
+        app.include_router(ops.router())
+    return app
 
 
 def _readiness(components: Components) -> Readiness:

@@ -1,18 +1,14 @@
 """The OpenAPI documents: the whole API, the user API and the operators' API; and `/docs`, served from this package."""
 
-import importlib.resources
 import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
 
 from app.api.error_responses import BODY, problems_of, resolve
 from app.api.problems import all_kinds
@@ -55,11 +51,6 @@ HEADERS: dict[str, Any] = {
     "Location": {"description": "The path of the resource.", "schema": {"type": "string"}},
 }
 
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-
 
 class Api(StrEnum):
     """One half of the API. Each operation belongs to exactly one."""
@@ -81,48 +72,6 @@ def document(app: FastAPI, api: Api | None = None) -> dict[str, Any]:
     if not app.openapi_schema:
         app.openapi_schema = _whole_document(app)
     return app.openapi_schema if api is None else _half(app.openapi_schema, api)
-
-
-def docs_router(app: FastAPI) -> APIRouter:
-    """The documents, and `/docs` with its script and style from the package, so that it works without the internet."""
-    router = APIRouter(include_in_schema=False)
-    assets = importlib.resources.files("fastapi_offline") / "static"
-
-    @router.get("/openapi.json")
-    async def openapi(request: Request) -> dict[str, Any]:
-        return _served(document(app), request)
-
-    @router.get("/openapi/{name}.json")
-    async def half(name: str, request: Request) -> dict[str, Any]:
-        if name not in list(Api):
-            raise HTTPException(404)
-        return _served(document(app, Api(name)), request)
-
-    @router.get("/docs")
-    async def docs() -> Response:
-        page = get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title=app.title,
-            swagger_js_url="docs/swagger-ui-bundle.js",
-            swagger_css_url="docs/swagger-ui.css",
-            swagger_favicon_url="docs/favicon.png",
-            swagger_ui_parameters={"persistAuthorization": False, "tryItOutEnabled": True},
-        )
-        page.headers["Content-Security-Policy"] = DOCS_POLICY
-        return page
-
-    @router.get("/docs/{name}")
-    async def asset(name: str) -> Response:
-        if name not in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
-            return Response(status_code=404)
-        return FileResponse(str(assets / name))
-
-    return router
-
-
-def _served(spec: dict[str, Any], request: Request) -> dict[str, Any]:
-    """With the path prefix under which this service is reached."""
-    return spec | {"servers": [{"url": request.scope.get("root_path", "") or "/"}]}
 
 
 def _whole_document(app: FastAPI) -> dict[str, Any]:

@@ -12,23 +12,21 @@ from app.serving.fast_path import FastPath, FastPathProtocol
 from app.serving.outbox import Outbox
 
 MAX_CONNECTIONS = 1_500
-"""Connections that are read from at once, beside those that wait for a login in the making. Each costs 5 KB, and 7 with
-a request."""
-
+"""Connections that are read at a time, not counting those that wait for a login being created. Each costs 5 KB, and 7
+KB with a request."""
 
 IDLE_SECONDS = 1.0
-"""While others wait outside, a connection that nothing more came over for so long is closed."""
-
+"""While connections are queued, an admitted one that was silent for so long is closed."""
 
 FIRST_REQUEST_SECONDS = 8.0
-"""The same for one over which nothing ever came: its caller may be as busy as we are, or far away."""
+"""The same for a connection without a request yet: its client may be slow or far away."""
 
 
 class ConnectionLimiter:
-    """Where connections come in: a factory of their first protocol, in place of uvicorn's own.
+    """Limits how many connections are read at a time. A protocol factory, in place of uvicorn's protocol class.
 
-    Ten thousand phones that reconnect would otherwise each have a parser and a request in memory. The newest are let in
-    first: a probe need not wait for a crowd, and a crowd is gone within seconds.
+    Without it, ten thousand reconnecting devices would each have a parser and a request in memory. The newest connection
+    is admitted first, so that a health check does not wait behind thousands of devices.
     """
 
     def __init__(
@@ -37,13 +35,13 @@ class ConnectionLimiter:
         max_connections: int = MAX_CONNECTIONS,
         first_request_seconds: float = FIRST_REQUEST_SECONDS,
     ) -> None:
-        """`under_way` tells how many logins are being made: who waits for one does not stand in the way."""
+        """`logins_in_flight`: their connections only wait, so they do not count towards the limit."""
         self._first_request_seconds = first_request_seconds
         self._logins_in_flight = logins_in_flight
         self._max_connections = max_connections
         self._admitted: set[FastPathProtocol] = set()
         self._queue: list[QueuedConnection] = []
-        self._is_looking = False
+        self._is_checking = False
         self.outbox = Outbox()
         self.fast_path: FastPath | None = None
 
@@ -55,59 +53,59 @@ class ConnectionLimiter:
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> asyncio.Protocol:
         self._admitted = cast("set[FastPathProtocol]", server_state.connections)
-        if not self._is_looking:
-            self._is_looking = True
+        if not self._is_checking:
+            self._is_checking = True
             asyncio.get_running_loop().call_later(IDLE_SECONDS / 2, self._close_idle)
         return QueuedConnection(self, config, server_state, app_state)
 
     @property
     def is_saturated(self) -> bool:
-        """Whether somebody waits outside: who is answered meanwhile should leave."""
+        """Whether connections are queued. Admitted ones are closed after their response then."""
         return bool(self._queue)
 
     @property
     def has_room(self) -> bool:
         return len(self._admitted) - self._logins_in_flight() < self._max_connections
 
-    def enqueue(self, doorman: "QueuedConnection") -> None:
-        self._queue.append(doorman)
+    def enqueue(self, connection: "QueuedConnection") -> None:
+        self._queue.append(connection)
 
     def connection_closed(self) -> None:
-        """Somebody left: who came last comes in."""
+        """Admit queued connections, the newest first, as far as there is room."""
         while self._queue and self.has_room:
             self._queue.pop().admit()
 
     def close(self) -> None:
-        """Nobody is let in any more."""
+        """Reject all queued connections."""
         while self._queue:
             self._queue.pop().reject()
 
     def _close_idle(self) -> None:
-        """As long as anybody is here: whoever has nothing under way and is silent for too long goes."""
+        """Close admitted connections that were idle for too long. Runs while there are connections."""
         loop = asyncio.get_running_loop()
-        for guest in list(self._admitted):
-            if guest.is_idle and loop.time() - guest.idle_since > self._idle_timeout(guest):
-                guest.transport.close()
-        self._is_looking = bool(self._admitted or self._queue)
-        if self._is_looking:
+        for protocol in list(self._admitted):
+            if protocol.is_idle and loop.time() - protocol.idle_since > self._idle_timeout(protocol):
+                protocol.transport.close()
+        self._is_checking = bool(self._admitted or self._queue)
+        if self._is_checking:
             loop.call_later(IDLE_SECONDS / 2, self._close_idle)
 
-    def _idle_timeout(self, guest: FastPathProtocol) -> float:
-        """Seconds. While others wait outside, who is slow to say what makes room too."""
+    def _idle_timeout(self, protocol: FastPathProtocol) -> float:
+        """Seconds that the connection may be silent. Less while others are queued."""
         if self.is_saturated:
-            return IDLE_SECONDS if guest.has_sent_request else self._first_request_seconds
-        return math.inf if guest.is_receiving else guest.timeout_keep_alive
+            return IDLE_SECONDS if protocol.has_sent_request else self._first_request_seconds
+        return math.inf if protocol.is_receiving else protocol.timeout_keep_alive
 
 
 class QueuedConnection(asyncio.Protocol):
-    """The first protocol of a connection: lets it in to HTTP, or has it wait, unread."""
+    """The first protocol of a connection: hands it over to HTTP, or keeps it queued, unread."""
 
     __slots__ = ("_app_state", "_config", "_limiter", "_received", "_server_state", "_transport")
 
     def __init__(
-        self, door: ConnectionLimiter, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+        self, limiter: ConnectionLimiter, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self._limiter = door
+        self._limiter = limiter
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -115,16 +113,16 @@ class QueuedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its ancestry
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport has the methods, but not the base class
         if self._limiter.has_room:
             self.admit()
         else:
-            # uvloop begins to read when this returns, whatever was said before.
+            # uvloop starts to read when this method returns, even if reading was paused before.
             asyncio.get_running_loop().call_soon(self._pause_reading)
             self._limiter.enqueue(self)
 
     def data_received(self, data: bytes) -> None:
-        """Came in before reading was paused."""
+        """Bytes that arrive before reading is paused."""
         self._received += data
 
     def _pause_reading(self) -> None:
@@ -132,18 +130,18 @@ class QueuedConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Gone from outside. Its place is skipped when its turn comes."""
+        """Closed while queued. `admit` skips it."""
         self._transport = None
 
     def admit(self) -> None:
         transport, self._transport = self._transport, None
         if transport is None or transport.is_closing():
             return
-        guest = FastPathProtocol(self._limiter, self._config, self._server_state, self._app_state)
-        transport.set_protocol(guest)
-        guest.connection_made(transport)
+        protocol = FastPathProtocol(self._limiter, self._config, self._server_state, self._app_state)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
         if self._received:
-            guest.data_received(self._received)
+            protocol.data_received(self._received)
         if not transport.is_reading():
             transport.resume_reading()
 

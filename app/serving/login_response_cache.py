@@ -105,7 +105,7 @@ class LoginResponseCache:
         limiter: CacheRateLimiter,
         issuer: CredentialIssuer,
         client_settings: ClientSettings,
-        tell: AccessLog,
+        access_log: AccessLog,
         clock: Callable[[], datetime],
         most: int = MAX_KNOWN_REQUESTS,
     ) -> None:
@@ -116,7 +116,7 @@ class LoginResponseCache:
         self._limiter = limiter
         self._issuer = issuer
         self._answers = LoginResponses(client_settings, most)
-        self._tell = tell
+        self._access_log = access_log
         self._most = most
         self._clock = clock
         self._known: OrderedDict[bytes, KnownRequest] = OrderedDict()
@@ -158,7 +158,7 @@ class LoginResponseCache:
             finally:
                 REQUEST_CONTEXT.reset(before)
         body = self._answers.render(login, now)
-        self._tell(request_id, "POST", known.path, known.route, 200, began, known.address)
+        self._access_log(request_id, "POST", known.path, known.route, 200, began, known.address)
         return b"%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
             known.head,
             len(body),

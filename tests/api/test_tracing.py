@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from app.composition.build import build_components
 from app.composition.components import Overrides
-from app.main import assemble
+from app.main import build_app
 from app.observability.tracing import tracer_of
 from app.sandbox.account import DEMO_KEY
 from tests.support.databases import migrate_database
@@ -53,7 +53,7 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     settings = settings_for(telnyx.url, sqlite)
     components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
-    app, _ = assemble(settings, components)
+    app, _ = build_app(settings, components)
     async with serve(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         yield Traced(Service(url, client, telnyx, telnyx.clock, app, components), exporter)
 

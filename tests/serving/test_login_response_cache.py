@@ -58,7 +58,7 @@ class CacheInFront:
             limiter=service.components.rate_limiter,
             issuer=service.components.telephony.issuer,
             client_settings=ClientSettings("sip.telnyx.com"),
-            tell=lambda *_: None,
+            access_log=lambda *_: None,
             clock=service.clock,
             most=most,
         )

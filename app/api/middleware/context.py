@@ -33,13 +33,13 @@ AccessLog = Callable[[str, str, str, str, int, float, str | None], None]
 def build_access_log(count: Callable[[str, str, int], None]) -> AccessLog:
     """Record a response in the metrics and in the access log. `count` gets the method, the route and the status."""
 
-    def tell(
+    def record(
         request_id: str, method: str, path: str, route: str, status: int, began: float, address: str | None
     ) -> None:
         count(method, route, status)
         log_request(request_id, method, path, status, (time.perf_counter() - began) * 1000, address)
 
-    return tell
+    return record
 
 
 class RequestContextMiddleware:
@@ -49,18 +49,18 @@ class RequestContextMiddleware:
         self,
         app: ASGIApp,
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
-        tell: AccessLog = lambda *_: None,
+        access_log: AccessLog = lambda *_: None,
         is_saturated: Callable[[], bool] = lambda: False,
         tracer: Tracer | None = None,
     ) -> None:
-        """`is_crowded`: true while connections are queued. Responses then close their connection.
+        """`is_saturated`: true while connections are queued. Responses then close their connection.
 
         `tracer`: None means that tracing is off.
         """
         self._app = app
-        self._is_crowded = is_saturated
+        self._is_saturated = is_saturated
         self._tracer = tracer
-        self._annotate_span = tell
+        self._access_log = access_log
         self._headers = (
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
@@ -106,7 +106,7 @@ class RequestContextMiddleware:
                     _describe(span, scope)
         finally:
             status = scope.get(STATUS, 0)
-            self._annotate_span(request_id, scope["method"], scope["path"], route_of(scope), status, began, address)
+            self._access_log(request_id, scope["method"], scope["path"], route_of(scope), status, began, address)
 
     def _completed(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
         """The response's own headers and the common ones."""
@@ -117,7 +117,7 @@ class RequestContextMiddleware:
             complete += rate_limit_headers(rate_limit)
         complete += self._headers
         complete.append((b"x-request-id", scope[REQUEST_ID].encode("ascii")))
-        if self._is_crowded() and path_of(scope) not in HEALTH_PATHS:
+        if self._is_saturated() and path_of(scope) not in HEALTH_PATHS:
             complete.append((b"connection", b"close"))
         return complete
 
