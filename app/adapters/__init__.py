@@ -1,1 +1,1 @@
-"""The outside world, one room or file per outside system. Each translates its errors to ours at the border."""
+"""Adapters to external systems, one package or module each. They translate external errors to Dialtone's own."""

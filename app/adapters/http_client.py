@@ -1,8 +1,8 @@
-"""The one outbound HTTP client, and the only way it is used: bounded in time, size and trust.
+"""The only outbound HTTP client. Every request has a deadline and a size limit.
 
-httpx with aiohttp underneath (`httpx-aiohttp`): httpx's own pool costs several times the CPU per call under load. Its
-transport is asked without httpx's client around it. What that adds, cookies, redirects, netrc and proxies of the
-environment, is what must not happen here, and it takes as long as the call itself.
+It is httpx on aiohttp (`httpx-aiohttp`), because httpx's own pool costs several times the CPU per call under load. The
+transport is called without httpx's client: the client's cookies, redirects, netrc and proxies from the environment are
+unwanted here, and they take as long as the call itself.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 CONNECT_SECONDS = 2.0
-"""Names, routes and TLS get this long. Less than every total deadline, so that a failure to connect is told apart."""
+"""Timeout of DNS, TCP and TLS. Shorter than every total deadline, so that a failure to connect can be recognized."""
 
-PATIENCE = {"timeout": httpx.Timeout(None, connect=CONNECT_SECONDS).as_dict()}
-"""For everything else each request has a deadline of its own."""
+TIMEOUT_EXTENSION = {"timeout": httpx.Timeout(None, connect=CONNECT_SECONDS).as_dict()}
+"""httpx's timeouts of a request. Only connecting has one here; `send` enforces the total deadline."""
 
 MAX_CONNECTIONS = 128
 
 
 class ConnectFailed(Exception):
-    """No connection came about, so the request certainly did not arrive."""
+    """No connection was made, so the request was certainly not sent."""
 
 
 class ResponseFailed(Exception):
-    """The request may have arrived; no complete answer came back within the deadline and the size cap."""
+    """The request may have arrived, but no complete response came within the deadline and the size limit."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpResponse:
-    """A complete answer. No repr: bodies hold secrets."""
+    """A complete response. No repr, because bodies contain secrets."""
 
     status: int
     headers: httpx.Headers
@@ -42,7 +42,7 @@ class HttpResponse:
 
 
 class HttpClient:
-    """A shared connection pool. `trust_env` is off: no proxy and no netrc of the environment sees a bearer key."""
+    """A shared connection pool. `trust_env` is off, so that no proxy from the environment receives an API key."""
 
     def __init__(self, user_agent: str) -> None:
         self._transport = AiohttpTransport(trust_env=False, client=_session)
@@ -57,7 +57,7 @@ class HttpClient:
         await self._transport.aclose()
 
     def headers(self, own: Mapping[str, str]) -> httpx.Headers:
-        """What a request carries that has headers of its own. Made once for many: each time it costs a layer."""
+        """The client's headers and `own`. Build them once for many requests: building them is slow."""
         return httpx.Headers({**self._headers, **own})
 
     async def send(
@@ -71,7 +71,10 @@ class HttpClient:
         params: dict[str, str] | None = None,
         json: Any = None,
     ) -> HttpResponse:
-        """One request, once. Raises ConnectFailed or ResponseFailed; every status is an answer, a redirect too."""
+        """Send one request without retries. Raises ConnectFailed or ResponseFailed.
+
+        Returns a response with any status, including redirects.
+        """
         try:
             async with asyncio.timeout(deadline_seconds):
                 request = httpx.Request(
@@ -80,7 +83,7 @@ class HttpClient:
                     headers=self._headers if headers is None else headers,
                     params=params,
                     json=json,
-                    extensions=PATIENCE,
+                    extensions=TIMEOUT_EXTENSION,
                 )
                 response = await self._transport.handle_async_request(request)
                 try:
@@ -97,11 +100,11 @@ class HttpClient:
             OSError,
             ValueError,
         ) as error:
-            raise (ConnectFailed if _never_left(error) else ResponseFailed)(type(error).__name__) from None
+            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(type(error).__name__) from None
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
-    """The bytes as they came. Compressed answers are refused, never unpacked: we asked for none."""
+    """The raw body. Compressed responses are rejected and never unpacked, because the request did not ask for them."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise ResponseFailed("encoded")
     chunks: list[bytes] = []
@@ -114,8 +117,11 @@ async def _body(response: httpx.Response, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _never_left(error: Exception) -> bool:
-    """httpx-aiohttp 0.2 reports a dropped connection as ConnectTimeout, so only aiohttp's own error can be believed."""
+def _was_not_sent(error: Exception) -> bool:
+    """True if the request was certainly not sent.
+
+    httpx-aiohttp 0.2 reports a dropped connection as ConnectTimeout, so only aiohttp's own error is reliable.
+    """
     cause = error.__cause__ or error
     return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
 

@@ -1,7 +1,7 @@
-"""The limiter: how often a user, an issuer's users together, and strangers from one address may ask.
+"""Rate limits for a user, for all users of an issuer, and for rejected tokens from one address.
 
-Counted in memory, each replica for itself, or in Redis for all of them. While Redis is away each replica counts for
-itself: a limit that would shut everybody out when its store is gone protects nobody.
+Each replica counts in memory, or all replicas count in Redis. While Redis is unavailable, each replica counts in
+memory: an outage of the store must not lock users out.
 """
 
 import functools
@@ -23,33 +23,33 @@ from app.vending.errors import RateLimited
 from app.vending.models import Principal, RateLimitStatus
 
 REDIS_SECONDS = 0.25
-"""A store that takes longer is as good as away."""
+"""Timeout of a Redis call. A slower Redis counts as unavailable."""
 
 REDIS_PAUSE_SECONDS = 5.0
-"""How long a store that failed is left alone."""
+"""How long Redis is not called after a failure."""
 
 TIDY_SECONDS = 30.0
-"""How often counters whose window is over are dropped."""
+"""How often counters of past windows are deleted."""
 
 MAX_BLOCKED = 50_000
 NETWORK_BITS = 64
-"""What one customer of an IPv6 provider has to himself, at least."""
+"""Prefix length of the IPv6 network that is counted as one address: providers assign at least a /64 to a customer."""
 
 _log = structlog.get_logger("dialtone.limiter")
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many in so many seconds."""
+    """A number of requests in a number of seconds."""
 
     amount: int
     seconds: int
     item: RateLimitItem
-    """As the library has it, for what is counted in Redis."""
+    """The same limit as an object of the `limits` library, which counts in Redis."""
 
 
 def parse_rate_limit(text: str) -> RateLimit | None:
-    """`300/minute`, `5 per second`; `none` for no limit. Raises ValueError."""
+    """Parse `300/minute` or `5 per second`; `none` means no limit. Raises ValueError."""
     if text.strip().lower() == "none":
         return None
     item = parse(text)
@@ -58,16 +58,16 @@ def parse_rate_limit(text: str) -> RateLimit | None:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The limits; None: none."""
+    """The configured limits. None means no limit."""
 
     user: RateLimit | None
     issuer: RateLimit | None
     failures: RateLimit | None
-    """Refused tokens from one address."""
+    """Rejected tokens from one address."""
 
 
 class RateLimiter:
-    """Counts, and says no."""
+    """Counts requests and raises RateLimited above a limit."""
 
     def __init__(
         self, rates: RateLimits, redis_url: str | None, monotonic: Callable[[], float], key_prefix: str = "dialtone"
@@ -76,13 +76,13 @@ class RateLimiter:
         self._monotonic = monotonic
         self._own = LocalCounters()
         self._shared = None if redis_url is None else FixedWindowRateLimiter(_redis(redis_url, key_prefix))
-        self._away_until = -math.inf
+        self._unavailable_until = -math.inf
         self._blocked: dict[str, float] = {}
         self.store_failures = 0
-        """How often the shared store did not answer."""
+        """Number of failed Redis calls."""
 
     async def is_store_reachable(self) -> bool:
-        """Whether the shared store answers; True where there is none to answer."""
+        """True if Redis responds, or if none is configured."""
         if self._shared is None:
             return True
         try:
@@ -91,13 +91,13 @@ class RateLimiter:
             return False
 
     def check_address(self, address: str) -> None:
-        """Raises RateLimited for an address with too many refused tokens. From memory: it is asked on every request."""
+        """Raises RateLimited for an address with too many rejected tokens. Reads memory only."""
         until = self._blocked.get(_network(address))
         if until is not None and (left := until - self._monotonic()) > 0:
             raise RateLimited(retry_after_seconds=left)
 
     async def record_failure(self, address: str) -> None:
-        """A token from there was refused."""
+        """Count a rejected token from this address."""
         if self._rates.failures is None:
             return
         network = _network(address)
@@ -110,7 +110,7 @@ class RateLimiter:
                 self._blocked[network] = now + rate_limit.reset_seconds
 
     async def check_user(self, principal: Principal) -> RateLimitStatus | None:
-        """How the user stands, if there is a limit. Raises RateLimited."""
+        """Count a request of the user. Returns None if there is no limit. Raises RateLimited."""
         if self._shared is None:
             return self.check_user_locally(principal)
         rate_limit = None
@@ -122,7 +122,7 @@ class RateLimiter:
         return rate_limit
 
     def check_user_locally(self, principal: Principal) -> RateLimitStatus | None:
-        """As `admit`, for where each replica counts for itself."""
+        """As `check_user`, counted in memory only."""
         rate_limit = None
         issuer, subject = principal.user_key
         if self._rates.issuer is not None:
@@ -132,13 +132,13 @@ class RateLimiter:
         return rate_limit
 
     async def _hit(self, rate: RateLimit, *names: str) -> tuple[RateLimitStatus, bool]:
-        if self._shared is not None and self._monotonic() >= self._away_until:
+        if self._shared is not None and self._monotonic() >= self._unavailable_until:
             try:
-                return await _counted_together(self._shared, rate.item, names)
+                return await _hit_shared(self._shared, rate.item, names)
             except StorageError:
                 self.store_failures += 1
-                self._away_until = self._monotonic() + REDIS_PAUSE_SECONDS
-                _log.warning("limiter_store_away", note="limits are counted by each replica meanwhile")
+                self._unavailable_until = self._monotonic() + REDIS_PAUSE_SECONDS
+                _log.warning("rate_limit_store_unavailable", note="each replica counts in memory until Redis responds")
         return self._own.hit(rate, names)
 
 
@@ -149,15 +149,15 @@ def _unless_over(rate_limit: RateLimitStatus, is_over: bool) -> RateLimitStatus:
 
 
 class LocalCounters:
-    """Fixed windows in this process's memory. The library's own take ten times as long, and that on every request."""
+    """Fixed windows in memory. The library's own memory storage takes ten times as long, on every request."""
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, ...], tuple[int, float]] = {}
-        """By what is counted: how many there were, and when the window ends."""
+        """Per counter: the number of hits, and the end of the window in seconds since 1970."""
         self._tidied_at = time.time()
 
     def hit(self, rate: RateLimit, names: tuple[str, ...]) -> tuple[RateLimitStatus, bool]:
-        """One more. How they stand, and whether it was one too many."""
+        """Count one hit. Returns the state of the limit, and True if this hit exceeds it."""
         now = time.time()
         count, ends_at = self._windows.get(names, (0, 0.0))
         if ends_at <= now:
@@ -170,7 +170,7 @@ class LocalCounters:
         return RateLimitStatus(rate.amount, max(0, rate.amount - count), ends_at - now), count > rate.amount
 
 
-async def _counted_together(
+async def _hit_shared(
     limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]
 ) -> tuple[RateLimitStatus, bool]:
     kind, *what = names
@@ -188,13 +188,13 @@ def _redis(url: str, key_prefix: str) -> RedisStorage:
 
 
 def _key(*names: str) -> str:
-    """One key for the names together: no user's begins another's, and nobody reads names in Redis."""
+    """One Redis key for all names. Hashed, so that no key is a prefix of another and Redis holds no names."""
     return hashlib.blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @functools.lru_cache(maxsize=4096)
 def _network(address: str) -> str:
-    """The address; of IPv6 the network, or else one machine would be as many strangers as it likes."""
+    """The IPv4 address or the IPv6 network. Counting IPv6 addresses would let one machine evade the limit."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

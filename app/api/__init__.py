@@ -1,1 +1,1 @@
-"""HTTP in. Layers guard, routes translate, `problems.py` knows the status codes; nothing here decides."""
+"""The HTTP API: middleware, routes and schemas. Decisions are made in the domain (`app/vending`)."""

@@ -1,11 +1,11 @@
-"""What routes receive: the caller, the components of the service, and the settings that clients are told."""
+"""FastAPI dependencies of routes: the caller, the components of the service, and the settings for clients."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.api.request_scope import PRINCIPAL
 from app.api.schemas.client_settings import ClientSettings
-from app.api.scope import PRINCIPAL
 from app.composition.components import Components
 from app.vending.models import Principal
 

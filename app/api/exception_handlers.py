@@ -1,4 +1,4 @@
-"""What the framework raises, as problems. Its own answers would echo the request's body and our tracebacks' values."""
+"""Exception handlers that return problem documents. FastAPI's default responses would echo the request's body."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from starlette.routing import Match
 from app.api import problems
 from app.api.pagination import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
-from app.api.scope import PRINCIPAL, REQUEST_ID
+from app.api.request_scope import PRINCIPAL, REQUEST_ID
 from app.vending.audit import Audit, Decision
 from app.vending.errors import (
     AccessDenied,
@@ -33,23 +33,23 @@ AUDITED_ERRORS = (
     TelnyxError,
     LedgerUnavailable,
 )
-"""What the audit hears of: refusals and trouble, not questions after what is not there."""
+"""Errors that the audit records: denials and failures, but not requests for missing resources."""
 
 MAX_FAULTS = 20
 REDACTED_NAME = "[unknown]"
-"""Stands in `loc` for a name that the caller made up."""
+"""Replaces an unknown field's name in `loc`, because the caller chose it."""
 
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.MALFORMED}
 
 
 def install(app: FastAPI, audit: Audit) -> None:
-    """Every way in which a route can end badly leads here."""
+    """Register a handler for every exception that a route can raise."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, DialtoneError)  # noqa: S101 - by registration
         if isinstance(error, AUDITED_ERRORS) and not error.is_recorded:
-            asking: Principal | None = request.scope.get(PRINCIPAL)
-            audit.record_nowait(Decision.denial(error, None if asking is None else asking.user_key))
+            principal: Principal | None = request.scope.get(PRINCIPAL)
+            audit.record_nowait(Decision.denial(error, None if principal is None else principal.user_key))
         return _response(problem_of(error, request.scope[REQUEST_ID]))
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -71,11 +71,11 @@ def install(app: FastAPI, audit: Audit) -> None:
     app.add_exception_handler(InvalidCursor, invalid_cursor)
     app.add_exception_handler(HTTPException, unroutable)
     app.add_exception_handler(ResponseValidationError, _broken)
-    app.add_exception_handler(Exception, _broken)  # answers, and raises on: the `Catch` layer tells the log
+    app.add_exception_handler(Exception, _broken)  # re-raised: UnhandledErrorMiddleware logs it
 
 
 def _allowed(request: Request) -> str:
-    """Every method of the address (RFC 9110 section 15.5.6). The framework names those of one route of it."""
+    """All methods of the path (RFC 9110 section 15.5.6). Starlette lists only those of one route."""
     methods: set[str] = set()
     for route in request.app.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
@@ -84,17 +84,17 @@ def _allowed(request: Request) -> str:
 
 
 async def _broken(request: Request, _: Exception) -> Response:
-    """An answer of ours that does not fit its model. FastAPI's text would hold the answer itself."""
+    """A response that violates its own schema. FastAPI's message would contain the response."""
     return _response(Problem(problems.INTERNAL, request.scope[REQUEST_ID]))
 
 
 def _fault(fault: dict[str, Any]) -> dict[str, Any]:
-    """Where and what, never the value: no `input`, no `ctx`, and no field name that the caller made up."""
+    """One entry of `errors`: location, type and message. Omits `input`, `ctx` and unknown field names."""
     loc = [part if isinstance(part, int) else str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        return {"loc": [*loc[:-1], REDACTED_NAME], "type": fault["type"], "message": "There is no such field."}
+        return {"loc": [*loc[:-1], REDACTED_NAME], "type": fault["type"], "message": "Unknown field."}
     if fault["type"] == "json_invalid":
-        return {"loc": loc[:1], "type": fault["type"], "message": "The body is not JSON."}
+        return {"loc": loc[:1], "type": fault["type"], "message": "The body is not valid JSON."}
     return {"loc": loc, "type": fault["type"], "message": str(fault["msg"])}
 
 

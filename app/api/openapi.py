@@ -1,4 +1,4 @@
-"""The OpenAPI documents: the whole API, the user API and the operators' API; and `/docs`, served from this package."""
+"""The OpenAPI documents: the whole API, the user API and the operators' API."""
 
 import re
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from app.api.error_responses import BODY, problems_of, resolve
+from app.api.openapi_responses import BODY, problems_of, resolve
 from app.api.problems import all_kinds
+from app.api.request_scope import BACKCHANNEL_LOGOUT
 from app.api.schemas.problem import ProblemDocument
-from app.api.scope import BACKCHANNEL_LOGOUT
 
 DESCRIPTION = """\
 Dialtone exchanges the access token of a signed-in user for a short-lived Telnyx WebRTC login.
@@ -23,7 +23,7 @@ request may succeed later; 429 and 503 carry `Retry-After`. Every response carri
 """
 
 CONTACT = {"name": "The operator of this Dialtone service"}
-"""Whoever runs the service answers for it. The project itself publishes no address."""
+"""The operator is the contact. The project itself publishes no address."""
 
 USER_TAGS = [
     {
@@ -123,7 +123,7 @@ def _half(spec: dict[str, Any], api: Api) -> dict[str, Any]:
 
 
 def _add_problem_schemas(schemas: dict[str, Any]) -> None:
-    """Nothing but the error responses uses these, and FastAPI does not know of them."""
+    """Add the schemas of error responses, which FastAPI does not know."""
     schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= schema.pop("$defs")
     schema["properties"]["code"] = {"$ref": "#/components/schemas/ProblemCode"}
@@ -145,7 +145,7 @@ def _restore_examples(schemas: dict[str, Any], base: type[BaseModel] = BaseModel
 
 
 def _replace_framework_422(operation: dict[str, Any]) -> None:
-    """FastAPI describes its own 422 body wherever a parameter can be wrong; ours is a problem document."""
+    """Replace FastAPI's own 422 schema, which it adds to every operation with parameters, by a problem document."""
     response = operation["responses"].get("422", {})
     if "application/json" in response.get("content", {}):
         operation["responses"]["422"] = problems_of("invalid_request", common=())[422]
@@ -158,7 +158,7 @@ def _add_request_id(operation: dict[str, Any]) -> None:
 
 
 def _drop_titles(node: Any, *, is_map_of_schemas: bool = False) -> None:
-    """pydantic titles every field with its own name: two thousand lines that say nothing new."""
+    """Remove pydantic's titles, which only repeat field names and fill two thousand lines."""
     if isinstance(node, list):
         for item in node:
             _drop_titles(item)

@@ -1,6 +1,6 @@
-"""Problems: every error as RFC 9457 `application/problem+json`. The only place that knows status codes.
+"""Every error as an RFC 9457 problem document. The only module that maps errors to status codes.
 
-No upstream text, no input value and no secret reaches an answer: titles and details are sentences of this code base.
+Titles and messages are fixed texts of this code base. No upstream text, input value or secret appears in a response.
 """
 
 import math
@@ -24,7 +24,7 @@ _HERE = "<id>"
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """One sort of problem. `code` is stable: clients branch on it."""
+    """One kind of problem. `code` is stable, because clients branch on it."""
 
     status: int
     code: str
@@ -32,23 +32,23 @@ class ProblemKind:
     retryable: bool = False
 
 
-MALFORMED = ProblemKind(400, "malformed_request", "The request is not well-formed.")
+MALFORMED = ProblemKind(400, "malformed_request", "The request is malformed.")
 BAD_AUTHORIZATION = ProblemKind(
-    400, "malformed_authorization", "There must be one Authorization header: Bearer and one token."
+    400, "malformed_authorization", "The Authorization header must be sent once, as `Bearer <token>`."
 )
-MISSING_TOKEN = ProblemKind(401, "missing_token", "A bearer token is needed.")
-NOT_FOUND = ProblemKind(404, "not_found", "There is nothing at this address.")
-METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "This address does not take that method.")
-TOO_SLOW = ProblemKind(408, "request_timeout", "The request's body did not arrive in time.", retryable=True)
-TOO_LARGE = ProblemKind(413, "body_too_large", "The request's body is too large.")
-URI_TOO_LONG = ProblemKind(414, "uri_too_long", "The request's address is too long.")
+MISSING_TOKEN = ProblemKind(401, "missing_token", "The request has no bearer token.")
+NOT_FOUND = ProblemKind(404, "not_found", "The resource does not exist.")
+METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "The resource does not support this method.")
+TOO_SLOW = ProblemKind(408, "request_timeout", "The request body did not arrive in time.", retryable=True)
+TOO_LARGE = ProblemKind(413, "body_too_large", "The request body is too large.")
+URI_TOO_LONG = ProblemKind(414, "uri_too_long", "The request URI is too long.")
 UNSUPPORTED_TYPE = ProblemKind(
-    415, "unsupported_media_type", "The request's body is not of the type that this address takes."
+    415, "unsupported_media_type", "The Content-Type of the request body is not supported here."
 )
-INVALID = ProblemKind(422, "invalid_request", "The request does not fit the contract.")
-INVALID_CURSOR = ProblemKind(422, "invalid_cursor", "The cursor is not one that this service gave out.")
-HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large", "The request's headers are too large.")
-INTERNAL = ProblemKind(500, "internal_error", "Something went wrong inside the service.", retryable=True)
+INVALID = ProblemKind(422, "invalid_request", "Request validation failed.")
+INVALID_CURSOR = ProblemKind(422, "invalid_cursor", "The cursor is invalid. Use `next_cursor` of the previous page.")
+HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large", "The request headers are too large.")
+INTERNAL = ProblemKind(500, "internal_error", "The service had an internal error.", retryable=True)
 
 KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.TokenRejected: ProblemKind(401, "invalid_token", str(errors.TokenRejected.__doc__)),
@@ -107,28 +107,28 @@ KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
         503, "telnyx_unavailable", str(errors.TelnyxResponseInvalid.__doc__), retryable=True
     ),
 }
-"""Telnyx's refusal of our key is our 502, never the user's 401."""
+"""The problem of each error. If Telnyx rejects Dialtone's API key, the caller gets 502, never 401."""
 
 
 FAULT_KINDS = {code: ProblemKind(422, code, sentence) for code, sentence in FAULT_MESSAGES.items()}
-"""Push material is refused under the code of its first fault; `errors` has them all."""
+"""A rejection of push material has the code of its first fault. Its `errors` lists all faults."""
 
 
 def all_kinds() -> dict[str, ProblemKind]:
-    """Every problem that a response can hold, by code."""
+    """Every problem that a response can contain, by code."""
     own = [value for value in globals().values() if isinstance(value, ProblemKind)]
     return {kind.code: kind for kind in [*KINDS.values(), *own, *FAULT_KINDS.values()]}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One occurrence: the kind, and what this request adds to it."""
+    """One occurrence of a problem, with the headers and details of this request."""
 
     kind: ProblemKind
     request_id: str
     headers: tuple[tuple[str, str], ...] = ()
     errors: tuple[dict[str, Any], ...] = ()
-    """For INVALID: which fields, and what about them. Never their values."""
+    """The faulty fields, without their values."""
 
     def as_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -148,7 +148,7 @@ class Problem:
         return before + self.request_id.encode("ascii") + behind
 
     async def send(self, send: Send) -> None:
-        """As a raw ASGI answer, for the layers in front of the framework."""
+        """Send the problem as ASGI messages, from middleware."""
         body = self.body()
         headers = [*_raw((("Content-Type", MEDIA_TYPE), *self.headers)), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": self.kind.status, "headers": headers})
@@ -157,7 +157,7 @@ class Problem:
 
 @cache
 def _written(kind: ProblemKind) -> tuple[bytes, bytes]:
-    """A problem's JSON before and behind the request's id, which is of harmless characters: all that ever differs."""
+    """The problem's JSON before and after the request id, the only part that varies. The id needs no escaping."""
     before, behind = to_json(Problem(kind, _HERE).as_json()).split(_HERE.encode())
     return before, behind
 
@@ -168,7 +168,7 @@ def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
 
 
 def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
-    """The public face of an internal error."""
+    """The problem document of an error, with its headers."""
     kind = KINDS.get(type(error)) or next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
     headers: list[tuple[str, str]] = []
     faults: tuple[dict[str, Any], ...] = ()
@@ -193,7 +193,7 @@ def problem_of(error: errors.DialtoneError, request_id: str) -> Problem:
 
 
 def rate_limit_headers(rate_limit: RateLimitStatus) -> list[tuple[bytes, bytes]]:
-    """How the caller stands with their limit (draft-ietf-httpapi-ratelimit-headers-06): seconds, not a date."""
+    """The caller's rate limit (draft-ietf-httpapi-ratelimit-headers-06). `reset` is in seconds."""
     return [
         (b"ratelimit-limit", b"%d" % rate_limit.limit),
         (b"ratelimit-remaining", b"%d" % rate_limit.remaining),
@@ -202,7 +202,7 @@ def rate_limit_headers(rate_limit: RateLimitStatus) -> list[tuple[bytes, bytes]]
 
 
 def rate_limit_lines(rate_limit: RateLimitStatus) -> bytes:
-    """The same as it is written, for where no layer is in between."""
+    """The same headers as raw lines, for the fast path."""
     return b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n" % (
         rate_limit.limit,
         rate_limit.remaining,
@@ -211,7 +211,7 @@ def rate_limit_lines(rate_limit: RateLimitStatus) -> bytes:
 
 
 def _retry_after(error: errors.DialtoneError) -> int:
-    """Whole seconds, bounded, and spread over half as much again so that callers do not come back in step."""
+    """Whole seconds, at most MAX_RETRY_AFTER_SECONDS, with up to 50 % jitter so that callers do not retry together."""
     wanted = error.retry_after_seconds or 1.0
     spread = 1.0 if error.is_jittered else 1 + random.random() / 2  # noqa: S311
     return math.ceil(min(wanted * spread + random.random(), MAX_RETRY_AFTER_SECONDS))  # noqa: S311

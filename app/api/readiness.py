@@ -14,7 +14,7 @@ PROBE_SECONDS = 5.0
 
 
 REJECTIONS_BEFORE_UNREADY = 3
-"""Once Telnyx has accepted the key, it takes so many refusals in a row to believe that it was withdrawn."""
+"""Consecutive rejections after which a key that has worked counts as withdrawn."""
 
 
 _log = structlog.get_logger("dialtone.readiness")
@@ -23,13 +23,13 @@ _log = structlog.get_logger("dialtone.readiness")
 class CheckStatus(StrEnum):
     OK = "ok"
     DEGRADED = "degraded"
-    """Away, but devices that have a login go on: no reason to take traffic elsewhere."""
+    """The dependency is unavailable, but devices that have a login keep working. The replica stays ready."""
     FAILED = "failed"
 
 
 @dataclass(slots=True)
 class ReadinessCheck:
-    """One dependency, looked at no more often than `fresh_seconds`. Raising means failed."""
+    """One dependency, checked at most every `fresh_seconds`. An exception means FAILED."""
 
     check: Callable[[], Awaitable[CheckStatus]]
     fresh_seconds: float
@@ -48,15 +48,15 @@ class ReadinessCheck:
                     self.status = await self.check()
             except (DialtoneError, TimeoutError) as error:
                 self.status = CheckStatus.FAILED
-                _log.warning("probe_failed", probe=name, error=type(error).__name__)
+                _log.warning("readiness_check_failed", check=name, error=type(error).__name__)
             if self.status is not before:
-                _log.info("probe_changed", probe=name, condition=self.status.value)
+                _log.info("readiness_check_changed", check=name, status=self.status.value)
             self._looked_at = time.monotonic()
             return self.status
 
 
 class Readiness:
-    """Whether traffic is welcome. Draining says no before anything stops working."""
+    """Whether this replica should receive traffic. A draining replica is not ready, although it still works."""
 
     def __init__(self, probes: Mapping[str, ReadinessCheck]) -> None:
         self._probes = probes
@@ -69,7 +69,7 @@ class Readiness:
 
 
 class IdentityCheck:
-    """Whether issuers' keys can be had. One issuer that is away takes nothing from the others."""
+    """Checks that the issuers' keys are available. One issuer's outage does not affect the others."""
 
     def __init__(self, issuers: Callable[[], Sequence[str]], missing_keys: Callable[[], Awaitable[list[str]]]) -> None:
         self._issuers = issuers
@@ -78,14 +78,14 @@ class IdentityCheck:
     async def __call__(self) -> CheckStatus:
         missing = await self._missing_keys()
         if missing:
-            _log.warning("keys_missing", issuers=missing)
+            _log.warning("issuer_keys_unavailable", issuers=missing)
         if len(missing) == len(self._issuers()):
             return CheckStatus.FAILED
         return CheckStatus.DEGRADED if missing else CheckStatus.OK
 
 
 class TelnyxCheck:
-    """Whether Telnyx takes our key and knows our connection. Its being away is not our being unready."""
+    """Checks that Telnyx accepts the API key and knows the connection. An outage of Telnyx only means DEGRADED."""
 
     def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
         self._check = check

@@ -1,4 +1,4 @@
-"""The `dialtone` command: one file a group of commands."""
+"""The `dialtone` command, with one module per group of commands."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from app.cli import audit, doctor, leases, operators, policy, push, sandbox, ser
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Hands a phone to a signed-in user: short-lived Telnyx credentials for WebRTC clients.",
+    help="Dialtone exchanges a signed-in user's access token for a short-lived Telnyx WebRTC login.",
 )
 app.add_typer(serve.commands)
 app.add_typer(sandbox.commands, name="sandbox")
@@ -38,7 +38,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """Options of `dialtone` itself."""
 
 
 def main() -> None:

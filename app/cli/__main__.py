@@ -1,4 +1,4 @@
-"""`python -m app.cli`, for the processes that `dialtone dev` starts."""
+"""`python -m app.cli`, which `dialtone dev` uses to start its processes."""
 
 from app.cli import main
 

@@ -1,4 +1,4 @@
-"""`dialtone audit`: what was decided, by whom, for whom; and what is being decided now."""
+"""`dialtone audit`: print audit events, and follow new ones."""
 
 import asyncio
 import json
@@ -12,31 +12,31 @@ from app.cli.output import instant, run
 from app.composition.components import Components
 from app.vending.audit import AuditAction, AuditCriteria, AuditEvent, AuditOutcome
 
-commands = typer.Typer(no_args_is_help=True, help="What was decided, by whom, for whom.")
+commands = typer.Typer(no_args_is_help=True, help="Print the audit.")
 
 LOOK_SECONDS = 1.0
 LATEST = timedelta(seconds=10)
-"""Events come to the ledger a moment after they happen, and not in order: so far back each look begins."""
+"""Each poll reads events of this last period, because events reach the ledger with a delay and out of order."""
 
 
 @commands.callback()
 def _audit() -> None:
-    """A group, though it has one command yet."""
+    """Keeps the group, although it has only one command."""
 
 
 @commands.command("tail")
 def tail(
-    count: Annotated[int, typer.Option("-n", "--count", min=0, max=5000, help="How many of the past.")] = 20,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come in, until Ctrl-C.")] = False,
-    user: Annotated[str | None, typer.Option(help="Whom it was about, or who did it.")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=0, max=5000, help="Number of past events.")] = 20,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Print new events until Ctrl-C.")] = False,
+    user: Annotated[str | None, typer.Option(help="The user whom the event concerns, or who caused it.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
-    lease: Annotated[str | None, typer.Option(help="The lease's id.")] = None,
+    lease: Annotated[str | None, typer.Option(help="The id of the lease.")] = None,
     action: Annotated[AuditAction | None, typer.Option()] = None,
     outcome: Annotated[AuditOutcome | None, typer.Option()] = None,
-    request: Annotated[str | None, typer.Option(help="X-Request-ID of an answer.")] = None,
-    token_sha256: Annotated[str | None, typer.Option(help="SHA-256 of a login token that was found somewhere.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="In UTC.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    request: Annotated[str | None, typer.Option(help="X-Request-ID of a response.")] = None,
+    token_sha256: Annotated[str | None, typer.Option(help="SHA-256 of a login token.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Earliest time, in UTC.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Print events, oldest first."""
     criteria = AuditCriteria(
@@ -78,17 +78,17 @@ async def _tail(
 
 
 def _as_text(event: AuditEvent) -> str:
-    decision, circumstances = event.decision, event.context
+    decision, context = event.decision, event.context
     whose = "-" if decision.user_key is None else decision.user_key.subject
     words = [instant(event.at), f"{decision.action:12}", f"{decision.outcome:11}", whose, decision.device_id or "-"]
     if decision.reason:
         words.append(decision.reason)
-    if circumstances.actor is not None and circumstances.actor != decision.user_key:
-        words.append(f"by {circumstances.actor.subject}")
-    if circumstances.client_address:
-        words.append(f"from {circumstances.client_address}")
+    if context.actor is not None and context.actor != decision.user_key:
+        words.append(f"by {context.actor.subject}")
+    if context.client_address:
+        words.append(f"from {context.client_address}")
     words += [f"{name}={value}" for name, value in decision.details.items()]
-    # A user's name may hold anything: it must not begin a line, or colour the terminal.
+    # A user's name may contain any character. It must not start a line or change the terminal's colours.
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in "  ".join(words))
 
 

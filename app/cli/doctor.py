@@ -1,4 +1,4 @@
-"""`dialtone doctor`: what would fail after going live, said before it does, each with how to fix it."""
+"""`dialtone doctor`: checks the configuration and its dependencies, and suggests fixes."""
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
@@ -25,19 +25,19 @@ from app.vending.errors import (
 from app.vending.push.models import PushType
 
 MAX_SKEW_SECONDS = 5.0
-"""A clock further off makes fresh tokens look as if they came from the future, or ends them early."""
+"""A larger clock difference makes new tokens appear not yet valid, or expires them early."""
 
 
 class CheckVerdict(StrEnum):
     OK = "ok"
     WARNING = "warning"
-    """It works, and somebody will be surprised."""
+    """It works, but possibly not as expected."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What was looked at, what was seen, and what to do about it."""
+    """The subject of a check, its result, and a fix."""
 
     about: str
     verdict: CheckVerdict
@@ -47,9 +47,9 @@ class CheckResult:
 
 def doctor(
     as_json: AsJson = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
 ) -> None:
-    """Say what would fail after going live, and how to fix it. Status 1: something would."""
+    """Check the configuration and suggest fixes. Exits 1 if a check fails."""
     where = settings()
 
     async def examine(components: Components) -> list[CheckResult]:
@@ -66,7 +66,7 @@ def doctor(
 
 
 async def _findings(where: Settings, components: Components) -> AsyncIterator[CheckResult]:
-    yield CheckResult("configuration", CheckVerdict.OK, "every setting is understood")
+    yield CheckResult("configuration", CheckVerdict.OK, "all settings are valid")
     yield await _ledger(where, components)
     for issuer in components.identity.verifier.issuers():
         yield await _issuer(components, issuer)
@@ -77,9 +77,9 @@ async def _findings(where: Settings, components: Components) -> AsyncIterator[Ch
     if where.redis_url is not None:
         yield await _redis(components)
     if where.is_sandboxed:
-        fix = "unset TELNYX_BASE_URL, and set a key of the Telnyx portal"
+        fix = "unset TELNYX_BASE_URL, and set a key from the Telnyx portal"
         yield CheckResult(
-            "Telnyx", CheckVerdict.WARNING, "this is the sandbox: credentials made here ring nowhere", fix
+            "Telnyx", CheckVerdict.WARNING, "this is the sandbox: its credentials cannot make real calls", fix
         )
 
 
@@ -88,8 +88,8 @@ async def _ledger(where: Settings, components: Components) -> CheckResult:
     try:
         await components.ledger.check()
     except LedgerUnavailable:
-        fix = "run `dialtone migrate`; if that fails too, DIALTONE_DATABASE_URL is wrong or the database is away"
-        return CheckResult("ledger", CheckVerdict.FAILED, "it cannot be reached or written, or is not migrated", fix)
+        fix = "run `dialtone migrate`; if it fails too, check DIALTONE_DATABASE_URL and that the database is available"
+        return CheckResult("ledger", CheckVerdict.FAILED, "unreachable, read-only or not migrated", fix)
     return CheckResult("ledger", CheckVerdict.OK, f"{kind}: reachable, writable and migrated")
 
 
@@ -98,8 +98,10 @@ async def _issuer(components: Components, issuer: str) -> CheckResult:
     missing = issuer in await components.identity.verifier.missing_keys()
     status = next(status for status in components.identity.verifier.key_sets() if status.issuer == issuer)
     if missing or not status.keys:
-        fix = "can this machine reach the issuer's key set, and does it hold a key for the configured algorithms?"
-        return CheckResult(about, CheckVerdict.FAILED, "it has no key that a token could be checked with", fix)
+        fix = (
+            "check that this machine reaches the issuer's key set, and that it has a key for the configured algorithms"
+        )
+        return CheckResult(about, CheckVerdict.FAILED, "no usable key to verify tokens", fix)
     return CheckResult(about, CheckVerdict.OK, f"{status.keys} usable key{'' if status.keys == 1 else 's'}")
 
 
@@ -108,21 +110,21 @@ async def _connection(components: Components, connection_id: str) -> AsyncIterat
     try:
         found = await components.telnyx.connections.get_info(connection_id)
     except TelnyxKeyRejected:
-        yield CheckResult(
-            "Telnyx key", CheckVerdict.FAILED, "Telnyx does not accept it", "make a new one in the portal"
-        )
+        yield CheckResult("Telnyx key", CheckVerdict.FAILED, "Telnyx rejects it", "create a new key in the portal")
         return
     except TelnyxForbidden:
         yield CheckResult(
-            "Telnyx key", CheckVerdict.FAILED, "Telnyx forbids it to look at connections", "make one with full rights"
+            "Telnyx key", CheckVerdict.FAILED, "it may not read connections", "create a key with full rights"
         )
         return
     except TelnyxNotFound:
-        fix = "TELNYX_CONNECTION_ID is the id of a credential connection of this very account"
-        yield CheckResult(about, CheckVerdict.FAILED, "Telnyx does not know it", fix)
+        fix = "set TELNYX_CONNECTION_ID to the id of a credential connection of this account"
+        yield CheckResult(about, CheckVerdict.FAILED, "it does not exist in this Telnyx account", fix)
         return
     except TelnyxError as error:
-        yield CheckResult(about, CheckVerdict.FAILED, str(error), "can this machine reach api.telnyx.com over https?")
+        yield CheckResult(
+            about, CheckVerdict.FAILED, str(error), "check that this machine can reach api.telnyx.com over https"
+        )
         return
     yield CheckResult("Telnyx key", CheckVerdict.OK, "Telnyx accepts it")
     for finding in (
@@ -137,60 +139,66 @@ async def _connection(components: Components, connection_id: str) -> AsyncIterat
 def _activity(about: str, found: ConnectionInfo) -> CheckResult:
     if not found.is_active:
         return CheckResult(
-            about, CheckVerdict.FAILED, "it is switched off: no device can log in", "switch it on in the portal"
+            about, CheckVerdict.FAILED, "it is disabled: no device can log in", "enable it in the portal"
         )
-    return CheckResult(about, CheckVerdict.OK, "it is there and active")
+    return CheckResult(about, CheckVerdict.OK, "it exists and is active")
 
 
 def _calling(about: str, found: ConnectionInfo) -> CheckResult:
     if found.sip_uri_calling == "disabled":
         fix = "set its SIP URI calling preference to `internal`"
-        return CheckResult(about, CheckVerdict.WARNING, "users cannot ring each other's SIP addresses", fix)
+        return CheckResult(about, CheckVerdict.WARNING, "users cannot call each other's SIP addresses", fix)
     return CheckResult(about, CheckVerdict.OK, f"SIP URI calling: {found.sip_uri_calling}")
 
 
 def _push(about: str, found: ConnectionInfo) -> list[CheckResult]:
-    fix = "register push material, then PUT /v1/admin/connections/{id}/push-credentials; without mobile apps: nothing"
+    fix = "register push material and PUT /v1/admin/connections/{id}/push-credentials; not needed without mobile apps"
     return [
-        CheckResult(about, CheckVerdict.OK, f"{push_type.value} apps are woken by push")
+        CheckResult(about, CheckVerdict.OK, f"push wakes {push_type.value} apps")
         if found.attached.get(push_type)
         else CheckResult(
-            about, CheckVerdict.WARNING, f"no push credential is attached: {push_type.value} apps sleep on", fix
+            about,
+            CheckVerdict.WARNING,
+            f"no push credential is attached: calls do not wake {push_type.value} apps",
+            fix,
         )
         for push_type in PushType
     ]
 
 
 def check_clock(components: Components, found: ConnectionInfo) -> CheckResult:
-    """Compare this machine's clock with the `Date` header of Telnyx's answer."""
+    """Compare this machine's clock with the `Date` header of Telnyx's response."""
     if found.answered_at is None:
-        return CheckResult("clock", CheckVerdict.OK, "Telnyx's answer has no date to compare with")
+        return CheckResult("clock", CheckVerdict.OK, "not checked, because Telnyx's response has no date")
     answered_at = found.answered_at if found.answered_at.tzinfo else found.answered_at.replace(tzinfo=UTC)
     skew = (components.clock() - answered_at).total_seconds()
     if abs(skew) > MAX_SKEW_SECONDS:
         return CheckResult(
-            "clock", CheckVerdict.FAILED, f"{skew:+.0f} s off Telnyx's", "let NTP keep this machine's time"
+            "clock",
+            CheckVerdict.FAILED,
+            f"differs from Telnyx's by {skew:+.0f} s",
+            "synchronize this machine's clock with NTP",
         )
-    return CheckResult("clock", CheckVerdict.OK, "in step with Telnyx's")
+    return CheckResult("clock", CheckVerdict.OK, "matches Telnyx's")
 
 
 def _origins(where: Settings) -> CheckResult:
     if not where.cors_origins:
-        fix = "list your pages' origins in DIALTONE_CORS_ORIGINS; without browser frontends: nothing"
-        return CheckResult("CORS", CheckVerdict.WARNING, "no page in a browser may call this service", fix)
+        fix = "list your pages' origins in DIALTONE_CORS_ORIGINS; not needed without browser frontends"
+        return CheckResult("CORS", CheckVerdict.WARNING, "no web page may call this service", fix)
     plain = [origin for origin in where.cors_origins if urlsplit(origin).scheme == "http"]
     remote = [origin for origin in plain if urlsplit(origin).hostname not in ("localhost", "127.0.0.1", "::1")]
     if remote:
-        fix = "serve the page over https: browsers give no microphone to any other"
+        fix = "serve the page over https: browsers allow the microphone only there"
         return CheckResult("CORS", CheckVerdict.WARNING, f"{sorted(remote)[0]} is plain http", fix)
     return CheckResult("CORS", CheckVerdict.OK, f"{len(where.cors_origins)} origin(s)")
 
 
 async def _redis(components: Components) -> CheckResult:
     if await components.rate_limiter.is_store_reachable():
-        return CheckResult("limits", CheckVerdict.OK, "Redis answers")
-    fix = "DIALTONE_REDIS_URL is wrong, or Redis is away; meanwhile each replica counts for itself"
-    return CheckResult("limits", CheckVerdict.FAILED, "Redis does not answer", fix)
+        return CheckResult("limits", CheckVerdict.OK, "Redis responds")
+    fix = "check DIALTONE_REDIS_URL and that Redis is available; until then each replica counts in memory"
+    return CheckResult("limits", CheckVerdict.FAILED, "Redis does not respond", fix)
 
 
 SIGNS = {

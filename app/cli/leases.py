@@ -1,4 +1,4 @@
-"""`dialtone leases`: find, show and end leases, beside the service and by the same ledger."""
+"""`dialtone leases`: list, show and revoke leases in the ledger."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,10 +14,10 @@ from app.vending.not_before import NotBeforeTarget, Reach
 from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.telephony.lease import Lease, LeaseState
 
-commands = typer.Typer(no_args_is_help=True, help="Who holds which credential, until when.")
+commands = typer.Typer(no_args_is_help=True, help="List, show and revoke leases: which device holds which credential.")
 
 Issuer = Annotated[str | None, typer.Option(help="The `iss` of the user's tokens.")]
-User = Annotated[str | None, typer.Option(help="The user (`sub`, or what names users here).")]
+User = Annotated[str | None, typer.Option(help="The user (`sub`, or the configured subject claim).")]
 Connection = Annotated[str | None, typer.Option(help="Telnyx's id of the connection.")]
 
 
@@ -25,11 +25,11 @@ Connection = Annotated[str | None, typer.Option(help="Telnyx's id of the connect
 def ls(
     issuer: Issuer = None,
     user: User = None,
-    device: Annotated[str | None, typer.Option(help="The device's own id.")] = None,
+    device: Annotated[str | None, typer.Option(help="The device's `device_id`.")] = None,
     platform: Annotated[Platform | None, typer.Option()] = None,
     state: Annotated[LeaseState | None, typer.Option()] = None,
     connection: Connection = None,
-    sip_username: Annotated[str | None, typer.Option(help="As in `From` of a call.")] = None,
+    sip_username: Annotated[str | None, typer.Option(help="As in the `From` header of a call.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -41,12 +41,12 @@ def ls(
         return
     _print_table(found)
     if len(found) == limit:
-        typer.echo(f"The first {limit}; there may be more (--limit).", err=True)
+        typer.echo(f"Showing the first {limit}. Use --limit for more.", err=True)
 
 
 @commands.command("show")
 def show(lease_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Everything about one lease. Status 1: there is none of that id."""
+    """Show one lease. Exits 1 if it does not exist."""
     lease = run(lambda components: components.operators.leases.get(lease_id))
     if as_json:
         print_json(_fields(lease))
@@ -57,23 +57,25 @@ def show(lease_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson
 
 @commands.command("revoke")
 def revoke(
-    lease_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One device.")] = None,
+    lease_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The lease of one device.")] = None,
     issuer: Issuer = None,
     user: User = None,
     connection: Connection = None,
-    everything: Annotated[bool, typer.Option("--everything", help="Everybody.")] = False,
+    everything: Annotated[bool, typer.Option("--everything", help="Revoke all leases.")] = False,
     refuse_tokens: Annotated[
-        bool, typer.Option("--refuse-tokens", help="Refuse the user's tokens from before now, too.")
+        bool, typer.Option("--refuse-tokens", help="Also reject the user's tokens issued before now.")
     ] = False,
-    confirm: Annotated[str | None, typer.Option(help="The namespace, where more than a user is meant.")] = None,
+    confirm: Annotated[
+        str | None, typer.Option(help="The namespace. Required to revoke leases of more than one user.")
+    ] = None,
 ) -> None:
-    """Log out one device, a user, a connection or everybody. Status 3: done, and Telnyx has yet to confirm."""
+    """Log out one device, a user, a connection or all users. Exits 3 if Telnyx has not confirmed the deletion yet."""
     if [lease_id is not None, user is not None, connection is not None, everything].count(True) != 1:
-        end("Name one of: an id, --issuer with --user, --connection, --everything.", 2)
+        end("Specify exactly one of: ID, --issuer with --user, --connection, --everything.", 2)
     if (issuer is None) != (user is None):
-        end("A user is an --issuer and a --user.", 2)
+        end("--issuer and --user must be given together.", 2)
     if refuse_tokens and user is None:
-        end("--refuse-tokens goes with a user; `dialtone tokens refuse` ends an issuer's tokens.", 2)
+        end("--refuse-tokens requires --user. `dialtone tokens refuse` rejects all tokens of an issuer.", 2)
 
     async def work(components: Components) -> tuple[int, bool]:
         if lease_id is not None:
@@ -88,7 +90,7 @@ def revoke(
         return count, not count or (not swept.taken and not components.upkeep.sweeper.backlog.waiting)
 
     count, is_confirmed = run(work)
-    typer.echo(f"{count} logged out; {'gone' if is_confirmed else 'not yet confirmed'} at Telnyx.")
+    typer.echo(f"{count} logged out; deletion {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
     if not is_confirmed:
         raise typer.Exit(3)
 
@@ -104,7 +106,7 @@ async def _revoke_all(components: Components, criteria: LeaseCriteria) -> int:
 
 
 def _fields(lease: Lease) -> dict[str, Any]:
-    """For people and scripts: times in UTC, and nothing of a claim that is over."""
+    """The fields to print. Times are in UTC, and internal fields are omitted."""
     left_out = ("version", "claimed_by", "claimed_until", "attempted_at", "session")
     fields = {name: value for name, value in asdict(lease).items() if name not in left_out}
     return {name: instant(value) if isinstance(value, datetime) else value for name, value in fields.items()}

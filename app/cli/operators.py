@@ -1,4 +1,4 @@
-"""`dialtone keys` and `dialtone tokens`: an operator with a shell tells every replica something, by the ledger."""
+"""`dialtone keys`, `tokens`, `sweep` and `warm-pool`: operators' commands that act on all replicas by the ledger."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,26 +10,26 @@ from app.cli.output import AsJson, end, print_json, run, working
 from app.composition.components import Components
 from app.vending.not_before import NotBeforeTarget, Reach
 
-keys = typer.Typer(no_args_is_help=True, help="The keys that issuers sign with.")
-tokens = typer.Typer(no_args_is_help=True, help="Access tokens, before their time is over.")
+keys = typer.Typer(no_args_is_help=True, help="Refresh the signing keys of issuers.")
+tokens = typer.Typer(no_args_is_help=True, help="Reject access tokens before they expire.")
 
 
 @keys.callback()
 def _keys() -> None:
-    """A group, though it has one command yet."""
+    """Keeps the group, although it has only one command."""
 
 
 @tokens.callback()
 def _tokens() -> None:
-    """A group, though it has one command yet."""
+    """Keeps the group, although it has only one command."""
 
 
 @keys.command("refresh")
 def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None) -> None:
-    """Have every replica fetch issuers' keys anew, because one was withdrawn. Status 1 if that fails here."""
+    """Fetch issuers' keys on every replica, after a key was withdrawn. Exits 1 if the fetch fails here."""
     refreshed = run(lambda components: components.operators.tokens.refresh_keys(issuer))
     for name, is_good in refreshed.items():
-        typer.echo(f"{name}: {'fetched' if is_good else 'NOT fetched from here; the keys at hand stay'}")
+        typer.echo(f"{name}: {'fetched' if is_good else 'fetch FAILED; the cached keys stay in use'}")
     if not all(refreshed.values()):
         raise typer.Exit(1)
 
@@ -37,49 +37,51 @@ def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; defaul
 @tokens.command("refuse")
 def refuse(
     issuer: Annotated[str, typer.Argument(help="The `iss` of the tokens.")],
-    user: Annotated[str | None, typer.Option(help="Only this user's (`sub`, or what names users here).")] = None,
-    session: Annotated[str | None, typer.Option(help="Only this session's (`sid`).")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only tokens of this user (`sub`, or the configured subject claim).")
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="Only tokens of this session (`sid`).")] = None,
     before: Annotated[
         datetime | None, typer.Option(help="Issued before this moment, in UTC. Default: now.", show_default=False)
     ] = None,
 ) -> None:
-    """Refuse tokens that were issued before a moment, on every replica within two seconds; new logins are free."""
+    """Reject tokens issued before a given time, on every replica within two seconds. Later tokens are accepted."""
     if user is not None and session is not None:
-        end("Name a user or a session, not both.", 2)
+        end("--user and --session exclude each other.", 2)
     target = NotBeforeTarget(issuer)
     if user is not None or session is not None:
         target = NotBeforeTarget(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
     moment = None if before is None else before.replace(tzinfo=UTC) if before.tzinfo is None else before
     mark = run(lambda components: components.operators.tokens.set_not_before(target, moment))
-    whose = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "everybody"
-    typer.echo(f"Tokens of {whose} of {issuer} from before {mark.not_before.isoformat()} are refused from now on.")
+    target_name = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "all users"
+    typer.echo(f"Tokens of {target_name} of {issuer} issued before {mark.not_before.isoformat()} are now rejected.")
 
 
 def sweep(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete even if the ledger never held a lease.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Clean up now: what has ended, what a crash left, and orphans at Telnyx. Replicas do the first two anyway."""
-    with working("Walking the credentials at Telnyx"):
-        said = asdict(run(lambda components: components.upkeep.sweep_jobs.run(dry_run=dry_run, force=force)))
+    """Delete ended credentials, leftovers of a crash and orphans at Telnyx now, instead of in the background."""
+    with working("Listing the credentials at Telnyx"):
+        report = asdict(run(lambda components: components.upkeep.sweep_jobs.run(dry_run=dry_run, force=force)))
     if as_json:
-        print_json(said)
+        print_json(report)
         return
-    for row in said["due"]:
-        typer.echo(f"{'would end' if dry_run else 'not yet done'}: {row['credential']} ({row['state']})")
-    for row in said["irrevocable"]:
-        typer.echo(f"irrevocable: {row['credential']}, tried {row['attempts']} times; the log says what Telnyx answers")
-    for row in said["orphans"]:
-        typer.echo(f"{'would delete' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
+    for row in report["due"]:
+        typer.echo(f"{'would delete' if dry_run else 'not deleted yet'}: {row['credential']} ({row['state']})")
+    for row in report["irrevocable"]:
+        typer.echo(f"irrevocable: {row['credential']}, {row['attempts']} attempts; the log has Telnyx's responses")
+    for row in report["orphans"]:
+        typer.echo(f"{'would delete orphan' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
     typer.echo(
-        f"{said['walked']} credentials walked: {said['foreign']} foreign and {said['young']} young left alone, "
-        f"{len(said['orphans'])} orphans, {said['deleted_orphans']} deleted; {said['ended']} ended ones deleted."
+        f"{report['walked']} credentials checked: {report['foreign']} foreign and {report['young']} new ones skipped, "
+        f"{len(report['orphans'])} orphans, {report['deleted_orphans']} deleted; {report['ended']} ended ones deleted."
     )
 
 
 def warm_pool(as_json: AsJson = False) -> None:
-    """Say how many credentials are ready for new devices, and how many leases there are."""
+    """Show the number of ready credentials in the warm pool, and the number of leases."""
 
     async def look(components: Components) -> dict[str, Any]:
         await components.operators.leases.refresh_counts()
@@ -90,14 +92,14 @@ def warm_pool(as_json: AsJson = False) -> None:
             "leases": components.operators.leases.lease_counts,
         }
 
-    said = run(look)
+    report = run(look)
     if as_json:
-        print_json(said)
+        print_json(report)
         return
-    if not said["size"]:
+    if not report["size"]:
         typer.echo(
-            "There is no warm pool: DIALTONE_WARM_POOL_SIZE is 0. A new device waits until its credential works."
+            "The warm pool is disabled: DIALTONE_WARM_POOL_SIZE is 0. New devices wait until their credential works."
         )
-    for connection_id, count in said["ready"].items():
-        typer.echo(f"connection {connection_id}: {count} of {said['size']} ready")
-    typer.echo(", ".join(f"{count} {state}" for state, count in said["leases"].items()) + " leases")
+    for connection_id, count in report["ready"].items():
+        typer.echo(f"connection {connection_id}: {count} of {report['size']} ready")
+    typer.echo(", ".join(f"{count} {state}" for state, count in report["leases"].items()) + " leases")

@@ -1,4 +1,4 @@
-"""How commands talk to the person at the terminal: one clear line when it goes wrong, and a status that scripts see."""
+"""Output of commands: tables, JSON, and one-line errors with an exit status."""
 
 import asyncio
 import getpass
@@ -24,11 +24,11 @@ from app.vending.models import UserKey
 
 Result = TypeVar("Result")
 
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def settings() -> Settings:
-    """The configuration, or the end with the line that says what is wrong with it."""
+    """The configuration. Exits with one line on standard error if it is invalid."""
     try:
         return Settings.load()
     except SettingsError as error:
@@ -41,7 +41,7 @@ def end(line: str, status: int = 1) -> NoReturn:
 
 
 def run(work: Callable[[Components], Awaitable[Result]]) -> Result:
-    """Work on the components of the service, beside it and with its configuration; trouble is one line and status 1."""
+    """Run `work` with the components of the service, in this process. Exits 1 with one line if it fails."""
     logs.silence()
     components = build_components(settings())
 
@@ -57,7 +57,7 @@ def run(work: Callable[[Components], Awaitable[Result]]) -> Result:
 
 
 def _person() -> str:
-    """Who sits at the shell, for the audit."""
+    """The name of the shell's user, for the audit."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
@@ -84,6 +84,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """While it takes, somebody at a terminal sees that something happens."""
+    """Show a spinner on a terminal while the block runs."""
     with Console(stderr=True).status(what):
         yield

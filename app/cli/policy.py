@@ -1,4 +1,4 @@
-"""`dialtone policy` and `dialtone config`: why somebody may or may not, and whether the file is right."""
+"""`dialtone policy` and `dialtone config`: explain policy decisions, and check and print the configuration."""
 
 import asyncio
 import json
@@ -20,21 +20,22 @@ from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, T
 from app.vending.models import Principal
 from app.vending.policy import ADMIN_SCOPE, ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
 
-commands = typer.Typer(no_args_is_help=True, help="Who may have what, and why.")
+commands = typer.Typer(no_args_is_help=True, help="Explain policy decisions and check the policy.")
 config = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
 
 
 @commands.command("test")
 def why(
     subject: Annotated[
-        str, typer.Argument(metavar="TOKEN|CLAIMS", help="An access token, its claims as JSON, or - to read either.")
+        str,
+        typer.Argument(metavar="TOKEN|CLAIMS", help="An access token, its claims as JSON, or - for standard input."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Say rule by rule why the answer is yes or no. Status 0: yes, 1: no. The token is never printed.
+    """Explain rule by rule whether the policy allows a user. Exits 0 if allowed, 1 if denied. Never prints the token.
 
-    A token is verified as the service would verify it, marks in the ledger aside; claims are taken as they are. Give a
-    token on standard input rather than on the command line, where others on the machine can read it.
+    A token is verified as the service does, except for not-before; claims are not verified. Pass a token on standard
+    input, because other users of this machine can read the command line.
     """
     text = (sys.stdin.read() if subject == "-" else subject).strip()
     logs.silence()
@@ -55,20 +56,20 @@ def why(
 @commands.command("check")
 @config.command("check")
 def check(
-    path: Annotated[str | None, typer.Argument(help="Another file than the one in force.")] = None,
+    path: Annotated[str | None, typer.Argument(help="The file to check. Default: DIALTONE_CONFIG.")] = None,
 ) -> None:
-    """Say whether the configuration would be accepted, or in one line what is wrong with it."""
+    """Check the configuration. Exits 1 with one line if it is invalid."""
     if path is not None:
         os.environ["DIALTONE_CONFIG"] = path
     resolved = settings().identity()
     rules = len(resolved.policy.rules)
-    is_open = "every user of them is let in" if not resolved.policy.is_enforced else "whom no rule fits gets nothing"
-    typer.echo(f"Good: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
+    is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
+    typer.echo(f"Valid: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
 
 
 @config.command("show")
 def show(as_json: AsJson = False) -> None:
-    """Print every setting in force; of secrets, only whether they are set."""
+    """Print all effective settings. For secrets, print only whether they are set."""
     where = settings()
     values = {variable_of(name): _shown(getattr(where, name)) for name in Settings.model_fields}
     if as_json:
@@ -100,24 +101,24 @@ def _verified(where: Settings, unverified_token: str) -> Principal:
     try:
         return asyncio.run(verify())
     except TokenRejected as refusal:
-        end(f"No: the token itself is refused ({refusal.reason}). No rule was looked at.")
+        end(f"Denied: the token is rejected ({refusal.reason}). No rule was evaluated.")
     except DialtoneError as error:
-        end(f"No: {error}")
+        end(f"Denied: {error}")
 
 
 def _claimed(where: Settings, text: str) -> Principal:
-    """Who somebody with these claims would be. Nothing proves them."""
+    """The principal with these claims, which are not verified."""
     try:
         claims = json.loads(text)
     except ValueError:
-        end("That is neither a token nor a JSON object of claims.", 2)
+        end("The argument is neither a token nor a JSON object of claims.", 2)
     tables = {table.issuer: table for table, _ in where.identity().issuers}
     table = tables.get(str(claims.get("iss"))) if isinstance(claims, dict) else None
     if table is None:
-        end(f"No: `iss` must be a configured issuer: {', '.join(sorted(tables))}.")
+        end(f"Denied: `iss` must be a configured issuer: {', '.join(sorted(tables))}.")
     subject = claims.get(table.subject_claim)
     if not isinstance(subject, str):
-        end(f"No: the claim {table.subject_claim!r}, which names the user, is missing.")
+        end(f"Denied: the claim {table.subject_claim!r}, which names the user, is missing.")
     scopes = _scopes(claims, table)
     never = datetime.max.replace(tzinfo=UTC)
     return Principal(table.issuer, subject, never, scopes, claims=MappingProxyType(claims))
@@ -131,34 +132,34 @@ def _scopes(claims: dict[str, Any], table: IssuerTable) -> frozenset[str]:
 
 
 def _answer(policy: Policy, principal: Principal) -> Allowance | str:
-    """What the user gets, or why nothing: by the very code that decides in the service."""
+    """The user's allowance, or the reason for the denial, from the code that decides in the service."""
     try:
         return ActivePolicy(policy, lambda *_: None).authorize(principal)
     except InsufficientScope as refusal:
-        return f"the token needs the scope {' '.join(sorted(refusal.needed))}"
+        return f"the token lacks the scope {' '.join(sorted(refusal.needed))}"
     except AccessDenied:
-        return "a rule denies it" if any(finding.decides for finding in explain(policy, principal)) else "no rule fits"
+        return (
+            "a rule denies it" if any(finding.decides for finding in explain(policy, principal)) else "no rule matches"
+        )
 
 
 def _as_text(
     principal: Principal, policy: Policy, findings: list[RuleEvaluation], answer: Allowance | str, *, is_token: bool
 ) -> list[str]:
-    lines = [
-        f"{principal.subject} of {principal.issuer}"
-        + ("" if is_token else " (claims taken on trust: no signature was checked)")
-    ]
+    lines = [f"{principal.subject} of {principal.issuer}" + ("" if is_token else " (claims were not verified)")]
     if not policy.rules:
-        lines.append("No policy is written: every user of a configured issuer gets the same.")
+        lines.append("There is no policy: all users of a configured issuer are allowed.")
     elif policy.mode is PolicyMode.SHADOW:
-        lines.append("The policy is under audit: its rules are logged, and decide nothing.")
+        lines.append("The policy is in shadow mode: its decisions are only logged.")
     for number, finding in enumerate(findings, 1):
         what = "allows" if finding.rule.allowance is not None else "denies"
-        audit = " [audit]" if finding.rule.mode is PolicyMode.SHADOW else ""
-        verdict = f"no: {finding.why_not}" if finding.why_not else "fits" + (", and decides" if finding.decides else "")
-        lines.append(f"{number:3}. {finding.rule.name} ({what}){audit}: {verdict}")
+        shadow = " [shadow]" if finding.rule.mode is PolicyMode.SHADOW else ""
+        decides = ", and decides" if finding.decides else ""
+        verdict = f"no match: {finding.why_not}" if finding.why_not else f"matches{decides}"
+        lines.append(f"{number:3}. {finding.rule.name} ({what}){shadow}: {verdict}")
     if isinstance(answer, str):
-        return [*lines, f"No: {answer}."]
-    return [*lines, "Yes:", *(f"  {name:<16} {value}" for name, value in _allowed(answer, principal).items())]
+        return [*lines, f"Denied: {answer}."]
+    return [*lines, "Allowed:", *(f"  {name:<16} {value}" for name, value in _allowed(answer, principal).items())]
 
 
 def _as_json(

@@ -1,4 +1,4 @@
-"""`dialtone push`: look at push material before anybody depends on it, and at what is registered."""
+"""`dialtone push`: validate push material, and list push credentials."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from app.adapters.push_validation.pem import blocks
 from app.cli.output import AsJson, end, instant, print_json, print_table, run
 from app.vending.push.material_errors import MaterialReport
 
-commands = typer.Typer(no_args_is_help=True, help="Push credentials of mobile apps.")
+commands = typer.Typer(no_args_is_help=True, help="Validate and list push credentials of mobile apps.")
 
 SOON_DAYS = 30
 
@@ -23,11 +23,11 @@ def lint(
     files: Annotated[
         list[Path], typer.Argument(help="Certificate and key in PEM, in either order, or Google's JSON file.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Say whether Telnyx could use it, and if not, what is wrong and how to mend it. Status 1: it could not."""
+    """Validate push material, and print its faults with fixes. Exits 1 if it is invalid."""
     if len(files) > 2:
-        end("Name a certificate and its key, or one JSON file.", 2)
+        end("Specify a certificate and its key, or one JSON file.", 2)
     now = datetime.now(UTC)
     report = _report([_text(path) for path in files], now)
     typer.echo(json.dumps(_as_json(report, now), indent=2) if as_json else "\n".join(_as_text(report, now)))
@@ -37,7 +37,7 @@ def lint(
 
 @commands.command("ls")
 def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJson = False) -> None:
-    """List what is at Telnyx: which app, until when, how many users share it, and whether it wakes anybody."""
+    """List the push credentials at Telnyx: app, expiry, number of users, and whether a connection uses them."""
     found = run(lambda components: components.ledger.push.all_objects(limit))
     rows = [
         {
@@ -67,7 +67,7 @@ def _report(texts: list[str], now: datetime) -> MaterialReport:
         try:
             return fcm.validate(json.loads(texts[0]))
         except (ValueError, RecursionError):
-            end("That is no JSON.", 2)
+            end("The file is not valid JSON.", 2)
     certificate, private_key = texts[0], texts[-1]
     if len(texts) == 2 and _labels(certificate).isdisjoint({"CERTIFICATE"}) and "CERTIFICATE" in _labels(private_key):
         certificate, private_key = private_key, certificate
@@ -79,7 +79,7 @@ def _labels(text: str) -> set[str]:
 
 
 def _text(path: Path) -> str:
-    """A file's text; of a binary one (.p12, .cer) its base64, which the linter knows for what it is."""
+    """The text of a file. Binary files (.p12, .cer) are encoded in base64, which the validation recognizes."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -94,10 +94,10 @@ def _as_text(report: MaterialReport, now: datetime) -> list[str]:
     if report.material is None:
         return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
     material, left = report.material, report.days_left(now)
-    lines = [f"Good: {material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
+    lines = [f"Valid: {material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
     if material.not_after is not None:
-        hurry = "  Renew it soon." if left is not None and left <= SOON_DAYS else ""
-        lines.append(f"It ends on {material.not_after:%Y-%m-%d}, in {left} days.{hurry}")
+        hurry = " Renew it soon." if left is not None and left <= SOON_DAYS else ""
+        lines.append(f"It expires on {material.not_after:%Y-%m-%d}, in {left} days.{hurry}")
     return lines
 
 

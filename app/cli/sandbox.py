@@ -1,10 +1,12 @@
-"""`dialtone sandbox`: a Telnyx, an identity provider and a softphone page, on loopback only."""
+"""`dialtone sandbox`: simulated Telnyx, identity provider and softphone page, on loopback only."""
 
 from typing import Annotated
 
 import typer
 
-commands = typer.Typer(no_args_is_help=True, help="A Telnyx and an identity provider on this machine, for development.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Run a simulated Telnyx and identity provider on this machine, for development."
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -13,14 +15,14 @@ LOOPBACK = "127.0.0.1"
 def sandbox_telnyx(
     port: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT")] = 8011,
     empty: Annotated[bool, typer.Option("--empty", help="Start without the demo connection.")] = False,
-    token_ttl: Annotated[int, typer.Option(help="Seconds that a login token lives at most.")] = 86_400,
-    rate_limit: Annotated[int, typer.Option(help="Requests a second.")] = 10_000,
+    token_ttl: Annotated[int, typer.Option(help="Maximum lifetime of a login token in seconds.")] = 86_400,
+    rate_limit: Annotated[int, typer.Option(help="Requests per second.")] = 10_000,
     propagation: Annotated[float, typer.Option(help="Seconds until a new credential can log in.")] = 1.0,
     keep_deleted: Annotated[
-        bool, typer.Option("--keep-deleted", help="Leave a page registered when its credential is deleted.")
+        bool, typer.Option("--keep-deleted", help="Keep clients registered after their credential is deleted.")
     ] = False,
 ) -> None:
-    """Telnyx's REST API and signalling in memory. Listens on loopback only; its key and connection are printed."""
+    """Run Telnyx's REST API and signalling in memory, on loopback only. Prints its API key and connection."""
     from datetime import timedelta
 
     from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
@@ -49,7 +51,7 @@ def sandbox_identity(
     port: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT")] = 8012,
     service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service, for logouts.")] = 8010,
 ) -> None:
-    """An identity provider that gives demo users tokens without a password. Listens on loopback only."""
+    """Run an identity provider that issues tokens to demo users without a password, on loopback only."""
     from app.sandbox.identity_provider import create_identity_provider
 
     issuer = f"http://{LOOPBACK}:{port}"
@@ -65,7 +67,7 @@ def sandbox_page(
     identity: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the demo provider.")] = 8012,
     telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
 ) -> None:
-    """The softphone page. Listens on loopback only."""
+    """Serve the softphone page, on loopback only."""
     from app.sandbox.softphone.server import create_page
 
     page = create_page(

@@ -1,4 +1,4 @@
-"""Running the service: serve, migrate, dev, token; and what is printed from its code: openapi, errors."""
+"""Commands to run the service (serve, migrate, dev, token) and to print generated documents (openapi, errors)."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ commands = typer.Typer()
 
 @commands.command()
 def serve() -> None:
-    """Run the service. Configured by environment variables; .env.example explains each."""
+    """Run the service. Environment variables configure it; .env.example describes them."""
     from app.main import serve as run
 
     run(settings())
@@ -22,7 +22,7 @@ def serve() -> None:
 
 @commands.command()
 def migrate() -> None:
-    """Bring the ledger's database to this version. Safe to run again, and by several replicas at once."""
+    """Migrate the ledger's database to this version. Idempotent; several replicas may run it at once."""
     from app.adapters.ledger import migrate as migrating
     from app.adapters.ledger.engines import database_url
 
@@ -30,13 +30,13 @@ def migrate() -> None:
     try:
         revision = asyncio.run(migrating.migrate(url))
     except Exception as error:
-        end(f"The database could not be migrated ({type(error).__name__}). Is DIALTONE_DATABASE_URL right?")
+        end(f"The migration failed ({type(error).__name__}). Check DIALTONE_DATABASE_URL.")
     typer.echo(f"The ledger is at revision {revision}.")
 
 
 @commands.command()
 def dev() -> None:
-    """Run sandbox, demo identity provider and service on this machine, until Ctrl-C."""
+    """Run the sandbox, a demo identity provider and the service on this machine until Ctrl-C."""
     from app.sandbox import stack
 
     sys.exit(stack.run())
@@ -46,7 +46,7 @@ def dev() -> None:
 def token(
     user: Annotated[str, typer.Argument(help="alice, bob or carol")] = "alice",
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = "phone",
-    ttl: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
+    ttl: Annotated[int, typer.Option(help="Lifetime in seconds.")] = 3600,
 ) -> None:
     """Print a demo user's access token from the identity provider that `dialtone dev` runs."""
     from app.sandbox import stack
@@ -60,7 +60,7 @@ def token(
 @commands.command()
 def errors() -> None:
     """Print the catalogue of problem codes as Markdown."""
-    from app.api.problem_catalogue import catalogue
+    from app.cli.problem_reference import catalogue
     from app.main import openapi_document
 
     typer.echo(catalogue(openapi_document()), nl=False)

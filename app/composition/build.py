@@ -53,7 +53,6 @@ from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.lease_admin import LeaseAdmin
-from app.vending.operators.service_status import ServiceStatus
 from app.vending.operators.token_admin import TokenAdmin
 from app.vending.policy import ActivePolicy
 from app.vending.push.attach import PushAttacher
@@ -61,7 +60,9 @@ from app.vending.push.expiry_alerts import ExpiryAlerts
 from app.vending.push.register import PushRegistrar, UploadEstimate
 from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
+from app.vending.service_status import ServiceStatus
 from app.vending.telephony.create import LoginFactory
+from app.vending.telephony.deadlines import Timing
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.login_cache import LoginCache
@@ -69,7 +70,6 @@ from app.vending.telephony.naming import Naming
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
-from app.vending.telephony.timing import Timing
 from app.vending.upkeep.change_feed import ChangePoller
 from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweep_jobs import SweepJobs

@@ -33,7 +33,6 @@ from app.observability.metrics import EventMetrics, Metrics
 from app.vending.ids import new_id
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.lease_admin import LeaseAdmin
-from app.vending.operators.service_status import ServiceStatus
 from app.vending.operators.token_admin import TokenAdmin
 from app.vending.policy import ActivePolicy
 from app.vending.push.attach import PushAttacher
@@ -42,6 +41,7 @@ from app.vending.push.material_errors import MaterialReport
 from app.vending.push.register import PushRegistrar
 from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
+from app.vending.service_status import ServiceStatus
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.login_cache import LoginCache

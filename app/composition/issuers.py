@@ -1,4 +1,4 @@
-"""The issuers that the configuration names, joined to the keys they sign with."""
+"""Builds the issuers of the configuration with the sources of their signing keys."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,18 +17,18 @@ from app.config.settings import Settings
 
 @asynccontextmanager
 async def open_verifier(settings: Settings) -> AsyncIterator[TokenVerifier]:
-    """A verifier alone, without ledger and marks: for looking at a token beside the service."""
-    async with HttpClient(f"dialtone/{__version__}") as outbound:
+    """A verifier without a ledger, and so without not-before: for commands that examine a token."""
+    async with HttpClient(f"dialtone/{__version__}") as http:
         yield TokenVerifier(
-            KeySetRegistry(outbound, time.monotonic).build_issuers(settings.identity()), lambda: datetime.now(UTC)
+            KeySetRegistry(http, time.monotonic).build_issuers(settings.identity()), lambda: datetime.now(UTC)
         )
 
 
 class KeySetRegistry:
-    """The fetched key sets, kept over a reload: an issuer whose keys come from where they came from keeps them."""
+    """The remote key sets. A reload keeps the keys of an issuer whose key location did not change."""
 
-    def __init__(self, outbound: HttpClient, monotonic: Callable[[], float]) -> None:
-        self._outbound = outbound
+    def __init__(self, http: HttpClient, monotonic: Callable[[], float]) -> None:
+        self._http = http
         self._monotonic = monotonic
         self._known: dict[KeySetLocation, RemoteKeySource] = {}
 
@@ -43,7 +43,7 @@ class KeySetRegistry:
         if fixed is not None:
             return StaticKeySource(fixed)
         location = KeySetLocation(table.issuer, table.effective_algorithms, table.jwks_url)
-        return self._known.setdefault(location, RemoteKeySource(location, self._outbound, self._monotonic))
+        return self._known.setdefault(location, RemoteKeySource(location, self._http, self._monotonic))
 
 
 def _issuer(table: IssuerTable, keys: KeySource, kept_claims: frozenset[str]) -> Issuer:

@@ -39,7 +39,7 @@ _log = structlog.get_logger("dialtone.periodic")
 
 @dataclass(slots=True)
 class PeriodicTask:
-    """One thing to do again and again."""
+    """A task that runs at an interval, and when woken."""
 
     run: Callable[[], Awaitable[object]]
     interval_seconds: float
@@ -77,42 +77,42 @@ def periodic_tasks(
 class TaskRunner:
     """Runs tasks inside an asynchronous context."""
 
-    def __init__(self, works: Sequence[PeriodicTask]) -> None:
-        self._works = works
+    def __init__(self, tasks: Sequence[PeriodicTask]) -> None:
+        self._periodic = tasks
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> None:
-        self._tasks = [asyncio.create_task(self._repeat(work)) for work in self._works]
+        self._tasks = [asyncio.create_task(self._repeat(task)) for task in self._periodic]
 
     async def __aexit__(self, *exit_details: object) -> None:
         # Running tasks may finish: cancelled in a transaction, one would leave a connection in an undefined state.
         self._is_stopping = True
-        for work in self._works:
-            work.wake.set()
+        for task in self._periodic:
+            task.wake.set()
         _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
-        for task in late:
-            task.cancel()
+        for running in late:
+            running.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def _repeat(self, work: PeriodicTask) -> None:
+    async def _repeat(self, task: PeriodicTask) -> None:
         """Failures are retried at the next interval. Calls to Telnyx have lower priority than users' logins."""
         PRIORITY.set(Priority.BACKGROUND)
-        if not work.runs_at_start:
-            await _pause(work)
+        if not task.runs_at_start:
+            await _pause(task)
         while not self._is_stopping:
-            work.wake.clear()
+            task.wake.clear()
             try:
-                await work.run()
+                await task.run()
             except DialtoneError as error:
                 _log.warning("background_task_failed", error=type(error).__name__)
             except Exception:
                 _log.exception("background_task_crashed")
             if not self._is_stopping:
-                await _pause(work)
+                await _pause(task)
 
 
-async def _pause(work: PeriodicTask) -> None:
+async def _pause(task: PeriodicTask) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(work.interval_seconds * (0.75 + random.random() / 2)):  # noqa: S311 - pacing
-            await work.wake.wait()
+        async with asyncio.timeout(task.interval_seconds * (0.75 + random.random() / 2)):  # noqa: S311 - pacing
+            await task.wake.wait()

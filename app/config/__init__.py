@@ -1,1 +1,1 @@
-"""Configuration: the environment and the configuration file, checked before the service listens."""
+"""Configuration from the environment and from dialtone.toml, checked before the service listens."""

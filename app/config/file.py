@@ -1,7 +1,8 @@
-"""dialtone.toml: the issuers whose tokens are taken, and the policy. Checked whole, before any of it takes effect.
+"""The models of dialtone.toml: issuers and the policy. The whole file is checked before any of it takes effect.
 
-`dialtone.schema.json` is made from these models, so that editors complete the file. Secrets are not in it: it names
-the environment variable, or the file, that holds one. `app.config.settings` makes the same models from plain variables.
+`dialtone.schema.json` is generated from these models, so that editors can complete the file. The file contains no
+secrets: it names the environment variable or the file of a secret. `app.config.settings` builds the same models from
+environment variables.
 """
 
 import tomllib
@@ -37,11 +38,11 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 class ConfigError(Exception):
-    """One line that says what is wrong where, and how to mend it. Holds no secret."""
+    """A fault of the configuration file. The message is one line with the place and the fix, without secrets."""
 
 
 class FieldError(ValueError):
-    """What is wrong with one field, found by a look at several."""
+    """A fault of one field that a check of several fields found."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -49,7 +50,7 @@ class FieldError(ValueError):
 
 
 class _Table(BaseModel):
-    """Unknown names are refused: a misspelt rule must not be ignored in silence."""
+    """Base of the tables. Rejects unknown keys, so that a misspelt key is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -63,40 +64,38 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 def _safe_url(url: str) -> str:
     if not is_safe_url(url):
-        raise ValueError("must be an https URL (http only to this machine), without user, password or fragment")
+        raise ValueError("must be an https URL (or http to localhost), without user, password or fragment")
     return url
 
 
 class IssuerTable(_Table):
-    """One identity provider, and what its tokens must look like. Without a key source, keys are discovered."""
+    """One identity provider, and how its tokens are verified. Without a key source, keys are discovered."""
 
-    name: Name | None = Field(None, description="What rules call it. Default: the issuer itself.")
-    issuer: str = Field(min_length=1, max_length=2048, description="The `iss` of its tokens, to the letter.")
-    audiences: Words = Field(min_length=1, description="Each `aud` that means this service; a token needs one of them.")
+    name: Name | None = Field(None, description="The name that rules use. Default: the issuer itself.")
+    issuer: str = Field(min_length=1, max_length=2048, description="The exact `iss` of its tokens.")
+    audiences: Words = Field(min_length=1, description="Accepted `aud` values. A token needs one of them.")
     algorithms: Words = Field(
         frozenset(),
         description="Allowed `alg` headers. Default: RS256 and ES256, or HS256 with a shared secret.",
         json_schema_extra={"items": {"enum": [*sorted(PUBLIC_KEY_ALGORITHMS | HMAC_ALGORITHMS)]}},
     )
-    jwks_url: Annotated[str, AfterValidator(_safe_url)] | None = Field(None, description="Where its key set is.")
-    pem: str | None = Field(None, description="Its one public key or certificate, in PEM.")
-    pem_file: str | None = Field(None, description="The file that holds it.")
+    jwks_url: Annotated[str, AfterValidator(_safe_url)] | None = Field(None, description="The URL of its key set.")
+    pem: str | None = Field(None, description="Its public key or certificate in PEM.")
+    pem_file: str | None = Field(None, description="The file with the public key or certificate.")
     secret_env: Variable | None = Field(
-        None, description="The environment variable that holds the shared secret of 32 bytes or more (HS256/384/512)."
+        None, description="The environment variable with the shared secret, at least 32 bytes (HS256/384/512)."
     )
-    secret_file: str | None = Field(None, description="The file that holds the shared secret.")
-    subject_claim: str = Field(
-        "sub", min_length=1, description="The claim that names the user. `sub` must be there too."
-    )
-    scope_claim: str = Field("scope", min_length=1, description="The claim that holds the scopes.")
-    scope_list: bool = Field(False, description="Whether the scopes may be a list; a text is always allowed.")
-    required_scopes: Words = Field(frozenset(), description="Scopes that every call of a user needs.")
+    secret_file: str | None = Field(None, description="The file with the shared secret.")
+    subject_claim: str = Field("sub", min_length=1, description="The claim that names the user. `sub` is required too.")
+    scope_claim: str = Field("scope", min_length=1, description="The claim with the scopes.")
+    scope_list: bool = Field(False, description="Accept a list of scopes too. A string is always accepted.")
+    required_scopes: Words = Field(frozenset(), description="Scopes that every request of a user requires.")
     token_types: Words = Field(
-        frozenset({"jwt", "at+jwt"}), description="Allowed `typ` headers; a token without one is allowed too."
+        frozenset({"jwt", "at+jwt"}), description="Allowed `typ` headers. A token without `typ` is allowed too."
     )
-    leeway_seconds: int = Field(30, ge=0, le=300, description="How far clocks may differ.")
+    leeway_seconds: int = Field(30, ge=0, le=300, description="Allowed clock difference in seconds.")
     max_token_age_seconds: int | None = Field(
-        None, gt=0, description="Refuse tokens issued longer ago than this, whatever their expiry."
+        None, gt=0, description="Reject tokens issued longer ago than this, even if they have not expired."
     )
     logout_audiences: Words = Field(
         frozenset(), description="Client ids that OIDC logout tokens may name. Default: the audiences."
@@ -111,14 +110,14 @@ class IssuerTable(_Table):
     def _check_together(self) -> Self:
         sources = [self.jwks_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
         if sum(source is not None for source in sources) > 1:
-            raise FieldError("issuer", "a key set, a PEM and a shared secret exclude each other; keep one")
+            raise FieldError("issuer", "jwks_url, PEM and shared secret exclude each other; keep one")
         if not any(sources) and not is_safe_url(self.issuer):
             raise FieldError(
-                "issuer", "is no https URL to discover keys from; name a key set, a PEM or a shared secret"
+                "issuer", "is not an https URL, so keys cannot be discovered; set jwks_url, a PEM or a shared secret"
             )
         possible = HMAC_ALGORITHMS if self.is_symmetric else PUBLIC_KEY_ALGORITHMS
         if not self.algorithms <= possible:
-            raise FieldError("algorithms", f"may hold only {', '.join(sorted(possible))} with this key source")
+            raise FieldError("algorithms", f"must be among {', '.join(sorted(possible))} with this key source")
         return self
 
     @property
@@ -127,11 +126,11 @@ class IssuerTable(_Table):
 
     @property
     def effective_algorithms(self) -> frozenset[str]:
-        """As configured; else what the key source makes likely."""
+        """The configured algorithms, or the key source's default."""
         return self.algorithms or (frozenset({"HS256"}) if self.is_symmetric else frozenset({"RS256", "ES256"}))
 
     def fixed_keys(self, secret_of: SecretOf) -> KeySet | None:
-        """The key that the configuration holds itself; None where it is fetched. Raises Fault."""
+        """The keys from the configuration; None if they are fetched. Raises FieldError."""
         if self.secret_env is not None:
             secret = secret_of(self.secret_env)
             if not secret:
@@ -167,42 +166,42 @@ class TtlTable(_Table):
 
 
 class RuleTable(_Table):
-    """One rule. What it leaves out of what it gives is as the service's settings say."""
+    """One rule. Omitted values default to the service's settings."""
 
-    name: Name = Field(description="What logs and `dialtone policy test` call it.")
+    name: Name = Field(description="The name in the log and in `dialtone policy test`.")
     effect: Literal["allow", "deny"] = "allow"
     mode: PolicyMode = Field(
-        PolicyMode.ENFORCE, description="`shadow`: decides nothing; what it would have decided is logged."
+        PolicyMode.ENFORCE, description="`shadow`: the rule decides nothing; its decision is only logged."
     )
     issuers: frozenset[str] | None = Field(None, min_length=1, description="Names of issuers. Default: all.")
     claims: dict[str, ClaimTable] = Field(
         default_factory=dict,
         description=(
-            'What claims must hold, all of them: a value, `{ one_of = [...] }` or `{ glob = "..." }` with `*` and `?`. '
-            "Of a list, one element suffices. A name with a leading `/` is a JSON Pointer, as `/realm_access/roles`."
+            'Conditions on claims, all required: a value, `{ one_of = [...] }` or `{ glob = "..." }` with `*` and `?`. '
+            "For a list, one matching element suffices. A name such as `/realm_access/roles` is a JSON Pointer."
         ),
     )
-    scopes: Words = Field(frozenset(), description="Scopes that the token must hold for the rule to fit.")
-    connection_id: ConnectionId | None = Field(None, description="The Telnyx credential connection.")
+    scopes: Words = Field(frozenset(), description="Scopes that the token must have for the rule to match.")
+    connection_id: ConnectionId | None = Field(None, description="The id of the Telnyx credential connection.")
     ttl_seconds: TtlTable = TtlTable()
-    grants: frozenset[Grant] | None = Field(None, description="What a device may log in with. Empty: no logins at all.")
-    max_devices: int | None = Field(None, ge=1, le=900, description="Live devices of one user.")
+    grants: frozenset[Grant] | None = Field(None, description="Allowed grants. Empty: no logins.")
+    max_devices: int | None = Field(None, ge=1, le=900, description="Maximum number of live devices of one user.")
     at_device_limit: DeviceLimitAction | None = Field(
-        None, description="`reject` the next device, or `evict_oldest`: log out the one renewed the longest ago."
+        None, description="`reject` the next device, or `evict_oldest`: log out the least recently renewed device."
     )
-    push: bool = Field(True, description="Whether push credentials may be registered.")
-    push_scopes: Words = Field(frozenset(), description="Scopes that registering one needs.")
-    admin: bool = Field(False, description="Whether the scope dialtone:admin opens the operators' calls.")
+    push: bool = Field(True, description="Allow push credentials to be registered.")
+    push_scopes: Words = Field(frozenset(), description="Scopes that registering a push credential requires.")
+    admin: bool = Field(False, description="Allow operators' requests for tokens with the scope dialtone:admin.")
 
     @field_validator("claims", mode="before")
     @classmethod
     def _check_claims(cls, value: Any) -> Any:
-        """In one sentence what pydantic would say in five, once for every branch of the union."""
+        """Report one fault. pydantic would report one for every branch of the union."""
         for name, wanted in value.items() if isinstance(value, dict) else ():
             is_test = isinstance(wanted, dict) and len(wanted) == 1 and set(wanted) <= {"one_of", "glob"}
             if not name or not (is_test or isinstance(wanted, str | bool | int)):
                 raise ValueError(
-                    'a claim wants a text, a number, true or false, { one_of = [...] } or { glob = "..." }'
+                    'a claim must be a string, a number, true, false, { one_of = [...] } or { glob = "..." }'
                 )
         return value
 
@@ -210,11 +209,11 @@ class RuleTable(_Table):
     def _check_effect(self) -> Self:
         given = self.model_fields_set - {"name", "effect", "mode", "issuers", "claims", "scopes"}
         if self.effect == "deny" and given:
-            raise FieldError(min(given), "a rule that denies gives nothing; leave it out")
+            raise FieldError(min(given), "has no effect in a rule that denies; remove it")
         return self
 
     def as_rule(self, default: Allowance, issuers: Mapping[str, str]) -> Rule:
-        """The rule, with what it leaves out filled in. Raises Fault for an issuer that is not configured."""
+        """The domain's rule, with defaults for omitted values. Raises FieldError for an unknown issuer."""
         for name in sorted(self.issuers or ()):
             if name not in issuers:
                 raise FieldError("issuers", f"{name!r} is not the name of a configured issuer")
@@ -242,11 +241,11 @@ class RuleTable(_Table):
 
 
 class PolicyTable(_Table):
-    """Who may have what. The first rule that fits decides; whom none fits gets nothing."""
+    """The policy. The first matching rule decides; users without a matching rule are denied."""
 
     mode: PolicyMode = Field(
         PolicyMode.ENFORCE,
-        description="`audit`: every user of a configured issuer is let in; what would have been is logged.",
+        description="`shadow`: every user of a configured issuer is allowed; the policy's decision is only logged.",
     )
     rules: tuple[RuleTable, ...] = ()
 
@@ -270,7 +269,7 @@ class PolicyTable(_Table):
 
 
 class ConfigFile(_Table):
-    """The configuration of Dialtone's identity side. Settings of the process itself are environment variables."""
+    """Issuers and the policy of Dialtone. Settings of the process are environment variables."""
 
     model_config = ConfigDict(
         title="dialtone.toml", json_schema_extra={"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -290,15 +289,15 @@ class ConfigFile(_Table):
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
-    """A configuration with its keys loaded and its rules filled in: everything that could be wrong was looked at."""
+    """A checked configuration, with loaded keys and completed rules."""
 
     issuers: tuple[tuple[IssuerTable, KeySet | None], ...]
-    """Each with the keys that the configuration holds itself; None where they are fetched."""
+    """The issuers, each with its keys from the configuration, or None if the keys are fetched."""
     policy: Policy
 
 
 def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) -> ResolvedConfig:
-    """Raises Fault, its field a path into the file."""
+    """Load keys and complete the rules. Raises FieldError, whose field is a path into the file."""
     issuers = []
     for number, issuer in enumerate(configuration.issuers):
         try:
@@ -309,11 +308,11 @@ def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) 
 
 
 def read(path: str) -> ConfigFile:
-    """The file, checked by itself. Raises ConfigError with its path, the place and what is wrong there."""
+    """Read and check the file. Raises ConfigError with the file's path, the place and the fault."""
     try:
         raw = Path(path).read_bytes()
         if len(raw) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path} is larger than a megabyte")
+            raise ConfigError(f"{path} is larger than 1 MB")
         return ConfigFile.model_validate(tomllib.loads(raw.decode("utf-8")))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__})") from None
@@ -327,7 +326,7 @@ def read(path: str) -> ConfigFile:
 
 
 def first_fault(error: ValidationError) -> tuple[str, str]:
-    """Where and what, without the value: `issuers[0].algorithms`, and a sentence."""
+    """The place (`issuers[0].algorithms`) and the message of the first fault, without the value."""
     fault = error.errors(include_input=False, include_url=False)[0]
     loc = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
@@ -335,9 +334,9 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     if isinstance(cause, FieldError):
         place = f"{place}.{cause.field}".lstrip(".")
     if fault["type"] == "extra_forbidden":
-        return place, "there is no such setting"
+        return place, "unknown setting"
     if fault["type"] == "missing":
-        return place, "must be given"
+        return place, "is required"
     return place, fault["msg"].removeprefix("Value error, ")
 
 

@@ -1,7 +1,7 @@
-"""Settings: every environment variable that Dialtone reads, checked once, before anything listens.
+"""Settings: every environment variable that Dialtone reads, checked before the service listens.
 
-`.env.example` holds them all with a comment. A wrong or contradictory setting ends the process with one line that names
-the variable and never shows a value.
+`.env.example` describes all of them. An invalid or contradictory setting ends the process with one line that names the
+variable and never shows a value.
 """
 
 import os
@@ -35,13 +35,13 @@ from app.vending.policy import Allowance, DeviceLimitAction
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
-"""What keys of the Telnyx portal look like: KEY, upper-case hex, an underscore, and more."""
+"""The format of keys from the Telnyx portal: KEY, upper-case hex, an underscore, and more characters."""
 
 _SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url")
-"""Settings that may be given as `<NAME>_FILE` too."""
+"""Settings that can also be read from a file: `<NAME>_FILE`."""
 
 _ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
-"""Read outside this class: where the settings lie, and the ports of `make dev`."""
+"""Variables that are read elsewhere: the path of the settings file, and the ports of `make dev`."""
 
 _ISSUER_FIELDS = MappingProxyType(
     {
@@ -61,14 +61,14 @@ _ISSUER_FIELDS = MappingProxyType(
         "logout_audience": "logout_audiences",
     }
 )
-"""Settings that describe the one issuer, and what an issuer in dialtone.toml calls the same."""
+"""Settings of a single issuer, and their names in an issuer of dialtone.toml."""
 
 Words = Annotated[frozenset[str], NoDecode]
-"""Several words, separated by commas or spaces."""
+"""Words that are separated by commas or spaces."""
 
 
 class SettingsError(Exception):
-    """One line that says which setting is wrong and how to mend it. Holds no value."""
+    """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
 class Settings(BaseSettings):
@@ -162,10 +162,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> "Settings":
-        """From the environment and the file that DIALTONE_ENV_FILE names (`.env`). Raises SettingsError."""
+        """Read the environment and the file in DIALTONE_ENV_FILE (default `.env`). Raises SettingsError."""
         unknown = sorted(name for name in os.environ if name.startswith("DIALTONE_") and name not in known_variables())
         if unknown:
-            raise SettingsError(f"{unknown[0]} is no setting of Dialtone; .env.example lists them all")
+            raise SettingsError(f"{unknown[0]} is not a setting of Dialtone; .env.example lists all settings")
         given.setdefault("_env_file", os.environ.get("DIALTONE_ENV_FILE", ".env"))
         try:
             settings = cls(**given)
@@ -176,11 +176,11 @@ class Settings(BaseSettings):
         return settings
 
     def again(self) -> "Settings":
-        """What the same sources say now. Raises SettingsError."""
+        """Read the same sources again. Raises SettingsError."""
         return Settings.load(_env_file=self._env_file)
 
     def identity(self) -> ResolvedConfig:
-        """Issuers, their keys and the policy, from the file or from plain variables. Raises SettingsError."""
+        """Issuers, their keys and the policy, from dialtone.toml or from variables. Raises SettingsError."""
         try:
             if self.config is not None:
                 return self._from_file(self.config)
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         clash = next((name for name in _ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)
         if clash is not None:
             raise SettingsError(
-                f"{variable_of(clash)} and DIALTONE_CONFIG are both set; the file names the issuers then"
+                f"{variable_of(clash)} and DIALTONE_CONFIG are both set; keep one, because the file names the issuers"
             )
         variables = dotenv_values(self._env_file) if self._env_file else {}
         try:
@@ -201,13 +201,13 @@ class Settings(BaseSettings):
             raise SettingsError(f"{path}: {fault.field}: {fault}") from None
 
     def _from_variables(self) -> ResolvedConfig:
-        """The one issuer that the environment describes, as if it stood in a file; faults name the variable."""
+        """The configuration of the single issuer in the environment. Errors name the variable."""
         for name in ("issuer", "audience"):
             if not getattr(self, name):
-                raise SettingsError(f"{variable_of(name)} is not set; .env.example says what it is for")
+                raise SettingsError(f"{variable_of(name)} is not set; .env.example describes it")
         wanted = {field: value for name, field in _ISSUER_FIELDS.items() if (value := getattr(self, name)) is not None}
         if self.issuer_pem is not None:
-            # A PEM in one environment line has its line ends written as \n.
+            # A PEM in an environment variable may have literal \n as line ends.
             wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")
         if self.issuer_secret is not None:
             wanted["secret_env"] = variable_of("issuer_secret")
@@ -226,7 +226,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`<NAME>_FILE` in place of a secret: a mounted file, read once."""
+        """Read secrets from the files that `<NAME>_FILE` names."""
         for name in _SECRETS:
             variable = variable_of(name)
             path = values.get(f"{name}_file") or values.get(f"{variable}_FILE")
@@ -258,7 +258,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_url(cls, value: str) -> str:
         if not is_safe_url(value):
-            raise ValueError("must be an https URL (http only to this machine), without user, password or fragment")
+            raise ValueError("must be an https URL (or http to localhost), without user, password or fragment")
         return value
 
     @field_validator("database_url")
@@ -273,14 +273,14 @@ class Settings(BaseSettings):
         try:
             parse_rate_limit(value)
         except ValueError:
-            raise ValueError("must be such as 300/minute or 5/second, or none") from None
+            raise ValueError("must be a rate such as 300/minute or 5/second, or none") from None
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
-            raise ValueError("not redis://HOST:PORT/DATABASE or rediss://...")
+            raise ValueError("must be redis://HOST:PORT/DATABASE or rediss://...")
         return value
 
     @field_validator("cors_origins")
@@ -293,33 +293,33 @@ class Settings(BaseSettings):
                 or not parts.netloc
                 or origin != f"{parts.scheme}://{parts.netloc}"
             ):
-                raise ValueError("must list origins such as https://app.example.com, without path; * is not allowed")
+                raise ValueError("must list origins such as https://app.example.com, without a path; * is not allowed")
         return value
 
     @field_validator("tracing")
     @classmethod
     def _check_tracing(cls, value: bool) -> bool:
         if value and not tracing.is_installed():
-            raise ValueError("needs OpenTelemetry: pip install 'dialtone[tracing]'")
+            raise ValueError("requires OpenTelemetry: pip install 'dialtone[tracing]'")
         return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         is_plain_http = urlsplit(self.telnyx_base_url).scheme == "http"
         if is_plain_http and _REAL_API_KEY.match(self.telnyx_api_key.get_secret_value()):
-            raise ValueError("TELNYX_API_KEY looks like a real one, and TELNYX_BASE_URL is plain http; use https")
+            raise ValueError("TELNYX_API_KEY looks like a real key, but TELNYX_BASE_URL is plain http; use https")
         if not self.telnyx_api_key.get_secret_value().isprintable() or " " in self.telnyx_api_key.get_secret_value():
-            raise ValueError("TELNYX_API_KEY holds characters that no key has")
+            raise ValueError("TELNYX_API_KEY contains invalid characters")
         return self
 
     @property
     def is_sandboxed(self) -> bool:
-        """Whether Telnyx is a program on this machine: credentials made there ring nowhere."""
+        """True if Telnyx is the sandbox on this machine."""
         return is_loopback(urlsplit(self.telnyx_base_url).hostname or "")
 
     @property
     def allowance(self) -> Allowance:
-        """What users get where no rule says otherwise."""
+        """The default for values that rules omit, and for users if there is no policy."""
         mobile = timedelta(seconds=self.mobile_credential_ttl_seconds)
         browser = timedelta(seconds=self.credential_ttl_seconds)
         return Allowance(
@@ -328,7 +328,7 @@ class Settings(BaseSettings):
             grants=frozenset(Grant) if self.sip_password else frozenset({Grant.LOGIN_TOKEN}),
             max_devices=self.max_devices,
             at_device_limit=self.at_device_limit,
-            admin=True,  # the scope alone decides as long as no policy is written
+            admin=True,  # without a policy, the scope alone decides
         )
 
 
@@ -338,12 +338,12 @@ def variable_of(name: str) -> str:
 
 
 def known_variables() -> frozenset[str]:
-    """Names of all environment variables that Dialtone reads."""
+    """The names of all environment variables that Dialtone reads."""
     return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first fault, in one line: the variable, and what is wrong with it. The value stays unsaid."""
+    """The first fault in one line: the variable and the message, without the value."""
     fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
     message = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:
@@ -351,5 +351,5 @@ def _one_line(error: ValidationError) -> str:
     name = str(fault["loc"][0])
     variable = variable_of(name) if name in Settings.model_fields else name
     if fault["type"] == "missing":
-        return f"{variable} is not set; .env.example says what it is for"
+        return f"{variable} is not set; .env.example describes it"
     return f"{variable}: {message}"

@@ -234,7 +234,7 @@ def _reject(batch: list[QueuedEvent]) -> None:
 
 def _is_unbounded(decision: Decision) -> bool:
     """A refusal of an unauthenticated or rate-limited request."""
-    if not decision.is_refusal:
+    if not decision.is_denial:
         return False
     is_unauthenticated = decision.user_key is None and REQUEST_CONTEXT.get().actor is None
     return is_unauthenticated or decision.reason == RateLimited.__name__

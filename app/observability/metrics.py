@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from app.vending.audit import AuditAction, AuditOutcome, Decision
 from app.vending.models import IssueSource
-from app.vending.operators.service_status import KeySetStatus, ServiceStatus, TelnyxStatus
 from app.vending.push.expiry_alerts import DaysLeft
+from app.vending.service_status import KeySetStatus, ServiceStatus, TelnyxStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, which nothing uses
 
@@ -37,7 +37,7 @@ class EventMetrics:
             "dialtone_decisions", "Decisions, as in the audit.", ["action", "outcome"], registry=registry
         )
         refusals = Counter(
-            "dialtone_refusals", "Requests that were denied or failed, by reason.", ["reason"], registry=registry
+            "dialtone_denials", "Requests that were denied or failed, by reason.", ["reason"], registry=registry
         )
         issue_seconds = Histogram(
             "dialtone_issue_seconds", "Time to issue a login.", ["source"], registry=registry, buckets=SECONDS
@@ -77,7 +77,7 @@ class EventMetrics:
 
     def decision(self, decision: Decision) -> None:
         self._decisions(decision.action, decision.outcome).inc()
-        if decision.is_refusal:
+        if decision.is_denial:
             self._refusals(decision.reason or "unknown").inc()
         if decision.source is not None and decision.seconds is not None:
             self._issue_seconds(decision.source).observe(decision.seconds)

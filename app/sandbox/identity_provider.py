@@ -55,7 +55,7 @@ class Signer:
 
 
 def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = None) -> Starlette:
-    """The provider as an ASGI app. `issuer` is the URL it is served under; logouts are told to the given address."""
+    """The provider as an ASGI app. `issuer`: the URL it is served under. Logout tokens go to the given address."""
     signer = Signer()
     sessions: dict[str, str] = {}
 
@@ -105,7 +105,7 @@ def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = N
         except (ValueError, TypeError, KeyError):
             return JSONResponse({"error": "invalid_request"}, 400)
         if backchannel_logout_uri is None or user not in sessions:
-            return JSONResponse({"error": "nobody to tell, or nothing to end"}, 400)
+            return JSONResponse({"error": "no logout address is configured, or the user has no session"}, 400)
         now = int(time.time())
         claims = {
             "iss": issuer,
@@ -119,8 +119,8 @@ def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = N
         }
         logout_token = signer.sign(claims, typ="logout+jwt")
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            told = await client.post(backchannel_logout_uri, data={"logout_token": logout_token})
-        return JSONResponse({"told": backchannel_logout_uri, "status": told.status_code})
+            response = await client.post(backchannel_logout_uri, data={"logout_token": logout_token})
+        return JSONResponse({"logout_sent_to": backchannel_logout_uri, "status": response.status_code})
 
     async def rotate(_: Request) -> Response:
         return JSONResponse({"kid": signer.rotate()})

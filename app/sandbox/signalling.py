@@ -96,7 +96,7 @@ class SignallingServer:
         return list(self._registered)
 
     async def cut(self, sip_username: str) -> None:
-        """Close the line of whoever is registered under this name, as a bad network would."""
+        """Close the connections registered under this name, as a bad network would."""
         session = self._registered.pop(sip_username, None)
         if session is not None:
             await session.close()

@@ -1,4 +1,4 @@
-"""Admission: how many connections are read at a time; the rest are queued, unread."""
+"""Admission: limits the connections that are read at a time. Further connections are queued and not read."""
 
 import asyncio
 import math
@@ -16,17 +16,17 @@ MAX_CONNECTIONS = 1_500
 KB with a request."""
 
 IDLE_SECONDS = 1.0
-"""While connections are queued, an admitted one that was silent for so long is closed."""
+"""While connections are queued, an admitted connection is closed after this time without traffic."""
 
 FIRST_REQUEST_SECONDS = 8.0
-"""The same for a connection without a request yet: its client may be slow or far away."""
+"""The same limit for a connection that has not sent a request yet, because its client may be slow or far away."""
 
 
 class ConnectionLimiter:
-    """Limits how many connections are read at a time. A protocol factory, in place of uvicorn's protocol class.
+    """Limits the connections that are read at a time. A protocol factory in place of uvicorn's protocol class.
 
-    Without it, ten thousand reconnecting devices would each have a parser and a request in memory. The newest connection
-    is admitted first, so that a health check does not wait behind thousands of devices.
+    Without it, ten thousand reconnecting devices would each have a parser and a request in memory. The newest
+    connection is admitted first, so that a health check does not wait behind thousands of devices.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ConnectionLimiter:
         max_connections: int = MAX_CONNECTIONS,
         first_request_seconds: float = FIRST_REQUEST_SECONDS,
     ) -> None:
-        """`logins_in_flight`: their connections only wait, so they do not count towards the limit."""
+        """`logins_in_flight`: logins being created. Their connections only wait, so they do not count."""
         self._first_request_seconds = first_request_seconds
         self._logins_in_flight = logins_in_flight
         self._max_connections = max_connections
@@ -60,7 +60,7 @@ class ConnectionLimiter:
 
     @property
     def is_saturated(self) -> bool:
-        """Whether connections are queued. Admitted ones are closed after their response then."""
+        """True if connections are queued. Admitted connections are then closed after their response."""
         return bool(self._queue)
 
     @property
@@ -71,7 +71,7 @@ class ConnectionLimiter:
         self._queue.append(connection)
 
     def connection_closed(self) -> None:
-        """Admit queued connections, the newest first, as far as there is room."""
+        """Admit queued connections up to the limit, newest first."""
         while self._queue and self.has_room:
             self._queue.pop().admit()
 
@@ -113,7 +113,9 @@ class QueuedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport has the methods, but not the base class
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's transport has the methods, but not the base class
         if self._limiter.has_room:
             self.admit()
         else:

@@ -1,4 +1,4 @@
-"""A connection that was let in: uvicorn's, but that the shortcut sees a request before it begins."""
+"""The protocol of an admitted connection: uvicorn's, with a fast path that may answer a request before the app runs."""
 
 import asyncio
 from typing import Any, Protocol, cast
@@ -7,7 +7,7 @@ import structlog
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.scope import RAW_REQUEST
+from app.api.request_scope import RAW_REQUEST
 from app.serving.login_response_cache import RawRequest
 from app.serving.outbox import BufferedTransport, Outbox, SingleWriteCycle
 
@@ -15,16 +15,16 @@ OK = STATUS_LINE[200]
 
 
 class FastPath(Protocol):
-    """What may have an answer to a request at once."""
+    """May answer a request from memory, without running the app."""
 
     target: bytes
 
-    def answer(self, asked: RawRequest) -> bytes | None:
-        """Behind the status and the server's own headers."""
+    def answer(self, request: RawRequest) -> bytes | None:
+        """The response after the status line and the server's own headers; None if the app must run."""
 
 
 class FastPathHost(Protocol):
-    """What a guest knows of where it is."""
+    """The part of ConnectionLimiter that FastPathProtocol uses."""
 
     outbox: Outbox
     fast_path: FastPath | None
@@ -36,19 +36,19 @@ class FastPathHost(Protocol):
 
 
 class FastPathProtocol(HttpToolsProtocol):
-    """Says so when it is gone."""
+    """uvicorn's protocol with the fast path. Reports to its host when the connection closes."""
 
-    def __init__(self, house: FastPathHost, *arguments: Any) -> None:
+    def __init__(self, host: FastPathHost, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._host = house
+        self._host = host
         self.idle_since = self.loop.time()
         self.has_sent_request = False
-        """Whether a request ever came."""
+        """True after the first request."""
         self.is_receiving = True
-        """Whether more came, or should, since the last answer: no reason to end the connection as an idle one."""
+        """True if bytes arrived, or are expected, since the last response. The connection is then not idle."""
         self._unanswered = 0
         self._body: bytes | None = None
-        """Of a request that is not begun yet; None where none is waited for."""
+        """The body of a request that has not started yet; None if there is none."""
         self._is_first = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,17 +56,17 @@ class FastPathProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """No request is under way. Silence, or headers in drips, must not keep others outside."""
+        """True if no request is in flight. A silent client, or one that drips headers, must not block the queue."""
         return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         self._is_first = self.is_receiving = True
         super().data_received(data)
-        if self._body is not None and not self.transport.is_closing():  # closed: what came was no HTTP
+        if self._body is not None and not self.transport.is_closing():  # closed: the bytes were not HTTP
             self._begin()
 
     def on_headers_complete(self) -> None:
-        """uvicorn would begin here. Mostly the body is there already, so the shortcut may see both."""
+        """uvicorn starts the request here. This waits for the body, which has usually arrived, for the fast path."""
         self.has_sent_request = True
         self._body = b""
 
@@ -84,21 +84,21 @@ class FastPathProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _is_answered(self) -> bool:
-        """By the shortcut, if it has something to say to this. One a read: who sends many at once waits his turn."""
-        shortcut = self._host.fast_path
-        if shortcut is None or self.url != shortcut.target or not (self._is_first and self._is_ready()):
+        """Answer from the fast path if possible: one request per read, so that pipelining does not starve others."""
+        fast_path = self._host.fast_path
+        if fast_path is None or self.url != fast_path.target or not (self._is_first and self._is_ready()):
             return False
         self._is_first = False
         peer = self.client[0] if self.client else None
-        asked = RawRequest(peer, self.parser.get_method(), self.url, self.headers, self._body or b"")
+        request = RawRequest(peer, self.parser.get_method(), self.url, self.headers, self._body or b"")
         try:
-            answer = shortcut.answer(asked)
+            answer = fast_path.answer(request)
         except Exception:
-            # Out of here it would be taken for a request that is no HTTP. All layers can still be passed.
-            structlog.get_logger("dialtone").exception("shortcut_broke")
+            # uvicorn would treat the exception as invalid HTTP. The app can still answer the request.
+            structlog.get_logger("dialtone").exception("fast_path_failed")
             answer = None
         if answer is None:
-            cast("Scope", self.scope)[RAW_REQUEST] = asked
+            cast("Scope", self.scope)[RAW_REQUEST] = request
             return False
         self._body = None
         self.transport.write(OK + self._host.outbox.standing(self.server_state.default_headers) + answer)
@@ -106,7 +106,7 @@ class FastPathProtocol(HttpToolsProtocol):
         return True
 
     def _is_ready(self) -> bool:
-        """Whether an answer may be written now, and the connection goes on behind it."""
+        """True if a response may be written now, and the connection stays open after it."""
         return (
             self.is_idle
             and not self.flow.write_paused
@@ -120,12 +120,12 @@ class FastPathProtocol(HttpToolsProtocol):
         self._unanswered += 1
         self._host.outbox.pending += 1
         super().on_headers_complete()
-        self.cycle.__class__ = SingleWriteCycle  # uvicorn has no place to say which class it shall make
+        self.cycle.__class__ = SingleWriteCycle  # uvicorn has no setting for the class
         if body:
             super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, without its timer for each answer: the door looks after those who are silent for long."""
+        """As uvicorn's, without its timer per response: ConnectionLimiter closes idle connections."""
         if self._unanswered:
             self._unanswered -= 1
             self._host.outbox.done()

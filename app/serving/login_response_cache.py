@@ -1,9 +1,9 @@
-"""The shortcut: a device that asks again, with the very headers it asked with before, is answered as its bytes arrive.
+"""The fast path: answers a device's repeated login request, with unchanged headers, from memory.
 
-It repeats no check that rests on bytes alone, such as lengths and forms, and makes no head anew: every layer let these
-same bytes pass before, and gave that head. What may have changed since is asked each time, of those who know: the
-verifier whether the token still holds, the issuer whether the login is still the one to give, the limiter whether there
-is room. Whatever is not plainly that goes the way through all layers, untouched, and is told there what is wrong.
+Checks that depend on the bytes alone, such as lengths and syntax, are not repeated, because the middleware accepted the
+same bytes before. The response headers are cached too. Everything that may have changed is checked for each request:
+the verifier checks the token, the issuer whether the login is still current, the limiter the user's rate. All other
+requests run through the middleware unchanged, which reports any error.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.middleware.auth import bearer_of
 from app.api.middleware.context import AccessLog
 from app.api.problems import rate_limit_lines
+from app.api.request_scope import PRINCIPAL, RAW_REQUEST, client_of, headers_of, request_id_of, route_of
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import instant
 from app.api.schemas.telephony_credentials import TelephonyCredential, TelephonyCredentialRequest
-from app.api.scope import PRINCIPAL, RAW_REQUEST, client_of, headers_of, request_id_of, route_of
 from app.vending.audit import REQUEST_CONTEXT, RequestContext
 from app.vending.errors import RateLimited, TokenRejected
 from app.vending.models import IssueRequest, Principal, RateLimitStatus
@@ -32,15 +32,15 @@ from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.login_cache import Login
 
 MAX_KNOWN_REQUESTS = 4096
-"""Requests remembered, about 2 KB each, their answers with them; the least recently used goes first."""
+"""Requests that are cached, about 2 KB each with their response. The least recently used is evicted first."""
 
 MAX_BODY_BYTES = 256
 
 PER_REQUEST_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
-"""Headers that differ from request to request, and that no layer but the outermost looks at."""
+"""Request headers that vary per request, and that only the request context reads. They are not part of the key."""
 
 MAX_PER_REQUEST_HEADER_BYTES = 512
-"""The longest of those. What is longer, or comes more often, the layers judge."""
+"""Maximum length of such a header. Requests with longer or repeated ones run through the middleware."""
 
 PER_RESPONSE_HEADERS = (
     b"content-length",
@@ -49,16 +49,16 @@ PER_RESPONSE_HEADERS = (
     b"ratelimit-remaining",
     b"ratelimit-reset",
 )
-"""Headers of an answer that the next one has otherwise."""
+"""Response headers that vary per response. They are not cached."""
 
 LINE = b"%b: %b\r\n"
 
 
 class RawRequest(NamedTuple):
-    """A request as it came: HTTP/1.1, whole, and not yet looked at."""
+    """A complete HTTP/1.1 request that was not checked yet."""
 
     peer: str | None
-    """The other end of the connection, whose word may be believed about who is behind it."""
+    """The address of the connection's other end, possibly a trusted proxy."""
     method: bytes
     target: bytes
     headers: list[tuple[bytes, bytes]]
@@ -69,17 +69,17 @@ class CacheVerifier(Protocol):
     def fingerprint(self, unverified_token: str) -> bytes: ...
 
     def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
-        """Who that token proved before, if that still holds. Raises TokenRejected."""
+        """The principal of a token that was verified before; None if it must be verified. Raises TokenRejected."""
 
 
 class CacheRateLimiter(Protocol):
     def check_user_locally(self, principal: Principal) -> RateLimitStatus | None:
-        """How the user stands with their limit, counted by this process. Raises RateLimited."""
+        """Count a request of the user in memory. Raises RateLimited."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """A request that all layers let pass, and what its answer began with."""
+    """A request that the middleware accepted, with its cached response headers."""
 
     fingerprint: bytes
     wanted: IssueRequest
@@ -91,9 +91,9 @@ class KnownRequest:
 
 
 class LoginResponseCache:
-    """Overrides all layers: one that remembers what they let pass, and what the server asks before it begins a request.
+    """Middleware that caches accepted requests, and the fast path that answers their repetitions.
 
-    Not for where something must be waited for: a shared limiter, an audit that is required.
+    Not used with a shared rate limiter or a required audit, because the fast path cannot wait.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LoginResponseCache:
         clock: Callable[[], datetime],
         most: int = MAX_KNOWN_REQUESTS,
     ) -> None:
-        """`target`: the address that logins are had from; `most`: so many requests are remembered."""
+        """`target` is the path that issues logins, `most` the maximum number of cached requests."""
         self.app = app
         self.target = target.encode()
         self._verifier = verifier
@@ -123,17 +123,17 @@ class LoginResponseCache:
 
     @property
     def cached_requests(self) -> int:
-        """How many requests `answer` recognizes."""
+        """Number of cached requests."""
         return len(self._known)
 
-    def answer(self, asked: RawRequest) -> bytes | None:
-        """The answer behind its status and the server's own headers, or None: it must go through all layers."""
+    def answer(self, request: RawRequest) -> bytes | None:
+        """The response after the status line and the server's own headers; None if the middleware must run."""
         began = time.perf_counter()
-        headers = dict(asked.headers)
-        # Nothing without a dot was ever let pass as a token, and hashes of rubbish are not worth their time.
-        if b"." not in headers.get(b"authorization", b"") or len(asked.body) > MAX_BODY_BYTES:
+        headers = dict(request.headers)
+        # A token without a dot was never accepted, so the request needs no hash.
+        if b"." not in headers.get(b"authorization", b"") or len(request.body) > MAX_BODY_BYTES:
             return None
-        key = _key(asked, headers)
+        key = _key(request, headers)
         known = self._known.get(key)
         if known is None:
             return None
@@ -168,8 +168,8 @@ class LoginResponseCache:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked: RawRequest | None = scope.get(RAW_REQUEST)
-        if asked is None or asked.method != b"POST":  # their list is had from the same address
+        request: RawRequest | None = scope.get(RAW_REQUEST)
+        if request is None or request.method != b"POST":  # GET on this path lists devices
             await self.app(scope, receive, send)
             return
         head: Message = {}
@@ -180,16 +180,16 @@ class LoginResponseCache:
             await send(message)
 
         await self.app(scope, receive, listening)
-        if head.get("status") == 200 and PRINCIPAL in scope and len(asked.body) <= MAX_BODY_BYTES:
-            self._remember(asked, scope, head["headers"])
+        if head.get("status") == 200 and PRINCIPAL in scope and len(request.body) <= MAX_BODY_BYTES:
+            self._remember(request, scope, head["headers"])
 
-    def _remember(self, asked: RawRequest, scope: Scope, told: Iterable[tuple[bytes, bytes]]) -> None:
-        """What went through all layers well will do so again, as long as those who are asked say the same."""
+    def _remember(self, request: RawRequest, scope: Scope, response_headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Cache an accepted request, unless its connection has special headers."""
         headers, unverified_token = headers_of(scope), bearer_of(scope)
-        head = _written(header for header in told if header[0] not in PER_RESPONSE_HEADERS)
+        head = _written(header for header in response_headers if header[0] not in PER_RESPONSE_HEADERS)
         if _is_special(headers) or b"\r\nconnection:" in b"\r\n" + head or not isinstance(unverified_token, str):
             return
-        wanted = TelephonyCredentialRequest.model_validate(json.loads(asked.body)).to_issue_request()
+        wanted = TelephonyCredentialRequest.model_validate(json.loads(request.body)).to_issue_request()
         user_agent = REQUEST_CONTEXT.get().user_agent
         known = KnownRequest(
             self._verifier.fingerprint(unverified_token),
@@ -200,13 +200,13 @@ class LoginResponseCache:
             route_of(scope),
             head,
         )
-        self._known[_key(asked, headers)] = known
+        self._known[_key(request, headers)] = known
         if len(self._known) > self._most:
             self._known.popitem(last=False)
 
 
 class LoginResponses:
-    """Answers as bytes. Of one login they differ in the server's time only, so the rest is written once."""
+    """Serialized responses. Responses for one login differ only in `server_time`, so the rest is cached."""
 
     def __init__(self, client_settings: ClientSettings, most: int) -> None:
         self._client_settings = client_settings
@@ -222,16 +222,16 @@ class LoginResponses:
         return b"%b%b%b" % (found[1], instant(now).encode(), found[2])
 
     def _written(self, login: Login, now: datetime) -> tuple[bytes, bytes]:
-        """What stands before and behind the server's time."""
+        """The response before and after `server_time`."""
         credential = TelephonyCredential.from_login(login, self._client_settings, now)
         whole = credential.model_dump_json(exclude_none=True).encode()
         before, name, behind = whole.rpartition(b'"server_time":"')
         return before + name, behind[len(instant(now)) :]
 
 
-def _key(asked: RawRequest, headers: dict[bytes, bytes]) -> bytes:
-    """All that came, without what is another each time. A hash: there is a token in it."""
-    peer, method, target, raw, body = asked
+def _key(request: RawRequest, headers: dict[bytes, bytes]) -> bytes:
+    """The hash of the request without PER_REQUEST_HEADERS. Hashed, because the request contains a token."""
+    peer, method, target, raw, body = request
     if not headers.keys().isdisjoint(PER_REQUEST_HEADERS):
         own = [
             header
@@ -240,8 +240,8 @@ def _key(asked: RawRequest, headers: dict[bytes, bytes]) -> bytes:
         ]
         if len(own) <= len(PER_REQUEST_HEADERS):
             raw = [header for header in raw if header not in own]
-    # Nothing before the body has a line break in it, and how long that is comes first: parts that are split otherwise
-    # are another request.
+    # The parts before the body contain no line break, and the body's length comes first. So different requests never
+    # produce the same bytes.
     first = (b"%d" % len(body), str(peer).encode(), method, target)
     return hashlib.sha256(b"\n".join(chain(first, chain.from_iterable(raw), (body,)))).digest()
 
@@ -251,6 +251,6 @@ def _written(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _is_special(headers: dict[bytes, bytes]) -> bool:
-    """Whether the connection is to become another, or to end, or its other end waits to be told to go on."""
+    """True if the connection is to be upgraded or closed, or if the client waits for `100 Continue`."""
     stays = headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
     return not stays or b"upgrade" in headers or b"expect" in headers

@@ -1,7 +1,7 @@
-"""Answers on their way out: each in one piece, and those that are ready at the same time one after the other.
+"""Buffered writing of responses: each response is one write, and responses that are ready together are sent together.
 
-uvicorn sends head and body by a system call each, and looks at each header of ours three times. At thirty microseconds
-a request that is more than all our layers together; what is streamed still goes its way.
+uvicorn sends headers and body in one system call each, and examines each header three times. This takes thirty
+microseconds per request, more than all middleware together. Streamed responses still use uvicorn's way.
 """
 
 import asyncio
@@ -10,20 +10,20 @@ from typing import Any, cast
 from starlette.types import Message, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.api.scope import HEALTH_PATHS, path_of
+from app.api.request_scope import HEALTH_PATHS, path_of
 
 MAX_BUFFERED_BYTES = 64 * 1024
-"""Bytes of an answer that are kept back until the event loop's round is over: what is longer leaves at once, so that
-the transport can say when it has enough."""
+"""Bytes of a response that are buffered until the current iteration of the event loop ends. Longer responses are sent
+at once, so that the transport can apply back pressure."""
 
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class Outbox:
-    """Answers that are ready leave when no other is in the making, or when the event loop's round is over.
+    """Sends buffered responses when no other request is pending, or when the event loop's iteration ends.
 
-    Each wakes whoever it is for. Done between requests, that costs the requests more than they do themselves.
+    Each write wakes its client. Between requests, that would cost more time than the requests themselves.
     """
 
     def __init__(self) -> None:
@@ -33,30 +33,30 @@ class Outbox:
         self._standing = b""
 
     def standing(self, headers: Headers) -> bytes:
-        """The server's own headers as they are written, the same list for a second: uvicorn makes another each time."""
+        """The server's own headers, serialized. uvicorn keeps the same list for a second, so the result is cached."""
         if headers is not self._headers:
             self._headers, self._standing = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
         return self._standing
 
-    def post(self, gathering: "BufferedTransport") -> None:
+    def post(self, transport: "BufferedTransport") -> None:
         if not self._full:
             asyncio.get_running_loop().call_soon(self._send)
-        self._full.append(gathering)
+        self._full.append(transport)
 
     def done(self) -> None:
-        """An answer is complete."""
+        """Record that a response is complete."""
         self.pending -= 1
         if self.pending <= 0:
             self._send()
 
     def _send(self) -> None:
         full, self._full = self._full, []
-        for gathering in full:
-            gathering.flush()
+        for transport in full:
+            transport.flush()
 
 
 class BufferedTransport:
-    """A transport that keeps what is written for the outbox's next turn. In all else it is the transport."""
+    """A transport that buffers writes until the outbox flushes it. All other attributes are the transport's."""
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
@@ -77,7 +77,7 @@ class BufferedTransport:
         if self._parts:
             parts, self._parts, self._size = self._parts, [], 0
             if self.is_closing():
-                return  # gone meanwhile: a write would raise, and keep back the answers of those behind it
+                return  # closed meanwhile: a write would raise and block the responses of other transports
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
@@ -89,13 +89,13 @@ class BufferedTransport:
 
 
 class SingleWriteCycle(RequestResponseCycle):
-    """uvicorn's exchange of one request and its answer. An answer that is given whole is written as one piece."""
+    """uvicorn's request-response cycle, but a response that is not streamed is written at once."""
 
     _head: Message | None = None
 
     async def send(self, message: Any) -> None:
         if not self.response_started and message["type"] == "http.response.start":
-            self._head = message  # of two the later one: the app broke behind the first, and uvicorn says so
+            self._head = message  # of two, the later: after the app failed, uvicorn sends its own
             return
         head, self._head = self._head, None
         if head is not None:
@@ -107,7 +107,7 @@ class SingleWriteCycle(RequestResponseCycle):
         await super().send(message)
 
     def _as_one_piece(self, head: Message, message: Message) -> bytes | None:
-        """The whole answer; None for what uvicorn must look at: streams, closed or full connections, odd headers."""
+        """The serialized response; None if uvicorn must send it: streams, closed or full connections, odd headers."""
         body: bytes = message.get("body", b"")
         if message.get("more_body") or self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD":
             return None
@@ -120,7 +120,7 @@ class SingleWriteCycle(RequestResponseCycle):
             pieces += (name, b": ", value, b"\r\n")
         pieces.append(b"\r\n")
         text = b"".join(pieces)
-        # As many lines as headers: a value with a line break in it would begin a header, or a body, of its own.
+        # Compare the number of lines: a header value with a line break would inject a header or a body.
         lines = len(pieces) // 4 + 2
         if length != b"%d" % len(body) or text.count(b"\n") != lines or text.count(b"\r") != lines or b"\0" in text:
             return None
@@ -133,7 +133,7 @@ class SingleWriteCycle(RequestResponseCycle):
         self.waiting_for_100_continue = False
         self.transport.write(whole)
         if path_of(cast("Scope", self.scope)) in HEALTH_PATHS:
-            self.transport.flush()  # type: ignore[attr-defined]  # a Gathering: a probe does not wait for a crowd
+            self.transport.flush()  # type: ignore[attr-defined]  # a BufferedTransport; health checks are not buffered
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

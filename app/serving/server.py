@@ -18,12 +18,12 @@ from app.observability import logging as logs
 from app.serving.admission import ConnectionLimiter
 
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""How long a thread keeps the interpreter. The ledger's and the log's threads need it for moments only; with Python's
+"""How long a thread keeps the interpreter. The threads of the ledger and the log need it only briefly; with Python's
 default they would wait 5 ms each time."""
 
 GC_THRESHOLD = 10_000
-"""Allocations between two collections of the youngest generation. Logins under way contain no cycles, but with Python's
-default of 700 the collector scans all of them again and again, for a seventh of the time."""
+"""Allocations between two collections of the youngest generation. Requests in flight contain no cycles, but with
+Python's default of 700 the collector scans them repeatedly, which takes a seventh of the CPU time."""
 
 Reload = Callable[[], Awaitable[None]]
 """Reads the configuration again and applies it. Logs its own failures."""
@@ -38,9 +38,9 @@ class ServerOptions:
     root_path: str
     trusted_proxies: str
     drain_seconds: float
-    """Between "not ready" and the end of listening, so that load balancers notice."""
+    """Time between "not ready" and the end of listening, so that load balancers notice."""
     shutdown_timeout_seconds: int
-    """For requests under way, after the listener is closed."""
+    """Time for requests in flight, after the listener is closed."""
 
 
 def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options: ServerOptions, reload: Reload) -> None:
@@ -108,14 +108,14 @@ class GracefulServer(uvicorn.Server):
 
 
 class ConfigReloader:
-    """Runs reloads one after the other, as a signal handler asks for them."""
+    """Runs reloads one after the other, for a signal handler."""
 
     def __init__(self, reload: Reload) -> None:
         self._reload = reload
         self._last: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """For a signal handler. Two signals in a row cause two reloads, the second after the first."""
+        """Schedule a reload. Two signals in a row cause two reloads, the second after the first."""
         self._last = asyncio.get_running_loop().create_task(self._run(self._last))
 
     async def _run(self, previous: asyncio.Task[None] | None) -> None:

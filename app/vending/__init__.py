@@ -1,1 +1,1 @@
-"""The decision: who gets which phone, until when. Standard library only; the outside comes in through Protocols."""
+"""The domain: which device gets which login, until when. Standard library only; adapters implement its Protocols."""

@@ -1,7 +1,7 @@
-"""Auditing: every decision is told once, with who, what, why and the outcome. Who listens is not decided here.
+"""Audit: every decision is recorded once, with its actor, user, action, reason and outcome. Adapters store the events.
 
-A decision holds no secret: of a login token that was handed out it has the hash, so that a token found somewhere can be
-traced to the request that it was made for.
+A decision holds no secret. For a login token it holds the hash, so that a leaked token can be traced to the request
+that it was issued for.
 """
 
 from collections.abc import Mapping
@@ -21,31 +21,31 @@ class AuditAction(StrEnum):
     """What was decided."""
 
     ISSUED = "issued"
-    """A device came to have a credential."""
+    """A device got a new or pooled credential."""
     REUSED = "reused"
-    """It got the login that was at hand."""
+    """A device got its cached login."""
     RENEWED = "renewed"
-    """It got a new login on the credential that it had, or other terms for it."""
+    """A device got a new login on its existing credential, or the credential's terms changed."""
     DENIED = "denied"
-    """Somebody asked for what they could not have."""
+    """A request was denied or failed."""
     REVOKED = "revoked"
-    """Devices were logged out, by their user, an operator, the identity provider or the device limit."""
+    """Devices were logged out by their user, an operator, the identity provider or the device limit."""
     SWEPT = "swept"
-    """A credential was deleted at Telnyx after its lease had ended, or because no lease stood for it."""
+    """A credential was deleted at Telnyx because its lease had ended or because it had no lease."""
     PUSH_CHANGED = "push_changed"
     """A push credential was registered, replaced, removed or attached."""
     ADMIN_ACTION = "admin_action"
-    """An operator's other acts."""
+    """Any other operator action."""
 
 
 class AuditOutcome(StrEnum):
     DONE = "done"
     UNCONFIRMED = "unconfirmed"
-    """Written down here; Telnyx has yet to confirm."""
+    """Recorded in the ledger; Telnyx has not confirmed it yet."""
     DENIED = "denied"
-    """By a rule."""
+    """Denied by policy, authentication or a rate limit."""
     FAILED = "failed"
-    """By trouble: Telnyx, the ledger or the identity provider."""
+    """Failed because of an error of Telnyx, the ledger or the identity provider."""
 
 
 _ACTIONS = {
@@ -57,51 +57,51 @@ _ACTIONS = {
 
 
 class RequestContext(NamedTuple):
-    """How a decision came to be asked for. A command's actor is the user of the shell, under the issuer `shell`."""
+    """The request that led to a decision. For a CLI command, the actor is the shell user with the issuer `shell`."""
 
     request_id: str | None = None
     client_address: str | None = None
     user_agent: str | None = None
-    """As the caller says."""
+    """As sent by the caller; not verified."""
     actor: UserKey | None = None
-    """Who asks, proved. None: nobody yet, or the service itself."""
+    """The authenticated caller. None before authentication, and for actions of the service itself."""
 
 
 NO_REQUEST = RequestContext()
-REQUEST_CONTEXT: ContextVar[RequestContext] = ContextVar("circumstances", default=NO_REQUEST)
-"""Of the request, or the command, that the current task serves."""
+REQUEST_CONTEXT: ContextVar[RequestContext] = ContextVar("request_context", default=NO_REQUEST)
+"""Context of the request or command that the current task serves."""
 
 
 RepeatKey = tuple[str | None, str | None, str | None]
-"""A lease, and the address and user agent that its login goes to: from elsewhere it is another event at once."""
+"""Lease id, client address and user agent. The same login sent elsewhere is a new event."""
 
 
 def repeat_key(lease_id: str | None) -> RepeatKey:
-    """In the circumstances of now."""
+    """The lease's key in the current request context."""
     context = REQUEST_CONTEXT.get()
     return lease_id, context.client_address, context.user_agent
 
 
 class Decision(NamedTuple):
-    """One thing that was decided."""
+    """One decision, as yet without an id and a time."""
 
     action: AuditAction
     outcome: AuditOutcome = AuditOutcome.DONE
     reason: str | None = None
-    """A short code of ours."""
+    """A short internal code."""
     user_key: UserKey | None = None
-    """Whose device or push credential it is about."""
+    """The user that owns the device or push credential."""
     device_id: str | None = None
     lease_id: str | None = None
     token_sha256: str | None = None
-    """Of the login token that was handed out."""
+    """Hash of the login token that was returned."""
     source: IssueSource | None = None
     seconds: float | None = None
-    """What it took to give a login."""
+    """How long it took to return the login."""
     details: Mapping[str, str | int] = MappingProxyType({})
 
     @property
-    def is_refusal(self) -> bool:
+    def is_denial(self) -> bool:
         return self.action is AuditAction.DENIED
 
     @classmethod
@@ -113,7 +113,7 @@ class Decision(NamedTuple):
 
     @classmethod
     def login_returned(cls, lease: Lease, source: IssueSource, seconds: float, token_sha256: str | None) -> "Decision":
-        """A login. Without a token it was the SIP password, which leaves no trace here."""
+        """A returned login. Without a token it is the SIP password, of which nothing is recorded here."""
         grant = "sip_password" if token_sha256 is None else "login_token"
         return cls(
             _ACTIONS[source],
@@ -128,7 +128,7 @@ class Decision(NamedTuple):
 
     @classmethod
     def denial(cls, error: DialtoneError, user_key: UserKey | None, device_id: str | None = None) -> "Decision":
-        """A refusal, or a failure; the reason is the error's own code or name."""
+        """A denied or failed request. The reason is the error's own code, or else its class name."""
         is_rule = isinstance(error, AccessDenied | TokenRejected | LogoutTokenRejected | RateLimited)
         reason = error.reason if isinstance(error, TokenRejected | LogoutTokenRejected) else type(error).__name__
         return cls(
@@ -138,7 +138,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """A decision, when it was made, and how it came to be asked for."""
+    """A decision with its id, time and request context."""
 
     id: str
     at: datetime
@@ -146,7 +146,7 @@ class AuditEvent:
     context: RequestContext
 
     def flat(self) -> dict[str, Any]:
-        """Field by field, for tables, lines and answers. `issuer` and `subject` are whom it was about."""
+        """One flat dict for tables, log lines and responses. `issuer` and `subject` name the user that it is about."""
         decision, context = self.decision, self.context
         user_key, actor = decision.user_key, context.actor
         return {
@@ -171,7 +171,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class ActivityCount:
-    """How many events of one kind there were in one minute, on all replicas."""
+    """Number of events of one kind in one minute, on all replicas."""
 
     minute: datetime
     action: AuditAction
@@ -181,11 +181,11 @@ class ActivityCount:
 
 @dataclass(frozen=True, slots=True)
 class AuditCriteria:
-    """Which events; what is None does not matter."""
+    """Filter for audit events. None matches every value."""
 
     issuer: str | None = None
     subject: str | None = None
-    """The user whom it was about, or who did it."""
+    """The user that the event is about, or its actor."""
     device_id: str | None = None
     lease_id: str | None = None
     action: AuditAction | None = None
@@ -197,14 +197,17 @@ class AuditCriteria:
 
 
 class Audit(Protocol):
-    """Hears of decisions."""
+    """Records decisions."""
 
     def record_nowait(self, decision: Decision) -> None:
-        """Told, whatever becomes of it: for refusals, and for what the service does by itself."""
+        """Record without waiting for the result: for denials, and for actions of the service itself."""
 
     def is_repeat(self, going: RepeatKey, seconds: float) -> bool:
-        """Whether the device got this very login a moment ago too: such a one is counted now, and told with the next
-        that is not. Never, where audit is required."""
+        """Whether this login was returned under the same key a moment ago.
+
+        A repeat is only counted, and the next event that is not a repeat includes the count. Always False if the audit
+        is required.
+        """
 
     async def record(self, decision: Decision) -> None:
-        """Told before its outcome is given away. Where audit is required, raises AuditUnavailable if it is not kept."""
+        """Record before the outcome is returned. If the audit is required, raises AuditUnavailable on failure."""

@@ -1,10 +1,10 @@
 """Every error of Dialtone. The docstring of a class is its message, and the title of its problem document.
 
     DialtoneError
-    |-- TokenRejected             the access token is not accepted, or not any more
-    |-- LogoutTokenRejected       the identity provider's logout token is not accepted
-    |-- IdentityUnavailable       there is no key to verify a token with yet
-    |-- AccessDenied              policy denies what a known caller asks for
+    |-- TokenRejected             the access token is invalid or no longer accepted
+    |-- LogoutTokenRejected       the identity provider's logout token is invalid
+    |-- IdentityUnavailable       no key is available to verify a token
+    |-- AccessDenied              policy denies an authenticated caller's request
     |   |-- InsufficientScope
     |   |-- GrantNotAllowed
     |   |-- DeviceLimitReached
@@ -16,16 +16,16 @@
     |-- LeaseNotFound
     |-- LeaseEnded                revoked or expired
     |-- SweepNotFound
-    |-- PushMaterialRejected      push material with faults, each with its own code
+    |-- PushMaterialRejected      the push material has faults, each with its own code
     |-- PushCredentialNotFound
-    |-- PushAliasTaken            the alias belongs to other material of the same user
+    |-- PushAliasTaken            the user's alias belongs to other material
     |-- PushTypeMismatch
     |-- ConnectionNotFound        an operator named a connection that Telnyx does not know
-    |-- IssueInProgress           the login is being created elsewhere, and took too long
+    |-- IssueInProgress           the login is still being created
     |-- LedgerUnavailable
-    |-- AuditUnavailable          where the audit is required
+    |-- AuditUnavailable          the audit is required and unavailable
     |-- RateLimited               more requests than a limit allows
-    |-- LedgerMismatch            deleting by a ledger that never held a lease
+    |-- LedgerMismatch            orphans are not deleted if the ledger never held a lease
     |-- LeaseConflict             internal: another writer changed the row first
     |-- LeaseExists               internal: the device has a live lease already
     |-- PushConflict              internal: another writer changed the row first
@@ -38,7 +38,7 @@
         |-- TelnyxRateLimited     429
         |-- TelnyxServerError     5xx
         |-- TelnyxUnreachable     no response
-        `-- TelnyxResponseInvalid a response that cannot be read
+        `-- TelnyxResponseInvalid a response that cannot be parsed
 
 `api/problems.py` maps errors to status codes.
 """
@@ -53,10 +53,10 @@ class DialtoneError(Exception):
     """The request failed."""
 
     is_jittered = False
-    """Whether `retry_after_seconds` differs from caller to caller already, so that they do not come back in step."""
+    """Whether `retry_after_seconds` already includes jitter, so that callers do not retry in step."""
 
     is_recorded = False
-    """Whether the audit was told of it, where more was known than at the edge."""
+    """Whether an audit event was already recorded for this error, with more context than the API layer has."""
 
     def __init__(self, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(type(self).__doc__)
@@ -67,7 +67,7 @@ class TokenRejected(DialtoneError):
     """The bearer token is missing, malformed, expired, or not meant for this service."""
 
     def __init__(self, reason: str) -> None:
-        """`reason` is a short code of ours (`expired`, `bad_signature`): for the log, never for the answer."""
+        """`reason` is an internal code such as `expired` or `bad_signature`: logged, never returned to the caller."""
         super().__init__()
         self.reason = reason
 
@@ -76,7 +76,7 @@ class LogoutTokenRejected(DialtoneError):
     """The logout token is malformed, not meant for this service, or was used before."""
 
     def __init__(self, reason: str) -> None:
-        """`reason` is a short code of ours, for the log."""
+        """`reason` is an internal code for the log."""
         super().__init__()
         self.reason = reason
 
@@ -141,7 +141,7 @@ class PushMaterialRejected(DialtoneError):
     """The push material does not meet Telnyx's requirements."""
 
     def __init__(self, faults: Sequence[MaterialFault]) -> None:
-        """`faults` holds codes and field names of ours; nothing of the material."""
+        """`faults` holds fault codes and Dialtone's field names, and no part of the material."""
         super().__init__()
         self.faults = tuple(faults)
 
@@ -186,7 +186,7 @@ class RateLimited(DialtoneError):
     """Too many requests. Retry after the time in Retry-After."""
 
     def __init__(self, *, retry_after_seconds: float, rate_limit: RateLimitStatus | None = None) -> None:
-        """`rate_limit` is the caller's own; None for a caller without a valid token."""
+        """`rate_limit` is the caller's own status; None for a caller without a valid token."""
         super().__init__(retry_after_seconds=retry_after_seconds)
         self.rate_limit = rate_limit
 
@@ -207,7 +207,7 @@ class TelnyxError(DialtoneError):
     """Telnyx did not carry out the request."""
 
     may_have_happened = False
-    """Whether the carrier may have carried the call out although it did not say so."""
+    """Whether Telnyx may have carried out the call without confirming it."""
 
 
 class TelnyxKeyRejected(TelnyxError):
@@ -248,7 +248,7 @@ class TelnyxUnreachable(TelnyxError):
     """Telnyx did not respond in time."""
 
     def __init__(self, *, may_have_happened: bool, retry_after_seconds: float | None = None) -> None:
-        """`may_have_happened` is False only where the request certainly never left: name, route or TLS failed."""
+        """`may_have_happened` is False only if the request was never sent: DNS, connection or TLS failed."""
         super().__init__(retry_after_seconds=retry_after_seconds)
         self.may_have_happened = may_have_happened
 

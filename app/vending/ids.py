@@ -1,7 +1,7 @@
-"""Ids that nobody can guess: 128 random bits as 32 hex digits, of requests, leases and events.
+"""Unguessable ids of requests, leases and events: 128 random bits as 32 hex digits.
 
-Randomness is had from the system a page at a time: a call for each id costs as much as three layers, and hands the
-interpreter to whichever thread waits for it.
+Random bytes are read 4 KiB at a time. A system call for every id would cost as much as three middleware layers and
+would release the GIL to a waiting thread.
 """
 
 import os
@@ -9,7 +9,7 @@ import os
 PAGE_BYTES, ID_BYTES = 4096, 16
 
 _page: list[str] = []
-if hasattr(os, "register_at_fork"):  # where processes fork: else parent and child would give out the same
+if hasattr(os, "register_at_fork"):  # a forked child must not return the same ids as its parent
     os.register_at_fork(after_in_child=_page.clear)
 
 

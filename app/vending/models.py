@@ -1,4 +1,4 @@
-"""Values of the domain: who asks, for which device, what they get. Leases: see `telephony/lease.py`."""
+"""Values of the domain: principals, login requests, credentials and login tokens."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Platform(StrEnum):
-    """Where the phone runs. It decides how long a credential lives: a woken mobile app needs a durable one."""
+    """Platform of the device. It decides the credential's lifetime: a push-woken mobile app needs a long-lived one."""
 
     BROWSER = "browser"
     IOS = "ios"
@@ -25,20 +25,20 @@ class Grant(StrEnum):
 
 
 class IssueSource(StrEnum):
-    """How a device came to its login; what it costs differs by a factor of a hundred."""
+    """Where a login comes from. The cost differs by a factor of a hundred."""
 
     CACHED = "cached"
-    """It was at hand."""
+    """From the login cache."""
     RENEWED = "renewed"
-    """Minted on the credential that the device had."""
+    """A token minted on the device's existing credential."""
     POOLED = "pooled"
-    """On a credential made ahead."""
+    """On a credential from the warm pool."""
     CREATED = "created"
-    """On a new one, which Telnyx takes some seconds to spread."""
+    """On a new credential, which takes some seconds to propagate at Telnyx."""
 
 
 class UserKey(NamedTuple):
-    """A user: an issuer and a subject. Equal subjects of two issuers are two users."""
+    """A user: issuer and subject. Equal subjects of two issuers are two users."""
 
     issuer: str
     subject: str
@@ -46,18 +46,18 @@ class UserKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks, proved: the outcome of checking a token. Holds no part of the token itself."""
+    """The authenticated caller: the result of verifying a token. Holds no part of the token itself."""
 
     issuer: str
     subject: str
     expires_at: datetime
     scopes: frozenset[str] = frozenset()
     issued_at: datetime | None = None
-    """When the identity provider says that it issued the token."""
+    """When the identity provider issued the token, according to the token."""
     session: str | None = None
-    """The session at the identity provider (`sid`), where its tokens name one."""
+    """The identity provider's session (`sid`), if the token names one."""
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
-    """The verified claims, for policy. Personal data may be among them: not for logs."""
+    """The verified claims, for policy. They may contain personal data: never log them."""
     user_key: UserKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Principal:
 
 
 class RateLimitStatus(NamedTuple):
-    """How a caller stands with a limit, after this request."""
+    """The caller's rate limit status after this request."""
 
     limit: int
     remaining: int
@@ -74,7 +74,7 @@ class RateLimitStatus(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IssueRequest:
-    """A device wants to log in. `None` leaves the choice to policy, or to what the device had before."""
+    """A device's request for a login. `None` leaves the choice to policy, or keeps what the device had before."""
 
     device_id: str
     platform: Platform = Platform.BROWSER
@@ -85,7 +85,7 @@ class IssueRequest:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Telnyx's telephony credential, without its SIP password: only the fields that Dialtone reads."""
+    """Telnyx's telephony credential: only the fields that Dialtone reads, without the SIP password."""
 
     id: str
     name: str
@@ -98,19 +98,19 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class LoginToken:
-    """What a phone logs in with. A bearer secret: never logged, never stored."""
+    """The Telnyx JWT that a device logs in with. A bearer secret: never logged, never stored."""
 
     secret: str = field(repr=False)
     expires_at: datetime
 
     @property
     def sha256(self) -> str:
-        """Traces a token to the request that it was made for, without being one."""
+        """Links a token to the request that it was issued for, without revealing it."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class SipPassword:
-    """The password of a credential, read back from Telnyx when asked for. Never logged, never stored."""
+    """A credential's SIP password, read from Telnyx on request. Never logged, never stored."""
 
     secret: str = field(repr=False)

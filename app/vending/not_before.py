@@ -1,8 +1,8 @@
-"""Marks: "no token issued before", for a user, a session or a whole issuer. They end tokens that have not expired.
+"""Not-before entries: reject unexpired tokens that were issued before a moment, by user, session or issuer.
 
-A mark bears on a token through the token's issue time, so a new login is never shut out, and a mark never needs to be
-taken back. Marks of the last day are in the memory of every replica; older ones matter only to tokens that are older
-still, and for those the ledger is asked, once a token.
+An entry is compared with a token's issue time, so it never rejects a new login and never has to be removed. Every
+replica holds the entries of the last day in memory. Older entries can only reject tokens that are older still; for
+those the ledger is queried, once per token.
 """
 
 from collections import OrderedDict
@@ -17,38 +17,38 @@ from app.vending.models import Principal
 from app.vending.telephony.lease import Lease
 
 MEMORY = timedelta(hours=24)
-"""Marks made within this time are in memory."""
+"""Entries made within this time are held in memory."""
 
 SKEW = timedelta(minutes=10)
-"""How far the clocks of an identity provider and a replica may lie apart."""
+"""Maximum difference between the clocks of an identity provider and a replica."""
 
 LOGOUT_SECOND = timedelta(seconds=1)
-"""Issue times are whole seconds: tokens of the very second of a logout count as earlier ones."""
+"""Issue times are whole seconds: tokens issued in the same second as a logout count as issued before it."""
 
 
 class Reach(StrEnum):
-    """Whose tokens a mark is about."""
+    """Which tokens an entry applies to."""
 
     ISSUER = "issuer"
     USER = "user"
     SESSION = "session"
     SESSIONLESS = "sessionless"
-    """A user's tokens that do not say which session they belong to."""
+    """A user's tokens that name no session."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotBeforeTarget:
-    """Whom a mark is about: an issuer, and below it a subject or a session."""
+    """Target of an entry: an issuer, or a subject or session of that issuer."""
 
     issuer: str
     reach: Reach = Reach.ISSUER
     name: str = ""
-    """The subject or the session; nothing for a whole issuer."""
+    """The subject or the session; empty for a whole issuer."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotBefore:
-    """No token of the target that was issued before `not_before` is accepted."""
+    """Rejects the target's tokens that were issued before `not_before`."""
 
     target: NotBeforeTarget
     not_before: datetime
@@ -57,23 +57,23 @@ class NotBefore:
 
 @dataclass(frozen=True, slots=True)
 class LogoutClaims:
-    """What a verified OIDC logout token asks: end one session, or all of a user's."""
+    """Claims of a verified OIDC logout token: end one session, or all sessions of a user."""
 
     issuer: str
     token_id: str
-    """Its `jti`: a logout token is good once."""
+    """The `jti`: a logout token is accepted once."""
     issued_at: datetime
     expires_at: datetime
     subject: str | None
     session: str | None
 
     def not_before_entries(self, now: datetime) -> list[NotBefore]:
-        """What refuses the tokens that were issued up to the logout."""
+        """The entries that reject the tokens issued up to the logout."""
         targets = []
         if self.session is not None:
             targets.append(NotBeforeTarget(self.issuer, Reach.SESSION, self.session))
         if self.subject is not None:
-            # Tokens that name no session might be the ended session's: refused, as a new login costs little.
+            # A token without a session may belong to the ended one. It is rejected, because a new login costs little.
             reach = Reach.USER if self.session is None else Reach.SESSIONLESS
             targets.append(NotBeforeTarget(self.issuer, reach, self.subject))
         return [NotBefore(target, self.issued_at + LOGOUT_SECOND, now) for target in targets]
@@ -81,33 +81,33 @@ class LogoutClaims:
 
 class NotBeforeLedger(Protocol):
     async def not_before(self, targets: Sequence[NotBeforeTarget]) -> datetime | None:
-        """The latest mark on any of them."""
+        """The latest `not_before` of these targets; None if there is none."""
 
     async def set_not_before(self, not_before_entry: NotBefore) -> None: ...
 
     async def log_out(self, logout: LogoutClaims, now: datetime) -> list[Lease]:
-        """In one transaction: its marks, and the live leases of its session or user become REVOKING.
+        """In one transaction, write the logout's entries and set the live leases of its session or user to REVOKING.
 
-        Returns those. A lease whose session is not known counts as the session's, if it is the user's. Raises
-        LogoutTokenRejected if the logout was written down before.
+        Returns those leases. The user's leases with an unknown session count as leases of the session. Raises
+        LogoutTokenRejected if the logout was recorded before.
         """
 
 
 class NotBeforeRegistry:
-    """The marks that bear on tokens, as this replica knows them."""
+    """The not-before entries that this replica knows."""
 
     def __init__(self, ledger: NotBeforeLedger, clock: Callable[[], datetime]) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._marks: OrderedDict[NotBeforeTarget, NotBefore] = OrderedDict()
+        self._entries: OrderedDict[NotBeforeTarget, NotBefore] = OrderedDict()
         self.are_loaded = False
-        """Whether the last day's marks were read. Until then the ledger is asked about every token."""
+        """Whether the last day's entries have been read. Until then the ledger is queried for every token."""
 
     def __len__(self) -> int:
-        return len(self._marks)
+        return len(self._entries)
 
     async def set(self, not_before_entry: NotBefore) -> None:
-        """From now on, on every replica."""
+        """Write the entry for every replica, and apply it here at once."""
         await self._ledger.set_not_before(not_before_entry)
         self.add(not_before_entry)
 
@@ -119,26 +119,26 @@ class NotBeforeRegistry:
         return ended
 
     def add(self, not_before_entry: NotBefore) -> None:
-        """Remember it; of two on one target, the later moment holds."""
-        known = self._marks.get(not_before_entry.target)
+        """Hold the entry in memory. Of two entries for one target, the later `not_before` applies."""
+        known = self._entries.get(not_before_entry.target)
         if known is None or known.not_before <= not_before_entry.not_before:
-            self._marks[not_before_entry.target] = not_before_entry
-            self._marks.move_to_end(not_before_entry.target)
+            self._entries[not_before_entry.target] = not_before_entry
+            self._entries.move_to_end(not_before_entry.target)
         horizon = self._clock() - MEMORY - SKEW
-        while self._marks and next(iter(self._marks.values())).made_at < horizon:
-            self._marks.popitem(last=False)
+        while self._entries and next(iter(self._entries.values())).made_at < horizon:
+            self._entries.popitem(last=False)
 
     def check_remembered(self, principal: Principal) -> None:
-        """Raises TokenRejected if a mark in memory ends the token."""
-        if not self._marks:
+        """Raises TokenRejected if an entry in memory rejects the token."""
+        if not self._entries:
             return
         for target in targets_of(principal):
-            not_before_entry = self._marks.get(target)
+            not_before_entry = self._entries.get(target)
             if not_before_entry is not None and is_before(principal, not_before_entry.not_before):
                 raise TokenRejected("not_before_mark")
 
     async def check(self, principal: Principal) -> None:
-        """Raises TokenRejected if any mark ends the token, and LedgerUnavailable where only the ledger can say."""
+        """Raises TokenRejected if any entry rejects the token, and LedgerUnavailable if only the ledger could tell."""
         self.check_remembered(principal)
         is_recent = principal.issued_at is not None and principal.issued_at > self._clock() - MEMORY + SKEW
         if self.are_loaded and is_recent:
@@ -149,7 +149,7 @@ class NotBeforeRegistry:
 
 
 def targets_of(principal: Principal) -> tuple[NotBeforeTarget, ...]:
-    """Every target whose marks bear on the user's token."""
+    """Every target whose entries apply to the principal's token."""
     issuer, session = principal.issuer, principal.session
     last = (
         NotBeforeTarget(issuer, Reach.SESSIONLESS, principal.subject)
@@ -160,5 +160,5 @@ def targets_of(principal: Principal) -> tuple[NotBeforeTarget, ...]:
 
 
 def is_before(principal: Principal, not_before: datetime) -> bool:
-    """A token that does not say when it was issued cannot show that it is newer."""
+    """Whether the token was issued before that moment. A token without an issue time counts as older."""
     return principal.issued_at is None or principal.issued_at < not_before

@@ -1,7 +1,7 @@
-"""Who may have what: an ordered list of rules over a proved user's issuer, claims and scopes. Pure, and explainable.
+"""Policy: an ordered list of rules over a principal's issuer, claims and scopes, as pure functions.
 
-The first rule that fits decides. Once a policy is enforced, a user whom no rule fits gets nothing. What decides and
-what explains is the same function (`Rule.why_not`), so that an explanation cannot differ from the decision.
+The first matching rule decides. Once a policy is enforced, a user without a matching rule is denied. The decision and
+its explanation use the same function (`Rule.why_not`), so they cannot differ.
 """
 
 import fnmatch
@@ -18,49 +18,49 @@ from app.vending.models import Grant, IssueRequest, Platform, Principal
 from app.vending.telephony.durations import lifetime
 
 ADMIN_SCOPE = "dialtone:admin"
-"""What an operator's token must hold, whatever else policy asks for."""
+"""Scope that an operator's token must hold, in addition to what policy requires."""
 
 Scalar = str | int | bool
 
 
 class DeviceLimitAction(StrEnum):
-    """What happens to the device that is one too many."""
+    """What happens when a new device would exceed the device limit."""
 
     REJECT = "reject"
     EVICT_OLDEST = "evict_oldest"
-    """The user's device that was issued or renewed the longest time ago is logged out for it."""
+    """The user's least recently issued or renewed device is logged out."""
 
 
 class PolicyMode(StrEnum):
     ENFORCE = "enforce"
     SHADOW = "shadow"
-    """Decides nothing; what it would have done is written to the log."""
+    """Decides nothing; the log records what it would have decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a user may have."""
+    """What policy allows a user."""
 
     connection_id: str
     """The Telnyx credential connection that new credentials belong to."""
     ttl: Mapping[Platform, timedelta]
-    """Lifetime of a credential, which is also the longest that a caller may wish for."""
+    """Default lifetime of a credential by platform, which is also the maximum that a caller may request."""
     grants: frozenset[Grant] = frozenset({Grant.LOGIN_TOKEN})
     max_devices: int = 10
     at_device_limit: DeviceLimitAction = DeviceLimitAction.REJECT
     push: bool = True
-    """Whether push credentials may be registered, given `push_scopes`."""
+    """Whether push credentials may be registered; the token must also hold `push_scopes`."""
     push_scopes: frozenset[str] = frozenset()
     admin: bool = False
-    """Whether ADMIN_SCOPE opens the operators' calls."""
+    """Whether a token with ADMIN_SCOPE may call the operator API."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimCondition:
-    """What one claim must hold: one of some values, or a text that fits a glob. Of a list, one element suffices."""
+    """Condition on one claim: one of some values, or text that matches a glob. In a list, one element suffices."""
 
     claim: str
-    """A claim's name; with a leading `/`, a JSON Pointer into the claims (RFC 6901)."""
+    """The claim's name, or with a leading `/` a JSON Pointer into the claims (RFC 6901)."""
     one_of: tuple[Scalar, ...] = ()
     glob: str | None = None
     _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
@@ -70,7 +70,7 @@ class ClaimCondition:
         object.__setattr__(self, "_pattern", pattern)
 
     def why_not(self, claims: Mapping[str, Any]) -> str | None:
-        """Why the claims do not fit; None if they do. Names what the rule wants, never what the token holds."""
+        """Why the claims do not match; None if they do. Names what the rule requires, never the token's values."""
         value = _at(claims, self.claim)
         if value is None:
             return f"there is no claim {self.claim!r}"
@@ -83,26 +83,26 @@ class ClaimCondition:
     def _accepts(self, value: Any) -> bool:
         if self._pattern is not None:
             return isinstance(value, str) and self._pattern.fullmatch(value) is not None
-        # True == 1 in Python; a flag in a token is not a number.
+        # True == 1 in Python, but a boolean claim must not match a number.
         return any(type(value) is type(wanted) and value == wanted for wanted in self.one_of)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a policy."""
+    """One rule of a policy."""
 
     name: str
     allowance: Allowance | None
-    """What it gives; None: nothing, this rule says no."""
+    """What the rule grants; None: it denies."""
     issuers: frozenset[str] | None = None
-    """The `iss` it is about; None: all."""
+    """The `iss` values that the rule applies to; None: all."""
     claims: tuple[ClaimCondition, ...] = ()
     scopes: frozenset[str] = frozenset()
-    """Scopes that the token must hold for this rule to fit."""
+    """Scopes that the token must hold for the rule to match."""
     mode: PolicyMode = PolicyMode.ENFORCE
 
     def why_not(self, principal: Principal) -> str | None:
-        """Why this rule is not about that user, scopes aside; None if it is."""
+        """Why the rule does not apply to the principal, scopes aside; None if it applies."""
         if self.issuers is not None and principal.issuer not in self.issuers:
             return f"the issuer is not {' or '.join(sorted(self.issuers))}"
         for condition in self.claims:
@@ -116,33 +116,33 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What some rules come to for one user."""
+    """Result of evaluating rules for one principal."""
 
     rule: str | None
-    """The rule that decided; None: none fits."""
+    """Name of the deciding rule; None if no rule matches."""
     allowance: Allowance | None
     missing_scopes: frozenset[str] = frozenset()
-    """Where only scopes were missing: the scopes of the rule that came nearest."""
+    """If only scopes were missing: the scopes of the rule with the fewest missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything an operator allows."""
+    """An operator's rules and defaults."""
 
     default: Allowance
-    """What every user of a configured issuer gets while no policy is enforced."""
+    """What every user of a configured issuer is allowed while no policy is enforced."""
     rules: tuple[Rule, ...] = ()
     mode: PolicyMode = PolicyMode.ENFORCE
     required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
-    """By `iss`: scopes without which that issuer's tokens open nothing of a user's."""
+    """By `iss`: scopes that a token of that issuer needs for every operation of a user."""
 
     def connections(self) -> frozenset[str]:
-        """Every connection that somebody may be given."""
+        """Every connection that the policy can assign."""
         given = [rule.allowance.connection_id for rule in self.rules if rule.allowance is not None]
         return frozenset({self.default.connection_id, *given})
 
     def claims(self) -> frozenset[str]:
-        """Names of the claims that some rule looks at."""
+        """Names of the claims that the rules examine."""
         return frozenset(_first_name(condition.claim) for rule in self.rules for condition in rule.claims)
 
     @property
@@ -150,13 +150,13 @@ class Policy:
         return bool(self.rules) and self.mode is PolicyMode.ENFORCE
 
     def enforced(self, principal: Principal) -> PolicyResult:
-        """What applies to the user now."""
+        """The result that applies to the principal now."""
         if not self.is_enforced:
             return PolicyResult(None, self.default)
         return _first_fit((rule for rule in self.rules if rule.mode is PolicyMode.ENFORCE), principal)
 
     def shadow(self, principal: Principal) -> PolicyResult:
-        """What would apply if everything under audit were enforced."""
+        """The result if every shadow rule were enforced."""
         return _first_fit(self.rules, principal) if self.rules else PolicyResult(None, self.default)
 
     @property
@@ -168,24 +168,24 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class IssueTerms:
-    """What one request gets."""
+    """The terms of one requested login."""
 
     allowance: Allowance
     ttl: timedelta
     session: str | None
-    """The session at the identity provider that the device will belong to."""
+    """The identity provider's session that the device will belong to."""
 
 
 class ActivePolicy:
-    """The policy of this moment; a reload puts another in its place between two decisions."""
+    """The current policy. A reload replaces it between two decisions."""
 
     def __init__(self, policy: Policy, on_difference: Callable[[Principal, PolicyResult, PolicyResult], None]) -> None:
-        """`on_difference` gets the enforced result and the shadow result where they differ."""
+        """`on_difference` is called with the enforced and the shadow result if they differ."""
         self.policy = policy
         self._on_difference = on_difference
 
     def authorize(self, principal: Principal) -> Allowance:
-        """What the user may have. Raises InsufficientScope, or AccessDenied where policy gives nothing."""
+        """What policy allows the principal. Raises InsufficientScope, or AccessDenied if policy grants nothing."""
         policy = self.policy
         required = policy.required_scopes.get(principal.issuer, frozenset())
         if not required <= principal.scopes:
@@ -193,7 +193,7 @@ class ActivePolicy:
         return self._allowance(policy, principal)
 
     def authorize_issue(self, principal: Principal, wanted: IssueRequest) -> IssueTerms:
-        """The terms on which this device gets its login. Raises what `authorize` raises, and GrantNotAllowed."""
+        """The terms of this device's login. Raises what `authorize` raises, and GrantNotAllowed."""
         allowance = self.authorize(principal)
         if wanted.grant not in allowance.grants:
             raise GrantNotAllowed
@@ -201,7 +201,7 @@ class ActivePolicy:
         return IssueTerms(allowance, ttl, principal.session)
 
     def authorize_operator(self, principal: Principal) -> None:
-        """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied where no rule gives operators' rights."""
+        """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights."""
         if ADMIN_SCOPE not in principal.scopes:
             raise InsufficientScope(frozenset({ADMIN_SCOPE}))
         if not self._allowance(self.policy, principal).admin:
@@ -215,7 +215,7 @@ class ActivePolicy:
         return True
 
     def authorize_push(self, principal: Principal) -> None:
-        """Raises InsufficientScope, or PushNotAllowed where policy gives no right to register push credentials."""
+        """Raises InsufficientScope, or PushNotAllowed if policy does not allow push registrations."""
         allowance = self.authorize(principal)
         if not allowance.push:
             raise PushNotAllowed
@@ -235,16 +235,16 @@ class ActivePolicy:
 
 @dataclass(frozen=True, slots=True)
 class RuleEvaluation:
-    """What one rule had to say about one user."""
+    """Evaluation of one rule for one principal."""
 
     rule: Rule
     why_not: str | None
-    """None: it fits."""
+    """None if the rule matches."""
     decides: bool = False
 
 
 def explain(policy: Policy, principal: Principal) -> list[RuleEvaluation]:
-    """Rule by rule, in order, what fits and which one decides; rules behind the deciding one are judged too."""
+    """Evaluate every rule in order, including those after the deciding one."""
     findings = []
     is_decided = not policy.is_enforced
     for rule in policy.rules:
@@ -271,7 +271,7 @@ def _first_fit(rules: Iterable[Rule], principal: Principal) -> PolicyResult:
 
 
 def _at(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of that name, or what a JSON Pointer (RFC 6901) leads to; None where there is nothing."""
+    """The claim with that name, or the value at a JSON Pointer (RFC 6901); None if absent."""
     if not name.startswith("/"):
         return claims.get(name)
     found: Any = claims
@@ -283,7 +283,7 @@ def _at(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def _first_name(name: str) -> str:
-    """Of the claim itself, or of the one that a JSON Pointer leads into."""
+    """The name of the claim itself, or of the claim that a JSON Pointer points into."""
     return _unescaped(name[1:].split("/", 1)[0]) if name.startswith("/") else name
 
 
@@ -292,6 +292,6 @@ def _unescaped(part: str) -> str:
 
 
 def _as_regex(glob: str) -> str:
-    """`*` is any text, `?` any one character; everything else is itself, with regard to case."""
-    # The library's pattern does not backtrack over its stars, so that no claim makes a match slow. Its sets stay out.
+    """`*` matches any text, `?` any one character, everything else itself. Case-sensitive."""
+    # fnmatch's pattern does not backtrack over `*`, so no claim makes a match slow (ReDoS). `[...]` sets are escaped.
     return fnmatch.translate(glob.replace("[", "[[]"))

@@ -1,16 +1,16 @@
-"""One replica of the service, as far as the ledger and Telnyx see it: its id, the names it gives, its deadlines."""
+"""One replica of the service as the ledger and Telnyx see it: its id, its naming and its timeouts."""
 
 from dataclasses import dataclass
 
+from app.vending.telephony.deadlines import Timing
 from app.vending.telephony.naming import Naming
-from app.vending.telephony.timing import Timing
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What every writer of claims has in common."""
+    """Identity, naming and timing shared by all components that claim rows."""
 
     id: str
-    """Names the holder of a claim in the ledger. New with every start."""
+    """Identifies the holder of a claim in the ledger. Every start draws a new id."""
     naming: Naming
     timing: Timing

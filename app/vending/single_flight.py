@@ -1,4 +1,4 @@
-"""Single flight: callers who want the same thing at the same moment share one piece of work."""
+"""Single flight: concurrent callers that need the same result share one task."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -9,18 +9,17 @@ from app.vending.errors import IssueInProgress
 Result = TypeVar("Result")
 
 TASK_NAME = "single-flight"
-"""Name of the asyncio tasks that do the work, in stack dumps and in tests that crash them."""
+"""Name of the asyncio tasks, for stack dumps and for tests that crash them."""
 
 
 class SingleFlight(Generic[Result]):
-    """Work in the air, at most one piece a key.
+    """Tasks in flight, at most one per key.
 
-    A flight is its own task: a caller who hangs up or runs out of patience does not end it, and what it brings home is
-    there for that caller's retry.
+    A caller that disconnects or times out does not cancel the task, so its result is available to that caller's retry.
     """
 
     def __init__(self, timeout_seconds: float, admit: Callable[[int], None] = lambda _: None) -> None:
-        """`admit` is asked with how many are in the air before one more takes off; it raises to keep it down."""
+        """`admit` is called with the number of tasks in flight before another one starts; it raises to prevent that."""
         self._timeout_seconds = timeout_seconds
         self._admit = admit
         self._in_flight: dict[Hashable, tuple[Hashable, asyncio.Task[Result]]] = {}
@@ -29,10 +28,10 @@ class SingleFlight(Generic[Result]):
         return len(self._in_flight)
 
     async def do(self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """The result of the flight for `key`; starts one if none of the same purpose is in the air.
+        """Return the result of the task for `key`, and start one unless a task with the same purpose is in flight.
 
-        A flight for another purpose (another grant, another lifetime) is waited for first, whatever becomes of it.
-        Raises IssueInProgress if the caller's timeout ends first, and what the flight or `admit` raises.
+        A task with another purpose (another grant, another lifetime) is awaited first, whatever its outcome.
+        Raises IssueInProgress if the caller's timeout expires first, and whatever the task or `admit` raises.
         """
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -55,9 +54,9 @@ class SingleFlight(Generic[Result]):
     def _finish(self, key: Hashable, task: asyncio.Task[Result]) -> None:
         del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # looked at, so that a flight whose callers all left does not warn at exit
+            task.exception()  # retrieved, or asyncio would warn at exit if all callers have disconnected
 
     async def drain(self) -> None:
-        """Wait until nothing is in the air."""
+        """Wait until no task is in flight."""
         while self._in_flight:
             await asyncio.wait([task for _, task in self._in_flight.values()])

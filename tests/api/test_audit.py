@@ -301,7 +301,7 @@ async def test_invalid_tokens_are_counted_in_metrics_and_not_stored(service: Ser
         await service.client.get("/v1/telephony-credentials", headers={"Authorization": "Bearer rubbish"})
 
     assert len(await events(service, action="denied")) < 30
-    assert 'dialtone_refusals_total{reason="not_three_parts"} 60.0' in (await service.client.get("/metrics")).text
+    assert 'dialtone_denials_total{reason="not_three_parts"} 60.0' in (await service.client.get("/metrics")).text
 
 
 async def test_each_event_is_logged_as_well(telnyx: Telnyx, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:

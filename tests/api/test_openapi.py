@@ -12,8 +12,8 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from app.api.openapi import Api
-from app.api.problem_catalogue import catalogue
 from app.api.problems import all_kinds
+from app.cli.problem_reference import catalogue
 from app.main import openapi_document
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service

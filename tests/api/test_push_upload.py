@@ -59,7 +59,7 @@ async def test_rejected_material_lists_each_fault_with_a_fix(service: Service) -
     answer = await register(service, {**expired, "private_key": pem_of(key("other"))})
 
     assert_problem(answer, 422, "certificate_expired")
-    assert answer.json()["title"].startswith("The certificate has expired; renew it")
+    assert answer.json()["title"].startswith("The certificate has expired")
     assert [(error["loc"], error["type"]) for error in answer.json()["errors"]] == [
         (["body", "certificate"], "certificate_expired"),
         (["body", "private_key"], "key_mismatch"),

@@ -187,5 +187,5 @@ async def test_ipv6_addresses_of_one_network_share_a_counter() -> None:
 
 
 async def test_invalid_limit_is_reported_at_start(telnyx: Telnyx, sqlite: str) -> None:
-    with pytest.raises(SettingsError, match="DIALTONE_LIMIT_USER: must be such as 300/minute"):
+    with pytest.raises(SettingsError, match="DIALTONE_LIMIT_USER: must be a rate such as 300/minute"):
         settings_for(telnyx.url, sqlite, limit_user="often")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware.body import BodyLimitsMiddleware
-from app.api.scope import REQUEST_ID
+from app.api.request_scope import REQUEST_ID
 from tests.support.problems import assert_problem
 from tests.support.service import Service
 from tests.support.tokens import token
@@ -100,7 +100,7 @@ async def test_invalid_field_is_named_with_its_error(service: Service) -> None:
             "type": "string_pattern_mismatch",
             "message": "String should match pattern '^[A-Za-z0-9._:-]{1,64}$'",
         },
-        {"loc": ["body", "[unknown]"], "type": "extra_forbidden", "message": "There is no such field."},
+        {"loc": ["body", "[unknown]"], "type": "extra_forbidden", "message": "Unknown field."},
     ]
 
 

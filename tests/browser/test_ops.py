@@ -87,7 +87,7 @@ async def test_page_shows_leases_and_status(ops_page: OpsPage) -> None:
     assert "closed" in await ops_page.page.inner_text("#telnyx")
     for said in ("1 from memory", "3 new devices"):
         await expect(ops_page.page.locator("#logins-said")).to_contain_text(said)
-    await expect(ops_page.page.locator("#refusals-said")).to_contain_text("1 by a rule")
+    await expect(ops_page.page.locator("#refusals-said")).to_contain_text("1 denied by policy")
     assert await ops_page.page.locator("#logins rect").count() >= 1
     decisions = await ops_page.page.inner_text("#audit")
     assert "GrantNotAllowed" in decisions

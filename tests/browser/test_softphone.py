@@ -385,7 +385,7 @@ async def test_docs_authorize_and_try_it_out_work(environment: BrowserEnvironmen
         await page.fill(".modal-ux input", "not-a-token")
         await page.click(".modal-ux button.authorize")
         await page.click(".modal-ux button.btn-done")
-        await page.click("#operations-Telephony_credentials-page_v1_telephony_credentials_get")
+        await page.click("#operations-Telephony_credentials-listDevices")
         await page.click("button.execute")
         await page.wait_for_selector(".live-responses-table tbody .response-col_status")
 

@@ -53,8 +53,8 @@ async def test_doctor_passes_a_correct_deployment(service: Service) -> None:
 
     assert status == 0
     assert "failed" not in found
-    assert f"connection {DEMO_CONNECTION}: it is there and active" in found["ok"]
-    assert "clock: in step with Telnyx's" in found["ok"]
+    assert f"connection {DEMO_CONNECTION}: it exists and is active" in found["ok"]
+    assert "clock: matches Telnyx's" in found["ok"]
 
 
 async def test_strict_mode_fails_on_warnings(service: Service) -> None:
@@ -74,13 +74,13 @@ async def bad(**wanted: str) -> list[str]:
 async def test_rejected_api_key_is_reported(service: Service, telnyx: Telnyx) -> None:
     telnyx.sandbox.account.api_key = "another"
 
-    assert await bad() == ["Telnyx key: Telnyx does not accept it"]
+    assert await bad() == ["Telnyx key: Telnyx rejects it"]
 
 
 async def test_unknown_connection_is_reported(service: Service, telnyx: Telnyx) -> None:
     telnyx.sandbox.account.connections.clear()
 
-    assert await bad() == [f"connection {DEMO_CONNECTION}: Telnyx does not know it"]
+    assert await bad() == [f"connection {DEMO_CONNECTION}: it does not exist in this Telnyx account"]
 
 
 async def test_inactive_or_uncallable_connection_is_reported(service: Service, telnyx: Telnyx) -> None:
@@ -90,8 +90,8 @@ async def test_inactive_or_uncallable_connection_is_reported(service: Service, t
     status, found = await findings()
 
     assert status == 1
-    assert found["failed"] == [f"connection {DEMO_CONNECTION}: it is switched off: no device can log in"]
-    assert any("cannot ring each other" in line for line in found["warning"])
+    assert found["failed"] == [f"connection {DEMO_CONNECTION}: it is disabled: no device can log in"]
+    assert any("cannot call each other" in line for line in found["warning"])
 
 
 async def test_telnyx_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,20 +103,20 @@ async def test_telnyx_outage_is_reported(service: Service, monkeypatch: pytest.M
 async def test_unmigrated_ledger_is_reported(service: Service, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIALTONE_DATABASE_URL", f"sqlite:///{tmp_path / 'other.db'}")
 
-    assert (await bad())[0].startswith("ledger: it cannot be reached or written, or is not migrated")
+    assert (await bad())[0].startswith("ledger: unreachable, read-only or not migrated")
 
 
 async def test_issuer_without_keys_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIALTONE_ISSUER_PEM")
     monkeypatch.setenv("DIALTONE_JWKS_URL", f"http://127.0.0.1:{free_port()}/jwks")
 
-    assert any("no key that a token could be checked with" in line for line in await bad())
+    assert any("no usable key to verify tokens" in line for line in await bad())
 
 
 async def test_redis_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIALTONE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
 
-    assert await bad() == ["limits: Redis does not answer"]
+    assert await bad() == ["limits: Redis does not respond"]
 
 
 async def test_missing_or_insecure_origins_are_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ async def test_missing_or_insecure_origins_are_reported(service: Service, monkey
     assert any("http://phone.example.com is plain http" in line for line in (await findings())[1]["warning"])
 
     monkeypatch.delenv("DIALTONE_CORS_ORIGINS")
-    assert any("no page in a browser may call" in line for line in (await findings())[1]["warning"])
+    assert any("no web page may call" in line for line in (await findings())[1]["warning"])
 
 
 async def test_invalid_setting_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ async def test_clock_skew_is_reported(sqlite: str, monkeypatch: pytest.MonkeyPat
 
         finding = check_clock(components, answered)
 
-    assert (finding.verdict, finding.seen) == (CheckVerdict.FAILED, "-90 s off Telnyx's")
+    assert (finding.verdict, finding.seen) == (CheckVerdict.FAILED, "differs from Telnyx's by -90 s")
 
 
 async def test_audit_is_printed_as_text_and_json(service: Service) -> None:

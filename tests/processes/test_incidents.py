@@ -77,7 +77,7 @@ async def test_stolen_laptop_can_be_revoked(shell: Shell, telnyx: Telnyx) -> Non
     status, said = await shell.run("leases", "revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
 
     assert {lease["device_id"] for lease in found} == {"laptop", "phone"}
-    assert (status, said) == (0, "2 logged out; gone at Telnyx.\n")
+    assert (status, said) == (0, "2 logged out; deletion confirmed by Telnyx.\n")
     after = await shell.run_json("leases", "ls", "--user", "alice")
     assert {lease["state"] for lease in after} == {"revoked"}
     assert len(telnyx.live()) == 1, "bob's"
@@ -111,7 +111,7 @@ async def test_telnyx_key_can_be_rotated(telnyx: Telnyx, sqlite: str, tmp_path: 
         assert await shell.figure(alarm) >= 1
         status, said = await shell.run("doctor")
         assert status == 1
-        assert "Telnyx does not accept it" in said
+        assert "Telnyx key: Telnyx rejects it" in said
 
         file.write_text(NEW_KEY)
         service.process.send_signal(signal.SIGHUP)
@@ -135,11 +135,11 @@ async def test_identity_provider_outage_is_visible_and_tolerated(telnyx: Telnyx,
 
             status, said = await shell.run("keys", "refresh")
 
-            assert (status, "NOT fetched" in said) == (1, True)
+            assert (status, "fetch FAILED; the cached keys stay in use" in said) == (1, True)
             assert (await service.issue("laptop", "bob")).status_code == 201, "cached keys are used"
             assert (await service.client.get("/readyz")).status_code == 200
             status, said = await shell.run("doctor")
-            assert (status, "no key that a token could be checked with" in said) == (1, True)
+            assert (status, "no usable key to verify tokens" in said) == (1, True)
 
             async def is_seen() -> bool:
                 failures = await shell.figure(r"dialtone_key_set_fetch_failures_total\{[^}]*\}")

@@ -62,7 +62,7 @@ async def test_reload_changes_issuers_and_policy_together_or_nothing(
 
         file.write_text(issuer(ISSUER, own_key) + issuer(GUESTS, "nonsense = 1"))
         refused = await reload(running, "reload_rejected")
-        assert refused["reason"] == "dialtone.toml: issuers[1].nonsense: there is no such setting"
+        assert refused["reason"] == "dialtone.toml: issuers[1].nonsense: unknown setting"
         assert (await ask(running, token())).status_code == 200
 
         rule = f'[[policy.rules]]\nname = "guests"\nissuers = ["{GUESTS}"]\n'

@@ -10,9 +10,9 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware.body import followed_by
+from app.api.request_scope import RAW_REQUEST
 from app.api.routes import telephony_credentials as telephony
 from app.api.schemas.client_settings import ClientSettings
-from app.api.scope import RAW_REQUEST
 from app.serving.login_response_cache import (
     MAX_KNOWN_REQUESTS,
     MAX_PER_REQUEST_HEADER_BYTES,

@@ -1,1 +1,1 @@
-"""The company's identity provider: whether a token is good, and whose it is. The only room that imports python-jose."""
+"""Verification of the identity provider's tokens. The only package that imports python-jose."""

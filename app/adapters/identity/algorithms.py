@@ -16,7 +16,7 @@ from app.adapters.identity.compact_jws import canonical_base64url
 
 PSS_ALGORITHMS = frozenset({"PS256", "PS384", "PS512"})
 EDDSA_ALGORITHMS = frozenset({"EdDSA", "Ed25519"})
-"""One algorithm under two names: RFC 8037 calls it EdDSA, RFC 9864 names the curve. Ed448 is not among them."""
+"""One algorithm with two names: RFC 8037 calls it EdDSA, RFC 9864 names the curve. Ed448 is not supported."""
 
 ED25519_BYTES = 32
 
@@ -28,7 +28,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 
 
 class PssKey(Key):
-    """RSASSA-PSS of RFC 7518 section 3.5: MGF1 over the same hash, and a salt of the hash's length."""
+    """RSASSA-PSS of RFC 7518 section 3.5: MGF1 uses the same hash, and the salt is as long as the hash."""
 
     def __init__(self, key: dict[str, Any], algorithm: str) -> None:
         super().__init__(key, algorithm)
@@ -46,7 +46,7 @@ class PssKey(Key):
 
 
 class Ed25519Key(Key):
-    """Ed25519 of RFC 8032, as a JWK of RFC 8037."""
+    """Ed25519 (RFC 8032), as a JWK (RFC 8037)."""
 
     def __init__(self, key: dict[str, Any], algorithm: str) -> None:
         super().__init__(key, algorithm)
@@ -61,7 +61,7 @@ class Ed25519Key(Key):
 
 
 def register() -> None:
-    """Make python-jose's `jwk.construct` know these algorithms. Doing it again changes nothing."""
+    """Register these algorithms with python-jose's `jwk.construct`. Idempotent."""
     for name in PSS_ALGORITHMS:
         jwk.register_key(name, PssKey)
     for name in EDDSA_ALGORITHMS:

@@ -1,6 +1,6 @@
-"""What the claims of a token whose signature is good must say: access tokens here, logout tokens below.
+"""Checks of the claims of tokens whose signature is valid.
 
-Access tokens after RFC 9068 and RFC 8725, logout tokens after OpenID Connect Back-Channel Logout 1.0 section 2.6.
+Access tokens follow RFC 9068 and RFC 8725, logout tokens OpenID Connect Back-Channel Logout 1.0 section 2.6.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from app.vending.models import Principal
 from app.vending.not_before import LogoutClaims
 
 LAST_MOMENT = 253402300799
-"""9999-12-31T23:59:59Z, the last second that a datetime can hold."""
+"""9999-12-31T23:59:59Z in seconds since 1970, the last second that a datetime can hold."""
 
 MAX_SUBJECT_LENGTH = 255
-"""OpenID Connect Core section 2: `sub` must not exceed 255 characters. Sessions and token ids keep to it too."""
+"""OpenID Connect Core section 2 limits `sub` to 255 characters. Dialtone limits `sid` and `jti` likewise."""
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
-"""Back-Channel Logout section 2.4 recommends explicit typing. The type of access tokens is not taken."""
+"""Allowed `typ` of logout tokens, without `at+jwt`. Back-Channel Logout section 2.4 recommends explicit typing."""
 
 LOGOUT_AGE = timedelta(minutes=10)
-"""A logout token older than this is refused: it is sent at once, and an old one was kept for something."""
+"""Older logout tokens are rejected. Providers send them at once, so an old one may be a replay."""
 
 _FOREIGN_CLAIMS = MappingProxyType(
     {"nonce": "id_token", "at_hash": "id_token", "c_hash": "id_token", "events": "event_token"}
@@ -33,7 +33,7 @@ _FOREIGN_CLAIMS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """What one identity provider's tokens must look like."""
+    """How the tokens of one identity provider are verified."""
 
     issuer: str
     audiences: frozenset[str]
@@ -43,25 +43,25 @@ class Issuer:
     scope_claim: str = "scope"
     allows_scope_list: bool = False
     token_types: frozenset[str] = frozenset({"jwt", "at+jwt"})
-    """Allowed `typ` headers, in small letters; an absent one is allowed too."""
+    """Allowed `typ` headers in lower case. A token without `typ` is allowed too."""
     leeway: timedelta = timedelta(seconds=30)
     max_age: timedelta | None = None
     logout_audiences: frozenset[str] = frozenset()
-    """Client ids that logout tokens may name; empty: the same as `audiences`."""
+    """Client ids that logout tokens may name. Empty means `audiences`."""
     kept_claims: frozenset[str] = frozenset()
-    """Claims that the policy reads. All others are dropped: they are personal data, and cost memory."""
+    """Claims that the policy reads. All others are dropped, because they are personal data and take memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """When a token is good, in seconds since 1970: from the first moment on, and before the last."""
+    """When a token is valid, in seconds since 1970: `since` is inclusive, `until` exclusive."""
 
     since: float
     until: float
 
 
 def principal_of(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[Principal, Validity]:
-    """Whom an access token proves. Raises TokenRejected."""
+    """The principal of an access token, and how long the token is valid. Raises TokenRejected."""
     for claim, kind in _FOREIGN_CLAIMS.items():
         if claim in claims:
             raise TokenRejected(kind)
@@ -80,7 +80,7 @@ def principal_of(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[Pr
 
 
 def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaims:
-    """What a logout token asks. Raises TokenRejected."""
+    """The claims of a logout token. Raises TokenRejected."""
     _, issued, validity = _times(claims, issuer, now)
     if issued is None:
         raise TokenRejected("no_issue_time")
@@ -109,7 +109,7 @@ def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaim
 
 
 def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, float | None, Validity]:
-    """`exp`, `iat`, and the time in between, widened by the leeway; `now` must lie in it."""
+    """`exp`, `iat` and the validity, extended by the leeway. Raises TokenRejected if `now` is outside of it."""
     leeway = issuer.leeway.total_seconds()
     expires = _moment(claims, "exp")
     issued = _moment(claims, "iat")
@@ -131,7 +131,7 @@ def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, f
 
 
 def _moment(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate: a number, and not a bool or a text that looks like one."""
+    """A NumericDate; None if the claim is absent. Rejects booleans and strings."""
     value = claims.get(name)
     if name not in claims:
         return None
@@ -150,20 +150,20 @@ def _check_audience(claims: dict[str, Any], accepted: frozenset[str]) -> None:
 
 
 def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
-    """`sub` must be there whatever claim names the user."""
+    """The value of the issuer's subject claim. `sub` is required even if another claim names the user."""
     _name(claims, "sub", "bad_subject")
     return _name(claims, issuer.subject_claim, "bad_subject")
 
 
 def _logout_subject(claims: dict[str, Any], issuer: Issuer) -> str | None:
-    """The user as access tokens would name them: `sub` says nothing where another claim names the user."""
+    """The user as named in access tokens. `sub` is not used if another claim names the user."""
     if issuer.subject_claim not in claims:
         return None
     return _name(claims, issuer.subject_claim, "bad_subject")
 
 
 def _session(claims: dict[str, Any]) -> str | None:
-    """`sid` where it is one. RFC 9068 does not know it, so an access token may use the name for something else."""
+    """`sid` if it is valid, otherwise None. RFC 9068 does not define `sid`, so access tokens may use it differently."""
     try:
         return _name(claims, "sid", "bad_session")
     except TokenRejected:
@@ -171,7 +171,7 @@ def _session(claims: dict[str, Any]) -> str | None:
 
 
 def _name(claims: dict[str, Any], claim: str, reason: str) -> str:
-    """A short printable text. Control characters end here: it goes to log and ledger."""
+    """A claim that is a short string without control characters, because it goes into the log and the ledger."""
     value = claims.get(claim)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBJECT_LENGTH or not value.isprintable():
         raise TokenRejected(reason)

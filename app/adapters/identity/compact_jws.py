@@ -1,7 +1,7 @@
-"""A compact JWS, taken apart strictly. Nothing here is believed: no key, no clock, no configuration.
+"""Strict parsing of compact JWS. It verifies nothing: it uses no key, no clock and no configuration.
 
-Strict because python-jose is not: it takes non-canonical base64url (so one token has many spellings), a member given
-twice, NaN, five segments, and lets RecursionError out for nested JSON.
+python-jose is too lenient: it accepts non-canonical base64url (so that one token has many spellings), duplicate JSON
+members, NaN and five segments, and raises RecursionError for nested JSON.
 """
 
 import base64
@@ -14,21 +14,21 @@ from typing import Any, NoReturn
 from app.vending.errors import TokenRejected
 
 MAX_TOKEN_LENGTH = 8192
-"""Characters. Longer ones are refused before anything is decoded."""
+"""Characters. Longer tokens are rejected before anything is decoded."""
 
 MAX_DEPTH = 16
-"""Nesting of the JSON in header and payload."""
+"""Maximum nesting of the JSON in the header and the payload."""
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
 _LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
-"""What the last of so many characters may be, when the bits of it that stand for nothing are zero (RFC 4648, 3.5)."""
+"""Allowed last characters of a final group of 2 or 3 characters: those whose unused bits are zero (RFC 4648 3.5)."""
 
 _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CompactJws:
-    """The three parts, decoded. No repr: it is a bearer secret until it has expired."""
+    """The three decoded parts. No repr, because a token is a secret until it expires."""
 
     header: dict[str, Any]
     payload: bytes
@@ -37,7 +37,7 @@ class CompactJws:
 
     @classmethod
     def parse(cls, unverified_token: str) -> "CompactJws":
-        """Raises TokenRejected for everything but three canonical base64url parts with a JSON object for a header."""
+        """Raises TokenRejected unless the token has three canonical base64url parts and its header is a JSON object."""
         if len(unverified_token) > MAX_TOKEN_LENGTH:
             raise TokenRejected("too_long")
         parts = unverified_token.split(".")
@@ -47,12 +47,12 @@ class CompactJws:
         return cls(json_object(header), payload, signature, f"{parts[0]}.{parts[1]}".encode("ascii"))
 
     def claims(self) -> dict[str, Any]:
-        """The payload as a JSON object; still only claims. Raises TokenRejected."""
+        """The payload as a JSON object, not yet verified. Raises TokenRejected."""
         return json_object(self.payload)
 
 
 def canonical_base64url(text: str) -> bytes:
-    """Decoded, if `text` is the one spelling of those bytes: unpadded, unused bits zero. Raises TokenRejected."""
+    """Decode base64url without padding and with zero unused bits. Raises TokenRejected for any other encoding."""
     left_over = len(text) % 4
     if left_over == 1 or not _BASE64URL.match(text):
         raise TokenRejected("not_base64url")
@@ -62,7 +62,7 @@ def canonical_base64url(text: str) -> bytes:
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object: strict UTF-8, no member twice, finite numbers, bounded depth. Raises TokenRejected."""
+    """A JSON object: UTF-8, no duplicate members, finite numbers, limited depth. Raises TokenRejected."""
     try:
         text = raw.decode("utf-8")
         _check_depth(text)

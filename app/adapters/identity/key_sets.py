@@ -1,4 +1,4 @@
-"""Where an issuer's keys come from: fixed ones, or a key set that is fetched, kept, refreshed and outlives failures."""
+"""Sources of an issuer's keys: the configuration, or a remote key set that is fetched, cached and refreshed."""
 
 import asyncio
 import ipaddress
@@ -13,50 +13,50 @@ import structlog
 from app.adapters.http_client import ConnectFailed, HttpClient, ResponseFailed
 from app.adapters.identity.keys import KeySet, from_jwks
 from app.vending.errors import IdentityUnavailable
-from app.vending.operators.service_status import KeySetStatus
+from app.vending.service_status import KeySetStatus
 
 FETCH_SECONDS = 3.0
 """Total deadline of one fetch, discovery included."""
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 REFRESH_SECONDS = 300.0
-"""A set older than this is fetched anew in the background while it goes on serving, unless its answer named a time."""
+"""A key set older than this is refreshed in the background and stays in use meanwhile. `max-age` takes precedence."""
 
 REFRESH_BOUNDS = (60.0, 3600.0)
-"""A `max-age` is honoured between these: a withdrawn key must not live on for a day because a header says so."""
+"""Bounds in seconds for `max-age`. A header must not keep a withdrawn key valid for a day."""
 
 COOLDOWN_SECONDS = 30.0
-"""An unknown `kid` leads to a fetch at most this often, whether it succeeds or not."""
+"""Minimum time between two fetches that unknown `kid` values cause, whether or not the first succeeded."""
 
 COLD_COOLDOWN_SECONDS = 2.0
-"""While there is no key at all, a failed fetch is repeated at most this often."""
+"""Minimum time between a failed fetch and the next one while there are no keys at all."""
 
 HARD_LIMIT_SECONDS = 24 * 3600.0
-"""Keys that could not be confirmed for this long are dead."""
+"""Keys whose last successful fetch is older than this are no longer used."""
 
 _log = structlog.get_logger("dialtone.identity")
 
 
 class KeySource(Protocol):
-    """An issuer's keys, now."""
+    """The keys of one issuer."""
 
     async def current(self) -> KeySet:
-        """Raises IdentityUnavailable while there are none."""
+        """The keys, fetched first if necessary. Raises IdentityUnavailable if there are none."""
 
     def cached(self) -> KeySet | None:
-        """Those that need not be waited for."""
+        """The keys in memory; None if a fetch is needed first."""
 
     async def refresh_for_unknown_kid(self) -> KeySet:
-        """The keys after an unknown `kid`: fetched anew if that is allowed again, else as they are."""
+        """Fetch the keys because of an unknown `kid`. Within the cooldown, returns the current keys."""
 
     async def refresh(self) -> bool:
-        """Fetch now, whatever the cooldowns say, because an operator asks. Whether that succeeded."""
+        """Fetch the keys at an operator's request, without a cooldown. Returns True if the fetch succeeded."""
 
     def status(self, issuer: str) -> KeySetStatus: ...
 
 
 class StaticKeySource:
-    """A PEM or a shared secret from the configuration."""
+    """A PEM key or a shared secret from the configuration."""
 
     def __init__(self, keys: KeySet) -> None:
         self._keys = keys
@@ -79,16 +79,16 @@ class StaticKeySource:
 
 @dataclass(frozen=True, slots=True)
 class KeySetLocation:
-    """A key set's address, or the issuer whose discovery document names it. Configured, never taken from a token."""
+    """The URL of a key set, or the issuer to discover it from. Comes from the configuration, never from a token."""
 
     issuer: str
     algorithms: frozenset[str]
-    """Only keys for these are taken from the set."""
+    """Keys for other algorithms are ignored."""
     jwks_url: str | None = None
 
 
 class RemoteKeySource:
-    """A key set behind HTTP. Good keys are never evicted by a bad answer; one fetch at a time."""
+    """A key set behind HTTP. A failed fetch never replaces good keys. At most one fetch runs at a time."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class RemoteKeySource:
         if self._keys is None or age > HARD_LIMIT_SECONDS:
             return None
         if age > self._refresh_seconds and self._monotonic() - self._failed_at > COOLDOWN_SECONDS:
-            self._fetch()  # in the background: these are still good
+            self._fetch()  # in the background: the cached keys are still valid
         return self._keys
 
     async def refresh_for_unknown_kid(self) -> KeySet:
@@ -137,7 +137,7 @@ class RemoteKeySource:
 
     async def refresh(self) -> bool:
         if self._fetching is not None:
-            await asyncio.shield(self._fetching)  # it may have left before the operator's reason to ask
+            await asyncio.shield(self._fetching)  # this fetch may have started before the issuer changed its keys
         failures = self._failures
         await asyncio.shield(self._fetch())
         return self._failures == failures
@@ -147,13 +147,13 @@ class RemoteKeySource:
         return KeySetStatus(issuer, 0 if self._keys is None else len(self._keys), age, self._fetches, self._failures)
 
     def _fetch(self) -> asyncio.Task[None]:
-        """The fetch in flight, or a new one. It ends well whatever comes back."""
+        """The fetch in flight, or a new one. The task never raises."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch_once())
-            self._fetching.add_done_callback(self._landed)
+            self._fetching.add_done_callback(self._fetch_finished)
         return self._fetching
 
-    def _landed(self, _: asyncio.Task[None]) -> None:
+    def _fetch_finished(self, _: asyncio.Task[None]) -> None:
         self._fetching = None
 
     async def _fetch_once(self) -> None:
@@ -162,7 +162,7 @@ class RemoteKeySource:
             async with asyncio.timeout(FETCH_SECONDS):
                 url = self.location.jwks_url or await self._discover()
                 document, refresh_seconds = await self._get(url)
-            # The same document is the same set: what was verified with it stays verified.
+            # An unchanged document keeps the KeySet object, so that cached verdicts stay valid.
             is_known = self._keys is not None and document == self._document
             keys = self._keys if is_known else from_jwks(document, self.location.algorithms)
             if keys is None or not len(keys):
@@ -170,14 +170,17 @@ class RemoteKeySource:
         except (ConnectFailed, ResponseFailed, ValueError, TimeoutError, RecursionError) as error:
             self._failures += 1
             self._failed_at = self._monotonic()
-            _log.warning("key_set_failed", issuer=self.location.issuer, cause=type(error).__name__)
+            _log.warning("key_set_fetch_failed", issuer=self.location.issuer, cause=type(error).__name__)
             return
         self._keys, self._document, self._fetched_at = keys, document, self._monotonic()
         self._refresh_seconds = refresh_seconds
         _log.info("key_set_fetched", issuer=self.location.issuer, keys=len(keys))
 
     async def _discover(self) -> str:
-        """OpenID Connect Discovery 1.0 section 4: the document must name the very issuer that was configured."""
+        """The `jwks_uri` of the discovery document, which must name the configured issuer.
+
+        Source: OpenID Connect Discovery 1.0 section 4.
+        """
         document, _ = await self._get(self.location.issuer.rstrip("/") + "/.well-known/openid-configuration")
         url = document.get("jwks_uri")
         if document.get("issuer") != self.location.issuer or not isinstance(url, str) or not is_safe_url(url):
@@ -185,7 +188,7 @@ class RemoteKeySource:
         return url
 
     async def _get(self, url: str) -> tuple[dict[str, object], float]:
-        """A JSON object, and after how many seconds it should be fetched anew."""
+        """A JSON object, and the seconds until it should be fetched again."""
         answer = await self._outbound.send("GET", url, deadline_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
         document = json.loads(answer.body) if answer.status == 200 else None
         if not isinstance(document, dict):
@@ -194,7 +197,7 @@ class RemoteKeySource:
 
 
 def _refresh_after(cache_control: str) -> float:
-    """Seconds, from `Cache-Control` (RFC 9111 section 5.2.2) within our bounds."""
+    """Seconds until the next refresh, from `Cache-Control` (RFC 9111 section 5.2.2) within REFRESH_BOUNDS."""
     shortest, longest = REFRESH_BOUNDS
     directives = [directive.strip().lower() for directive in cache_control.split(",")]
     if "no-store" in directives or "no-cache" in directives:
@@ -207,7 +210,7 @@ def _refresh_after(cache_control: str) -> float:
 
 
 def is_safe_url(url: str) -> bool:
-    """https, or http to this very machine; no credentials and no fragment in it."""
+    """True for https, or http to this machine, without credentials and without a fragment."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -1,7 +1,7 @@
-"""An issuer's keys: which of them may check which token. Signatures themselves are python-jose's work.
+"""An issuer's keys: which key may verify which token. python-jose verifies the signatures.
 
-Keys reach python-jose one at a time, built for one algorithm, from numbers that were checked here: that keeps its known
-faults out of reach (a key's algorithm not binding the header's, a public key taken for an HMAC secret, mixed sets).
+python-jose gets one key at a time, for one algorithm, built from numbers that this module has checked. This avoids its
+known faults: a key's algorithm does not bind the header's, a public key passes as an HMAC secret, sets may be mixed.
 """
 
 import base64
@@ -29,7 +29,7 @@ HMAC_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
 PUBLIC_KEY_ALGORITHMS = RSA_ALGORITHMS | set(EC_ALGORITHMS) | EDDSA_ALGORITHMS
 
 RSA_BITS = range(2048, 8193)
-"""Shorter is breakable, longer is a way to burn our time. RFC 7518 section 3.3."""
+"""Shorter keys can be broken (RFC 7518 section 3.3). Longer keys would cost too much CPU time."""
 
 MIN_RSA_EXPONENT = 65537
 MAX_KID_LENGTH = 256
@@ -43,25 +43,25 @@ _CURVES: Mapping[str, tuple[ec.EllipticCurve, int]] = MappingProxyType(
 
 
 class SignatureKey(Protocol):
-    """What python-jose's key objects are to us."""
+    """The part of python-jose's key objects that Dialtone uses."""
 
     def verify(self, msg: bytes, sig: bytes) -> bool: ...
 
 
 class UnknownKey(Exception):
-    """No key of the set answers to the token's `kid` and `alg`."""
+    """The key set has no key for the token's `kid` and `alg`."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """One usable public key, or a shared secret; one python-jose object for each algorithm that it may check."""
+    """A usable public key or shared secret, with one python-jose object for each algorithm that it may verify."""
 
     kid: str | None
     checks: Mapping[str, SignatureKey]
 
 
 class KeySet:
-    """Keys of one issuer. Immutable; its identity tells cached verdicts of an older set apart."""
+    """The keys of one issuer. Immutable: cached results compare it by identity to detect a newer set."""
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self._keys = tuple(keys)
@@ -70,7 +70,7 @@ class KeySet:
         return len(self._keys)
 
     def choose(self, algorithm: str, kid: str | None) -> SignatureKey:
-        """The one key for this `alg` and `kid`. Raises UnknownKey, and TokenRejected where several would do."""
+        """The key for this `alg` and `kid`. Raises UnknownKey if there is none, TokenRejected if several match."""
         fitting = [
             key.checks[algorithm]
             for key in self._keys
@@ -84,7 +84,7 @@ class KeySet:
 
 
 def check_signature(token: CompactJws, key: SignatureKey) -> None:
-    """Raises TokenRejected unless the signature is good, whatever python-jose raises."""
+    """Raises TokenRejected unless the signature is valid, whatever python-jose raises."""
     try:
         is_good = key.verify(token.signing_input, token.signature)
     except Exception as error:
@@ -94,18 +94,18 @@ def check_signature(token: CompactJws, key: SignatureKey) -> None:
 
 
 def from_jwks(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
-    """The usable keys of a JWK set. An odd key is skipped and hurts nobody; raises ValueError for an odd set."""
+    """The usable keys of a JWK set. Invalid keys are skipped. Raises ValueError for an invalid set."""
     entries = document.get("keys")
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise ValueError("not a JWK set of at most 100 keys")
     found = [key for entry in entries if (key := _from_jwk(entry, algorithms)) is not None]
     kids = [key.kid for key in found]
-    # Two keys under one kid leave open which was meant: neither serves (RFC 7517 section 4.5 says they SHOULD differ).
+    # Two keys with one kid are ambiguous, so neither is used. RFC 7517 section 4.5 says that kids SHOULD differ.
     return KeySet(key for key in found if key.kid is None or kids.count(key.kid) == 1)
 
 
 def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
-    """The one public key of an issuer without a key set. Raises ValueError for an unusable one."""
+    """A key set of one public key or certificate in PEM. Raises ValueError if it is unusable."""
     raw = pem.encode()
     try:
         is_certificate = "BEGIN CERTIFICATE" in pem
@@ -136,14 +136,14 @@ def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
 
 
 def from_secret(secret: bytes, algorithms: frozenset[str]) -> KeySet:
-    """The shared secret of an issuer that has nothing else. Raises ValueError below 32 bytes."""
+    """A key set of one shared secret. Raises ValueError if it is shorter than 32 bytes."""
     if len(secret) < 32:
         raise ValueError("a shared secret must have 32 bytes or more")
     return KeySet([VerificationKey(None, {name: jwk.construct(secret, name) for name in algorithms & HMAC_ALGORITHMS})])
 
 
 def _from_jwk(entry: Any, algorithms: frozenset[str]) -> VerificationKey | None:
-    """A key, or None for one that may not or cannot check any of the algorithms. Symmetric keys are never taken."""
+    """A key, or None if it is invalid or fits none of the algorithms. Symmetric keys are never accepted."""
     if not isinstance(entry, dict) or not _may_verify(entry):
         return None
     kid = entry.get("kid")
@@ -170,7 +170,7 @@ def _from_jwk(entry: Any, algorithms: frozenset[str]) -> VerificationKey | None:
 
 
 def _may_verify(entry: dict[str, Any]) -> bool:
-    """`use` and `key_ops` as RFC 7517 sections 4.2 and 4.3 mean them, where they are given."""
+    """True unless `use` or `key_ops` exclude verification (RFC 7517 sections 4.2 and 4.3)."""
     operations = entry.get("key_ops", ["verify"])
     return (
         entry.get("use", "sig") == "sig"
@@ -221,10 +221,10 @@ def _base64url(raw: bytes) -> str:
 
 @cache
 def _roca_residues() -> Mapping[int, frozenset[int]]:
-    """For small primes p: the powers of 65537 modulo p.
+    """The powers of 65537 modulo p, for each small prime p.
 
-    Source: Nemec et al., "The Return of Coppersmith's Attack" (CVE-2017-15361): the faulty primes were made as
-    k*M + (65537^a mod M), so that a modulus of two such is a power of 65537 modulo every small prime.
+    Source: Nemec et al., "The Return of Coppersmith's Attack" (CVE-2017-15361). The faulty primes have the form
+    k*M + (65537^a mod M), so a product of two of them is a power of 65537 modulo every small prime.
     """
     primes = [p for p in range(3, 168) if all(p % q for q in range(2, int(p**0.5) + 1))]
     return {p: frozenset(pow(65537, power, p) for power in range(p)) for p in primes}

@@ -1,7 +1,7 @@
-"""The token verifier: from an unverified token to a Principal, or one refusal. Read `TokenVerifier.verify` first.
+"""The token verifier: turns an unverified token into a Principal or an error. Read `TokenVerifier.verify` first.
 
-python-jose checks the signature. Everything else that a token can get wrong is checked in this room, in the order of
-RFC 8725 and RFC 9068: shape (`compact`), issuer and header (here), key and signature (`keys`), `claims`, marks.
+python-jose checks the signature. This package checks everything else, in the order of RFC 8725 and RFC 9068: syntax
+(`compact_jws`), issuer and header (this module), key and signature (`keys`), claims (`claims`), not-before.
 """
 
 import asyncio
@@ -19,28 +19,33 @@ from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, Unk
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutTokenRejected, TokenRejected
 from app.vending.models import Principal
 from app.vending.not_before import MEMORY, LogoutClaims
-from app.vending.operators.service_status import KeySetStatus
+from app.vending.service_status import KeySetStatus
 
 CACHED_VERDICTS = 10_000
-"""Verified tokens remembered; the least recently used goes first."""
+"""Verified tokens that are cached. The least recently used is evicted first."""
 
 READY_SECONDS = 2.0
-"""How long a look at an issuer's readiness waits for a first key set that is on its way."""
+"""How long a readiness check waits for an issuer's first key set."""
 
 _REFUSED_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
 
 
 class NotBeforeChecker(Protocol):
-    """What ends a token before its time. Both raise TokenRejected; the second may raise LedgerUnavailable."""
+    """Rejects tokens that were issued before a not-before."""
 
-    def check_remembered(self, principal: Principal) -> None: ...
+    def check_remembered(self, principal: Principal) -> None:
+        """Check against memory only. Raises TokenRejected."""
 
-    async def check(self, principal: Principal) -> None: ...
+    async def check(self, principal: Principal) -> None:
+        """Check against the ledger where memory does not reach back far enough.
+
+        Raises TokenRejected or LedgerUnavailable.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """A token found good: with which keys, and between which times it stays so."""
+    """A verified token: the keys that verified it, and how long the result is valid."""
 
     principal: Principal
     keys: KeySet
@@ -55,25 +60,25 @@ class TokenVerifier:
         self,
         issuers: Iterable[Issuer],
         clock: Callable[[], datetime],
-        marks: NotBeforeChecker | None = None,
+        not_before: NotBeforeChecker | None = None,
         max_cached_tokens: int = CACHED_VERDICTS,
     ) -> None:
-        """`marks` is None where a token is only looked at, as by `dialtone policy test`."""
+        """`not_before` checks not-before entries. None skips the check, as `dialtone policy test` does."""
         self._clock = clock
-        self._marks = marks
+        self._not_before = not_before
         self._max_cached_tokens = max_cached_tokens
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
         self.replace(issuers)
 
     def replace(self, issuers: Iterable[Issuer]) -> None:
-        """Other issuers from now on. What was verified under an issuer that changed must be verified again."""
+        """Replace the issuers. Cached results of a changed issuer become invalid."""
         self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
 
     async def verify(self, unverified_token: str) -> Principal:
-        """Who the token proves. Raises TokenRejected with a reason code.
+        """The principal that the token proves. Raises TokenRejected with a reason code.
 
-        Raises IdentityUnavailable while keys are missing, and LedgerUnavailable where only the ledger can say whether
-        an old token was ended. Nothing else comes out, whatever the token holds.
+        Raises IdentityUnavailable if keys are missing, and LedgerUnavailable if not-before must be read from the ledger
+        and cannot be. Raises no other exception, whatever the token contains.
         """
         try:
             return await self._verify(unverified_token)
@@ -83,9 +88,9 @@ class TokenVerifier:
             raise TokenRejected("unexpected") from error
 
     async def verify_logout(self, unverified_token: str) -> LogoutClaims:
-        """What an identity provider's logout token asks. Raises LogoutTokenRejected or IdentityUnavailable.
+        """The claims of a logout token. Raises LogoutTokenRejected or IdentityUnavailable.
 
-        Whether it was used before is the ledger's to say.
+        Does not detect reuse: the ledger records used logout tokens.
         """
         try:
             claims, issuer, _ = await self._authentic(unverified_token, LOGOUT_TYPES)
@@ -98,7 +103,7 @@ class TokenVerifier:
             raise LogoutTokenRejected("unexpected") from error
 
     async def missing_keys(self) -> list[str]:
-        """Issuers whose keys cannot be had at the moment."""
+        """Issuers whose keys are unavailable."""
 
         async def is_missing(issuer: Issuer) -> bool:
             with suppress(IdentityUnavailable, TimeoutError):
@@ -112,14 +117,14 @@ class TokenVerifier:
         return [issuer.issuer for issuer, is_so in zip(issuers, missing, strict=True) if is_so]
 
     async def refresh_due_keys(self) -> None:
-        """Fetch the key sets whose time has come; trouble with one issuer touches no other."""
+        """Refresh the key sets that are due. One issuer's failure does not affect the others."""
         await self.missing_keys()
 
     def issuers(self) -> list[str]:
         return list(self._issuers)
 
     async def refresh_keys(self, issuer: str) -> bool:
-        """Fetch that issuer's keys now, because an operator asks. Whether that succeeded."""
+        """Fetch an issuer's keys now. Returns False if the fetch failed or the issuer is unknown."""
         found = self._issuers.get(issuer)
         return found is not None and await found.keys.refresh()
 
@@ -130,13 +135,16 @@ class TokenVerifier:
         return [issuer.keys.status(issuer.issuer) for issuer in self._issuers.values()]
 
     def cached_principal(self, unverified_token: str) -> Principal | None:
-        """Who the token proved before, if that still holds. Raises TokenRejected where a mark has ended it since."""
+        """The principal of a token that was verified before; None if it must be verified again.
+
+        Raises TokenRejected if a not-before was set since.
+        """
         if "." not in unverified_token:
             return None
         return self.cached_principal_for(self.fingerprint(unverified_token), self._clock())
 
     def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
-        """As `recall`, for a token that was shown before."""
+        """As `cached_principal`, for the fingerprint of a token."""
         known = self._verdicts.get(fingerprint)
         if known is None:
             return None
@@ -148,14 +156,17 @@ class TokenVerifier:
         if not still_holds:
             del self._verdicts[fingerprint]
             return None
-        if self._marks is not None:
-            self._marks.check_remembered(known.principal)
+        if self._not_before is not None:
+            self._not_before.check_remembered(known.principal)
         self._verdicts.move_to_end(fingerprint)
         return known.principal
 
     @staticmethod
     def fingerprint(unverified_token: str) -> bytes:
-        """Only a token that passed the canonical check is ever remembered, so another spelling of it finds nothing."""
+        """The SHA-256 of the token: the cache's key.
+
+        Only tokens with canonical base64url are cached, so another spelling of the same token does not match.
+        """
         return hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
 
     async def _verify(self, unverified_token: str) -> Principal:
@@ -165,9 +176,9 @@ class TokenVerifier:
         now = self._clock().timestamp()
         claims, issuer, keys = await self._authentic(unverified_token, None)
         principal, validity = principal_of(claims, issuer, now)
-        if self._marks is not None:
-            await self._marks.check(principal)
-            # Beyond that, memory no longer holds every mark that was made since.
+        if self._not_before is not None:
+            await self._not_before.check(principal)
+            # Memory holds every not-before that was set within this time, but not older ones.
             validity = Validity(validity.since, min(validity.until, now + MEMORY.total_seconds()))
         self._verdicts[self.fingerprint(unverified_token)] = _Verdict(principal, keys, issuer, validity)
         if len(self._verdicts) > self._max_cached_tokens:
@@ -177,7 +188,7 @@ class TokenVerifier:
     async def _authentic(
         self, unverified_token: str, types: frozenset[str] | None
     ) -> tuple[dict[str, Any], Issuer, KeySet]:
-        """The claims of a token that its issuer signed, as yet unjudged. `types`: allowed `typ`, None: the issuer's."""
+        """The unchecked claims of a token whose signature is valid. `types`: allowed `typ`; None: the issuer's."""
         token = CompactJws.parse(unverified_token)
         claims = token.claims()
         issuer = self._issuer_of(claims)
@@ -187,7 +198,7 @@ class TokenVerifier:
         return claims, issuer, keys
 
     def _issuer_of(self, claims: dict[str, Any]) -> Issuer:
-        """By exact string from the configuration. Nothing that a token names is ever fetched."""
+        """The configured issuer with exactly this `iss`. A URL from a token is never fetched."""
         name = claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         if issuer is None:
@@ -208,7 +219,7 @@ async def _key_for(issuer: Issuer, algorithm: str, kid: str | None) -> tuple[Key
 
 
 def checked_header(header: dict[str, Any], issuer: Issuer, types: frozenset[str]) -> tuple[str, str | None]:
-    """`alg` and `kid`. `jku`, `x5u`, `x5c` and `jwk` are never read: a token does not bring its own key."""
+    """`alg` and `kid`. `jku`, `x5u`, `x5c` and `jwk` are never read: a token must not supply its own key."""
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         raise TokenRejected("algorithm_not_allowed")
@@ -222,5 +233,5 @@ def checked_header(header: dict[str, Any], issuer: Issuer, types: frozenset[str]
 
 
 def _is_type(typ: Any, types: frozenset[str]) -> bool:
-    """Media types compare without regard to case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
+    """True if `typ` is allowed. Case does not matter, and `application/` may be omitted (RFC 7515 section 4.1.9)."""
     return isinstance(typ, str) and typ.lower().removeprefix("application/") in types

@@ -1,1 +1,1 @@
-"""The ledger: who holds which credential, until when. Ids, names and times; no secret is ever written here."""
+"""The ledger in SQL: which device holds which credential, until when. It contains ids, names and times, no secrets."""

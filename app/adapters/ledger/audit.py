@@ -1,4 +1,4 @@
-"""The audit in the ledger: events added in batches, found by whom or what they were about, forgotten by age."""
+"""The audit in the ledger: events are added in batches, searched by filters, and deleted by age."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,26 +24,26 @@ from app.vending.models import UserKey
 
 
 class SqlAudit:
-    """Every method raises LedgerUnavailable when the database does not do its part."""
+    """Stores audit events. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
-    async def add(self, told: Sequence[AuditEvent]) -> None:
-        """Raises ValueError where one of them can never be written."""
+    async def add(self, new_events: Sequence[AuditEvent]) -> None:
+        """Raises ValueError if one of the events can never be stored."""
         try:
-            await self._add(told)
+            await self._add(new_events)
         except LedgerUnavailable as error:
             if _is_about_data(error.__cause__):
-                raise ValueError("an event that no table takes") from error
+                raise ValueError("an event that the database cannot store") from error
             raise
 
-    async def _add(self, told: Sequence[AuditEvent]) -> None:
+    async def _add(self, new_events: Sequence[AuditEvent]) -> None:
         async with self._database.writing() as connection:
-            await connection.execute(events.insert(), [event.flat() for event in told])
-            # In one order for all replicas: else two of them wait for each other for ever.
-            for (minute, action, outcome), count in sorted(Counter(map(_minute, told)).items()):
+            await connection.execute(events.insert(), [event.flat() for event in new_events])
+            # All replicas update rows in the same order. Otherwise two of them could deadlock.
+            for (minute, action, outcome), count in sorted(Counter(map(_minute, new_events)).items()):
                 row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
                 one = self._insert(activity).values(row)
                 more = {"events": activity.c.events + one.excluded.events}
@@ -69,18 +69,18 @@ class SqlAudit:
             for row in await self._database.rows(query)
         ]
 
-    async def delete_expired(self, told_before: datetime, limit: int) -> int:
-        query = sa.select(events.c.id).where(events.c.at < told_before).order_by(events.c.at).limit(limit)
+    async def delete_expired(self, recorded_before: datetime, limit: int) -> int:
+        query = sa.select(events.c.id).where(events.c.at < recorded_before).order_by(events.c.at).limit(limit)
         if not (rows := await self._database.rows(query)):
             return 0
         async with self._database.writing() as connection:
             await connection.execute(events.delete().where(events.c.id.in_([row["id"] for row in rows])))
-            await connection.execute(activity.delete().where(activity.c.minute < told_before))
+            await connection.execute(activity.delete().where(activity.c.minute < recorded_before))
         return len(rows)
 
 
 def _is_about_data(error: BaseException | None) -> bool:
-    """Whether trying again would change nothing: a value that has no form in the database (SQLSTATE class 22)."""
+    """True if a retry would fail too, because the database cannot represent a value (SQLSTATE class 22)."""
     if isinstance(error, sa.exc.DBAPIError):
         return (getattr(error.orig, "sqlstate", None) or "").startswith("22") or isinstance(error, sa.exc.DataError)
     return isinstance(error, sa.exc.StatementError)

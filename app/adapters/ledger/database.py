@@ -17,7 +17,7 @@ from app.adapters.ledger.sqlite_threads import SqliteThreads
 from app.vending.errors import LedgerUnavailable
 from app.vending.models import UserKey
 
-TROUBLE = (
+DATABASE_ERRORS = (
     SQLAlchemyError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -83,7 +83,7 @@ class Database:
                 async with self._engine.connect() as connection:
                     await connection.execution_options(is_write=False)
                     yield connection
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             self._is_in_doubt = True
             raise LedgerUnavailable from error
 
@@ -92,9 +92,9 @@ class Database:
         """One transaction, committed at the end of the block."""
         try:
             with self._span("ledger write"):
-                async with self._turn(), self._engine.begin() as connection:
+                async with self._writer_slot(), self._engine.begin() as connection:
                     yield connection
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             self._is_in_doubt = not isinstance(error, IntegrityError)
             raise LedgerUnavailable from error
         self._is_in_doubt = False
@@ -111,25 +111,25 @@ class Database:
         if self._threads is None:
             raise TypeError("only SQLite groups commits")
         with self._translating(), self._span("ledger write"):
-            async with self._turn():
+            async with self._writer_slot():
                 outcomes = await self._threads.write(works)
         self._is_in_doubt = False
         return outcomes
 
     def _span(self, name: str) -> AbstractContextManager[Span]:
-        """Without exceptions: their texts may hold values."""
+        """A span without exceptions, because their texts may contain values."""
         return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
         try:
             yield
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             self._is_in_doubt = not isinstance(error, IntegrityError)
             raise LedgerUnavailable from error
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _writer_slot(self) -> AsyncIterator[None]:
         """Wait for the writer, no longer than the database itself would: no queue builds up behind a lock."""
         async with asyncio.timeout(BUSY_SECONDS):
             await self._writer.acquire()

@@ -1,4 +1,4 @@
-"""Opening the database under the ledger: engines that never print parameters, durable and patient on SQLite."""
+"""Database engines of the ledger for SQLite and PostgreSQL. They never log parameters."""
 
 from typing import Any
 
@@ -10,42 +10,42 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 STATEMENT_SECONDS = 5
 CONNECT_SECONDS = 3
 BUSY_SECONDS = 3
-"""How long SQLite waits for another process's write to end."""
+"""How long SQLite waits for another process's write."""
 
 POOL_SIZE = 10
 
 SQLITE_POOL_SIZE, SQLITE_CACHE_KB = 5, 1024
-"""Each connection to SQLite is a thread and a cache of its own; there is one writer anyway."""
+"""Each SQLite connection has its own thread and cache. SQLite has only one writer, so few connections suffice."""
 
 STAYS_BROKEN = ("SQLITE_READONLY", "SQLITE_IOERR", "25006")
-"""Errors of SQLite and PostgreSQL that a connection keeps: one that was opened on a read-only file, or to a server that
-became a standby, goes on refusing after the trouble is over. Such connections are given up, and new ones opened."""
+"""SQLite errors and SQLSTATE codes after which the connection is replaced. A connection to a file that was read-only,
+or to a server that became a standby, keeps failing after the cause is fixed."""
 
 
 def database_url(text: str) -> URL:
-    """`sqlite:///file` or `postgresql://...`, with the asynchronous drivers filled in. Raises ValueError."""
+    """Parse `sqlite:///FILE` or `postgresql://...` and set the asynchronous driver. Raises ValueError."""
     try:
         url = make_url(text)
     except ArgumentError:
-        raise ValueError("not a database URL") from None
+        raise ValueError("must be sqlite:///FILE or postgresql://...") from None
     match url.get_backend_name():
         case "sqlite" if url.database and url.database != ":memory:":
             return url.set(drivername="sqlite+aiosqlite")
         case "postgresql" | "postgres":
             return url.set(drivername="postgresql+asyncpg")
-    raise ValueError("not sqlite:///FILE or postgresql://...")
+    raise ValueError("must be sqlite:///FILE or postgresql://...")
 
 
 def open_engine(url: URL) -> AsyncEngine:
-    """An engine that never prints parameters; its SQLite form is durable, patient and fit for several processes."""
+    """An asynchronous engine. On SQLite, commits are durable and several processes may use the file."""
     engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
-    give_up_broken(engine.sync_engine)
+    replace_broken_connections(engine.sync_engine)
     return engine
 
 
-def give_up_broken(engine: sa.Engine) -> None:
+def replace_broken_connections(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "handle_error")
-    def look(context: sa.engine.ExceptionContext) -> None:
+    def check(context: sa.engine.ExceptionContext) -> None:
         if name_of(context.original_exception).startswith(STAYS_BROKEN):
             context.is_disconnect = True
 
@@ -56,7 +56,7 @@ def _postgresql(url: URL) -> AsyncEngine:
         url,
         hide_parameters=True,
         connect_args=arguments,
-        pool_size=POOL_SIZE + 1,  # one of them only listens
+        pool_size=POOL_SIZE + 1,  # one connection only listens for notifications
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
     )
@@ -76,9 +76,9 @@ def _sqlite(url: URL) -> AsyncEngine:
 
 
 def open_threads_engine(url: URL, *, begins: bool = True) -> sa.Engine:
-    """SQLite's, for threads: the same file with the same care, and each statement a plain call.
+    """A synchronous SQLite engine for threads, with the same settings.
 
-    Unless it `begins` transactions, each statement is one.
+    Without `begins`, each statement is its own transaction.
     """
     engine = sa.create_engine(
         url.set(drivername="sqlite"),
@@ -89,14 +89,14 @@ def open_threads_engine(url: URL, *, begins: bool = True) -> sa.Engine:
         pool_timeout=CONNECT_SECONDS,
     )
     _prepare(engine, begins=begins)
-    give_up_broken(engine)
+    replace_broken_connections(engine)
     return engine
 
 
 def _prepare(engine: sa.Engine, *, begins: bool = True) -> None:
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver's own implicit BEGIN comes too late to be IMMEDIATE
+        connection.isolation_level = None  # the driver's implicit BEGIN comes too late to be IMMEDIATE
         cursor = connection.cursor()
         cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged row survives a power cut
         cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KB}")
@@ -112,5 +112,5 @@ def _prepare(engine: sa.Engine, *, begins: bool = True) -> None:
 
 
 def name_of(error: BaseException | None) -> str:
-    """SQLite's name of an error, or PostgreSQL's code."""
+    """SQLite's error name or PostgreSQL's SQLSTATE; empty if there is none."""
     return getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""

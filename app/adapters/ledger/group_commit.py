@@ -1,7 +1,7 @@
-"""Group commit: writes that come while another is on its way to the disk share the next transaction, and its wait.
+"""Group commit: writes that arrive during a commit share the next transaction.
 
-For SQLite, whose one writer waits for the disk at each commit. PostgreSQL lets transactions that commit at the same
-moment share one flush by itself, and there a shared one would hold the locks of many users for as long as the slowest.
+This is for SQLite, whose only writer waits for the disk at each commit. PostgreSQL lets concurrent transactions share
+a flush, and a shared transaction would hold many users' locks for as long as its slowest write.
 """
 
 import asyncio
@@ -17,33 +17,33 @@ MAX_BATCH_SIZE = 64
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
-"""Statements of one write. Raises a DialtoneError only if it has changed nothing; may be run a second time."""
+"""The statements of one write. It may run twice, and may raise a DialtoneError only if it has changed nothing."""
 
 Commit = Callable[[Sequence[Work[Any]]], Awaitable[list[Any]]]
-"""Runs works in one transaction. What each returned, or the DialtoneError that it raised, once that is committed.
+"""Runs writes in one transaction. Returns, after the commit, each write's result or the DialtoneError that it raised.
 
-Raises LedgerUnavailable if the database did not do its part for one of them: nothing is written then.
+Raises LedgerUnavailable if the database failed for one of them. Nothing is written then.
 """
 
 
-AWAY = (sa.exc.OperationalError, sa.exc.TimeoutError, OSError)
-"""Locked, full, gone: nothing that one of the writes did. Each by itself would only wait as long again."""
+DATABASE_FAILURES = (sa.exc.OperationalError, sa.exc.TimeoutError, OSError)
+"""The database is locked, full or gone. No single write caused it, so separate retries would only wait again."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingWrite:
-    """One caller's write, and what becomes of it."""
+    """One caller's write and its outcome."""
 
     work: Work[Any]
     outcome: asyncio.Future[Any]
     is_begun: bool = False
 
     def give_up(self) -> None:
-        """It waited as long as the database itself would have; what has begun ends by itself."""
+        """Fail the write after the timeout, unless it has begun."""
         if not self.is_begun and not self.outcome.done():
             self.outcome.set_exception(LedgerUnavailable())
 
-    def tell(self, outcome: Any) -> None:
+    def finish(self, outcome: Any) -> None:
         if self.outcome.done():
             return
         if isinstance(outcome, BaseException):
@@ -53,7 +53,7 @@ class PendingWrite:
 
 
 class GroupCommit:
-    """Gathers writes. One transaction at a time."""
+    """Collects writes and commits them together, one transaction at a time."""
 
     def __init__(self, commit: Commit, timeout_seconds: float) -> None:
         self._commit = commit
@@ -62,7 +62,7 @@ class GroupCommit:
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, work: Work[T]) -> T:
-        """What the work returns, once it is committed. Raises what it raises, and LedgerUnavailable."""
+        """Returns the result of `work` after the commit. Raises its DialtoneError, or LedgerUnavailable."""
         loop = asyncio.get_running_loop()
         write = PendingWrite(work, loop.create_future())
         self._waiting.append(write)
@@ -79,7 +79,7 @@ class GroupCommit:
         try:
             while self._waiting:
                 together, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
-                # Whoever left meanwhile wants nothing written any more.
+                # Writes whose callers were cancelled or timed out are dropped.
                 together = [write for write in together if not write.outcome.done()]
                 for write in together:
                     write.is_begun = True
@@ -94,16 +94,20 @@ class GroupCommit:
         try:
             outcomes = await self._commit([write.work for write in together])
         except Exception as error:
-            if not is_last_try and isinstance(error, LedgerUnavailable) and not isinstance(error.__cause__, AWAY):
+            if (
+                not is_last_try
+                and isinstance(error, LedgerUnavailable)
+                and not isinstance(error.__cause__, DATABASE_FAILURES)
+            ):
                 return False
             outcomes = [error] * len(together)
         for write, outcome in zip(together, outcomes, strict=True):
-            write.tell(outcome)
+            write.finish(outcome)
         return True
 
 
 def run_together(connection: sa.Connection, works: Sequence[Work[Any]]) -> list[Any]:
-    """One after the other, in the transaction that goes on."""
+    """Run the writes one after the other in the open transaction. Returns their results or DialtoneErrors."""
     outcomes: list[Any] = []
     for work in works:
         try:

@@ -1,4 +1,4 @@
-"""What operators ask of the ledger: leases by anything that is known of them, page by page; and many ended at once."""
+"""Lease queries of operators: search with filters, count, and revoke many leases at once."""
 
 from datetime import datetime
 
@@ -21,7 +21,7 @@ from app.vending.telephony.lease import Lease, LeaseState
 
 
 class SqlLeaseSearch:
-    """Every method raises LedgerUnavailable when the database does not do its part."""
+    """Searches leases of all users. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -41,7 +41,7 @@ class SqlLeaseSearch:
             (LeaseState.POOLED, IS_POOLED),
         ):
             async with self._database.reading() as connection:
-                # By the partial index of that state: no row is read.
+                # Counted from the partial index of that state, without reading rows.
                 query = sa.select(sa.func.count()).select_from(leases).where(condition)
                 found[state.value] = (await connection.execute(query)).scalar_one()
         return found
@@ -50,7 +50,7 @@ class SqlLeaseSearch:
         self, criteria: LeaseCriteria, made_until: datetime, after_id: str, now: datetime, limit: int
     ) -> list[Lease]:
         ended: list[Lease] = []
-        # In the order of their ids, for all who end many at once: else two of them wait for each other for ever.
+        # All bulk updates lock rows in the order of their ids. Otherwise two of them could deadlock.
         query = sa.select(leases).where(
             IS_LIVE, leases.c.id > after_id, leases.c.created_at <= made_until, *_conditions(criteria)
         )

@@ -1,4 +1,4 @@
-"""The leases on SQLite or PostgreSQL: each method one short transaction."""
+"""Leases in SQLite or PostgreSQL. Each method is one short transaction."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -29,10 +29,10 @@ from app.vending.not_before import is_before, targets_of
 from app.vending.telephony.lease import ENDED, Lease
 
 CHANGES_BATCH_SIZE = 10_000
-"""Ended leases read by one look of the watch."""
+"""Maximum number of ended leases that one poll of the change poller reads."""
 
 
-# Statements that every login takes are made once: to put one together takes longer than to run it.
+# Statements of every login are built once: building one takes longer than running it.
 _OF_THE_DEVICE = sa.and_(IS_OWNED, leases.c.device_id == sa.bindparam("device_id"), IS_LIVE)
 LIVE_LEASE = sa.select(leases).where(_OF_THE_DEVICE)
 LIVE_LEASE_ID = sa.select(leases.c.id).where(_OF_THE_DEVICE)
@@ -58,7 +58,7 @@ INSERT = leases.insert()
 
 @lru_cache(maxsize=8)
 def _look_before_opening(targets: int) -> sa.Select[Any]:
-    """What may speak against a new lease, and whether the pool has a credential for it, in one go."""
+    """One query for the not-before, the number of live devices and the availability of a pooled credential."""
     in_the_pool = sa.select(leases.c.id).where(IS_READY_IN_THE_POOL).limit(1)
     return sa.select(
         latest_not_before(targets).scalar_subquery().label("not_before"),
@@ -68,7 +68,7 @@ def _look_before_opening(targets: int) -> sa.Select[Any]:
 
 
 class SqlLeases:
-    """The ledger. Every method raises LedgerUnavailable when the database does not do its part."""
+    """Stores leases. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -90,13 +90,13 @@ class SqlLeases:
 
     async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
         def work(connection: sa.Connection) -> Lease:
-            # Else two devices could both be the last that the limit allows, or a logout miss the row written here.
+            # Without the lock, two devices could both pass the device limit, or a logout could miss the new row.
             one_at_a_time(connection, lease.user_key)
             seen = _look(connection, lease, principal)
             if seen.not_before is not None and is_before(principal, seen.not_before):
                 raise TokenRejected("not_before_mark")
             if seen.devices >= max_devices:
-                # The device's own live lease is no reason to refuse it: let the unique index speak first.
+                # A live lease of this very device means LeaseExists, not that the limit is reached.
                 raise LeaseExists if _has_live_lease(connection, lease) else DeviceLimitReached
             claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
             return claimed or _insert(connection, lease)
@@ -163,7 +163,7 @@ def _insert(connection: sa.Connection, lease: Lease) -> Lease:
 
 
 def _claim_pooled(connection: sa.Connection, intent: Lease) -> Lease | None:
-    """A ready credential of the connection, now the device's; None where there is none."""
+    """Assign a ready pooled credential of the connection to the device; None if there is none."""
     wanted = {"connection_id": intent.connection_id, "now": intent.created_at}
     found = connection.execute(READY_IN_THE_POOL, wanted).mappings().first()
     if found is None:

@@ -1,4 +1,4 @@
-"""Bringing a database to the newest form of the ledger: Alembic, run from here and nowhere else."""
+"""Migrations of the ledger's database. The only module that runs Alembic."""
 
 import asyncio
 import sqlite3
@@ -13,32 +13,32 @@ import migrations
 from app.adapters.ledger.engines import BUSY_SECONDS, open_engine
 
 ONE_AT_A_TIME = 6_243_871
-"""The advisory lock that keeps two replicas from migrating one PostgreSQL at once. Any number, ours alone."""
+"""The advisory lock that serializes migrations of a PostgreSQL database. An arbitrary number."""
 
 
 def newest_revision() -> str:
-    """The revision that this version of the service needs. Their files are numbered."""
+    """The revision that this version of the service requires. The files of migrations are numbered."""
     files = (Path(migrations.__file__).parent / "versions").glob("[0-9]*.py")
     return max(file.stem.split("_")[0] for file in files)
 
 
-async def migrate(url: URL) -> str:
-    """Bring the database to the newest revision, which is returned. Running it again changes nothing."""
+async def migrate(url: URL, target: str = "head") -> str:
+    """Bring the database to a revision, and return the newest one. Running it again changes nothing."""
     if url.get_backend_name() == "sqlite" and url.database:
         await asyncio.to_thread(_prepare_file, Path(url.database))
     engine = open_engine(url)
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, target)
     finally:
         await engine.dispose()
     return newest_revision()
 
 
 def _prepare_file(file: Path) -> None:
-    """Who may phone whom is nobody else's business. SQLite's journals inherit the file's mode.
+    """Create the SQLite file with mode 600, which its journals inherit, and switch it to write-ahead logging.
 
-    The write-ahead log is the file's own, once and for all: readers go on while somebody writes.
+    The journal mode is stored in the file. With write-ahead logging, a writer does not block readers.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)
@@ -48,7 +48,7 @@ def _prepare_file(file: Path) -> None:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError:
-                # This one statement does not wait for another process that is about the same.
+                # SQLite's busy timeout does not apply to this statement, so another process may interfere.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
@@ -56,8 +56,8 @@ def _prepare_file(file: Path) -> None:
                 return
 
 
-def _upgrade(connection: sa.Connection) -> None:
-    # Imported here: 10 MB that a service which only serves need not hold.
+def _upgrade(connection: sa.Connection, target: str) -> None:
+    # Imported here, because Alembic takes 10 MB that a running service does not need.
     from alembic import command
     from alembic.config import Config
 
@@ -66,4 +66,4 @@ def _upgrade(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, target)

@@ -1,4 +1,4 @@
-"""Marks, spent logout tokens and asked-for key refreshes: what the identity side says, told to every replica."""
+"""Not-before marks, used logout tokens and requested key refreshes in the ledger, which all replicas share."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.pg_listener import announce
-from app.adapters.ledger.tables import IS_LIVE, key_refreshes, lease_of, leases, logout_tokens, marks, owned_by
+from app.adapters.ledger.tables import (
+    IS_LIVE,
+    key_refreshes,
+    lease_of,
+    leases,
+    logout_tokens,
+    not_before_marks,
+    owned_by,
+)
 from app.vending.errors import LedgerUnavailable, LogoutTokenRejected
 from app.vending.models import UserKey
 from app.vending.not_before import LogoutClaims, NotBefore, NotBeforeTarget, Reach
@@ -19,11 +27,11 @@ from app.vending.telephony.lease import Lease
 from app.vending.upkeep.change_feed import KeyRefresh
 
 NOT_BEFORE_BATCH_SIZE = 10_000
-"""Marks read by one look of the watch."""
+"""Maximum number of marks that one poll of the change poller reads."""
 
 
 class SqlNotBefore:
-    """Every method raises LedgerUnavailable when the database does not do its part."""
+    """Stores not-before marks. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -55,7 +63,12 @@ class SqlNotBefore:
             return await connection.run_sync(_latest, targets)
 
     async def not_before_since(self, moment: datetime) -> list[NotBefore]:
-        query = sa.select(marks).where(marks.c.made_at >= moment).order_by(marks.c.made_at).limit(NOT_BEFORE_BATCH_SIZE)
+        query = (
+            sa.select(not_before_marks)
+            .where(not_before_marks.c.made_at >= moment)
+            .order_by(not_before_marks.c.made_at)
+            .limit(NOT_BEFORE_BATCH_SIZE)
+        )
         return [
             NotBefore(
                 NotBeforeTarget(row["issuer"], Reach(row["reach"]), row["name"]), row["not_before"], row["made_at"]
@@ -75,9 +88,9 @@ class SqlNotBefore:
         return [KeyRefresh(row["issuer"], row["requested_at"]) for row in await self._database.rows(query)]
 
     async def _put(self, connection: AsyncConnection, not_before_entry: NotBefore) -> None:
-        """Of two marks on one target the later moment holds, whichever is written first."""
+        """Write a mark. If the target has one already, the later not-before is kept."""
         await connection.run_sync(announce)
-        insert = self._insert(marks).values(
+        insert = self._insert(not_before_marks).values(
             issuer=not_before_entry.target.issuer,
             reach=not_before_entry.target.reach,
             name=not_before_entry.target.name,
@@ -85,7 +98,9 @@ class SqlNotBefore:
             made_at=not_before_entry.made_at,
         )
         new = insert.excluded
-        later = sa.case((new.not_before > marks.c.not_before, new.not_before), else_=marks.c.not_before)
+        later = sa.case(
+            (new.not_before > not_before_marks.c.not_before, new.not_before), else_=not_before_marks.c.not_before
+        )
         await connection.execute(
             insert.on_conflict_do_update(
                 index_elements=["issuer", "reach", "name"], set_={"not_before": later, "made_at": new.made_at}
@@ -103,13 +118,15 @@ def _latest(connection: sa.Connection, targets: Sequence[NotBeforeTarget]) -> da
 
 @lru_cache(maxsize=8)
 def latest_not_before(targets: int) -> sa.Select[Any]:
-    """The latest mark on so many targets, which are `named` in its parameters. Made once for each number.
+    """The query for the latest mark on a number of targets. `named` makes its parameters.
 
-    An OR of equalities, because SQLite scans the table for a list of tuples.
+    It is an OR of equalities, because SQLite scans the table for a list of tuples.
     """
     parts = ("issuer", "reach", "name")
-    each = (sa.and_(*(marks.c[part] == sa.bindparam(f"{part}{n}") for part in parts)) for n in range(targets))
-    return sa.select(sa.func.max(marks.c.not_before)).where(sa.or_(*each))
+    each = (
+        sa.and_(*(not_before_marks.c[part] == sa.bindparam(f"{part}{n}") for part in parts)) for n in range(targets)
+    )
+    return sa.select(sa.func.max(not_before_marks.c.not_before)).where(sa.or_(*each))
 
 
 def named(targets: Sequence[NotBeforeTarget]) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Announcements: on PostgreSQL a replica tells the others at once that there is something new for them in the ledger.
+"""LISTEN/NOTIFY on PostgreSQL: a replica tells the others at once that the ledger has changes for them.
 
-An announcement says nothing but "look". Whoever misses one (its connection was cut, a pooler sits in between, the
-ledger is SQLite) looks anyway, every second: announcements make that sooner, and nothing depends on them.
+A notification carries no data. Replicas also poll every second, so a missed notification (a lost connection, a pooler,
+SQLite) only delays a change.
 """
 
 import asyncio
@@ -12,24 +12,24 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.adapters.ledger.database import TROUBLE
+from app.adapters.ledger.database import DATABASE_ERRORS
 
 CHANNEL = "dialtone"
 
 GATHER_SECONDS = 0.1
-"""Announcements within this time are one: a thousand logouts a second must not be a thousand looks."""
+"""Notifications within this time are combined, so that a thousand logouts a second do not cause a thousand polls."""
 
 CHECK_SECONDS = 3.0
 
 
 def announce(connection: sa.Connection) -> None:
-    """Tell every replica to look, when and if this transaction is committed."""
+    """Notify every replica if and when this transaction is committed."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"NOTIFY {CHANNEL}"))
 
 
 class PgListener:
-    """One replica's ear, on a connection of its own."""
+    """Receives notifications on its own connection and calls `heard`."""
 
     def __init__(self, engine: AsyncEngine, heard: Callable[[], None]) -> None:
         self._engine = engine
@@ -38,7 +38,7 @@ class PgListener:
         self._timer: asyncio.TimerHandle | None = None
 
     async def ensure_listening(self) -> None:
-        """Begin to listen, or make sure that we still do; trouble means that the next `tend` tries anew."""
+        """Start listening, or check that the connection still works. After a failure, the next call reconnects."""
         if self._engine.dialect.name != "postgresql":
             return
         try:
@@ -47,7 +47,7 @@ class PgListener:
                     await self._listen()
                 else:
                     await (await _driver_of(self._connection)).fetchval("SELECT 1")
-        except TROUBLE:
+        except DATABASE_ERRORS:
             await self.close()
 
     async def close(self) -> None:
@@ -56,21 +56,21 @@ class PgListener:
             self._timer.cancel()
             self._timer = None
         if connection is not None:
-            with suppress(*TROUBLE):
-                await connection.invalidate()  # it listens: nobody else may have it
-            with suppress(*TROUBLE):
+            with suppress(*DATABASE_ERRORS):
+                await connection.invalidate()  # it still listens, so it must not return to the pool
+            with suppress(*DATABASE_ERRORS):
                 await connection.close()
 
     async def _listen(self) -> None:
         self._connection = await self._engine.connect()
-        await (await _driver_of(self._connection)).add_listener(CHANNEL, self._gather)
-        self._heard()  # what was announced before we listened
+        await (await _driver_of(self._connection)).add_listener(CHANNEL, self._schedule_call)
+        self._heard()  # notifications before this moment were missed
 
-    def _gather(self, *_: object) -> None:
+    def _schedule_call(self, *_: object) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell)
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._call)
 
-    def _tell(self) -> None:
+    def _call(self) -> None:
         self._timer = None
         self._heard()
 

@@ -1,4 +1,4 @@
-"""Push objects, registrations and attachments. Nothing of the material is written here but public facts."""
+"""Push objects, registrations and attachments in the ledger. Only public facts of the material are stored."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +33,7 @@ _REGISTERED = sa.select(
 
 
 class SqlPush:
-    """Every method raises LedgerUnavailable when the database does not do its part."""
+    """Stores push credentials. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -91,7 +91,7 @@ class SqlPush:
         return await self._objects(expires, order=push_objects.c.not_after, limit=limit)
 
     async def all_objects(self, limit: int) -> list[tuple[PushObject, int, bool]]:
-        """Each object, how many users registered it, and whether a connection uses it; the newest first."""
+        """Each object with the number of its registrations and whether a connection uses it, newest first."""
         at = push_registrations.c
         holders = sa.select(sa.func.count()).where(at.fingerprint == push_objects.c.fingerprint).scalar_subquery()
         query = sa.select(push_objects, holders.label("holders"), _IS_ATTACHED.label("is_attached"))
@@ -99,7 +99,7 @@ class SqlPush:
         return [(_object(row), row["holders"], bool(row["is_attached"])) for row in rows]
 
     async def note_warning(self, before: PushObject, days: int) -> None:
-        # Not a step of the object's life: its version stays, so that nobody's work on it is lost to a warning.
+        # The version stays unchanged, so that a warning does not conflict with a concurrent change.
         at = push_objects.c
         is_first = sa.or_(at.warned_days.is_(None), at.warned_days > days)
         update = push_objects.update().where(at.fingerprint == before.fingerprint, is_first).values(warned_days=days)
@@ -142,20 +142,20 @@ class SqlPush:
         )
         changes = {"alias": after.alias, "fingerprint": after.fingerprint, "updated_at": after.updated_at}
         async with self._writing_aliases() as connection:
-            # In one order, whichever of two materials takes the place of the other: else two writers wait for ever.
+            # Locked in a fixed order. Otherwise two writers that swap the same materials could deadlock.
             for fingerprint in sorted({before.fingerprint, after.fingerprint}):
                 await _lock(connection, fingerprint)
             await _check_active(connection, after.fingerprint)
             if (await connection.execute(push_registrations.update().where(is_before).values(changes))).rowcount != 1:
                 raise PushConflict
             if before.fingerprint != after.fingerprint:
-                await _leave(connection, before.fingerprint, after.updated_at)
+                await _delete_if_unused(connection, before.fingerprint, after.updated_at)
 
     async def deregister(self, registration: PushRegistration, now: datetime) -> None:
         async with self._database.writing() as connection:
             await _lock(connection, registration.fingerprint)
             await connection.execute(push_registrations.delete().where(push_registrations.c.id == registration.id))
-            await _leave(connection, registration.fingerprint, now)
+            await _delete_if_unused(connection, registration.fingerprint, now)
 
     # -- attachments --------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class SqlPush:
 
     @asynccontextmanager
     async def _writing_aliases(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction in which a second row for a user's alias is PushConflict, and not the database's trouble."""
+        """A transaction that raises PushConflict if the user already has the alias."""
         try:
             async with self._database.writing() as connection:
                 yield connection
@@ -203,7 +203,7 @@ class SqlPush:
 
 
 async def _lock(connection: AsyncConnection, fingerprint: str) -> None:
-    """Whoever joins and whoever leaves an object take turns."""
+    """Lock the object's row, so that registrations and deregistrations of one object are serialized."""
     query = sa.select(push_objects.c.version).where(push_objects.c.fingerprint == fingerprint)
     await connection.execute(query.with_for_update())
 
@@ -214,8 +214,8 @@ async def _check_active(connection: AsyncConnection, fingerprint: str) -> None:
         raise PushConflict
 
 
-async def _leave(connection: AsyncConnection, fingerprint: str, now: datetime) -> None:
-    """The last one to leave an object that no connection uses marks it for the sweeper."""
+async def _delete_if_unused(connection: AsyncConnection, fingerprint: str, now: datetime) -> None:
+    """Mark an object for deletion if it has no registration left and no connection uses it."""
     found = (
         (await connection.execute(sa.select(push_objects).where(push_objects.c.fingerprint == fingerprint)))
         .mappings()

@@ -1,6 +1,6 @@
-"""SQLite in threads of its own: a whole read, or a whole transaction, is one errand there and back.
+"""SQLite in its own threads, with one thread switch for a whole read or transaction.
 
-Through the asynchronous driver each statement is one, and each errand costs more than most statements.
+The asynchronous driver switches threads for each statement, which costs more than most statements.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ READERS = 2
 
 
 class SqliteThreads:
-    """One that writes, and a few that read. Trouble comes out as the driver's."""
+    """One writer thread and READERS reader threads. Raises the driver's errors."""
 
     def __init__(self, url: URL) -> None:
         self._transactions = open_threads_engine(url)
-        # One statement is a transaction by itself. A BEGIN before it would only hand the interpreter over once more.
+        # A single statement is a transaction of its own. BEGIN would only release the interpreter once more.
         self._single = open_threads_engine(url, begins=False)
         self._writer = ThreadPoolExecutor(1, "ledger-writer")
         self._readers = ThreadPoolExecutor(READERS, "ledger-reader")
@@ -35,7 +35,7 @@ class SqliteThreads:
         return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     async def write(self, works: Sequence[Work[Any]]) -> list[Any]:
-        """In one transaction: what each returned, or the DialtoneError that it raised."""
+        """Run the writes in one transaction. Returns their results or DialtoneErrors."""
 
         def commit() -> list[Any]:
             with self._transactions.begin() as connection:

@@ -1,4 +1,4 @@
-"""What the sweeper asks of the ledger: which rows are due, taken so that no other replica takes them too."""
+"""Ledger queries of the sweeper: due rows, which it claims so that no other replica processes them too."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from app.vending.upkeep.sweeper import Backlog
 
 
 class SqlSweep:
-    """Every method raises LedgerUnavailable when the database does not do its part. All work is found by an index."""
+    """Finds due rows by index only. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -74,7 +74,7 @@ class SqlSweep:
         is_done = sa.and_(HAS_ENDED, leases.c.updated_at < ended_before, leases.c.retry_at.is_(None))
         query = sa.select(leases.c.id).where(is_done).order_by(leases.c.updated_at).limit(limit)
         if not (rows := await self._database.rows(query)):
-            return 0  # as nearly always: no write lock is taken for it
+            return 0  # the usual case: no write lock is taken
         async with self._database.writing() as connection:
             ids = [row["id"] for row in rows]
             await connection.execute(sweep_runs.delete().where(sweep_runs.c.started_at < ended_before))

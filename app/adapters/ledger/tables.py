@@ -1,4 +1,4 @@
-"""The ledger's tables, as SQLAlchemy sees them; `migrations/` makes them, and a test says when the two differ."""
+"""The ledger's tables in SQLAlchemy. `migrations/` creates them, and a test compares the two."""
 
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ metadata = sa.MetaData()
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
-    """Aware UTC in and out, on SQLite too, which keeps no zone."""
+    """Aware UTC times, also on SQLite, which stores no time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -35,7 +35,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 def _in(states: tuple[LeaseState, ...]) -> sa.TextClause:
-    """A constant condition: a partial index is used only for a query that repeats it word for word."""
+    """A constant condition. A partial index is used only if the query repeats its condition literally."""
     return sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states)))
 
 
@@ -80,7 +80,7 @@ leases = sa.Table(
     sa.Index("leases_by_sip_username", "sip_username"),
 )
 
-marks = sa.Table(
+not_before_marks = sa.Table(
     "not_before_marks",
     metadata,
     sa.Column("issuer", sa.Text, primary_key=True),
@@ -179,7 +179,7 @@ activity = sa.Table(
     sa.Column("outcome", sa.String(16), primary_key=True),
     sa.Column("events", sa.Integer, nullable=False),
 )
-"""How many events of the audit there were, minute by minute: a look at the last hour must not read a million rows."""
+"""The number of audit events per minute, so that a report on the last hour does not read a million rows."""
 
 sweep_runs = sa.Table(
     "sweep_runs",
@@ -219,7 +219,7 @@ _partial("live_of_a_session", "issuer", "session", where=IS_LIVE)
 
 
 IS_OWNED = sa.and_(leases.c.issuer == sa.bindparam("issuer"), leases.c.subject == sa.bindparam("subject"))
-"""For statements that are made once."""
+"""The condition for one user, with bind parameters for statements that are built once."""
 
 
 def owned_by(user_key: UserKey) -> sa.ColumnElement[bool]:
@@ -235,7 +235,7 @@ _FIELDS = tuple(field.name for field in fields(Lease))
 
 
 def is_older(created_at: datetime, lease_id: str) -> sa.ColumnElement[bool]:
-    """Behind that lease, where the newest come first: how a page begins."""
+    """The condition for leases after this one in a list that is sorted newest first."""
     moment = sa.bindparam("at", created_at, leases.c.created_at.type)
     return sa.tuple_(leases.c.created_at, leases.c.id) < sa.tuple_(moment, sa.literal(lease_id))
 
@@ -245,13 +245,13 @@ def row_of(lease: Lease) -> dict[str, Any]:
 
 
 def step(before: Lease, after: Lease) -> tuple[sa.Update, dict[str, Any]]:
-    """What makes the one row of the other, if it still is as it was read; and its parameters."""
+    """The UPDATE from `before` to `after`, if the row's version is unchanged, and its parameters."""
     changes = {name: value for name in _FIELDS if (value := getattr(after, name)) != getattr(before, name)}
     return _step(tuple(changes)), changes | {"id_before": before.id, "version_before": before.version}
 
 
 @lru_cache(maxsize=256)
 def _step(changed: tuple[str, ...]) -> sa.Update:
-    """Made once for each set of columns: to put a statement together takes longer than to run it."""
+    """Built once for each set of columns: building a statement takes longer than running it."""
     is_still = sa.and_(leases.c.id == sa.bindparam("id_before"), leases.c.version == sa.bindparam("version_before"))
     return leases.update().where(is_still).values({name: sa.bindparam(name) for name in changed})

@@ -1,1 +1,1 @@
-"""The linter in front of Telnyx, which takes anything: what push material is, and what is wrong with it."""
+"""Validation of push material before the upload, because Telnyx accepts anything."""

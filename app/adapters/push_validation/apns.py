@@ -1,8 +1,8 @@
-"""Apple's VoIP certificate and its private key, in PEM.
+"""Validation of Apple's VoIP certificate and its private key, in PEM.
 
-What makes a certificate one for VoIP pushes, after Apple's WWDR Certification Practice Statement (certificate profiles,
-extensions under 1.2.840.113635.100.6.3) and as Apple's own certificates show it: the extension of VoIP Services
-certificates, or a topic that ends in `.voip` in the list of topics, or in the subject's user id.
+A certificate is for VoIP pushes if it has the extension of VoIP Services certificates, or a topic that ends in `.voip`
+in its list of topics or in the subject's user id. Source: Apple's WWDR Certification Practice Statement (certificate
+profiles, extensions under 1.2.840.113635.100.6.3) and Apple's own certificates.
 """
 
 import base64
@@ -23,21 +23,21 @@ from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
 
 VOIP_SERVICES = x509.ObjectIdentifier("1.2.840.113635.100.6.3.4")
-"""Marks a VoIP Services certificate."""
+"""The extension of VoIP Services certificates."""
 
 TOPICS = x509.ObjectIdentifier("1.2.840.113635.100.6.3.6")
-"""Lists the topics that a certificate may push to: bundle id, bundle id + `.voip`, and more."""
+"""The extension with the topics that a certificate may push to: bundle id, bundle id + `.voip`, and more."""
 
 VOIP_SUFFIX = ".voip"
 COMMON_NAME_PREFIX = "VoIP Services:"
 MAX_FIELD_BYTES = 32 * 1024
-"""A certificate of Apple's has about 2 KB, an RSA key of 4096 bits about 3."""
+"""Apple's certificates have about 2 KB, RSA keys of 4096 bits about 3 KB."""
 
 _UTF8_STRING, _CONSTRUCTED = 0x0C, 0x20
 
 
 def validate(certificate: str, private_key: str, now: datetime) -> MaterialReport:
-    """Everything that is wrong with the pair, or the material that it is."""
+    """The material of a valid pair, or all its faults."""
     faults = [
         MaterialFault("material_too_large", field)
         for field, text in (("certificate", certificate), ("private_key", private_key))
@@ -60,7 +60,7 @@ def validate(certificate: str, private_key: str, now: datetime) -> MaterialRepor
     upload = {
         "type": PushType.IOS.value,
         "certificate": cert.public_bytes(Encoding.PEM).decode("ascii"),
-        "private_key": blocks(private_key)[0].text,  # without what openssl writes around it
+        "private_key": blocks(private_key)[0].text,  # without the text that openssl writes around it
     }
     return MaterialReport(
         PushMaterial(
@@ -107,7 +107,7 @@ def _private_key(text: str, faults: list[MaterialFault]) -> PrivateKeyTypes | No
         faults.append(MaterialFault("private_key_unreadable", "private_key"))
         return None
     if isinstance(key, ec.EllipticCurvePrivateKey) and found[0].label == "PRIVATE KEY":
-        # What Apple gives for token authentication: a P-256 key in PKCS#8. VoIP certificates have RSA keys.
+        # Apple's key for token authentication is a P-256 key in PKCS#8. VoIP certificates have RSA keys.
         faults.append(MaterialFault("is_p8_token_key", "private_key"))
         return None
     return key
@@ -130,7 +130,7 @@ def _is_voip(cert: x509.Certificate) -> bool:
 
 
 def _bundle_id(cert: x509.Certificate) -> str | None:
-    """From the VoIP topic, the subject's user id or its common name, whichever is there."""
+    """The bundle id from the VoIP topic, the subject's user id or its common name, in this order."""
     voip = (topic for topic in (*_topics(cert), _user_id(cert)) if topic.endswith(VOIP_SUFFIX))
     names = (str(name.value) for name in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
     titled = (name.removeprefix(COMMON_NAME_PREFIX).strip() for name in names if name.startswith(COMMON_NAME_PREFIX))
@@ -150,7 +150,7 @@ def _topics(cert: x509.Certificate) -> list[str]:
 
 
 def _utf8_strings(der: bytes) -> Iterator[str]:
-    """Every UTF8String in a DER value, however nested. Stops at the first byte that does not fit."""
+    """Every UTF8String in a DER value, at any depth. Stops at the first invalid byte."""
     while len(der) >= 2:
         tag, length, start = der[0], der[1], 2
         if length & 0x80:
@@ -178,7 +178,7 @@ def _holds_certificate(text: str) -> bool:
 
 
 def _key_for_certificate(text: str) -> str | None:
-    """A private key stands where the certificate should: Apple's token key, or the right one in the wrong field."""
+    """The fault code if the certificate field contains a private key: Apple's token key, or swapped fields."""
     if not _holds_key(text):
         return None
     faults: list[MaterialFault] = []
@@ -187,12 +187,12 @@ def _key_for_certificate(text: str) -> str | None:
 
 
 def _binary(text: str) -> str | None:
-    """What was sent in place of PEM, if somebody read a binary file, and perhaps encoded it."""
+    """The fault code if the field contains a binary file instead of PEM, possibly in base64."""
     try:
         raw = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raw = text.encode("latin-1", "replace")
-    if raw[:1] != b"\x30":  # every DER file is a SEQUENCE
+    if raw[:1] != b"\x30":  # every DER file starts with a SEQUENCE
         return None
-    # A PFX begins with its version, INTEGER 3 (RFC 7292 section 4); a certificate with another SEQUENCE.
+    # A PFX starts with its version, INTEGER 3 (RFC 7292 section 4); a certificate starts with another SEQUENCE.
     return "is_p12" if b"\x02\x01\x03" in raw[2:9] else "is_der"

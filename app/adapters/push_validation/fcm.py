@@ -1,6 +1,6 @@
-"""Google's service account for FCM HTTP v1, as the JSON file that Firebase gives.
+"""Validation of Google's service account for FCM HTTP v1: the JSON file from Firebase.
 
-Source of the shape: cloud.google.com, IAM, "Create and delete service account keys"; firebase.google.com, Cloud
+Source of its format: cloud.google.com, IAM, "Create and delete service account keys"; firebase.google.com, Cloud
 Messaging, "Migrate to FCM HTTP v1".
 """
 
@@ -17,15 +17,15 @@ from app.vending.push.models import PushMaterial, PushType
 
 FIELD = "project_account_json_file"
 TOKEN_URIS = frozenset({"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"})
-"""Today's, and the one that older key files name."""
+"""The current URI, and the one in older key files."""
 
 MAX_BYTES = 32 * 1024
 LEGACY_KEY_PREFIX = "AAAA"
 
 
 def validate(service_account: Any) -> MaterialReport:
-    """Everything that is wrong with the object, or the material that it is."""
-    foreign = _what_is(service_account)
+    """The material of a valid service account, or all its faults."""
+    foreign = _other_kind_of(service_account)
     if foreign is not None:
         return _refused(foreign)
     if len(json.dumps(service_account)) > MAX_BYTES:
@@ -60,8 +60,8 @@ def _refused(*codes: str) -> MaterialReport:
     return MaterialReport(None, tuple(MaterialFault(code, FIELD) for code in codes))
 
 
-def _what_is(given: Any) -> str | None:
-    """What was sent in place of a service account."""
+def _other_kind_of(given: Any) -> str | None:
+    """The fault code if the value is something else than a service account, such as a legacy server key."""
     if isinstance(given, str):
         return "is_server_key" if given.startswith(LEGACY_KEY_PREFIX) else "service_account_is_text"
     if not isinstance(given, dict):

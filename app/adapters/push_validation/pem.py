@@ -1,10 +1,10 @@
-"""PEM blocks in a text, with or without the lines that tools write around them (RFC 7468)."""
+"""Extraction of PEM blocks from text, with or without the lines that tools write around them (RFC 7468)."""
 
 import re
 from dataclasses import dataclass, field
 
 MAX_BLOCKS = 20
-"""A text with more beginnings than any chain has is not looked through."""
+"""A text with more blocks is not searched. No certificate chain is that long."""
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -14,11 +14,11 @@ class PemBlock:
     label: str
     """`CERTIFICATE`, `RSA PRIVATE KEY` and so on."""
     text: str = field(repr=False)
-    """From BEGIN to END, with a line break behind it."""
+    """From BEGIN to END, followed by a line break."""
 
 
 def blocks(text: str) -> list[PemBlock]:
-    r"""Every complete block. A text in one line, with `\n` for its line ends, is taken too: configuration has such."""
+    r"""Every complete block. Also accepts one line with a literal `\n` as line end, as in environment variables."""
     if text.count("-----BEGIN ") > MAX_BLOCKS:
         return []
     return [PemBlock(match[1], match[0] + "\n") for match in _BLOCK.finditer(text.replace("\\n", "\n"))]

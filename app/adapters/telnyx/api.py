@@ -26,7 +26,7 @@ from app.vending.errors import (
     TelnyxServerError,
     TelnyxUnreachable,
 )
-from app.vending.operators.service_status import TelnyxFailure, TelnyxStatus
+from app.vending.service_status import TelnyxFailure, TelnyxStatus
 
 CALL_SECONDS = 5.0
 """Total deadline of one operation, retries included."""
@@ -98,9 +98,9 @@ class TelnyxApi:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_seconds
         for attempt in range(1, attempts + 1):
-            async with self.scheduler.slot((deadline - loop.time()) * QUEUE_SHARE) as turn:
+            async with self.scheduler.slot((deadline - loop.time()) * QUEUE_SHARE) as slot:
                 try:
-                    return await self._counted(turn, method, path, deadline - loop.time(), **content)
+                    return await self._counted(slot, method, path, deadline - loop.time(), **content)
                 except (TelnyxServerError, TelnyxUnreachable, TelnyxResponseInvalid):
                     pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * (0.5 + random.random())  # noqa: S311 - jitter
                     if attempt == attempts or loop.time() + pause >= deadline:
@@ -108,13 +108,13 @@ class TelnyxApi:
             await asyncio.sleep(pause)
         raise AssertionError("attempts is at least 1")
 
-    async def _counted(self, turn: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
+    async def _counted(self, slot: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
         began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
         with self._tracer.start_as_current_span(
             f"Telnyx {operation}", kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                answer = await self._send_once(turn, method, path, seconds, **content)
+                answer = await self._send_once(slot, method, path, seconds, **content)
                 outcome = "ok"
             except TelnyxError as error:
                 outcome = type(error).__name__
@@ -125,7 +125,7 @@ class TelnyxApi:
                 self._count(operation, outcome, time.monotonic() - began)
         return answer
 
-    async def _send_once(self, turn: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
+    async def _send_once(self, slot: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
         try:
             answer = await self._outbound.send(
                 method,
@@ -136,14 +136,14 @@ class TelnyxApi:
                 **content,
             )
         except ConnectFailed as error:
-            turn.failed()
+            slot.failed()
             _log.warning("telnyx_unreachable", method=method, cause=str(error))
             raise TelnyxUnreachable(may_have_happened=False) from None
         except ResponseFailed as error:
-            turn.failed()
-            _log.warning("telnyx_no_answer", method=method, cause=str(error))
+            slot.failed()
+            _log.warning("telnyx_no_response", method=method, cause=str(error))
             raise TelnyxUnreachable(may_have_happened=True) from None
-        turn.answered(answer.status, answer.headers)
+        slot.answered(answer.status, answer.headers)
         if 200 <= answer.status < 300:
             return answer
         refusal = _error_for(answer)

@@ -1,8 +1,8 @@
-"""Guarding Telnyx from us, and us from Telnyx: whose turn it is to call, and when not to call at all.
+"""The scheduler of calls to Telnyx: rate limit, concurrency limit, circuit breaker and priority queue.
 
-Every call of the process takes a turn here. The rate that Telnyx's headers grant, a concurrency limit that adapts, a
-breaker that opens on repeated failure, and a queue in which a user's login comes before the sweeper's work. Whoever
-cannot have a turn in time hears so at once, with a time at which to come back.
+Every call of the process needs a slot. The rate follows Telnyx's headers, the concurrency limit adapts, the breaker
+opens on repeated failure, and logins are queued before the sweeper's calls. Calls that would miss their deadline are
+rejected at once, with a `Retry-After`.
 """
 
 import asyncio
@@ -17,33 +17,33 @@ from enum import IntEnum
 
 from app.adapters.telnyx.rate_budget import RateBudget, RetryAfterAllocator
 from app.vending.errors import TelnyxRateLimited, TelnyxUnreachable
-from app.vending.operators.service_status import TelnyxFailure, TelnyxStatus
+from app.vending.service_status import TelnyxFailure, TelnyxStatus
 
 
 class Priority(IntEnum):
-    """Who goes first."""
+    """The order of queued calls: lower values first."""
 
     LOGIN = 0
     BACKGROUND = 1
 
 
 PRIORITY: ContextVar[Priority] = ContextVar("telnyx_priority", default=Priority.LOGIN)
-"""Of the calls that the current task makes."""
+"""The priority of calls that the current task makes."""
 
 INITIAL_LIMIT, MIN_LIMIT, MAX_LIMIT = 16, 2, 64
-"""Calls in flight: at the start, at worst, at best."""
+"""Bounds of the number of calls in flight."""
 
 FAILURES_TO_OPEN = 8
 MIN_OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
-"""How long the breaker stays open before a probe: doubles with each probe that fails."""
+"""How long the breaker stays open before a probe. Doubles with each failed probe."""
 
 MAX_QUEUED = 2000
 CALLS_PER_SECOND_PER_SLOT = 10.0
-"""About what one of the calls in flight amounts to, where Telnyx tells of no rate."""
+"""Estimated calls per second and concurrent call, if Telnyx reports no rate."""
 
 
 class ConcurrencyLimit:
-    """How many calls may be in flight: one more for each limit's worth of good answers, a third less for a bad one."""
+    """The number of calls that may be in flight: plus one per `limit` successes, minus a third per failure."""
 
     def __init__(self) -> None:
         self.limit = float(INITIAL_LIMIT)
@@ -56,7 +56,7 @@ class ConcurrencyLimit:
 
 
 class CircuitBreaker:
-    """Opens after repeated failure; then one probe at a time may try whether Telnyx is back."""
+    """Opens after repeated failures. One probe at a time then tests whether Telnyx is available again."""
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
@@ -70,7 +70,7 @@ class CircuitBreaker:
         return self._opened_until is not None
 
     def open_seconds(self, now: float) -> float:
-        """How long to stay away; 0: a call may leave (as the probe, if the breaker is open)."""
+        """Seconds without calls; 0: a call may be sent, as the probe if the breaker is open."""
         if self._opened_until is None:
             return 0.0
         if now < self._opened_until:
@@ -86,19 +86,19 @@ class CircuitBreaker:
     def failed(self, now: float) -> None:
         self._failures += 1
         if self.is_open and not self._is_probing:
-            return  # a call from before it opened
+            return  # the call started before the breaker opened
         if self._is_probing or self._failures >= FAILURES_TO_OPEN:
             self._opened_until = now + self._open_seconds * (0.75 + self._jitter() / 2)
             self._open_seconds = min(self._open_seconds * 2, MAX_OPEN_SECONDS)
             self._is_probing = False
 
     def abandoned(self) -> None:
-        """A call ended without a word, because its caller was cancelled: a probe must not be waited for in vain."""
+        """A call was cancelled without an outcome. Allows the next probe."""
         self._is_probing = False
 
 
 class CallSlot:
-    """Leave to make one call; its caller says how it went."""
+    """Permission for one call. The caller records the outcome."""
 
     def __init__(self, started_at: float) -> None:
         self.left_at = started_at
@@ -107,19 +107,19 @@ class CallSlot:
         self.headers: Mapping[str, str] = {}
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """5xx is Telnyx's failure; 429 and other 4xx are no sign of one."""
+        """Record a response. 5xx counts as a failure of Telnyx; 429 and other 4xx do not."""
         self.outcome, self.status, self.headers = status < 500, status, headers
 
     def failed(self) -> None:
-        """No answer, or none that can be read."""
+        """Record that no response came, or an unreadable one."""
         self.outcome = False
 
 
 class CallScheduler:
-    """The queue in front of Telnyx."""
+    """Grants slots for calls to Telnyx."""
 
     def __init__(self, monotonic: Callable[[], float], timeout_seconds: float = 5.0) -> None:
-        """`patience_seconds` is about what callers have; each says its own when it comes."""
+        """`timeout_seconds` is the typical time that callers may spend in the queue. Each call passes its own."""
         self._monotonic = monotonic
         self._timeout_seconds = timeout_seconds
         self._budget = RateBudget()
@@ -144,26 +144,26 @@ class CallScheduler:
         )
 
     def admit(self, in_flight: int) -> None:
-        """Before anything is begun that needs a call: raises TelnyxRateLimited if so many are under way already.
+        """Check before work that needs a call. Raises TelnyxRateLimited if too many operations are in flight.
 
-        It is cheaper than to find out in the queue, with a request and a ledger read behind one.
+        Rejecting here is cheaper than in the queue, after a ledger read.
         """
-        if in_flight >= self._room(self._timeout_seconds):
+        if in_flight >= self._queue_capacity(self._timeout_seconds):
             raise self._rate_limited()
 
     @asynccontextmanager
     async def slot(self, timeout_seconds: float) -> AsyncIterator[CallSlot]:
-        """Wait for a turn, so long at most. Raises TelnyxRateLimited or, while the breaker is open, TelnyxUnreachable.
+        """Wait at most `timeout_seconds` for a slot.
 
-        Neither has reached Telnyx.
+        Raises TelnyxRateLimited or, with an open breaker, TelnyxUnreachable. No call was sent then.
         """
         await self._admitted(timeout_seconds)
-        turn = CallSlot(self._monotonic())
+        slot = CallSlot(self._monotonic())
         try:
-            yield turn
+            yield slot
         finally:
             self._in_flight -= 1
-            self._record_outcome(turn)
+            self._record_outcome(slot)
             self._dispatch()
 
     async def _admitted(self, timeout_seconds: float) -> None:
@@ -173,7 +173,7 @@ class CallScheduler:
         if not self._queue and self._wait_seconds() == 0:
             self._start_call()
             return
-        if len(self._queue) >= self._room(timeout_seconds):
+        if len(self._queue) >= self._queue_capacity(timeout_seconds):
             raise self._rate_limited()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (PRIORITY.get(), next(self._numbers), future))
@@ -183,7 +183,7 @@ class CallScheduler:
                 await future
         except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._in_flight -= 1  # the turn came in the very moment that its caller left
+                self._in_flight -= 1  # the slot was granted at the moment when its caller gave up
                 self._breaker.abandoned()
                 self._dispatch()
             if isinstance(error, TimeoutError):
@@ -191,7 +191,7 @@ class CallScheduler:
             raise
 
     def _wait_seconds(self) -> float:
-        """Seconds to wait for the rate; infinity where a call that is in flight must come back first."""
+        """Seconds until the rate allows a call; infinity if a call in flight must return first."""
         if self._in_flight >= int(self._concurrency.limit) or self._breaker.open_seconds(self._monotonic()):
             return math.inf
         return self._budget.wait_seconds(self._monotonic(), self._in_flight)
@@ -201,23 +201,23 @@ class CallScheduler:
         self._budget.call_started(self._monotonic())
         self._breaker.call_started()
 
-    def _room(self, timeout_seconds: float) -> int:
-        """How many can be served before their patience ends: nobody else is kept waiting."""
+    def _queue_capacity(self, timeout_seconds: float) -> int:
+        """The number of queued calls that can be served before their timeout. More are rejected."""
         return max(1, min(int(self._calls_per_second() * timeout_seconds), MAX_QUEUED))
 
     def _calls_per_second(self) -> float:
         return self._budget.calls_per_second or self._concurrency.limit * CALLS_PER_SECOND_PER_SLOT
 
-    def _record_outcome(self, turn: CallSlot) -> None:
+    def _record_outcome(self, slot: CallSlot) -> None:
         now = self._monotonic()
-        if turn.outcome is None:
+        if slot.outcome is None:
             self._breaker.abandoned()
             return
-        self._budget.response_received(turn.status, turn.headers, now, self._in_flight, turn.left_at)
-        if turn.outcome and turn.status != 429:
+        self._budget.response_received(slot.status, slot.headers, now, self._in_flight, slot.left_at)
+        if slot.outcome and slot.status != 429:
             self._concurrency.increase()
             self._breaker.succeeded()
-        elif turn.outcome:
+        elif slot.outcome:
             self._concurrency.decrease()
             self._breaker.succeeded()
         else:
@@ -225,7 +225,7 @@ class CallScheduler:
             self._breaker.failed(now)
 
     def _dispatch(self) -> None:
-        """Give turns to those who wait, as far as there are any; look again when the rate allows the next one."""
+        """Grant slots to queued calls within the limits. Schedules itself for when the rate allows the next call."""
         while self._queue and self._queue[0][2].done():
             heapq.heappop(self._queue)
         self._reject_excess()
@@ -244,23 +244,23 @@ class CallScheduler:
                 future.set_result(None)
 
     def _reject_excess(self) -> None:
-        """The rate became known, or fell: who came last could not be served in time any more, and hears so now."""
-        if len(self._queue) <= (room := self._room(self._timeout_seconds)):
+        """Reject the last queued calls if the rate has fallen and they cannot be served in time any more."""
+        if len(self._queue) <= (capacity := self._queue_capacity(self._timeout_seconds)):
             return
         self._queue.sort()
-        for _, _, future in self._queue[room:]:
+        for _, _, future in self._queue[capacity:]:
             if not future.done():
                 future.set_exception(self._rate_limited())
-        del self._queue[room:]
+        del self._queue[capacity:]
 
     def _reject_all(self, seconds: float) -> None:
-        """The breaker opened: nobody's call is worth waiting for."""
+        """Reject all queued calls, because the breaker opened."""
         for _, _, future in self._queue:
             if not future.done():
                 future.set_exception(TelnyxUnreachable(may_have_happened=False, retry_after_seconds=seconds))
         self._queue.clear()
 
     def _rate_limited(self) -> TelnyxRateLimited:
-        """Told to come back when those before them may have been served."""
+        """The error for a rejected call. Its `Retry-After` allows for the calls before it."""
         seconds = self._retry_after.seconds(self._monotonic(), len(self._queue), self._calls_per_second())
         return TelnyxRateLimited(retry_after_seconds=seconds, is_spread=True)

@@ -1,4 +1,4 @@
-"""Telephony credentials: made, read, extended, deleted, and logged in with."""
+"""Operations on Telnyx's telephony credentials and their login tokens."""
 
 import base64
 import json
@@ -14,10 +14,10 @@ from app.vending.errors import TelnyxResponseInvalid
 from app.vending.models import Credential, LoginToken, SipPassword
 
 PAGE_SIZE = 250
-"""The most that Telnyx gives; its default is 50."""
+"""Telnyx's maximum; its default is 50."""
 
 FALLBACK_TOKEN_LIFE = timedelta(hours=1)
-"""For a login token whose `exp` cannot be read: sources disagree between 10 hours and 28 days, so be careful."""
+"""Lifetime of a login token whose `exp` is unreadable. Sources say 10 hours to 28 days, so this value is cautious."""
 
 
 class TelnyxCredentials:
@@ -38,7 +38,7 @@ class TelnyxCredentials:
         tag: str | None = None,
         expires_at: datetime | None = None,
     ) -> Credential:
-        """Not retried: Telnyx has no idempotency key here, so a second try could make a second credential."""
+        """Never retried: Telnyx has no idempotency key here, so a retry could create a second credential."""
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
         return _credential(data_of(await self._api.send("POST", "/telephony_credentials", json=body)))
 
@@ -54,29 +54,29 @@ class TelnyxCredentials:
         tag: str | None = None,
         expires_at: datetime | None = None,
     ) -> Credential:
-        """Change what is given. Raises CredentialExpired for an expired one: that is final, only delete is left."""
+        """Change the given fields. Raises CredentialExpired: an expired credential can only be deleted."""
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
         return _credential(data_of(await self._api.send("PATCH", _path(credential_id), json=body)))
 
     async def assign(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential:
-        """Give a pooled credential to its owner."""
+        """Assign a credential of the warm pool to a user's device."""
         return await self.update(credential_id, tag=tag, expires_at=expires_at)
 
     async def extend(self, credential_id: str, expires_at: datetime) -> Credential:
         return await self.update(credential_id, expires_at=expires_at)
 
     async def delete(self, credential_id: str) -> None:
-        """Raises TelnyxNotFound if it is gone already. Safe to repeat, so it is."""
+        """Retried, because deletion is idempotent. Raises TelnyxNotFound if the credential does not exist."""
         await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
     async def mint(self, credential_id: str) -> LoginToken:
-        """A login token for the browser or mobile SDK. Its `exp` is read as data: the signature is Telnyx's own."""
+        """A login token for the browser or mobile SDK. `exp` is read without verification: only Telnyx has the key."""
         answer = await self._api.send("POST", _path(credential_id) + "/token")
         secret = _bare_token(answer.body)
         return LoginToken(secret, _expiry(secret) or self._clock() + FALLBACK_TOKEN_LIFE)
 
     async def sip_password(self, credential_id: str) -> SipPassword:
-        """The one operation that reads the password out of an answer."""
+        """The SIP password. No other operation reads it from a response."""
         answer = await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)
         return SipPassword(text_of(data_of(answer), "sip_password"))
 
@@ -93,9 +93,9 @@ class TelnyxCredentials:
         sip_username: str | None = None,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[Credential]:
-        """Every matching credential, page after page, as they come.
+        """Every matching credential, fetched page by page.
 
-        Whether a filter matches exactly is not documented: compare again before acting on an item.
+        Telnyx does not document whether filters match exactly: compare again before acting on an item.
         """
         wanted = {
             "filter[name]": name,
@@ -120,12 +120,12 @@ def _credential(data: dict[str, Any]) -> Credential:
         sip_username=text_of(data, "sip_username"),
         expires_at=time_of(data.get("expires_at")),
         created_at=time_of(data.get("created_at")),
-        is_expired=data.get("expired") in (True, "true"),  # an older sample of Telnyx's has it as text
+        is_expired=data.get("expired") in (True, "true"),  # a string in an older sample of Telnyx's
     )
 
 
 def _bare_token(body: bytes) -> str:
-    """The JWT out of a body that is bare text, or, as clients in the wild report, quoted or wrapped in `data`."""
+    """The JWT from a body that is plain text or, as client authors report, JSON-quoted or wrapped in `data`."""
     try:
         text: Any = body.decode("ascii").strip()
         if text.startswith(("{", '"')):
@@ -139,7 +139,7 @@ def _bare_token(body: bytes) -> str:
 
 
 def _expiry(token: str) -> datetime | None:
-    """`exp` of a login token, unverified: it only tells when to ask for the next one."""
+    """The unverified `exp` of a login token; None if unreadable. It only determines when to request the next token."""
     payload = token.split(".")[1]
     try:
         exp = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
@@ -149,7 +149,7 @@ def _expiry(token: str) -> datetime | None:
 
 
 def _changes(**fields: str | datetime | None) -> dict[str, str]:
-    """A request body of what is given, times as Telnyx writes them."""
+    """A request body with the given fields, and times in Telnyx's format."""
     return {
         name: value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
         for name, value in fields.items()

@@ -1,4 +1,4 @@
-"""Push credentials, and the credential connections that use them. What Telnyx echoes of a private key is never read."""
+"""Operations on push credentials and on the connections that use them. Echoed private keys are never read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from app.vending.errors import TelnyxNotFound, TelnyxResponseInvalid
 from app.vending.push.models import PushType
 
 PAGE_SIZE = 20
-"""Telnyx's own default here; an alias is unique, so one page has it."""
+"""Telnyx's default here. An alias is unique, so one page contains it."""
 
 _FIELD = {PushType.IOS: "ios_push_credential_id", PushType.ANDROID: "android_push_credential_id"}
 
@@ -26,7 +26,7 @@ class TelnyxPush:
         self._api = api
 
     async def upload(self, alias: str, material: Mapping[str, Any]) -> str:
-        """The new object's id. Not retried; an alias is unique, so a second try cannot make a second object."""
+        """The id of the new object. Not retried, although a unique alias prevents a second object."""
         answer = await self._api.send("POST", "/mobile_push_credentials", json={"alias": alias, **material})
         return text_of(data_of(answer), "id")
 
@@ -38,31 +38,31 @@ class TelnyxPush:
         return True
 
     async def by_alias(self, alias: str) -> str | None:
-        """The id of the object of that alias. Whether the filter matches exactly is not documented: compared here."""
+        """The id of the object with that alias. Compared here, because Telnyx does not document exact filters."""
         async for item in self._api.items("/mobile_push_credentials", {"filter[alias]": alias}, PAGE_SIZE):
             if item.get("alias") == alias:
                 return text_of(item, "id")
         return None
 
     async def delete(self, credential_id: str) -> None:
-        """Raises TelnyxNotFound if it is gone already. Safe to repeat, so it is."""
+        """Retried, because deletion is idempotent. Raises TelnyxNotFound if the object does not exist."""
         await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """How a credential connection is set up."""
+    """The settings of a credential connection."""
 
     is_active: bool
     sip_uri_calling: str
-    """`disabled`, `internal` or `unrestricted`: whether users can ring each other's SIP addresses."""
+    """`disabled`, `internal` or `unrestricted`: whether users can call each other's SIP addresses."""
     attached: Mapping[PushType, str | None]
     answered_at: datetime | None
-    """Telnyx's clock."""
+    """The `Date` header of the response: Telnyx's clock."""
 
 
 class TelnyxConnections:
-    """Credential connections: whether they are there, and which push credentials serve their devices."""
+    """Operations on credential connections. All methods raise TelnyxError."""
 
     def __init__(self, api: TelnyxApi) -> None:
         self._api = api
@@ -72,7 +72,7 @@ class TelnyxConnections:
         await self._api.send("GET", _connection(connection_id), attempts=1)
 
     async def get_info(self, connection_id: str) -> ConnectionInfo:
-        """How it is set up. Raises what `check` raises."""
+        """The connection's settings. Raises the same errors as `check`."""
         answer = await self._api.send("GET", _connection(connection_id), attempts=ATTEMPTS)
         connection = data_of(answer)
         return ConnectionInfo(
@@ -83,11 +83,11 @@ class TelnyxConnections:
         )
 
     async def attached(self, connection_id: str) -> dict[PushType, str | None]:
-        """Ids of the push credentials that the connection uses."""
+        """The ids of the push credentials that the connection uses, by platform."""
         return _attached(data_of(await self._api.send("GET", _connection(connection_id), attempts=ATTEMPTS)))
 
     async def attach(self, connection_id: str, wanted: Mapping[PushType, str | None]) -> None:
-        """Use these from now on; a platform that is not named stays as it is."""
+        """Set the push credentials. Platforms that are not in `wanted` stay unchanged."""
         body = {_FIELD[push_type]: credential_id for push_type, credential_id in wanted.items()}
         await self._api.send("PATCH", _connection(connection_id), json=body)
 

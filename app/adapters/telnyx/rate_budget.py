@@ -1,27 +1,28 @@
-"""The rate that Telnyx grants, and who may come back when, if it does not suffice for all who ask at once."""
+"""The call rate that Telnyx grants, and the `Retry-After` of requests that exceed it."""
 
 import math
 import random
 from collections.abc import Callable, Mapping
 
 MIN_RESERVE, MAX_RESERVE = 0.04, 0.3
-"""The part of a window that is left for other replicas' calls under way, and for probes. Grows with each 429."""
+"""The share of a window that is reserved for other replicas' calls in flight and for probes. Each 429 increases it."""
 
 PROBE_SECONDS = 0.15
-"""While a window is used up, one call at a time finds out whether the next has begun: `reset` is in whole seconds."""
+"""Interval between probes while a window is exhausted. One call at a time tests whether the next window has begun,
+because `reset` is in whole seconds."""
 
 MIN_BUDGET_FOR_PROBE = 3
-"""A probe leaves only if so many calls of the window are left: other replicas may be about the same."""
+"""A probe requires this many remaining calls in the window, because other replicas may probe too."""
 
 UNSURE_CALLS = 4
-"""So many calls may be under way while it is not known what a fresh window grants: right after a limit was reset."""
+"""Maximum calls in flight right after a reset, while the new window's size is unknown."""
 
 MAX_HOLD_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 45.0
 
 
 class RateBudget:
-    """The rate that Telnyx grants, after `x-ratelimit-limit`, `-remaining` and `-reset` of its latest answers."""
+    """The rate that Telnyx grants, from `x-ratelimit-limit`, `-remaining` and `-reset` of its latest responses."""
 
     def __init__(self) -> None:
         self.limit: float | None = None
@@ -29,7 +30,7 @@ class RateBudget:
         self._left = math.inf
         self._window_seconds = 1.0
         self._window_from = -math.inf
-        """When the first call left that is known to have come into the window that goes on."""
+        """When the first call was sent that is known to belong to the current window."""
         self._reserve = MIN_RESERVE
         self._held_since = -math.inf
         self._hold_until = -math.inf
@@ -38,11 +39,11 @@ class RateBudget:
 
     @property
     def calls_per_second(self) -> float | None:
-        """About, in the long run. None where Telnyx does not tell."""
+        """The approximate long-term rate. None if Telnyx reports no limit."""
         return None if self.limit is None else max(self.limit * (1 - self._reserve) / self._window_seconds, 0.1)
 
     def wait_seconds(self, now: float, in_flight: int) -> float:
-        """Until the next call may leave; 0 for now, infinity for: when one that is under way has come back."""
+        """Seconds until the next call may be sent; 0: now; infinity: when a call in flight has returned."""
         if now < self._hold_until:
             may_probe = self._probes > 0 and in_flight == 0
             return max((min(self._probe_at, self._hold_until) if may_probe else self._hold_until) - now, 0.0)
@@ -51,7 +52,7 @@ class RateBudget:
         return 0.0 if in_flight < UNSURE_CALLS and self.remaining is None else math.inf if in_flight else 0.0
 
     def call_started(self, now: float) -> None:
-        """A call leaves."""
+        """Record that a call is sent."""
         self._left -= 1
         if now < self._hold_until:
             self._probes -= 1
@@ -60,7 +61,7 @@ class RateBudget:
     def response_received(
         self, status: int, headers: Mapping[str, str], now: float, in_flight: int, left_at: float
     ) -> None:
-        """What the answer to a call says about the rate. Odd values (negative, huge, NaN, a date) say nothing."""
+        """Update the budget from a response. Invalid values (negative, huge, NaN, a date) are ignored."""
         limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
         if status == 429:
@@ -70,10 +71,10 @@ class RateBudget:
             return
         if limit is None or remaining is None:
             if now >= self._hold_until:
-                self._left = math.inf  # it tells of no rate: the concurrency limit has to do
+                self._left = math.inf  # no rate is reported: only the concurrency limit applies
             return
         if now < self._hold_until and left_at < self._held_since:
-            return  # an answer that was overtaken: it tells of a window that is used up by now
+            return  # a delayed response: it describes a window that is exhausted by now
         seconds = min(reset if reset is not None else 1.0, MAX_HOLD_SECONDS)
         self._window_seconds = max(self._window_seconds, seconds)
         reserve = max(1.0, limit * self._reserve)
@@ -90,12 +91,12 @@ class RateBudget:
         self._hold_until = now
 
     def _rest_of_window(self, now: float, reset_seconds: float) -> float:
-        """`reset` counts whole seconds; when this window began is known better, once one was seen to begin."""
+        """Seconds until the window ends. `reset` has whole seconds; an observed start of the window is more precise."""
         ends = self._window_from + self._window_seconds
         return min(reset_seconds, ends - now) if now < ends else reset_seconds
 
     def _hold(self, now: float, seconds: float, *, probes: float) -> None:
-        """Until the window is over. What the next one grants is not known before its first answers."""
+        """Send no calls until the window ends. The next window's size is unknown until its first responses."""
         if now >= self._hold_until:
             self._held_since = now
         self._hold_until = max(self._hold_until, now + seconds)
@@ -105,24 +106,24 @@ class RateBudget:
 
 
 class RetryAfterAllocator:
-    """Who is turned away is told when to come back: one after the other, at the rate at which they can be served."""
+    """Gives rejected callers a `Retry-After` each, spaced at the rate at which Telnyx can serve them."""
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
         self._next = -math.inf
 
     def seconds(self, now: float, waiting: int, calls_per_second: float) -> float:
-        """From now. `waiting` callers are served before anybody who comes back."""
+        """Seconds from now. The `waiting` callers in the queue are served first."""
         step = 1 / calls_per_second
         slot = max(self._next, now + max(1.0, waiting * step)) + step
         if slot - now > MAX_RETRY_AFTER_SECONDS:
-            return MAX_RETRY_AFTER_SECONDS * (1 + self._jitter()) / 2  # and is sorted in then
+            return MAX_RETRY_AFTER_SECONDS * (1 + self._jitter()) / 2  # gets its place when it retries
         self._next = slot
         return slot - now
 
 
 def _number(text: str | None) -> float | None:
-    """A sensible number of a header, or None."""
+    """A header's value between 0 and 1e9, or None."""
     try:
         value = float(text or "")
     except ValueError:

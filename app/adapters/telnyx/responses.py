@@ -1,4 +1,4 @@
-"""Reading Telnyx's answers: leniently in form, strictly in what we need."""
+"""Parsing of Telnyx's responses: lenient in form, strict about the fields that Dialtone needs."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _ERROR_CODE = re.compile(r"\d{1,6}\Z")
 
 
 def error_codes(body: bytes) -> list[str]:
-    """Telnyx's numeric error codes, for the log. No other text of the answer goes there."""
+    """Telnyx's numeric error codes, at most five, for the log. No other text of the response is logged."""
     try:
         errors = json.loads(body)["errors"]
         found = [str(item.get("code", "")) for item in errors if isinstance(item, dict)]
@@ -39,7 +39,7 @@ def data_of(answer: HttpResponse) -> dict[str, Any]:
 
 
 def page_of(answer: HttpResponse) -> tuple[list[dict[str, Any]], int | None]:
-    """The items, and how many pages there are, if it says."""
+    """The items of a page, and the number of pages if the response has it. Raises TelnyxResponseInvalid."""
     content = json_object(answer.body)
     items, meta = content.get("data"), content.get("meta")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -56,7 +56,7 @@ def text_of(data: dict[str, Any], field: str) -> str:
 
 
 def time_of(value: Any) -> datetime | None:
-    """Aware UTC. Telnyx's samples come without a zone, with Z and 3 digits, and with Z and 6."""
+    """An aware UTC time; None if it is unreadable. Telnyx sends times without a zone, and with Z and 3 or 6 digits."""
     if not isinstance(value, str):
         return None
     try:

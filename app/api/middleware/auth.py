@@ -1,6 +1,6 @@
-"""The bearer gate: before a byte of the body is read, the token is checked and the Principal put into the scope.
+"""Bearer authentication: verifies the token and sets the Principal before the body is read.
 
-Whoever asks too often hears it here: strangers from one address before their token is looked at, users after it.
+Rate limits apply here too: by address before a token is verified, by user after it.
 """
 
 from typing import Protocol
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import REALM, Problem, problem_of
-from app.api.scope import (
+from app.api.request_scope import (
     BACKCHANNEL_LOGOUT,
     PRINCIPAL,
     RATE_LIMIT,
@@ -23,7 +23,7 @@ from app.vending.errors import DialtoneError, RateLimited, TokenRejected
 from app.vending.models import Principal, RateLimitStatus
 
 PROTECTED_PREFIX = "/v1"
-"""Everything under this wants a token, but the call that brings one of its own kind."""
+"""Every path below this requires a bearer token, except BACKCHANNEL_LOGOUT."""
 
 
 class AuthVerifier(Protocol):
@@ -31,22 +31,22 @@ class AuthVerifier(Protocol):
         """Raises TokenRejected, IdentityUnavailable or LedgerUnavailable."""
 
     def cached_principal(self, unverified_token: str) -> Principal | None:
-        """Who it proved before, if that still holds. Raises TokenRejected."""
+        """The principal of a token that was verified before; None if it must be verified. Raises TokenRejected."""
 
 
 class AuthRateLimiter(Protocol):
     def check_address(self, address: str) -> None:
-        """Raises RateLimited for an address that too many refused tokens came from."""
+        """Raises RateLimited for an address with too many rejected tokens."""
 
     async def record_failure(self, address: str) -> None:
-        """One more came from there."""
+        """Count a rejected token from this address."""
 
     async def check_user(self, principal: Principal) -> RateLimitStatus | None:
-        """How the user stands with their limit. Raises RateLimited."""
+        """Count a request of the user. Raises RateLimited."""
 
 
 class BearerAuthMiddleware:
-    """RFC 6750: one `Authorization: Bearer <token>`, nothing in the query and nothing in the body."""
+    """RFC 6750: accepts one `Authorization: Bearer <token>` header, and no token in the query or the body."""
 
     def __init__(self, app: ASGIApp, verifier: AuthVerifier, limiter: AuthRateLimiter, audit: Audit) -> None:
         self._app = app
@@ -69,7 +69,7 @@ class BearerAuthMiddleware:
                 self._audit.record_nowait(Decision(AuditAction.DENIED, AuditOutcome.DENIED, unverified_token.kind.code))
                 await unverified_token.send(send)
                 return
-            # Whoever is known goes on, though somebody else behind the same address may send rubbish.
+            # A known user is not limited by other callers' invalid tokens from the same address.
             principal = self._verifier.cached_principal(unverified_token)
             if principal is None:
                 self._limiter.check_address(address)
@@ -92,7 +92,7 @@ class BearerAuthMiddleware:
         await self._app(scope, receive, send)
 
     def _counting(self, address: str, send: Send) -> Send:
-        """The call that proves itself by what is in its body: refused there, counted here."""
+        """Count rejected logout tokens. The route verifies them, because they are in the body."""
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 400:
@@ -103,7 +103,7 @@ class BearerAuthMiddleware:
 
 
 def bearer_of(scope: Scope) -> str | Problem:
-    """The token, as yet unverified, or what is wrong with the header."""
+    """The unverified token, or a Problem if the header is missing or malformed."""
     request_id: str = scope[REQUEST_ID]
     header = headers_of(scope).get(b"authorization", b"")
     scheme, _, rest = header.partition(b" ")

@@ -1,4 +1,4 @@
-"""The innermost layer but one: a whole JSON body within its size and time, or none. No stranger's body is read."""
+"""Limits of size, time and media type of request bodies. Runs after authentication."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,26 +9,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import Problem, ProblemKind
-from app.api.scope import BACKCHANNEL_LOGOUT, BODY, REQUEST_ID, headers_of, path_of
+from app.api.request_scope import BACKCHANNEL_LOGOUT, BODY, REQUEST_ID, headers_of, path_of
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PUSH_BODY_BYTES = 128 * 1024
 PUSH_PATH = "/v1/push-credentials"
-"""Certificates and service accounts are larger than anything else that is sent here."""
+"""Bodies below this path may have MAX_PUSH_BODY_BYTES, because certificates and service accounts are large."""
 
 BODY_SECONDS = 10.0
-"""A body must be complete after this long: uvicorn itself waits for ever."""
+"""Deadline for the complete body. uvicorn has none."""
 
 DISCARDED_BYTES = 256 * 1024
 DISCARDED_SECONDS = 1.0
-"""So much of a refused body is still read, so that an honest client with a body too large hears why."""
+"""The part of a rejected body that is still read, so that the client receives the error response."""
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 
 class BodyLimitsMiddleware:
-    """Behind the gate."""
+    """Reads the whole body before the route runs. Rejects bodies that are too large, too slow or of the wrong type."""
 
     def __init__(self, app: ASGIApp, seconds: float = BODY_SECONDS) -> None:
         self._app = app
@@ -49,7 +49,7 @@ class BodyLimitsMiddleware:
 
 
 def followed_by(first: Message, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """What was received already, as if it came now, and then the rest."""
+    """A `receive` that returns `first`, and then the messages of `receive`."""
     is_read = False
 
     async def receiving() -> Message:
@@ -63,7 +63,7 @@ def followed_by(first: Message, receive: Receive) -> Callable[[], Awaitable[Mess
 
 
 async def _read(scope: Scope, receive: Receive, seconds: float) -> tuple[ProblemKind | None, bytes | None]:
-    """The body, or the kind of problem with it. Neither: the caller hung up."""
+    """The problem and the body, one of them None. Both are None if the caller disconnected."""
     headers, path = headers_of(scope), path_of(scope)
     most = MAX_PUSH_BODY_BYTES if path.startswith(PUSH_PATH) else MAX_BODY_BYTES
     if int(headers.get(b"content-length", b"0")) > most:
@@ -88,7 +88,7 @@ async def _read(scope: Scope, receive: Receive, seconds: float) -> tuple[Problem
 
 
 def arrived(receive: Receive) -> Message | None:
-    """The next message if it is there already, as it mostly is: that saves a timer. None: it must be waited for."""
+    """The next message if it has arrived, which saves a timer; None if `receive` would wait."""
     waiting: Any = receive()
     if not isinstance(waiting, CoroutineType):
         return None
@@ -97,13 +97,13 @@ def arrived(receive: Receive) -> Message | None:
     except StopIteration as arrived:
         message: Message = arrived.value
         return message
-    # It would wait: given up as if cancelled, and asked again by who has a deadline.
+    # `receive` would wait: close the coroutine. The caller calls `receive` again, with a deadline.
     waiting.close()
     return None
 
 
 async def _gathered(first: Message | None, receive: Receive, most: int) -> bytes | None:
-    """All that comes, or a little more than `most`. None: the caller hung up."""
+    """The body, cut off after it exceeds `most` bytes. None if the caller disconnected."""
     body, message = bytearray(), first or await receive()
     while message["type"] == "http.request":
         body += message.get("body", b"")
@@ -114,7 +114,7 @@ async def _gathered(first: Message | None, receive: Receive, most: int) -> bytes
 
 
 async def _discard(receive: Receive) -> None:
-    """Read on a little without keeping it: a connection closed on unread bytes is reset, and the answer with it."""
+    """Read and discard a part of the body. Closing a connection with unread bytes resets it and loses the response."""
     left = DISCARDED_BYTES
     try:
         async with asyncio.timeout(DISCARDED_SECONDS):

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import rate_limit_headers
-from app.api.scope import (
+from app.api.request_scope import (
     HEALTH_PATHS,
     RATE_LIMIT,
     REQUEST_ID,
@@ -94,7 +94,7 @@ class RequestContextMiddleware:
             if self._tracer is None:
                 await self._app(scope, receive, with_headers)
             else:
-                # Without exceptions: their texts may hold values.
+                # Exceptions are not recorded, because their texts may contain values.
                 with self._tracer.start_as_current_span(
                     scope["method"],
                     context=extract(_trace_headers(headers)),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.scope import headers_of
+from app.api.request_scope import headers_of
 
 EXPOSED_HEADERS = (
     "X-Request-ID",

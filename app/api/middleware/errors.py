@@ -5,14 +5,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import Problem
-from app.api.scope import (
+from app.api.request_scope import (
     REQUEST_ID,
     STATUS,
 )
 
 
 class UnhandledErrorMiddleware:
-    """Inside CORS, so that a page can read even this: what breaks becomes one problem, its story goes to the log."""
+    """Logs an unhandled exception and sends a problem. Runs inside CORS, so that pages can read the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,6 +23,6 @@ class UnhandledErrorMiddleware:
         except Exception:
             if scope["type"] != "http":
                 raise
-            structlog.get_logger("dialtone").exception("unhandled")
+            structlog.get_logger("dialtone").exception("unhandled_exception")
             if STATUS not in scope:
                 await Problem(problems.INTERNAL, scope[REQUEST_ID]).send(send)

@@ -4,7 +4,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
 from app.api.problems import Problem, ProblemKind
-from app.api.scope import (
+from app.api.request_scope import (
     REQUEST_ID,
     headers_of,
 )
@@ -19,7 +19,7 @@ MAX_TARGET_BYTES = 8 * 1024
 
 
 class HeaderLimitsMiddleware:
-    """Refuses what is too long or ambiguous before anything looks at it closely."""
+    """Rejects requests with too many or too long headers, a too long target, or ambiguous framing."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,7 +43,7 @@ def _violation(scope: Scope) -> ProblemKind | None:
             return problems.BAD_AUTHORIZATION
         if names.count(b"host") > 1 or names.count(b"content-length") > 1:
             return problems.MALFORMED
-    # Two ways to say where a request ends or whom it is for are how requests are smuggled (RFC 9112 sections 3.2, 6.1).
+    # Request smuggling uses conflicting lengths or hosts (RFC 9112 sections 3.2 and 6.1).
     length = headers.get(b"content-length")
     if length is not None and (b"transfer-encoding" in headers or not length.isdigit()):
         return problems.MALFORMED

@@ -1,8 +1,8 @@
-"""The turnstile: however many requests come at once, so many begin in one round of the event loop, and so many wait.
+"""Load shedding: limits the requests that start per iteration of the event loop, and the length of the queue.
 
-Ten thousand phones that reconnect would otherwise all be begun in one breath: for seconds nothing else would be heard,
-`/livez` neither, and each of them would hold memory while it waits. Who finds the queue full is told so soon, which
-costs a tenth of a request, and comes back spread over some seconds.
+Without it, ten thousand reconnecting phones would all start at once. For seconds the event loop would serve nothing
+else, not even `/livez`, and each request would hold memory while it waits. Requests that find the queue full get 503 at
+a tenth of the cost of a request, with a jittered `Retry-After`.
 """
 
 import asyncio
@@ -13,21 +13,21 @@ from collections import deque
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import Problem, problem_of
-from app.api.scope import HEALTH_PATHS, REQUEST_ID, path_of
+from app.api.request_scope import HEALTH_PATHS, REQUEST_ID, path_of
 from app.vending.errors import IssueInProgress
 
 STARTED_PER_ROUND, REJECTED_PER_ROUND = 16, 64
-"""Requests between two looks at what else there is to do: some 20 ms."""
+"""Requests started or rejected per iteration of the event loop, about 20 ms."""
 
 SHORT_ROUND_SECONDS = 0.004
-"""A round goes on beyond those while it is as young as this: logins at hand take a fraction of a millisecond each."""
+"""A round that is shorter than this starts further requests: cached logins take a fraction of a millisecond each."""
 
 MAX_QUEUED = 1_000
 MAX_RETRY_AFTER_SECONDS = 15.0
 
 
 class RoundQueue:
-    """Waits for a turn; so many turns a round."""
+    """A queue that admits `a_round` waiters per iteration of the event loop."""
 
     def __init__(self, a_round: int, short_round_seconds: float = 0.0) -> None:
         self._a_round = a_round
@@ -65,7 +65,7 @@ class RoundQueue:
 
 
 class LoadSheddingMiddleware:
-    """The outermost layer, before anything that costs. `refusal` answers those who are not let in."""
+    """The outermost middleware. `refusal` answers the requests that find the queue full."""
 
     def __init__(self, app: ASGIApp, refusal: ASGIApp, short_round_seconds: float = SHORT_ROUND_SECONDS) -> None:
         self._app = app
@@ -85,9 +85,9 @@ class LoadSheddingMiddleware:
 
 
 async def reject_overload(scope: Scope, _: Receive, send: Send) -> None:
-    """Too many at once: come back, at a time of your own."""
-    seconds = random.uniform(1, MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - so that they do not come back in step
+    """Send 503 with a jittered `Retry-After`."""
+    seconds = random.uniform(1, MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - jitter
     problem = problem_of(IssueInProgress(retry_after_seconds=seconds), scope[REQUEST_ID])
-    # Ten thousand idle connections would cost more memory than their being made anew.
+    # Ten thousand idle connections would take more memory than new connections take CPU time.
     close = ("Connection", "close")
     await Problem(problem.kind, problem.request_id, (*problem.headers, close)).send(send)

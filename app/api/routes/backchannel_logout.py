@@ -1,4 +1,4 @@
-"""OIDC Back-Channel Logout 1.0: the identity provider reports that one session, or all of a user's, has ended."""
+"""OIDC Back-Channel Logout 1.0: the identity provider reports the end of one session or of all sessions of a user."""
 
 from typing import Any
 from urllib.parse import parse_qs
@@ -6,9 +6,9 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import UNGUARDED, problems_of
 from app.api.middleware.body import FORM
-from app.api.scope import BACKCHANNEL_LOGOUT
+from app.api.openapi_responses import UNGUARDED, problems_of
+from app.api.request_scope import BACKCHANNEL_LOGOUT
 from app.vending.errors import LogoutTokenRejected
 
 router = APIRouter(tags=["Identity provider"])
@@ -35,7 +35,7 @@ FORM_BODY: dict[str, Any] = {
     BACKCHANNEL_LOGOUT,
     summary="Receive a back-channel logout",
     responses={
-        200: {"description": "The devices are logged out; earlier tokens are refused."},
+        200: {"description": "The devices are logged out; earlier tokens are rejected."},
         **problems_of("invalid_logout_token", common=UNGUARDED),
     },
     response_class=Response,

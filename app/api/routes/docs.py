@@ -17,7 +17,7 @@ DOCS_POLICY = (
 
 
 def router(app: FastAPI) -> APIRouter:
-    """The documents, and `/docs` with its script and style from the package, so that it works without the internet."""
+    """The documents and `/docs`. Its script and style are served from the package, so that it works offline."""
     routes = APIRouter(include_in_schema=False)
     assets = importlib.resources.files("fastapi_offline") / "static"
 
@@ -54,5 +54,5 @@ def router(app: FastAPI) -> APIRouter:
 
 
 def _served(spec: dict[str, Any], request: Request) -> dict[str, Any]:
-    """With the path prefix under which this service is reached."""
+    """The document with the path prefix of this service as its server."""
     return spec | {"servers": [{"url": request.scope.get("root_path", "") or "/"}]}

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from app import __version__
-from app.api.error_responses import HEALTH, problems_of
+from app.api.openapi_responses import HEALTH, problems_of
 from app.api.readiness import Readiness
 from app.api.schemas.health import Liveness, ReadinessReport, Version
 from app.observability.metrics import Metrics
@@ -17,7 +17,7 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @routes.get("/livez", summary="Check that the process is alive", responses=_PROBLEMS)
     async def get_liveness() -> Liveness:
-        """Answers 200 as long as the process runs. Checks no dependency."""
+        """Returns 200 while the process runs. Checks no dependency."""
         return Liveness()
 
     @routes.get(

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from app.api.dependencies import ComponentsDep, PrincipalDep
-from app.api.error_responses import TELNYX, problems_of
 from app.api.middleware.body import PUSH_PATH
+from app.api.openapi_responses import TELNYX, problems_of
 from app.api.schemas.push_credentials import (
     IosMaterial,
     PushCredential,
@@ -107,7 +107,7 @@ async def delete_push_credential(
     principal: PrincipalDep,
     components: ComponentsDep,
 ) -> Response:
-    """Removes the registration. The material is deleted at Telnyx when no registration uses it any more."""
+    """Deletes the registration. Dialtone deletes the material at Telnyx when no registration uses it any more."""
     await components.push.registrar.delete(principal, id)
     return Response(status_code=204)
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.routing import APIRoute
 
 from app.api.dependencies import ClientSettingsDep, ComponentsDep, PrincipalDep
-from app.api.error_responses import TELNYX, problems_of
+from app.api.openapi_responses import TELNYX, problems_of
 from app.api.pagination import Cursor, fetch_page
 from app.api.schemas.telephony_credentials import (
     RevocationPending,
@@ -50,7 +50,7 @@ async def issue_telephony_credential(
     settings: ClientSettingsDep,
     response: Response,
 ) -> TelephonyCredential:
-    """Idempotent for each device. Call it on every page load and after `refresh_after`; the SIP identity stays."""
+    """Idempotent per device. Call it on every page load and after `refresh_after`. The SIP identity stays the same."""
     login = await components.telephony.issuer.issue(principal, wanted.to_issue_request())
     response.status_code = 201 if login.is_new else 200
     return TelephonyCredential.from_login(login, settings, components.clock())
@@ -64,7 +64,7 @@ async def list_devices(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[Cursor, Query()] = None,
 ) -> TelephonyCredentialPage:
-    """The caller's devices with their credentials, newest first. Holds no secret."""
+    """The caller's devices with their credentials, newest first. Contains no secret."""
     found = await fetch_page(
         partial(components.telephony.devices.list, principal),
         lambda lease: (lease.created_at, lease.id),
@@ -83,7 +83,7 @@ async def get_device(
     components: ComponentsDep,
     settings: ClientSettingsDep,
 ) -> TelephonyCredentialInfo:
-    """One of the caller's devices with its credential. Holds no secret."""
+    """One of the caller's devices with its credential. Contains no secret."""
     lease = await components.telephony.devices.get(principal, id)
     return TelephonyCredentialInfo.from_lease(lease, settings, components.clock())
 
@@ -133,7 +133,7 @@ async def revoke_telephony_credential(
     principal: PrincipalDep,
     components: ComponentsDep,
 ) -> Response:
-    """Logs the device out. Idempotent. Whether Telnyx ends a call in progress is Telnyx's decision."""
+    """Logs the device out. Idempotent. Telnyx decides whether a call in progress ends."""
     return revoked(is_confirmed=await components.telephony.revoker.revoke(principal, id))
 
 
@@ -148,7 +148,7 @@ async def revoke_all_telephony_credentials(principal: PrincipalDep, components: 
 ISSUE = next(
     route for route in router.routes if isinstance(route, APIRoute) and route.endpoint is issue_telephony_credential
 )
-"""The route of most requests."""
+"""The route that receives most requests."""
 
 
 def revoked(*, is_confirmed: bool) -> Response:

@@ -35,14 +35,14 @@ class AuditQuery(StrictRequest):
     """Filters of the audit. An omitted filter matches every event."""
 
     issuer: IssuerName | None = None
-    subject: Subject | None = Field(None, description="The user that the decision concerns, or that caused it.")
+    subject: Subject | None = Field(None, description="The user whom the event concerns, or the user who caused it.")
     device_id: DeviceId | None = None
     lease_id: LeaseName | None = None
     action: AuditAction | None = None
     outcome: AuditOutcome | None = None
     request_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     token_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        None, description="SHA-256 of a login token: finds the request that it was issued for."
+        None, description="SHA-256 of a login token. Finds the request that issued it."
     )
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
@@ -54,7 +54,7 @@ class AuditQuery(StrictRequest):
 
 
 class AuditRecord(BaseModel):
-    """One decision. `issuer` and `subject` name the user that it concerns, `actor_*` the caller."""
+    """One audit event. `issuer` and `subject` name the user whom it concerns, `actor_*` the caller."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EVENT_EXAMPLE]})
 

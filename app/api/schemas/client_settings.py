@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What every client of this service is told besides its own login."""
+    """Settings that every client receives with its login."""
 
     sip_domain: str
     rtc_host: str | None = None
-    """The signalling server that the WebRTC SDK is to use; None: the SDK's own choice."""
+    """The signalling server for the WebRTC SDK. None means the SDK's default."""
     rtc_region: str | None = None
 
     def sip_uri(self, sip_username: str) -> str:

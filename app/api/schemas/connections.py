@@ -19,10 +19,10 @@ class AttachRequest(StrictRequest):
 
 
 class AttachedCredential(BaseModel):
-    """A push credential that a connection uses: its id at Telnyx, and what Dialtone knows about it."""
+    """A push credential that a connection uses. Only `telnyx_id` is set if Dialtone did not create it."""
 
     telnyx_id: str
-    app_id: str | None = Field(description="Null if it was not created by Dialtone.")
+    app_id: str | None = Field(description="Bundle id or Firebase project id. Null if Dialtone did not create it.")
     fingerprint_sha256: str | None
     not_after: Instant | None
 

@@ -15,7 +15,7 @@ from pydantic import (
 
 
 def instant(moment: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds, rounded down: an answer never promises more time than there is."""
+    """RFC 3339 in UTC with milliseconds, rounded down so that a response never promises too much time."""
     return f"{_second(math.floor(moment.timestamp()))}.{moment.microsecond // 1000:03d}Z"
 
 
@@ -36,7 +36,7 @@ DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 
 Label = Annotated[
     str,
-    # No controls and nothing that turns the direction of text: it ends up in other people's lists and in logs.
+    # No control characters and no marks of text direction, because labels appear in operators' lists and in logs.
     StringConstraints(
         min_length=1,
         max_length=64,
@@ -46,13 +46,13 @@ Label = Annotated[
 
 
 class StrictRequest(BaseModel):
-    """Base of request bodies. Unknown fields are refused, so that a misspelt field is not silently ignored."""
+    """Base of requests. Rejects unknown fields, so that a misspelt field is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
-"""No token has control characters in its names, and PostgreSQL has no place for all of them."""
+"""Without control characters: valid tokens have none in names, and PostgreSQL cannot store NUL."""
 
 
 IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=PRINTABLE)]

@@ -13,14 +13,14 @@ class KeySetInfo(BaseModel):
     issuer: str
     keys: int = Field(description="Number of usable keys.")
     age_seconds: float | None = Field(
-        description="Since the last successful fetch; null for keys from the configuration."
+        description="Seconds since the last successful fetch; null for keys from the configuration."
     )
     fetches: int
     failures: int
 
 
 class KeySetList(BaseModel):
-    """The issuers' keys, as one replica has them."""
+    """The issuers' keys in the memory of one replica."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -52,7 +52,7 @@ class LeaseQuery(StrictRequest):
     subject: Subject | None = Field(None, description="The user, as the issuer names them.")
     device_id: DeviceId | None = None
     platform: Platform | None = None
-    state: LeaseState | None = Field(None, description="State in the ledger. `expired`: not deleted at Telnyx yet.")
+    state: LeaseState | None = Field(None, description="State in the ledger. `expired`: not yet deleted at Telnyx.")
     connection_id: ConnectionName | None = None
     sip_username: SipUsername | None = None
     limit: int = Field(20, ge=1, le=100)
@@ -63,7 +63,7 @@ class LeaseQuery(StrictRequest):
 
 
 class LeaseInfo(BaseModel):
-    """One lease, as the ledger holds it. Holds no secret."""
+    """One lease, as stored in the ledger. Contains no secret."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [LEASE_EXAMPLE]})
 
@@ -84,9 +84,9 @@ class LeaseInfo(BaseModel):
     expires_at: Instant
     usable_at: Instant
     deletion_attempts: int = Field(
-        description="Attempts to delete the credential at Telnyx. From 8 on it is irrevocable."
+        description="Attempts to delete the credential at Telnyx. After 8 attempts it counts as irrevocable."
     )
-    retry_at: Instant | None = Field(description="When the sweeper tries again.")
+    retry_at: Instant | None = Field(description="When the sweeper retries the deletion.")
 
     @classmethod
     def from_lease(cls, lease: Lease, settings: ClientSettings) -> Self:
@@ -164,17 +164,17 @@ class RevocationRequest(StrictRequest):
         description="The namespace (DIALTONE_NAMESPACE). Required unless the request names one user.",
     )
     refuse_tokens: bool = Field(
-        False, description="Also refuse the user's tokens issued before now. Otherwise the devices can log in again."
+        False, description="Also reject the user's tokens issued before now. Otherwise the devices can log in again."
     )
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if (self.issuer is None) != (self.subject is None):
-            raise ValueError("A user is an issuer and a subject.")
+            raise ValueError("issuer and subject must be given together.")
         if sum((self.subject is not None, self.connection_id is not None, self.everything)) != 1:
-            raise ValueError("Name one of: issuer and subject, connection_id, everything.")
+            raise ValueError("Exactly one of these must be given: issuer and subject, connection_id, everything.")
         if self.refuse_tokens and self.subject is None:
-            raise ValueError("refuse_tokens requires a user; PUT /v1/admin/not-before refuses the tokens of an issuer.")
+            raise ValueError("refuse_tokens requires a user; PUT /v1/admin/not-before rejects the tokens of an issuer.")
         return self
 
     def user_key(self) -> UserKey | None:

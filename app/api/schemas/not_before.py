@@ -1,4 +1,4 @@
-"""Refusing tokens issued before a moment."""
+"""Not-before: rejecting tokens that were issued before a given time."""
 
 from typing import Literal, Self
 
@@ -9,17 +9,19 @@ from app.vending.not_before import NotBefore, NotBeforeTarget, Reach
 
 
 class NotBeforeRequest(StrictRequest):
-    """The tokens to refuse: those of a user, of a session, or, with neither, all of the issuer."""
+    """The tokens to reject: those of a user, of a session, or, with neither, all of the issuer."""
 
     issuer: IssuerName = Field(description="The `iss` of the tokens.", examples=["https://id.example.com"])
     subject: Subject | None = Field(None, description="The user.")
     session: Subject | None = Field(None, description="The session (`sid`), instead of a user.")
-    not_before: AwareDatetime | None = Field(None, description="Default: now.")
+    not_before: AwareDatetime | None = Field(
+        None, description="Tokens issued before this time are rejected. Default: now."
+    )
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if self.subject is not None and self.session is not None:
-            raise ValueError("Name a subject or a session, not both.")
+            raise ValueError("subject and session exclude each other.")
         return self
 
     def target(self) -> NotBeforeTarget:
@@ -33,7 +35,7 @@ class NotBeforeRequest(StrictRequest):
 
 
 class NotBeforeInfo(BaseModel):
-    """The not-before mark that was set."""
+    """The not-before that was set."""
 
     model_config = ConfigDict(
         json_schema_extra={

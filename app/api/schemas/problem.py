@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 
 class ProblemDetail(BaseModel):
-    """One fault of a request. Holds no value that the caller sent."""
+    """One fault of a request. Contains no value that the caller sent."""
 
     loc: list[str | int] = Field(description="Path to the field, starting with `body`, `query` or `path`.")
     type: str = Field(description="A stable code for the fault.")
@@ -20,4 +20,4 @@ class ProblemDocument(BaseModel):
     code: str
     request_id: str = Field(examples=["7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"])
     retryable: bool = Field(description="Whether the same request may succeed later.")
-    errors: list[ProblemDetail] | None = Field(None, description="For status 422: the faults that were found.")
+    errors: list[ProblemDetail] | None = Field(None, description="For status 422: the faults of the request.")

@@ -1,4 +1,4 @@
-"""Push credentials. No response has a field that could hold key material."""
+"""Push credentials. No response has a field for key material."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from app.vending.push.models import PushType, RegisteredPush
 
 Alias = Annotated[
     str,
-    # As a device's label: no controls and nothing that turns the direction of text.
+    # As a device's label: no control characters and no marks of text direction.
     StringConstraints(
         min_length=1,
         max_length=64,
@@ -25,15 +25,15 @@ class IosMaterial(StrictRequest):
     """Apple's VoIP Services certificate with its private key, both in PEM."""
 
     type: Literal["ios"]
-    certificate: str = Field(description="PEM, the app's certificate alone.", repr=False)
-    private_key: str = Field(description="PEM, without a passphrase.", repr=False)
+    certificate: str = Field(description="The app's certificate in PEM, without a chain.", repr=False)
+    private_key: str = Field(description="The private key in PEM, without a passphrase.", repr=False)
 
 
 class AndroidMaterial(StrictRequest):
     """Google's service account for FCM HTTP v1."""
 
     type: Literal["android"]
-    project_account_json_file: Any = Field(description="The JSON object of the key file itself.", repr=False)
+    project_account_json_file: Any = Field(description="The content of the key file, as a JSON object.", repr=False)
 
 
 class IosPushCredentialRequest(IosMaterial):
@@ -71,11 +71,11 @@ class PushCredential(BaseModel):
     id: str
     type: PushType
     alias: str
-    app_id: str = Field(description="Bundle id, or Firebase project id.")
+    app_id: str = Field(description="Bundle id or Firebase project id.")
     fingerprint_sha256: str = Field(description="SHA-256 of the certificate, or of the service account's public key.")
     not_after: Instant | None = Field(description="When the certificate expires; null for a service account.")
     created_at: Instant
-    attached: bool = Field(description="Whether a Telnyx connection uses it. If none does, it wakes no device.")
+    attached: bool = Field(description="True if a Telnyx connection uses it. Otherwise it wakes no device.")
 
     @classmethod
     def from_registered(cls, found: RegisteredPush) -> "PushCredential":
@@ -124,7 +124,7 @@ class PushMaterialReport(BaseModel):
                         {
                             "code": "certificate_expired",
                             "field": "certificate",
-                            "message": "The certificate has expired; renew it in Apple's developer account.",
+                            "message": "The certificate has expired. Renew it in Apple's developer account.",
                         }
                     ],
                 }

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import __version__
 from app.api.schemas.fields import Instant
-from app.vending.operators.service_status import ServiceStatus
+from app.vending.service_status import ServiceStatus
 
 TELNYX_EXAMPLE: dict[str, Any] = {
     "breaker": "closed",
@@ -24,7 +24,7 @@ TELNYX_EXAMPLE: dict[str, Any] = {
 
 
 class TelnyxFailureInfo(BaseModel):
-    """What went wrong with Telnyx the last time."""
+    """The last failed call to Telnyx."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -34,21 +34,23 @@ class TelnyxFailureInfo(BaseModel):
 
 
 class TelnyxStatusInfo(BaseModel):
-    """Telnyx, as this replica sees it."""
+    """The state of this replica's calls to Telnyx."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [TELNYX_EXAMPLE]})
 
-    breaker: str = Field(description="`open`: calls are not even tried for a while.", examples=["closed", "open"])
+    breaker: str = Field(
+        description="State of the circuit breaker. `open`: calls are suspended.", examples=["closed", "open"]
+    )
     calls_in_flight: int
     calls_queued: int
     concurrency_limit: float
-    rate_limit: float | None = Field(description="Calls in a window, as Telnyx last said.")
+    rate_limit: float | None = Field(description="Calls per window, as Telnyx last reported.")
     rate_remaining: float | None
-    last_failure: TelnyxFailureInfo | None = Field(description="Since this replica started.")
+    last_failure: TelnyxFailureInfo | None = Field(description="Null if no call has failed since this replica started.")
 
 
 class ServiceStatusInfo(BaseModel):
-    """How the service stands. Leases, pool and backlog are counted every so often; `telnyx` is this replica's."""
+    """The status of the service. Leases, pool and backlog are counted periodically; `telnyx` is this replica's."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -73,8 +75,8 @@ class ServiceStatusInfo(BaseModel):
     version: str
     namespace: str
     leases: dict[str, int]
-    warm_pool_size: int = Field(description="How many each connection should have; 0: there is no pool.")
-    warm_pool_ready: dict[str, int] = Field(description="How many each connection has.")
+    warm_pool_size: int = Field(description="Target size of the warm pool of each connection; 0: no pool.")
+    warm_pool_ready: dict[str, int] = Field(description="Ready credentials by connection.")
     sweeper_backlog: int
     irrevocable: int
     orphans: int

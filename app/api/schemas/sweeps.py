@@ -1,4 +1,4 @@
-"""Sweeps on demand and their reports."""
+"""Sweeps that operators start, and their reports."""
 
 from typing import Any, Self
 
@@ -36,7 +36,7 @@ class SweepRequest(StrictRequest):
 
 
 class SweepRun(BaseModel):
-    """A sweep on demand, with its report when it is done."""
+    """A sweep that an operator started, with its report when it is done."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
 

@@ -25,7 +25,7 @@ TtlSeconds = Annotated[int, Field(strict=True, ge=60, le=MAX_TTL_SECONDS)]
 
 
 class TelephonyCredentialRequest(StrictRequest):
-    """The device to log in, and what it asks for."""
+    """The device to log in, and the requested login."""
 
     device_id: DeviceId = Field(
         description="The caller's name for this device, the same in every request. Two browser tabs are two devices.",
@@ -101,19 +101,19 @@ DeviceState = Literal["pending", "active", "revoking", "revoked", "expired", "lo
 
 
 class TelephonyCredentialInfo(BaseModel):
-    """One device and its credential. Holds no secret."""
+    """One device and its credential. Contains no secret."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [INFO_EXAMPLE]})
 
     id: str = Field(
-        description="Dialtone's id of the credential; Telnyx has its own.",
+        description="Dialtone's id of the credential. Telnyx uses another id.",
         examples=["0b8f9d4e5a6c47d1a2b3c4d5e6f70812"],
     )
     device_id: str = Field(examples=["tab-7f3a"])
     platform: Platform
     label: str | None
     state: DeviceState = Field(
-        description="Only an `active` login works. `revoking`: logged out, Telnyx has not confirmed the deletion yet."
+        description="Only an `active` login works. `revoking`: logged out; Telnyx has not confirmed the deletion yet."
     )
     sip_username: str | None = Field(examples=["gencredSVEXqVb9cTkY"])
     sip_uri: str | None = Field(description="The address to dial.", examples=["sip:gencredSVEXqVb9cTkY@sip.telnyx.com"])
@@ -200,7 +200,7 @@ class RevocationPending(BaseModel):
 
 
 def _device_state(lease: Lease, now: datetime) -> Any:
-    """The state that the user sees: a lease is expired from the second it expires, also after it was deleted."""
+    """The state for users: an active lease past its expiry, and an expired lease that was deleted, are `expired`."""
     if lease.state is LeaseState.DELETED or (lease.state is LeaseState.ACTIVE and lease.has_expired(now)):
         return LeaseState.EXPIRED.value
     return lease.state.value

@@ -1,1 +1,1 @@
-"""Operator actions: finding and revoking leases, refusing tokens, refreshing keys."""
+"""Operator actions: finding and revoking leases, rejecting tokens, refreshing signing keys."""

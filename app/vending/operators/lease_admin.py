@@ -1,6 +1,7 @@
-"""Overseeing: what operators and the voice backend may see and end of everybody's leases.
+"""Lease administration: operators and the voice backend search and revoke the leases of all users.
 
-Who may is decided before (`ActivePolicy.authorize_operator`, or a shell on the machine). Nothing here touches a secret.
+The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on the machine). Nothing here handles a
+secret.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,12 @@ REVOKE_BATCH_SIZE = 500
 """Leases ended in one transaction."""
 
 MAX_REVOKED_PER_CALL = 5_000
-"""Leases ended before the caller is answered: a few seconds' work."""
+"""Leases ended in one call: a few seconds' work."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseCriteria:
-    """Which leases; what is None does not matter. Of nobody's pool none is ever shown or ended."""
+    """Filter for leases. None matches every value. Leases of the warm pool never match."""
 
     issuer: str | None = None
     subject: str | None = None
@@ -36,7 +37,7 @@ class LeaseCriteria:
 
 @dataclass(frozen=True, slots=True)
 class BulkRevocation:
-    """How many leases were ended, and whether there were no more: else ask again."""
+    """Number of leases ended, and whether those were all; if not, the caller repeats the call."""
 
     count: int
     is_all: bool
@@ -50,28 +51,31 @@ class LeaseAdminLedger(Protocol):
 
 class LeaseSearch(Protocol):
     async def matching(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        """Newest first, from behind `after` = (created_at, id) on."""
+        """Newest first, starting after `after` = (created_at, id)."""
 
     async def end_matching(
         self, criteria: LeaseCriteria, made_until: datetime, after_id: str, now: datetime, limit: int
     ) -> list[Lease]:
-        """Make live leases REVOKING, so many at most from behind that id on, in one transaction: as they are now."""
+        """Set live leases to REVOKING in one transaction, and return them in that state, ordered by id.
+
+        At most `limit` leases, created up to `made_until`, with an id after `after_id`.
+        """
 
     async def census(self) -> dict[str, int]:
-        """How many leases are pending, active and pooled."""
+        """Number of pending, active and pooled leases, by state."""
 
 
 class AuditReader(Protocol):
     async def matching(
         self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int
     ) -> list[AuditEvent]:
-        """Newest first, from behind `after` = (at, id) on."""
+        """Newest first, starting after `after` = (at, id)."""
 
     async def activity(self, since: datetime) -> list[ActivityCount]: ...
 
 
 class LeaseAdmin:
-    """Everybody's leases, and what was decided about them."""
+    """The leases of all users, and the audit."""
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class LeaseAdmin:
         self._revoker = revoker
         self._audit_reader = audit_reader
         self.lease_counts: dict[str, int] = {}
-        """Leases by state, at the last count."""
+        """Number of leases by state, as of the last count."""
         self._audit = audit
         self._clock = clock
 
@@ -107,7 +111,7 @@ class LeaseAdmin:
         return lease
 
     async def revoke(self, lease_id: str) -> bool:
-        """Log one device out. Whether Telnyx has confirmed. Raises LeaseNotFound."""
+        """Log one device out. Returns whether Telnyx has confirmed. Raises LeaseNotFound."""
         return await self._revoker.end(await self.get(lease_id), "asked_by_operator")
 
     def check_confirmed(self, word: str | None) -> None:
@@ -116,9 +120,9 @@ class LeaseAdmin:
             raise ConfirmationRequired
 
     async def revoke_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
-        """Log all of them out. Done when it is written down: the sweeper deletes at Telnyx.
+        """Log all matching devices out. Returns once that is committed; the sweeper deletes at Telnyx.
 
-        Whoever comes back meanwhile was let in again: refuse their tokens first.
+        A device can log in again meanwhile. To prevent that, set a not-before for its tokens first.
         """
         ended = await self._end_matching(criteria)
         user_key = UserKey(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
@@ -129,11 +133,11 @@ class LeaseAdmin:
         return ended
 
     async def audit(self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int) -> list[AuditEvent]:
-        """What was decided, newest first."""
+        """Audit events, newest first."""
         return await self._audit_reader.matching(criteria, after, limit)
 
     async def activity(self, span: timedelta) -> list[ActivityCount]:
-        """How much was decided, minute by minute."""
+        """Number of audit events per minute."""
         return await self._audit_reader.activity(self._clock() - span)
 
     async def _end_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
@@ -148,7 +152,7 @@ class LeaseAdmin:
         return BulkRevocation(count, is_all=False)
 
     async def dialable(self, user_key: UserKey) -> list[Lease]:
-        """The user's leases that a call reaches now, the latest first."""
+        """The user's leases that a call can reach now, newest first."""
         now = self._clock()
         leases = [
             lease
@@ -158,7 +162,7 @@ class LeaseAdmin:
         return sorted(leases, key=lambda lease: (lease.created_at, lease.id), reverse=True)
 
     async def get_by_sip_username(self, sip_username: str) -> Lease:
-        """The lease that a SIP username belongs or belonged to. Raises LeaseNotFound."""
+        """The current or former lease of a SIP username. Raises LeaseNotFound."""
         found = await self._search.matching(LeaseCriteria(sip_username=sip_username), None, 1)
         if not found:
             raise LeaseNotFound

@@ -1,6 +1,6 @@
-"""What operators may do to all replicas at once: end tokens before their time, have keys fetched anew.
+"""Operator actions that affect every replica: reject tokens before their expiry, refresh signing keys.
 
-Who may is decided before (`ActivePolicy.authorize_operator`, or a shell on the machine).
+The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on the machine).
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from app.vending.upkeep.change_feed import KeyRefresh
 
 class RefreshNotices(Protocol):
     async def request_key_refresh(self, wanted: KeyRefresh) -> None:
-        """Tell every replica."""
+        """Notify every replica."""
 
 
 class KeyRefresher(Protocol):
@@ -24,37 +24,37 @@ class KeyRefresher(Protocol):
         """Every configured `iss`."""
 
     async def refresh_keys(self, issuer: str) -> bool:
-        """Fetch that issuer's keys now. Whether that succeeded."""
+        """Fetch the issuer's keys now. Returns whether that succeeded."""
 
 
 class TokenAdmin:
-    """Acts of an operator. Each raises LedgerUnavailable when it cannot be told to the other replicas."""
+    """Operator actions on tokens and keys. Each raises LedgerUnavailable if the other replicas cannot be notified."""
 
     def __init__(
         self,
-        marks: NotBeforeRegistry,
+        not_before: NotBeforeRegistry,
         notices: RefreshNotices,
         keys: KeyRefresher,
         audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._audit = audit
-        self._marks = marks
+        self._not_before = not_before
         self._notices = notices
         self._keys = keys
         self._clock = clock
 
     async def set_not_before(self, target: NotBeforeTarget, not_before: datetime | None) -> NotBefore:
-        """From now on refuse the target's tokens that were issued before that moment, or before now.
+        """Reject the target's tokens that were issued before `not_before`, by default before now.
 
-        Raises IssuerNotFound; and NotBeforeInFuture, because that would shut out tokens that are not issued yet.
+        Raises IssuerNotFound, and NotBeforeInFuture for a later moment: it would reject tokens not issued yet.
         """
         self._check_issuer(target.issuer)
         now = self._clock()
         if not_before is not None and not_before > now + SKEW:
             raise NotBeforeInFuture
         not_before_entry = NotBefore(target, not_before or now, now)
-        await self._marks.set(not_before_entry)
+        await self._not_before.set(not_before_entry)
         user_key = UserKey(target.issuer, target.name) if target.reach is Reach.USER else None
         details = {
             "issuer": target.issuer,
@@ -67,7 +67,7 @@ class TokenAdmin:
         return not_before_entry
 
     async def refresh_keys(self, issuer: str | None) -> dict[str, bool]:
-        """Fetch an issuer's keys anew, or everybody's, here and on every replica; by issuer, whether it worked here.
+        """Fetch one issuer's keys, or all issuers' keys, on every replica. Returns by issuer whether it worked here.
 
         Raises IssuerNotFound.
         """

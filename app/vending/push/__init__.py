@@ -1,1 +1,1 @@
-"""Push credentials: what a user registers, what Telnyx holds for it, and when it expires."""
+"""Push credentials: registration, upload to Telnyx, attachment to connections, and expiry alerts."""

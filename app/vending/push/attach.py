@@ -1,4 +1,4 @@
-"""Attaching: which push credential a Telnyx connection wakes its devices with. One of each platform a connection."""
+"""Attaching push credentials to Telnyx connections. A connection uses one push credential per platform."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from app.vending.push.models import PushObject, PushState, PushType, RegisteredP
 
 class AttachLedger(Protocol):
     async def registered_anywhere(self, registration_id: str) -> RegisteredPush | None:
-        """Whoever's it is."""
+        """The registration with that id, of any user."""
 
     async def connections_of(self, fingerprint: str) -> list[str]:
-        """Connections that use the object, as far as was written down."""
+        """Connections that use the object, according to the ledger."""
 
     async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None:
-        """Raises PushConflict if that object is not ACTIVE by now."""
+        """Raises PushConflict if the object is not ACTIVE."""
 
     async def holders_of(self, fingerprint: str) -> int:
-        """How many registrations there are of it."""
+        """Number of registrations of the object."""
 
     async def object_of_credential(self, credential_id: str) -> PushObject | None: ...
 
 
 class AttachTelnyx(Protocol):
-    """Both raise TelnyxNotFound for an unknown connection, and other TelnyxErrors."""
+    """Both methods raise TelnyxNotFound for an unknown connection, and other TelnyxErrors."""
 
     async def attached(self, connection_id: str) -> Mapping[PushType, str | None]: ...
 
@@ -35,18 +35,18 @@ class AttachTelnyx(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What a connection used before for one platform, and what it uses now: Telnyx's ids."""
+    """What a connection used for one platform before, and what it uses now, by Telnyx's id."""
 
     push_type: PushType
     before: str | None
     before_object: PushObject | None
-    """What is known of it; None where it was made beside Dialtone."""
+    """The ledger's row; None for an object created outside Dialtone."""
     now: str | None
     now_object: PushObject | None
 
 
 class PushAttacher:
-    """Points connections at push credentials."""
+    """Attaches push credentials to connections."""
 
     def __init__(self, ledger: AttachLedger, telnyx: AttachTelnyx, audit: Audit) -> None:
         self._audit = audit
@@ -54,9 +54,9 @@ class PushAttacher:
         self._telnyx = telnyx
 
     async def attach(self, connection_id: str, wanted: Mapping[PushType, str | None]) -> list[Attachment]:
-        """Use these registrations' material from now on (None: nothing). What was and what is, of both platforms.
+        """Attach these registrations' objects (None: detach). Returns before and after, for both platforms.
 
-        Raises ConnectionNotFound, PushCredentialNotFound and PushTypeMismatch, and then changes nothing.
+        Raises ConnectionNotFound, PushCredentialNotFound or PushTypeMismatch without changing anything.
         """
         objects = {push_type: await self._object(push_type, name) for push_type, name in wanted.items()}
         try:
@@ -72,7 +72,7 @@ class PushAttacher:
         return [await self._attachment(push_type, before, objects) for push_type in PushType]
 
     async def _point(self, connection_id: str, objects: Mapping[PushType, PushObject | None]) -> None:
-        # Written down first: what is on its way to a connection must not be swept meanwhile.
+        # Committed first, so that the sweeper does not delete an object while it is being attached.
         for push_type, found in objects.items():
             if found is not None:
                 await self._ledger.set_attached(connection_id, push_type, found.fingerprint)
@@ -83,11 +83,11 @@ class PushAttacher:
                 await self._ledger.set_attached(connection_id, push_type, None)
 
     async def follow(self, old: PushObject, new: PushObject, *, is_operator: bool) -> None:
-        """Point the connections that use the old material at the new one, if that is this caller's to decide."""
+        """Attach the new object wherever the old one is, if the caller is its only holder or an operator."""
         if not is_operator and await self._ledger.holders_of(old.fingerprint) > 1:
             return
         for connection_id in await self._ledger.connections_of(old.fingerprint):
-            # Somebody may have pointed it elsewhere, in Telnyx's portal: that is left alone.
+            # A connection that was changed in Telnyx's portal is left alone.
             if (await self._telnyx.attached(connection_id)).get(old.type) in (old.credential_id, new.credential_id):
                 await self._telnyx.attach(connection_id, {new.type: new.credential_id})
                 await self._ledger.set_attached(connection_id, new.type, new.fingerprint)

@@ -1,4 +1,4 @@
-"""Expiry watched: Telnyx tells nobody when a push certificate dies, so this does, days ahead."""
+"""Expiry alerts: Telnyx does not announce the expiry of a push certificate, so Dialtone warns days ahead."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from app.vending.errors import PushConflict
 from app.vending.push.models import PushObject
 
 WARNING_DAYS = (30, 14, 7, 1, 0)
-"""A warning is given once when so many days are left, by whichever replica is first; 0 means that it has expired."""
+"""Days left at which a warning is given once, by the first replica that notices; 0: the object has expired."""
 
 MAX_CHECKED = 1000
-"""Those that expire soonest; the rest have longer."""
+"""Maximum number of objects per check, soonest expiry first."""
 
 
 class ExpiryLedger(Protocol):
@@ -20,12 +20,12 @@ class ExpiryLedger(Protocol):
         """ACTIVE objects that expire, soonest first."""
 
     async def note_warning(self, before: PushObject, days: int) -> None:
-        """Write down that it was given. Raises PushConflict if another replica was first."""
+        """Record that the warning was given. Raises PushConflict if another replica was first."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaysLeft:
-    """How long one push credential has."""
+    """Days until one push credential expires."""
 
     type: str
     app_id: str
@@ -34,7 +34,7 @@ class DaysLeft:
 
 
 class ExpiryAlerts:
-    """Looks through the certificates in use, now and then."""
+    """Checks the certificates in use, periodically."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class ExpiryAlerts:
         clock: Callable[[], datetime],
         warn: Callable[[PushObject, int], None],
     ) -> None:
-        """`warn` hears of an object and the days it has left, at each of WARNING_DAYS once."""
+        """`warn` is called with an object and its days left, once for each of WARNING_DAYS."""
         self._ledger = ledger
         self._clock = clock
         self._warn = warn
@@ -63,7 +63,7 @@ class ExpiryAlerts:
             self._warn(found, max(0, (_end(found) - now).days))
 
     def days_left(self) -> Iterable[DaysLeft]:
-        """Of every object seen at the last look."""
+        """For every object of the last check."""
         now = self._clock()
         for found in self._watched:
             days = (_end(found) - now) / timedelta(days=1)
@@ -71,7 +71,7 @@ class ExpiryAlerts:
 
 
 def _threshold(found: PushObject, now: datetime) -> int | None:
-    """The smallest number of WARNING_DAYS that is not less than what is left."""
+    """The smallest of WARNING_DAYS that is not less than the days left; None if all are less."""
     left = (_end(found) - now) / timedelta(days=1)
     return min((days for days in WARNING_DAYS if left <= days), default=None)
 

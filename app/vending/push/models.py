@@ -1,9 +1,9 @@
-"""Push credentials as nouns: what a user registers, what Telnyx holds for it, and every step that may take.
+"""Push models: a user's registration, the object at Telnyx that it refers to, and the object's state transitions.
 
-A certificate belongs to an app and not to a person, so one object at Telnyx serves every registration of one material.
+A certificate belongs to an app and not to a user, so one object at Telnyx serves every registration of one material.
 
-    pending -> active -> leaving -> (gone)
-       ^---------'---------'  asked for again: found by its alias, or made anew
+    pending -> active -> deleting -> (gone)
+       ^---------'---------'  registered again: found by its alias, or uploaded again
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from app.vending.models import UserKey
 
 
 class PushType(StrEnum):
-    """Whose push service wakes the app."""
+    """Platform whose push service wakes the app."""
 
     IOS = "ios"
     ANDROID = "android"
@@ -24,39 +24,39 @@ class PushType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PushMaterial:
-    """What a push credential is made of, after it was checked. Passes through; never stored, never logged."""
+    """Validated material of a push credential. Only passed on to Telnyx: never stored, never logged."""
 
     type: PushType
     app_id: str
-    """Bundle id, or Firebase project id."""
+    """Bundle ID, or Firebase project ID."""
     identity: bytes = field(repr=False)
-    """What makes two materials one and the same: the certificate, or account and public key."""
+    """Equal for equal material: the certificate, or account and public key."""
     fingerprint_sha256: str
-    """Of the certificate, as `openssl x509 -fingerprint -sha256` shows it; of a service account's public key."""
+    """Of the certificate, as `openssl x509 -fingerprint -sha256` prints it, or of the service account's public key."""
     not_after: datetime | None
     upload: Mapping[str, Any] = field(repr=False)
-    """What Telnyx is sent, private key included."""
+    """The body of the upload to Telnyx, private key included."""
 
 
 class PushState(StrEnum):
-    """Where an object at Telnyx stands."""
+    """State of an object at Telnyx."""
 
     PENDING = "pending"
-    """Written down; it is being uploaded, or may have been."""
+    """Intent committed; the object is being uploaded, or may have been uploaded."""
     ACTIVE = "active"
     DELETING = "deleting"
-    """Nobody registers it any more; it still has to be deleted at Telnyx."""
+    """Without a registration; still to be deleted at Telnyx."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushObject:
-    """One ledger row: one material, one object at Telnyx. Holds nothing of the material but public facts."""
+    """One ledger row: one material, one object at Telnyx. Holds only public facts about the material."""
 
     fingerprint: str
-    """Keyed, so that the ledger tells nobody which material it is."""
+    """A keyed hash, so that the ledger does not reveal the material."""
     type: PushType
     telnyx_alias: str
-    """How the object is found again when an answer was lost. Telnyx lets an account have it once."""
+    """Finds the object if a response is lost. Telnyx allows an alias once per account."""
     state: PushState
     version: int
     app_id: str
@@ -70,7 +70,7 @@ class PushObject:
     retry_at: datetime | None = None
     attempts: int = 0
     warned_days: int | None = None
-    """The last warning of expiry that was given, in days before it."""
+    """The last expiry warning given, in days before expiry."""
 
     def is_claimed_by_other(self, replica: str, now: datetime) -> bool:
         return self.claimed_until is not None and self.claimed_until > now and self.claimed_by != replica
@@ -79,7 +79,7 @@ class PushObject:
         return replace(self, version=self.version + 1, updated_at=now, **changes)  # type: ignore[arg-type]
 
     def claim(self, replica: str, now: datetime, claim: timedelta) -> "PushObject":
-        """Wanted (again), by somebody who has the material."""
+        """PENDING (again), claimed on behalf of a caller that has the material."""
         return self._step(now, state=PushState.PENDING, claimed_by=replica, claimed_until=now + claim, retry_at=None)
 
     def activate(self, credential_id: str, now: datetime) -> "PushObject":
@@ -88,14 +88,14 @@ class PushObject:
         )
 
     def release(self, now: datetime) -> "PushObject":
-        """PENDING, given up for the next caller."""
+        """PENDING without a holder, for the next caller to claim."""
         return self._step(now, claimed_by=None, claimed_until=None)
 
     def start_deleting(self, now: datetime) -> "PushObject":
         return self._step(now, state=PushState.DELETING, claimed_by=None, claimed_until=None, retry_at=now)
 
     def claim_deletion(self, replica: str, now: datetime, claim: timedelta, retry_at: datetime) -> "PushObject":
-        """LEAVING, by this replica now; by anybody at `retry_at` if that comes to nothing."""
+        """DELETING, claimed by this replica. If the deletion fails, any replica may retry it at `retry_at`."""
         return self._step(
             now,
             claimed_by=replica,
@@ -124,9 +124,9 @@ class PushRegistration:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredPush:
-    """A registration with what is known of its material."""
+    """A registration with its object."""
 
     registration: PushRegistration
     object: PushObject
     is_attached: bool
-    """Whether a connection uses it: one that none uses wakes nobody."""
+    """Whether a connection uses the object. Without one, it wakes no device."""

@@ -1,4 +1,4 @@
-"""Registering push credentials: a user's aliases for push material. Follow `PushRegistrar.register` from the top."""
+"""Registering push credentials: a user's aliases for push material. Start reading at `PushRegistrar.register`."""
 
 import asyncio
 import random
@@ -25,18 +25,18 @@ from app.vending.push.models import PushMaterial, PushObject, PushRegistration, 
 from app.vending.push.upload import PushUploader
 
 MAX_REGISTRATIONS = 20
-"""Push credentials of one user: a person has few apps."""
+"""Push credentials per user: a person has few apps."""
 
 MAX_ATTEMPTS = 5
-"""How often a registration is begun anew because its object left, or its row moved, in between."""
+"""How often a registration is attempted if its object is deleted or its row changes meanwhile."""
 
 REMEMBERED_UPLOADS = 32
 FIRST_GUESS_SECONDS = 0.3
-"""How long an upload takes, as long as none was seen."""
+"""Assumed duration of an upload until one has been measured."""
 
 
 class RegisterLedger(Protocol):
-    """What is written down of registrations. Every method raises LedgerUnavailable when it cannot be."""
+    """The part of the ledger that holds registrations. Every method raises LedgerUnavailable."""
 
     async def registered(self, user_key: UserKey, registration_id: str) -> RegisteredPush | None: ...
 
@@ -48,17 +48,17 @@ class RegisterLedger(Protocol):
         """Insert. Raises PushLimitReached, or PushConflict if the alias is taken or the object is not ACTIVE."""
 
     async def reregister(self, before: PushRegistration, after: PushRegistration) -> None:
-        """Write `after`. An object that nothing refers to any more becomes LEAVING in the same transaction.
+        """Write `after`. An object without any reference left becomes DELETING in the same transaction.
 
-        Raises PushConflict if the row changed, the alias is taken, or the new object is not ACTIVE by now.
+        Raises PushConflict if the row changed, the alias is taken, or the new object is not ACTIVE.
         """
 
     async def deregister(self, registration: PushRegistration, now: datetime) -> None:
-        """Delete the row. An object that nothing refers to any more becomes LEAVING in the same transaction."""
+        """Delete the row. An object without any reference left becomes DELETING in the same transaction."""
 
 
 class UploadEstimate:
-    """Lets a registration that needed no upload take as long as one that did: else its speed would tell of others."""
+    """Delays a registration without an upload, because its speed would reveal that another user has the material."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -68,11 +68,11 @@ class UploadEstimate:
         return self._monotonic()
 
     def uploaded(self, began: float) -> None:
-        """An upload was made for this registration."""
+        """Remember how long a registration took that needed an upload."""
         self._seen.append(self._monotonic() - began)
 
     async def keep(self, began: float) -> None:
-        """Wait until a registration begun then might have uploaded: as long as one of the last uploads took."""
+        """Wait until a registration begun then has taken as long as a random one of the last uploads."""
         usual = random.choice(self._seen) if self._seen else FIRST_GUESS_SECONDS  # noqa: S311 - a delay, not a secret
         await asyncio.sleep(max(0.0, began + usual - self._monotonic()))
 
@@ -96,56 +96,57 @@ class PushRegistrar:
         self._policy = policy
         self._ledger = ledger
         self._uploads = uploads
-        self._attaching = attacher
+        self._attacher = attacher
         self._audit = audit
-        self._pace = estimate
+        self._estimate = estimate
         self._clock = clock
         self._new_id = new_id
         self._wake_sweeper = wake_sweeper
 
     def authorize(self, principal: Principal) -> None:
-        """Raises InsufficientScope or PushNotAllowed. To be asked before material is looked at."""
+        """Raises InsufficientScope or PushNotAllowed. Call it before material is parsed."""
         self._policy.authorize_push(principal)
 
     async def register(self, principal: Principal, alias: str, report: MaterialReport) -> tuple[RegisteredPush, bool]:
-        """The user's registration of checked material, and whether it is new. The same twice is the same once.
+        """Register checked material. Returns the registration and whether it is new. Idempotent.
 
-        Raises PushMaterialRejected, PushAliasTaken where the alias has other material, and what an upload raises.
+        Raises PushMaterialRejected, PushAliasTaken if the alias belongs to other material, and what an upload raises.
         """
         self.authorize(principal)
-        material = _good(report)
+        material = _valid_material(report)
         for _ in range(MAX_ATTEMPTS):
             with suppress(PushConflict):
                 known = await self._ledger.registered_as(principal.user_key, alias)
                 if known is not None and not _is_same(known.object, material):
                     raise PushAliasTaken(known.registration.id)
                 if known is not None:
-                    return await self._still_held(principal, known, material), False
-                held = await self._held(material)
+                    return await self._confirm_object(principal, known, material), False
+                push_object = await self._ensure_object(material)
                 now = self._clock()
                 new = PushRegistration(
                     self._new_id(),
                     principal.issuer,
                     principal.subject,
                     alias,
-                    held.fingerprint,
+                    push_object.fingerprint,
                     now,
                     now,
                 )
                 await self._ledger.register(new, MAX_REGISTRATIONS)
-                return await self._told("registered", await self.get(principal, new.id)), True
+                return await self._record("registered", await self.get(principal, new.id)), True
         raise PushConflict
 
     async def replace(
         self, principal: Principal, registration_id: str, alias: str, report: MaterialReport
     ) -> RegisteredPush:
-        """Other material, another alias, or both, under the same id; no moment without a credential in between.
+        """Change the material, the alias or both under the same id, without a moment without a credential.
 
-        A connection that uses the old material is pointed at the new one, if that is the same app's and nobody else
-        holds the old one (or an operator asks). Each step can be taken again: the same PUT finishes what was left.
+        A connection that uses the old material is switched to the new one if both are of the same app, and either the
+        user is the only holder of the old one or the caller is an operator. Every step can be repeated: the same PUT
+        completes an interrupted one.
         """
         self.authorize(principal)
-        material = _good(report)
+        material = _valid_material(report)
         for _ in range(MAX_ATTEMPTS):
             with suppress(PushConflict):
                 before = await self.get(principal, registration_id)
@@ -154,25 +155,25 @@ class PushRegistrar:
                 other = await self._ledger.registered_as(principal.user_key, alias)
                 if other is not None and other.registration.id != registration_id:
                     raise PushAliasTaken(other.registration.id)
-                held = await self._held(material)
-                if held.fingerprint != before.object.fingerprint and held.app_id == before.object.app_id:
-                    await self._attaching.follow(before.object, held, is_operator=self._is_operator(principal))
+                push_object = await self._ensure_object(material)
+                if push_object.fingerprint != before.object.fingerprint and push_object.app_id == before.object.app_id:
+                    await self._attacher.follow(before.object, push_object, is_operator=self._is_operator(principal))
                 after = PushRegistration(
                     registration_id,
                     principal.issuer,
                     principal.subject,
                     alias,
-                    held.fingerprint,
+                    push_object.fingerprint,
                     before.registration.created_at,
                     self._clock(),
                 )
                 await self._ledger.reregister(before.registration, after)
                 self._wake_sweeper()
-                return await self._told("replaced", await self.get(principal, registration_id))
+                return await self._record("replaced", await self.get(principal, registration_id))
         raise PushConflict
 
     async def get(self, principal: Principal, registration_id: str) -> RegisteredPush:
-        """Raises PushCredentialNotFound, for another user's as for none."""
+        """Raises PushCredentialNotFound, also for another user's registration."""
         self.authorize(principal)
         found = await self._ledger.registered(principal.user_key, registration_id)
         if found is None:
@@ -184,42 +185,44 @@ class PushRegistrar:
         return await self._ledger.registrations(principal.user_key)
 
     async def delete(self, principal: Principal, registration_id: str) -> None:
-        """Raises PushCredentialNotFound. The sweeper deletes at Telnyx what has no registration left."""
+        """Raises PushCredentialNotFound. The sweeper deletes the object at Telnyx if no registration is left."""
         found = await self.get(principal, registration_id)
         await self._ledger.deregister(found.registration, self._clock())
         self._wake_sweeper()
-        await self._told("removed", found)
+        await self._record("removed", found)
 
-    async def _still_held(self, principal: Principal, known: RegisteredPush, material: PushMaterial) -> RegisteredPush:
-        """The registration once its object is certainly there: made anew, should somebody have deleted it at Telnyx.
+    async def _confirm_object(
+        self, principal: Principal, known: RegisteredPush, material: PushMaterial
+    ) -> RegisteredPush:
+        """The registration, after its object is uploaded again in case it was deleted at Telnyx.
 
-        Objects are told apart by a keyed hash. Where that key was changed since, the registration moves to the new one.
+        Objects are identified by a keyed hash. If the key has changed since, the registration moves to the new object.
         """
-        held = (await self._uploads.ensure(material)).object
-        if held.fingerprint == known.registration.fingerprint:
+        push_object = (await self._uploads.ensure(material)).object
+        if push_object.fingerprint == known.registration.fingerprint:
             return known
-        moved = replace(known.registration, fingerprint=held.fingerprint, updated_at=self._clock())
+        moved = replace(known.registration, fingerprint=push_object.fingerprint, updated_at=self._clock())
         await self._ledger.reregister(known.registration, moved)
         self._wake_sweeper()
         return await self.get(principal, moved.id)
 
-    async def _held(self, material: PushMaterial) -> PushObject:
-        """The object at Telnyx; found there or made, it takes the same time."""
-        began = self._pace.now()
+    async def _ensure_object(self, material: PushMaterial) -> PushObject:
+        """The object at Telnyx. This takes the same time whether it exists or is uploaded now."""
+        began = self._estimate.now()
         uploaded = await self._uploads.ensure(material)
         if uploaded.is_new:
-            self._pace.uploaded(began)
+            self._estimate.uploaded(began)
         else:
-            await self._pace.keep(began)
+            await self._estimate.keep(began)
         return uploaded.object
 
-    async def _told(self, reason: str, registered: RegisteredPush) -> RegisteredPush:
-        row, held = registered.registration, registered.object
+    async def _record(self, reason: str, registered: RegisteredPush) -> RegisteredPush:
+        row, push_object = registered.registration, registered.object
         details = {
             "registration_id": row.id,
-            "type": held.type.value,
-            "app_id": held.app_id,
-            "fingerprint_sha256": held.fingerprint_sha256,
+            "type": push_object.type.value,
+            "app_id": push_object.app_id,
+            "fingerprint_sha256": push_object.fingerprint_sha256,
         }
         user_key = UserKey(row.issuer, row.subject)
         await self._audit.record(Decision(AuditAction.PUSH_CHANGED, reason=reason, user_key=user_key, details=details))
@@ -229,11 +232,11 @@ class PushRegistrar:
         return self._policy.is_operator(principal)
 
 
-def _good(report: MaterialReport) -> PushMaterial:
+def _valid_material(report: MaterialReport) -> PushMaterial:
     if report.material is None:
         raise PushMaterialRejected(report.faults)
     return report.material
 
 
-def _is_same(held: PushObject, material: PushMaterial) -> bool:
-    return held.type is material.type and held.fingerprint_sha256 == material.fingerprint_sha256
+def _is_same(push_object: PushObject, material: PushMaterial) -> bool:
+    return push_object.type is material.type and push_object.fingerprint_sha256 == material.fingerprint_sha256

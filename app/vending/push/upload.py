@@ -1,7 +1,10 @@
-"""One object at Telnyx for each push material: made once, found again after a crash, deleted when nobody wants it.
+"""Uploading push material: one object at Telnyx per material, recovered after a crash, deleted when unused.
 
-What must hold: the intent is written down before Telnyx is asked; a lost answer is looked for by alias, which Telnyx
-lets an account have only once; the material is in no ledger, so that only a caller who has it can make the object.
+These invariants hold across crashes:
+
+- The intent is committed before Telnyx is called.
+- An upload with a lost response is looked up by its alias, which Telnyx allows only once per account.
+- The ledger does not hold the material, so only a caller that has it can create the object.
 """
 
 import asyncio
@@ -23,48 +26,48 @@ from app.vending.errors import (
 from app.vending.push.models import PushMaterial, PushObject, PushState, PushType
 from app.vending.replica import Replica
 from app.vending.single_flight import SingleFlight
+from app.vending.telephony.deadlines import POLL_SECONDS
 from app.vending.telephony.recover import LIST_LAG
-from app.vending.telephony.timing import POLL_SECONDS
 
 STALE = timedelta(minutes=10)
-"""An object that nobody registered in this time after its upload belongs to nobody."""
+"""An object without a registration this long after its upload is unused."""
 
 MIN_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=10)
-"""A deletion that Telnyx does not confirm is tried again after FIRST_RETRY, doubling up to LAST_RETRY."""
+"""An unconfirmed deletion is retried after MIN_RETRY_DELAY, doubling up to MAX_RETRY_DELAY."""
 
 IN_USE_RETRY = timedelta(hours=1)
-"""When an object that a connection still uses is looked at again."""
+"""How soon an object that a connection still uses is checked again."""
 
 SWEEP_BATCH_SIZE = 50
 
 
 class UploadLedger(Protocol):
-    """What is written down of objects. Every method raises LedgerUnavailable when it cannot be."""
+    """The part of the ledger that holds objects. Every method raises LedgerUnavailable."""
 
     async def object(self, fingerprint: str) -> PushObject | None: ...
 
     async def open_object(self, new: PushObject) -> None:
-        """Insert. Raises PushConflict if there is one of that fingerprint."""
+        """Insert. Raises PushConflict if the fingerprint exists."""
 
     async def advance_object(self, before: PushObject, after: PushObject) -> PushObject:
-        """Write `after` if the row still is `before`. Raises PushConflict if another writer was first."""
+        """Write `after` if the row still equals `before`. Raises PushConflict if another writer changed it first."""
 
     async def drop_object(self, before: PushObject) -> None:
-        """Delete the row if it still is `before`. Raises PushConflict."""
+        """Delete the row if it still equals `before`. Raises PushConflict."""
 
     async def unwanted_objects(self, now: datetime, stale_before: datetime, limit: int) -> list[PushObject]:
-        """LEAVING ones whose time has come, PENDING ones nobody came back for, ACTIVE ones that nothing refers to."""
+        """DELETING objects that are due, PENDING ones that no caller has resumed, ACTIVE ones without a reference."""
 
     async def connections(self) -> list[str]:
-        """Every connection that something was ever attached to here, and not detached since."""
+        """Every connection to which Dialtone attached an object that it has not detached since."""
 
     async def retire_object(self, before: PushObject, after: PushObject) -> PushObject:
-        """As `advance_object`, but raises PushConflict too if a registration or a connection refers to it by now."""
+        """Like `advance_object`; also raises PushConflict if a registration or a connection refers to the object."""
 
 
 class UploadTelnyx(Protocol):
-    """What is needed of Telnyx. Every method raises a TelnyxError."""
+    """The Telnyx calls that uploads need. Every method raises TelnyxErrors."""
 
     async def upload(self, alias: str, material: Mapping[str, Any]) -> str: ...
 
@@ -81,14 +84,14 @@ class UploadConnections(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """An ACTIVE object, and whether it had to be made."""
+    """An ACTIVE object, and whether it had to be uploaded."""
 
     object: PushObject
     is_new: bool
 
 
 class PushUploader:
-    """Objects at Telnyx, on every replica."""
+    """Uploads, finds and deletes objects at Telnyx. Runs on every replica."""
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class PushUploader:
         replica: Replica,
         clock: Callable[[], datetime],
     ) -> None:
-        """`known_connections`: those that may use an object of ours without the ledger's knowing."""
+        """`known_connections` returns connections that may use an object without a record in the ledger."""
         self._ledger = ledger
         self._telnyx = telnyx
         self._connections = connections
@@ -108,18 +111,18 @@ class PushUploader:
         self._naming = replica.naming
         self._timing = replica.timing
         self._replica = replica.id
-        # A name of its own: an upload of this very process must wait for a deletion under way, as any other must.
+        # A separate claim holder, so that an upload in this process also waits for a deletion in progress.
         self._sweeper = f"{replica.id}-sweeper"
         self._clock = clock
         self._flights: SingleFlight[Uploaded] = SingleFlight(replica.timing.request_timeout_seconds)
 
     async def ensure(self, material: PushMaterial) -> Uploaded:
-        """The object of this material at Telnyx, shared by all callers. Raises IssueInProgress and TelnyxErrors."""
+        """The material's object at Telnyx; callers share one upload. Raises IssueInProgress and TelnyxErrors."""
         fingerprint = self._naming.push_fingerprint(material.identity)
         return await self._flights.do(fingerprint, None, lambda: self._within_deadline(fingerprint, material))
 
     async def drain(self) -> None:
-        """Wait until nothing is being uploaded."""
+        """Wait until no upload is in flight."""
         await self._flights.drain()
 
     async def _within_deadline(self, fingerprint: str, material: PushMaterial) -> Uploaded:
@@ -134,7 +137,7 @@ class PushUploader:
             raise TelnyxUnreachable(may_have_happened=True) from error
 
     async def _attempt(self, fingerprint: str, material: PushMaterial) -> Uploaded | None:
-        """What the row says decides. None: another replica is at work on it."""
+        """One attempt, according to the row's state. None: another replica has claimed the row."""
         row = await self._ledger.object(fingerprint)
         now = self._clock()
         if row is None:
@@ -175,7 +178,7 @@ class PushUploader:
         try:
             credential_id = await self._telnyx.upload(row.telnyx_alias, material.upload)
         except TelnyxError as error:
-            # A refusal may mean that the alias is taken: by an upload that we did not hear the answer of.
+            # A rejection may mean that the alias is taken by an earlier upload with a lost response.
             may_be_there = error.may_have_happened or isinstance(error, TelnyxRejected)
             found = await self._try_find(row) if may_be_there else None
             if found is None:
@@ -203,7 +206,7 @@ class PushUploader:
         return row.credential_id is not None and await self._telnyx.exists(row.credential_id)
 
     async def _find(self, row: PushObject) -> str | None:
-        """By alias; an absence is believed only after a list has had time to settle."""
+        """Look up by alias. An object counts as absent only after LIST_LAG."""
         found = await self._telnyx.by_alias(row.telnyx_alias)
         if found is None and self._clock() < row.created_at + LIST_LAG:
             await asyncio.sleep(LIST_LAG.total_seconds())
@@ -215,10 +218,10 @@ class PushUploader:
             return await self._telnyx.by_alias(row.telnyx_alias)
         return None
 
-    # -- cleaning up ------------------------------------------------------------------------------------------
+    # -- sweeping ---------------------------------------------------------------------------------------------
 
     async def sweep(self) -> int:
-        """Delete at Telnyx what nobody wants any more. How many are gone; Telnyx's trouble only postpones one."""
+        """Delete unused objects at Telnyx. Returns how many were deleted; a Telnyx error only postpones an object."""
         gone = 0
         async for row in self._unwanted():
             with suppress(PushConflict, TelnyxError):
@@ -236,7 +239,7 @@ class PushUploader:
                 yield row
 
     async def _delete(self, row: PushObject) -> bool:
-        """The next try is written down before Telnyx is asked; who wants the object meanwhile waits for the claim."""
+        """Commit the next attempt, then call Telnyx. Callers that need the object wait for the claim to end."""
         now = self._clock()
         delay = min(MIN_RETRY_DELAY * 2 ** min(row.attempts, 10), MAX_RETRY_DELAY)
         row = await self._ledger.advance_object(
@@ -255,7 +258,7 @@ class PushUploader:
         return True
 
     async def _is_in_use(self, row: PushObject, credential_id: str) -> bool:
-        """Whether a connection was pointed at it beside us, in Telnyx's portal for instance."""
+        """Whether a connection uses the object without a record in the ledger, for instance through Telnyx's portal."""
         for connection_id in {*self._known_connections(), *await self._ledger.connections()}:
             with suppress(TelnyxNotFound):
                 if (await self._connections.attached(connection_id)).get(row.type) == credential_id:

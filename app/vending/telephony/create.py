@@ -1,7 +1,10 @@
-"""Making a login that is not at hand: what the device's row decides. Follow `LoginFactory.create_login` from the top.
+"""Creating a login that is not cached, according to the device's row. Start reading at `LoginFactory.create_login`.
 
-What must hold, whatever dies in between: the intent is written down before Telnyx is asked, a create whose answer was
-lost is looked for by name before another is tried, and every step in the ledger is taken by one writer only.
+These invariants hold across crashes:
+
+- The intent is committed before Telnyx is called.
+- A create with a lost response is looked up by name before another one is tried.
+- Only one writer can make each transition in the ledger.
 """
 
 import asyncio
@@ -28,37 +31,37 @@ from app.vending.errors import (
 from app.vending.models import Credential, Grant, IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
 from app.vending.policy import DeviceLimitAction, IssueTerms
 from app.vending.replica import Replica
+from app.vending.telephony.deadlines import POLL_SECONDS
 from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import Login, LoginCache
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer, credential_of
 from app.vending.telephony.revoke import Revoker
-from app.vending.telephony.timing import POLL_SECONDS
 
 EXPIRY_MARGIN = timedelta(seconds=5)
-"""A credential with less than this to live is treated as expired: an extension might arrive too late."""
+"""A credential with less than this left counts as expired: an extension might arrive too late."""
 
 
 class CreateLedger(Protocol):
-    """What making a login needs written down. Every method raises LedgerUnavailable when it cannot be."""
+    """The part of the ledger that creating a login needs. Every method raises LedgerUnavailable."""
 
     async def live_lease(self, user_key: UserKey, device_id: str) -> Lease | None:
         """The device's PENDING or ACTIVE lease."""
 
     async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
-        """Insert it, or claim a pooled one for it: which is returned, and has a credential then.
+        """Insert the lease, or claim a pooled lease for it. A claimed lease is returned with its credential.
 
-        Raises LeaseExists if the device has a live lease, DeviceLimitReached at the user's limit, TokenRejected if the
-        user's token was ended, by a logout for instance, since it was checked.
+        Raises LeaseExists if the device has a live lease, DeviceLimitReached at the user's limit, and TokenRejected if
+        a not-before entry (a logout, for instance) has rejected the user's token since it was verified.
         """
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
-        """Write `after` if the row still is `before`. Raises LeaseConflict if another writer was first."""
+        """Write `after` if the row still equals `before`. Raises LeaseConflict if another writer changed it first."""
 
 
 class CreateTelnyx(Protocol):
-    """What making a login needs of Telnyx. Every method raises a TelnyxError."""
+    """The Telnyx calls that creating a login needs. Every method raises TelnyxErrors."""
 
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
@@ -70,7 +73,7 @@ class CreateTelnyx(Protocol):
 
 
 class LoginFactory:
-    """The only part that has credentials made, renewed and minted on."""
+    """Creates and renews the credentials of devices, and is the only component that mints login tokens."""
 
     def __init__(
         self,
@@ -104,9 +107,9 @@ class LoginFactory:
     async def create_login(
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
     ) -> Login:
-        """Try until the row is ours or done. Losing a race to another writer means: look again.
+        """Retry until the device has a login. After a conflict with another writer, the row is read again.
 
-        With `lease_id`, only that lease will do: raises LeaseEnded rather than find or make its successor.
+        With `lease_id`, raises LeaseEnded unless the device's live lease is that one.
         """
         pause = POLL_SECONDS
         try:
@@ -123,7 +126,7 @@ class LoginFactory:
     async def _attempt(
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None
     ) -> Login | None:
-        """What the row says decides. None: another replica is at work on it."""
+        """One attempt, according to the row's state. None: another replica has claimed the row."""
         lease = await self._ledger.live_lease(principal.user_key, wanted.device_id)
         now = self._clock()
         if lease_id is not None and (lease is None or lease.id != lease_id):
@@ -140,13 +143,13 @@ class LoginFactory:
         if lease.is_claimed_by_other(self._replica, now):
             return None
         if lease.has_expired(now):
-            # What a crash may have left at Telnyx has expired with it, which is final: the name is not used again.
+            # Whatever a crash left at Telnyx has expired too, which is final. The name is not used again.
             await self._end(lease, lease.start_revoking(now))
         lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
 
     async def _open(self, lease: Lease, principal: Principal, terms: IssueTerms) -> Lease:
-        """Write the intent down; where policy says so, the user's oldest device makes room for it."""
+        """Commit the intent. At the device limit, evict the user's oldest device if policy says so."""
         try:
             return await self._ledger.open(lease, terms.allowance.max_devices, principal)
         except DeviceLimitReached:
@@ -154,10 +157,10 @@ class LoginFactory:
                 raise
             if not await self._revoker.evict_oldest(lease.user_key):
                 raise
-            raise LeaseConflict from None  # there is room now, for whoever is first
+            raise LeaseConflict from None  # a slot is free now; the first caller to retry takes it
 
     def _intent(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms, now: datetime) -> Lease:
-        """The row that is written down before Telnyx hears of it."""
+        """The PENDING row that is committed before Telnyx is called."""
         lease_id = self._new_id()
         return Lease(
             id=lease_id,
@@ -182,7 +185,7 @@ class LoginFactory:
         )
 
     async def _recover(self, lease: Lease, wanted: IssueRequest) -> Login:
-        """A PENDING row whose holder is gone: adopt the credential if there is one, else make it."""
+        """Continue a PENDING row without an active holder: adopt its credential if one exists, else create it."""
         try:
             credential = await self._recovery.find(lease)
         except DialtoneError:
@@ -196,7 +199,7 @@ class LoginFactory:
         return await self._create(lease, wanted)
 
     async def _create(self, lease: Lease, wanted: IssueRequest) -> Login:
-        """Ask Telnyx once. An answer that was lost is looked for by name at once, then left to the next caller."""
+        """Call Telnyx once. After a lost response, look the name up once, then leave the row to the next caller."""
         try:
             credential = await self._telnyx.create(
                 connection_id=lease.connection_id,
@@ -217,7 +220,7 @@ class LoginFactory:
         return await self._activate(lease, credential, wanted)
 
     async def _assign_pooled(self, lease: Lease, wanted: IssueRequest) -> Login:
-        """A pooled credential becomes the device's: its tag and its expiry are set at Telnyx, and it works at once."""
+        """Assign a pooled credential to the device by setting its tag and expiry at Telnyx. It works at once."""
         self._wake_pool()
         try:
             credential = await self._telnyx.assign(
@@ -239,7 +242,7 @@ class LoginFactory:
         was_found: bool = False,
         pooled_at: datetime | None = None,
     ) -> Login:
-        """The credential is the device's. One from the pool has been usable since `pooled_at`."""
+        """Make the lease ACTIVE with its credential. A pooled credential has been usable since `pooled_at`."""
         now = self._clock()
         usable_at = pooled_at or now + self._timing.propagation
         try:
@@ -253,7 +256,7 @@ class LoginFactory:
         return await self._login(lease, wanted.grant, source)
 
     async def _renew(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Login:
-        """Extend in place when due, so that the SIP identity stays, and mint."""
+        """Extend the credential in place if due, which keeps the SIP identity, and mint a token."""
         lease = await self._apply_changes(lease, wanted, terms)
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
@@ -261,15 +264,15 @@ class LoginFactory:
             try:
                 lease = await self._renewer.set_expiry(lease, _whole_seconds(now + ttl))
             except LeaseEnded:
-                raise LeaseConflict from None  # the device gets a successor
+                raise LeaseConflict from None  # the next attempt opens a new lease
         return await self._login(lease, wanted.grant, IssueSource.RENEWED)
 
     async def _apply_changes(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Lease:
-        """Write down what the device asks to be different from now on, and in which session it asks."""
+        """Write the terms and the session that the request changes."""
         label = lease.label if wanted.label is None else wanted.label
         is_same_platform = wanted.platform is lease.platform
-        wish = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
-        ttl = int(lifetime(terms.allowance.ttl, wanted.platform, wish).total_seconds())
+        requested = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
+        ttl = int(lifetime(terms.allowance.ttl, wanted.platform, requested).total_seconds())
         session = lease.session if terms.session is None else terms.session
         changed = lease.change(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
         if replace(changed, version=lease.version, updated_at=lease.updated_at) == lease:
@@ -277,7 +280,7 @@ class LoginFactory:
         return await self._ledger.advance(lease, changed)
 
     async def _login(self, lease: Lease, grant: Grant, source: IssueSource) -> Login:
-        """Something to log in with on an ACTIVE lease. A token is kept at hand; a password is not."""
+        """A login token or SIP password on an ACTIVE lease. Only a token is cached."""
         now = self._clock()
         token = password = None
         try:
@@ -298,16 +301,16 @@ class LoginFactory:
         return login
 
     async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
-        """This lease is no more; raises LeaseConflict so that the caller looks at the device afresh."""
+        """End the lease. Raises LeaseConflict so that the caller reads the device's row again."""
         await self._renewer.end_lease(lease, ended)
         raise LeaseConflict
 
     async def _release(self, lease: Lease, *, maybe_created: bool) -> None:
-        """Let the next caller pick the row up at once. If even that fails, the claim's end does it."""
+        """Release the claim, so that the next caller can continue at once. If that fails too, the claim expires."""
         with suppress(LeaseConflict, LedgerUnavailable):
             await self._ledger.advance(lease, lease.release(self._clock(), maybe_created=maybe_created))
 
 
 def _whole_seconds(moment: datetime) -> datetime:
-    """Telnyx's documented timestamps have no fraction: round down, so that no answer promises more than is sent."""
+    """Round down: Telnyx's documented timestamps have no fraction, and no response may promise more than was sent."""
     return moment.replace(microsecond=0)

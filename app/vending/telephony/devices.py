@@ -1,4 +1,4 @@
-"""What users see and change of their own devices. Nothing here touches a secret."""
+"""A user's own devices: reading them, and changing label or lifetime. Nothing here handles a secret."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.renew import LeaseRenewer
 
 MAX_ATTEMPTS = 5
-"""How often a change is made anew when another writer was first."""
+"""How often a change is attempted if another writer changes the row first."""
 
 
 class DeviceLedger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
     async def page(self, user_key: UserKey, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        """The user's unfinished leases, newest first, from behind `after` = (created_at, id) on."""
+        """The user's unfinished leases, newest first, starting after `after` = (created_at, id)."""
 
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseChange:
-    """What to change. A flag says whether the label is meant, because None is a label too: none."""
+    """The fields to change. `has_label` distinguishes removing the label (None) from leaving it unchanged."""
 
     has_label: bool = False
     label: str | None = None
@@ -56,7 +56,7 @@ class Devices:
         self._clock = clock
 
     async def get(self, principal: Principal, lease_id: str) -> Lease:
-        """Raises LeaseNotFound, for another user's lease as for none."""
+        """Raises LeaseNotFound, also for another user's lease."""
         self._policy.authorize(principal)
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.user_key != principal.user_key:
@@ -68,13 +68,13 @@ class Devices:
         return await self._ledger.page(principal.user_key, after, limit)
 
     async def update(self, principal: Principal, lease_id: str, change: LeaseChange) -> Lease:
-        """Change label or lifetime. Raises IssueInProgress during a create, LeaseEnded if the lease ended."""
+        """Change label or lifetime. Raises IssueInProgress during a create, LeaseEnded if the lease has ended."""
         for _ in range(MAX_ATTEMPTS):
             lease = await self.get(principal, lease_id)
             if lease.state not in LIVE or lease.has_expired(self._clock()):
                 raise LeaseEnded
             if lease.state is LeaseState.PENDING:
-                raise IssueInProgress  # its credential is being made; a write now would only get in the way
+                raise IssueInProgress  # its credential is being created; a write would conflict with that
             try:
                 changed = await self._changed(lease, change, self._policy.authorize(principal))
             except LeaseConflict:

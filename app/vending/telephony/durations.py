@@ -1,4 +1,4 @@
-"""How long things live and when they are renewed, as pure functions: no clock of their own."""
+"""Lifetimes and renewal times, as pure functions without a clock."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -7,27 +7,27 @@ from app.vending.models import Platform
 from app.vending.telephony.lease import Lease
 
 MIN_TTL = timedelta(seconds=60)
-"""Below this, three attempts at a refresh do not fit into a credential's life."""
+"""A shorter lifetime would leave no time for three refresh attempts."""
 
 MAX_TTL = timedelta(days=90)
 """No policy lets a credential live longer without a renewal."""
 
 RENEWAL_SHARE = 0.8
-"""A credential with less than this share of its lifetime left is extended when its device asks."""
+"""A credential with less than this share of its lifetime left is extended when its device requests a login."""
 
 REFRESH_SHARE = (0.70, 0.80)
-"""A device is asked back after a part of its login's life between these, spread so that devices do not come in step.
+"""A device refreshes after a share of its login's lifetime between these, jittered so that devices do not synchronize.
 
-A fifth of the life is left for further attempts: a minute's retry fits in three times even at the shortest lifetime
-that browsers are given by default (a day), and in 12 s steps at MIN_TTL.
+A fifth of the lifetime is left for retries. Three retries a minute apart fit even into the shortest default lifetime
+of browsers (a day); at MIN_TTL, a fifth is 12 s.
 """
 
 MIN_FALLBACK_LIFETIME = timedelta(seconds=30)
-"""While Telnyx is away a login is handed out again only if it has at least this long to live."""
+"""While Telnyx is unavailable, a cached login is returned only if it has at least this long to live."""
 
 
 def lifetime(allowed: Mapping[Platform, timedelta], platform: Platform, wanted_seconds: int | None) -> timedelta:
-    """A caller's wish, held between MIN_TTL and what the platform is allowed."""
+    """The requested lifetime, limited to between MIN_TTL and the platform's maximum. None requests the maximum."""
     longest = allowed[platform]
     if wanted_seconds is None:
         return longest
@@ -40,6 +40,6 @@ def is_due_for_renewal(lease: Lease, ttl: timedelta, now: datetime) -> bool:
 
 
 def refresh_time(issued_at: datetime, expires_at: datetime, jitter: float) -> datetime:
-    """When the device should ask again. `jitter` is drawn from [0, 1) once a login."""
+    """When the device should refresh. `jitter` is drawn from [0, 1) once per login."""
     earliest, latest = REFRESH_SHARE
     return issued_at + (expires_at - issued_at) * (earliest + (latest - earliest) * jitter)

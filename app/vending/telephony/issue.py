@@ -1,7 +1,7 @@
-"""Issuing: a device asks for a login and gets one. Follow `CredentialIssuer.issue` from the top.
+"""Issuing logins to devices. Start reading at `CredentialIssuer.issue`.
 
-Here is what the policy allows, what is at hand, and that callers who want the same share one piece of work. What is not
-at hand is made in `create.py`.
+This module applies the policy, answers from the login cache and lets concurrent callers share one flight. `create.py`
+creates the logins that are not cached.
 """
 
 from collections.abc import Callable
@@ -41,10 +41,10 @@ UNAVAILABLE = (
     TelnyxResponseInvalid,
     LedgerUnavailable,
 )
-"""Trouble that says nothing about the device: if its last login still works it gets that one again meanwhile."""
+"""Errors that are not about the device. Meanwhile it gets its cached login, if that one still works."""
 
 RETRY_WHILE_UNAVAILABLE = timedelta(seconds=30)
-"""When a device that was served from memory during trouble should ask again."""
+"""How soon a device should refresh that got its cached login during an outage."""
 
 
 class IssueLedger(Protocol):
@@ -53,7 +53,7 @@ class IssueLedger(Protocol):
 
 
 class CredentialIssuer:
-    """Hands logins to devices."""
+    """Issues logins to devices."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CredentialIssuer:
         timeout_seconds: float,
         admit: Callable[[int], None],
     ) -> None:
-        """`admit` raises TelnyxRateLimited if, beside so many, one more login could not be made in time."""
+        """`admit` gets the number of logins in flight; raises TelnyxRateLimited if one more would miss its deadline."""
         self._policy = policy
         self._ledger = ledger
         self._login_factory = login_factory
@@ -79,7 +79,7 @@ class CredentialIssuer:
         self._flights: SingleFlight[Login] = SingleFlight(timeout_seconds, admit)
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
-        """A login for the device: the one at hand, or renewed, or new.
+        """A login for the device: cached, renewed or new.
 
         Raises AccessDenied, IssueInProgress, LedgerUnavailable, AuditUnavailable or a TelnyxError.
         """
@@ -93,32 +93,32 @@ class CredentialIssuer:
         return await self._record(login, began)
 
     def cached_login(self, principal: Principal, wanted: IssueRequest, now: datetime) -> Login | None:
-        """The login to hand out, if it is at hand and that is all there is to it. None: `issue` has more to do."""
-        held = self._login_cache.get_entry(principal.user_key, wanted.device_id)
-        if held is None or now >= held.login.refresh_after:
+        """The cached login, if it can be returned as it is; None if `issue` has to be called."""
+        entry = self._login_cache.get_entry(principal.user_key, wanted.device_id)
+        if entry is None or now >= entry.login.refresh_after:
             return None
         policy = self._policy.policy
-        if held.decided_for is None or not _is_same(held.decided_for, (policy, principal, wanted)):
+        if entry.decided_for is None or not _is_same(entry.decided_for, (policy, principal, wanted)):
             try:
                 terms = self._policy.authorize_issue(principal, wanted)
             except DialtoneError:
                 return None
-            if not _fits(held.login, wanted, terms):
+            if not _fits(entry.login, wanted, terms):
                 return None
-            # What a proposal would change is noted each time, so it is decided each time.
-            held.decided_for = None if policy.has_shadow else (policy, principal, wanted)
-        return held.login
+            # Differences of a shadow policy are logged for every request, so every request is decided again.
+            entry.decided_for = None if policy.has_shadow else (policy, principal, wanted)
+        return entry.login
 
     def is_repeat(self, login: Login, address: str | None, user_agent: str | None, seconds: float) -> bool:
-        """Whether what `at_hand` found was given away to the same place a moment ago: then it is told of by now."""
+        """Whether the login was returned to the same address and user agent a moment ago; if so, counts the repeat."""
         return self._audit.is_repeat((login.lease.id, address, user_agent), seconds)
 
     def record_returned(self, login: Login, seconds: float) -> None:
-        """What `at_hand` found is given away, and told. Not where the audit is required: that may have to wait."""
+        """Record that a login from `cached_login` was returned. Not for a required audit, which has to be awaited."""
         self._audit.record_nowait(_returned(login, seconds))
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
-        """A fresh login token on the user's lease. Raises LeaseNotFound and LeaseEnded beside what `issue` raises."""
+        """A new login token on the user's lease. Raises LeaseNotFound, LeaseEnded and what `issue` raises."""
         began = self._monotonic()
         self._policy.authorize(principal)
         lease = await self._ledger.find(lease_id)
@@ -137,11 +137,11 @@ class CredentialIssuer:
 
     @property
     def in_flight(self) -> int:
-        """How many logins are being made."""
+        """Number of logins being created."""
         return len(self._flights)
 
     async def drain(self) -> None:
-        """Wait until no login is being made."""
+        """Wait until no login is being created."""
         await self._flights.drain()
 
     async def _decide(self, principal: Principal, wanted: IssueRequest) -> Login:
@@ -161,7 +161,7 @@ class CredentialIssuer:
             raise
 
     async def _record(self, login: Login, began: float) -> Login:
-        """Told before it is given away: a required audit that fails keeps it here, at hand for the next try."""
+        """Record the login before it is returned. If a required audit fails, the login stays cached for the retry."""
         seconds = self._monotonic() - began
         if login.source is IssueSource.CACHED and self._audit.is_repeat(repeat_key(login.lease.id), seconds):
             return login
@@ -169,13 +169,13 @@ class CredentialIssuer:
         return login
 
     def _ready_login(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms) -> Login | None:
-        """The device's login from memory, if it has life enough and nothing about it would change. The hot path."""
+        """The cached login, if it is fresh enough and the request changes nothing about the device. The hot path."""
         login = self._login_cache.get(user_key, wanted.device_id)
         is_ready = login is not None and self._clock() < login.refresh_after and _fits(login, wanted, terms)
         return login if is_ready else None
 
     def _fallback_login(self, user_key: UserKey, wanted: IssueRequest) -> Login | None:
-        """While Telnyx or the ledger is away: the login last handed out, if it still works."""
+        """While Telnyx or the ledger is unavailable: the device's last login, if it still works."""
         login = self._login_cache.get(user_key, wanted.device_id)
         now = self._clock()
         if login is None or wanted.grant is not Grant.LOGIN_TOKEN or login.expires_at < now + MIN_FALLBACK_LIFETIME:
@@ -190,12 +190,12 @@ def _returned(login: Login, seconds: float) -> Decision:
 
 
 def _is_same(question: DecisionInput, other: DecisionInput) -> bool:
-    """A verified token is one Principal and a reload another policy, so these two are compared by identity."""
+    """Compares policy and principal by identity: a token maps to one Principal, and a reload makes a new policy."""
     return question[0] is other[0] and question[1] is other[1] and question[2] == other[2]
 
 
 def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms) -> bool:
-    """Whether nothing about the device would change."""
+    """Whether the request would change nothing about the device."""
     lease = login.lease
     return (
         wanted.grant is Grant.LOGIN_TOKEN

@@ -1,4 +1,4 @@
-"""The lease: one ledger row that says which device holds which credential, until when; and every step it may take.
+"""The lease: one ledger row with a device, its Telnyx credential and the expiry, and every transition between states.
 
     pending -> active -> revoking -> revoked
      | | ^       |`----> expired  -> deleted
@@ -6,8 +6,9 @@
      | `-> pooled -----> expired
      `---> failed, revoking
 
-A step returns the next value with `version` one higher. The ledger writes it only if the row still has the version it
-was made from, so of two writers one wins and the other learns of it. A lease never goes back and never leaves an end.
+A transition returns the next value with `version` one higher. The ledger writes it only if the row still has the
+previous version, so of two concurrent writers one succeeds and the other gets LeaseConflict. A lease that has ended
+never becomes live again.
 """
 
 from dataclasses import dataclass, replace
@@ -18,39 +19,39 @@ from app.vending.models import Credential, Platform, UserKey
 
 
 class LeaseState(StrEnum):
-    """Where a lease stands. Only PENDING and ACTIVE hold a device."""
+    """State of a lease. Only PENDING and ACTIVE leases occupy a device."""
 
     POOLED = "pooled"
-    """Made ahead, and nobody's yet."""
+    """Created ahead and not yet assigned to a user."""
     PENDING = "pending"
-    """Written down; the credential is being made, or may have been."""
+    """Intent committed; the credential is being created, or may have been created."""
     ACTIVE = "active"
     REVOKING = "revoking"
-    """Ended by request; Telnyx has not yet confirmed that the credential is gone."""
+    """Ended on request; Telnyx has not confirmed the deletion of the credential yet."""
     REVOKED = "revoked"
     EXPIRED = "expired"
-    """Ended by time; the credential still has to be deleted at Telnyx."""
+    """Ended by time; the credential is still to be deleted at Telnyx."""
     DELETED = "deleted"
-    """Ended by time, and gone at Telnyx."""
+    """Expired or lost, and deleted at Telnyx."""
     LOST = "lost"
-    """Telnyx says that the credential is gone, though nobody here ended it; it is deleted to be sure."""
+    """Telnyx reports the credential as gone although Dialtone did not end it; it is deleted to be sure."""
     FAILED = "failed"
-    """Telnyx refused to make the credential: there is none."""
+    """Telnyx rejected the create: no credential exists."""
 
 
 LIVE = (LeaseState.PENDING, LeaseState.ACTIVE)
-"""States that hold a device: at most one such lease per device, by a unique index."""
+"""States that occupy a device. A unique index allows at most one such lease per device."""
 
 ENDED = tuple(state for state in LeaseState if state not in (*LIVE, LeaseState.POOLED))
-"""States that no lease leaves but towards its end."""
+"""States of an ended lease. Only other ended states follow them."""
 
 AWAITING_DELETION = (LeaseState.REVOKING, LeaseState.EXPIRED, LeaseState.LOST)
-"""States that wait for the sweeper: a credential may still exist at Telnyx."""
+"""States that the sweeper works on: a credential may still exist at Telnyx."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One row. Times are aware UTC. Holds no secret."""
+    """One ledger row. Times are timezone-aware UTC. Holds no secret."""
 
     id: str
     issuer: str
@@ -60,30 +61,30 @@ class Lease:
     label: str | None
     connection_id: str
     credential_name: str
-    """Namespace and lease id: how a credential is found again when its answer was lost."""
+    """Namespace and lease id. The credential is found by this name if a create's response is lost."""
     ttl_seconds: int
-    """How far ahead each renewal sets the credential's expiry."""
+    """How far ahead of now each renewal sets the credential's expiry."""
     state: LeaseState
     version: int
     created_at: datetime
     updated_at: datetime
     expires_at: datetime
-    """The credential's expiry at Telnyx. Past it Telnyx refuses every change but deletion."""
+    """The credential's expiry at Telnyx. After it, Telnyx rejects every change except deletion."""
     usable_at: datetime
-    """From when on a login works; Telnyx needs a few seconds to spread a new credential."""
+    """When a login starts to work; Telnyx needs a few seconds to propagate a new credential."""
     credential_id: str | None = None
     sip_username: str | None = None
     claimed_by: str | None = None
-    """The replica that is making the credential."""
+    """The replica that is creating the credential."""
     claimed_until: datetime | None = None
     attempted_at: datetime | None = None
-    """When a create that may have reached Telnyx was begun; None while there certainly is no credential."""
+    """When an unresolved create that may have reached Telnyx was started; None if there is no such create."""
     retry_at: datetime | None = None
-    """For an ended lease: when the sweeper looks again."""
+    """For an ended lease: when the sweeper next tries the deletion."""
     attempts: int = 0
-    """For an ended lease: deletions tried so far."""
+    """For an ended lease: number of deletion attempts."""
     session: str | None = None
-    """The session at the identity provider in which the device last asked; its logout ends the lease."""
+    """The identity provider's session of the device's last request; its logout ends the lease."""
 
     @property
     def user_key(self) -> UserKey:
@@ -91,11 +92,11 @@ class Lease:
 
     @property
     def is_unassigned(self) -> bool:
-        """Whether it is the pool's. No token has an empty issuer."""
+        """Whether the lease belongs to the warm pool. No token has an empty issuer."""
         return not self.issuer
 
     def is_claimed_by_other(self, replica: str, now: datetime) -> bool:
-        """Whether a replica that seems alive is at work on it."""
+        """Whether another replica holds an unexpired claim on the row."""
         return self.claimed_until is not None and self.claimed_until > now and self.claimed_by != replica
 
     def has_expired(self, now: datetime) -> bool:
@@ -105,15 +106,15 @@ class Lease:
         return replace(self, version=self.version + 1, updated_at=now, **changes)  # type: ignore[arg-type]
 
     def claim(self, replica: str, now: datetime, claim: timedelta) -> "Lease":
-        """PENDING stays PENDING under a new holder; the old one's commit will now fail."""
+        """PENDING under a new holder. The previous holder's commit will fail."""
         return self._step(now, claimed_by=replica, claimed_until=now + claim)
 
     def record_attempt(self, now: datetime, expires_at: datetime) -> "Lease":
-        """PENDING, about to ask Telnyx once more: written down before the request leaves."""
+        """PENDING, about to call Telnyx again. Committed before the request is sent."""
         return self._step(now, attempted_at=now, expires_at=expires_at)
 
     def release(self, now: datetime, *, maybe_created: bool) -> "Lease":
-        """PENDING, given up by its holder for the next caller to pick up."""
+        """PENDING without a holder, for the next caller to claim."""
         return self._step(
             now,
             claimed_by=None,
@@ -122,7 +123,7 @@ class Lease:
         )
 
     def activate(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
-        """PENDING becomes ACTIVE with the credential that Telnyx made."""
+        """PENDING becomes ACTIVE with the credential that Telnyx created."""
         return self._step(
             now,
             state=LeaseState.ACTIVE,
@@ -136,11 +137,11 @@ class Lease:
         )
 
     def mark_pooled(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
-        """PENDING, and nobody's, becomes POOLED with the credential that Telnyx made."""
+        """PENDING without a user becomes POOLED with the credential that Telnyx created."""
         return replace(self.activate(credential, now, usable_at), state=LeaseState.POOLED)
 
     def assign_to(self, intent: "Lease") -> "Lease":
-        """POOLED becomes PENDING, as a device's: name, credential and age are the pool's, the rest is the intent's."""
+        """POOLED becomes PENDING for a device. Id, credential and `usable_at` stay; the rest comes from the intent."""
         return replace(
             intent,
             id=self.id,
@@ -152,13 +153,13 @@ class Lease:
         )
 
     def extend(self, expires_at: datetime, now: datetime) -> "Lease":
-        """ACTIVE with a later (or, at the user's wish, earlier) expiry at Telnyx."""
+        """ACTIVE with a later expiry at Telnyx, or an earlier one if the user requests that."""
         return self._step(now, expires_at=expires_at)
 
     def change(
         self, now: datetime, *, label: str | None, platform: Platform, ttl_seconds: int, session: str | None
     ) -> "Lease":
-        """Under other terms from now on; state, credential and expiry stay."""
+        """The lease under new terms; state, credential and expiry stay."""
         return self._step(now, label=label, platform=platform, ttl_seconds=ttl_seconds, session=session)
 
     def mark_failed(self, now: datetime) -> "Lease":
@@ -174,14 +175,14 @@ class Lease:
         return self._step(now, state=LeaseState.EXPIRED, retry_at=now)
 
     def mark_deleted(self, now: datetime) -> "Lease":
-        """The end: Telnyx has confirmed that no credential is left."""
+        """The final state: Telnyx has confirmed that no credential is left."""
         end = LeaseState.REVOKED if self.state is LeaseState.REVOKING else LeaseState.DELETED
         return self._step(now, state=end, retry_at=None)
 
     def schedule_retry(self, now: datetime, retry_at: datetime) -> "Lease":
-        """Ended, and its deletion about to be tried; to be tried again then, unless it is confirmed."""
+        """Ended, with a deletion about to be tried. It is retried at `retry_at` unless confirmed."""
         return self._step(now, retry_at=retry_at, attempts=self.attempts + 1)
 
     def retry_without_counting(self, now: datetime, retry_at: datetime) -> "Lease":
-        """Ended; Telnyx could not be asked, so that the try does not count."""
+        """Ended, with a deletion that never reached Telnyx: the attempt does not count."""
         return self._step(now, retry_at=retry_at, attempts=max(0, self.attempts - 1))

@@ -1,6 +1,6 @@
-"""Login tokens at hand: the memory that answers a device again without asking Telnyx or the ledger.
+"""Login cache: each device's latest login in memory, so that a repeated request needs neither Telnyx nor the ledger.
 
-Nothing here is written anywhere; a restart forgets it all, and the next request of a device mints anew.
+Nothing is persisted. After a restart, the next request of a device mints a new token.
 """
 
 from collections import OrderedDict
@@ -11,15 +11,15 @@ from app.vending.models import IssueRequest, IssueSource, LoginToken, Principal,
 from app.vending.telephony.lease import Lease
 
 INVALIDATION_MEMORY = timedelta(minutes=10)
-"""How long an ended lease is remembered, so that a mint under way cannot bring it back. Longer than a flight."""
+"""How long an ended lease is remembered, so that a mint in flight cannot cache it again. Longer than a flight."""
 
 DeviceKey = tuple[UserKey, str]
-"""A user and the device id they chose."""
+"""A user and the device id that the client chose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a device gets: its lease and what to log in with (a token or, by the other grant, the SIP password)."""
+    """What a device gets: its lease and a login token or, with the other grant, the SIP password."""
 
     lease: Lease
     issued_at: datetime
@@ -31,25 +31,25 @@ class Login:
 
     @property
     def is_new(self) -> bool:
-        """Whether the device came to have a credential by this very request."""
+        """Whether this request gave the device a new or pooled credential."""
         return self.source in (IssueSource.POOLED, IssueSource.CREATED)
 
 
 DecisionInput = tuple[object, Principal, IssueRequest]
-"""What a decision rests on: the policy in force, who asks, and for what."""
+"""Input of a policy decision: the current policy, the principal and the request."""
 
 
 @dataclass(slots=True)
 class CachedLogin:
-    """A login at hand."""
+    """A cached login with the policy decision that allowed it."""
 
     login: Login
     decided_for: DecisionInput | None = None
-    """The question that it was last found to answer: the same one need not be decided again."""
+    """The input for which the login was last allowed. The same input need not be decided again."""
 
 
 class LoginCache:
-    """The latest login of each device, bounded: the least recently used goes first."""
+    """The latest login of each device, up to `capacity`. The least recently used login is evicted first."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -60,20 +60,20 @@ class LoginCache:
         return len(self._logins)
 
     def get_entry(self, user_key: UserKey, device_id: str) -> CachedLogin | None:
-        """The login last handed to the device, however old. The caller judges its times."""
+        """The device's latest login, however old. The caller checks its times."""
         key = (user_key, device_id)
-        held = self._logins.get(key)
-        if held is not None:
+        entry = self._logins.get(key)
+        if entry is not None:
             self._logins.move_to_end(key)
-        return held
+        return entry
 
     def get(self, user_key: UserKey, device_id: str) -> Login | None:
-        """As `held`, only the login."""
-        held = self.get_entry(user_key, device_id)
-        return None if held is None else held.login
+        """The login of `get_entry`."""
+        entry = self.get_entry(user_key, device_id)
+        return None if entry is None else entry.login
 
     def put(self, login: Login) -> None:
-        """Remember it, unless its lease was ended in the meantime."""
+        """Cache the login, unless its lease has ended in the meantime."""
         if login.lease.id in self._ended:
             return
         key = (login.lease.user_key, login.lease.device_id)
@@ -83,13 +83,13 @@ class LoginCache:
             self._logins.popitem(last=False)
 
     def evict(self, lease: Lease) -> None:
-        """Drop the device's login, for instance because its terms changed; the lease lives on."""
+        """Remove the device's login, for instance because its terms changed. The lease stays live."""
         self._logins.pop((lease.user_key, lease.device_id), None)
 
     def invalidate(self, lease: Lease, now: datetime) -> None:
-        """Drop the lease's login for good: nothing minted on it is kept from now on."""
-        held = self._logins.get((lease.user_key, lease.device_id))
-        if held is not None and held.login.lease.id == lease.id:
+        """Remove the login of an ended lease, and cache no login on that lease from now on."""
+        entry = self._logins.get((lease.user_key, lease.device_id))
+        if entry is not None and entry.login.lease.id == lease.id:
             del self._logins[lease.user_key, lease.device_id]
         self._ended[lease.id] = now
         self._ended.move_to_end(lease.id)

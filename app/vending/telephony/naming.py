@@ -1,4 +1,4 @@
-"""What our objects are called at Telnyx: names that lead back to a lease, tags that lead to nobody."""
+"""Names of Dialtone's objects at Telnyx: a name identifies a lease, a tag identifies no user."""
 
 import hashlib
 import hmac
@@ -11,7 +11,7 @@ TAG_LENGTH = 32
 
 
 class Naming:
-    """Names and tags of one namespace. Deployments that share a Telnyx account have a namespace each."""
+    """Names and tags of one namespace. Deployments that share a Telnyx account each need their own namespace."""
 
     def __init__(self, namespace: str, tag_key: bytes) -> None:
         self._prefix = f"{namespace}-"
@@ -19,23 +19,23 @@ class Naming:
         self._tag_key = tag_key
 
     def credential_name(self, lease_id: str) -> str:
-        """Deterministic, so that a create whose answer was lost is found again by `filter[name]`."""
+        """Deterministic, so that a create with a lost response is found by `filter[name]`."""
         return self._prefix + lease_id
 
     def lease_id(self, credential_name: str) -> str | None:
-        """The lease behind a name; None for every name that is not exactly one of ours."""
+        """The lease id in a credential's name; None unless the name has exactly this namespace's form."""
         match = self._own_name.match(credential_name)
         return match[1] if match else None
 
     def push_fingerprint(self, identity: bytes) -> str:
-        """What the ledger calls a push material: without the key, it tells nobody which one it is."""
+        """The ledger's key of a push material: a keyed hash, which does not reveal the material."""
         return hmac.new(self._tag_key, b"push material " + identity, hashlib.sha256).hexdigest()
 
     def push_alias(self, fingerprint: str) -> str:
-        """What Telnyx calls it. Deterministic, so that an upload whose answer was lost is found again."""
+        """The alias at Telnyx. Deterministic, so that an upload with a lost response is found."""
         return f"{self._prefix}push-{fingerprint[:TAG_LENGTH]}"
 
     def tag(self, user_key: UserKey) -> str:
-        """One tag a user, without personal data. Per user, because Telnyx lets a tag hold at most 1000 credentials."""
+        """The user's tag, without personal data. One per user: Telnyx allows at most 1000 credentials per tag."""
         identity = f"{len(user_key.issuer)}:{user_key.issuer}{user_key.subject}".encode("utf-8", "surrogatepass")
         return hmac.new(self._tag_key, identity, hashlib.sha256).hexdigest()[:TAG_LENGTH]

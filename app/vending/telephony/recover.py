@@ -1,4 +1,4 @@
-"""Finding again what an interrupted create may have left at Telnyx, and giving way when another replica was first."""
+"""Recovering the credential of an interrupted create, and yielding when another replica commits first."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +11,10 @@ from app.vending.models import Credential
 from app.vending.telephony.lease import Lease, LeaseState
 
 LIST_LAG = timedelta(seconds=2)
-"""A list may lag behind a create: an absence is believed only this long after the create was sent."""
+"""A list may lag behind a create. A credential counts as absent only this long after its create was sent."""
 
 WINNER_TIMEOUT_SECONDS = 5.0
-"""How long the loser of a race waits to see what the winner makes of the row."""
+"""How long the loser of a race waits for the winner's outcome."""
 
 
 class RecoveryLedger(Protocol):
@@ -25,14 +25,14 @@ class RecoveryLedger(Protocol):
 
 class RecoveryTelnyx(Protocol):
     def by_name(self, name: str) -> AsyncIterator[Credential]:
-        """Every credential of that name, over all pages."""
+        """Every credential with that name, over all pages."""
 
     async def delete(self, credential_id: str) -> None:
-        """Raises TelnyxNotFound if it is gone already."""
+        """Raises TelnyxNotFound if it is already gone."""
 
 
 class Recovery:
-    """Looks a lease's credential up by the name that only it carries."""
+    """Looks up a lease's credential by its name, which is unique to the lease."""
 
     def __init__(self, ledger: RecoveryLedger, telnyx: RecoveryTelnyx, clock: Callable[[], datetime]) -> None:
         self._ledger = ledger
@@ -40,24 +40,24 @@ class Recovery:
         self._clock = clock
 
     async def find(self, lease: Lease) -> Credential | None:
-        """The credential of a PENDING lease. None means: there is none, and none is on its way into the list."""
+        """The credential of a PENDING lease. None is certain: none exists, and none will appear in the list."""
         if lease.attempted_at is None:
             return None
-        credential = await self._look(lease)
+        credential = await self._find_usable(lease)
         wait = (lease.attempted_at + LIST_LAG - self._clock()).total_seconds()
         if credential is None and wait > 0:
             await asyncio.sleep(wait)
-            credential = await self._look(lease)
+            credential = await self._find_usable(lease)
         return credential
 
     async def try_find(self, lease: Lease) -> Credential | None:
-        """One look right after a lost answer. None says nothing: it may appear later."""
+        """One lookup right after a lost response. None is inconclusive: the credential may appear later."""
         with suppress(TelnyxError):
-            return await self._look(lease)
+            return await self._find_usable(lease)
         return None
 
     async def find_all(self, lease: Lease) -> list[Credential]:
-        """Everything at Telnyx that carries the lease's name, oldest first.
+        """Every credential at Telnyx with the lease's name, oldest first.
 
         Whether `filter[name]` matches exactly is not documented, so the name is compared here.
         """
@@ -67,10 +67,10 @@ class Recovery:
         return sorted(found, key=lambda item: (item.created_at or datetime.max.replace(tzinfo=UTC), item.id))
 
     async def delete_duplicates(self, active: Lease) -> None:
-        """Delete what else carries the name of a lease that has just become ACTIVE with one credential.
+        """Delete other credentials with the name of a lease that has just become ACTIVE.
 
-        Namesakes come of a create that was delayed past its successor. Only the writer that made the row ACTIVE may do
-        this: anybody else could delete the very credential that the row stands for.
+        A duplicate comes from a create that was delayed past its successor. Only the writer that made the row ACTIVE
+        may call this: any other caller could delete the credential that the row refers to.
         """
         with suppress(TelnyxError):
             for namesake in await self.find_all(active):
@@ -78,7 +78,7 @@ class Recovery:
                     await self.delete(namesake.id)
 
     async def yield_to_winner(self, lease: Lease, credential: Credential) -> None:
-        """Our commit came too late. Delete what we made, unless the winner adopted exactly that."""
+        """After a failed commit, delete the credential that was created here, unless the winner has adopted it."""
         row = await self._settled(lease)
         if row is None or row.state is LeaseState.PENDING or row.credential_id == credential.id:
             return
@@ -91,12 +91,12 @@ class Recovery:
                 await self._ledger.advance(row, row.mark_deleted(self._clock()))
 
     async def delete(self, credential_id: str) -> None:
-        """Delete at Telnyx; gone already is as good."""
+        """Delete at Telnyx. A credential that is already gone counts as deleted."""
         with suppress(TelnyxNotFound):
             await self._telnyx.delete(credential_id)
 
-    async def _look(self, lease: Lease) -> Credential | None:
-        """The oldest usable one. Nothing is deleted here: whoever looks may no longer hold the row."""
+    async def _find_usable(self, lease: Lease) -> Credential | None:
+        """The oldest usable credential. Deletes nothing, because the caller may no longer hold the row."""
         for credential in await self.find_all(lease):
             is_usable = (
                 not credential.is_expired
@@ -108,7 +108,7 @@ class Recovery:
         return None
 
     async def _settled(self, lease: Lease) -> Lease | None:
-        """The row once its winner is done with it, or as it stands when our patience ends."""
+        """The row once the winner has settled it, or as it is after WINNER_TIMEOUT_SECONDS."""
         deadline = asyncio.get_running_loop().time() + WINNER_TIMEOUT_SECONDS
         while True:
             row = await self._ledger.find(lease.id)

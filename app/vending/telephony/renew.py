@@ -1,4 +1,4 @@
-"""A credential's expiry, at Telnyx and in the ledger together; and the end of a lease whose credential is no more."""
+"""Renewing leases: the expiry at Telnyx and in the ledger, and the end of a lease without a usable credential."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -16,11 +16,11 @@ class RenewLedger(Protocol):
 
 class RenewTelnyx(Protocol):
     async def extend(self, credential_id: str, expires_at: datetime) -> Credential:
-        """Raises CredentialExpired or TelnyxNotFound when there is nothing left to extend."""
+        """Raises CredentialExpired or TelnyxNotFound if the credential can no longer be extended."""
 
 
 class LeaseRenewer:
-    """Sets when an ACTIVE lease ends."""
+    """Sets the expiry of ACTIVE leases."""
 
     def __init__(
         self, ledger: RenewLedger, telnyx: RenewTelnyx, login_cache: LoginCache, clock: Callable[[], datetime]
@@ -31,9 +31,10 @@ class LeaseRenewer:
         self._clock = clock
 
     async def set_expiry(self, lease: Lease, until: datetime) -> Lease:
-        """Shorten in the ledger before Telnyx, lengthen after: no answer ever promises more than Telnyx keeps.
+        """Set a new expiry. The ledger is shortened before Telnyx and lengthened after it.
 
-        Raises LeaseEnded if the credential has expired or is gone at Telnyx; the ledger says so then.
+        So no response promises a longer lifetime than Telnyx grants. Raises LeaseEnded if the credential has expired or
+        is gone at Telnyx, after the ledger has recorded that.
         """
         credential_id = credential_of(lease)
         if until < lease.expires_at:
@@ -53,7 +54,7 @@ class LeaseRenewer:
         return await self._ledger.advance(lease, lease.extend(until, self._clock()))
 
     async def end_lease(self, lease: Lease, ended: Lease) -> None:
-        """Write the end down, and hand out nothing more that was minted on it."""
+        """Commit the end, and remove the cached login."""
         await self._ledger.advance(lease, ended)
         self._login_cache.invalidate(lease, self._clock())
 

@@ -1,4 +1,4 @@
-"""Revoking: a device is logged out. Written down first, then deleted at Telnyx until Telnyx confirms."""
+"""Revoking: logging devices out. The ledger is written first; the deletion at Telnyx is retried until confirmed."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,34 +17,34 @@ from app.vending.telephony.recover import LIST_LAG, Recovery
 
 MIN_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=10)
-"""A deletion that Telnyx does not confirm is tried again after FIRST_RETRY, doubling up to LAST_RETRY."""
+"""An unconfirmed deletion is retried after MIN_RETRY_DELAY, doubling up to MAX_RETRY_DELAY."""
 
 DELETE_CONCURRENCY = 8
-"""Deletions in flight for one "log me out everywhere", and for one sweeper."""
+"""Deletions in flight per request to log out everywhere, and per sweeper."""
 
 
 class DeletionOutcome(Enum):
-    """How far the deletion of a credential came."""
+    """Outcome of deleting a credential."""
 
     CONFIRMED = auto()
-    """It is gone."""
+    """The credential is gone at Telnyx."""
     POSTPONED = auto()
-    """Telnyx did not confirm it, or a sibling may still turn up: to be tried again."""
+    """Telnyx did not confirm, or a duplicate may still appear: to be retried."""
     NOT_TRIED = auto()
-    """Telnyx could not be asked at all; the next one's turn would be no better."""
+    """Telnyx could not be called; the next deletion would fail in the same way."""
 
 
 class RevokeLedger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
     async def unfinished(self, user_key: UserKey) -> list[Lease]:
-        """The user's leases that a credential may exist for: PENDING, ACTIVE, REVOKING."""
+        """The user's leases for which a credential may exist: PENDING, ACTIVE, REVOKING."""
 
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
 
 class Revoker:
-    """Ends leases by request, and sees a deletion through as far as Telnyx lets it."""
+    """Ends leases on request, and deletes their credentials at Telnyx."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Revoker:
         ledger: RevokeLedger,
         recovery: Recovery,
         login_cache: LoginCache,
-        marks: NotBeforeRegistry,
+        not_before: NotBeforeRegistry,
         audit: Audit,
         clock: Callable[[], datetime],
         wake_sweeper: Callable[[], None],
@@ -62,12 +62,12 @@ class Revoker:
         self._ledger = ledger
         self._recovery = recovery
         self._login_cache = login_cache
-        self._marks = marks
+        self._not_before = not_before
         self._clock = clock
         self._wake_sweeper = wake_sweeper
 
     async def revoke(self, principal: Principal, lease_id: str) -> bool:
-        """Log one device out. Whether Telnyx has confirmed; if not, the sweeper goes on. Revoking twice is no error."""
+        """Log one device out. Returns whether Telnyx has confirmed; if not, the sweeper retries. Idempotent."""
         self._policy.authorize(principal)
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.user_key != principal.user_key:
@@ -75,21 +75,21 @@ class Revoker:
         return await self.end(lease, "asked_by_user")
 
     async def revoke_all(self, principal: Principal) -> bool:
-        """Log the user out everywhere. Whether Telnyx has confirmed every one."""
+        """Log the user out everywhere. Returns whether Telnyx has confirmed every deletion."""
         self._policy.authorize(principal)
-        gate = asyncio.Semaphore(DELETE_CONCURRENCY)
+        semaphore = asyncio.Semaphore(DELETE_CONCURRENCY)
 
         async def one(lease: Lease) -> bool:
-            async with gate:
+            async with semaphore:
                 return await self.end(lease, "asked_by_user")
 
         leases = await self._ledger.unfinished(principal.user_key)
         return all(await asyncio.gather(*(one(lease) for lease in leases)))
 
     async def evict_oldest(self, user_key: UserKey) -> bool:
-        """Make room at the device limit. Whether there is some; False where every device is only being made.
+        """Free a slot at the device limit. Returns False if every device is still being created.
 
-        The oldest is the one issued or renewed the longest time ago. The sweeper deletes it at Telnyx, so that the new
+        The oldest device is the least recently issued or renewed one. The sweeper deletes it at Telnyx, so that the new
         device does not wait for that.
         """
         active = [lease for lease in await self._ledger.unfinished(user_key) if lease.state is LeaseState.ACTIVE]
@@ -100,7 +100,7 @@ class Revoker:
         try:
             self._login_cache.invalidate(await self._ledger.advance(oldest, oldest.start_revoking(now)), now)
         except LeaseConflict:
-            return True  # somebody did something with it: look afresh
+            return True  # another writer changed the row: the caller reads it again
         self._wake_sweeper()
         await self._audit.record(
             Decision.about_lease(oldest, AuditAction.REVOKED, "device_limit", AuditOutcome.UNCONFIRMED)
@@ -108,11 +108,11 @@ class Revoker:
         return True
 
     async def log_out(self, logout: LogoutClaims) -> None:
-        """The identity provider ended a session, or all of a user's: devices end, earlier tokens are refused.
+        """Apply an identity provider's logout: end the leases of the session or user, and reject earlier tokens.
 
-        Done when it is written down; the sweeper deletes at Telnyx. Raises LogoutTokenRejected for a token used before.
+        Returns once that is committed; the sweeper deletes at Telnyx. Raises LogoutTokenRejected for a reused token.
         """
-        ended = await self._marks.log_out(logout, self._clock())
+        ended = await self._not_before.log_out(logout, self._clock())
         self.on_leases_ended(ended)
         user_key = None if logout.subject is None else UserKey(logout.issuer, logout.subject)
         details: dict[str, str | int] = {"issuer": logout.issuer, "leases": len(ended)}
@@ -120,14 +120,14 @@ class Revoker:
         await self._audit.record(Decision(AuditAction.REVOKED, outcome, "identity_provider", user_key, details=details))
 
     def on_leases_ended(self, leases: Iterable[Lease]) -> None:
-        """They were written down as ended: forget their logins here, and have the sweeper delete them at Telnyx."""
+        """Remove the cached logins of leases that were committed as ended, and wake the sweeper to delete at Telnyx."""
         now = self._clock()
         for lease in leases:
             self._login_cache.invalidate(lease, now)
         self._wake_sweeper()
 
     async def end(self, lease: Lease, reason: str) -> bool:
-        """Log a device out, whoever asks. Whether Telnyx has confirmed."""
+        """Log a device out without checking the caller. Returns whether Telnyx has confirmed."""
         was_live = lease.state in LIVE
         is_gone = await self._end(lease)
         if was_live:
@@ -150,17 +150,17 @@ class Revoker:
         try:
             return await self._finish(lease)
         except LeaseConflict:
-            return False  # a sweeper is at it
+            return False  # a sweeper has claimed it
 
     async def _finish(self, lease: Lease) -> bool:
-        """Delete an ended lease's credential. Whether it is certainly gone. Raises LeaseConflict."""
+        """Delete an ended lease's credential. Returns whether Telnyx has confirmed. Raises LeaseConflict."""
         now = self._clock()
-        # The next try is written down before Telnyx is asked: it keeps sweepers from the same work meanwhile.
+        # The next attempt is committed before Telnyx is called, so that no sweeper does the same work meanwhile.
         lease = await self._ledger.advance(lease, lease.schedule_retry(now, next_try(lease, now)))
         return await self.delete_credential(lease) is DeletionOutcome.CONFIRMED
 
     async def delete_credential(self, lease: Lease) -> DeletionOutcome:
-        """Delete the credential of an ended lease that the caller has taken, as far as Telnyx lets it."""
+        """Delete the credential, and any duplicates, of an ended lease that the caller has claimed."""
         try:
             if lease.credential_id is not None:
                 await self._recovery.delete(lease.credential_id)
@@ -174,7 +174,7 @@ class Revoker:
         except TelnyxError:
             return DeletionOutcome.POSTPONED
         if lease.attempted_at is not None and self._clock() < lease.attempted_at + LIST_LAG:
-            return DeletionOutcome.POSTPONED  # a create may still be on its way: look again
+            return DeletionOutcome.POSTPONED  # a create may still be in flight: retry later
         return (
             DeletionOutcome.CONFIRMED
             if await self._write(lease, lease.mark_deleted(self._clock()))
@@ -182,7 +182,7 @@ class Revoker:
         )
 
     async def _write(self, before: Lease, after: Lease) -> bool:
-        """Whether the row still was as it was taken. If not, whoever took it after us goes on with it."""
+        """Returns whether the row was still unchanged. If not, the writer that changed it continues the work."""
         try:
             await self._ledger.advance(before, after)
         except LeaseConflict:
@@ -191,6 +191,6 @@ class Revoker:
 
 
 def next_try(lease: Lease, now: datetime) -> datetime:
-    """When a deletion that is tried now may be tried again, unless it is confirmed."""
+    """When a deletion that is tried now may be retried, unless it is confirmed."""
     delay: timedelta = MIN_RETRY_DELAY * 2 ** min(lease.attempts, 10)
     return now + min(delay, MAX_RETRY_DELAY)

@@ -1,4 +1,4 @@
-"""The watch: what other replicas wrote into the ledger reaches this one's memory within a second or two."""
+"""Change feed: brings what other replicas wrote to the ledger into this one's memory within a second or two."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from app.vending.telephony.lease import Lease
 from app.vending.telephony.login_cache import LoginCache
 
 OVERLAP = timedelta(seconds=30)
-"""The watch reads again what was written this long ago: replicas' clocks differ, and commits come out of order."""
+"""Every poll reads this much again: replicas' clocks differ, and commits arrive out of order."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRefresh:
-    """An operator asked every replica to fetch an issuer's keys anew."""
+    """An operator's request that every replica fetch an issuer's keys."""
 
     issuer: str
     requested_at: datetime
@@ -23,42 +23,42 @@ class KeyRefresh:
 
 class ChangeLedger(Protocol):
     async def ended_since(self, moment: datetime) -> list[Lease]:
-        """Leases that left ACTIVE at or after `moment`, oldest first; of many, the first part."""
+        """Leases that left ACTIVE at or after `moment`, oldest first; only the first part if there are many."""
 
 
 class ChangeNotices(Protocol):
     async def not_before_since(self, moment: datetime) -> list[NotBefore]:
-        """Marks made at or after `moment`, oldest first; of many, the first part."""
+        """Entries made at or after `moment`, oldest first; only the first part if there are many."""
 
     async def key_refreshes_since(self, moment: datetime) -> list[KeyRefresh]: ...
 
 
 class ChangePoller:
-    """Reads what ended, what was marked and what was asked for since it last looked."""
+    """Reads the ended leases, not-before entries and key refresh requests since the last poll."""
 
     def __init__(
         self,
         notices: ChangeNotices,
         ledger: ChangeLedger,
         login_cache: LoginCache,
-        marks: NotBeforeRegistry,
+        not_before: NotBeforeRegistry,
         refresh_keys: Callable[[str], Awaitable[bool]],
         clock: Callable[[], datetime],
     ) -> None:
         self._notices = notices
         self._ledger = ledger
         self._login_cache = login_cache
-        self._marks = marks
+        self._not_before = not_before
         self._refresh_keys = refresh_keys
         self._clock = clock
         self._began = self._seen_until = clock()
         self._refreshed: dict[str, datetime] = {}
 
     async def poll(self) -> None:
-        """Raises LedgerUnavailable, and then reads it the next time."""
+        """Raises LedgerUnavailable; the next poll then reads the same changes."""
         now = self._clock()
         since = self._seen_until - OVERLAP
-        await self._read_not_before(since if self._marks.are_loaded else now - MEMORY)
+        await self._read_not_before(since if self._not_before.are_loaded else now - MEMORY)
         await self._read_ended(since, now)
         for wanted in await self._notices.key_refreshes_since(max(since, self._began)):
             if self._refreshed.get(wanted.issuer) != wanted.requested_at:
@@ -69,11 +69,11 @@ class ChangePoller:
     async def _read_not_before(self, since: datetime) -> None:
         while found := await self._notices.not_before_since(since):
             for not_before_entry in found:
-                self._marks.add(not_before_entry)
+                self._not_before.add(not_before_entry)
             if found[-1].made_at == since:
                 break
             since = found[-1].made_at
-        self._marks.are_loaded = True
+        self._not_before.are_loaded = True
 
     async def _read_ended(self, since: datetime, now: datetime) -> None:
         while ended := await self._ledger.ended_since(since):

@@ -1,7 +1,7 @@
-"""Reconciling: what Telnyx holds under our names is compared with the ledger; what no row stands for is an orphan.
+"""Reconciling: compares this namespace's credentials at Telnyx with the ledger. One without a lease is an orphan.
 
-Names outside the namespace are somebody else's and never touched. Young objects are left alone: their row may be on its
-way. Orphans are reported, and deleted only when told to: a ledger that was lost would make orphans of everything.
+Credentials with names outside the namespace are never touched. Young credentials are skipped, because their row may not
+be written yet. Orphans are deleted only on request, because after the loss of a ledger every credential would be one.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -17,10 +17,10 @@ from app.vending.telephony.lease import AWAITING_DELETION, LIVE, Lease, LeaseSta
 from app.vending.telephony.naming import Naming
 
 MIN_ORPHAN_AGE = timedelta(hours=1)
-"""Younger objects at Telnyx are never orphans. Longer than any create and its recovery take."""
+"""Younger credentials are never orphans. Longer than any create and its recovery take."""
 
 DELETE_BATCH_SIZE = 1000
-"""In one run; the next one goes on."""
+"""Orphans deleted in one run; the next run continues."""
 
 
 class ReconcilerLedger(Protocol):
@@ -39,7 +39,7 @@ class ReconcilerTelnyx(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A credential of our naming that no row stands for."""
+    """A credential of this namespace without a lease."""
 
     credential_id: str
     name: str
@@ -50,7 +50,7 @@ class Orphan:
 
 @dataclass(slots=True)
 class Reconciliation:
-    """The outcome of one walk."""
+    """Outcome of one run."""
 
     walked: int = 0
     foreign: int = 0
@@ -60,7 +60,7 @@ class Reconciliation:
 
 
 class Reconciler:
-    """Walks the whole list of every connection in use."""
+    """Compares all credentials of every connection in use with the ledger."""
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class Reconciler:
         self._audit = audit
         self._clock = clock
         self.orphans = 0
-        """How many there were at the end of the last walk."""
+        """Number of orphans left after the last run."""
 
     async def reconcile(self, *, deletes: bool = False, force: bool = False) -> Reconciliation:
-        """Find orphans and, if told to, delete them. Raises TelnyxErrors and LedgerUnavailable.
+        """Find orphans and, if `deletes`, delete them. Raises TelnyxErrors and LedgerUnavailable.
 
-        Raises LedgerMismatch rather than delete by a ledger that never held a lease, unless `is_sure`.
+        Raises LedgerMismatch instead of deleting if the ledger never held a lease, unless `force`.
         """
         outcome = Reconciliation()
         for connection_id in sorted(self._connections()):
@@ -112,7 +112,7 @@ class Reconciler:
 
     async def _delete(self, outcome: Reconciliation) -> None:
         for orphan in outcome.orphans[:DELETE_BATCH_SIZE]:
-            # Looked at once more: the walk may have taken minutes.
+            # Checked again, because the listing may have taken minutes.
             lease = await self._ledger.find(self._naming.lease_id(orphan.name) or "")
             if lease is not None and lease.state in LIVE and lease.credential_id in (None, orphan.credential_id):
                 continue
@@ -124,7 +124,7 @@ class Reconciler:
 
 
 def _why_orphan(lease: Lease | None, credential: Credential) -> str | None:
-    """Why nobody stands for it; None if somebody does, or if the sweeper is at it already."""
+    """Why the credential is an orphan; None if its lease uses it, may still adopt it or will have it swept."""
     if lease is None:
         return "no lease of that name"
     if lease.state in AWAITING_DELETION or (lease.state is LeaseState.PENDING and lease.credential_id is None):

@@ -1,7 +1,7 @@
-"""Cleaning up on demand: what an operator's sweep does at once, what it finds, and where its outcome can be read.
+"""Sweep jobs: sweeps that an operator starts, and their reports.
 
-The walk over everything at Telnyx may take minutes: it goes on in the background, and its report is in the ledger,
-where every replica finds it.
+Listing everything at Telnyx may take minutes. So a job runs in the background, and its report is written to the ledger,
+where every replica can read it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweeper import Sweeper
 
 MAX_RUN_TIME = timedelta(minutes=30)
-"""A run takes no longer; one that seems to was lost with its replica."""
+"""Maximum duration of a job. A job that is RUNNING for longer was lost with its replica."""
 
 MAX_LISTED = 500
 
@@ -28,7 +28,7 @@ class SweepJobState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"
-    """Its replica ended first. Nothing is lost by it: start another."""
+    """Its replica stopped first. No data is lost: start another job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +37,29 @@ class SweepReport:
 
     dry_run: bool
     ended: int
-    """Credentials of ended leases that Telnyx confirmed to be gone."""
+    """Credentials of ended leases whose deletion Telnyx confirmed."""
     due: list[dict[str, Any]]
-    """What was still to be done afterwards: credential and state."""
+    """Leases still due after the sweep: credential and state."""
     irrevocable: list[dict[str, Any]]
-    """Deletions that were tried again and again: credential and attempts."""
+    """Leases whose deletion keeps failing: credential and attempts."""
     walked: int
     foreign: int
     young: int
     orphans: list[dict[str, Any]]
-    """Credentials of our naming that no lease stands for, and why."""
+    """Credentials of this namespace without a lease, each with the reason."""
     deleted_orphans: int
 
 
 @dataclass(frozen=True, slots=True)
 class SweepJob:
-    """One sweep that was asked for."""
+    """One requested sweep."""
 
     id: str
     state: SweepJobState
     started_at: datetime
     ended_at: datetime | None = None
     reason: str | None = None
-    """Why it failed: the name of our error."""
+    """Why it failed: the class name of the error."""
     report: dict[str, Any] | None = field(default=None)
 
 
@@ -70,7 +70,7 @@ class SweepJobLedger(Protocol):
 
 
 class SweepJobs:
-    """Sweeps when told to."""
+    """Runs sweeps on request."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class SweepJobs:
         self._audit = audit
         self._clock = clock
         self._new_id = new_id
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, *, dry_run: bool, force: bool = False) -> SweepReport:
-        """Sweep now, and wait for it. Raises LedgerUnavailable, LedgerMismatch and TelnyxErrors."""
+        """Sweep and wait for the result. Raises LedgerUnavailable, LedgerMismatch and TelnyxErrors."""
         ended = 0
         if not dry_run:
             ended = (await self._sweeper.sweep()).deleted
@@ -123,8 +123,8 @@ class SweepJobs:
         run = SweepJob(self._new_id(), SweepJobState.RUNNING, self._clock())
         await self._ledger.save_job(run)
         task = asyncio.get_running_loop().create_task(self._run_in_background(run, dry_run=dry_run, force=force))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return run
 
     async def get(self, run_id: str) -> SweepJob:
@@ -137,10 +137,10 @@ class SweepJobs:
         return run
 
     async def stop(self) -> None:
-        """The service ends: what is under way is given up, and says so."""
-        for task in self._under_way:
+        """Cancel the running jobs at shutdown, and record them as LOST."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run_in_background(self, run: SweepJob, *, dry_run: bool, force: bool) -> None:
         try:
@@ -155,5 +155,5 @@ class SweepJobs:
             ended = replace(run, state=state, ended_at=self._clock(), reason=reason)
         else:
             ended = replace(run, state=SweepJobState.DONE, ended_at=self._clock(), report=asdict(report))
-        with suppress(LedgerUnavailable):  # the run shows as lost then
+        with suppress(LedgerUnavailable):  # without this write, the job is reported as LOST
             await self._ledger.save_job(ended)

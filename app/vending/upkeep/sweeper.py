@@ -1,7 +1,7 @@
-"""The sweeper: what time or a crash left behind is cleaned up, and what has long ended is forgotten.
+"""The sweeper: ends expired and abandoned leases, deletes the credentials of ended ones, and purges old rows.
 
-Every replica runs it. Rows are taken in one short transaction that skips those another replica is taking, and that
-writes down when they may be taken next: two sweepers never do the same work, and a killed one delays its rows only.
+Every replica runs it. Rows are taken in one short transaction that skips rows which another replica is taking and sets
+when they may be taken next. So two sweepers never do the same work, and a killed sweeper delays only its own rows.
 """
 
 import asyncio
@@ -18,38 +18,38 @@ from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.revoke import DELETE_CONCURRENCY, DeletionOutcome, Revoker, next_try
 
 STALE_PENDING = timedelta(minutes=10)
-"""A pending row that no caller came back for in this time is ended, and what it may have left is deleted."""
+"""A PENDING row that no caller has resumed for this long is ended, and any credential it left is deleted."""
 
 SWEEP_BATCH_SIZE = 500
-"""At most so many rows are worked on in one run, oldest first."""
+"""Maximum number of rows per run, oldest first."""
 
 PURGE_BATCH_SIZE = 1000
 
 IRREVOCABLE_ATTEMPTS = 8
-"""A deletion tried so often marks the lease as irrevocable: about ten minutes have passed."""
+"""Deletion attempts after which a lease counts as irrevocable: about ten minutes have passed by then."""
 
 
 class SweepLedger(Protocol):
     async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
-        """Leases to work on: LEFTOVER ones whose time has come, ACTIVE past their expiry, stale PENDING ones."""
+        """Leases to work on: AWAITING_DELETION ones that are due, ACTIVE ones past their expiry, stale PENDING ones."""
 
     async def take_due(
         self, now: datetime, stale_before: datetime, limit: int, take: Callable[[Lease], Lease]
     ) -> list[Lease]:
-        """Take that step with leases that are due, but for those that another replica is taking."""
+        """Apply `take` to leases that are due, except those that another replica is taking."""
 
     async def backlog(self, min_attempts: int) -> "Backlog": ...
 
     async def irrevocable(self, min_attempts: int, limit: int) -> list[Lease]:
-        """Ended leases whose deletion was tried so often, the longest waiting first."""
+        """Ended leases with at least `min_attempts` deletion attempts, the longest waiting first."""
 
     async def delete_ended(self, ended_before: datetime, limit: int) -> int:
-        """Remove rows of leases that ended, and are gone at Telnyx, before that moment. How many there were."""
+        """Delete rows of leases that ended before that moment and are gone at Telnyx. Returns their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """The outcome of one run."""
+    """Outcome of one run."""
 
     taken: int = 0
     deleted: int = 0
@@ -58,17 +58,17 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Ended leases whose credential Telnyx has not yet confirmed to be gone."""
+    """Ended leases whose deletion Telnyx has not confirmed yet."""
 
     waiting: int = 0
     irrevocable: int = 0
-    """Those of them whose deletion was tried IRREVOCABLE_ATTEMPTS times."""
+    """Those with at least IRREVOCABLE_ATTEMPTS deletion attempts."""
     oldest: datetime | None = None
-    """When the first of them was made."""
+    """When the oldest of them was created."""
 
 
 class Sweeper:
-    """Deletes at Telnyx what no device may use any more."""
+    """Deletes credentials at Telnyx that no device may use any longer."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Sweeper:
         self._clock = clock
         self._retention = retention
         self.backlog = Backlog()
-        """As it was after the last run."""
+        """As of the last run."""
 
     async def due(self) -> list[Lease]:
         """What a run would work on now."""
@@ -94,11 +94,11 @@ class Sweeper:
         return await self._ledger.due(now, now - STALE_PENDING, SWEEP_BATCH_SIZE)
 
     async def irrevocable(self) -> list[Lease]:
-        """Deletions that somebody should look at."""
+        """Leases whose deletion keeps failing, for an operator to inspect."""
         return await self._ledger.irrevocable(IRREVOCABLE_ATTEMPTS, SWEEP_BATCH_SIZE)
 
     async def sweep(self) -> SweepResult:
-        """One paced run. Raises LedgerUnavailable; Telnyx's trouble only postpones rows."""
+        """One run, in small batches. Raises LedgerUnavailable; a Telnyx error only postpones rows."""
         outcomes: Counter[DeletionOutcome] = Counter()
         taken = 0
         while taken < SWEEP_BATCH_SIZE and not outcomes[DeletionOutcome.NOT_TRIED]:
@@ -107,9 +107,9 @@ class Sweeper:
             outcomes.update(await self._delete_all(batch))
             if len(batch) < DELETE_CONCURRENCY:
                 break
-        forgotten = await self._ledger.delete_ended(self._clock() - self._retention, PURGE_BATCH_SIZE)
+        purged = await self._ledger.delete_ended(self._clock() - self._retention, PURGE_BATCH_SIZE)
         self.backlog = await self._ledger.backlog(IRREVOCABLE_ATTEMPTS)
-        return SweepResult(taken, outcomes[DeletionOutcome.CONFIRMED], forgotten)
+        return SweepResult(taken, outcomes[DeletionOutcome.CONFIRMED], purged)
 
     async def _take(self, limit: int) -> list[Lease]:
         now = self._clock()
@@ -119,7 +119,7 @@ class Sweeper:
         return taken
 
     async def _delete_all(self, batch: list[Lease]) -> list[DeletionOutcome]:
-        """All of them come to an end before the ledger's trouble with one is told of."""
+        """Delete a batch. All deletions finish before an error of one of them is raised."""
         outcomes = await asyncio.gather(*map(self._revoker.delete_credential, batch), return_exceptions=True)
         for lease, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, BaseException):
@@ -130,7 +130,7 @@ class Sweeper:
 
 
 def _taken(lease: Lease, now: datetime) -> Lease:
-    """Ended, if it is not yet, and with the time of its next try: nobody else takes it up before that."""
+    """The ended lease with the time of its next attempt. No other sweeper takes it before then."""
     if lease.state is LeaseState.ACTIVE:
         lease = lease.mark_expired(now)
     elif lease.state is LeaseState.PENDING:

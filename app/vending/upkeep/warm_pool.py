@@ -1,7 +1,7 @@
-"""The pool: credentials made ahead, so that a new device need not wait until Telnyx has spread its own.
+"""The warm pool: credentials created ahead, so that a new device need not wait for propagation at Telnyx.
 
-Telnyx lets a new credential log in after about five seconds. One from the pool is old enough: it is claimed in the
-ledger, given its owner's tag and expiry at Telnyx, and works at once.
+A new credential can log in after about five seconds. A pooled credential is old enough: it is claimed in the ledger,
+gets its owner's tag and expiry at Telnyx, and works at once.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ from app.vending.replica import Replica
 from app.vending.telephony.lease import Lease, LeaseState
 
 POOLED_LIFETIME = timedelta(days=7)
-"""How long a pooled credential could live at Telnyx. Its owner's lifetime takes the place of this."""
+"""Lifetime of a pooled credential at Telnyx, until its owner's lifetime replaces it."""
 
 MIN_REMAINING = timedelta(days=1)
-"""One with less to live is given up: it might expire in the moment that it is handed over."""
+"""A pooled credential with less than this left is discarded: it might expire while it is being assigned."""
 
 CREATE_BATCH_SIZE = 10
 MAX_EXAMINED = 2000
 
 UNASSIGNED = UserKey("", "")
-"""Who holds a pooled lease. No token has an empty issuer."""
+"""Owner of a pooled lease. No token has an empty issuer."""
 
 
 class WarmPoolLedger(Protocol):
     async def pooled(self, limit: int) -> list[Lease]:
-        """Leases that are nobody's yet: POOLED, and PENDING on their way into the pool; the oldest first."""
+        """Leases without a user, oldest first: POOLED ones, and PENDING ones that are being created for the pool."""
 
     async def open_pooled(self, lease: Lease) -> None: ...
 
@@ -42,7 +42,7 @@ class WarmPoolTelnyx(Protocol):
 
 
 class WarmPool:
-    """Keeps so many ready credentials for each connection. Every replica does; surplus is given up again."""
+    """Keeps `size` ready credentials per connection. Every replica refills the pool; surplus is discarded."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class WarmPool:
         new_id: Callable[[], str],
     ) -> None:
         self.size = size
-        """How many each connection should have."""
+        """Target number of credentials per connection."""
         self._connections = connections
         self._ledger = ledger
         self._telnyx = telnyx
@@ -65,17 +65,17 @@ class WarmPool:
         self._replica = replica.id
         self._clock = clock
         self._new_id = new_id
-        self._one_at_a_time = asyncio.Lock()
+        self._refill_lock = asyncio.Lock()
         self.ready: dict[str, int] = {}
-        """How many each connection had at the last look."""
+        """Number of ready credentials by connection, as of the last refill."""
 
     async def refill(self) -> None:
-        """Give up what is stale or too much, make what is missing. Raises LedgerUnavailable and TelnyxErrors."""
-        async with self._one_at_a_time:
+        """Discard stale and surplus credentials, create missing ones. Raises LedgerUnavailable and TelnyxErrors."""
+        async with self._refill_lock:
             await self._refill()
 
     async def count(self) -> dict[str, int]:
-        """How many are ready, by connection, in the ledger. Raises LedgerUnavailable."""
+        """Number of ready credentials by connection, from the ledger. Raises LedgerUnavailable."""
         now = self._clock()
         found = dict.fromkeys(sorted(self._connections()), 0)
         for lease in await self._ledger.pooled(MAX_EXAMINED):
@@ -85,19 +85,19 @@ class WarmPool:
 
     async def _refill(self) -> None:
         now = self._clock()
-        held = await self._ledger.pooled(MAX_EXAMINED)
+        pooled = await self._ledger.pooled(MAX_EXAMINED)
         wanted = sorted(self._connections()) if self.size else []
-        for lease in held:
+        for lease in pooled:
             if lease.state is LeaseState.POOLED and (_is_stale(lease, now) or lease.connection_id not in wanted):
-                await self._give_up(lease)
+                await self._discard(lease)
         self.ready = {}
         for connection_id in wanted:
-            of_it = [lease for lease in held if lease.connection_id == connection_id and not _is_stale(lease, now)]
-            ready = [lease for lease in of_it if lease.state is LeaseState.POOLED]
+            current = [lease for lease in pooled if lease.connection_id == connection_id and not _is_stale(lease, now)]
+            ready = [lease for lease in current if lease.state is LeaseState.POOLED]
             self.ready[connection_id] = len(ready)
             for surplus in ready[self.size :]:
-                await self._give_up(surplus)
-            for _ in range(min(self.size - len(of_it), CREATE_BATCH_SIZE)):
+                await self._discard(surplus)
+            for _ in range(min(self.size - len(current), CREATE_BATCH_SIZE)):
                 await self._create(connection_id)
 
     async def _create(self, connection_id: str) -> None:
@@ -132,7 +132,7 @@ class WarmPool:
                 expires_at=lease.expires_at,
             )
         except TelnyxError as error:
-            # What may be there after all is found by name, by the sweeper: nobody waits for it.
+            # If the credential exists after all, the sweeper finds it by name. No device waits for it.
             is_certain = not error.may_have_happened or isinstance(error, TelnyxRejected | TelnyxNotFound)
             with suppress(LeaseConflict):
                 now = self._clock()
@@ -143,8 +143,8 @@ class WarmPool:
             await self._ledger.advance(lease, lease.mark_pooled(credential, now, now + self._timing.propagation))
             self.ready[connection_id] += 1
 
-    async def _give_up(self, lease: Lease) -> None:
-        with suppress(LeaseConflict):  # claimed in this very moment
+    async def _discard(self, lease: Lease) -> None:
+        with suppress(LeaseConflict):  # a device has just claimed it
             await self._ledger.advance(lease, lease.mark_expired(self._clock()))
 
 

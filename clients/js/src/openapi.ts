@@ -13,13 +13,13 @@ export interface paths {
         };
         /**
          * List the caller's devices
-         * @description The caller's devices with their credentials, newest first. Holds no secret.
+         * @description The caller's devices with their credentials, newest first. Contains no secret.
          */
         get: operations["listDevices"];
         put?: never;
         /**
          * Issue a login for a device
-         * @description Idempotent for each device. Call it on every page load and after `refresh_after`; the SIP identity stays.
+         * @description Idempotent per device. Call it on every page load and after `refresh_after`. The SIP identity stays the same.
          */
         post: operations["issueTelephonyCredential"];
         /**
@@ -41,14 +41,14 @@ export interface paths {
         };
         /**
          * Get a device
-         * @description One of the caller's devices with its credential. Holds no secret.
+         * @description One of the caller's devices with its credential. Contains no secret.
          */
         get: operations["getDevice"];
         put?: never;
         post?: never;
         /**
          * Revoke a device's credential
-         * @description Logs the device out. Idempotent. Whether Telnyx ends a call in progress is Telnyx's decision.
+         * @description Logs the device out. Idempotent. Telnyx decides whether a call in progress ends.
          */
         delete: operations["revokeTelephonyCredential"];
         options?: never;
@@ -144,7 +144,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a push credential
-         * @description Removes the registration. The material is deleted at Telnyx when no registration uses it any more.
+         * @description Deletes the registration. Dialtone deletes the material at Telnyx when no registration uses it any more.
          */
         delete: operations["deletePushCredential"];
         options?: never;
@@ -165,7 +165,7 @@ export interface components {
             type: "android";
             /**
              * Project Account Json File
-             * @description The JSON object of the key file itself.
+             * @description The content of the key file, as a JSON object.
              */
             project_account_json_file: unknown;
         };
@@ -178,7 +178,7 @@ export interface components {
             type: "android";
             /**
              * Project Account Json File
-             * @description The JSON object of the key file itself.
+             * @description The content of the key file, as a JSON object.
              */
             project_account_json_file: unknown;
             /**
@@ -199,9 +199,9 @@ export interface components {
              * @enum {string}
              */
             type: "ios";
-            /** @description PEM, the app's certificate alone. */
+            /** @description The app's certificate in PEM, without a chain. */
             certificate: string;
-            /** @description PEM, without a passphrase. */
+            /** @description The private key in PEM, without a passphrase. */
             private_key: string;
         };
         /** @description An iOS app's push credential. */
@@ -211,9 +211,9 @@ export interface components {
              * @enum {string}
              */
             type: "ios";
-            /** @description PEM, the app's certificate alone. */
+            /** @description The app's certificate in PEM, without a chain. */
             certificate: string;
-            /** @description PEM, without a passphrase. */
+            /** @description The private key in PEM, without a passphrase. */
             private_key: string;
             /**
              * @description A name that the caller chooses.
@@ -222,7 +222,7 @@ export interface components {
             alias: string;
         };
         /**
-         * @description Where the phone runs. It decides how long a credential lives: a woken mobile app needs a durable one.
+         * @description Platform of the device. It decides the credential's lifetime: a push-woken mobile app needs a long-lived one.
          * @enum {string}
          */
         Platform: "browser" | "ios" | "android";
@@ -231,7 +231,7 @@ export interface components {
          * @enum {string}
          */
         ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
-        /** @description One fault of a request. Holds no value that the caller sent. */
+        /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
             /** @description Path to the field, starting with `body`, `query` or `path`. */
             loc: (string | number)[];
@@ -251,7 +251,7 @@ export interface components {
             /** @description Whether the same request may succeed later. */
             retryable: boolean;
             /**
-             * @description For status 422: the faults that were found.
+             * @description For status 422: the faults of the request.
              * @default null
              */
             errors: components["schemas"]["ProblemDetail"][] | null;
@@ -273,7 +273,7 @@ export interface components {
             id: string;
             type: components["schemas"]["PushType"];
             alias: string;
-            /** @description Bundle id, or Firebase project id. */
+            /** @description Bundle id or Firebase project id. */
             app_id: string;
             /** @description SHA-256 of the certificate, or of the service account's public key. */
             fingerprint_sha256: string;
@@ -284,7 +284,7 @@ export interface components {
              * @example 2026-11-23T09:30:00.000Z
              */
             created_at: string;
-            /** @description Whether a Telnyx connection uses it. If none does, it wakes no device. */
+            /** @description True if a Telnyx connection uses it. Otherwise it wakes no device. */
             attached: boolean;
         };
         /**
@@ -326,7 +326,7 @@ export interface components {
          *         {
          *           "code": "certificate_expired",
          *           "field": "certificate",
-         *           "message": "The certificate has expired; renew it in Apple's developer account."
+         *           "message": "The certificate has expired. Renew it in Apple's developer account."
          *         }
          *       ]
          *     }
@@ -341,7 +341,7 @@ export interface components {
             faults: components["schemas"]["PushFault"][];
         };
         /**
-         * @description Whose push service wakes the app.
+         * @description Platform whose push service wakes the app.
          * @enum {string}
          */
         PushType: "ios" | "android";
@@ -437,7 +437,7 @@ export interface components {
             ttl_seconds?: number | null;
         };
         /**
-         * @description One device and its credential. Holds no secret.
+         * @description One device and its credential. Contains no secret.
          * @example {
          *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
          *       "device_id": "tab-7f3a",
@@ -454,7 +454,7 @@ export interface components {
          */
         TelephonyCredentialInfo: {
             /**
-             * @description Dialtone's id of the credential; Telnyx has its own.
+             * @description Dialtone's id of the credential. Telnyx uses another id.
              * @example 0b8f9d4e5a6c47d1a2b3c4d5e6f70812
              */
             id: string;
@@ -463,7 +463,7 @@ export interface components {
             platform: components["schemas"]["Platform"];
             label: string | null;
             /**
-             * @description Only an `active` login works. `revoking`: logged out, Telnyx has not confirmed the deletion yet.
+             * @description Only an `active` login works. `revoking`: logged out; Telnyx has not confirmed the deletion yet.
              * @enum {string}
              */
             state: "pending" | "active" | "revoking" | "revoked" | "expired" | "lost" | "failed";
@@ -521,7 +521,7 @@ export interface components {
             /** @description Pass it as `cursor` to get the next page; null on the last page. */
             next_cursor: string | null;
         };
-        /** @description The device to log in, and what it asks for. */
+        /** @description The device to log in, and the requested login. */
         TelephonyCredentialRequest: {
             /**
              * @description The caller's name for this device, the same in every request. Two browser tabs are two devices.
@@ -568,7 +568,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The request's body is too large. */
+        /** @description The request body is too large. */
         BodyTooLarge: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -578,7 +578,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description This telephony credential has ended; ask for a new one for the device. */
+        /** @description The telephony credential has ended. Request a new one for the device. */
         CredentialEnded: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -588,7 +588,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description There is no such telephony credential. */
+        /** @description The telephony credential does not exist. */
         CredentialNotFound: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -609,7 +609,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Something went wrong inside the service. */
+        /** @description The service had an internal error. */
         InternalError: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -639,7 +639,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The request does not fit the contract. */
+        /** @description Request validation failed. */
         InvalidRequest: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -670,7 +670,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description You have other material under this alias; replace it with PUT at the address in Location. */
+        /** @description The alias belongs to other material of yours. Replace it with PUT at the address in Location. */
         PushAliasTaken: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -681,7 +681,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description There is no such push credential. */
+        /** @description The push credential does not exist. */
         PushCredentialNotFound: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -713,7 +713,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description Too many requests; come back when Retry-After says so. */
+        /** @description Too many requests. Retry after the time in Retry-After. */
         RateLimited: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -724,7 +724,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The request's body did not arrive in time. */
+        /** @description The request body did not arrive in time. */
         RequestTimeout: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -767,7 +767,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The request's body is not of the type that this address takes. */
+        /** @description The Content-Type of the request body is not supported here. */
         UnsupportedMediaType: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
@@ -27,6 +28,42 @@ async def test_migrations_are_idempotent_and_match_the_table_definitions(databas
     assert differences == []
 
 
+async def test_stored_names_of_version_0_1_are_renamed(database: str) -> None:
+    url = database_url(database)
+    engine = open_engine(url)
+    await migrating.migrate(url, "0006")
+    async with engine.begin() as connection:
+        await connection.execute(
+            sa.text(
+                "INSERT INTO audit_events (id, action, outcome, at, details) VALUES"
+                " ('1', 'refused', 'refused', '2026-11-23 09:30:00+00:00', '{}'),"
+                " ('2', 'refused', 'failed', '2026-11-23 09:30:00+00:00', '{}'),"
+                " ('3', 'administered', 'done', '2026-11-23 09:30:00+00:00', '{}')"
+            )
+        )
+        await connection.execute(
+            sa.text("INSERT INTO activity VALUES ('2026-11-23 09:30:00+00:00', 'refused', 'refused', 7)")
+        )
+        await connection.execute(
+            sa.text(
+                "INSERT INTO push_objects (fingerprint, type, telnyx_alias, stage, version, app_id, fingerprint_sha256,"
+                " created_at, updated_at, attempts) VALUES ('f', 'ios', 'a', 'leaving', 1, 'app', 'h',"
+                " '2026-11-23 09:30:00+00:00', '2026-11-23 09:30:00+00:00', 0)"
+            )
+        )
+
+    await migrating.migrate(url)
+
+    async with engine.connect() as connection:
+        events = (await connection.execute(sa.text("SELECT action, outcome FROM audit_events ORDER BY id"))).all()
+        counts = (await connection.execute(sa.text("SELECT action, outcome, events FROM activity"))).all()
+        states = (await connection.execute(sa.text("SELECT state FROM push_objects"))).all()
+    await engine.dispose()
+    assert [tuple(row) for row in events] == [("denied", "denied"), ("denied", "failed"), ("admin_action", "done")]
+    assert [tuple(row) for row in counts] == [("denied", "denied", 7)]
+    assert [tuple(row) for row in states] == [("deleting",)]
+
+
 async def test_two_replicas_can_migrate_one_database_at_once(database: str) -> None:
     url = database_url(database)
 
@@ -49,5 +86,5 @@ async def test_replica_requires_its_migration_and_tolerates_a_newer_one(database
 
 @pytest.mark.parametrize("url", ["", "mysql://x", "sqlite://", "sqlite:///:memory:", "nonsense", "http://x"])
 def test_unsupported_databases_are_rejected(url: str) -> None:
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(ValueError, match="must be sqlite:///FILE or postgresql://"):
         database_url(url)

@@ -17,8 +17,8 @@ from app.vending.errors import (
     TelnyxUnreachable,
 )
 from app.vending.models import IssueRequest
+from app.vending.telephony.deadlines import Timing
 from app.vending.telephony.login_cache import Login
-from app.vending.telephony.timing import Timing
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
 from tests.support.tokens import principal

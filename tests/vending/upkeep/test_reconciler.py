@@ -145,7 +145,7 @@ async def test_dry_run_shows_what_would_be_deleted(
         return said.output
 
     dry = await run("--dry-run")
-    assert f"would delete: {OURS} (no lease of that name)" in dry
+    assert f"would delete orphan: {OURS} (no lease of that name)" in dry
     assert len(telnyx.live()) == 2
     done = json.loads(await run("--json"))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import problems_of
+from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.schemas.audit import ActivityMinute, ActivityReport, AuditPage, AuditQuery, AuditRecord
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import TELNYX, problems_of
+from app.api.openapi_responses import TELNYX, problems_of
 from app.api.schemas.connections import Attachments, AttachRequest
 
 ConnectionId = Annotated[str, Path(pattern=r"^\d{1,20}$", description="Telnyx's id of the connection.")]

@@ -1,9 +1,9 @@
-"""Issuers' signing keys: their state, and fetching them on demand."""
+"""Issuers' signing keys: list their state, and fetch them on demand."""
 
 from fastapi import APIRouter
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import problems_of
+from app.api.openapi_responses import problems_of
 from app.api.schemas.keys import KeyRefreshRequest, KeyRefreshResult, KeySetInfo, KeySetList
 
 router = APIRouter()
@@ -11,7 +11,7 @@ router = APIRouter()
 
 @router.get("/keys", summary="List the issuers' key sets", responses=problems_of())
 async def list_key_sets(components: ComponentsDep) -> KeySetList:
-    """The signing keys of every issuer, as the replica that answers has them."""
+    """The signing keys of every issuer in the memory of the responding replica."""
     return KeySetList(data=[KeySetInfo.model_validate(status) for status in components.identity.verifier.key_sets()])
 
 
@@ -21,5 +21,5 @@ async def list_key_sets(components: ComponentsDep) -> KeySetList:
     responses=problems_of("invalid_request", "issuer_not_found"),
 )
 async def refresh_keys(wanted: KeyRefreshRequest, components: ComponentsDep) -> KeyRefreshResult:
-    """Use it after an issuer withdrew a key. The other replicas fetch the keys within two seconds."""
+    """Call it after an issuer withdrew a key. The other replicas fetch the keys within two seconds."""
     return KeyRefreshResult(refreshed=await components.operators.tokens.refresh_keys(wanted.issuer))

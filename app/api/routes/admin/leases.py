@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from app.api.dependencies import ClientSettingsDep, ComponentsDep
-from app.api.error_responses import problems_of
+from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.routes.telephony_credentials import REVOCATIONS, LeaseId, revoked
 from app.api.schemas.fields import IssuerName, Subject
@@ -51,7 +51,7 @@ async def get_lease(
     components: ComponentsDep,
     settings: ClientSettingsDep,
 ) -> LeaseInfo:
-    """One lease of any user, as the ledger holds it."""
+    """One lease of any user, as stored in the ledger."""
     return LeaseInfo.from_lease(await components.operators.leases.get(id), settings)
 
 
@@ -65,7 +65,7 @@ async def revoke_lease(
     id: LeaseId,  # noqa: A002
     components: ComponentsDep,
 ) -> Response:
-    """Logs one device out. It can log in again until its user's tokens are refused: `PUT /v1/admin/not-before`."""
+    """Logs one device out. It can log in again unless its user's tokens are rejected: `PUT /v1/admin/not-before`."""
     return revoked(is_confirmed=await components.operators.leases.revoke(id))
 
 
@@ -84,7 +84,7 @@ async def revoke_leases(wanted: RevocationRequest, components: ComponentsDep) ->
     if user_key is None:
         components.operators.leases.check_confirmed(wanted.confirm)
     elif wanted.refuse_tokens:
-        # Before the revocation: a device that logged in between the two would keep its login.
+        # Set before the revocation. Otherwise a device that logs in between the two would keep its login.
         await components.operators.tokens.set_not_before(
             NotBeforeTarget(user_key.issuer, Reach.USER, user_key.subject), None
         )
@@ -98,7 +98,7 @@ async def list_dialable_devices(
     components: ComponentsDep,
     settings: ClientSettingsDep,
 ) -> DialableDeviceList:
-    """For the voice backend: dial all of these. Telnyx wakes a sleeping phone by push."""
+    """For the voice backend: dial all of these addresses. Telnyx wakes a sleeping phone by push."""
     leases = await components.operators.leases.dialable(UserKey(issuer, subject))
     return DialableDeviceList(data=[DialableDevice.from_lease(lease, settings) for lease in leases])
 
@@ -113,5 +113,5 @@ async def get_lease_by_sip_username(
     components: ComponentsDep,
     settings: ClientSettingsDep,
 ) -> LeaseInfo:
-    """The lease that the SIP username belongs to, or belonged to: see `state`."""
+    """The lease that the SIP username belongs to. It may have ended: see `state`."""
     return LeaseInfo.from_lease(await components.operators.leases.get_by_sip_username(sip_username), settings)

@@ -1,9 +1,9 @@
-"""Refusing tokens that were issued before a moment."""
+"""Not-before: reject tokens that were issued before a given time."""
 
 from fastapi import APIRouter
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import problems_of
+from app.api.openapi_responses import problems_of
 from app.api.schemas.not_before import NotBeforeInfo, NotBeforeRequest
 
 router = APIRouter()
@@ -11,9 +11,9 @@ router = APIRouter()
 
 @router.put(
     "/not-before",
-    summary="Refuse tokens issued before a moment",
+    summary="Reject tokens issued before a given time",
     responses=problems_of("invalid_request", "issuer_not_found", "not_before_in_future"),
 )
 async def set_not_before(wanted: NotBeforeRequest, components: ComponentsDep) -> NotBeforeInfo:
-    """For a user, a session or an issuer; on every replica within two seconds. Devices stay logged in: revoke them."""
+    """For a user, a session or an issuer, on every replica within two seconds. Devices stay logged in until revoked."""
     return NotBeforeInfo.from_mark(await components.operators.tokens.set_not_before(wanted.target(), wanted.not_before))

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import problems_of
+from app.api.openapi_responses import problems_of
 from app.api.schemas.service_status import ServiceStatusInfo
 
 router = APIRouter()
@@ -11,5 +11,5 @@ router = APIRouter()
 
 @router.get("/state", summary="Get the service status", responses=problems_of())
 async def get_service_status(components: ComponentsDep) -> ServiceStatusInfo:
-    """Leases, warm pool, backlog and audit queue of the service; the calls to Telnyx of the replica that answers."""
+    """Leases, warm pool, backlog and audit queue of the service, and the Telnyx calls of the responding replica."""
     return ServiceStatusInfo.from_status(components.operators.service_status())

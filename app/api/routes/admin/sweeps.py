@@ -1,11 +1,11 @@
-"""Sweeps on demand: start one, read its report."""
+"""Sweeps: start one, and get its report."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
 from app.api.dependencies import ComponentsDep
-from app.api.error_responses import problems_of
+from app.api.openapi_responses import problems_of
 from app.api.schemas.sweeps import SweepRequest, SweepRun
 
 SweepId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the sweep.")]

@@ -1,4 +1,4 @@
-"""The operators' page at `/ops`: static files of this very package. All that it shows comes by the admin API."""
+"""The operators' page at `/ops`: static files of this package. The page gets its data from the admin API."""
 
 from pathlib import Path
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from http import HTTPStatus
 from typing import Any
 
-from app.api.error_responses import PROBLEM_CODES
+from app.api.openapi_responses import PROBLEM_CODES
 from app.api.problems import all_kinds
 
 HEAD = """\

@@ -1,4 +1,4 @@
-"""What the layers know of a request: the places in the ASGI scope where they leave it for each other."""
+"""Keys of the ASGI scope that middleware and routes share, and functions that read the scope."""
 
 import re
 from collections.abc import Mapping
@@ -8,31 +8,31 @@ from starlette.types import Scope
 from app.vending.ids import new_id
 
 HEADERS = "dialtone.headers"
-"""The request's headers by lower-case name, read once; of a name that comes twice the last, which `Caps` looks into."""
+"""The request's headers by lower-case name. Holds the last of repeated headers; HeaderLimitsMiddleware checks those."""
 
 REQUEST_ID = "dialtone.request_id"
 """The request's id."""
 
 PRINCIPAL = "dialtone.principal"
-"""Where the gate puts who asks. A route without it fails: nothing behind the gate can be reached around it."""
+"""The caller, set by BearerAuthMiddleware. Routes fail without it, so a route cannot bypass authentication."""
 
-RATE_LIMIT = "dialtone.standing"
-"""How the user stands with their limit, where there is one: told with every answer."""
+RATE_LIMIT = "dialtone.rate_limit"
+"""The state of the user's rate limit, if there is one. Every response carries it in headers."""
 
 BODY = "dialtone.body"
-"""The whole body, once it was read."""
+"""The whole body, after it was read."""
 
-RAW_REQUEST = "dialtone.asked"
-"""The request as it came, where the server asked the shortcut and was told that it must go through all layers."""
+RAW_REQUEST = "dialtone.raw_request"
+"""The raw request, if the fast path had no cached response and all middleware must run."""
 
 STATUS = "dialtone.status"
-"""The status of the answer, once it has begun."""
+"""The status of the response, after it has started."""
 
 HEALTH_PATHS = ("/livez", "/readyz", "/metrics", "/version")
-"""What looks after this service, and must not wait behind a crowd."""
+"""Paths of health checks and monitoring, which bypass every queue."""
 
 BACKCHANNEL_LOGOUT = "/v1/backchannel-logout"
-"""The one address under /v1 without a bearer token, and with a form: the logout token in it is the proof."""
+"""The only path under /v1 without a bearer token. It takes a form, whose logout token authenticates the caller."""
 
 _OWN_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 
@@ -52,19 +52,19 @@ def path_of(scope: Scope) -> str:
 
 
 def client_of(scope: Scope) -> str | None:
-    """Its address: the proxy's, unless that is one whose word is believed."""
+    """The caller's address. Behind a proxy that is not trusted, the proxy's address."""
     client = scope.get("client")
     return client[0] if client else None
 
 
 def route_of(scope: Scope) -> str:
-    """The pattern; requests that never came to a route are all alike."""
+    """The pattern of the route; `-` for requests that reached no route."""
     path: str = getattr(scope.get("route"), "path", "-")
     return path
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The caller's own, if it is harmless, so that a trace goes through; else a new one."""
+    """The caller's `X-Request-ID` if its characters are safe, so that traces continue; otherwise a new id."""
     own = headers.get(b"x-request-id")
     if own is not None and _OWN_REQUEST_ID.match(own):
         return own.decode("ascii")

@@ -1,4 +1,4 @@
-"""The state of the service, as operators see it: counts, backlog, and Telnyx as seen by one replica."""
+"""Status of the service for operators: lease counts, backlog, and one replica's view of Telnyx and of signing keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class TelnyxFailure:
-    """The last failed call to Telnyx. Holds no text of Telnyx's."""
+    """The last failed call to Telnyx. Holds no text from Telnyx."""
 
     at: datetime
     operation: str
     """Method and path pattern, such as `POST /telephony_credentials`."""
     error: str
-    """The class name of our error."""
+    """Class name of Dialtone's error."""
 
 
 @dataclass(frozen=True, slots=True)
 class TelnyxStatus:
-    """How this replica's calls to Telnyx are doing."""
+    """State of this replica's calls to Telnyx."""
 
     is_breaker_open: bool
     """Whether calls are rejected without being sent, after repeated failures."""
@@ -26,7 +26,7 @@ class TelnyxStatus:
     calls_queued: int
     concurrency_limit: float
     rate_limit: float | None
-    """Calls in a window, as Telnyx last reported; None before its first answer."""
+    """Calls per window, as Telnyx last reported; None before its first response."""
     rate_remaining: float | None
     last_failure: TelnyxFailure | None
     """Since this replica started."""
@@ -34,13 +34,13 @@ class TelnyxStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """Leases, warm pool and backlog are of the last count; audit and Telnyx are of this replica, now."""
+    """Leases, warm pool and backlog are as of the last count; audit and Telnyx are this replica's current state."""
 
     namespace: str
     leases: Mapping[str, int]
     """Number of leases by state."""
     warm_pool_size: int
-    """Target for each connection; 0: no warm pool."""
+    """Target per connection; 0: no warm pool."""
     warm_pool_ready: Mapping[str, int]
     """Ready credentials by connection."""
     sweeper_backlog: int
@@ -54,13 +54,13 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class KeySetStatus:
-    """The signing keys of one issuer, as one replica has them."""
+    """State of one issuer's signing keys on one replica."""
 
     issuer: str
     keys: int
-    """Usable ones."""
+    """Number of usable keys."""
     age_seconds: float | None
-    """Since they were last confirmed; None if the configuration holds them, or if there are none."""
+    """Since the keys were last confirmed; None for keys from the configuration, or if there are none."""
     fetches: int = 0
     failures: int = 0
-    """Of those fetches."""
+    """Number of fetches that failed."""
