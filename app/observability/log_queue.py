@@ -30,7 +30,12 @@ class LogHandler(QueueHandler):
         super().__init__(self._lines)
         self._stream = stream
         self._listener: BatchListener | None = None
-        self._not_queued = 0
+        self._queued = self._not_queued = 0
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether every queued line was written, or failed to be."""
+        return self._listener is None or self._listener.handled >= self._queued
 
     @property
     def dropped(self) -> int:
@@ -56,6 +61,7 @@ class LogHandler(QueueHandler):
         if self._listener is None:
             self._not_queued += not write(self._stream, line)
         elif self._lines.qsize() < MAX_QUEUED_LINES:
+            self._queued += 1
             self._lines.put(line)
         else:
             self._not_queued += 1
@@ -68,7 +74,7 @@ class BatchListener(QueueListener):
         super().__init__(lines)
         self._lines = lines
         self._stream = stream
-        self.failed = 0
+        self.failed = self.handled = 0
 
     def dequeue(self, block: bool) -> Any:
         """The next batch, or None (the library's sentinel) to stop. Waits for the first line, then for more lines."""
@@ -85,6 +91,7 @@ class BatchListener(QueueListener):
     def handle(self, record: Any) -> None:
         if not write(self._stream, "".join(record)):
             self.failed += len(record)
+        self.handled += len(record)
 
     def stop(self) -> None:
         """The library's own `stop` waits without a limit, so it runs on a thread that is abandoned if it takes long."""

@@ -5,6 +5,7 @@ takes 50 us, and structlog would add 16 (`make bench-quick`). Libraries that use
 processors. All lines go to the same handler.
 """
 
+import asyncio
 import logging
 import sys
 import time
@@ -19,12 +20,14 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from app.observability.log_queue import LogHandler
+from app.observability.log_queue import CLOSE_SECONDS, LogHandler
 from app.observability.redaction import MAX_CACHED_CHARS, clean, describe_exception, redact
 from app.vending.audit import REQUEST_CONTEXT
 
 WARNINGS_ONLY = ("httpx", "httpcore", "aiohttp", "sqlalchemy", "aiosqlite", "asyncpg", "alembic", "asyncio")
 """Libraries whose debug lines contain requests, parameters or results."""
+
+FLUSH_POLL_SECONDS = 0.01
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -119,6 +122,14 @@ def non_blocking() -> Iterator[None]:
         yield
     finally:
         handler.stop()
+
+
+async def flush() -> None:
+    """Wait until the queued lines are written, for CLOSE_SECONDS at most: the log's reader may have stopped reading."""
+    handler = _handler()
+    deadline = time.monotonic() + CLOSE_SECONDS
+    while handler is not None and not handler.is_flushed and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread
+        await asyncio.sleep(FLUSH_POLL_SECONDS)
 
 
 def dropped() -> int:

@@ -59,9 +59,6 @@ def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options:
         forwarded_allow_ips=options.trusted_proxies,
         timeout_graceful_shutdown=options.shutdown_timeout_seconds,
     )
-    # After its shutdown uvicorn raises the signal again. The default action would end the process at once, without the
-    # last lines of the log.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with logs.non_blocking():
         GracefulServer(config, limiter, readiness, options.drain_seconds, ConfigReloader(reload)).run()
 
@@ -96,6 +93,8 @@ class GracefulServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._limiter.close()
         await super().shutdown(sockets)
+        # uvicorn raises the signal again now, which ends the process at once.
+        await logs.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         is_second = self._readiness.is_draining

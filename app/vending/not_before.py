@@ -135,7 +135,7 @@ class NotBeforeRegistry:
         for target in targets_of(principal):
             not_before_entry = self._entries.get(target)
             if not_before_entry is not None and is_before(principal, not_before_entry.not_before):
-                raise TokenRejected("not_before_mark")
+                raise TokenRejected("not_before")
 
     async def check(self, principal: Principal) -> None:
         """Raises TokenRejected if any entry rejects the token, and LedgerUnavailable if only the ledger could tell."""
@@ -145,7 +145,7 @@ class NotBeforeRegistry:
             return
         not_before = await self._ledger.not_before(targets_of(principal))
         if not_before is not None and is_before(principal, not_before):
-            raise TokenRejected("not_before_mark")
+            raise TokenRejected("not_before")
 
 
 def targets_of(principal: Principal) -> tuple[NotBeforeTarget, ...]:

@@ -70,7 +70,7 @@ async def test_user_is_revoked_with_their_tokens(components: Components, telnyx:
     early = token("alice", iat=int((telnyx.clock() - HOUR).timestamp()))
     with pytest.raises(TokenRejected) as refusal:
         await components.identity.verifier.verify(early)
-    assert refusal.value.reason == "not_before_mark"
+    assert refusal.value.reason == "not_before"
 
 
 async def test_unconfirmed_deletion_exits_with_3(components: Components, telnyx: Telnyx) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -31,7 +32,7 @@ async def test_unread_log_does_not_block_requests_or_the_stop(telnyx: Telnyx, sq
                 assert {answer.status_code for answer in answers} == {200}
             assert (await service.issue()).status_code == 201
             service.process.terminate()
-            assert await asyncio.to_thread(service.process.wait, 5 + CLOSE_SECONDS) == 0
+            assert await asyncio.to_thread(service.process.wait, 5 + CLOSE_SECONDS) == -signal.SIGTERM
     finally:
         os.close(log)
         os.close(unread)

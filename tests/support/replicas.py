@@ -24,7 +24,8 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def environment(**settings: str) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DIALTONE_", "TELNYX_"))}
+    # Without PYTHONUNBUFFERED, Python flushes standard error at its end, which blocks while the log is not read.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DIALTONE_", "TELNYX_", "PYTHONUNBUFFERED"))}
     return inherited | {"PYTHONPATH": str(ROOT), "DIALTONE_ENV_FILE": ""} | settings
 
 

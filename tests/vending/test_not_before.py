@@ -53,7 +53,7 @@ async def is_refused(marks: NotBeforeRegistry, who: Principal) -> bool:
     try:
         await marks.check(who)
     except TokenRejected as refusal:
-        return refusal.reason == "not_before_mark"
+        return refusal.reason == "not_before"
     return False
 
 

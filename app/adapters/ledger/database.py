@@ -52,7 +52,7 @@ class Database:
     async def check_ready(self, revision: str) -> None:
         """Raises LedgerUnavailable unless the database accepts writes and has this migration or a later one.
 
-        Revisions are numbered. A later one only adds, so that a replica of the previous version keeps working.
+        Revisions are numbered. A later one only adds, unless its changelog says otherwise.
         """
         async with self.reading() as connection:
             found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))

@@ -94,7 +94,7 @@ class SqlLeases:
             one_at_a_time(connection, lease.user_key)
             seen = _look(connection, lease, principal)
             if seen.not_before is not None and is_before(principal, seen.not_before):
-                raise TokenRejected("not_before_mark")
+                raise TokenRejected("not_before")
             if seen.devices >= max_devices:
                 # A live lease of this very device means LeaseExists, not that the limit is reached.
                 raise LeaseExists if _has_live_lease(connection, lease) else DeviceLimitReached

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.tables import metadata
+from app.adapters.ledger.tables import metadata, sweep_runs
 from app.vending.errors import LedgerUnavailable
 
 
@@ -35,10 +35,16 @@ async def test_stored_names_of_version_0_1_are_renamed(database: str) -> None:
     async with engine.begin() as connection:
         await connection.execute(
             sa.text(
-                "INSERT INTO audit_events (id, action, outcome, at, details) VALUES"
-                " ('1', 'refused', 'refused', '2026-11-23 09:30:00+00:00', '{}'),"
-                " ('2', 'refused', 'failed', '2026-11-23 09:30:00+00:00', '{}'),"
-                " ('3', 'administered', 'done', '2026-11-23 09:30:00+00:00', '{}')"
+                "INSERT INTO audit_events (id, action, outcome, reason, at, details) VALUES"
+                " ('1', 'refused', 'refused', 'Refused', '2026-11-23 09:30:00+00:00', '{}'),"
+                " ('2', 'refused', 'failed', 'CarrierThrottled', '2026-11-23 09:30:00+00:00', '{}'),"
+                " ('3', 'administered', 'done', 'sweep', '2026-11-23 09:30:00+00:00', '{}')"
+            )
+        )
+        await connection.execute(
+            sa.text(
+                "INSERT INTO sweep_runs (id, state, started_at, report) VALUES"
+                """ ('1', 'done', '2026-11-23 09:30:00+00:00', '{"stuck": [], "ended": 2}')"""
             )
         )
         await connection.execute(
@@ -55,11 +61,19 @@ async def test_stored_names_of_version_0_1_are_renamed(database: str) -> None:
     await migrating.migrate(url)
 
     async with engine.connect() as connection:
-        events = (await connection.execute(sa.text("SELECT action, outcome FROM audit_events ORDER BY id"))).all()
+        events = (
+            await connection.execute(sa.text("SELECT action, outcome, reason FROM audit_events ORDER BY id"))
+        ).all()
         counts = (await connection.execute(sa.text("SELECT action, outcome, events FROM activity"))).all()
+        reports = (await connection.execute(sa.select(sweep_runs.c.report))).all()
         states = (await connection.execute(sa.text("SELECT state FROM push_objects"))).all()
     await engine.dispose()
-    assert [tuple(row) for row in events] == [("denied", "denied"), ("denied", "failed"), ("admin_action", "done")]
+    assert [tuple(row) for row in events] == [
+        ("denied", "denied", "AccessDenied"),
+        ("denied", "failed", "TelnyxRateLimited"),
+        ("admin_action", "done", "sweep"),
+    ]
+    assert [row.report for row in reports] == [{"ended": 2, "irrevocable": []}]
     assert [tuple(row) for row in counts] == [("denied", "denied", 7)]
     assert [tuple(row) for row in states] == [("deleting",)]
 
