@@ -1,3 +1,3 @@
-"""Dialtone: hands a phone to a signed-in user. The version lives here; everything else in the rooms below."""
+"""Dialtone exchanges a user's access token for a short-lived Telnyx login. This module holds the version."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

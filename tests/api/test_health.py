@@ -20,7 +20,7 @@ async def test_healthy_service_is_live_ready_and_reports_its_version(service: Se
         "status": "ready",
         "checks": {"ledger": "ok", "identity": "ok", "telnyx": "ok"},
     }
-    assert (await service.client.get("/version")).json() == {"name": "dialtone", "version": "0.1.0"}
+    assert (await service.client.get("/version")).json() == {"name": "dialtone", "version": "0.2.0.dev0"}
 
 
 async def test_ledger_outage_makes_the_service_unready_but_live(telnyx: Telnyx, database: str) -> None:

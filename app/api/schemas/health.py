@@ -30,4 +30,4 @@ class Version(BaseModel):
     """The running version."""
 
     name: Literal["dialtone"] = "dialtone"
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])

@@ -56,7 +56,7 @@ class ServiceStatusInfo(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "version": "0.1.0",
+                    "version": "0.2.0",
                     "namespace": "dialtone",
                     "leases": {"pending": 0, "active": 812, "pooled": 20},
                     "warm_pool_size": 20,
