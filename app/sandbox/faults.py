@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.sandbox.journal import Entry
 
-LONGEST_HANG_SECONDS = 120.0
+MAX_HANG_SECONDS = 120.0
 
 
 class FaultKind(StrEnum):
@@ -138,7 +138,7 @@ async def _answer(send: Send, status: int, headers: list[tuple[str, str]], body:
 
 async def _until_gone(receive: Receive) -> None:
     try:
-        async with asyncio.timeout(LONGEST_HANG_SECONDS):
+        async with asyncio.timeout(MAX_HANG_SECONDS):
             while (await receive())["type"] != "http.disconnect":
                 pass
     except TimeoutError:

@@ -24,7 +24,7 @@ from app.sandbox.faults import Fault, FaultMiddleware
 from app.sandbox.journal import Entry, Journal, masked
 from app.sandbox.signalling import SignallingServer
 
-LARGEST_PAGE = 250
+MAX_PAGE_SIZE = 250
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -292,7 +292,7 @@ def _filters(request: Request) -> dict[str, str]:
 
 def _page(request: Request, items: list[dict[str, Any]], *, default_size: int) -> Response:
     number = _page_parameter(request, "page[number]", 1, 10**9)
-    size = _page_parameter(request, "page[size]", default_size, LARGEST_PAGE)
+    size = _page_parameter(request, "page[size]", default_size, MAX_PAGE_SIZE)
     meta = {
         "page_number": number,
         "page_size": size,

@@ -18,7 +18,7 @@ from tests.support.replicas import ROOT, Replica, replica
 from tests.support.sandbox import telnyx_sandbox
 from tests.support.tokens import token
 
-MOST_MEGABYTES = 200
+MAX_MEGABYTES = 200
 
 DEVICES = int(os.environ.get("STORM_DEVICES", "300"))
 """`make storm` uses ten thousand."""
@@ -102,6 +102,6 @@ async def test_devices_that_reconnect_at_once_all_get_logins(sqlite: str, tmp_pa
     # A kept-alive connection may be closed just as the next request is sent.
     assert broken <= 20 + DEVICES * 0.01, "queued connections are served"
     assert throttled <= len(entries) * 0.01
-    assert max(megabytes) < MOST_MEGABYTES
+    assert max(megabytes) < MAX_MEGABYTES
     if DEVICES >= 10_000:
         assert livez < 0.1  # only on an otherwise idle machine

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 import migrations
 from app.adapters.ledger.engines import BUSY_SECONDS, open_engine
 
-ONE_AT_A_TIME = 6_243_871
+MIGRATION_LOCK_ID = 6_243_871
 """The advisory lock that serializes migrations of a PostgreSQL database. An arbitrary number."""
 
 
@@ -62,7 +62,7 @@ def _upgrade(connection: sa.Connection, target: str) -> None:
     from alembic.config import Config
 
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK_ID)))
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
