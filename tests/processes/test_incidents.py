@@ -120,7 +120,8 @@ async def test_telnyx_key_can_be_rotated(telnyx: Telnyx, sqlite: str, tmp_path: 
             return (await service.issue("new-laptop")).status_code in (200, 201)
 
         await wait_until(is_well)
-        assert (await shell.run("doctor"))[0] == 0
+        status, said = await shell.run("doctor")
+        assert status == 0, said
         assert (await service.client.get("/readyz")).status_code == 200
 
 

@@ -1,8 +1,10 @@
 """An ASGI app behind a real socket on the loopback interface."""
 
 import asyncio
+import math
 import random
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -24,8 +26,11 @@ class FastStoppingServer(uvicorn.Server):
     """A uvicorn server that stops within milliseconds; uvicorn checks for a stop every 100 ms."""
 
     async def main_loop(self) -> None:
-        await self.on_tick(0)
+        ticked_at = -math.inf
         while not self.should_exit:
+            if time.monotonic() - ticked_at >= 1:  # a tick renews the Date header, by which doctor checks the clock
+                ticked_at = time.monotonic()
+                await self.on_tick(0)
             await asyncio.sleep(0.005)
 
     @contextmanager
