@@ -8,8 +8,6 @@ commands = typer.Typer(
     no_args_is_help=True, help="Run a simulated Telnyx and identity provider on this machine, for development."
 )
 
-LOOPBACK = "127.0.0.1"
-
 
 @commands.command("telnyx")
 def sandbox_telnyx(
@@ -27,6 +25,7 @@ def sandbox_telnyx(
 
     from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Account, Clock
     from app.sandbox.rest import TelnyxSandbox
+    from app.sandbox.server import LOOPBACK, listen
 
     clock = Clock()
     account = Account(clock, token_life=timedelta(seconds=token_ttl))
@@ -43,7 +42,7 @@ def sandbox_telnyx(
         propagation=timedelta(seconds=propagation),
         drops_deleted=not keep_deleted,
     )
-    _listen(app, port)
+    listen(app, port)
 
 
 @commands.command("identity")
@@ -53,11 +52,12 @@ def sandbox_identity(
 ) -> None:
     """Run an identity provider that issues tokens to demo users without a password, on loopback only."""
     from app.sandbox.identity_provider import create_identity_provider
+    from app.sandbox.server import LOOPBACK, listen
 
     issuer = f"http://{LOOPBACK}:{port}"
     typer.echo(f"DIALTONE_ISSUER={issuer}")
     logout_uri = f"http://{LOOPBACK}:{service}/v1/backchannel-logout"
-    _listen(create_identity_provider(issuer, logout_uri), port)
+    listen(create_identity_provider(issuer, logout_uri), port)
 
 
 @commands.command("page")
@@ -68,6 +68,7 @@ def sandbox_page(
     telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
 ) -> None:
     """Serve the softphone page, on loopback only."""
+    from app.sandbox.server import LOOPBACK, listen
     from app.sandbox.softphone.server import create_page
 
     page = create_page(
@@ -75,10 +76,4 @@ def sandbox_page(
         identity=f"http://{LOOPBACK}:{identity}",
         signalling=f"ws://{LOOPBACK}:{telnyx}",
     )
-    _listen(page, port)
-
-
-def _listen(asgi: object, port: int) -> None:
-    import uvicorn
-
-    uvicorn.run(asgi, host=LOOPBACK, port=port, log_level="critical", server_header=False)  # type: ignore[arg-type]
+    listen(page, port)

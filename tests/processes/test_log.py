@@ -1,12 +1,12 @@
 """A log that nothing reads does not block the service."""
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -108,9 +108,14 @@ def test_stop_waits_for_a_blocked_stream_for_a_bounded_time(stream: Stream) -> N
     assert CLOSE_SECONDS <= time.monotonic() - began < CLOSE_SECONDS + 1
 
 
-def test_lines_of_structlog_and_of_libraries_are_queued_alike(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", stream)
-    logs.configure("info", as_json=True)
+def configure(stream: Stream, level: str = "info", *, as_json: bool = True) -> None:
+    """Configure the log of this process, with that stream as its standard error."""
+    with contextlib.redirect_stderr(stream):
+        logs.configure(level, as_json=as_json)
+
+
+def test_lines_of_structlog_and_of_libraries_are_queued_alike(stream: Stream) -> None:
+    configure(stream)
     stream.gate.set()
 
     with logs.non_blocking():
@@ -128,11 +133,8 @@ def test_lines_of_structlog_and_of_libraries_are_queued_alike(stream: Stream, mo
     assert own["timestamp"].endswith("Z")
 
 
-def test_access_log_has_the_fields_and_the_redaction_of_structlog(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stderr", stream)
-    logs.configure("info", as_json=True)
+def test_access_log_has_the_fields_and_the_redaction_of_structlog(stream: Stream) -> None:
+    configure(stream)
     stream.gate.set()
     path = '/a"b\nc/eyJhbGciOiJSUzI1NiJ9.e30.c2ln'
 
@@ -149,11 +151,8 @@ def test_access_log_has_the_fields_and_the_redaction_of_structlog(
 @pytest.mark.parametrize(
     ("level", "as_json", "lines"), [("warning", True, 0), ("info", False, 1), ("warning", False, 0)]
 )
-def test_access_log_follows_the_level_and_the_format(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch, level: str, as_json: bool, lines: int
-) -> None:
-    monkeypatch.setattr(sys, "stderr", stream)
-    logs.configure(level, as_json=as_json)
+def test_access_log_follows_the_level_and_the_format(stream: Stream, level: str, as_json: bool, lines: int) -> None:
+    configure(stream, level, as_json=as_json)
     stream.gate.set()
 
     logs.log_request("r1", "GET", "/a", 200, 1.234, "127.0.0.1")
