@@ -39,7 +39,8 @@ class Database:
         # SQLite has one writer. Waiting for it here, in order, is faster than its busy handler, which sleeps.
         self._writer = asyncio.Semaphore(1 if self.is_sqlite else POOL_SIZE)
         self._is_in_doubt = False
-        """True if the last transaction failed."""
+        """True after a failed transaction, until `check_ready` has written a row. A transaction that changes no row is
+        no proof: it succeeds on a full disk."""
         self._threads = SqliteThreads(engine.url) if self.is_sqlite else None
         self._group = GroupCommit(self._commit, BUSY_SECONDS)
 
@@ -68,6 +69,7 @@ class Database:
             await connection.execute(sa.text("UPDATE leases SET version = version WHERE id = ''"))
             if thoroughly:
                 await connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))
+        self._is_in_doubt = False
 
     async def rows(self, query: sa.Select[Any], parameters: dict[str, Any] | None = None) -> list[sa.RowMapping]:
         if self._threads is None:
@@ -95,9 +97,8 @@ class Database:
                 async with self._writer_slot(), self._engine.begin() as connection:
                     yield connection
         except DATABASE_ERRORS as error:
-            self._is_in_doubt = not isinstance(error, IntegrityError)
+            self._is_in_doubt |= not isinstance(error, IntegrityError)
             raise LedgerUnavailable from error
-        self._is_in_doubt = False
 
     async def write(self, work: Work[T]) -> T:
         """Run the statements in a transaction, which other callers may share. Returns after the commit."""
@@ -112,9 +113,7 @@ class Database:
             raise TypeError("only SQLite groups commits")
         with self._translating(), self._span("ledger write"):
             async with self._writer_slot():
-                outcomes = await self._threads.write(works)
-        self._is_in_doubt = False
-        return outcomes
+                return await self._threads.write(works)
 
     def _span(self, name: str) -> AbstractContextManager[Span]:
         """A span without exceptions, because their texts may contain values."""
@@ -125,7 +124,7 @@ class Database:
         try:
             yield
         except DATABASE_ERRORS as error:
-            self._is_in_doubt = not isinstance(error, IntegrityError)
+            self._is_in_doubt |= not isinstance(error, IntegrityError)
             raise LedgerUnavailable from error
 
     @asynccontextmanager
