@@ -276,7 +276,7 @@ def build_push(
         ledger=ledger.push,
         telnyx=TelnyxPush(telnyx.api),
         connections=telnyx.connections,
-        known_connections=lambda: identity.policy.policy.connections(),
+        known_connections=_connections(identity),
         replica=replica,
         clock=clock,
     )

@@ -304,7 +304,7 @@ class LifeCycle(RuleBasedStateMachine):
         for _ in range(4):
             await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
             self.telnyx.clock.advance(MAX_RETRY_DELAY)
-        await check_invariants(self.telnyx, self.database, LoadGenerator([], random.Random(0)))  # noqa: S311 - nobody asks
+        await check_invariants(self.telnyx, self.database, LoadGenerator([], random.Random(0)))  # noqa: S311 - not used
         rows = await read_leases(self.database)
         now = self.telnyx.clock()
         standing = {row.credential_id for row in rows.values() if row.state in (LeaseState.ACTIVE, LeaseState.POOLED)}
