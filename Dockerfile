@@ -7,7 +7,7 @@ RUN python -m venv /opt/dialtone \
  && /opt/dialtone/bin/pip install --no-cache-dir --require-hashes -r requirements/runtime.lock \
  && python -m venv /opt/tools \
  && /opt/tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app/ app/
 COPY migrations/ migrations/
 # The tools that build the wheel stay behind in this stage, and so does pip.

@@ -25,6 +25,8 @@ request may succeed later; 429 and 503 carry `Retry-After`. Every response carri
 CONTACT = {"name": "The operator of this Dialtone service"}
 """The operator is the contact. The project itself publishes no address."""
 
+LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
+
 USER_TAGS = [
     {
         "name": "Telephony credentials",
@@ -80,6 +82,7 @@ def _whole_document(app: FastAPI) -> dict[str, Any]:
         version=app.version,
         description=DESCRIPTION,
         contact=CONTACT,
+        license_info=LICENSE,
         routes=app.routes,
         tags=[*USER_TAGS, *OPERATOR_TAGS],
         servers=[{"url": "/"}],
