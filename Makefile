@@ -23,6 +23,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet --no-progress .github
 
 # Most tests wait rather than compute, so three workers share two cores. Coverage is measured in the first group only:
 # tests with real processes, browsers and faults have deadlines that tracing would break. `coverage report` lists the rest.
