@@ -1,22 +1,22 @@
-"""The README's code for browser pages, run unchanged in a real browser except for names and addresses."""
+"""The documentation's code for browser pages, run in a real browser with only names and addresses replaced."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.browser import BrowserEnvironment, browser_environment
 from tests.support.waiting import eventually
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
 
 
-def snippet(language: str, *, holding: str) -> str:
-    found = [block for block in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in block]
-    assert len(found) == 1
-    block: str = found[0]
-    return block
+def code_block(page: str, language: str) -> str:
+    """The only code block of that language on the page."""
+    (block,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return str(block)
 
 
 async def token_for(environment: BrowserEnvironment, user: str) -> tuple[str, dict[str, Any]]:
@@ -36,10 +36,10 @@ def filled_in(text: str, config: dict[str, Any]) -> str:
     return text
 
 
-async def test_complete_page_of_the_readme_registers(tmp_path: Path) -> None:
+async def test_complete_page_of_the_browser_guide_registers(tmp_path: Path) -> None:
     async with browser_environment(tmp_path) as environment, environment.profile(bypass_csp=True) as context:
         token, config = await token_for(environment, "alice")
-        html = filled_in(snippet("html", holding="<!doctype html>"), config)
+        html = filled_in(code_block("docs/browser.md", "html"), config)
         html = html.replace('async () => "..."', f'async () => "{token}"')
         page = await context.new_page()
         await page.goto(environment.url)
@@ -51,10 +51,11 @@ async def test_complete_page_of_the_readme_registers(tmp_path: Path) -> None:
         assert len(environment.telnyx.sandbox.exchange.registrations()) == 1
 
 
-async def test_short_example_of_the_readme_registers_and_calls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", ["README.md", "clients/js/README.md"])
+async def test_short_example_registers(document: str, tmp_path: Path) -> None:
     async with browser_environment(tmp_path) as environment, environment.profile(bypass_csp=True) as context:
         token, config = await token_for(environment, "alice")
-        module = filled_in(snippet("js", holding="dialtone-client"), config)
+        module = filled_in(code_block(document, "js"), config)
         page = await context.new_page()
         await page.goto(environment.url)
         await page.evaluate("(token) => (globalThis.auth = { getAccessToken: () => token })", token)
@@ -62,4 +63,7 @@ async def test_short_example_of_the_readme_registers_and_calls(tmp_path: Path) -
         await page.add_script_tag(content=module, type="module")
 
         await eventually(lambda: len(environment.telnyx.sandbox.exchange.registrations()) == 1)
-        assert len(module.strip().splitlines()) <= 12
+
+
+def test_short_example_of_the_readme_is_short() -> None:
+    assert len(code_block("README.md", "js").strip().splitlines()) <= 12
