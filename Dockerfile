@@ -1,16 +1,18 @@
-# Two stages: the first builds a virtual environment from the hash-locked requirements, the second holds only that.
+# The first stage builds a virtual environment from requirements that are pinned by hash. The second copies only that.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
 COPY requirements/ requirements/
+# `tracing` adds OpenTelemetry's SDK and exporter: docker build --build-arg REQUIREMENTS=tracing .
+ARG REQUIREMENTS=runtime
 RUN python -m venv /opt/dialtone \
- && /opt/dialtone/bin/pip install --no-cache-dir --require-hashes -r requirements/runtime.lock \
+ && /opt/dialtone/bin/pip install --no-cache-dir --require-hashes -r "requirements/${REQUIREMENTS}.lock" \
  && python -m venv /opt/tools \
  && /opt/tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY app/ app/
 COPY migrations/ migrations/
-# The tools that build the wheel stay behind in this stage, and so does pip.
+# Neither the tools that build the wheel nor pip are copied to the image.
 RUN /opt/tools/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /build/wheel . \
  && /opt/dialtone/bin/pip install --no-cache-dir --no-deps /build/wheel/*.whl \
  && /opt/dialtone/bin/pip uninstall --yes pip setuptools
@@ -24,7 +26,7 @@ ENV PATH=/opt/dialtone/bin:$PATH \
     DIALTONE_HOST=0.0.0.0 \
     DIALTONE_DATABASE_URL=sqlite:////var/lib/dialtone/ledger.db
 WORKDIR /var/lib/dialtone
-# Nothing outside this folder is written: the root file system may be read-only.
+# Dialtone writes only to this folder, so the root file system may be read-only.
 VOLUME /var/lib/dialtone
 USER 10001
 EXPOSE 8010
