@@ -23,6 +23,7 @@ GUARDED = (
     "audit_unavailable",
     "ledger_unavailable",
     "issue_in_progress",
+    "overloaded",
 )
 """Codes of every operation that requires a bearer token."""
 
@@ -34,6 +35,7 @@ UNGUARDED = (
     "audit_unavailable",
     "ledger_unavailable",
     "issue_in_progress",
+    "overloaded",
 )
 """Codes of the operation under /v1 that takes no bearer token."""
 
@@ -49,7 +51,7 @@ TELNYX = ("telnyx_rejected", "telnyx_forbidden", "telnyx_key_rejected", "telnyx_
 EXAMPLE_REQUEST_ID = "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"
 
 _MATERIAL = ("invalid_request", *FAULT_MESSAGES)
-_UNAVAILABLE = ("identity_unavailable", "audit_unavailable", "ledger_unavailable", "issue_in_progress")
+_UNAVAILABLE = ("identity_unavailable", "audit_unavailable", "ledger_unavailable", "issue_in_progress", "overloaded")
 
 _NAMES: dict[frozenset[str], str] = {
     frozenset(codes): name

@@ -80,6 +80,7 @@ KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.LeaseConflict: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
     errors.LeaseExists: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
     errors.IssueInProgress: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
+    errors.Overloaded: ProblemKind(503, "overloaded", str(errors.Overloaded.__doc__), retryable=True),
     errors.RateLimited: ProblemKind(429, "rate_limited", str(errors.RateLimited.__doc__), retryable=True),
     errors.AuditUnavailable: ProblemKind(
         503, "audit_unavailable", str(errors.AuditUnavailable.__doc__), retryable=True

@@ -24,6 +24,7 @@
     |-- IssueInProgress           the login is still being created
     |-- LedgerUnavailable
     |-- AuditUnavailable          the audit is required and unavailable
+    |-- Overloaded                the service has more requests than it can queue
     |-- RateLimited               more requests than a limit allows
     |-- LedgerMismatch            orphans are not deleted if the ledger never held a lease
     |-- LeaseConflict             internal: another writer changed the row first
@@ -180,6 +181,10 @@ class LedgerUnavailable(DialtoneError):
 
 class AuditUnavailable(DialtoneError):
     """The audit is unavailable, and this deployment requires it. Retry."""
+
+
+class Overloaded(DialtoneError):
+    """The service is overloaded. Retry after the time in Retry-After."""
 
 
 class RateLimited(DialtoneError):

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import Problem, problem_of
 from app.api.request_scope import HEALTH_PATHS, REQUEST_ID, path_of
-from app.vending.errors import IssueInProgress
+from app.vending.errors import Overloaded
 
 STARTED_PER_ROUND, REJECTED_PER_ROUND = 16, 64
 """Requests started or rejected per iteration of the event loop, about 20 ms."""
@@ -87,7 +87,7 @@ class LoadSheddingMiddleware:
 async def reject_overload(scope: Scope, _: Receive, send: Send) -> None:
     """Send 503 with a jittered `Retry-After`."""
     seconds = random.uniform(1, MAX_RETRY_AFTER_SECONDS)  # noqa: S311 - jitter
-    problem = problem_of(IssueInProgress(retry_after_seconds=seconds), scope[REQUEST_ID])
+    problem = problem_of(Overloaded(retry_after_seconds=seconds), scope[REQUEST_ID])
     # Ten thousand idle connections would take more memory than new connections take CPU time.
     close = ("Connection", "close")
     await Problem(problem.kind, problem.request_id, (*problem.headers, close)).send(send)

@@ -33,6 +33,7 @@ const SENTENCES: Partial<Record<Code, string>> = {
   telnyx_rate_limited: "The phone network is busy. Trying again in a moment.",
   telnyx_unavailable: "The phone network does not answer. Trying again in a moment.",
   issue_in_progress: "The phone is being set up. Trying again in a moment.",
+  overloaded: "The phone service is busy. Trying again in a moment.",
   ledger_unavailable: "The phone service is not available. Trying again in a moment.",
   identity_unavailable: "The sign-in service does not answer. Trying again in a moment.",
 };

@@ -230,7 +230,7 @@ export interface components {
          * @description Stable: clients branch on it.
          * @enum {string}
          */
-        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "overloaded" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
             /** @description Path to the field, starting with `body`, `query` or `path`. */
@@ -734,7 +734,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `telnyx_rate_limited`, `telnyx_unavailable`. */
+        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `overloaded`, `telnyx_rate_limited`, `telnyx_unavailable`. */
         ServiceOrTelnyxUnavailable: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -745,7 +745,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`. */
+        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `overloaded`. */
         ServiceUnavailable: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];

@@ -112,7 +112,7 @@ async def test_rejection_has_cors_headers_and_a_retry_after(telnyx: Telnyx, sqli
             answers = await asyncio.gather(*requests)
         answer = next(answer for answer in answers if answer.status_code == 503)
 
-    assert_problem(answer, 503, "issue_in_progress")
+    assert_problem(answer, 503, "overloaded")
     assert 1 <= int(answer.headers["retry-after"]) <= 1.5 * MAX_RETRY_AFTER_SECONDS + 2
     assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
     assert answer.headers["connection"] == "close"
