@@ -1,4 +1,4 @@
-"""A Telnyx to run on a laptop, and a small identity provider beside it. Imports nothing of the service.
+"""A simulated Telnyx and a small identity provider for development. Imports nothing of the service.
 
-Not for production: demo users need no password here. It listens on loopback only.
+Not for production: demo users have no password. The sandbox listens on loopback only.
 """

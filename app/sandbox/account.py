@@ -1,8 +1,11 @@
-"""A Telnyx account in memory: credentials, push credentials, connections, and the rules Telnyx applies to them.
+"""A Telnyx account in memory: credentials, push credentials, connections, and Telnyx's rules for them.
 
-Shapes and oddities as documented (developers.telnyx.com and Telnyx's OpenAPI description of 2026-07): the object comes
-back on delete, an expired credential refuses every change with an `errors` *object*, times come in three shapes, and
-every answer about a credential holds its SIP password.
+The responses follow developers.telnyx.com and Telnyx's OpenAPI description of 2026-07, with their irregularities:
+
+- A delete returns the object.
+- An update of an expired credential returns an `errors` *object*.
+- Times have three formats.
+- Every response about a credential contains its SIP password.
 """
 
 import base64
@@ -20,14 +23,14 @@ CREDENTIALS_PER_TAG = 1000
 DEMO_CONNECTION = "1293384261075731499"
 DEMO_KEY = "KEY_SANDBOX_0000000000000000"
 TOKEN_LIFE = timedelta(hours=24)
-"""A login token lives so long, or to its credential's expiry if that is sooner."""
+"""Maximum lifetime of a login token. It never outlives its credential."""
 
 UNDATED_LIFE = timedelta(days=20 * 365)
-"""Expiry of a credential made without one. Undocumented; a sample of Telnyx's lies 22 years ahead."""
+"""Lifetime of a credential that is created without an expiry. Undocumented; in a sample of Telnyx's it is 22 years."""
 
 
 class ApiError(Exception):
-    """An error answer: status, Telnyx's code and title, and where it points."""
+    """An error response: status, Telnyx's code and title, and the location of the fault."""
 
     def __init__(self, status: int, code: str, title: str, detail: str = "", **source: str) -> None:
         super().__init__(title)
@@ -42,7 +45,7 @@ class ApiError(Exception):
 
 
 def expired_credential() -> ApiError:
-    """The one documented answer whose `errors` is an object."""
+    """The only documented response whose `errors` is an object."""
     refusal = ApiError(422, "10015", "Bad Request")
     refusal.body = {"errors": {"status": "can't update credentials in expired status"}}
     return refusal
@@ -55,7 +58,7 @@ def not_found() -> ApiError:
 
 
 class Clock:
-    """Now, and a way to make it later."""
+    """The system clock, which tests can advance."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -69,7 +72,7 @@ class Clock:
 
 @dataclass(slots=True)
 class StoredCredential:
-    """A telephony credential. `tag` can be set and filtered by, but is never shown: as at Telnyx."""
+    """A telephony credential. As at Telnyx, `tag` can be set and used as a filter, but no response contains it."""
 
     id: str
     name: str
@@ -102,7 +105,7 @@ class StoredCredential:
 
 @dataclass(slots=True)
 class Account:
-    """Everything one API key sees."""
+    """The objects that one API key gives access to."""
 
     clock: Callable[[], datetime]
     api_key: str = DEMO_KEY
@@ -151,7 +154,8 @@ class Account:
             updated_at=now,
         )
         self.credentials[credential.id] = credential
-        # A reference page says that a create may answer with these too: secrets that a service must not read.
+        # A reference page says that the response to a create may contain these secrets too. A service must not read
+        # them.
         extras = {
             "kid": secrets.token_hex(8),
             "tel_token": "canary" + secrets.token_hex(64),
@@ -193,7 +197,7 @@ class Account:
         return credential.as_json(self.clock(), self.user_id)
 
     def find_credentials(self, filters: dict[str, str]) -> list[dict[str, Any]]:
-        """Exact matches, newest first. A filter that Telnyx does not document is ignored here."""
+        """Exact matches, newest first. Filters that Telnyx does not document are ignored."""
         now = self.clock()
 
         def matches(credential: StoredCredential) -> bool:
@@ -210,7 +214,7 @@ class Account:
         return [item.as_json(now, self.user_id) for item in reversed(found)]
 
     def mint_token(self, credential_id: str) -> str:
-        """A login JWT whose payload `atob` can read: the browser SDK decodes it with plain base64."""
+        """A login JWT whose payload `atob` can decode, because the browser SDK decodes it as plain base64."""
         credential = self.credential(credential_id)
         now = self.clock()
         if credential.is_expired(now):
@@ -236,7 +240,7 @@ class Account:
         return f"{header}.{payload}.{_base64url(signature)}"
 
     def credential_of_token(self, token: str) -> StoredCredential | None:
-        """The credential whose login token this is; None for any that we did not sign, or that has expired."""
+        """The credential of a login token; None if the sandbox did not sign the token, or if it has expired."""
         try:
             signed, _, signature = token.rpartition(".")
             expected = _base64url(hmac.new(self._signing_key, signed.encode(), hashlib.sha512).digest())
@@ -326,7 +330,7 @@ class Account:
         for name in ("ios_push_credential_id", "android_push_credential_id"):
             if body.get(name) is not None and body[name] not in self.push_credentials:
                 raise ApiError(422, "10017", "Associated resource does not exist", pointer=f"/{name}")
-        # Unknown fields are dropped without a word, as Telnyx does.
+        # As at Telnyx, unknown fields are ignored.
         connection.update({name: value for name, value in body.items() if name in connection and name != "id"})
         connection["updated_at"] = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         return self.shown_connection(connection)
@@ -341,7 +345,7 @@ class Account:
         return [self.shown_connection(c) for c in self.connections.values() if wanted in c["connection_name"]]
 
     def shown_connection(self, connection: dict[str, Any]) -> dict[str, Any]:
-        """Masked as primary accounts see it from 2026-09 on."""
+        """The connection with its password masked, as Telnyx returns it to primary accounts since 2026-09."""
         return connection | {"password": "********"}
 
     def _store_connection(self, connection_id: str, body: dict[str, Any]) -> dict[str, Any]:

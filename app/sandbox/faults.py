@@ -1,7 +1,8 @@
-"""Faults on demand: a layer in front of the sandbox that makes Telnyx slow, silent, broken or odd.
+"""Faults on demand: middleware that makes the sandbox slow, unresponsive or faulty.
 
-A plan says which requests it hits, how often, what happens, and whether the request is carried out first: "committed,
-but never answered" is the fault that tells good services from others.
+A fault defines the requests that it applies to, how often it occurs, its effect, and whether the request is executed
+first. The most important fault is a request that is executed but never answered: a client must not repeat a create
+after it.
 """
 
 import asyncio
@@ -19,24 +20,24 @@ MAX_HANG_SECONDS = 120.0
 
 class FaultKind(StrEnum):
     STATUS = "status"
-    """Answer with `status`, `body` and `headers`."""
+    """Respond with `status`, `body` and `headers`."""
     DELAY = "delay"
-    """Wait `seconds`, then answer as usual. With `after_commit` the wait comes after the work."""
+    """Wait for `seconds`, then respond as usual. With `after_commit`, execute the request before the wait."""
     HANG = "hang"
-    """Never answer."""
+    """Never respond."""
     DROP = "drop"
-    """Close the connection without a byte."""
+    """Close the connection without a response."""
     DRIP = "drip"
-    """The right answer, one byte every `seconds`."""
+    """Send the correct response, one byte every `seconds`."""
     GARBAGE = "garbage"
-    """The right status with `body` in place of the answer."""
+    """Send the correct status with `body` in place of the response body."""
     HUGE = "huge"
-    """The right status with an endless body."""
+    """Send the correct status with a body of 64 MB."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """One plan. Text that is empty matches everything; `path` is a regular expression."""
+    """One fault. An empty `method` or `path` matches every request; `path` is a regular expression."""
 
     kind: FaultKind
     method: str = ""
@@ -50,7 +51,7 @@ class Fault:
 
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> "Fault":
-        """Raises ValueError or TypeError for a plan that makes no sense."""
+        """Raises ValueError or TypeError for an invalid fault."""
         fault = cls(**{**plan, "kind": FaultKind(plan.get("kind", ""))})
         re.compile(fault.path)
         return fault
@@ -61,7 +62,7 @@ class Fault:
 
 
 class FaultMiddleware:
-    """The layer. Plans are tried in the order they were made."""
+    """Applies the first fault that matches the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -86,7 +87,7 @@ class FaultMiddleware:
 
 
 class _Answer:
-    """What the sandbox would have said."""
+    """The sandbox's response before the fault is applied."""
 
     def __init__(self) -> None:
         self.start: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -147,7 +148,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 def _abort(receive: Receive) -> None:
-    """Reset the connection. ASGI has no word for it, but uvicorn's `receive` belongs to the transport's owner."""
+    """Reset the connection. ASGI has no message for this, but the object of uvicorn's `receive` holds the transport."""
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is not None:
         transport.abort()

@@ -1,6 +1,7 @@
-"""A small identity provider for demo users: discovery, a key set that can be rotated, and tokens for the asking.
+"""A small identity provider for demo users: discovery, a key set that can be rotated, and tokens without a password.
 
-It signs with `cryptography` alone, so that the service's verifier is judged by another implementation than its own.
+It signs with `cryptography` and not with python-jose, so that the service's verifier is tested against another
+implementation.
 """
 
 import base64
@@ -24,7 +25,7 @@ DEMO_AUDIENCE = "dialtone"
 TOKEN_SECONDS = 3600
 LOGOUT_SECONDS = 120
 KEYS_KEPT = 2
-"""After a rotation the previous key stays in the set, as real providers do, for the tokens it signed."""
+"""Keys in the set. After a rotation, the previous key remains for the tokens that it signed."""
 
 
 class Signer:
@@ -35,7 +36,7 @@ class Signer:
         self.rotate()
 
     def rotate(self) -> str:
-        """A new signing key; its `kid`."""
+        """Create a new signing key, and return its `kid`."""
         kid = uuid.uuid4().hex[:12]
         self._keys.insert(0, (kid, rsa.generate_private_key(public_exponent=65537, key_size=2048)))
         del self._keys[KEYS_KEPT:]
@@ -55,7 +56,7 @@ class Signer:
 
 
 def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = None) -> Starlette:
-    """The provider as an ASGI app. `issuer`: the URL it is served under. Logout tokens go to the given address."""
+    """The provider as an ASGI app, served at the URL `issuer`. Sends logout tokens to `backchannel_logout_uri`."""
     signer = Signer()
     sessions: dict[str, str] = {}
 
@@ -75,7 +76,7 @@ def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = N
         return JSONResponse(signer.jwks(), headers={"Cache-Control": "public, max-age=60"})
 
     async def token(request: Request) -> Response:
-        """`{"user": "alice"}`, optionally with `scope`, `audience` and `ttl_seconds`."""
+        """Issue an access token for `{"user": "alice"}`, optionally with `scope`, `audience` and `ttl_seconds`."""
         try:
             wanted = await request.json()
             user = wanted["user"]
@@ -99,13 +100,13 @@ def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = N
         return JSONResponse(access, headers={"Cache-Control": "no-store"})
 
     async def log_out(request: Request) -> Response:
-        """`{"user": "alice"}`: end the user's session, and tell the service so."""
+        """End the session of `{"user": "alice"}`, and send the service a logout token."""
         try:
             user = (await request.json())["user"]
         except (ValueError, TypeError, KeyError):
             return JSONResponse({"error": "invalid_request"}, 400)
         if backchannel_logout_uri is None or user not in sessions:
-            return JSONResponse({"error": "no logout address is configured, or the user has no session"}, 400)
+            return JSONResponse({"error": "no backchannel_logout_uri is configured, or the user has no session"}, 400)
         now = int(time.time())
         claims = {
             "iss": issuer,
@@ -126,7 +127,7 @@ def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = N
         return JSONResponse({"kid": signer.rotate()})
 
     return Starlette(
-        # Any page on this machine may ask: the tokens are worth nothing elsewhere.
+        # Every page on this machine may request tokens: they are not valid anywhere else.
         middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
         routes=[
             Route("/.well-known/openid-configuration", discovery, methods=["GET"]),

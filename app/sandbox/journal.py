@@ -1,18 +1,18 @@
-"""The journal: what the sandbox received, what it committed, what it answered. Tests read the truth here."""
+"""The journal of the sandbox: requests, what each changed, and responses. Tests read it."""
 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 KEPT = 100_000
-"""Entries kept; the oldest go first."""
+"""Maximum number of entries. The oldest are removed first."""
 
 MASKED_FIELDS = frozenset({"password", "private_key", "certificate", "project_account_json_file"})
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request. `status` is None while, or if ever, it was not answered."""
+    """One request. `status` is None until the response starts, and stays None if there is no response."""
 
     number: int
     at: str
@@ -21,7 +21,7 @@ class Entry:
     query: str
     body: Any = None
     committed: str | None = None
-    """What was carried out, e.g. `create 9b2...`, whether or not the answer arrived."""
+    """The change that the request made, such as `create 9b2...`, whether or not the response arrived."""
     fault: str | None = None
     status: int | None = None
 
@@ -46,7 +46,7 @@ class Journal:
 
 
 def masked(body: Any) -> Any:
-    """The body of a request as the journal keeps it: key material is not for it."""
+    """The body of a request for the journal, without key material."""
     if not isinstance(body, dict):
         return body
     return {name: "[masked]" if name in MASKED_FIELDS else value for name, value in body.items()}

@@ -1,6 +1,6 @@
-"""The REST half of the sandbox: Telnyx's paths, statuses, paging and error bodies over an `Account`; and its controls.
+"""The REST API of the sandbox: Telnyx's paths, statuses, paging and error bodies for an `Account`; and its controls.
 
-`/v2/...` is Telnyx. `/sandbox/...` is for the person or test in front of it: faults, the journal, the clock.
+`/v2/...` is Telnyx's API. `/sandbox/...` controls the sandbox: faults, the journal, the clock.
 """
 
 import hmac
@@ -30,7 +30,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class SandboxRateLimit:
-    """Requests a second, in fixed windows: what the `x-ratelimit-*` headers tell of."""
+    """Requests per second, in fixed windows, as reported by the `x-ratelimit-*` headers."""
 
     def __init__(self, requests_a_second: int) -> None:
         self.limit = requests_a_second
@@ -38,7 +38,7 @@ class SandboxRateLimit:
         self._used = 0
 
     def count(self) -> tuple[bool, dict[str, str]]:
-        """Whether one more request may pass, and the headers that say so."""
+        """Count a request. Returns whether the limit allows it, and the headers of its response."""
         now = time.time()
         if int(now) != self._window:
             self._window, self._used = int(now), 0
@@ -52,7 +52,7 @@ class SandboxRateLimit:
 
 
 class TelnyxSandbox:
-    """The sandbox as an ASGI app: signalling on its WebSocket; over HTTP the journal, then faults, then Telnyx."""
+    """The sandbox as an ASGI app. WebSockets go to signalling; HTTP requests to journal, faults and Telnyx's API."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ def _control_routes(sandbox: "TelnyxSandbox") -> list[Route]:
         return Response(status_code=204)
 
     async def live_credentials(_: Request) -> Response:
-        """What exists and has not expired, without secrets."""
+        """The credentials that exist and have not expired, without secrets."""
         now = clock()
         shown = ("id", "name", "resource_id", "sip_username", "expires_at")
         live = [c.as_json(now, "") | {"tag": c.tag} for c in account.credentials.values() if not c.is_expired(now)]

@@ -7,5 +7,5 @@ LOOPBACK = "127.0.0.1"
 
 
 def listen(app: ASGIApp, port: int) -> None:
-    """Serve until interrupted. Raises SystemExit if the port is taken."""
+    """Serve until interrupted. Raises SystemExit if the port is in use."""
     uvicorn.run(app, host=LOOPBACK, port=port, log_level="critical", server_header=False)

@@ -1,10 +1,10 @@
-"""The signalling half of the sandbox: a WebSocket on which the real browser SDK logs in and calls another page.
+"""The signalling server of the sandbox: a WebSocket on which the real browser SDK logs in and calls another page.
 
-It only forwards SDP; media goes from page to page. Frames as the SDK (@telnyx/webrtc 2.27) and Telnyx's documentation
-of a session have them: JSON-RPC both ways, the SDK acknowledging every request of the server.
+It only forwards SDP; media flows directly between the pages. The frames follow the SDK (@telnyx/webrtc 2.27) and
+Telnyx's documentation of a session: JSON-RPC in both directions, and the SDK acknowledges every request of the server.
 
-Two answers matter more than they look: a bad login is never -32000, because the SDK then logs in again without end; and
-the SDK's own pings must be answered, or it takes the line for dead.
+Two responses are critical. The error of a rejected login must not be -32000, because the SDK would then retry the login
+without end. The SDK's pings must be answered, or it treats the connection as lost.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from app.sandbox.account import Account, Clock, StoredCredential
 
 PING_SECONDS = 15.0
-"""Real servers ping about this often; after 20 s of silence the SDK asks by itself."""
+"""Approximately the interval of Telnyx's servers. After 20 s without traffic, the SDK sends a ping itself."""
 
 CHECK_SECONDS = 0.5
-"""How often registrations are compared with the account."""
+"""Interval at which registrations are compared with the account."""
 
 Frame = dict[str, Any]
 
@@ -39,7 +39,7 @@ class LoginRejected(Exception):
 
 @dataclass(eq=False)
 class SignallingSession:
-    """One socket, and who logged in on it."""
+    """One socket, and the credential that logged in on it."""
 
     socket: WebSocket
     voice_sdk_id: str = field(default_factory=lambda: f"VSDK{uuid.uuid4().hex[:22]}")
@@ -71,7 +71,7 @@ class SignallingSession:
 
 @dataclass(eq=False)
 class Leg:
-    """One end of a call, under the id that its own page knows."""
+    """One end of a call, with the call id that its page uses."""
 
     session: SignallingSession
     call_id: str
@@ -79,7 +79,7 @@ class Leg:
 
 
 class SignallingServer:
-    """Who is registered, and who talks to whom."""
+    """The registrations and the calls between them."""
 
     def __init__(self, account: Account, clock: Clock, *, propagation: timedelta, drops_deleted: bool = True) -> None:
         self._account = account
@@ -89,20 +89,20 @@ class SignallingServer:
         self._registered: dict[str, SignallingSession] = {}
         self._legs: dict[str, Leg] = {}
         self.logins = 0
-        """Logins that were accepted, on new sockets and live ones."""
+        """Number of accepted logins, on new and on open sockets."""
 
     def registrations(self) -> list[str]:
-        """SIP usernames that can be called now."""
+        """SIP usernames that are registered now."""
         return list(self._registered)
 
     async def cut(self, sip_username: str) -> None:
-        """Close the connections registered under this name, as a bad network would."""
+        """Close the connection that is registered under this name, as a network failure would."""
         session = self._registered.pop(sip_username, None)
         if session is not None:
             await session.close()
 
     async def serve(self, socket: WebSocket) -> None:
-        """One page's socket, from the first frame to the last."""
+        """Serve one page's socket until it closes."""
         await socket.accept()
         session = SignallingSession(socket)
         keeper = asyncio.create_task(self._keep(session))
@@ -119,7 +119,7 @@ class SignallingServer:
             await self._leave(session)
 
     async def _keep(self, session: SignallingSession) -> None:
-        """Ping, and end a registration whose credential is no more."""
+        """Send pings, and end a registration whose credential was deleted or has expired."""
         pause = 0.0
         while True:
             await asyncio.sleep(CHECK_SECONDS)
@@ -127,7 +127,7 @@ class SignallingServer:
             if session.credential_id is not None and self._drops_deleted:
                 credential = self._account.credentials.get(session.credential_id)
                 if credential is None or credential.is_expired(self._clock()):
-                    # Whether Telnyx does this is not documented; a service must not promise it.
+                    # Telnyx does not document whether it does this, so a service must not promise it.
                     await session.close()
                     return
             if pause >= PING_SECONDS:
@@ -178,12 +178,12 @@ class SignallingServer:
             await older.close()
         self.logins += 1
         await session.reply(frame, {"message": "logged in", "sessid": session.id})
-        # The SDK ends every call that a clientReady does not name: on a live socket all of them go on.
+        # The SDK ends every call that a clientReady does not name. On an open socket all calls continue.
         calls = [leg.call_id for leg in self._legs.values() if leg.session is session]
         await session.request("telnyx_rtc.clientReady", reattached_sessions=calls)
 
     def _credential(self, params: Frame) -> StoredCredential:
-        """The credential that a login proves. Unknown, deleted, expired and too new all sound alike, as at Telnyx."""
+        """The credential of a login. As at Telnyx, one error means unknown, deleted, expired or too new."""
         token, username, password = params.get("login_token"), params.get("login"), params.get("passwd")
         if isinstance(token, str):
             credential = self._account.credential_of_token(token)
@@ -265,7 +265,7 @@ class SignallingServer:
         )
 
     async def _forward(self, session: SignallingSession, frame: Frame, params: Frame) -> None:
-        """DTMF and trickled candidates: to the other page, under the id it knows the call by."""
+        """Forward DTMF and trickled candidates to the other page, with the call id that it uses."""
         leg = self._leg(params)
         await session.reply(frame, {"message": "SENT", "sessid": session.id})
         if leg is not None and leg.other is not None:
@@ -281,7 +281,7 @@ class SignallingServer:
             await other.session.request("telnyx_rtc.bye", callID=other.call_id, cause=cause, causeCode=code)
 
     async def _leave(self, session: SignallingSession) -> None:
-        """A socket closed: its registration and its calls end. A real server keeps calls a while for a reconnect."""
+        """End the registration and calls of a closed socket. Telnyx keeps calls for some time, for a reconnect."""
         if session.sip_username and self._registered.get(session.sip_username) is session:
             del self._registered[session.sip_username]
         for leg in [leg for leg in self._legs.values() if leg.session is session]:
@@ -293,5 +293,5 @@ class SignallingServer:
 
 
 def _username(destination: str) -> str:
-    """`gencred...` out of itself or out of `sip:gencred...@sip.telnyx.com`."""
+    """`gencred...`, from itself or from `sip:gencred...@sip.telnyx.com`."""
     return destination.strip().removeprefix("sip:").split("@", 1)[0]

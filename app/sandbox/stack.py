@@ -1,4 +1,4 @@
-"""`dialtone dev`: sandbox, identity provider, page and service as separate processes here, and their common end."""
+"""`dialtone dev`: runs sandbox, identity provider, softphone page and service as processes that stop together."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PORTS = {
     "DIALTONE_IDENTITY_PORT": 8012,
     "DIALTONE_PAGE_PORT": 8013,
 }
-"""The setting that moves each port, and where it stands unmoved."""
+"""The environment variable of each port, and its default."""
 
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
@@ -33,22 +33,22 @@ TOKEN_SECONDS = 12 * 3600
 
 
 class StackError(Exception):
-    """One line for the person at the terminal."""
+    """A failure, with a one-line message for the terminal."""
 
 
 class _Stopped(Exception):
-    """Somebody pressed Ctrl-C or asked us to end."""
+    """Ctrl-C or a signal to stop."""
 
 
 def run() -> int:
-    """Start everything, say where it is, and wait. The exit status."""
+    """Start all processes, print their URLs, and wait. Returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
         with ExitStack() as stack:
             _run(stack)
     except _Stopped:
-        print("\nEverything is stopped.", flush=True)  # noqa: T201 - this is what a terminal program does
+        print("\nAll processes have stopped.", flush=True)  # noqa: T201 - output of a command
         return 0
     except StackError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201
@@ -66,9 +66,9 @@ def demo_token(user: str, *, scope: str = "phone", ttl_seconds: int = TOKEN_SECO
             token: str = json.load(answer)["access_token"]
             return token
     except urllib.error.HTTPError:
-        raise StackError(f"There is no demo user {user!r}: try alice, bob or carol.") from None
+        raise StackError(f"There is no demo user {user!r}. The demo users are alice, bob and carol.") from None
     except OSError:
-        raise StackError("The demo identity provider does not answer. Is `make dev` running?") from None
+        raise StackError("The demo identity provider is unavailable. Is `make dev` running?") from None
 
 
 def _run(stack: ExitStack) -> None:
@@ -80,7 +80,7 @@ def _run(stack: ExitStack) -> None:
     for name, part in (("sandbox", "telnyx"), ("identity provider", "identity"), ("page", "page")):
         children[name] = stack.enter_context(_child(["sandbox", part], environment, is_quiet=True))
     if subprocess.run(_command("migrate"), env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise StackError("The ledger in .dialtone/ could not be prepared; the line above says why.")
+        raise StackError("The migration of the ledger in .dialtone/ failed; its error is above.")
     children["service"] = stack.enter_context(_child(["serve"], environment))
     base = f"http://{LOOPBACK}:{ports['DIALTONE_PORT']}"
     _wait_until_ready(f"{base}/readyz", children)
@@ -91,7 +91,7 @@ def _run(stack: ExitStack) -> None:
 
 
 def _environment(ports: dict[str, int]) -> dict[str, str]:
-    """The settings of a demo, and none of the person's own: a real key must not end up in here."""
+    """The environment of the demo. It inherits no setting of Dialtone, so that no real API key is used."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DIALTONE_", "TELNYX_"))}
     wanted = {
         "TELNYX_API_KEY": DEMO_KEY,
@@ -115,13 +115,13 @@ def _environment(ports: dict[str, int]) -> dict[str, str]:
 def _child(
     arguments: list[str], environment: dict[str, str], *, is_quiet: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of its own session, so that Ctrl-C reaches it through us and in order; ended on the way out."""
+    """A process in a new session, so that Ctrl-C does not reach it directly. It is stopped when the context ends."""
     output = subprocess.DEVNULL if is_quiet else None
     process = subprocess.Popen(_command(*arguments), env=environment, stdout=output, start_new_session=True)
     try:
         yield process
     finally:
-        # A second Ctrl-C must not leave half of it running.
+        # A second Ctrl-C must not leave processes running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         process.terminate()
@@ -150,7 +150,7 @@ def _check_free(variable: str, port: int) -> None:
             probe.bind((LOOPBACK, port))
         except OSError:
             raise StackError(
-                f"Port {port} is taken. Set another one and try again, for example: {variable}={port + 1000} make dev"
+                f"Port {port} is in use. Set another port, for example: {variable}={port + 1000} make dev"
             ) from None
 
 
@@ -165,13 +165,13 @@ def _wait_until_ready(url: str, children: dict[str, subprocess.Popen[bytes]]) ->
         except OSError:
             pass
         time.sleep(0.1)
-    raise StackError(f"The service did not become ready within {START_SECONDS:.0f} seconds; its log is above.")
+    raise StackError(f"The service did not become ready within {START_SECONDS:.0f} seconds. Its log is above.")
 
 
 def _check_alive(children: dict[str, subprocess.Popen[bytes]]) -> None:
     for name, process in children.items():
         if process.poll() is not None:
-            raise StackError(f"The {name} ended by itself (status {process.returncode}); everything else is stopped.")
+            raise StackError(f"The {name} exited with status {process.returncode}. All other processes were stopped.")
 
 
 def _say_where(base: str, ports: dict[str, int]) -> None:
@@ -183,22 +183,22 @@ def _say_where(base: str, ports: dict[str, int]) -> None:
     ]
     lines = [
         "",
-        "Dialtone is ready. Telnyx is a sandbox here: nothing rings outside this machine.",
+        "Dialtone is ready. Telnyx is simulated: calls do not leave this machine.",
         "",
-        f"  softphone page      http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}   (two tabs, two users, one call)",
+        f"  softphone page      http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}   (open two tabs for a call)",
         f"  service             {base}   (API docs: {base}/docs)",
         f"  operators' page     {base}/ops   (token: .venv/bin/dialtone token alice --scope 'phone dialtone:admin')",
         f"  sandbox (Telnyx)    http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}   (journal: /sandbox/journal)",
         f"  identity provider   http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}   (users: alice, bob, carol)",
         f"  ledger              {Path('.dialtone/ledger.db').absolute()}",
         "",
-        "Another token: .venv/bin/dialtone token bob        End everything: Ctrl-C",
-        "Alice's laptop asks for a login:",
+        "Print another token: .venv/bin/dialtone token bob        Stop: Ctrl-C",
+        "Issue a login to Alice's laptop:",
         "",
         " ".join(curl),
         "",
     ]
-    print("\n".join(lines), flush=True)  # noqa: T201 - this is what a terminal program does
+    print("\n".join(lines), flush=True)  # noqa: T201 - output of a command
 
 
 def _stop(_: int, __: FrameType | None) -> NoReturn:

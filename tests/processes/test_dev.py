@@ -105,7 +105,7 @@ def test_port_in_use_is_reported_with_its_setting(tmp_path: Path) -> None:
             )
 
         assert ended.returncode == 1
-        assert ended.stderr.startswith(f"Port {chosen[name]} is taken.")
+        assert ended.stderr.startswith(f"Port {chosen[name]} is in use.")
         assert f"{name}=" in ended.stderr
 
 

@@ -1,1 +1,1 @@
-"""The softphone page that `make dev` serves, and the small server behind it. Imports nothing of the service."""
+"""The softphone page that `make dev` serves, and its server. Imports nothing of the service."""

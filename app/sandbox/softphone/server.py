@@ -1,6 +1,6 @@
-"""Serves the softphone page, the SDK out of `node_modules`, and a directory of who is reachable. For development only.
+"""Serves the softphone page, the SDK from `node_modules`, and a directory of online devices. For development only.
 
-The page lives on an origin of its own, so that it meets the service as a real frontend does: through CORS.
+The page has its own origin, so that its requests need CORS like those of a real frontend.
 """
 
 import json
@@ -24,14 +24,14 @@ FILES = {
     "/sdk.js": (CLIENT / "node_modules" / "@telnyx" / "webrtc" / "lib" / "bundle.mjs", "text/javascript"),
 }
 MODULES = ("index", "phone", "api", "errors", "events", "device", "schedule")
-"""Of `dialtone-client`, as the browser loads them."""
+"""The modules of `dialtone-client` that the browser loads."""
 
 PRESENT_SECONDS = 6.0
-"""A page says every two seconds that it is there."""
+"""Time after which a page without a report is offline. Pages report every two seconds."""
 
 
 class Directory:
-    """Which demo user is reachable where. In production the voice backend knows; here the pages tell each other."""
+    """The SIP addresses of the demo users that are online. In production, the voice backend has this information."""
 
     def __init__(self) -> None:
         self._present: dict[str, tuple[str, float]] = {}
@@ -46,7 +46,7 @@ class Directory:
 
 
 def create_page(*, service: str, identity: str, signalling: str) -> ASGIApp:
-    """The page as an ASGI app; the three URLs are all that it may talk to."""
+    """The page as an ASGI app. Its content security policy allows requests to these three URLs only."""
     directory = Directory()
     config = {"service": service, "identity": identity, "users": ["alice", "bob", "carol"]}
     policy = (
@@ -58,7 +58,7 @@ def create_page(*, service: str, identity: str, signalling: str) -> ASGIApp:
     async def file(request: Request) -> Response:
         path, media_type = FILES[request.url.path]
         if not path.exists():
-            return Response("Build the page's parts first: make dev does, where Node 20 is installed.", 503)
+            return Response("The browser client is not built. `make dev` builds it if Node 20 is installed.", 503)
         return FileResponse(path, media_type=media_type)
 
     async def module(request: Request) -> Response:

@@ -1,4 +1,4 @@
-/** The softphone: a demo user signs in, `dialtone-client` brings the Telnyx SDK up, and the buttons do what they say. */
+/** The softphone: signs a demo user in, connects the Telnyx SDK through `dialtone-client`, and handles the buttons. */
 
 import { Phone } from "./dialtone-client/index.js";
 import { TelnyxRTC } from "./sdk.js";
@@ -15,9 +15,9 @@ let skewMs = 0;
 const calls = new Map();
 const people = new Map();
 
-// -- who is signed in -----------------------------------------------------------------------------------------------
+// -- sign-in --------------------------------------------------------------------------------------------------------
 
-/** The demo provider gives a token for a name. A real page asks its own sign-in library here. */
+/** A token of the demo identity provider. A real page gets it from its sign-in library. */
 async function accessToken() {
   if (user === null) return null;
   if (token && token.until > Date.now()) return token.text;
@@ -31,7 +31,7 @@ async function accessToken() {
   return access_token;
 }
 
-/** `fetch` with a witness: the exchange is shown beside the phone. */
+/** `fetch` that also shows the request and the response on the page. */
 async function watchedFetch(url, request) {
   const began = performance.now();
   const seen = { method: request.method, url, requestBody: request.body, status: 0, headers: [], responseBody: "" };
@@ -55,7 +55,7 @@ function makePhone() {
     accessToken,
     fetch: watchedFetch,
     label: `${user}'s browser tab`,
-    // The sandbox is on this machine: no STUN or TURN server is needed to find the other tab.
+    // The other tab is on this machine, so no STUN or TURN server is needed.
     createClient: (options) => Object.assign(new TelnyxRTC({ ...options, iceServers: [] }), { remoteElement: "remote" }),
   });
   made.on("state", (state) => {
@@ -101,7 +101,7 @@ function signedOut() {
 $("refresh").addEventListener("click", () => phone.refresh().catch(() => undefined));
 $("logout").addEventListener("click", () => phone.logout().catch(showError));
 $("revoke").addEventListener("click", async () => {
-  // Deleted behind the phone's back, as an administrator would: watch the line fall and come back with a new identity.
+  // Deletes the credential without the phone, as an administrator would. The phone reconnects with a new SIP identity.
   const headers = { Authorization: `Bearer ${await accessToken()}` };
   await watchedFetch(`${config.service}/v1/telephony-credentials/${login.id}`, { method: "DELETE", headers }).catch(() => undefined);
 });
@@ -129,7 +129,7 @@ function showCall(call) {
   }
   const isInbound = call.direction === "inbound";
   const peer = isInbound ? call.options.remoteCallerNumber || call.options.callerNumber : call.options.destinationNumber;
-  const name = people.get(peer?.replace(/^sip:|@.*$/g, "")) ?? peer ?? "somebody";
+  const name = people.get(peer?.replace(/^sip:|@.*$/g, "")) ?? peer ?? "unknown";
   const cause = call.state === "hangup" && call.cause ? ` (${call.cause})` : "";
   const box = calls.get(call.id);
   box.dataset.state = call.state;
@@ -164,7 +164,7 @@ function toggle(text, isOn, onclick) {
   return made;
 }
 
-// -- who else is there ----------------------------------------------------------------------------------------------
+// -- devices online -------------------------------------------------------------------------------------------------
 
 setInterval(async () => {
   showLife(login, skewMs);

@@ -1,14 +1,14 @@
-/** What the page shows: pure drawing, no decisions. Text goes in as text, never as markup. */
+/** Rendering of the page, without decisions. Text is never parsed as markup. */
 
 const STATES = {
   idle: "Signed out",
-  fetching: "Asking Dialtone for a login",
-  waiting: "A brand-new credential: Telnyx is spreading it",
+  fetching: "Requesting a login from Dialtone",
+  waiting: "Waiting until Telnyx has propagated the new credential",
   connecting: "Logging in",
   ready: "Registered",
-  reconnecting: "The line was lost: setting it up again",
+  reconnecting: "Connection lost, reconnecting",
   failed: "Not registered",
-  logged_out: "Logged out: the credential is deleted",
+  logged_out: "Logged out, credential deleted",
 };
 
 export const $ = (id) => document.getElementById(id);
@@ -32,7 +32,7 @@ export function showError(error) {
   box.replaceChildren(error.message, element("small", {}, `${error.code ?? "error"}${id}`));
 }
 
-/** The marks of a login's life on one line, and the same in words. */
+/** The times of a login on a timeline, and as a list. */
 export function showLife(login, skewMs) {
   const line = $("timeline");
   if (!login) {
@@ -89,15 +89,15 @@ function masked(body) {
   }
 }
 
-/** One request and its answer, newest on top. */
+/** Show a request and its response above the older ones. */
 export function showExchange({ method, url, requestBody, status, milliseconds, headers, responseBody }) {
-  const said = element("span", { className: status >= 200 && status < 400 ? "" : "bad" }, status ? String(status) : "no answer");
+  const said = element("span", { className: status >= 200 && status < 400 ? "" : "bad" }, status ? String(status) : "no response");
   const text = [
     `${method} ${url}`,
     "Authorization: Bearer •••••••• (masked)",
     ...(requestBody ? ["Content-Type: application/json", "", masked(requestBody)] : []),
     "",
-    `→ ${status || "no answer"}  (${milliseconds} ms)`,
+    `→ ${status || "no response"}  (${milliseconds} ms)`,
     ...headers,
     "",
     masked(responseBody),
