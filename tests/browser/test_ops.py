@@ -77,17 +77,17 @@ async def ops_page(browser: Browser, sqlite: str) -> AsyncIterator[OpsPage]:
 
 
 async def test_page_shows_leases_and_status(ops_page: OpsPage) -> None:
-    await ops_page.screenshot("1-door")
+    await ops_page.screenshot("1-sign-in")
     await ops_page.open()
     await expect(ops_page.page.locator("#audit tr").nth(4)).to_be_visible()
-    await ops_page.screenshot("2-board")
+    await ops_page.screenshot("2-status")
 
-    figures = await ops_page.page.inner_text("#figures")
-    assert "live devices\n3" in figures
+    summary = await ops_page.page.inner_text("#summary")
+    assert "active leases\n3" in summary
     assert "closed" in await ops_page.page.inner_text("#telnyx")
-    for said in ("1 from memory", "3 new devices"):
-        await expect(ops_page.page.locator("#logins-said")).to_contain_text(said)
-    await expect(ops_page.page.locator("#refusals-said")).to_contain_text("1 denied by policy")
+    for entry in ("1 cached", "3 new devices"):
+        await expect(ops_page.page.locator("#logins-legend")).to_contain_text(entry)
+    await expect(ops_page.page.locator("#denials-legend")).to_contain_text("1 denied")
     assert await ops_page.page.locator("#logins rect").count() >= 1
     decisions = await ops_page.page.inner_text("#audit")
     assert "GrantNotAllowed" in decisions
@@ -103,13 +103,13 @@ async def test_device_is_revoked_after_a_confirmation(ops_page: OpsPage) -> None
 
     await ops_page.page.click(".lease:has-text('laptop') button")
     await ops_page.page.wait_for_selector("dialog[open]")
-    await ops_page.screenshot("3-question")
+    await ops_page.screenshot("3-confirmation")
     await ops_page.page.keyboard.press("Escape")
     assert len(ops_page.telnyx.live()) >= 3, "cancel changes nothing"
     await ops_page.page.click(".lease:has-text('laptop') button")
     await ops_page.page.click("dialog button[value=yes]")
     await expect(ops_page.page.locator(".lease")).to_have_count(1)
-    await ops_page.screenshot("4-found")
+    await ops_page.screenshot("4-revoked")
 
     leases = await ops_page.service.components.operators.leases.search(LeaseCriteria(subject="alice"), None, 10)
     assert {lease.device_id: lease.state.value for lease in leases} == {"laptop": "revoked", "tab": "active"}
@@ -127,7 +127,7 @@ async def test_user_is_revoked_on_all_devices_with_their_tokens(ops_page: OpsPag
     await ops_page.page.click("dialog button[value=yes]")
     await expect(ops_page.page.locator(".lease")).to_have_count(0)
 
-    assert "alice has no live device" in await ops_page.page.inner_text("#found")
+    assert "alice has no live lease" in await ops_page.page.inner_text("#found")
     assert (await ops_page.service.ask("GET", headers=stolen)).status_code == 401
 
 
@@ -160,7 +160,7 @@ async def test_page_is_usable_with_the_keyboard(ops_page: OpsPage) -> None:
     await press("Enter")
     await expect(ops_page.page.locator(".lease")).to_have_count(0)
 
-    assert "bob has no live device" in await ops_page.page.inner_text("#found")
+    assert "bob has no live lease" in await ops_page.page.inner_text("#found")
 
 
 async def test_labels_are_escaped_and_the_token_is_not_stored(ops_page: OpsPage) -> None:

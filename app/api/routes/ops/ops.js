@@ -1,32 +1,32 @@
-/** The operator's page: reads the admin API every few seconds, draws it, and ends a device or a user after a question. */
+/** The operators' page: polls the admin API, shows the status, and revokes leases after a confirmation. */
 
 const EVERY_MS = 5000;
 const MINUTES = 60;
-const LOGINS = [["reused", "from memory"], ["renewed", "renewed"], ["issued", "new devices"]];
-const REFUSALS = [["denied", "denied by policy"], ["failed", "failed"]];
+const LOGINS = [["reused", "cached"], ["renewed", "renewed"], ["issued", "new devices"]];
+const DENIALS = [["denied", "denied"], ["failed", "failed"]];
 
 const $ = (id) => document.getElementById(id);
 let token = "";
 let timer;
 
-class Refused extends Error {}
+class RequestFailed extends Error {}
 
-/** One call of the admin API. Throws Refused with a sentence for the reader. */
-async function ask(path, method = "GET", body) {
+/** Call the admin API. Throws RequestFailed with a message for the page. */
+async function request(path, method = "GET", body) {
   const headers = { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) };
-  let answer;
+  let response;
   try {
-    answer = await fetch(`v1/admin${path}`, { method, headers, cache: "no-store", body: body && JSON.stringify(body) });
+    response = await fetch(`v1/admin${path}`, { method, headers, cache: "no-store", body: body && JSON.stringify(body) });
   } catch {
-    throw new Refused("The service does not answer.");
+    throw new RequestFailed("The service is unavailable.");
   }
-  if (answer.status === 204) return {};
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(`${said.title ?? "The service answered with an error."} (${said.code ?? answer.status})`);
-  return said;
+  if (response.status === 204) return {};
+  const content = await response.json().catch(() => ({}));
+  if (!response.ok) throw new RequestFailed(`${content.title ?? "The request failed."} (${content.code ?? response.status})`);
+  return content;
 }
 
-/** An element with text in it. Everything that came from outside goes in as text, never as markup. */
+/** An element with text. Text is never parsed as markup, because users choose parts of it. */
 function element(name, text = "", className = "") {
   const made = document.createElement(name);
   made.textContent = text;
@@ -34,19 +34,19 @@ function element(name, text = "", className = "") {
   return made;
 }
 
-function showFigures(state) {
+function showSummary(state) {
   const leases = state.leases;
   const ready = Object.values(state.warm_pool_ready).reduce((sum, count) => sum + count, 0);
-  const figures = [
-    ["live devices", leases.active ?? 0],
-    ["being made", leases.pending ?? 0],
+  const entries = [
+    ["active leases", leases.active ?? 0],
+    ["pending leases", leases.pending ?? 0],
     ["warm pool", state.warm_pool_size ? `${ready} of ${state.warm_pool_size * Object.keys(state.warm_pool_ready).length}` : "off", state.warm_pool_size && !ready],
-    ["to be deleted", state.sweeper_backlog],
+    ["sweeper backlog", state.sweeper_backlog],
     ["irrevocable leases", state.irrevocable, state.irrevocable > 0],
     ["orphans", state.orphans, state.orphans > 0],
-    ["audit dropped", state.audit_dropped, state.audit_dropped > 0],
+    ["audit events dropped", state.audit_dropped, state.audit_dropped > 0],
   ];
-  $("figures").replaceChildren(...figures.map(([name, value, isBad]) => {
+  $("summary").replaceChildren(...entries.map(([name, value, isBad]) => {
     const group = element("div");
     group.append(element("dt", name), element("dd", String(value), isBad ? "bad" : ""));
     return group;
@@ -58,9 +58,9 @@ function showFigures(state) {
 function showTelnyx(telnyx) {
   const limit = telnyx.rate_limit;
   const rows = [
-    ["breaker", telnyx.breaker, telnyx.breaker === "open" ? "bad" : "good"],
+    ["circuit breaker", telnyx.breaker, telnyx.breaker === "open" ? "bad" : "good"],
     ["calls", `${telnyx.calls_in_flight} in flight, ${telnyx.calls_queued} queued`],
-    ["rate", limit === null ? "not told yet" : `${telnyx.rate_remaining ?? "?"} of ${limit} left`],
+    ["rate limit", limit === null ? "not reported yet" : `${telnyx.rate_remaining ?? "?"} of ${limit} calls left`],
     ["last failure", telnyx.last_failure ? `${clock(telnyx.last_failure.at)} ${telnyx.last_failure.error}, ${telnyx.last_failure.operation}` : "none"],
   ];
   $("telnyx").replaceChildren(...rows.flatMap(([name, value, look]) => [element("dt", name), element("dd", value, look ?? "")]));
@@ -68,7 +68,7 @@ function showTelnyx(telnyx) {
   if (limit) $("budget").value = (telnyx.rate_remaining ?? limit) / limit;
 }
 
-/** Bars of one minute each, the kinds on top of each other; the legend says the sums. */
+/** A stacked bar chart with one bar per minute. The legend shows the sum of each kind. */
 function plot(name, kinds, minutes) {
   const now = Math.floor(Date.now() / 60000);
   const columns = Array.from({ length: MINUTES }, () => kinds.map(() => 0));
@@ -91,14 +91,14 @@ function plot(name, kinds, minutes) {
     });
   });
   svg.replaceChildren(...shapes);
-  $(`${name}-said`).replaceChildren(
+  $(`${name}-legend`).replaceChildren(
     ...kinds.map(([, label], index) => {
       const sum = columns.reduce((total, column) => total + column[index], 0);
       const entry = element("span", "", `s${index}`);
       entry.append(element("i"), element("b", String(sum)), ` ${label}`);
       return entry;
     }),
-    element("span", `highest minute: ${top === 1 && columns.flat().every((count) => !count) ? 0 : top}`),
+    element("span", `maximum per minute: ${top === 1 && columns.flat().every((count) => !count) ? 0 : top}`),
   );
 }
 
@@ -110,8 +110,8 @@ function shape(name, attributes) {
 
 function showActivity(minutes) {
   plot("logins", LOGINS, minutes.map((found) => ({ ...found, kind: found.action })));
-  const refused = minutes.filter((found) => found.action === "denied");
-  plot("refusals", REFUSALS, refused.map((found) => ({ ...found, kind: found.outcome })));
+  const denied = minutes.filter((found) => found.action === "denied");
+  plot("denials", DENIALS, denied.map((found) => ({ ...found, kind: found.outcome })));
 }
 
 function showAudit(events) {
@@ -131,62 +131,63 @@ function showAudit(events) {
 
 const clock = (instant) => new Date(instant).toLocaleTimeString([], { hour12: false });
 
-async function look() {
+async function refresh() {
   clearTimeout(timer);
   try {
-    const [state, activity, audit] = await Promise.all([ask("/state"), ask(`/activity?minutes=${MINUTES}`), ask("/audit?limit=30")]);
-    showFigures(state);
+    const paths = ["/state", `/activity?minutes=${MINUTES}`, "/audit?limit=30"];
+    const [state, activity, audit] = await Promise.all(paths.map((path) => request(path)));
+    showSummary(state);
     showTelnyx(state.telnyx);
     showActivity(activity.data);
     showAudit(audit.data);
-    $("door").hidden = true;
+    $("sign-in").hidden = true;
     if ($("board").hidden) {
       $("board").hidden = false;
       $("subject").focus();
     }
-    complain("");
+    showError("");
   } catch (error) {
-    complain(error.message);
+    showError(error.message);
     if ($("board").hidden) return;
   }
-  timer = setTimeout(look, EVERY_MS);
+  timer = setTimeout(refresh, EVERY_MS);
 }
 
-function complain(sentence) {
-  $("error").textContent = sentence;
-  $("error").hidden = !sentence;
+function showError(message) {
+  $("error").textContent = message;
+  $("error").hidden = !message;
 }
 
 async function find(subject) {
-  const { data } = await ask(`/leases?limit=50&subject=${encodeURIComponent(subject)}`);
+  const { data } = await request(`/leases?limit=50&subject=${encodeURIComponent(subject)}`);
   const live = data.filter((lease) => lease.state === "active" || lease.state === "pending");
   const ended = data.length - live.length;
   const rows = live.map((lease) => {
     const row = element("div", "", "lease");
     const text = element("p", `${lease.device_id}${lease.label ? ` (${lease.label})` : ""}, ${lease.platform}, ${lease.state}`);
-    text.append(element("small", `${lease.sip_uri ?? "no SIP address yet"}, until ${new Date(lease.expires_at).toLocaleString()}`));
-    const button = element("button", "Log out", "danger");
-    button.onclick = () => end(`${subject}'s device ${lease.device_id}`, subject, () => ask(`/leases/${lease.id}`, "DELETE"));
+    text.append(element("small", `${lease.sip_uri ?? "no SIP address yet"}, expires ${new Date(lease.expires_at).toLocaleString()}`));
+    const button = element("button", "Revoke", "danger");
+    button.onclick = () => revoke(`the device ${lease.device_id} of ${subject}`, subject, () => request(`/leases/${lease.id}`, "DELETE"));
     row.append(text, button);
     return row;
   });
-  const summary = element("p", live.length ? "" : `${subject} has no live device.`, "hint");
-  if (ended) summary.textContent += ` ${ended} ended ${ended === 1 ? "one" : "ones"} in the ledger.`;
+  const summary = element("p", live.length ? "" : `${subject} has no live lease.`, "hint");
+  if (ended) summary.textContent += ` ${ended} ended ${ended === 1 ? "lease" : "leases"} in the ledger.`;
   const issuers = [...new Set(data.map((lease) => lease.issuer))];
   const everywhere = live.length ? issuers.map((issuer) => {
-    const button = element("button", issuers.length > 1 ? `Log out everywhere (${issuer})` : "Log out everywhere", "danger all");
-    button.onclick = () => end(`${subject} on every device`, subject, (refuse) =>
-      ask("/revocations", "POST", { issuer, subject, refuse_tokens: refuse }), true);
+    const button = element("button", issuers.length > 1 ? `Revoke all (${issuer})` : "Revoke all", "danger all");
+    button.onclick = () => revoke(`all devices of ${subject}`, subject, (refuse) =>
+      request("/revocations", "POST", { issuer, subject, refuse_tokens: refuse }), true);
     return button;
   }) : [];
   $("found").replaceChildren(...rows, ...everywhere, summary);
 }
 
-/** Nothing is ended without a question, and "no" is what Enter says. */
-async function end(what, subject, act, asksForTokens = false) {
+/** Revoke after a confirmation. Enter cancels. */
+async function revoke(what, subject, act, offersTokens = false) {
   const dialog = $("confirm");
   $("confirm-what").textContent = `This logs out ${what}.`;
-  $("confirm-tokens").hidden = !asksForTokens;
+  $("confirm-tokens").hidden = !offersTokens;
   $("refuse").checked = true;
   dialog.returnValue = "no";
   dialog.showModal();
@@ -195,9 +196,9 @@ async function end(what, subject, act, asksForTokens = false) {
   try {
     await act($("refuse").checked);
     await find(subject);
-    await look();
+    await refresh();
   } catch (error) {
-    complain(error.message);
+    showError(error.message);
   }
 }
 
@@ -205,7 +206,7 @@ $("enter").onsubmit = (event) => {
   event.preventDefault();
   token = $("token").value.trim();
   $("token").value = "";
-  look();
+  refresh();
 };
 
 $("search").onsubmit = async (event) => {
@@ -213,7 +214,7 @@ $("search").onsubmit = async (event) => {
   try {
     await find($("subject").value.trim());
   } catch (error) {
-    complain(error.message);
+    showError(error.message);
   }
 };
 
