@@ -234,7 +234,7 @@ async def test_page_reports_a_network_outage_and_recovers(environment: BrowserEn
         await tab.page.route("**/v1/telephony-credentials", lambda route: route.abort())
         await tab.sign_in("alice")
 
-        assert "There is no connection" in await tab.error()
+        assert "There is no network connection" in await tab.error()
         await tab.screenshot("7-no-network")
         await tab.page.unroute("**/v1/telephony-credentials")
         await tab.wait_for_state("ready")
@@ -247,7 +247,7 @@ async def test_telnyx_outage_is_explained_and_the_page_recovers(environment: Bro
         tab = await environment.tab(one)
         await tab.sign_in("alice")
 
-        assert "The phone network does not answer. Trying again" in await tab.error()
+        assert "The phone network is unavailable. Trying again" in await tab.error()
         assert await tab.page.is_hidden("#dial")
         assert await tab.page.is_hidden("#acts")
         await tab.screenshot("8-telnyx-away")
@@ -310,7 +310,7 @@ async def test_denial_by_policy_is_explained(tmp_path: Path) -> None:
         await first.register("alice")
         await second.sign_in("alice")
 
-        assert "too many places" in await second.error()
+        assert "too many devices" in await second.error()
         assert "device_limit_reached" in await second.error()
         assert await second.page.is_hidden("#acts")
         await second.screenshot("9-policy")

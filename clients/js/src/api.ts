@@ -1,21 +1,21 @@
-/** The HTTP contract from the browser's side: three calls, each sent once. Retrying is `Phone`'s decision. */
+/** Client of the HTTP API: three operations, each sent once. `Phone` retries them. */
 
 import { DialtoneError, errorOf } from "./errors.js";
 import type { components } from "./openapi.js";
 
-/** A working login as the service answers it. `login_token` is a secret: keep it out of logs and storage. */
+/** A login as the service returns it. `login_token` is a secret: do not log or store it. */
 export type Login = components["schemas"]["TelephonyCredential"];
 export type Platform = components["schemas"]["Platform"];
 
 export interface ApiOptions {
-  /** Where Dialtone runs, e.g. `https://phones.example.com`. */
+  /** The base URL of Dialtone, such as `https://phones.example.com`. */
   url: string;
-  /** The signed-in user's access token, asked for before every call; null when nobody is signed in. */
+  /** Returns the user's access token; null if no user is signed in. Called before every request. */
   accessToken: () => Promise<string | null> | string | null;
   fetch?: typeof fetch;
 }
 
-/** No call may hang longer than this. */
+/** Timeout of a request. */
 const TIMEOUT_MS = 15_000;
 
 export class Api {
@@ -25,18 +25,18 @@ export class Api {
     this.#options = options;
   }
 
-  /** The device's login: the one at hand, renewed, or new. Idempotent by `deviceId`. */
+  /** Issue a login to the device: cached, renewed or new. Idempotent per `deviceId`. */
   async issue(deviceId: string, platform: Platform, label?: string): Promise<Login> {
     const answer = await this.#send("POST", "", { device_id: deviceId, platform, ...(label ? { label } : {}) });
     return loginOf(answer);
   }
 
-  /** A token minted now. Fails with `credential_ended` when the credential is no more. */
+  /** Mint a new login token. Throws `credential_ended` if the credential was deleted or has expired. */
   async refresh(id: string): Promise<Login> {
     return loginOf(await this.#send("POST", `/${encodeURIComponent(id)}/token`));
   }
 
-  /** Log the device out. Whether Telnyx has confirmed already. */
+  /** Log the device out. Returns whether Telnyx has confirmed the deletion. */
   async revoke(id: string): Promise<boolean> {
     return (await this.#send("DELETE", `/${encodeURIComponent(id)}`)).status === 204;
   }
@@ -67,7 +67,7 @@ export class Api {
     try {
       token = await this.#options.accessToken();
     } catch {
-      throw new DialtoneError("network", true); // the identity provider's own library could not get one just now
+      throw new DialtoneError("network", true); // the sign-in library could not get a token
     }
     if (!token) throw new DialtoneError("not_signed_in", false);
     return token;

@@ -1,9 +1,9 @@
-/** What a page gives to a phone and hears of it. Types only: nothing here runs. */
+/** Types of the options and events of `Phone`. */
 
 import type { ApiOptions, Login, Platform } from "./api.js";
 import type { DialtoneError } from "./errors.js";
 
-/** What is used of `@telnyx/webrtc`'s TelnyxRTC. */
+/** The part of `TelnyxRTC` from `@telnyx/webrtc` that the phone uses. */
 export interface SdkClient {
   readonly connected: boolean;
   connect(): Promise<void>;
@@ -22,38 +22,38 @@ export interface SdkOptions {
 
 export type State =
   | "idle"
-  /** Asking Dialtone for a login. */
+  /** Requesting a login from Dialtone. */
   | "fetching"
-  /** A brand-new credential: Telnyx is still spreading it. */
+  /** Waiting until Telnyx has propagated a new credential. */
   | "waiting"
   /** Logging in at Telnyx. */
   | "connecting"
   | "ready"
-  /** The line was lost and is being set up again. */
+  /** The connection was lost and is being restored. */
   | "reconnecting"
-  /** Given up; `error` says why. `connect()` tries again. */
+  /** Failed with an error that a retry cannot fix; see the `error` event. `connect()` starts again. */
   | "failed"
   | "logged_out";
 
 export interface Events<Client extends SdkClient> {
   state: State;
-  /** A login came in: its times and names, without the secret. */
+  /** A new login, without its secret. */
   login: Omit<Login, "login_token" | "login" | "password">;
-  /** The SDK is registered; also after every reconnect. */
+  /** The SDK is registered. Also emitted after every reconnect. */
   ready: Client;
-  /** A `callUpdate` of the SDK: the call with its new state. */
+  /** The call of a `callUpdate` notification of the SDK, with its new state. */
   call: unknown;
-  /** Something failed. `retryable` ones are being retried already. */
+  /** An error. If it is `retryable`, the phone is already retrying. */
   error: DialtoneError;
 }
 
 export interface PhoneOptions<Client extends SdkClient> extends ApiOptions {
-  /** Makes the SDK's client: `(options) => new TelnyxRTC(options)`. */
+  /** Creates the SDK's client, for example `(options) => new TelnyxRTC(options)`. */
   createClient: (options: SdkOptions) => Client;
-  /** Default: an id of this tab's own. */
+  /** Default: an id for this browser tab. */
   deviceId?: string;
   platform?: Platform;
   label?: string;
-  /** How long Telnyx may take to answer a login. Default: 20 seconds. */
+  /** Timeout of a login at Telnyx. Default: 20 seconds. */
   loginTimeoutMs?: number;
 }

@@ -1,12 +1,12 @@
-/** A device id that is stable for a browser tab, and never shared by two. */
+/** A device id that is stable for a browser tab, and unique to it. */
 
 const KEY = "dialtone-device";
 
 /**
- * The tab's own id, kept in `sessionStorage` over reloads.
+ * The id of this tab, stored in `sessionStorage` so that it survives a reload.
  *
- * A duplicated tab starts with a copy of that storage, and two tabs with one SIP identity would take each other's calls. So
- * an id is held by a Web Lock for as long as its tab lives; whoever finds it held takes a new one.
+ * A duplicated tab starts with a copy of that storage, and two tabs with one SIP identity would receive each other's calls.
+ * Therefore each tab holds a Web Lock on its id. A tab that finds the lock of its stored id taken creates a new id.
  */
 export async function tabDeviceId(): Promise<string> {
   const kept = stored();
@@ -17,14 +17,14 @@ export async function tabDeviceId(): Promise<string> {
   return fresh;
 }
 
-/** Whether the id is now this tab's. Without Web Locks (insecure origins) nobody can tell, and the id is taken. */
+/** Acquire the lock of the id. Without Web Locks (on insecure origins) it always succeeds. */
 function hold(id: string): Promise<boolean> {
   if (!("locks" in navigator)) return Promise.resolve(true);
   return new Promise((resolve) => {
     const name = `${KEY}-${id}`;
     void navigator.locks.request(name, { ifAvailable: true }, (lock) => {
       resolve(lock !== null);
-      return lock === null ? undefined : new Promise(() => undefined); // until the tab is gone
+      return lock === null ? undefined : new Promise(() => undefined); // held until the tab closes
     });
   });
 }
@@ -34,7 +34,7 @@ function stored(): string | null {
     const id = sessionStorage.getItem(KEY);
     return id !== null && /^[A-Za-z0-9._:-]{1,64}$/.test(id) ? id : null;
   } catch {
-    return null; // storage is forbidden: the id lives as long as the page
+    return null; // storage is disabled: the id lasts until the page is closed
   }
 }
 

@@ -1,9 +1,9 @@
-/** Listeners by name, typed by what each event carries. */
+/** A typed event emitter. */
 
 export class Emitter<Events extends object> {
   readonly #listeners = new Map<keyof Events, Set<(value: never) => void>>();
 
-  /** Listen; the answer ends it. */
+  /** Add a listener. Returns a function that removes it. */
   on<Name extends keyof Events>(name: Name, listener: (value: Events[Name]) => void): () => void {
     const found = this.#listeners.get(name) ?? new Set();
     this.#listeners.set(name, found);

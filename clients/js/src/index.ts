@@ -1,4 +1,4 @@
-/** dialtone-client: a Telnyx WebRTC login that is fetched, kept fresh and given back. */
+/** dialtone-client: fetches a Telnyx WebRTC login, refreshes it, and revokes it at logout. */
 
 export { Phone } from "./phone.js";
 export type { Events, PhoneOptions, SdkClient, SdkOptions, State } from "./contract.js";

@@ -188,7 +188,7 @@ export interface components {
             alias: string;
         };
         /**
-         * @description What the device logs in with.
+         * @description The secret that a device logs in with.
          * @enum {string}
          */
         Grant: "login_token" | "sip_password";
@@ -670,7 +670,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The alias belongs to other material of yours. Replace it with PUT at the address in Location. */
+        /** @description The alias belongs to another push credential. Replace it with PUT at the URL in Location. */
         PushAliasTaken: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -767,7 +767,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The Content-Type of the request body is not supported here. */
+        /** @description The Content-Type of the request body is not supported. */
         UnsupportedMediaType: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];

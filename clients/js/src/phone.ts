@@ -1,9 +1,9 @@
 /**
- * The phone of one tab: fetches a login, brings the Telnyx SDK up on it, keeps it fresh, and gives it back.
+ * The phone of one browser tab: fetches a login, connects the Telnyx SDK with it, refreshes it, and revokes it.
  *
- * The SDK stays the page's own: `createClient` makes it, and calls are the SDK's calls. What lives here is what every
- * frontend otherwise gets wrong: one fetch at a time, the wait of a brand-new credential, a refresh that survives sleep,
- * and a fresh token *before* a dead socket is opened again.
+ * The page owns the SDK: `createClient` creates its client, and calls are the SDK's calls. This class sends one request at a
+ * time, waits until a new credential works, refreshes on time even if the machine slept, and gets a new token *before* it
+ * reconnects a lost socket.
  */
 
 import { Api, type Login } from "./api.js";
@@ -14,19 +14,19 @@ import { Emitter } from "./events.js";
 import { Alarm } from "./schedule.js";
 
 const LOGIN_FAILED = 46001;
-/** A backstop for an alarm that failed. It comes two minutes before the end, so for short-lived tokens at once. */
+/** A fallback if the alarm failed. The SDK warns two minutes before the expiry, so immediately for short-lived tokens. */
 const TOKEN_EXPIRING_SOON = 34001;
 const GONE: ReadonlySet<string> = new Set(["credential_ended", "credential_not_found"]);
-/** Waits between attempts where the service names none: doubled each time, spread by half. */
+/** Delays between attempts without `Retry-After`: doubled each time, with 25 % jitter in both directions. */
 const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 30_000;
-/** Refusals by Telnyx in a row after which the phone gives up. A brand-new credential may need a few. */
-const MOST_REFUSALS = 4;
+const MAX_PAUSE_MS = 30_000;
+/** Consecutive login rejections by Telnyx before the phone fails. A new credential may cause some. */
+const MAX_REJECTIONS = 4;
 const LOGOUT_TRIES = 3;
 const LOGIN_TIMEOUT_MS = 20_000;
-/** A line that fell is left to the SDK this much longer: calls may still be going on, and it can keep them. */
-const PATIENCE_FOR_CALLS = 3;
-/** A login on the live socket that says nothing for so long is taken for a dead line. */
+/** After a lost connection, the timeout is multiplied by this, because the SDK can restore calls in progress. */
+const CALL_TIMEOUT_FACTOR = 3;
+/** Timeout of a login on an open socket. After it, the connection counts as lost. */
 const RELOGIN_MS = 5_000;
 
 export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<Client>> {
@@ -55,17 +55,17 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     return this.#state;
   }
 
-  /** The SDK's client, once there is one. */
+  /** The SDK's client; undefined before the first connection. */
   get client(): Client | undefined {
     return this.#client;
   }
 
-  /** What others dial to reach this tab. */
+  /** The SIP URI of this tab, for incoming calls. */
   get sipUri(): string | undefined {
     return this.#login?.sip_uri;
   }
 
-  /** Fetch a login and register. Ends when the phone is ready; rejects where trying again cannot help. */
+  /** Fetch a login and register. Resolves when the phone is ready; rejects with an error that a retry cannot fix. */
   async connect(): Promise<void> {
     this.#hasStopped = false;
     this.#refusals = 0;
@@ -73,15 +73,15 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     await this.#untilReady();
   }
 
-  /** Fetch a new token now, and use it on the live line. */
+  /** Fetch a new token now, and log in with it on the open connection. */
   async refresh(): Promise<void> {
     if (!this.#hasStopped) await this.#alone(() => this.#renew(() => this.#mint()));
   }
 
-  /** Unregister, and have the credential deleted: what this tab had is worth nothing afterwards. */
+  /** Unregister, and delete the credential. Its tokens no longer work. */
   async logout(): Promise<void> {
     await this.#stop();
-    await this.#work?.catch(() => undefined); // a login on its way in is one to give back, too
+    await this.#work?.catch(() => undefined); // a login in flight must be revoked too
     const id = this.#login?.id;
     this.#login = undefined;
     for (let tries = 1; id !== undefined; tries += 1) {
@@ -100,7 +100,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     this.#become("logged_out");
   }
 
-  /** Unregister and stop; the device keeps its credential for the next time. */
+  /** Unregister and stop. The device keeps its credential for the next visit. */
   async close(): Promise<void> {
     await this.#stop();
     this.#become("idle");
@@ -134,7 +134,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     });
   }
 
-  /** One piece of work at a time; whoever comes meanwhile waits for that one. */
+  /** Run one task at a time. Concurrent callers share the running task. */
   #alone(work: () => Promise<void>): Promise<void> {
     this.#work ??= work()
       .catch((error: unknown) => {
@@ -148,10 +148,10 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
   }
 
   #inBackground(work: () => Promise<void>): void {
-    this.#alone(work).catch(() => undefined); // told as an `error` event
+    this.#alone(work).catch(() => undefined); // reported by an `error` event
   }
 
-  /** As above, behind the work that is going on: for what that work cannot know yet. */
+  /** Run the task after the current one, which does not know of its cause. */
   async #afterwards(work: () => Promise<void>): Promise<void> {
     await this.#work?.catch(() => undefined);
     if (!this.#hasStopped) this.#inBackground(work);
@@ -175,7 +175,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     this.#client = this.#start(login);
   }
 
-  /** A new token for the live line; without one, a new line. The token comes first in both cases. */
+  /** Log in with a new token on the open connection, or reconnect with it. The token is fetched first in both cases. */
   async #renew(fetchLogin = () => this.#issue()): Promise<void> {
     const client = this.#client;
     if (client === undefined || !client.connected) {
@@ -196,7 +196,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     return this.#api.issue(this.#deviceId, this.#options.platform ?? "browser", this.#options.label);
   }
 
-  /** A token minted now; if the credential is gone, a new one for the device. */
+  /** Mint a new token; if the credential was deleted, issue a new credential to the device. */
   async #mint(): Promise<Login> {
     if (this.#login === undefined) return this.#issue();
     try {
@@ -208,7 +208,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     }
   }
 
-  /** A login on the socket as it is. Calls go on. */
+  /** Log in on the open socket. Calls continue. */
   #relogin(client: Client, login: Login): Promise<boolean> {
     return new Promise((resolve) => {
       const timer = setTimeout(() => resolve(false), RELOGIN_MS);
@@ -260,18 +260,18 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     return client;
   }
 
-  /** The SDK reconnects by itself with the token it has; only a token that has run out needs us first. */
+  /** The SDK reconnects by itself with its token. Only an expired token must be replaced first. */
   #lineLost(client: Client): void {
     if (this.#state === "ready") {
       this.#become("reconnecting");
-      this.#expectReady(client, PATIENCE_FOR_CALLS);
+      this.#expectReady(client, CALL_TIMEOUT_FACTOR);
     }
     if (Date.now() >= this.#expiresAt) this.#inBackground(() => this.#renew());
   }
 
   /**
-   * The SDK waits for ever for a login that nobody answers, and gives a lost line up after ten tries. Neither may leave a
-   * phone dead that has hours to go to its next refresh: in time, the line is made anew.
+   * Reconnect if the phone is not ready in time. The SDK waits without a limit for the response to a login, and stops
+   * reconnecting after ten attempts. The next refresh may be hours away.
    */
   #expectReady(client: Client, times: number): void {
     clearTimeout(this.#silence);
@@ -288,15 +288,15 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
   }
 
   /**
-   * Telnyx said no. For a brand-new credential that passes; otherwise the credential may be gone. A freshly minted token
-   * tells the two apart: the service answers `credential_ended` if it is gone, and then makes the device a new one.
+   * Telnyx rejected the login. The credential may be too new, or it was deleted. Minting a new token distinguishes the two:
+   * the service returns `credential_ended` if the credential was deleted, and then the phone requests a new one.
    */
   #loginRefused(client: Client): void {
     clearTimeout(this.#silence);
     void this.#afterwards(async () => {
       if (this.#client !== client) return;
       this.#refusals += 1;
-      if (this.#refusals > MOST_REFUSALS) throw new DialtoneError("login_refused", false);
+      if (this.#refusals > MAX_REJECTIONS) throw new DialtoneError("login_refused", false);
       this.#become("reconnecting");
       await this.#sleep(pause(this.#refusals));
       if (this.#hasStopped || this.#client !== client) return;
@@ -304,7 +304,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     });
   }
 
-  /** A login came in: remember it, and set the alarm for the next. */
+  /** Store a new login, and set the alarm for its refresh. */
   #take(login: Login): void {
     this.#login = login;
     const now = Date.parse(login.server_time);
@@ -318,7 +318,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     this.emit("login", shown);
   }
 
-  /** Again and again while that can help, waiting as long as the service asks. */
+  /** Retry while the error is retryable, after the delay that the service requests. */
   async #persist<Result>(attempt: () => Promise<Result>): Promise<Result> {
     for (let tries = 1; ; tries += 1) {
       try {
@@ -332,7 +332,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     }
   }
 
-  /** Wait; `close()` ends it, and so does the network's return where that was what was missing. */
+  /** Wait. `close()` ends the wait early, and with `untilOnline` the `online` event too. */
   #sleep(milliseconds: number, untilOnline = false): Promise<void> {
     return new Promise((resolve) => {
       const done = () => {
@@ -354,5 +354,5 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
 }
 
 function pause(tries: number): number {
-  return Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), LONGEST_PAUSE_MS) * (0.75 + Math.random() / 2);
+  return Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), MAX_PAUSE_MS) * (0.75 + Math.random() / 2);
 }

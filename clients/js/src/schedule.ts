@@ -1,13 +1,13 @@
-/** One moment to come, met even if the machine slept over it or its clock was set. */
+/** An alarm that survives sleep and changes of the system clock. */
 
-/** How often the clocks are compared; a browser may stretch it in a hidden tab. */
+/** Interval at which the clocks are checked. A browser may extend it in a hidden tab. */
 const LOOK_MS = 15_000;
 
 const WAKING = ["pageshow", "online", "focus"] as const;
 
 /**
- * Calls back once when `delayMs` have passed by either clock: the monotonic one stands still while some machines sleep, the
- * wall clock can be set back. Looks again whenever the page comes back to life.
+ * Calls `ring` once when `delayMs` have passed on either clock. The monotonic clock stops while some machines sleep, and the
+ * wall clock can be set back. Also checks the clocks when the page becomes active again.
  */
 export class Alarm {
   readonly #ring: () => void;

@@ -1,10 +1,10 @@
-/** The phone of one tab, against a service and an SDK that do as told. */
+/** `Phone` with a simulated service and a simulated SDK. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
 import { DialtoneError, Phone } from "../dist/index.js";
-import { FakeSdk, ORIGIN, eventually, login, offline, ok, problem, service } from "./stage.mjs";
+import { FakeSdk, ORIGIN, eventually, login, offline, ok, problem, service } from "./simulation.mjs";
 
 let phones = [];
 
@@ -32,7 +32,7 @@ function phoneAt(dialtone, more = {}) {
   return phone;
 }
 
-test("a login is fetched as the signed-in user and the SDK comes up on it", async () => {
+test("a login is fetched for the signed-in user and the SDK connects with it", async () => {
   const dialtone = service(ok(login({ rtc: { host: "ws://127.0.0.1:8011" } })));
   const phone = phoneAt(dialtone, { label: "Desk" });
 
@@ -48,7 +48,7 @@ test("a login is fetched as the signed-in user and the SDK comes up on it", asyn
   assert.equal(phone.sipUri, "sip:gencredA@sip.telnyx.com");
 });
 
-test("a brand-new credential is waited for, by the server's clock", async () => {
+test("the phone waits until a new credential works, by the server's clock", async () => {
   const phone = phoneAt(service(ok(login({ usable: 0.3 }))));
   const began = performance.now();
 
@@ -58,7 +58,7 @@ test("a brand-new credential is waited for, by the server's clock", async () => 
   assert.ok(phone.seen.states.includes("waiting"));
 });
 
-test("a phone that connected can be called with at once", async () => {
+test("calls are possible immediately after connect()", async () => {
   const phone = phoneAt(service(ok()));
 
   await phone.connect();
@@ -67,7 +67,7 @@ test("a phone that connected can be called with at once", async () => {
   assert.equal(phone.client, FakeSdk.made[0]);
 });
 
-test("ten callers share one fetch", async () => {
+test("ten concurrent callers share one request", async () => {
   const dialtone = service(ok());
   const phone = phoneAt(dialtone);
 
@@ -77,7 +77,7 @@ test("ten callers share one fetch", async () => {
   assert.equal(FakeSdk.made.length, 1);
 });
 
-test("a due refresh logs in on the live socket and leaves the client alone", async () => {
+test("a due refresh logs in on the open socket and keeps the client", async () => {
   const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })), ok(login({ token: "token-2" })));
   const phone = phoneAt(dialtone);
 
@@ -89,7 +89,7 @@ test("a due refresh logs in on the live socket and leaves the client alone", asy
   assert.equal(phone.state, "ready");
 });
 
-test("a refresh on a dead line fetches first and then makes a new client", async () => {
+test("a refresh without a connection fetches a token before it creates a client", async () => {
   const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })), ok(login({ token: "token-2" })));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -102,7 +102,7 @@ test("a refresh on a dead line fetches first and then makes a new client", async
   assert.ok(FakeSdk.made[0].isGone);
 });
 
-test("a live socket that does not take the new token is replaced", async () => {
+test("an open socket that rejects the new token is replaced", async () => {
   const phone = phoneAt(service(ok(login({ refresh: 0.6, expires: 60 })), ok(login({ token: "token-2" }))));
   await phone.connect();
   FakeSdk.made[0].accepts = false;
@@ -112,7 +112,7 @@ test("a live socket that does not take the new token is replaced", async () => {
   assert.equal(FakeSdk.made[1].options.login_token, "token-2");
 });
 
-test("a line that falls while its token is good is the SDK's to mend", async () => {
+test("a connection lost while its token is valid is restored by the SDK", async () => {
   const dialtone = service(ok());
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -126,7 +126,7 @@ test("a line that falls while its token is good is the SDK's to mend", async () 
   assert.equal(dialtone.requests.length, 1);
 });
 
-test("a line that falls after its token ran out is opened with a fresh one", async () => {
+test("a connection lost after its token expired is restored with a new token", async () => {
   const phone = phoneAt(service(ok(login({ refresh: 100, expires: 0.05 })), ok(login({ token: "token-2" }))));
   await phone.connect();
   await eventually(() => phone.state === "ready");
@@ -139,7 +139,7 @@ test("a line that falls after its token ran out is opened with a fresh one", asy
   assert.equal(FakeSdk.made[1].options.login_token, "token-2");
 });
 
-test("a refused login is tried with a freshly minted token", async () => {
+test("a rejected login is retried with a new token", async () => {
   const dialtone = service(ok(), ok(login({ token: "token-2" })));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -151,7 +151,7 @@ test("a refused login is tried with a freshly minted token", async () => {
   assert.equal(FakeSdk.made[1].options.login_token, "token-2");
 });
 
-test("a device whose credential is gone gets a new one", async () => {
+test("a device whose credential was deleted gets a new one", async () => {
   const dialtone = service(ok(), problem(410, "credential_ended"), ok(login({ token: "token-3" })));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -165,7 +165,7 @@ test("a device whose credential is gone gets a new one", async () => {
   );
 });
 
-test("a login that is refused again and again is given up with a sentence", { timeout: 30_000 }, async () => {
+test("a login that is rejected repeatedly fails with a message", { timeout: 30_000 }, async () => {
   const phone = phoneAt(service(ok()), {
     createClient: (options) => {
       const sdk = new FakeSdk(options);
@@ -183,12 +183,12 @@ test("a login that is refused again and again is given up with a sentence", { ti
 
 for (const [name, first, code] of [
   ["503 with Retry-After", problem(503, "telnyx_unavailable", { "Retry-After": "1" }), "telnyx_unavailable"],
-  ["429 of something in between", () => new Response("slow down", { status: 429, headers: { "Retry-After": "1" } }), "unexpected_answer"],
+  ["429 of a proxy", () => new Response("slow down", { status: 429, headers: { "Retry-After": "1" } }), "unexpected_answer"],
   ["an HTML 502", () => new Response("<html>", { status: 502 }), "unexpected_answer"],
   ["no network", offline(), "network"],
-  ["a success that is none", () => Response.json({ hello: 1 }), "unexpected_answer"],
+  ["a success without a login", () => Response.json({ hello: 1 }), "unexpected_answer"],
 ]) {
-  test(`${name}: said, and tried again`, async () => {
+  test(`${name}: reported and retried`, async () => {
     const phone = phoneAt(service(first, ok()));
     const began = performance.now();
 
@@ -208,7 +208,7 @@ for (const [status, code] of [
   [422, "invalid_request"],
   [502, "telnyx_key_rejected"],
 ]) {
-  test(`${status} ${code}: said once, and not tried again`, async () => {
+  test(`${status} ${code}: reported once and not retried`, async () => {
     const dialtone = service(problem(status, code));
     const phone = phoneAt(dialtone);
 
@@ -224,7 +224,7 @@ for (const [status, code] of [
   });
 }
 
-test("nobody signed in: no request, one sentence", async () => {
+test("without a signed-in user there is no request and one message", async () => {
   const dialtone = service(ok());
   const phone = phoneAt(dialtone, { accessToken: () => null });
 
@@ -233,7 +233,7 @@ test("nobody signed in: no request, one sentence", async () => {
   assert.equal(dialtone.requests.length, 0);
 });
 
-test("logging out unregisters and deletes the credential", async () => {
+test("logout unregisters and deletes the credential", async () => {
   const dialtone = service(ok(), () => new Response(null, { status: 204 }));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -245,7 +245,7 @@ test("logging out unregisters and deletes the credential", async () => {
   assert.equal(phone.state, "logged_out");
 });
 
-test("a logout that the service cannot take just now is tried again", async () => {
+test("a logout during an outage of the service is retried", async () => {
   const dialtone = service(ok(), problem(503, "ledger_unavailable"), () => new Response(null, { status: 202 }));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -256,7 +256,7 @@ test("a logout that the service cannot take just now is tried again", async () =
   assert.deepEqual(dialtone.requests.slice(1).map(({ method }) => method), ["DELETE", "DELETE"]);
 });
 
-test("logging out while the login is still on its way gives that one back", async () => {
+test("logout revokes a login that is in flight", async () => {
   let answer;
   const held = new Promise((resolve) => (answer = resolve));
   const dialtone = service(() => held, () => new Response(null, { status: 204 }));
@@ -272,7 +272,7 @@ test("logging out while the login is still on its way gives that one back", asyn
   assert.equal(FakeSdk.made.length, 0);
 });
 
-test("a login that nobody answers is said, and the line is made anew", async () => {
+test("an unanswered login is reported and the phone reconnects", async () => {
   let attempts = 0;
   const phone = phoneAt(service(ok()), {
     loginTimeoutMs: 60,
@@ -291,7 +291,7 @@ test("a login that nobody answers is said, and the line is made anew", async () 
   assert.equal(FakeSdk.made.length, 2);
 });
 
-test("a lost line that the SDK gave up is made anew long before the next refresh", async () => {
+test("the phone reconnects if the SDK has stopped trying", async () => {
   const phone = phoneAt(service(ok()), { loginTimeoutMs: 40 });
   await phone.connect();
   FakeSdk.made[0].connected = false;
@@ -303,7 +303,7 @@ test("a lost line that the SDK gave up is made anew long before the next refresh
   assert.ok(FakeSdk.made[0].isGone);
 });
 
-test("closing keeps the credential and ends every timer", async () => {
+test("close() keeps the credential and ends every timer", async () => {
   const dialtone = service(ok(login({ refresh: 0.6, expires: 60 })));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -315,7 +315,7 @@ test("closing keeps the credential and ends every timer", async () => {
   assert.ok(FakeSdk.made[0].isGone);
 });
 
-test("an expiring-token warning of the SDK is a backstop", async () => {
+test("the SDK's warning of an expiring token causes a refresh", async () => {
   const dialtone = service(ok(login({ refresh: -1 })), ok(login({ token: "token-2" })));
   const phone = phoneAt(dialtone);
   await phone.connect();
@@ -323,13 +323,13 @@ test("an expiring-token warning of the SDK is a backstop", async () => {
 
   FakeSdk.made[0].fire("telnyx.warning", { warning: { code: 34001 } });
   await eventually(() => FakeSdk.made[0].logins.length === 1);
-  FakeSdk.made[0].fire("telnyx.warning", { warning: { code: 34001 } }); // a short-lived token: nothing is due yet
+  FakeSdk.made[0].fire("telnyx.warning", { warning: { code: 34001 } }); // ignored for a short-lived token that is not due yet
   await new Promise((resolve) => setTimeout(resolve, 50));
 
   assert.deepEqual(FakeSdk.made[0].logins, ["token-2"]);
 });
 
-test("calls come through, and a listener can leave", async () => {
+test("calls are emitted, and a listener can be removed", async () => {
   const phone = phoneAt(service(ok()));
   await phone.connect();
   let heard = 0;
@@ -344,7 +344,7 @@ test("calls come through, and a listener can leave", async () => {
   assert.deepEqual(phone.seen.calls, [{ id: 1 }, { id: 2 }]);
 });
 
-test("what listeners hear of a login holds no secret", async () => {
+test("the login event contains no secret", async () => {
   const phone = phoneAt(service(ok(login({ password: "hunter2" }))));
   let heard;
   phone.on("login", (value) => (heard = value));

@@ -1,4 +1,4 @@
-/** The alarm, and the device id: what sleep, clock jumps and duplicated tabs do to them. */
+/** The alarm after sleep and clock changes, and the device id in duplicated tabs. */
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
@@ -8,7 +8,7 @@ import { Alarm } from "../dist/schedule.js";
 
 const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-test("it rings once, when its time has come", async () => {
+test("the alarm rings once after its delay", async () => {
   let rings = 0;
   new Alarm(60, () => (rings += 1));
 
@@ -26,7 +26,7 @@ test("a cancelled alarm does not ring", async () => {
   assert.equal(rings, 0);
 });
 
-test("a machine that slept over it rings on waking, though the monotonic clock stood still", () => {
+test("the alarm rings when the machine wakes, although the monotonic clock stopped", () => {
   const listeners = new Map();
   globalThis.addEventListener = (name, listener) => listeners.set(name, listener);
   globalThis.removeEventListener = () => undefined;
@@ -43,7 +43,7 @@ test("a machine that slept over it rings on waking, though the monotonic clock s
   assert.equal(rings, 1);
 });
 
-test("a wall clock that is set back does not hold it up", async () => {
+test("a wall clock that is set back does not delay the alarm", async () => {
   let rings = 0;
   new Alarm(60, () => (rings += 1));
   const wall = Date.now();
@@ -55,7 +55,7 @@ test("a wall clock that is set back does not hold it up", async () => {
   assert.equal(rings, 1);
 });
 
-/** A browser's tabs: each has its own storage, all share the locks. */
+/** Tabs of a browser. Each has its own storage; all share the locks. */
 function tab(locks, kept = {}) {
   const storage = { ...kept };
   return {
@@ -83,14 +83,14 @@ function sharedLocks() {
   };
 }
 
-test("a tab keeps its id over a reload, and a duplicated tab gets another", async () => {
+test("a tab keeps its id after a reload, and a duplicated tab gets a new one", async () => {
   const locks = sharedLocks();
   const first = tab(locks);
   const id = await first.deviceId();
   const duplicate = tab(locks, first.storage);
 
   const other = await duplicate.deviceId();
-  locks.release(); // the first page unloads: its locks end with it
+  locks.release(); // unloading the page releases its locks
   const reloaded = tab(locks, first.storage);
 
   assert.match(id, /^tab-[0-9a-f-]{36}$/);
@@ -98,7 +98,7 @@ test("a tab keeps its id over a reload, and a duplicated tab gets another", asyn
   assert.equal(await reloaded.deviceId(), id);
 });
 
-test("without locks or storage there still is an id", async () => {
+test("an id exists without locks and storage", async () => {
   const bare = tab(undefined);
   const id = await bare.deviceId();
   assert.equal(await bare.deviceId(), id);

@@ -1,9 +1,9 @@
-/** What the tests stand on: a Dialtone that answers as told, and an SDK that does nothing but remember. */
+/** Simulations of Dialtone, with given responses, and of the SDK, which records its calls. */
 
 export const ORIGIN = "https://phones.example.com";
 const BASE = Date.parse("2026-11-23T12:00:00Z");
 
-/** A login of the service; times in seconds from the server's now. */
+/** A login of the service. Times are in seconds after the server's time. */
 export function login({ refresh = 3600, expires = 4800, usable = -60, token = "token-1", ...more } = {}) {
   const at = (seconds) => new Date(BASE + seconds * 1000).toISOString();
   return {
@@ -33,7 +33,7 @@ export const offline = () => () => {
   throw new TypeError("Failed to fetch");
 };
 
-/** A `fetch` that gives the answers in turn, the last one for ever, and remembers the requests. */
+/** A `fetch` that returns the given responses in order, repeats the last one, and records the requests. */
 export function service(...answers) {
   const requests = [];
   const fetch = async (url, request) => {
@@ -44,7 +44,7 @@ export function service(...answers) {
   return { fetch, requests };
 }
 
-/** The SDK's client: registers at once, takes every login on a live socket unless told otherwise. */
+/** The SDK's client. Registers immediately. `accepts` decides about logins on an open socket. */
 export class FakeSdk {
   static made = [];
   connected = false;
@@ -81,11 +81,11 @@ export class FakeSdk {
   }
 }
 
-/** Until `check` says yes; fails when it does not within a second or two. */
+/** Wait until `check` returns true. Throws after `milliseconds`. */
 export async function eventually(check, milliseconds = 3000) {
   const deadline = performance.now() + milliseconds;
   while (!check()) {
-    if (performance.now() > deadline) throw new Error("it did not come about in time");
+    if (performance.now() > deadline) throw new Error("the condition was not met in time");
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

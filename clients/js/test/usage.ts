@@ -1,4 +1,4 @@
-/** The README's lines against the real SDK's types: compiled by `npm test`, never run. */
+/** The README's example with the real SDK's types. `npm test` compiles it and does not run it. */
 
 import { TelnyxRTC } from "@telnyx/webrtc";
 
