@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None, overrides: Overrides | None = N
 
 
 def serve(settings: Settings) -> None:
-    """Run the service until it is told to stop. Raises SystemExit if the port is taken."""
+    """Run the service until SIGTERM or SIGINT. Raises SystemExit if the port is in use."""
     components = build_components(settings)
     limiter, app, readiness = build_server_app(settings, components)
     options = ServerOptions(
@@ -100,7 +100,7 @@ def build_app(
     settings: Settings, components: Components, is_saturated: Callable[[], bool] = lambda: False
 ) -> tuple[LoginResponseCache, Readiness]:
     """The middleware, outside in, around FastAPI. `is_saturated`: whether connections are queued."""
-    # Here and not in the command: whatever server runs this app, its logs are redacted.
+    # Configured here and not in the command, so that logs are redacted under every server.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(components)
     client_settings = ClientSettings(settings.sip_domain, settings.rtc_host, settings.rtc_region)
@@ -130,7 +130,7 @@ def build_app(
 
 
 def _common_headers(settings: Settings) -> tuple[tuple[bytes, bytes], ...]:
-    """What every response carries in this deployment, beside what RequestContextMiddleware always adds."""
+    """Headers of every response of this deployment, in addition to those that RequestContextMiddleware adds."""
     vary = ((b"vary", b"Origin"),) if settings.cors_origins else ()
     sandbox = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
     return vary + sandbox

@@ -1,7 +1,7 @@
 """Rate limits for a user, for all users of an issuer, and for rejected tokens from one address.
 
 Each replica counts in memory, or all replicas count in Redis. While Redis is unavailable, each replica counts in
-memory: an outage of the store must not lock users out.
+memory, because an outage of the store must not block users.
 """
 
 import functools

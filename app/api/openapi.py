@@ -58,9 +58,9 @@ class Api(StrEnum):
     """One half of the API. Each operation belongs to exactly one."""
 
     USER = "user"
-    """What a frontend, a mobile app or a voice client calls with a user's token."""
+    """Operations of frontends, mobile apps and voice clients, with a user's token."""
     OPERATORS = "operators"
-    """What operators, the voice backend, the identity provider and monitoring call."""
+    """Operations of operators, the voice backend, the identity provider and monitoring."""
 
 
 def operation_id(route: APIRoute) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, Field
 
 Position = tuple[datetime, str]
-"""Where a row stands in its list: lists are sorted by time, then by id, newest first."""
+"""The position of a row in its list. Lists are sorted by time and then by id, newest first."""
 
 Cursor = Annotated[str | None, Field(max_length=256, description="`next_cursor` of the previous page.")]
 

@@ -42,13 +42,14 @@ METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "The resource does n
 TOO_SLOW = ProblemKind(408, "request_timeout", "The request body did not arrive in time.", retryable=True)
 TOO_LARGE = ProblemKind(413, "body_too_large", "The request body is too large.")
 URI_TOO_LONG = ProblemKind(414, "uri_too_long", "The request URI is too long.")
-UNSUPPORTED_TYPE = ProblemKind(
-    415, "unsupported_media_type", "The Content-Type of the request body is not supported here."
-)
+UNSUPPORTED_TYPE = ProblemKind(415, "unsupported_media_type", "The Content-Type of the request body is not supported.")
 INVALID = ProblemKind(422, "invalid_request", "Request validation failed.")
 INVALID_CURSOR = ProblemKind(422, "invalid_cursor", "The cursor is invalid. Use `next_cursor` of the previous page.")
 HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large", "The request headers are too large.")
 INTERNAL = ProblemKind(500, "internal_error", "The service had an internal error.", retryable=True)
+TELNYX_UNAVAILABLE = ProblemKind(
+    503, "telnyx_unavailable", "Telnyx is unavailable or returned an invalid response.", retryable=True
+)
 
 KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.TokenRejected: ProblemKind(401, "invalid_token", str(errors.TokenRejected.__doc__)),
@@ -98,15 +99,9 @@ KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.TelnyxRateLimited: ProblemKind(
         503, "telnyx_rate_limited", str(errors.TelnyxRateLimited.__doc__), retryable=True
     ),
-    errors.TelnyxServerError: ProblemKind(
-        503, "telnyx_unavailable", str(errors.TelnyxServerError.__doc__), retryable=True
-    ),
-    errors.TelnyxUnreachable: ProblemKind(
-        503, "telnyx_unavailable", str(errors.TelnyxUnreachable.__doc__), retryable=True
-    ),
-    errors.TelnyxResponseInvalid: ProblemKind(
-        503, "telnyx_unavailable", str(errors.TelnyxResponseInvalid.__doc__), retryable=True
-    ),
+    errors.TelnyxServerError: TELNYX_UNAVAILABLE,
+    errors.TelnyxUnreachable: TELNYX_UNAVAILABLE,
+    errors.TelnyxResponseInvalid: TELNYX_UNAVAILABLE,
 }
 """The problem of each error. If Telnyx rejects Dialtone's API key, the caller gets 502, never 401."""
 

@@ -1,4 +1,4 @@
-"""`dialtone keys`, `tokens`, `sweep` and `warm-pool`: operators' commands that act on all replicas by the ledger."""
+"""`dialtone keys`, `tokens`, `sweep` and `warm-pool`: commands that act on all replicas through the ledger."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ def _tokens() -> None:
 
 @keys.command("refresh")
 def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None) -> None:
-    """Fetch issuers' keys on every replica, after a key was withdrawn. Exits 1 if the fetch fails here."""
+    """Fetch issuers' keys on every replica, for example after a key was withdrawn. Exits 1 if the fetch fails here."""
     refreshed = run(lambda components: components.operators.tokens.refresh_keys(issuer))
     for name, is_good in refreshed.items():
         typer.echo(f"{name}: {'fetched' if is_good else 'fetch FAILED; the cached keys stay in use'}")

@@ -73,7 +73,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """As it is: brackets in a user's name are no markup."""
+    """Print the text unchanged, because brackets in a user's name are not markup."""
     table = Table(box=box.SIMPLE)
     for name in columns:
         table.add_column(name, overflow="fold")

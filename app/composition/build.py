@@ -1,4 +1,4 @@
-"""Builds the components of the service: one function a part. Nothing connects before a component is used."""
+"""Builds the components of the service, with one function per part. No connection opens before it is used."""
 
 import asyncio
 import hashlib
@@ -80,14 +80,14 @@ LOGIN_CACHE_SIZE = 20_000
 """Devices whose login is cached in memory: about 2 KB each."""
 
 MAX_CALLS_PER_LOGIN = 5
-"""Telnyx calls that the slowest way to a login makes: create, find, find again, extend, mint."""
+"""Maximum number of Telnyx calls for one login: create, find, find again, extend, mint."""
 
 CLAIM_MARGIN = timedelta(seconds=3)
-"""What a create may take beside its call to Telnyx: two commits on a busy database."""
+"""Time allowed for a create in addition to its call to Telnyx: two commits on a busy database."""
 
 
 def build_components(settings: Settings, overrides: Overrides | None = None) -> Components:
-    """Everything, joined. Raises SettingsError."""
+    """All components, connected to each other. Raises SettingsError."""
     overrides = overrides or Overrides()
     replica = build_replica(settings, overrides)
     wake = WakeEvents()
@@ -374,12 +374,12 @@ def build_operators(
 
 
 def _connections(identity: IdentityComponents) -> Callable[[], frozenset[str]]:
-    """The connections that the policy in force gives to users: a reload may change them."""
+    """The connections that the current policy assigns to users. A reload may change them."""
     return lambda: identity.policy.policy.connections()
 
 
 def _tag_key(settings: Settings) -> bytes:
-    """The key of the users' tags, derived from the API key unless given. No lookup depends on a tag."""
+    """The key of the users' tags, by default derived from the API key. No lookup depends on a tag."""
     if settings.tag_key is not None:
         return settings.tag_key.get_secret_value().encode()
     api_key = settings.telnyx_api_key.get_secret_value()

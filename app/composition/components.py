@@ -1,4 +1,4 @@
-"""What a running service consists of, part by part. `build.py` makes the parts; routes and commands use them."""
+"""The components of a running service, grouped by part. `build.py` builds them; routes and commands use them."""
 
 import asyncio
 import random
@@ -61,19 +61,19 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the service takes from its surroundings beside the configuration: time, randomness, traces. For tests."""
+    """Sources of time, randomness and traces, which tests replace."""
 
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = new_id
     jitter: Callable[[], float] = random.random
     tracer: Tracer | None = None
-    """None: as the settings say."""
+    """None means that the settings decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class WakeEvents:
-    """Set one, and the background task of that name runs now."""
+    """Setting an event runs the background task of that name immediately."""
 
     sweeper: asyncio.Event = field(default_factory=asyncio.Event)
     warm_pool: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,19 +83,19 @@ class WakeEvents:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Metrics of events, and traces: what other parts report to while they work."""
+    """Metrics and traces, which other parts write to."""
 
     registry: CollectorRegistry
     events: EventMetrics
     tracer: Tracer | None
     """None if tracing is off."""
     shut_down: Callable[[], None]
-    """Sends the remaining spans. Blocks: for a thread."""
+    """Sends the remaining spans. Blocks, so call it in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerComponents:
-    """The database, and what is read and written in it."""
+    """The database and its tables, with one object per group of tables."""
 
     engine: AsyncEngine
     database: Database
@@ -111,7 +111,7 @@ class LedgerComponents:
 
 @dataclass(frozen=True, slots=True)
 class IdentityComponents:
-    """Who the caller is, and what policy allows them."""
+    """Authentication and policy."""
 
     key_sets: KeySetRegistry
     verifier: TokenVerifier
@@ -121,7 +121,7 @@ class IdentityComponents:
 
 @dataclass(frozen=True, slots=True)
 class TelnyxComponents:
-    """Telnyx's API."""
+    """Operations of Telnyx's API."""
 
     http: HttpClient
     api: TelnyxApi
@@ -170,7 +170,7 @@ class UpkeepComponents:
 
 @dataclass(frozen=True, slots=True)
 class OperatorComponents:
-    """What operators do and see."""
+    """Operator actions, and the status of the service."""
 
     leases: LeaseAdmin
     tokens: TokenAdmin
@@ -195,8 +195,8 @@ class Components:
     operators: OperatorComponents
     metrics: Metrics
     reload: Callable[[Settings], Awaitable[None]]
-    """Apply changed settings (`reload.RELOADABLE`). Raises SettingsError, and then nothing has changed."""
+    """Apply changed settings (`reload.RELOADABLE`). If it raises SettingsError, no setting was changed."""
     open: Callable[[], AbstractAsyncContextManager[None]]
-    """For a command: use the components inside, without background tasks. Closes all connections at the end."""
+    """Context of a command: the components without background tasks. Closes all connections at the end."""
     run: Callable[[], AbstractAsyncContextManager[None]]
-    """For the lifespan: background tasks run inside. Closes all connections at the end."""
+    """Context of the server: runs the background tasks. Closes all connections at the end."""

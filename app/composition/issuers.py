@@ -17,7 +17,7 @@ from app.config.settings import Settings
 
 @asynccontextmanager
 async def open_verifier(settings: Settings) -> AsyncIterator[TokenVerifier]:
-    """A verifier without a ledger, and so without not-before: for commands that examine a token."""
+    """A verifier without a ledger, and therefore without not-before, for commands that examine a token."""
     async with HttpClient(f"dialtone/{__version__}") as http:
         yield TokenVerifier(
             KeySetRegistry(http, time.monotonic).build_issuers(settings.identity()), lambda: datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Builds what other parts report to: metrics, traces, the audit log; and the log entries of two domain events."""
+"""Builds metrics, traces and the audit log, and writes the log entries of two domain events."""
 
 from datetime import timedelta
 
@@ -69,7 +69,7 @@ def build_metrics(
 
 
 def log_shadow_policy(principal: Principal, enforced: PolicyResult, shadow: PolicyResult) -> None:
-    """What a rule or a policy in shadow mode would have changed for this user."""
+    """Log the decision that a rule or a policy in shadow mode would have made for this user."""
     _log.info(
         "policy_shadow",
         issuer=principal.issuer,
@@ -82,7 +82,7 @@ def log_shadow_policy(principal: Principal, enforced: PolicyResult, shadow: Poli
 
 
 def log_push_expiry(found: PushObject, days: int) -> None:
-    """Telnyx does not report an expired certificate: pushes just stop arriving."""
+    """Log an expiry. Telnyx does not report an expired certificate, but its pushes no longer arrive."""
     _log.warning(
         "push_credential_expires",
         type=found.type.value,

@@ -1,4 +1,4 @@
-"""Background tasks: run at intervals and when woken, and end in order when the service stops."""
+"""Background tasks, which run at intervals and when an event is set, and finish when the service stops."""
 
 import asyncio
 import random
@@ -29,25 +29,25 @@ EXPIRY_ALERT_SECONDS = 60.0
 LEASE_COUNT_SECONDS = 15.0
 AUDIT_RETENTION_SECONDS = 600.0
 KEY_REFRESH_SECONDS = 5.0
-"""How often each issuer's key set is checked for being due. The key set itself decides when it is."""
+"""Interval at which each issuer's key set is checked. The key set decides whether a refresh is due."""
 
 STOP_SECONDS = 5.0
-"""How long a task that is running may take to finish when the service stops."""
+"""Time that a running task has to finish when the service stops."""
 
 _log = structlog.get_logger("dialtone.periodic")
 
 
 @dataclass(slots=True)
 class PeriodicTask:
-    """A task that runs at an interval, and when woken."""
+    """A task that runs at an interval, and when its event is set."""
 
     run: Callable[[], Awaitable[object]]
     interval_seconds: float
-    """On average: jittered, so that replicas do not run it at the same time."""
+    """The mean interval. It is jittered, so that replicas do not run the task at the same time."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set it, and the task runs now."""
+    """Setting it runs the task immediately."""
     runs_at_start: bool = False
-    """Whether it runs right at the start."""
+    """Whether the task runs at startup."""
 
 
 def periodic_tasks(
@@ -59,7 +59,7 @@ def periodic_tasks(
     upkeep: UpkeepComponents,
     operators: OperatorComponents,
 ) -> list[PeriodicTask]:
-    """Everything that runs beside requests."""
+    """All background tasks of the service."""
     return [
         PeriodicTask(upkeep.change_poller.poll, CHANGE_FEED_SECONDS, wake.change_feed, runs_at_start=True),
         PeriodicTask(listener.ensure_listening, LISTENER_CHECK_SECONDS, runs_at_start=True),
@@ -86,7 +86,7 @@ class TaskRunner:
         self._tasks = [asyncio.create_task(self._repeat(task)) for task in self._periodic]
 
     async def __aexit__(self, *exit_details: object) -> None:
-        # Running tasks may finish: cancelled in a transaction, one would leave a connection in an undefined state.
+        # Running tasks may finish, because a cancelled transaction would leave its connection in an undefined state.
         self._is_stopping = True
         for task in self._periodic:
             task.wake.set()

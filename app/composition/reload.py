@@ -1,4 +1,4 @@
-"""Reload: which settings a SIGHUP applies, and how, without a request seeing half of a change."""
+"""Reload: the settings that SIGHUP applies, and their atomic replacement."""
 
 import structlog
 
@@ -21,16 +21,16 @@ class SettingsReloader:
     """Applies changed settings to the components that can change while the service runs."""
 
     def __init__(self, settings: Settings, identity: IdentityComponents, telnyx: TelnyxComponents) -> None:
-        """`settings`: those that the service started with."""
+        """`settings` are the settings at startup."""
         self._settings = settings
         self._identity = identity
         self._telnyx = telnyx
 
     async def reload(self, changed: Settings) -> None:
-        """Raises SettingsError, and then nothing has changed."""
+        """Apply the settings. If it raises SettingsError, no setting was changed."""
         resolved = changed.identity()
         issuers = self._identity.key_sets.build_issuers(resolved)
-        # From here on nothing fails and nothing is awaited, so no request sees half of the change.
+        # The following lines neither fail nor await, so no request sees a part of the change.
         self._identity.verifier.replace(issuers)
         self._identity.policy.policy = resolved.policy
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())

@@ -1,1 +1,1 @@
-"""What operators see: logs, the audit trail, metrics and traces."""
+"""Logs, the audit trail, metrics and traces."""

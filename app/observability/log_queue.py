@@ -1,4 +1,5 @@
-"""The handler of every log line. While the service runs, a thread writes the lines, so that a write never blocks it.
+"""The handler of every log line. While the service runs, a thread writes the lines, so that no request waits for a
+write.
 
 Standard error is often a pipe. When its reader stops reading, the pipe fills up and a write blocks for as long as that
 lasts. Without a queue, every request would block with it.
@@ -16,10 +17,10 @@ MAX_QUEUED_LINES = 10_000
 
 BATCH_LINES = 500
 BATCH_SECONDS = 0.02
-"""How long the thread waits for more lines: waking it up for each line costs more than writing the line."""
+"""Time that the thread waits for more lines, because waking it for each line costs more than writing the line."""
 
 CLOSE_SECONDS = 1.0
-"""How long the process waits at its end for queued lines to be written. The reader may have stopped reading."""
+"""Time that the process waits before it exits until queued lines are written. The reader may have stopped reading."""
 
 
 class LogHandler(QueueHandler):
@@ -34,7 +35,7 @@ class LogHandler(QueueHandler):
 
     @property
     def is_flushed(self) -> bool:
-        """Whether every queued line was written, or failed to be."""
+        """Whether the write of every queued line has succeeded or failed."""
         return self._listener is None or self._listener.handled >= self._queued
 
     @property

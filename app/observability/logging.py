@@ -68,7 +68,7 @@ def configure(level: str, *, as_json: bool) -> None:
         cache_logger_on_first_use=False,
     )
     bound_logger.cache_clear()
-    logging.raiseExceptions = False  # a log that cannot be written must not stop the service
+    logging.raiseExceptions = False  # the service must run without its log
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
@@ -113,7 +113,7 @@ def silence() -> None:
 
 @contextmanager
 def non_blocking() -> Iterator[None]:
-    """Inside, a thread writes the lines, and a reader of the log that stops reading blocks no request."""
+    """A context in which a thread writes the lines, so that a blocked reader of the log does not block requests."""
     handler = _handler()
     if handler is None:
         raise TypeError("the log is not configured")

@@ -71,7 +71,7 @@ class EventMetrics:
         series.inc()
 
     def repeat(self, seconds: float) -> None:
-        """The same login was returned again. It counts as a decision, but has no audit event of its own."""
+        """The same login was returned again. It counts as a decision, but is not an audit event."""
         self._repeats.inc()
         self._repeat_seconds.observe(seconds)
 
@@ -209,7 +209,7 @@ class Metrics:
 
 
 class Series(Collector):
-    """What `Gauge.set_function` cannot do: counters that are kept elsewhere, and series that come and go."""
+    """Collects what `Gauge.set_function` does not support: external counters, and changing labels."""
 
     def __init__(
         self,

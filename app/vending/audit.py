@@ -18,7 +18,7 @@ from app.vending.telephony.lease import Lease
 
 
 class AuditAction(StrEnum):
-    """What was decided."""
+    """The kind of a decision."""
 
     ISSUED = "issued"
     """A device got a new or pooled credential."""

@@ -20,7 +20,7 @@
     |-- PushCredentialNotFound
     |-- PushAliasTaken            the user's alias belongs to other material
     |-- PushTypeMismatch
-    |-- ConnectionNotFound        an operator named a connection that Telnyx does not know
+    |-- ConnectionNotFound        an operator named a connection that does not exist at Telnyx
     |-- IssueInProgress           the login is still being created
     |-- LedgerUnavailable
     |-- AuditUnavailable          the audit is required and unavailable
@@ -54,7 +54,7 @@ class DialtoneError(Exception):
     """The request failed."""
 
     is_jittered = False
-    """Whether `retry_after_seconds` already includes jitter, so that callers do not retry in step."""
+    """Whether `retry_after_seconds` already includes jitter, so that callers do not retry at the same time."""
 
     is_recorded = False
     """Whether an audit event was already recorded for this error, with more context than the API layer has."""
@@ -74,7 +74,7 @@ class TokenRejected(DialtoneError):
 
 
 class LogoutTokenRejected(DialtoneError):
-    """The logout token is malformed, not meant for this service, or was used before."""
+    """The logout token is malformed, is not meant for this service, or was used before."""
 
     def __init__(self, reason: str) -> None:
         """`reason` is an internal code for the log."""
@@ -103,7 +103,7 @@ class GrantNotAllowed(AccessDenied):
 
 
 class DeviceLimitReached(AccessDenied):
-    """The user has as many devices as the policy allows. Log one out first."""
+    """The user has reached the device limit. Log out another device first."""
 
 
 class IssuerNotFound(DialtoneError):
@@ -123,7 +123,7 @@ class PushNotAllowed(AccessDenied):
 
 
 class PushLimitReached(AccessDenied):
-    """The user has as many push credentials as allowed. Delete one first."""
+    """The user has reached the maximum number of push credentials. Delete one first."""
 
 
 class LeaseNotFound(DialtoneError):
@@ -152,7 +152,7 @@ class PushCredentialNotFound(DialtoneError):
 
 
 class PushAliasTaken(DialtoneError):
-    """The alias belongs to other material of yours. Replace it with PUT at the address in Location."""
+    """The alias belongs to another push credential. Replace it with PUT at the URL in Location."""
 
     def __init__(self, registration_id: str) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class PushTypeMismatch(DialtoneError):
 
 
 class ConnectionNotFound(DialtoneError):
-    """Telnyx does not know that connection."""
+    """The connection does not exist at Telnyx."""
 
 
 class PushConflict(DialtoneError):
@@ -209,22 +209,22 @@ class LeaseExists(DialtoneError):
 
 
 class TelnyxError(DialtoneError):
-    """Telnyx did not carry out the request."""
+    """The call to Telnyx failed."""
 
     may_have_happened = False
-    """Whether Telnyx may have carried out the call without confirming it."""
+    """Whether Telnyx may have executed the call without confirming it."""
 
 
 class TelnyxKeyRejected(TelnyxError):
-    """Telnyx does not accept this service's API key."""
+    """Telnyx rejected the API key of this service."""
 
 
 class TelnyxForbidden(TelnyxError):
-    """Telnyx forbids this operation to this service's API key."""
+    """The API key of this service is not permitted to perform this operation at Telnyx."""
 
 
 class TelnyxNotFound(TelnyxError):
-    """Telnyx does not know the object."""
+    """The object does not exist at Telnyx."""
 
 
 class TelnyxRejected(TelnyxError):
@@ -236,7 +236,7 @@ class CredentialExpired(TelnyxRejected):
 
 
 class TelnyxRateLimited(TelnyxError):
-    """Telnyx asks for fewer requests."""
+    """The Telnyx rate limit is exhausted. Retry after the time in Retry-After."""
 
     def __init__(self, *, retry_after_seconds: float | None = None, is_spread: bool = False) -> None:
         super().__init__(retry_after_seconds=retry_after_seconds)
@@ -244,7 +244,7 @@ class TelnyxRateLimited(TelnyxError):
 
 
 class TelnyxServerError(TelnyxError):
-    """Telnyx had an internal error."""
+    """Telnyx returned a server error."""
 
     may_have_happened = True
 
@@ -259,6 +259,6 @@ class TelnyxUnreachable(TelnyxError):
 
 
 class TelnyxResponseInvalid(TelnyxError):
-    """Telnyx's response could not be understood."""
+    """Telnyx's response could not be parsed."""
 
     may_have_happened = True

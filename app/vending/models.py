@@ -18,14 +18,14 @@ class Platform(StrEnum):
 
 
 class Grant(StrEnum):
-    """What the device logs in with."""
+    """The secret that a device logs in with."""
 
     LOGIN_TOKEN = "login_token"  # noqa: S105 - the name of a grant
     SIP_PASSWORD = "sip_password"  # noqa: S105 - the name of a grant
 
 
 class IssueSource(StrEnum):
-    """Where a login comes from. The cost differs by a factor of a hundred."""
+    """The source of a login. The cost of a login differs by a factor of a hundred."""
 
     CACHED = "cached"
     """From the login cache."""

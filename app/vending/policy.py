@@ -24,7 +24,7 @@ Scalar = str | int | bool
 
 
 class DeviceLimitAction(StrEnum):
-    """What happens when a new device would exceed the device limit."""
+    """The action when a new device would exceed the device limit."""
 
     REJECT = "reject"
     EVICT_OLDEST = "evict_oldest"
@@ -39,7 +39,7 @@ class PolicyMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What policy allows a user."""
+    """The permissions and limits of a user."""
 
     connection_id: str
     """The Telnyx credential connection that new credentials belong to."""
@@ -93,9 +93,9 @@ class Rule:
 
     name: str
     allowance: Allowance | None
-    """What the rule grants; None: it denies."""
+    """The permissions that the rule grants. None means that it denies."""
     issuers: frozenset[str] | None = None
-    """The `iss` values that the rule applies to; None: all."""
+    """The `iss` values that the rule applies to. None means all."""
     claims: tuple[ClaimCondition, ...] = ()
     scopes: frozenset[str] = frozenset()
     """Scopes that the token must hold for the rule to match."""
@@ -130,7 +130,7 @@ class Policy:
     """An operator's rules and defaults."""
 
     default: Allowance
-    """What every user of a configured issuer is allowed while no policy is enforced."""
+    """The permissions of every user of a configured issuer while no policy is enforced."""
     rules: tuple[Rule, ...] = ()
     mode: PolicyMode = PolicyMode.ENFORCE
     required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -185,7 +185,7 @@ class ActivePolicy:
         self._on_difference = on_difference
 
     def authorize(self, principal: Principal) -> Allowance:
-        """What policy allows the principal. Raises InsufficientScope, or AccessDenied if policy grants nothing."""
+        """The permissions of the principal. Raises InsufficientScope, or AccessDenied if policy grants none."""
         policy = self.policy
         required = policy.required_scopes.get(principal.issuer, frozenset())
         if not required <= principal.scopes:

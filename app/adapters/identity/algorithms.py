@@ -1,6 +1,6 @@
 """PS256/384/512 and EdDSA, which python-jose 3.5 lacks, added through its own extension point (`jwk.register_key`).
 
-Public keys only, and verification only: this service signs nothing.
+It supports verification with public keys only, because this service signs nothing.
 """
 
 from typing import Any

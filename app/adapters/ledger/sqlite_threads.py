@@ -22,7 +22,7 @@ class SqliteThreads:
 
     def __init__(self, url: URL) -> None:
         self._transactions = open_threads_engine(url)
-        # A single statement is a transaction of its own. BEGIN would only release the interpreter once more.
+        # A single statement is its own transaction. BEGIN would only release the interpreter again.
         self._single = open_threads_engine(url, begins=False)
         self._writer = ThreadPoolExecutor(1, "ledger-writer")
         self._readers = ThreadPoolExecutor(READERS, "ledger-reader")

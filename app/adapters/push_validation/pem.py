@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTAL
 @dataclass(frozen=True, slots=True)
 class PemBlock:
     label: str
-    """`CERTIFICATE`, `RSA PRIVATE KEY` and so on."""
+    """The label, such as `CERTIFICATE` or `RSA PRIVATE KEY`."""
     text: str = field(repr=False)
     """From BEGIN to END, followed by a line break."""
 

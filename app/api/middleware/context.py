@@ -53,9 +53,9 @@ class RequestContextMiddleware:
         is_saturated: Callable[[], bool] = lambda: False,
         tracer: Tracer | None = None,
     ) -> None:
-        """`is_saturated`: true while connections are queued. Responses then close their connection.
+        """While `is_saturated` returns True, connections are queued, and responses close their connection.
 
-        `tracer`: None means that tracing is off.
+        If `tracer` is None, tracing is off.
         """
         self._app = app
         self._is_saturated = is_saturated

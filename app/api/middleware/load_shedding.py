@@ -1,8 +1,8 @@
 """Load shedding: limits the requests that start per iteration of the event loop, and the length of the queue.
 
-Without it, ten thousand reconnecting phones would all start at once. For seconds the event loop would serve nothing
-else, not even `/livez`, and each request would hold memory while it waits. Requests that find the queue full get 503 at
-a tenth of the cost of a request, with a jittered `Retry-After`.
+Without it, ten thousand requests of reconnecting devices would start at the same time. The event loop would serve
+nothing else for seconds, not even `/livez`, and each request would use memory while it waits. Requests that arrive
+while the queue is full get 503 with a jittered `Retry-After`, at a tenth of the cost of a request.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ STARTED_PER_ROUND, REJECTED_PER_ROUND = 16, 64
 """Requests started or rejected per iteration of the event loop, about 20 ms."""
 
 SHORT_ROUND_SECONDS = 0.004
-"""A round that is shorter than this starts further requests: cached logins take a fraction of a millisecond each."""
+"""Further requests start in an iteration until it has taken this long, because a cached login takes less than a
+millisecond."""
 
 MAX_QUEUED = 1_000
 MAX_RETRY_AFTER_SECONDS = 15.0
@@ -65,7 +66,7 @@ class RoundQueue:
 
 
 class LoadSheddingMiddleware:
-    """The outermost middleware. `refusal` answers the requests that find the queue full."""
+    """The outermost middleware. `refusal` answers requests that arrive while the queue is full."""
 
     def __init__(self, app: ASGIApp, refusal: ASGIApp, short_round_seconds: float = SHORT_ROUND_SECONDS) -> None:
         self._app = app

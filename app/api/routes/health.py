@@ -28,7 +28,7 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
             **_PROBLEMS,
             503: {
                 "model": ReadinessReport,
-                "description": "Not ready; `checks` says which dependency has failed.",
+                "description": "Not ready. `checks` names the dependency that has failed.",
                 "headers": {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}},
             },
         },
@@ -42,7 +42,7 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @routes.get("/metrics", summary="Get the metrics", response_class=PlainTextResponse, responses=_PROBLEMS)
     async def get_metrics(request: Request) -> Response:
-        """The metrics of this replica in the text format of Prometheus, or of OpenMetrics if `Accept` asks for it."""
+        """The metrics of this replica in the text format of Prometheus, or of OpenMetrics if `Accept` requests it."""
         text, media_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=media_type)
 

@@ -35,7 +35,7 @@ class AttachTelnyx(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What a connection used for one platform before, and what it uses now, by Telnyx's id."""
+    """The push credentials that a connection used before and uses now for one platform, by Telnyx's id."""
 
     push_type: PushType
     before: str | None

@@ -68,11 +68,11 @@ class UploadEstimate:
         return self._monotonic()
 
     def uploaded(self, began: float) -> None:
-        """Remember how long a registration took that needed an upload."""
+        """Record the duration of a registration with an upload."""
         self._seen.append(self._monotonic() - began)
 
     async def keep(self, began: float) -> None:
-        """Wait until a registration begun then has taken as long as a random one of the last uploads."""
+        """Wait until the registration has taken as long as a random recent upload."""
         usual = random.choice(self._seen) if self._seen else FIRST_GUESS_SECONDS  # noqa: S311 - a delay, not a secret
         await asyncio.sleep(max(0.0, began + usual - self._monotonic()))
 
@@ -139,7 +139,7 @@ class PushRegistrar:
     async def replace(
         self, principal: Principal, registration_id: str, alias: str, report: MaterialReport
     ) -> RegisteredPush:
-        """Change the material, the alias or both under the same id, without a moment without a credential.
+        """Change the material, the alias or both under the same id. At every moment, one credential is registered.
 
         A connection that uses the old material is switched to the new one if both are of the same app, and either the
         user is the only holder of the old one or the caller is an operator. Every step can be repeated: the same PUT

@@ -143,13 +143,13 @@ class LoginFactory:
         if lease.is_claimed_by_other(self._replica, now):
             return None
         if lease.has_expired(now):
-            # Whatever a crash left at Telnyx has expired too, which is final. The name is not used again.
+            # A credential that a crash left at Telnyx has expired too, which is final. The name is not used again.
             await self._end(lease, lease.start_revoking(now))
         lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
 
     async def _open(self, lease: Lease, principal: Principal, terms: IssueTerms) -> Lease:
-        """Commit the intent. At the device limit, evict the user's oldest device if policy says so."""
+        """Commit the intent. At the device limit, evict the user's oldest device if policy allows it."""
         try:
             return await self._ledger.open(lease, terms.allowance.max_devices, principal)
         except DeviceLimitReached:

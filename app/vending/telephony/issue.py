@@ -41,10 +41,10 @@ UNAVAILABLE = (
     TelnyxResponseInvalid,
     LedgerUnavailable,
 )
-"""Errors that are not about the device. Meanwhile it gets its cached login, if that one still works."""
+"""Errors that the device did not cause. It then gets its cached login, if that login still works."""
 
 RETRY_WHILE_UNAVAILABLE = timedelta(seconds=30)
-"""How soon a device should refresh that got its cached login during an outage."""
+"""A device that got its cached login during an outage refreshes after this time."""
 
 
 class IssueLedger(Protocol):

@@ -19,7 +19,7 @@ DeviceKey = tuple[UserKey, str]
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a device gets: its lease and a login token or, with the other grant, the SIP password."""
+    """The login of a device: its lease, and a login token or, with the other grant, the SIP password."""
 
     lease: Lease
     issued_at: datetime

@@ -67,7 +67,7 @@ class Recovery:
         return sorted(found, key=lambda item: (item.created_at or datetime.max.replace(tzinfo=UTC), item.id))
 
     async def delete_duplicates(self, active: Lease) -> None:
-        """Delete other credentials with the name of a lease that has just become ACTIVE.
+        """Delete other credentials with the name of a lease that became ACTIVE.
 
         A duplicate comes from a create that was delayed past its successor. Only the writer that made the row ACTIVE
         may call this: any other caller could delete the credential that the row refers to.

@@ -28,12 +28,12 @@ class SweepJobState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"
-    """Its replica stopped first. No data is lost: start another job."""
+    """Its replica stopped before it was done. No data is lost; start another job."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a sweep did, or would do."""
+    """The result of a sweep or of a dry run."""
 
     dry_run: bool
     ended: int

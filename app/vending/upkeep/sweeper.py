@@ -26,7 +26,7 @@ SWEEP_BATCH_SIZE = 500
 PURGE_BATCH_SIZE = 1000
 
 IRREVOCABLE_ATTEMPTS = 8
-"""Deletion attempts after which a lease counts as irrevocable: about ten minutes have passed by then."""
+"""Deletion attempts after which a lease counts as irrevocable. They take about ten minutes."""
 
 
 class SweepLedger(Protocol):
@@ -62,9 +62,9 @@ class Backlog:
 
     waiting: int = 0
     irrevocable: int = 0
-    """Those with at least IRREVOCABLE_ATTEMPTS deletion attempts."""
+    """Number of leases with at least IRREVOCABLE_ATTEMPTS deletion attempts."""
     oldest: datetime | None = None
-    """When the oldest of them was created."""
+    """Creation time of the oldest one."""
 
 
 class Sweeper:
@@ -89,7 +89,7 @@ class Sweeper:
         """As of the last run."""
 
     async def due(self) -> list[Lease]:
-        """What a run would work on now."""
+        """The leases that a run would process now."""
         now = self._clock()
         return await self._ledger.due(now, now - STALE_PENDING, SWEEP_BATCH_SIZE)
 

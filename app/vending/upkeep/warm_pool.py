@@ -144,7 +144,7 @@ class WarmPool:
             self.ready[connection_id] += 1
 
     async def _discard(self, lease: Lease) -> None:
-        with suppress(LeaseConflict):  # a device has just claimed it
+        with suppress(LeaseConflict):  # a device has claimed it
             await self._ledger.advance(lease, lease.mark_expired(self._clock()))
 
 
