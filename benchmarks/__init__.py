@@ -1,1 +1,1 @@
-"""How fast Dialtone is, beside what else one could run: `make bench`. README.md has the story."""
+"""Benchmarks of Dialtone and of comparable servers: `make bench`. README.md explains them."""

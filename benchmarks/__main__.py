@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-quick`: runs what is measured, prints the table, writes it down and draws it."""
+"""`make bench` and `make bench-quick`: run the benchmarks, print a table, and write it as JSON and SVG."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from benchmarks.goals import Line, Row, at_most
 RESULTS = processes.HERE / "results"
 BASELINE = processes.HERE / "baseline.json"
 MAY_FALL = 0.8
-"""A ratio may be so much of what it was: machines differ, and are disturbed."""
+"""The part of its baseline that a ratio may fall to, because machines differ and have other load."""
 
 Part = tuple[str, Callable[[], list[Line]]]
 
@@ -34,7 +34,7 @@ QUICK: Sequence[Part] = (("Inside one process", inside.measure),)
 
 
 def start(rounds: int) -> list[Line]:
-    """From the start of its process to the first good answer of `/readyz`, with the ledger migrated."""
+    """Time from the start of the process to the first 200 from `/readyz`, with a migrated ledger."""
     seconds = []
     with processes.stub(0.0) as stub:
         for _ in range(rounds):
@@ -45,8 +45,8 @@ def start(rounds: int) -> list[Line]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="half a minute, compared with the baseline")
-    parser.add_argument("--only", help="parts whose names begin so")
+    parser.add_argument("--quick", action="store_true", help="run for half a minute, and compare with the baseline")
+    parser.add_argument("--only", help="run only the parts whose name begins with this")
     wanted = parser.parse_args()
     machine = described()
     print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, load by {load.GENERATOR}")
@@ -61,22 +61,22 @@ def main() -> int:
         return compared(lines)
     if wanted.only is None:
         goals.save(lines, machine, RESULTS / "latest.json")
-        chart.save(lines, RESULTS / "latest.svg", "Goals reached: right of the line is better than asked")
+        chart.save(lines, RESULTS / "latest.svg", "Measurements relative to their goals (right of the line: met)")
         print(f"Written: {RESULTS / 'latest.json'} and latest.svg")
     print(goals.summary(lines))
     return 0
 
 
 def compared(lines: Sequence[Line]) -> int:
-    """1 if a ratio fell by a fifth against the baseline, twice in a row. Absolute times are never compared."""
+    """Returns 1 if a ratio is a fifth below its baseline twice in a row. Absolute times are never compared."""
     before: dict[str, float] = json.loads(BASELINE.read_text())
     now = _ratios(lines)
     if fell := fallen(now, before):
-        print(f"Measured again, because these fell: {', '.join(fell)}")
+        print(f"Measuring again, because these ratios fell: {', '.join(fell)}")
         again = _ratios(line for _, measure in QUICK for line in measure())
         fell = [name for name in fallen(again, before) if name in fell]
-    told = "; ".join(f"{name} {now[name]:.2f} (was {before[name]:.2f})" for name in fell or now)
-    print(f"{'Fell by more than a fifth' if fell else 'No ratio fell'}: {told}")
+    details = "; ".join(f"{name} {now[name]:.2f} (was {before[name]:.2f})" for name in fell or now)
+    print(f"{'Fell by more than a fifth' if fell else 'No ratio fell'}: {details}")
     return 1 if fell else 0
 
 
@@ -85,7 +85,7 @@ def _ratios(lines: Iterable[Line]) -> dict[str, float]:
 
 
 def fallen(now: dict[str, float], before: dict[str, float]) -> list[str]:
-    """Those that are less than four fifths of what they were."""
+    """Names of the ratios that are less than four fifths of their baseline."""
     return [name for name, ratio in now.items() if ratio < before[name] * MAY_FALL]
 
 

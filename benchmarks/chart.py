@@ -1,4 +1,4 @@
-"""The table of goals as a picture: how far each is reached, on a logarithmic scale, with the goal as a line."""
+"""The table of goals as a chart: each measurement relative to its goal, on a logarithmic scale."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ GOOD, SHORT = "#2f7d4f", "#b4531a"
 
 
 def save(lines: Sequence[Line], path: Path, title: str) -> None:
-    """An SVG file that reads on light and dark ground."""
+    """Write an SVG file that is readable on light and dark backgrounds."""
     rows = [line for line in lines if isinstance(line, Row)]
     height = TOP + STEP * len(rows) + 30
     parts = [

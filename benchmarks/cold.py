@@ -1,4 +1,4 @@
-"""Cold mints: devices that nobody has seen, each with two Telnyx calls of a stated delay and two durable writes."""
+"""Cold mints: logins of new devices, each with two Telnyx calls of a given delay and two durable writes."""
 
 import asyncio
 import statistics
@@ -20,12 +20,12 @@ CALLS = 2
 GOALS_MS = {1: 5.0, 8: 9.0, 64: 20.0}
 REQUESTS = {1: 60, 8: 400, 64: 2000}
 WARMING = 2500
-"""Mints before any is measured: the guard lets more and more calls out at once as it learns that Telnyx is well."""
+"""Mints before the measurement, in which the call scheduler raises its concurrency limit."""
 
 
 @dataclass(frozen=True)
 class Mints:
-    """What so many requests took."""
+    """Rate and durations of a number of requests."""
 
     a_second: float
     p50_ms: float
@@ -49,9 +49,9 @@ def measure() -> list[Line]:
         lines: list[Line] = []
         for connections, mints in ours.items():
             beyond = mints.p50_ms - CALLS * DELAY_SECONDS * 1000
-            told = f"{mints.a_second:,.0f} logins/s, p99 {mints.p99_ms:.0f} ms, {mints.failed} failed"
+            details = f"{mints.a_second:,.0f} logins/s, p99 {mints.p99_ms:.0f} ms, {mints.failed} failed"
             name = f"cold mint beyond Telnyx's own time, p50 at {connections}"
-            lines.append(at_most(name, GOALS_MS[connections], beyond, "ms", told))
+            lines.append(at_most(name, GOALS_MS[connections], beyond, "ms", details))
         lines.append(
             at_least(
                 "cold mints a second at 64 against the careful peer (no ledger)",
@@ -62,9 +62,9 @@ def measure() -> list[Line]:
         )
         naive = stack.enter_context(processes.asgi("naive", "benchmarks.peers.naive:app", telnyx))
         poor = run(naive, strangers(300, "naive"), 64)
-        told = f"naive: {poor.a_second:.1f} a second, p99 {poor.p99_ms:,.0f} ms, {poor.failed} failed"
+        details = f"naive: {poor.a_second:.1f} a second, p99 {poor.p99_ms:,.0f} ms, {poor.failed} failed"
         name = "cold mints a second at 64 against the naive peer"
-        lines.append(at_least(name, 18, ours[64].a_second / poor.a_second, details=told))
+        lines.append(at_least(name, 18, ours[64].a_second / poor.a_second, details=details))
     return lines
 
 
@@ -73,7 +73,7 @@ def strangers(count: int, name: str) -> list[Request]:
 
 
 def run(server: Server, wanted: Sequence[Request], connections: int) -> Mints:
-    """Each request once, so many at a time."""
+    """Send each request once, with a given concurrency."""
     mints = asyncio.run(_send(server.url, list(wanted), connections))
     print(
         f"  {server.name:<28}{mints.a_second:>10,.1f} logins/s at {connections:<3}  p50 {mints.p50_ms:8.1f} ms   "

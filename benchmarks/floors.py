@@ -1,4 +1,4 @@
-"""Floors: what the parts under Dialtone do when they do nothing. No request is ever answered sooner than by these."""
+"""Floors: minimal apps on uvicorn, Starlette and FastAPI. No request can be answered faster than by these."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % l
 
 
 async def live(receive: Receive, send: Send) -> None:
-    """A lifespan in which nothing is opened and nothing closed."""
+    """A lifespan without startup and shutdown work."""
     while True:
         event = await receive()
         await send({"type": f"{event['type']}.complete"})
@@ -25,7 +25,7 @@ async def live(receive: Receive, send: Send) -> None:
 
 
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
-    """uvicorn and nothing else."""
+    """Only uvicorn."""
     if scope["type"] == "lifespan":
         await live(receive, send)
         return
@@ -41,7 +41,7 @@ starlette = Starlette(routes=[Route("/", _hello, methods=["GET", "POST"])])
 
 
 class Hello(BaseModel):
-    """FastAPI's first page, with a response model."""
+    """The first example of FastAPI's documentation, with a response model."""
 
     message: str
 
@@ -63,5 +63,5 @@ async def _refuse(_: Annotated[HTTPAuthorizationCredentials, Depends(_bearer)]) 
 
 @fastapi.post("/refused", dependencies=[Depends(_refuse)])
 async def refused() -> Hello:
-    """FastAPI's own way to a 401, without looking at the token at all."""
+    """FastAPI's own 401, without reading the token."""
     return Hello(message="never")

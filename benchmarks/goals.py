@@ -1,4 +1,4 @@
-"""The table of goals: what was aimed at, what was measured, and how the one stands to the other."""
+"""The table of goals: each goal, its measurement, and their ratio."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,19 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One goal and its figure."""
+    """One goal and its measurement."""
 
     name: str
     goal: float
     measured: float
     unit: str
     is_floor: bool
-    """Whether the measured figure should be at least the goal, or at most."""
+    """True if the measurement must be at least the goal; False if at most."""
     details: str = ""
 
     @property
     def ratio(self) -> float:
-        """How far the goal is reached: 1 or more is met, 0.5 is half of it."""
+        """The share of the goal that is reached. 1 or more: the goal is met."""
         if self.is_floor:
             return self.measured / self.goal
         return self.goal / self.measured if self.measured else float("inf")
@@ -40,7 +40,7 @@ def at_most(name: str, goal: float, measured: float, unit: str, details: str = "
 
 @dataclass(frozen=True)
 class Missing:
-    """A goal that could not be measured here, and why."""
+    """A goal that could not be measured, with the reason."""
 
     name: str
     why: str
@@ -50,7 +50,7 @@ Line = Row | Missing
 
 
 def table(lines: Iterable[Line]) -> str:
-    """For a terminal."""
+    """The table as text for a terminal."""
     out = [f"{'':2}{'what':<64}{'goal':>12}{'measured':>14}{'reached':>9}", "-" * 101]
     for line in lines:
         if isinstance(line, Missing):
@@ -67,15 +67,15 @@ def table(lines: Iterable[Line]) -> str:
 
 
 def summary(lines: Sequence[Line]) -> str:
-    """One line: how many goals are met, and how far those are that are not."""
+    """One line with the number of goals that are met, and the shares of those that are missed."""
     rows = [line for line in lines if isinstance(line, Row)]
     missed = sorted((row for row in rows if not row.is_met), key=lambda row: row.ratio)
-    told = "; ".join(f"{row.name} {row.ratio:.2f}" for row in missed)
+    details = "; ".join(f"{row.name} {row.ratio:.2f}" for row in missed)
     unmeasured = len(lines) - len(rows)
     return (
         f"{len(rows) - len(missed)} of {len(rows)} goals met"
         + (f", {unmeasured} not measured" if unmeasured else "")
-        + (f"; missed (share of the goal reached): {told}" if missed else "")
+        + (f"; missed (share of the goal reached): {details}" if missed else "")
     )
 
 

@@ -1,4 +1,4 @@
-"""The hot path: devices whose login is at hand, beside floors and peers, in turns within one run."""
+"""The hot path: requests of devices whose login is cached, compared with floors and peers in alternating runs."""
 
 import json
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def measure(rounds: int, seconds: float) -> list[Line]:
 
 
 def _alone(dialtone: Server, wanted: Sequence[Request], rounds: int) -> list[Line]:
-    """One connection: what a request takes inside the service, by its own access log, when nobody else asks."""
+    """One connection without other load: the duration of a request in the service, from its access log."""
     begin = dialtone.log.stat().st_size
     seen = load.median([load.send(dialtone.url, wanted, 2, connections=1) for _ in range(rounds)])
     show("Dialtone, one connection", seen)
@@ -81,15 +81,15 @@ def _alone(dialtone: Server, wanted: Sequence[Request], rounds: int) -> list[Lin
         log.seek(begin)
         lines = (json.loads(line) for line in log if line.endswith("}\n"))
         inside = sorted(line["milliseconds"] for line in lines if line.get("event") == "request")
-    told = f"of {len(inside):,} requests; seen by the client {seen.p50_ms:.3f} / {seen.p99_ms:.3f} ms"
+    details = f"of {len(inside):,} requests; seen by the client {seen.p50_ms:.3f} / {seen.p99_ms:.3f} ms"
     return [
-        at_most("a hit with one connection, inside the service, p50", 0.1, inside[len(inside) // 2], "ms", told),
+        at_most("a hit with one connection, inside the service, p50", 0.1, inside[len(inside) // 2], "ms", details),
         at_most("a hit with one connection, inside the service, p99", 0.2, inside[int(len(inside) * 0.99)], "ms"),
     ]
 
 
 def warm(server: Server, wanted: Sequence[Request]) -> None:
-    """Until every device has its login at hand."""
+    """Send requests until every device's login is cached."""
     before = 0.0
     for _ in range(20):
         reading = load.send(server.url, wanted, 2)
@@ -99,7 +99,7 @@ def warm(server: Server, wanted: Sequence[Request]) -> None:
 
 
 def in_turns(contest: Sequence[tuple[Server, Sequence[Request]]], rounds: int, seconds: float) -> dict[str, Reading]:
-    """Every server in each round, so that what else this machine does falls on all alike."""
+    """Measure every server in each round, so that other load of the machine affects all servers alike."""
     seen: dict[str, list[Reading]] = {server.name: [] for server, _ in contest}
     for _ in range(rounds):
         for server, wanted in contest:

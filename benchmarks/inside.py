@@ -1,7 +1,8 @@
-"""Ratios without a network, for CI: servers take turns of some milliseconds in one process, and each one's best counts.
+"""Ratios without a network, for CI: servers alternate every few milliseconds in one process; the best turn of each
+counts.
 
-What disturbs a shared machine falls on neighbouring turns alike, and spares the best of many. wrk's ratios moved by a
-factor of two within a day on a machine where these moved by a few percent.
+Other load on a shared machine affects neighbouring turns alike, and does not affect the best of many turns. On one
+machine, wrk's ratios varied by a factor of two within a day, and these by a few percent.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from benchmarks.load import Request
 from benchmarks.tokens import PATH, issue, with_bad_signature
 
 PROCESSES = 3
-"""Each anew, because a process lies in memory as chance has it; the median is told."""
+"""Number of processes. Memory layout differs between processes, so the median of several is reported."""
 
 TURNS, COLD_TURNS = 60, 12
 DEVICES, AT_ONCE = 512, 64
@@ -48,7 +49,7 @@ GOALS = {
 
 
 def measure() -> list[Line]:
-    """The goals' ratios, as far as they do not need a network. Prints each process's."""
+    """The ratios of goals that need no network. Prints those of each process."""
     seen = []
     for _ in range(PROCESSES):
         microseconds = _played()
@@ -58,7 +59,7 @@ def measure() -> list[Line]:
 
 
 def _played() -> dict[str, float]:
-    """The figures of one process. Raises RuntimeError with the last of what it said, if it broke."""
+    """The measurements of one process. Raises RuntimeError with the end of its output if it fails."""
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "benchmarks.inside"]
         run = subprocess.run(command, cwd=processes.ROOT, check=False, stdout=subprocess.PIPE, stderr=log)
@@ -83,19 +84,19 @@ def ratios(microseconds: dict[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server's connections, and what it is asked over them."""
+    """A server's connections, and the requests for them."""
 
     name: str
     connections: Sequence["Connection"]
     asked: Iterator[Request]
     a_turn: int
-    """Requests, so many at once as there are connections."""
+    """Requests per turn. As many run concurrently as there are connections."""
     wanted: frozenset[int]
-    """The statuses that it must answer with."""
+    """The expected statuses."""
 
 
 class Connection(asyncio.Transport):
-    """A connection without a network, and what is heard over it."""
+    """A connection without a network. Collects the server's output."""
 
     def __init__(self, serve: Callable[[], asyncio.Protocol]) -> None:
         super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8010)})
@@ -110,24 +111,24 @@ class Connection(asyncio.Transport):
         self.heard += data
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """From the door to whoever was let in."""
+        """Called when the limiter admits the connection to the HTTP protocol."""
         self.server = cast("asyncio.Protocol", protocol)
 
     def is_closing(self) -> bool:
         return False
 
     def close(self) -> None:
-        """Asked of one that was silent for long; the next turn speaks again."""
+        """Ignored: the server closes idle connections, but the next turn uses them again."""
 
     def is_reading(self) -> bool:
         return True
 
     def resume_reading(self) -> None:
-        """Nothing comes but what is asked."""
+        """Ignored: requests are passed to the protocol directly."""
 
 
 async def play(contest: Sequence[Contestant], turns: int) -> dict[str, float]:
-    """Microseconds of the processor a request, of each one's best turn."""
+    """CPU microseconds per request in the best turn of each server."""
     best: dict[str, float] = {}
     for _ in range(turns):
         for one in contest:
@@ -138,7 +139,7 @@ async def play(contest: Sequence[Contestant], turns: int) -> dict[str, float]:
 
 async def _turn(one: Contestant) -> float:
     waiting = [_written(request) for request in islice(one.asked, one.a_turn)]
-    # Of the processor, all threads together: how long this machine's disk takes is no figure of ours.
+    # CPU time of all threads, so that the speed of the machine's disk has no effect.
     took = 0.0
     while waiting:
         batch = [(connection, waiting.pop()) for connection in one.connections[: len(waiting)]]
@@ -153,7 +154,7 @@ async def _turn(one: Contestant) -> float:
 
 
 async def _asked(batch: Sequence[tuple[Connection, bytes]]) -> None:
-    """All at once, as the event loop brings what came over a socket; over when all have begun to be answered."""
+    """Pass all requests in one iteration of the event loop. Returns when every response has started."""
     done = asyncio.get_running_loop().create_future()
     left = len(batch)
 
@@ -174,7 +175,7 @@ async def _asked(batch: Sequence[tuple[Connection, bytes]]) -> None:
 
 
 def _written(request: Request) -> bytes:
-    """As a load generator sends it."""
+    """The bytes that a load generator sends."""
     lines = [f"{request.method} {request.path} HTTP/1.1", "Host: 127.0.0.1:8010"]
     if request.token is not None:
         lines += [f"Authorization: Bearer {request.token}", "Content-Type: application/json"]
@@ -184,7 +185,7 @@ def _written(request: Request) -> bytes:
 
 
 def _connections(app: ASGIApp, door: ConnectionLimiter | None = None) -> list[Connection]:
-    """Under uvicorn, or behind our door."""
+    """A connection to uvicorn, or to Dialtone's connection limiter."""
     config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False)
     config.load()
     state = ServerState()
@@ -227,13 +228,13 @@ async def _measured() -> dict[str, float]:
     with logs.non_blocking():
         async with components.run(), contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(careful.lifespan(careful.app))
-            for _ in range(2):  # new, then at hand for the first time
+            for _ in range(2):  # new, then cached
                 await play([Contestant("warm", dialtone, iter(known), DEVICES, given)], 1)
             return await play(short, TURNS) | await play(cold, COLD_TURNS)
 
 
 def main() -> dict[str, float]:
-    """One process's figures."""
+    """The measurements of one process."""
     with processes.stub(0.0) as stub, processes.settings(f"{stub.url}/v2") as env:
         os.environ.update(env)
         os.sched_setaffinity(0, processes.SERVER_CORES)

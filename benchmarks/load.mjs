@@ -1,4 +1,4 @@
-// What wrk.lua does, by autocannon, where wrk is not installed: node load.mjs URL CONNECTIONS SECONDS, REQUESTS a file.
+// As wrk.lua, with autocannon: node load.mjs URL CONNECTIONS SECONDS, with the file of requests in REQUESTS.
 import { readFileSync } from "node:fs";
 import autocannon from "autocannon";
 
@@ -11,7 +11,7 @@ const requests = readFileSync(process.env.REQUESTS, "utf8").trim().split("\n").m
   }));
   return { method, path, headers: named, body: body || undefined };
 });
-// All connections would send the same request at the same time; each begins at another.
+// Each connection starts at a different request, so that they do not send the same one at the same time.
 const result = await autocannon({
   url, connections: Number(connections), duration: Number(seconds), requests,
   setupClient: (client) => client.setRequests(rotated(requests, Math.floor(Math.random() * requests.length))),

@@ -1,4 +1,4 @@
-"""Load: wrk where it is installed, autocannon otherwise. Requests come from a file, so that both send the same."""
+"""Load generation with wrk, or with autocannon if wrk is not installed. Both read the same file of requests."""
 
 import json
 import math
@@ -20,7 +20,7 @@ GENERATOR = "wrk" if IS_WRK else "autocannon"
 
 @dataclass(frozen=True)
 class Request:
-    """One request, to be sent again and again."""
+    """One request, which is sent repeatedly."""
 
     path: str
     method: str = "GET"
@@ -37,19 +37,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one run of the generator saw."""
+    """The measurements of one run of the generator."""
 
     requests_a_second: float
     p50_ms: float
     p99_ms: float
     refused: int
-    """Answers of 400 and above."""
+    """Number of responses with status 400 or above."""
     broken: int
-    """Requests without an answer."""
+    """Number of requests without a response."""
 
 
 def send(url: str, requests: Sequence[Request], seconds: float, connections: int = CONNECTIONS) -> Reading:
-    """As fast as it goes, so many at once, all requests in turn."""
+    """Send all requests in turn at the maximum rate, with a given concurrency."""
     with tempfile.NamedTemporaryFile("w", suffix=".requests") as file:
         file.write("\n".join(request.line() for request in requests) + "\n")
         file.flush()
@@ -76,7 +76,7 @@ def send(url: str, requests: Sequence[Request], seconds: float, connections: int
 
 
 def median(readings: Sequence[Reading]) -> Reading:
-    """Of each figure by itself; what was refused or broke is added up."""
+    """The median of each measurement, and the sums of errors."""
     return Reading(
         statistics.median(reading.requests_a_second for reading in readings),
         statistics.median(reading.p50_ms for reading in readings),
@@ -91,5 +91,5 @@ def _pin() -> None:
 
 
 def installed() -> bool:
-    """Whether Node's part is there: the peers, and autocannon."""
+    """Whether the Node packages are installed: the peers, and autocannon."""
     return Path(HERE / "node_modules" / "jose").is_dir() and shutil.which("node") is not None

@@ -1,4 +1,4 @@
-"""A million leases: made by the row, and what they do to start, hot path, mint and sweep.
+"""A million leases: start, hot path, mint and sweep on a ledger that holds them.
 
 `python -m benchmarks.million DATABASE_URL [COUNT]` fills a migrated ledger on either database.
 """
@@ -30,13 +30,13 @@ from benchmarks.tokens import issue
 COUNT = 1_000_000
 CHUNK = 20_000
 DUE = 20_000
-"""Leases that a sweep finds expired at once."""
+"""Number of leases that one sweep finds expired."""
 
 DAY = timedelta(days=1)
 
 
 def rows(count: int, now: datetime) -> Iterator[dict[str, Any]]:
-    """Users with two devices each; nine of ten devices are in use, one was logged out."""
+    """Leases of users with two devices each. Nine of ten devices are in use; one was logged out."""
     for number in range(count):
         made = now - timedelta(seconds=number % 80_000)
         is_active = number % 10 > 0
@@ -63,7 +63,7 @@ def rows(count: int, now: datetime) -> Iterator[dict[str, Any]]:
 
 
 async def fill(database: str, count: int = COUNT) -> float:
-    """The seconds that it took."""
+    """Insert the leases. Returns the duration in seconds."""
     began = time.monotonic()
     engine = open_engine(database_url(database))
     waiting = []
@@ -80,7 +80,7 @@ async def fill(database: str, count: int = COUNT) -> float:
 
 
 async def expire(database: str, count: int) -> None:
-    """As if so many had run out at once."""
+    """Let this number of leases expire."""
     engine = open_engine(database_url(database))
     async with engine.begin() as connection:
         due = sa.select(leases.c.id).where(leases.c.state == "active").limit(count)
@@ -110,7 +110,7 @@ def measure(rounds: int, seconds: float) -> list[Line]:
                     mints[server.name] = run(server, strangers(400, server.name), 16)
                 seen = hot.in_turns([(empty, wanted), (full, wanted)], rounds, seconds)
             started = full.started_seconds
-            told = f"{full.megabytes:.0f} MB at work; {empty.started_seconds:.2f} s with an empty ledger"
+            details = f"{full.megabytes:.0f} MB at work; {empty.started_seconds:.2f} s with an empty ledger"
         asyncio.run(expire(database, DUE))
         megabytes = _sweep(env | {"TELNYX_BASE_URL": telnyx}, folder)
     before, after = seen["an empty ledger"], seen["a million leases"]
@@ -118,7 +118,7 @@ def measure(rounds: int, seconds: float) -> list[Line]:
     return [
         at_most("a million leases: hot path, times an empty ledger's", 1.2, _times(before, after), "x"),
         at_most("a million leases: cold mint p50, times an empty ledger's", 1.2, slower, "x"),
-        at_most("a million leases: start", 2.0, started, "s", told),
+        at_most("a million leases: start", 2.0, started, "s", details),
         at_most(f"a million leases: sweep of {DUE:,} due, memory", 200, megabytes, "MB"),
     ]
 
@@ -128,7 +128,7 @@ def _times(before: load.Reading, after: load.Reading) -> float:
 
 
 def _sweep(env: dict[str, str], folder: Path) -> float:
-    """Megabytes at most of one sweep by the command."""
+    """Peak memory of one `dialtone sweep` in megabytes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "sweep"], env=env, cwd=folder, stdout=subprocess.DEVNULL
     )

@@ -1,4 +1,4 @@
-"""Telnyx calls for one device and a hundred page loads in a login's life."""
+"""Telnyx calls for one device with a hundred page loads during the lifetime of a login."""
 
 import urllib.request
 
@@ -23,7 +23,7 @@ def measure() -> list[Line]:
 
 
 def _load(url: str) -> None:
-    """Each with the token that the page has then: a new one every ten loads."""
+    """Page loads, with a new access token every ten loads."""
     pages = [issue("alice") for _ in range(LOADS // 10)]
     for number in range(LOADS):
         request = pages[number // 10]

@@ -1,4 +1,4 @@
-"""Goals whose scenario is a test too: a storm, a stampede, a real browser. pytest plays them, and writes figures."""
+"""Goals that tests measure: a storm, a stampede, a real browser. pytest runs them and writes the measurements."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from benchmarks.goals import Line, Missing, at_least, at_most
 from benchmarks.processes import ROOT
 
 STORM_DEVICES, STORM_ALLOWED = 10_000, 100
-"""Telnyx's real limit is not known; a lower one only makes the storm last longer."""
+"""Telnyx's real limit is not known. With a lower limit, the storm takes longer."""
 
 DIAL_TONE_RUNS = 3
 
 
 def storm() -> list[Line]:
-    """Every device comes back at once."""
+    """All devices reconnect at once."""
     settings = {"STORM_DEVICES": str(STORM_DEVICES), "STORM_ALLOWED": str(STORM_ALLOWED)}
     figures = _play("tests/faults/test_storm.py", "STORM_FIGURES", settings)
     name = f"storm of {STORM_DEVICES:,} at {STORM_ALLOWED} calls/s"
@@ -41,32 +41,32 @@ def stampede() -> list[Line]:
 
 
 def dial_tone() -> list[Line]:
-    """From "the page asks" to `telnyx.ready`, in Chromium with the real SDK and five seconds of propagation."""
+    """Time from the page's request to `telnyx.ready`, in Chromium with the real SDK and 5 s of propagation."""
     if shutil.which("chromium") is None:
-        return [Missing("time to dial tone", "no Chromium here")]
+        return [Missing("time to dial tone", "Chromium is not installed")]
     figures = _play("tests/browser/test_dial_tone.py", "DIAL_TONE_FIGURES", {"DIAL_TONE_RUNS": str(DIAL_TONE_RUNS)})
     if isinstance(figures, str):
         return [Missing("time to dial tone", figures)]
-    told = f"median of {DIAL_TONE_RUNS}; naive {figures['naive backend']:.2f} s"
+    details = f"median of {DIAL_TONE_RUNS}; naive {figures['naive backend']:.2f} s"
     return [
-        at_most("time to dial tone: a known device", 0.3, figures["known device"], "s", told),
+        at_most("time to dial tone: a known device", 0.3, figures["known device"], "s", details),
         at_most("time to dial tone: a new device, with a pool", 0.5, figures["new, from pool"], "s"),
     ]
 
 
 def _play(test: str, variable: str, settings: dict[str, str]) -> dict[str, Any] | str:
-    """The figures, or why there are none. A bound of the test's own may be missed: the figure tells."""
+    """The measurements, or the reason why there are none. If the test fails after writing them, they are returned."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figures.json"
+        path = Path(folder) / "measurements.json"
         why = _run(test, settings | {variable: str(path)})
         if path.exists():
             figures: dict[str, Any] = json.loads(path.read_text())
             return figures
-        return why or "the test wrote no figures"
+        return why or "the test wrote no measurements"
 
 
 def _run(test: str, settings: dict[str, str]) -> str | None:
-    """None, or what was wrong."""
+    """None, or the failure of the test."""
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--timeout", "300", test]
     run = subprocess.run(command, env=os.environ | settings, cwd=ROOT, capture_output=True, text=True, check=False)
     last = run.stdout.strip().splitlines()[-1:] or ["no output"]

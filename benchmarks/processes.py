@@ -1,4 +1,5 @@
-"""Servers under measurement: each a process of its own on the first core; load and stub have the other cores."""
+"""Servers under measurement. Each is a separate process on the first core; load generator and stub use the other
+cores."""
 
 import os
 import socket
@@ -32,7 +33,7 @@ COMMAND = [sys.executable, "-m", "app.cli"]
 
 @cache
 def signing_key() -> rsa.RSAPrivateKey:
-    """The identity provider's, for this run."""
+    """The key of the identity provider in this run."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
@@ -43,13 +44,13 @@ def public_pem() -> str:
 
 @dataclass(frozen=True)
 class Server:
-    """Something that answers."""
+    """A running server."""
 
     name: str
     url: str
     pid: int
     started_seconds: float
-    """From the start of its process to its first good answer."""
+    """Time from the start of the process to its first successful response."""
     log: Path = Path(os.devnull)
 
     @property
@@ -59,7 +60,7 @@ class Server:
 
 
 def environment(telnyx: str = "http://127.0.0.1:9/v2") -> dict[str, str]:
-    """What Dialtone and the peers are told, and nothing of this shell's settings."""
+    """The environment of Dialtone and the peers, without this shell's settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DIALTONE_", "TELNYX_"))}
     return inherited | {
         "PYTHONPATH": str(ROOT),
@@ -75,7 +76,7 @@ def environment(telnyx: str = "http://127.0.0.1:9/v2") -> dict[str, str]:
 
 @contextmanager
 def asgi(name: str, app: str, telnyx: str = "http://127.0.0.1:9/v2", **more: str) -> Iterator[Server]:
-    """An ASGI app of this folder under uvicorn, one worker, without its access log."""
+    """Run an ASGI app of this folder with uvicorn: one worker, no access log."""
     port = free_port()
     options = ["--port", str(port), "--log-level", "critical", "--no-access-log"]
     command = [sys.executable, "-m", "uvicorn", app, *options]
@@ -85,7 +86,7 @@ def asgi(name: str, app: str, telnyx: str = "http://127.0.0.1:9/v2", **more: str
 
 @contextmanager
 def node(name: str, script: str) -> Iterator[Server]:
-    """One of the peers in Node."""
+    """Run a peer in Node."""
     port = free_port()
     env = environment() | {"PORT": str(port), "NODE_ENV": "production"}
     with _process(name, ["node", str(HERE / "peers" / script)], env, port, "/") as server:
@@ -94,7 +95,7 @@ def node(name: str, script: str) -> Iterator[Server]:
 
 @contextmanager
 def stub(delay_seconds: float) -> Iterator[Server]:
-    """The thin Telnyx, beside the load generator."""
+    """Run the Telnyx stub on the cores of the load generator."""
     port = free_port()
     env = environment() | {"STUB_SECONDS": str(delay_seconds)}
     options = ["--port", str(port), "--log-level", "critical", "--no-access-log"]
@@ -105,13 +106,13 @@ def stub(delay_seconds: float) -> Iterator[Server]:
 
 @contextmanager
 def settings(telnyx: str, database: str | None = None, **more: str) -> Iterator[dict[str, str]]:
-    """The service's environment with everything on, and its ledger migrated."""
+    """The environment of the service with all functions enabled, and a migrated ledger."""
     with tempfile.TemporaryDirectory(prefix="dialtone-bench-") as folder:
         env = environment(telnyx) | {
             "DIALTONE_DATABASE_URL": database or f"sqlite:///{folder}/ledger.db",
             "DIALTONE_LOG_FORMAT": "json",
             "DIALTONE_CORS_ORIGINS": "https://app.example.com",
-            # Counted as always; only the number is one that a load generator does not reach.
+            # Requests are counted as usual, with a limit that a load generator does not reach.
             "DIALTONE_LIMIT_USER": NO_LIMIT,
             "DIALTONE_LIMIT_FAILURES": NO_LIMIT,
             **more,
@@ -122,7 +123,7 @@ def settings(telnyx: str, database: str | None = None, **more: str) -> Iterator[
 
 @contextmanager
 def dialtone(telnyx: str, database: str | None = None, *, name: str = "Dialtone", **more: str) -> Iterator[Server]:
-    """The service by its own command, ready."""
+    """Run the service with `dialtone serve`, and wait until it is ready."""
     port = free_port()
     with (
         settings(telnyx, database, DIALTONE_PORT=str(port), **more) as env,
@@ -168,7 +169,7 @@ def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], name: 
 
 
 def _answers(url: str) -> bool:
-    """Whether it says anything but "not yet"."""
+    """Whether the server responds with a status below 500."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return bool(answer.status < 500)

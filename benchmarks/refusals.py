@@ -1,4 +1,4 @@
-"""Refusing: what strangers with bad tokens cost, beside FastAPI's own way to a 401."""
+"""The cost of rejecting invalid tokens, compared with FastAPI's own 401."""
 
 from contextlib import ExitStack
 

@@ -1,7 +1,7 @@
-"""What many devices cost, computed, and the model of a storm: `python -m benchmarks.scale`. docs/scale.md explains.
+"""Computed costs of many devices, and a model of a storm: `python -m benchmarks.scale`. See docs/scale.md.
 
-The model queues as the service does, with the service's own rule for who comes back when; what it leaves out is the
-network and the CPU. `--check FILE` puts it beside the figures of a storm that was really run (`STORM_FIGURES`).
+The model queues as the service does and uses the service's `RetryAfterAllocator`. It has no network and no CPU cost.
+`--check FILE` compares it with the measurements of a real storm (`STORM_FIGURES`).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from app.vending.telephony.durations import REFRESH_SHARE
 
 DAY_SECONDS = 86_400
 TOKEN_SECONDS = 86_400
-"""Life of a login token and of a browser's credential by default."""
+"""Default lifetime of a login token and of a browser's credential."""
 
 CALLS_A_RENEWAL = 2
 """One extends the credential, one mints the token."""
@@ -27,40 +27,40 @@ CALLS_A_NEW_DEVICE = 2
 WRITES_A_RENEWAL, WRITES_A_NEW_DEVICE = 1, 2
 AUDIT_ROWS_A_RENEWAL = 1
 PEAK = 3.0
-"""The busiest hour against the mean one."""
+"""Load of the busiest hour relative to the mean."""
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Devices, and what they do in a day."""
+    """A number of devices and their daily use."""
 
     devices: int
     online_share: float = 0.5
-    """Of a day that a device is on."""
+    """The part of a day that a device is online."""
     page_loads: float = 10.0
-    """A device's in a day."""
+    """Page loads of a device per day."""
     new_share: float = 0.01
-    """New devices in a day, of all."""
+    """Share of devices that are new each day."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What one core of this machine was measured to do (benchmarks/results/latest.json)."""
+    """The measured capacity of one core (benchmarks/results/latest.json)."""
 
     hits_a_second: float
     mints_a_second: float
     lease_bytes: float
     audit_bytes: float = 710.0
-    """A row of the audit with its indexes: 20,000 of them in SQLite."""
+    """Size of an audit row with its indexes, measured with 20,000 rows in SQLite."""
 
 
 def refreshes_a_day() -> float:
-    """How often a device that is on all day asks for a new login."""
+    """Number of logins that a device requests per day if it is always online."""
     return DAY_SECONDS / (TOKEN_SECONDS * sum(REFRESH_SHARE) / 2)
 
 
 def costs(fleet: Fleet, machine: Machine) -> dict[str, float]:
-    """Per second at the busiest hour, and in bytes."""
+    """Rates in the busiest hour, and storage."""
     renewals = fleet.devices * max(refreshes_a_day() * fleet.online_share, 1.0) / DAY_SECONDS * PEAK
     new = fleet.devices * fleet.new_share / DAY_SECONDS * PEAK
     hits = fleet.devices * fleet.page_loads / DAY_SECONDS * PEAK
@@ -71,7 +71,7 @@ def costs(fleet: Fleet, machine: Machine) -> dict[str, float]:
         "ledger writes a second": renewals * WRITES_A_RENEWAL + new * WRITES_A_NEW_DEVICE,
         "requests a second": renewals + new + hits,
         "cores busy": cores,
-        "replicas of one core at half load, one spare": math.ceil(cores * 2) + 1,
+        "replicas of one core at half load, plus one": math.ceil(cores * 2) + 1,
         "lease rows, GB": fleet.devices * machine.lease_bytes / 1e9,
         "audit rows of 30 days, GB": audit_rows * DAY_SECONDS * 30 * machine.audit_bytes / 1e9,
     }
@@ -79,16 +79,16 @@ def costs(fleet: Fleet, machine: Machine) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Storm:
-    """How a storm went."""
+    """The outcome of a storm."""
 
     seconds: float
     share_of_allowed: float
     asked: float
-    """Times that a device asked, on average."""
+    """Mean number of requests per device."""
 
 
 def storm(devices: int, allowed: float, seed: int = 1) -> Storm:
-    """Every device asks at once; Telnyx allows so many calls a second, and each device needs one."""
+    """Simulate a storm: all devices request a login at once. Each needs one of the `allowed` calls per second."""
     chance = random.Random(seed)  # noqa: S311 - a model
     rate = allowed * (1 - MIN_RESERVE)
     room = max(1, int(rate * CALL_SECONDS * QUEUE_SHARE))
@@ -104,15 +104,15 @@ def storm(devices: int, allowed: float, seed: int = 1) -> Storm:
             free_at = max(free_at, now) + 1 / rate
             last = max(last, free_at)
             continue
-        # The header is in whole seconds; the client adds up to one of its own.
-        told = math.ceil(comebacks.seconds(now, int(waiting), rate) + chance.random())
-        heapq.heappush(arrivals, (now + told + chance.random(), number))
+        # The header has whole seconds, and the client adds up to one second of jitter.
+        delay = math.ceil(comebacks.seconds(now, int(waiting), rate) + chance.random())
+        heapq.heappush(arrivals, (now + delay + chance.random(), number))
     return Storm(last, devices / last / allowed, asked / devices)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
-    parser.add_argument("--check", type=Path, help="figures of a storm that was run")
+    parser.add_argument("--check", type=Path, help="measurements of a real storm")
     parser.add_argument("--hits", type=float, default=15_000, help="hits a second of one core")
     parser.add_argument("--mints", type=float, default=330, help="cold mints a second of one core")
     parser.add_argument("--lease-bytes", type=float, default=1_023, help="a lease's row and indexes")
@@ -127,14 +127,14 @@ def main() -> None:
         found = storm(devices, allowed)
         print(
             f"  {devices:>10,} devices, {allowed:>6,} calls/s: {found.seconds:>9,.0f} s, "
-            f"{found.share_of_allowed:.3f} of what is allowed, asked {found.asked:.1f} times each"
+            f"{found.share_of_allowed:.3f} of what is allowed, {found.asked:.1f} requests per device"
         )
     if wanted.check:
         seen = json.loads(wanted.check.read_text())
         found = storm(seen["devices"], seen["allowed"])
         print(
             f"Measured {seen['devices']:,} at {seen['allowed']}: {seen['share_of_allowed']:.3f} of what is allowed, "
-            f"asked {seen['asked']:.1f} times each; the model: {found.share_of_allowed:.3f} and {found.asked:.1f}"
+            f"{seen['asked']:.1f} requests per device; the model: {found.share_of_allowed:.3f} and {found.asked:.1f}"
         )
 
 

@@ -1,6 +1,6 @@
-"""A thin Telnyx: the calls that a login takes, each answered after the delay that STUB_SECONDS states.
+"""A Telnyx stub with the operations that a login needs. Each responds after STUB_SECONDS.
 
-The sandbox keeps an account; this keeps nothing, so that it is not what is measured.
+Unlike the sandbox, it stores nothing, so that its own cost does not affect the measurement.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _calls = 0
 
 
 def _login_token() -> bytes:
-    """As long as Telnyx's."""
+    """As long as Telnyx's tokens."""
     exp = datetime.now(UTC) + timedelta(hours=LOGIN_TOKEN_HOURS)
     parts = ({"alg": "HS512", "typ": "JWT"}, {"exp": int(exp.timestamp()), "sub": "stub" * 30}, {"signature": "s" * 40})
     return b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)

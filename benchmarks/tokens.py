@@ -1,4 +1,4 @@
-"""Access tokens of this run's identity provider, good ones and bad ones. Signed by `cryptography` alone."""
+"""Valid and invalid access tokens of this run's identity provider, signed with `cryptography`."""
 
 import base64
 import json
@@ -23,13 +23,13 @@ def token(user: str) -> str:
 
 
 def with_bad_signature(number: int) -> str:
-    """Well-formed, by a known issuer, and signed by nobody; each another one."""
+    """Distinct tokens that are well-formed and name a known issuer, with an invalid signature."""
     head, _ = token(f"mallory-{number}").rsplit(".", 1)
     return f"{head}.{_base64url(number.to_bytes(2, 'big') * 128).decode()}"
 
 
 def issue(user: str, device: str = "tab-1") -> Request:
-    """A device wants to log in."""
+    """A login request of a device."""
     return Request(PATH, "POST", token(user), json.dumps({"device_id": device}))
 
 

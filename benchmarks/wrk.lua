@@ -1,5 +1,5 @@
--- Sends the requests of the file that REQUESTS names, one after the other, again and again; prints one line of JSON.
--- The file: method, path, headers as name=value separated by \2, and body, separated by \1; a request a line.
+-- Sends the requests of the file in REQUESTS in a loop, and prints one line of JSON.
+-- The file: method, path, headers as name=value separated by \2, and body, separated by \1; one request per line.
 local requests, number = {}, 0
 
 function init()

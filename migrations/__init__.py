@@ -1,1 +1,1 @@
-"""The ledger's history, one file a step. `dialtone migrate` runs it."""
+"""Migrations of the ledger, one file each. `dialtone migrate` runs them."""

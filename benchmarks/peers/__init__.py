@@ -1,1 +1,1 @@
-"""What other people's code looks like: the same login, without what Dialtone does beside it."""
+"""Peers: simple implementations of the same login, without Dialtone's other functions."""

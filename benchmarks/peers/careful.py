@@ -1,4 +1,5 @@
-"""The careful peer: the naive one with a shared client on aiohttp's pool, and tokens verified once. No ledger."""
+"""The careful peer: as the naive one, but with a shared client on aiohttp's pool, and tokens verified once. No
+ledger."""
 
 import os
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What most people write: FastAPI, python-jose on each request, a new httpx client and two Telnyx calls each time."""
+"""A typical implementation: FastAPI, python-jose on each request, a new httpx client and two Telnyx calls each time."""
 
 import os
 from typing import Annotated

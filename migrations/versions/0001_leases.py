@@ -1,4 +1,4 @@
-"""The table of leases and the indexes that every query on it runs on."""
+"""The table of leases and the indexes that its queries use."""
 
 import sqlalchemy as sa
 from alembic import op

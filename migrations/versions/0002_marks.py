@@ -1,6 +1,6 @@
-"""Marks on tokens, spent logout tokens, asked-for key refreshes, and the session that a lease belongs to.
+"""Not-before marks, used logout tokens, requested key refreshes, and the session of a lease.
 
-Only adds: a replica of the version before goes on beside it.
+It only adds, so replicas of the previous version can run during the migration.
 """
 
 import sqlalchemy as sa

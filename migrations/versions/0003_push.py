@@ -1,6 +1,6 @@
 """Push credentials: objects at Telnyx by material, users' registrations of them, and connections that use them.
 
-Only adds: a replica of the version before goes on beside it.
+It only adds, so replicas of the previous version can run during the migration.
 """
 
 import sqlalchemy as sa

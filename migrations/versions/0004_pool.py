@@ -1,6 +1,6 @@
-"""Indexes: the pool's ready credentials, leases that are nobody's yet, and what waits for the sweeper with lost ones.
+"""Indexes of pooled leases by connection, of leases without a user, and of leases that the sweeper must delete.
 
-Only adds: a replica of the version before goes on beside it.
+It only adds, so replicas of the previous version can run during the migration.
 """
 
 import sqlalchemy as sa

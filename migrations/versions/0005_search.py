@@ -1,6 +1,6 @@
 """Indexes for operators: leases by age, by user, by connection and by SIP username.
 
-Only adds: a replica of the version before goes on beside it.
+It only adds, so replicas of the previous version can run during the migration.
 """
 
 from alembic import op

@@ -1,6 +1,6 @@
-"""What was decided, by whom, for whom: the audit; and sweeps that operators asked for.
+"""Audit events, and sweeps that operators start.
 
-Only adds: a replica of the version before goes on beside it.
+It only adds, so replicas of the previous version can run during the migration.
 """
 
 import sqlalchemy as sa

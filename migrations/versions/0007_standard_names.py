@@ -1,6 +1,6 @@
 """Stored names follow the terms of version 0.2: audit actions and outcomes, and the state of push objects.
 
-A replica of version 0.1 cannot read the new values: stop all replicas, migrate, start.
+A replica of version 0.1 cannot read the new values: stop all replicas, migrate, and start the new version.
 """
 
 from collections.abc import Mapping
