@@ -1,4 +1,4 @@
-# Two commands do everything: `make dev` (a phone service on this laptop) and `make test` (every check).
+# `make dev` runs Dialtone with a sandbox on this machine. `make test` runs every check.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +9,13 @@ CONTRACT := tests/contract
 .DEFAULT_GOAL := help
 .PHONY: help dev test lint fast-test client client-test contract-tools dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
 
-help: ## Show what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-dev: $(VENV)/.runtime client ## Sandbox, demo identity provider and service on this machine; Ctrl-C ends all of it
+dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
 	@$(BIN)/dialtone dev
 
-test: lint client-test fast-test ## Everything: style, types, layers, Dockerfile, tests
+test: lint client-test fast-test ## Run every check: style, types, layers, Dockerfile, tests
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -25,14 +25,15 @@ lint: $(VENV)/.dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/zizmor --offline --quiet --no-progress .github
 
-# Most tests wait rather than compute, so three workers share two cores. Coverage is measured in the first group only:
-# tests with real processes, browsers and faults have deadlines that tracing would break. `coverage report` lists the rest.
+# Most tests wait more than they compute, so three workers share two cores. Coverage is measured in the first group only:
+# tests with real processes, browsers and faults have deadlines that tracing would break.
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
 fast-test: $(VENV)/.dev contract-tools
 	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report= $(SLOW:%=--ignore %)
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
 
-# The page's SDK and the browser client need Node 20. Without it the page says so, and its tests skip, saying so too.
+# The SDK of the softphone page and the browser client need Node 20. Without it, the page shows an error, and its tests
+# are skipped.
 HAS_NODE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)
 ifeq ($(HAS_NODE),yes)
 client: $(CLIENT)/dist/index.js
@@ -41,15 +42,15 @@ client-test: client
 contract-tools: $(CONTRACT)/node_modules/.installed
 else
 client client-test:
-	@echo "Node 20 is not here: the softphone page and the browser client are left out."
+	@echo "Node 20 is not installed: the softphone page and the browser client are not built."
 endif
 
 $(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
 	cd $(CLIENT) && npm ci --no-audit --no-fund --silent
 	@touch $@
 
-# What reads the OpenAPI documents: linters and generators of clients. The Python generator wants an older typer than the
-# service, so it has an environment of its own.
+# Linters of the OpenAPI documents, and generators of clients. The Python generator requires an older typer than the
+# service, so it has a separate environment.
 contract-tools: $(CONTRACT)/.venv/.installed
 
 $(CONTRACT)/node_modules/.installed: $(CONTRACT)/package-lock.json
@@ -68,13 +69,13 @@ $(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(CLIENT)/tsconfig.js
 dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browser, ten runs each
 	DIAL_TONE_RUNS=10 $(BIN)/pytest tests/browser/test_dial_tone.py -s --timeout 600
 
-faults: $(VENV)/.dev ## The long form of the fault tests: every barrier on both databases, 100 kills, 30 s stops
+faults: $(VENV)/.dev ## Run the long fault tests: all crash points on both databases, 100 kills, 30 s stops
 	KILLS=100 STOP_SECONDS=30 EXAMPLES=200 $(BIN)/pytest -n 2 tests/faults --timeout 3000
 
-soak: $(VENV)/.dev ## Ten minutes of random faults on three replicas
+soak: $(VENV)/.dev ## Run ten minutes of random faults on three replicas
 	SOAK_SECONDS=600 $(BIN)/pytest -s tests/faults/test_soak.py
 
-storm: $(VENV)/.dev ## Ten thousand devices that reconnect at once, 50 Telnyx calls a second
+storm: $(VENV)/.dev ## Reconnect ten thousand devices at once, with 50 Telnyx calls per second
 	STORM_DEVICES=10000 $(BIN)/pytest -s tests/faults/test_storm.py
 
 ifeq ($(HAS_NODE),yes)
@@ -85,36 +86,36 @@ benchmarks/node_modules/.installed: benchmarks/package-lock.json
 	cd benchmarks && npm ci --no-audit --no-fund --silent
 	@touch $@
 
-bench: $(VENV)/.dev client $(BENCH_NODE) ## The table of goals, measured: floors, peers, storm, a million leases (10 minutes)
+bench: $(VENV)/.dev client $(BENCH_NODE) ## Run all benchmarks: floors, peers, storm, a million leases (10 minutes)
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.dev ## Half a minute of it, without a network; fails if a ratio fell by a fifth
+bench-quick: $(VENV)/.dev ## Run short benchmarks without a network (30 s); fails if a ratio fell by a fifth
 	$(BIN)/python -m benchmarks --quick
 
-openapi: $(VENV)/.runtime ## Write the OpenAPI documents after a change of the API
+openapi: $(VENV)/.runtime ## Regenerate the OpenAPI documents after a change of the API
 	$(BIN)/dialtone openapi > openapi.json
 	$(BIN)/dialtone openapi --api user > docs/openapi/user.json
 	$(BIN)/dialtone openapi --api operators > docs/openapi/operators.json
 
-errors: $(VENV)/.runtime ## Write docs/errors.md anew after a change of problem codes
+errors: $(VENV)/.runtime ## Regenerate docs/errors.md after a change of problem codes
 	$(BIN)/dialtone errors > docs/errors.md
 
-schema: $(VENV)/.runtime ## Write dialtone.schema.json anew after a change of the configuration file
+schema: $(VENV)/.runtime ## Regenerate dialtone.schema.json after a change of the configuration file
 	$(BIN)/dialtone config schema > dialtone.schema.json
 
-lock: ## Resolve the newest versions and write the locks anew (needs uv)
+lock: ## Update the lock files to the newest versions (requires uv)
 	cd requirements && for name in runtime tracing dev build contract; do \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 
-clean: ## Forget the virtual environment and what `make dev` kept
+clean: ## Delete the virtual environment and the data of `make dev`
 	rm -rf $(VENV) .dialtone .coverage $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone requires Python 3.11 or newer; select one with: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-# The project itself is installed in place, with the locked build tools: no download in that step.
+# The project is installed in editable mode with the locked build tools, so this step downloads nothing.
 $(VENV)/.runtime: requirements/build.lock requirements/runtime.lock pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock -r requirements/runtime.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .

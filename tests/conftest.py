@@ -23,7 +23,7 @@ from tests.support.service import Service, running_service
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the settings of the person who runs the tests."""
+    """Remove Dialtone's settings from the environment."""
     for name in list(os.environ):
         if name.startswith(("DIALTONE_", "TELNYX_")):
             monkeypatch.delenv(name)

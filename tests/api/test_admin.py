@@ -54,7 +54,7 @@ async def test_admin_scope_alone_is_denied_if_a_policy_exists(telnyx: Telnyx, sq
         audiences = ["dialtone"]
         pem_file = "{tmp_path / "key.pem"}"
         [[policy.rules]]
-        name = "everybody"
+        name = "all"
         """
     )
     async with running_service(telnyx, sqlite, config=str(path), issuer=..., audience=..., issuer_pem=...) as service:

@@ -180,7 +180,7 @@ async def test_sip_addresses_of_a_user_are_listed(service: Service) -> None:
     assert all(device["sip_uri"] == f"sip:{device['sip_username']}@sip.telnyx.com" for device in devices)
     await service.ask("DELETE", user="alice")
     assert (await operate(service, "GET", "/dialable", issuer=ISSUER, subject="alice")).json() == {"data": []}
-    assert (await operate(service, "GET", "/dialable", issuer=ISSUER, subject="nobody")).json() == {"data": []}
+    assert (await operate(service, "GET", "/dialable", issuer=ISSUER, subject="unknown")).json() == {"data": []}
 
 
 async def test_expired_or_not_yet_usable_lease_is_not_dialable(telnyx: Telnyx, sqlite: str) -> None:

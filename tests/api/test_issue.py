@@ -20,7 +20,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-async def test_new_device_gets_a_login_of_its_own_credential(service: Service) -> None:
+async def test_new_device_gets_a_login_with_a_new_credential(service: Service) -> None:
     answer = await service.issue("laptop")
 
     body = answer.json()

@@ -99,7 +99,7 @@ async def test_rule_sets_connection_lifetime_and_grant_and_others_are_denied(ser
         assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "access_denied")
 
 
-async def test_oldest_device_is_evicted_if_policy_says_so(serve: Serve, telnyx: Telnyx) -> None:
+async def test_oldest_device_is_evicted_if_policy_allows_it(serve: Serve, telnyx: Telnyx) -> None:
     async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 2\nat_device_limit = "evict_oldest"') as service:
         for device in ("first", "second"):
             await issue(service, device, token("alice"))
@@ -137,7 +137,7 @@ async def test_without_eviction_the_next_device_is_rejected(serve: Serve, telnyx
         assert (await issue(service, "first", token("alice"))).status_code == 200
 
 
-async def test_audit_mode_rule_is_only_logged(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_shadow_mode_rule_is_only_logged(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     rules = """
     [[policy.rules]]
     name = "no-guests"

@@ -1,4 +1,4 @@
-"""Traces show where a request's time went, and hold no user data. OpenTelemetry's variables say where they go."""
+"""Traces show the durations of a request's operations and contain no user data. They are exported by OTLP."""
 
 import asyncio
 import threading

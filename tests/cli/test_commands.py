@@ -101,7 +101,7 @@ def test_policy_test_does_not_print_the_token_or_its_claims(
     assert not any(part in said.output for part in (*text.split("."), "CANARY"))
 
 
-def test_policy_test_accepts_unverified_claims_and_says_so(terminal: Any) -> None:
+def test_policy_test_accepts_claims_and_reports_that_they_are_unverified(terminal: Any) -> None:
     claims = json.dumps({"iss": ISSUER, "sub": "alice", "scope": "phone", "department": "support"})
 
     said = terminal("policy", "test", claims)

@@ -130,7 +130,7 @@ WRONG: list[tuple[str, str]] = [
     (ISSUER + "leeway_second = 3", "issuers[0].leeway_second: unknown setting"),
     (ISSUER + "[policy]\nmode = 'off'", "policy.mode: "),
     (RULE + 'effect = "maybe"', "policy.rules[0].effect: "),
-    (RULE + 'issuers = ["nobody"]', "policy.rules[0].issuers: 'nobody' is not the name of a configured issuer"),
+    (RULE + 'issuers = ["unknown"]', "policy.rules[0].issuers: 'unknown' is not the name of a configured issuer"),
     (RULE + "issuers = []", "policy.rules[0].issuers: "),
     (RULE + "claims.department = 1.5", "policy.rules[0].claims: a claim must be a string"),
     (RULE + "claims.department = { like = 'x' }", "policy.rules[0].claims: a claim must be a string"),

@@ -1,4 +1,5 @@
-// A program typed by the generated types: it asks for one login and prints it. Compiled and run by test_typescript.py.
+// A program with the generated types, which requests a login and prints it. test_generated_clients.py compiles and runs
+// it.
 import type { operations } from "./schema.ts";
 
 declare const process: { argv: string[]; stdout: { write(text: string): void } };

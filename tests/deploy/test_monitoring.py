@@ -133,7 +133,7 @@ def test_every_error_code_is_in_the_runbook() -> None:
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("promtool") is None:
         assert not os.environ.get("REQUIRE_ALL"), "promtool is required in CI"
-        pytest.skip("promtool is not here (Debian: prometheus)")
+        pytest.skip("promtool is not installed (Debian package: prometheus)")
     return subprocess.run(["promtool", *arguments], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
 
 

@@ -30,7 +30,7 @@ RUBBISH = {"Authorization": "Bearer rubbish"}
 PAGE = {"Origin": "https://app.example.com"}
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("nginx") is None and not os.environ.get("REQUIRE_ALL"), reason="nginx is not here"
+    shutil.which("nginx") is None and not os.environ.get("REQUIRE_ALL"), reason="nginx is not installed"
 )
 
 

@@ -40,7 +40,7 @@ class Probe:
             text=True,
         )
 
-    def figures(self) -> tuple[list[float], list[float]]:
+    def measurements(self) -> tuple[list[float], list[float]]:
         """Response times in seconds, and memory in megabytes."""
         output, _ = self._process.communicate()
         seen = json.loads(output)
@@ -74,7 +74,7 @@ async def test_devices_that_reconnect_at_once_all_get_logins(sqlite: str, tmp_pa
             probe = Probe(service)
             seen = await reconnect(url, bearers)
             asked, broken, took = seen["asked"], seen["broken"], seen["took"]
-            seconds, megabytes = probe.figures()
+            seconds, megabytes = probe.measurements()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     entries = [entry for entry in telnyx.sandbox.journal.entries if entry.path.startswith("/v2/")]
@@ -99,7 +99,7 @@ async def test_devices_that_reconnect_at_once_all_get_logins(sqlite: str, tmp_pa
         Path(path).write_text(json.dumps(figures))
     assert len(asked) == DEVICES, "every device got a login"
     assert telnyx.created() == 0, "every device keeps its SIP identity"
-    # A kept-alive connection may be closed just as the next request is sent.
+    # A kept-alive connection may be closed while the next request is sent.
     assert broken <= 20 + DEVICES * 0.01, "queued connections are served"
     assert throttled <= len(entries) * 0.01
     assert max(megabytes) < MAX_MEGABYTES

@@ -27,7 +27,7 @@ NEW_KEY = "KEY_the_new_one"
 
 
 class Shell:
-    """A person on call with a shell on the machine of a running service."""
+    """An operator with a shell on the machine of a running service."""
 
     def __init__(self, service: Replica, variables: dict[str, str]) -> None:
         self.service = service

@@ -1,4 +1,4 @@
-"""The sandbox tested with Telnyx's own Python SDK: every operation, paging, and each class of error."""
+"""The sandbox with Telnyx's official Python SDK: every operation, paging, and each class of error."""
 
 import asyncio
 from collections.abc import Callable

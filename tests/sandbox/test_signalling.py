@@ -174,7 +174,9 @@ async def test_call_is_relayed_between_two_pages(telnyx: Telnyx, uri: str) -> No
 async def test_unknown_callee_is_rejected_as_telnyx_does(telnyx: Telnyx) -> None:
     async with open_page(telnyx) as alice:
         await registered(telnyx, alice)
-        await alice.ask("telnyx_rtc.invite", sdp="OFFER", dialogParams={"callID": "a1", "destination_number": "nobody"})
+        await alice.ask(
+            "telnyx_rtc.invite", sdp="OFFER", dialogParams={"callID": "a1", "destination_number": "unknown"}
+        )
         bye = await alice.receive("telnyx_rtc.bye")
 
     assert (bye["cause"], bye["causeCode"], bye["sipCode"]) == ("UNALLOCATED_NUMBER", 1, 404)

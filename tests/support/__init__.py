@@ -1,1 +1,1 @@
-"""What several test modules use: servers on real sockets, tokens, key material, load, and assertions."""
+"""Support for several test modules: servers on real sockets, tokens, key material, load, and assertions."""

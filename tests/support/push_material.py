@@ -78,7 +78,7 @@ def certificate(
     names = [x509.NameAttribute(NameOID.COMMON_NAME, cn)]
     if uid is not None:
         names.insert(0, x509.NameAttribute(NameOID.USER_ID, uid))
-    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "An authority of our own")])
+    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name(names))

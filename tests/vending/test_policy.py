@@ -157,7 +157,7 @@ def test_explanation_contains_no_claim_values() -> None:
         assert "CANARY" not in str(condition.why_not({"department": "CANARY", "email": "CANARY"}))
 
 
-def test_audit_mode_rule_does_not_decide_and_is_recorded() -> None:
+def test_shadow_mode_rule_does_not_decide_and_is_recorded() -> None:
     noted: list[tuple[PolicyResult, PolicyResult]] = []
     contractors = Rule("contractors", None, claims=(ClaimCondition("contractor", (True,)),), mode=PolicyMode.SHADOW)
     policy = active_policy(contractors, Rule("all", DEFAULT), noted=noted)
@@ -168,7 +168,7 @@ def test_audit_mode_rule_does_not_decide_and_is_recorded() -> None:
     assert noted == [(PolicyResult("all", DEFAULT), PolicyResult("contractors", None))]
 
 
-def test_audit_mode_policy_permits_all_and_records_denials() -> None:
+def test_shadow_mode_policy_permits_all_and_records_denials() -> None:
     noted: list[tuple[PolicyResult, PolicyResult]] = []
     policy = active_policy(Rule("staff", DEFAULT, frozenset({STAFF})), mode=PolicyMode.SHADOW, noted=noted)
 
@@ -178,7 +178,7 @@ def test_audit_mode_policy_permits_all_and_records_denials() -> None:
     assert noted == [(PolicyResult(None, DEFAULT), PolicyResult(None, None))]
 
 
-def test_audit_mode_rules_alone_still_deny_by_default() -> None:
+def test_shadow_mode_rules_alone_still_deny_by_default() -> None:
     with pytest.raises(AccessDenied):
         active_policy(Rule("staff", DEFAULT, mode=PolicyMode.SHADOW)).authorize(user())
 

@@ -58,7 +58,7 @@ async def test_non_canonical_encoding_of_a_cached_token_is_rejected() -> None:
 
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda data: data.decode("latin-1")))
-async def test_any_text_raises_only_token_refused(text: str) -> None:
+async def test_any_text_raises_only_token_rejected(text: str) -> None:
     with pytest.raises(TokenRejected):
         await verifier().verify(text)
 

@@ -184,7 +184,7 @@ async def test_operator_refresh_ignores_the_cooldowns() -> None:
         assert (await checked.verify(token("bob", iss=STAFF, key=rsa_key("new")))).subject == "bob"
 
 
-async def test_refetching_an_unchanged_key_set_keeps_verified_tokens_cached() -> None:
+async def test_refetched_unchanged_key_set_keeps_verified_tokens_cached() -> None:
     provider = KeyServer()
     async with provided(provider) as (checked, (keys,)):
         await checked.verify(token(iss=STAFF))

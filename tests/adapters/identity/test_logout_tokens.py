@@ -181,6 +181,6 @@ async def test_any_claims_are_either_rejected_or_a_logout(changes: Any) -> None:
 
 
 @given(st.text(max_size=200))
-async def test_any_text_raises_only_logout_refused(text: str) -> None:
+async def test_any_text_raises_only_logout_token_rejected(text: str) -> None:
     with pytest.raises((LogoutTokenRejected, TokenRejected)):
         await at().verify_logout(text)

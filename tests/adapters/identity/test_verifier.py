@@ -323,7 +323,7 @@ CHECKED = verifier()
 
 
 @given(JSON_OBJECTS, JSON_OBJECTS, st.binary(max_size=300))
-async def test_any_json_raises_only_token_refused(header: Any, payload: Any, signature: bytes) -> None:
+async def test_any_json_raises_only_token_rejected(header: Any, payload: Any, signature: bytes) -> None:
     with pytest.raises(TokenRejected):
         await CHECKED.verify(raw_token({"alg": "RS256"} | header, {"iss": ISSUER} | payload, signature))
 

@@ -43,7 +43,7 @@ def rate(limit: object, remaining: object, reset: object) -> dict[str, str]:
 
 
 def respond(budget: RateBudget, status: int, headers: dict[str, str], now: float, in_flight: int) -> None:
-    """The response to a call that was just sent."""
+    """The response to the latest call."""
     budget.response_received(status, headers, now, in_flight, left_at=now)
 
 
@@ -299,7 +299,7 @@ async def test_call_that_would_miss_its_deadline_gets_a_retry_after() -> None:
 
     with pytest.raises(TelnyxRateLimited) as refusal:
         async with guard.slot(0.02):
-            raise AssertionError("there was no turn")
+            raise AssertionError("no slot was granted")
 
     assert (refusal.value.retry_after_seconds or 0) >= 1
     release.set()

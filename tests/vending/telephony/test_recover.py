@@ -249,8 +249,8 @@ async def test_pending_lease_of_another_replica_is_awaited(telnyx: Telnyx, datab
         assert telnyx.created() == 1
 
 
-async def test_expired_claim_is_taken_over_and_its_holder_gives_way(telnyx: Telnyx, database: str) -> None:
-    """The holder is slow, not dead: it resumes after its claim has expired and must not do damage."""
+async def test_expired_claim_is_taken_over_and_its_holder_yields(telnyx: Telnyx, database: str) -> None:
+    """The holder is slow, not dead: it resumes after its claim has expired and must change nothing."""
     async with running_components(telnyx, database) as slow, running_components(telnyx, database) as other:
         telnyx.fail("delay", **CREATE, seconds=0.4)
         first = asyncio.create_task(slow.telephony.issuer.issue(ALICE, LAPTOP))

@@ -56,7 +56,7 @@ async def test_orphan_is_reported_and_deleted_on_request(components: Components,
 
 @pytest.mark.parametrize(
     "name",
-    ["", "somebody's", "dialtone", "dialtone-", "dialtone-prod-" + "ab" * 16, OURS + "0", OURS.upper(), "x" + OURS],
+    ["", "foreign", "dialtone", "dialtone-", "dialtone-prod-" + "ab" * 16, OURS + "0", OURS.upper(), "x" + OURS],
 )
 async def test_credentials_with_other_names_are_left_alone(components: Components, telnyx: Telnyx, name: str) -> None:
     await components.telephony.issuer.issue(ALICE, LAPTOP)

@@ -51,7 +51,7 @@ async def test_expired_credential_is_deleted_at_telnyx(components: Components, t
 
 async def test_live_and_foreign_credentials_are_left_alone(components: Components, telnyx: Telnyx) -> None:
     await components.telephony.issuer.issue(ALICE, LAPTOP)
-    telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION, "name": "somebody else's"})
+    telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION, "name": "foreign"})
 
     swept = await components.upkeep.sweeper.sweep()
 
@@ -142,7 +142,7 @@ async def test_telnyx_outage_does_not_count_as_an_attempt(components: Components
     waiting = (components.upkeep.sweeper.backlog, await components.upkeep.sweeper.irrevocable())
     telnyx.sandbox.faults.plans.clear()
     telnyx.clock.advance(timedelta(seconds=6))
-    await asyncio.sleep(1.1)  # Telnyx said so
+    await asyncio.sleep(1.1)  # the Retry-After of Telnyx
     healed = await components.upkeep.sweeper.sweep()
 
     assert swept == SweepResult(taken=8)
