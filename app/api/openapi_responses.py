@@ -46,7 +46,7 @@ BODY = ("request_timeout", "body_too_large", "unsupported_media_type")
 """Codes of every operation that takes a body."""
 
 TELNYX = ("telnyx_rejected", "telnyx_forbidden", "telnyx_key_rejected", "telnyx_rate_limited", "telnyx_unavailable")
-"""Codes of the operations that call Telnyx before they answer."""
+"""Codes of the operations that call Telnyx before they respond."""
 
 EXAMPLE_REQUEST_ID = "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"
 
@@ -100,7 +100,7 @@ def problems_of(*codes: str, common: Sequence[str] = GUARDED) -> dict[int | str,
 
 
 def resolve(operation: dict[str, Any], components: dict[str, Any]) -> None:
-    """Replace the error entries of an operation with references; add what they refer to to `components`."""
+    """Replace the error entries of an operation with references, and add the responses to `components`."""
     responses = operation["responses"]
     for status, response in responses.items():
         if PROBLEM_CODES in response:

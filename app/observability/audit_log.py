@@ -1,8 +1,8 @@
 """The audit trail: each decision becomes an event, a log line, a metric, and a row in the ledger.
 
-A background task writes the rows in batches. A setting says what happens while the ledger is unavailable. Without
-`audit.required`, requests are answered, and events are kept in memory up to a limit; further events are dropped and
-counted. With it, a decision that cannot be recorded is not returned (503 `audit_unavailable`). Refusals never wait for
+A background task writes the rows in batches. A setting decides what happens while the ledger is unavailable. Without
+DIALTONE_AUDIT_REQUIRED, requests succeed, and events are kept in memory up to a limit; further events are dropped and
+counted. With it, a decision that cannot be recorded is not returned (503 `audit_unavailable`). Denials never wait for
 their row.
 """
 

@@ -1,5 +1,4 @@
-"""The handler of every log line. While the service runs, a thread writes the lines, so that no request waits for a
-write.
+"""The handler of every log line. A thread writes the lines while the service runs, so no request waits for a write.
 
 Standard error is often a pipe. When its reader stops reading, the pipe fills up and a write blocks for as long as that
 lasts. Without a queue, every request would block with it.

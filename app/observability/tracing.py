@@ -1,8 +1,8 @@
 """Exports traces with OpenTelemetry's SDK, which is an optional dependency.
 
 Other modules get a `Tracer` of `opentelemetry-api`; without the SDK its spans do nothing. OpenTelemetry's own variables
-(`OTEL_EXPORTER_OTLP_ENDPOINT` and others) say where spans go. A span holds routes, operations, outcomes and the request
-id, but no user, no address and no text of an exception.
+(`OTEL_EXPORTER_OTLP_ENDPOINT` and others) define where spans are sent. A span holds routes, operations, outcomes and
+the request id, but no user, no address and no text of an exception.
 """
 
 import importlib.util

@@ -1,11 +1,8 @@
 """A Telnyx account in memory: credentials, push credentials, connections, and Telnyx's rules for them.
 
-The responses follow developers.telnyx.com and Telnyx's OpenAPI description of 2026-07, with their irregularities:
-
-- A delete returns the object.
-- An update of an expired credential returns an `errors` *object*.
-- Times have three formats.
-- Every response about a credential contains its SIP password.
+The responses follow developers.telnyx.com and Telnyx's OpenAPI description of 2026-07, with their irregularities: a
+delete returns the object, an update of an expired credential returns an `errors` *object*, times have three formats,
+and every response about a credential contains its SIP password.
 """
 
 import base64
@@ -154,8 +151,7 @@ class Account:
             updated_at=now,
         )
         self.credentials[credential.id] = credential
-        # A reference page says that the response to a create may contain these secrets too. A service must not read
-        # them.
+        # Telnyx's reference shows these secrets in responses to a create. A service must not read them.
         extras = {
             "kid": secrets.token_hex(8),
             "tel_token": "canary" + secrets.token_hex(64),

@@ -83,7 +83,7 @@ def repeat_key(lease_id: str | None) -> RepeatKey:
 
 
 class Decision(NamedTuple):
-    """One decision, as yet without an id and a time."""
+    """One decision, before it gets an id and a time."""
 
     action: AuditAction
     outcome: AuditOutcome = AuditOutcome.DONE

@@ -109,7 +109,7 @@ def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaim
 
 
 def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, float | None, Validity]:
-    """`exp`, `iat` and the validity, extended by the leeway. Raises TokenRejected if `now` is outside of it."""
+    """`exp`, `iat` and the validity, extended by the leeway. Raises TokenRejected if `now` is outside it."""
     leeway = issuer.leeway.total_seconds()
     expires = _moment(claims, "exp")
     issued = _moment(claims, "iat")

@@ -20,7 +20,7 @@ FETCH_SECONDS = 3.0
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 REFRESH_SECONDS = 300.0
-"""A key set older than this is refreshed in the background and stays in use meanwhile. `max-age` takes precedence."""
+"""A key set older than this is refreshed in the background and stays in use until then. `max-age` takes precedence."""
 
 REFRESH_BOUNDS = (60.0, 3600.0)
 """Bounds in seconds for `max-age`. A header must not keep a withdrawn key valid for a day."""

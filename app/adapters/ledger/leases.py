@@ -96,7 +96,7 @@ class SqlLeases:
             if seen.not_before is not None and is_before(principal, seen.not_before):
                 raise TokenRejected("not_before")
             if seen.devices >= max_devices:
-                # A live lease of this very device means LeaseExists, not that the limit is reached.
+                # A live lease of this device means LeaseExists, not that the limit is reached.
                 raise LeaseExists if _has_live_lease(connection, lease) else DeviceLimitReached
             claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
             return claimed or _insert(connection, lease)

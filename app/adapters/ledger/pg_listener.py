@@ -23,7 +23,7 @@ CHECK_SECONDS = 3.0
 
 
 def announce(connection: sa.Connection) -> None:
-    """Notify every replica if and when this transaction is committed."""
+    """Notify every replica when this transaction is committed."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"NOTIFY {CHANNEL}"))
 

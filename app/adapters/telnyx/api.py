@@ -94,7 +94,7 @@ class TelnyxApi:
         raise TelnyxResponseInvalid
 
     async def send(self, method: str, path: str, *, attempts: int = 1, **content: Any) -> HttpResponse:
-        """An answer with status 2xx within the total deadline. Otherwise raises the error of the last attempt."""
+        """A response with status 2xx within the total deadline. Otherwise raises the error of the last attempt."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_seconds
         for attempt in range(1, attempts + 1):
@@ -164,7 +164,7 @@ def _operation(method: str, path: str) -> str:
 
 
 def _error_for(answer: HttpResponse) -> TelnyxError:
-    """The error for a status that is not 2xx. Redirects are not followed: they are unreadable answers."""
+    """The error for a status that is not 2xx. Redirects are not followed; they count as invalid responses."""
     match answer.status:
         case 401:
             return TelnyxKeyRejected()

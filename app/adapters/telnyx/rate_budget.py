@@ -74,7 +74,7 @@ class RateBudget:
                 self._left = math.inf  # no rate is reported: only the concurrency limit applies
             return
         if now < self._hold_until and left_at < self._held_since:
-            return  # a delayed response: it describes a window that is exhausted by now
+            return  # a delayed response, which describes a window that is exhausted already
         seconds = min(reset if reset is not None else 1.0, MAX_HOLD_SECONDS)
         self._window_seconds = max(self._window_seconds, seconds)
         reserve = max(1.0, limit * self._reserve)

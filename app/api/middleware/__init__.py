@@ -1,1 +1,1 @@
-"""ASGI middleware, one a file. Outside in: load shedding, context, CORS, errors, limits, auth, body."""
+"""ASGI middleware, one per file. From the outermost: load shedding, context, CORS, errors, limits, auth, body."""

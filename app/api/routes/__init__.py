@@ -1,1 +1,1 @@
-"""HTTP routes, one router a resource. Each translates a request, calls one domain function, builds the answer."""
+"""HTTP routes, with one router per resource. Each parses a request, calls one domain function and builds a response."""

@@ -84,7 +84,7 @@ async def revoke_leases(wanted: RevocationRequest, components: ComponentsDep) ->
     if user_key is None:
         components.operators.leases.check_confirmed(wanted.confirm)
     elif wanted.refuse_tokens:
-        # Set before the revocation. Otherwise a device that logs in between the two would keep its login.
+        # Set before the revocation. Otherwise a device could log in between the two and keep its login.
         await components.operators.tokens.set_not_before(
             NotBeforeTarget(user_key.issuer, Reach.USER, user_key.subject), None
         )
