@@ -39,13 +39,13 @@ def measure() -> list[Line]:
         telnyx = f"{stub.url}/v2"
         dialtone = stack.enter_context(processes.dialtone(telnyx))
         careful = stack.enter_context(processes.asgi("careful", "benchmarks.peers.careful:app", telnyx))
-        run(dialtone, strangers(WARMING, "warm"), 64)
-        run(careful, strangers(200, "warm"), 64)
+        run(dialtone, new_devices(WARMING, "warm"), 64)
+        run(careful, new_devices(200, "warm"), 64)
         ours = {
-            connections: run(dialtone, strangers(REQUESTS[connections], f"at-{connections}"), connections)
+            connections: run(dialtone, new_devices(REQUESTS[connections], f"at-{connections}"), connections)
             for connections in GOALS_MS
         }
-        theirs = run(careful, strangers(1500, "careful"), 64)
+        theirs = run(careful, new_devices(1500, "careful"), 64)
         lines: list[Line] = []
         for connections, mints in ours.items():
             beyond = mints.p50_ms - CALLS * DELAY_SECONDS * 1000
@@ -61,14 +61,14 @@ def measure() -> list[Line]:
             )
         )
         naive = stack.enter_context(processes.asgi("naive", "benchmarks.peers.naive:app", telnyx))
-        poor = run(naive, strangers(300, "naive"), 64)
+        poor = run(naive, new_devices(300, "naive"), 64)
         details = f"naive: {poor.a_second:.1f} a second, p99 {poor.p99_ms:,.0f} ms, {poor.failed} failed"
         name = "cold mints a second at 64 against the naive peer"
         lines.append(at_least(name, 18, ours[64].a_second / poor.a_second, details=details))
     return lines
 
 
-def strangers(count: int, name: str) -> list[Request]:
+def new_devices(count: int, name: str) -> list[Request]:
     return [issue(f"{name}-{number}") for number in range(count)]
 
 

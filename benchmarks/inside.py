@@ -220,10 +220,10 @@ async def _measured() -> dict[str, float]:
         Contestant("garbage", dialtone, again("garbage-{}".format), 192, refused),
         Contestant("junk", dialtone, cycle([Request(PATH, "POST", "x" * 8192, BODY)]), 192, refused),
     )
-    strangers = (issue(f"stranger-{number}") for number in count())
+    new_devices = (issue(f"new-{number}") for number in count())
     cold = (
-        Contestant("careful, cold", peer, strangers, 64, given),
-        Contestant("cold", dialtone, strangers, 64, given),
+        Contestant("careful, cold", peer, new_devices, 64, given),
+        Contestant("cold", dialtone, new_devices, 64, given),
     )
     with logs.non_blocking():
         async with components.run(), contextlib.AsyncExitStack() as stack:

@@ -23,7 +23,7 @@ from app.sandbox.account import DEMO_CONNECTION
 from app.vending.models import Platform
 from app.vending.telephony.lease import Lease, LeaseState
 from benchmarks import hot, load, processes
-from benchmarks.cold import run, strangers
+from benchmarks.cold import new_devices, run
 from benchmarks.goals import Line, at_most
 from benchmarks.tokens import issue
 
@@ -106,8 +106,8 @@ def measure(rounds: int, seconds: float) -> list[Line]:
                 mints = {}
                 for server in (empty, full):
                     hot.warm(server, wanted)
-                    run(server, strangers(400, f"warm-{server.name}"), 16)
-                    mints[server.name] = run(server, strangers(400, server.name), 16)
+                    run(server, new_devices(400, f"warm-{server.name}"), 16)
+                    mints[server.name] = run(server, new_devices(400, server.name), 16)
                 seen = hot.in_turns([(empty, wanted), (full, wanted)], rounds, seconds)
             started = full.started_seconds
             details = f"{full.megabytes:.0f} MB at work; {empty.started_seconds:.2f} s with an empty ledger"

@@ -1,7 +1,8 @@
 """Leases as a state machine: any order of events on two replicas keeps the invariants.
 
-Hypothesis draws the steps: devices ask, ask on both replicas at once, log out; time passes; leases expire; the pool is
-filled and claimed; sweepers run; Telnyx fails, answers late, or forgets a credential; a replica crashes in a create.
+Hypothesis draws the steps: devices request logins, on one replica or on both at once, and log out; time passes; leases
+expire; the pool is filled and claimed; sweepers run; Telnyx fails, responds late or loses a credential; a replica
+crashes during a create.
 """
 
 import asyncio

@@ -116,7 +116,7 @@ async def test_sqlite_on_a_full_disk_recovers(telnyx: Telnyx, sqlite: str, tmp_p
 
 
 async def test_sqlite_file_that_was_read_only_recovers(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    """SQLite opens such a file read-only without an error, and that connection would reject writes for ever."""
+    """SQLite opens such a file read-only without an error, and that connection would reject all later writes."""
     async with replica(telnyx.url, sqlite, tmp_path):
         pass
     file = Path(name_of(sqlite))

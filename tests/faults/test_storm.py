@@ -81,8 +81,8 @@ async def test_devices_that_reconnect_at_once_all_get_logins(sqlite: str, tmp_pa
     throttled = sum(entry.status == 429 for entry in entries)
     livez = sorted(seconds)[int(len(seconds) * 0.99)]
     print(
-        f"{DEVICES} devices in {took:.1f} s ({DEVICES / took:.1f} a second of {ALLOWED}); asked {sum(asked)} times, at "
-        f"most {max(asked)}, {broken} without an answer; the first spoke "
+        f"{DEVICES} devices in {took:.1f} s ({DEVICES / took:.1f} a second of {ALLOWED}); {sum(asked)} requests, at "
+        f"most {max(asked)} per device, {broken} without a response; first request "
         f"after {seen['dialling']:.1f} s; {len(entries)} calls, {throttled} throttled; /livez p50 "
         f"{statistics.median(seconds) * 1000:.1f} ms, p99 {livez * 1000:.1f} ms; {max(megabytes):.0f} MB"
     )

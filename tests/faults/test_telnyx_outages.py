@@ -81,4 +81,4 @@ async def finish_sweeps(services: list[Service]) -> None:
         await asyncio.gather(*(service.components.upkeep.sweeper.sweep() for service in services))
         services[0].clock.advance(MAX_RETRY_DELAY)
     for service in services:
-        await eventually(lambda: not service.components.telephony.issuer.in_flight)  # noqa: B023 - asked in this very round
+        await eventually(lambda: not service.components.telephony.issuer.in_flight)  # noqa: B023 - called at once

@@ -51,7 +51,7 @@ class Replica:
 
 
 def replica_variables(telnyx_url: str, database: str) -> dict[str, str]:
-    """The settings of a replica, and of commands beside it, as environment variables."""
+    """The settings of a replica and of commands, as environment variables."""
     return {
         "TELNYX_API_KEY": DEMO_KEY,
         "TELNYX_CONNECTION_ID": DEMO_CONNECTION,

@@ -1,4 +1,4 @@
-"""Unusual, weak and ambiguous keys: ignored or rejected, without effect on the valid keys beside them."""
+"""Unusual, weak and ambiguous keys: ignored or rejected, without effect on the valid keys of the set."""
 
 from functools import cache
 from typing import Any
