@@ -86,11 +86,12 @@ WHAT_TO_DO = {
     "identity_unavailable": "Wait for `Retry-After`, then retry. The token may be valid, so do not sign the user out.",
     "issue_in_progress": "Wait for `Retry-After`, then repeat the same request. It returns the login.",
     "ledger_unavailable": "Wait for `Retry-After`, then retry.",
+    "overloaded": "Wait for `Retry-After`, then repeat the same request. Dialtone did not process it.",
     "telnyx_rate_limited": "Wait for `Retry-After`, then retry.",
     "telnyx_unavailable": "Wait for `Retry-After`, then retry. Telnyx did not respond, failed, or sent a response that "
     "Dialtone cannot parse.",
 }
-"""What the caller does about each problem. The titles of push material faults say it themselves."""
+"""The fix for each code. Codes of push material faults have none, because their titles name it."""
 
 ANY_OPERATION = 8
 """A code that this many operations can return is listed under `any`."""
