@@ -300,7 +300,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_tracing(cls, value: bool) -> bool:
         if value and not tracing.is_installed():
-            raise ValueError("OpenTelemetry is not installed; see docs/operations.md#tracing")
+            raise ValueError("OpenTelemetry is not installed; see docs/observability.md#tracing")
         return value
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ def settings_in(text: str) -> set[str]:
         "deploy/nginx/dialtone.conf",
         "docs/cli.md",
         "docs/configuration.md",
+        "docs/observability.md",
         "docs/operations.md",
         "docs/policy.md",
         "docs/runbook.md",
