@@ -74,7 +74,7 @@ class RateLimiter:
     ) -> None:
         self._rates = rates
         self._monotonic = monotonic
-        self._own = LocalCounters()
+        self._own = LocalCounters(monotonic)
         self._shared = None if redis_url is None else FixedWindowRateLimiter(_redis(redis_url, key_prefix))
         self._unavailable_until = -math.inf
         self._blocked: dict[str, float] = {}
@@ -101,7 +101,16 @@ class RateLimiter:
         if self._rates.failures is None:
             return
         network = _network(address)
-        rate_limit, is_over = await self._hit(self._rates.failures, "address", network)
+        self._block_if_over(network, *await self._hit(self._rates.failures, "address", network))
+
+    def record_failure_locally(self, address: str) -> None:
+        """As `record_failure`, counted in memory only."""
+        if self._rates.failures is None:
+            return
+        network = _network(address)
+        self._block_if_over(network, *self._own.hit(self._rates.failures, ("address", network)))
+
+    def _block_if_over(self, network: str, rate_limit: RateLimitStatus, is_over: bool) -> None:
         if is_over:
             now = self._monotonic()
             if len(self._blocked) >= MAX_BLOCKED:
@@ -151,15 +160,16 @@ def _unless_over(rate_limit: RateLimitStatus, is_over: bool) -> RateLimitStatus:
 class LocalCounters:
     """Fixed windows in memory. The library's own memory storage takes ten times as long, on every request."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._windows: dict[tuple[str, ...], tuple[int, float]] = {}
-        """Per counter: the number of hits, and the end of the window in seconds since 1970."""
-        self._tidied_at = time.time()
+        """Per counter: the number of hits, and the end of the window."""
+        self._tidied_at = monotonic()
 
     def hit(self, rate: RateLimit, names: tuple[str, ...]) -> tuple[RateLimitStatus, bool]:
         """Count one hit. Returns the state of the limit, and True if this hit exceeds it."""
-        now = time.time()
-        count, ends_at = self._windows.get(names, (0, 0.0))
+        now = self._monotonic()
+        count, ends_at = self._windows.get(names, (0, -math.inf))
         if ends_at <= now:
             count, ends_at = 0, now + rate.seconds
         count += 1

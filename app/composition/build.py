@@ -76,8 +76,8 @@ from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
 from app.vending.upkeep.warm_pool import WarmPool
 
-LOGIN_CACHE_SIZE = 20_000
-"""Devices whose login is cached in memory: about 2 KB each."""
+BYTES_PER_DEVICE = 6 * 1024
+"""Memory of a device with a cached login: the login, its response, its access token's verdict, its counters."""
 
 MAX_CALLS_PER_LOGIN = 5
 """Maximum number of Telnyx calls for one login: create, find, find again, extend, mint."""
@@ -136,7 +136,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         push=push,
         upkeep=upkeep,
         operators=operators,
-        metrics=build_metrics(telemetry, rate_limiter, identity, push, operators),
+        metrics=build_metrics(telemetry, rate_limiter, identity, telephony, push, operators),
         reload=SettingsReloader(settings, identity, telnyx).reload,
         open=opened,
         run=running,
@@ -174,6 +174,11 @@ def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
     )
 
 
+def cached_devices(settings: Settings) -> int:
+    """Devices whose login and access token are cached."""
+    return settings.login_cache_mb * 1024 * 1024 // BYTES_PER_DEVICE
+
+
 def build_identity(
     settings: Settings, overrides: Overrides, ledger: LedgerComponents, http: HttpClient
 ) -> IdentityComponents:
@@ -182,7 +187,7 @@ def build_identity(
     not_before = NotBeforeRegistry(ledger.not_before, overrides.clock)
     return IdentityComponents(
         key_sets=key_sets,
-        verifier=TokenVerifier(key_sets.build_issuers(resolved), overrides.clock, not_before),
+        verifier=TokenVerifier(key_sets.build_issuers(resolved), overrides.clock, not_before, cached_devices(settings)),
         policy=ActivePolicy(resolved.policy, log_shadow_policy),
         not_before=not_before,
     )
@@ -230,7 +235,7 @@ def build_telephony(
     telnyx: TelnyxComponents,
 ) -> TelephonyComponents:
     clock, policy = overrides.clock, identity.policy
-    login_cache = LoginCache(LOGIN_CACHE_SIZE)
+    login_cache = LoginCache(cached_devices(settings))
     recovery = Recovery(ledger.leases, telnyx.credentials, clock)
     renewer = LeaseRenewer(ledger.leases, telnyx.credentials, login_cache, clock)
     revoker = Revoker(policy, ledger.leases, recovery, login_cache, identity.not_before, audit, clock, wake.sweeper.set)

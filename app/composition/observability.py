@@ -14,6 +14,7 @@ from app.composition.components import (
     Overrides,
     PushComponents,
     Telemetry,
+    TelephonyComponents,
 )
 from app.config.settings import Settings
 from app.observability import logging as logs
@@ -55,6 +56,7 @@ def build_metrics(
     telemetry: Telemetry,
     rate_limiter: RateLimiter,
     identity: IdentityComponents,
+    telephony: TelephonyComponents,
     push: PushComponents,
     operators: OperatorComponents,
 ) -> Metrics:
@@ -62,6 +64,7 @@ def build_metrics(
         telemetry.registry,
         service_status=operators.service_status,
         key_sets=identity.verifier.key_sets,
+        login_cache=lambda: telephony.login_cache.status,
         push_days_left=push.expiry_alerts.days_left,
         limiter_failures=lambda: rate_limiter.store_failures,
         log_lines_dropped=logs.dropped,

@@ -153,8 +153,10 @@ class Settings(BaseSettings):
     trusted_proxies: str = "127.0.0.1"
     docs: bool = True
     ops_page: bool = True
+    login_cache_mb: int = Field(256, ge=1, le=65_536)
     request_timeout_seconds: float = Field(10.0, gt=0, le=60)
     drain_seconds: float = Field(0.0, ge=0, le=60)
+    keep_alive_seconds: int = Field(75, ge=1, le=3600)
     shutdown_timeout_seconds: int = Field(20, ge=1, le=300)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"

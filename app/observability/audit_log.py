@@ -41,6 +41,7 @@ DEDUP_WINDOW_SECONDS = 10.0
 """Repeats of one login to the same address and user agent within this time are one event."""
 
 MAX_DEDUPLICATED = 20_000
+"""Logins in one of two tables. When the newer one is full, the older one is dropped, so that no request pays for it."""
 
 QueuedEvent = tuple[AuditEvent, "asyncio.Future[None] | None"]
 """An event without a row, and the future that a request awaits, if audit is required."""
@@ -79,7 +80,8 @@ class AuditLog:
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._repeats: dict[RepeatKey, RepeatCounter] = {}
-        self._unauthenticated = TokenBucket(UNAUTHENTICATED_PER_SECOND)
+        self._older_repeats: dict[RepeatKey, RepeatCounter] = {}
+        self._unauthenticated = TokenBucket(UNAUTHENTICATED_PER_SECOND, monotonic)
         self.dropped = 0
         """Events that were counted in the metrics but have no row."""
 
@@ -91,7 +93,7 @@ class AuditLog:
     def record_nowait(self, decision: Decision) -> None:
         """Never raises, and never waits."""
         if decision.action is AuditAction.REUSED:
-            seen = self._repeats.get(repeat_key(decision.lease_id))
+            seen = self._find_repeat(repeat_key(decision.lease_id))
             if seen is not None and seen.times:
                 decision, seen.times = decision._replace(details={"folded": seen.times}), 0
         if _is_unbounded(decision) and not self._unauthenticated.take():
@@ -120,7 +122,7 @@ class AuditLog:
         if self._is_required:
             return False
         now = self._monotonic()
-        seen = self._repeats.get(going)
+        seen = self._find_repeat(going)
         if seen is not None and now < seen.until:
             seen.times += 1
             self._count_repeat(seconds)
@@ -129,9 +131,15 @@ class AuditLog:
             seen.until = now + DEDUP_WINDOW_SECONDS
             return False
         if len(self._repeats) >= MAX_DEDUPLICATED:
-            self._repeats = {key: value for key, value in self._repeats.items() if now < value.until}
+            self._repeats, self._older_repeats = {}, self._repeats
         self._repeats[going] = RepeatCounter(now + DEDUP_WINDOW_SECONDS)
         return False
+
+    def _find_repeat(self, key: RepeatKey) -> "RepeatCounter | None":
+        seen = self._repeats.get(key)
+        if seen is None and (seen := self._older_repeats.pop(key, None)) is not None:
+            self._repeats[key] = seen
+        return seen
 
     async def delete_expired(self) -> None:
         """Delete events that are older than the retention. Raises LedgerUnavailable."""

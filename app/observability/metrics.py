@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from app.vending.audit import AuditAction, AuditOutcome, Decision
 from app.vending.models import IssueSource
 from app.vending.push.expiry_alerts import DaysLeft
-from app.vending.service_status import KeySetStatus, ServiceStatus, TelnyxStatus
+from app.vending.service_status import KeySetStatus, LoginCacheStatus, ServiceStatus, TelnyxStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, which nothing uses
 
@@ -97,6 +97,7 @@ class Metrics:
         *,
         service_status: Callable[[], ServiceStatus],
         key_sets: Callable[[], Iterable[KeySetStatus]],
+        login_cache: Callable[[], LoginCacheStatus],
         push_days_left: Callable[[], Iterable[DaysLeft]],
         limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
@@ -105,6 +106,7 @@ class Metrics:
         self._add_identity(key_sets)
         self._add_telnyx(lambda: service_status().telnyx)
         self._add_leases(service_status)
+        self._add_login_cache(login_cache)
         self._add_push(push_days_left)
         self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
@@ -173,6 +175,13 @@ class Metrics:
         self._gauge(
             "irrevocable_leases", "Leases in the backlog whose deletion keeps failing.", lambda: status().irrevocable
         )
+
+    def _add_login_cache(self, status: Callable[[], LoginCacheStatus]) -> None:
+        self._gauge("login_cache_devices", "Devices with a cached login.", lambda: status().devices)
+        self._gauge("login_cache_capacity", "Devices that fit into the login cache.", lambda: status().capacity)
+        self._counter("login_cache_hits", "Look-ups that found a cached login.", lambda: status().hits)
+        self._counter("login_cache_misses", "Look-ups that found none.", lambda: status().misses)
+        self._counter("login_cache_evictions", "Logins that made room for others.", lambda: status().evictions)
 
     def _add_push(self, days_left: Callable[[], Iterable[DaysLeft]]) -> None:
         self._gauges(

@@ -137,11 +137,15 @@ class NotBeforeRegistry:
             if not_before_entry is not None and is_before(principal, not_before_entry.not_before):
                 raise TokenRejected("not_before")
 
-    async def check(self, principal: Principal) -> None:
-        """Raises TokenRejected if any entry rejects the token, and LedgerUnavailable if only the ledger could tell."""
+    def check_now(self, principal: Principal) -> bool:
+        """Raises TokenRejected if an entry in memory rejects the token. False if the ledger may have an older one."""
         self.check_remembered(principal)
         is_recent = principal.issued_at is not None and principal.issued_at > self._clock() - MEMORY + SKEW
-        if self.are_loaded and is_recent:
+        return self.are_loaded and is_recent
+
+    async def check(self, principal: Principal) -> None:
+        """Raises TokenRejected if any entry rejects the token, and LedgerUnavailable if only the ledger could tell."""
+        if self.check_now(principal):
             return
         not_before = await self._ledger.not_before(targets_of(principal))
         if not_before is not None and is_before(principal, not_before):

@@ -64,3 +64,14 @@ class KeySetStatus:
     fetches: int = 0
     failures: int = 0
     """Number of fetches that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginCacheStatus:
+    """Use of one replica's login cache. The last three count from its start."""
+
+    devices: int
+    capacity: int
+    hits: int
+    misses: int
+    evictions: int

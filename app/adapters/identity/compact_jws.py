@@ -4,10 +4,10 @@ python-jose is too lenient: it accepts non-canonical base64url (so that one toke
 members, NaN and five segments, and raises RecursionError for nested JSON.
 """
 
-import base64
 import json
 import math
 import re
+from binascii import a2b_base64
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ MAX_DEPTH = 16
 """Maximum nesting of the JSON in the header and the payload."""
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
+_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
 """Allowed last characters of a final group of 2 or 3 characters: those whose unused bits are zero (RFC 4648 3.5)."""
 
@@ -28,37 +29,49 @@ _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CompactJws:
-    """The three decoded parts. No repr, because a token is a secret until it expires."""
+    """The three parts, two of them decoded. No repr, because a token is a secret until it expires."""
 
-    header: dict[str, Any]
+    encoded_header: str
+    """Canonical base64url: equal headers have equal texts."""
     payload: bytes
     signature: bytes
     signing_input: bytes
 
     @classmethod
     def parse(cls, unverified_token: str) -> "CompactJws":
-        """Raises TokenRejected unless the token has three canonical base64url parts and its header is a JSON object."""
+        """Raises TokenRejected unless the token has three canonical base64url parts."""
         if len(unverified_token) > MAX_TOKEN_LENGTH:
             raise TokenRejected("too_long")
         parts = unverified_token.split(".")
         if len(parts) != 3:
             raise TokenRejected("not_three_parts")
-        header, payload, signature = (canonical_base64url(part) for part in parts)
-        return cls(json_object(header), payload, signature, f"{parts[0]}.{parts[1]}".encode("ascii"))
+        header, payload, signature = parts
+        check_base64url(header)
+        signing_input = unverified_token[: len(header) + 1 + len(payload)].encode("ascii", "replace")
+        return cls(header, canonical_base64url(payload), canonical_base64url(signature), signing_input)
+
+    def header(self) -> dict[str, Any]:
+        """The header as a JSON object. Raises TokenRejected."""
+        return json_object(canonical_base64url(self.encoded_header))
 
     def claims(self) -> dict[str, Any]:
         """The payload as a JSON object, not yet verified. Raises TokenRejected."""
         return json_object(self.payload)
 
 
-def canonical_base64url(text: str) -> bytes:
-    """Decode base64url without padding and with zero unused bits. Raises TokenRejected for any other encoding."""
+def check_base64url(text: str) -> None:
+    """Raises TokenRejected unless the text is base64url without padding and with zero unused bits."""
     left_over = len(text) % 4
     if left_over == 1 or not _BASE64URL.match(text):
         raise TokenRejected("not_base64url")
     if left_over and text[-1] not in _LAST[left_over]:
         raise TokenRejected("not_canonical")
-    return base64.urlsafe_b64decode(text + "=" * (-left_over % 4))
+
+
+def canonical_base64url(text: str) -> bytes:
+    """Decode base64url. Raises TokenRejected for any but the canonical encoding."""
+    check_base64url(text)
+    return a2b_base64(text.encode("ascii").translate(_STANDARD_ALPHABET) + b"==="[: -len(text) % 4])
 
 
 def json_object(raw: bytes) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
 from app.adapters.identity.compact_jws import CompactJws
-from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
+from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, UnknownKey, check_signature
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutTokenRejected, TokenRejected
 from app.vending.models import Principal
 from app.vending.not_before import MEMORY, LogoutClaims
@@ -23,6 +23,9 @@ from app.vending.service_status import KeySetStatus
 
 CACHED_VERDICTS = 10_000
 """Verified tokens that are cached. The least recently used is evicted first."""
+
+MAX_KNOWN_HEADERS = 256
+"""Token headers that are remembered. An issuer's tokens have few: one for each key."""
 
 READY_SECONDS = 2.0
 """How long a readiness check waits for an issuer's first key set."""
@@ -35,6 +38,9 @@ class NotBeforeChecker(Protocol):
 
     def check_remembered(self, principal: Principal) -> None:
         """Check against memory only. Raises TokenRejected."""
+
+    def check_now(self, principal: Principal) -> bool:
+        """As `check`, without waiting. False if only the ledger can tell. Raises TokenRejected."""
 
     async def check(self, principal: Principal) -> None:
         """Check against the ledger where memory does not reach back far enough.
@@ -53,6 +59,16 @@ class _Verdict:
     validity: Validity
 
 
+class _Unverified(NamedTuple):
+    """A token whose syntax, issuer and header are valid. Its signature and claims were not checked."""
+
+    token: CompactJws
+    claims: dict[str, Any]
+    issuer: Issuer
+    algorithm: str
+    kid: str | None
+
+
 class TokenVerifier:
     """Checks bearer tokens and logout tokens of the configured issuers."""
 
@@ -68,6 +84,8 @@ class TokenVerifier:
         self._not_before = not_before
         self._max_cached_tokens = max_cached_tokens
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
+        self._headers: dict[str, tuple[Issuer, str, str | None]] = {}
+        """By the header's text: the issuer, `alg` and `kid` of a token whose signature was valid."""
         self.replace(issuers)
 
     def replace(self, issuers: Iterable[Issuer]) -> None:
@@ -87,14 +105,37 @@ class TokenVerifier:
         except Exception as error:
             raise TokenRejected("unexpected") from error
 
+    def verify_now(self, unverified_token: str) -> Principal | None:
+        """As `verify`, without waiting. None if keys or not-before entries have to be fetched first."""
+        try:
+            unverified = self._read(unverified_token, None)
+            keys = unverified.issuer.keys.cached()
+            if keys is None:
+                return None
+            try:
+                key = keys.choose(unverified.algorithm, unverified.kid)
+            except UnknownKey:
+                return None
+            check_signature(unverified.token, key)
+            principal, validity = principal_of(unverified.claims, unverified.issuer, self._clock().timestamp())
+            if self._not_before is not None and not self._not_before.check_now(principal):
+                return None
+        except DialtoneError:
+            raise
+        except Exception as error:
+            raise TokenRejected("unexpected") from error
+        self._cache(unverified_token, principal, validity, keys, unverified)
+        return principal
+
     async def verify_logout(self, unverified_token: str) -> LogoutClaims:
         """The claims of a logout token. Raises LogoutTokenRejected or IdentityUnavailable.
 
         Does not detect reuse: the ledger records used logout tokens.
         """
         try:
-            claims, issuer, _ = await self._authentic(unverified_token, LOGOUT_TYPES)
-            return logout_of(claims, issuer, self._clock().timestamp())
+            unverified = self._read(unverified_token, LOGOUT_TYPES)
+            await _check_with_keys(unverified)
+            return logout_of(unverified.claims, unverified.issuer, self._clock().timestamp())
         except TokenRejected as refusal:
             raise LogoutTokenRejected(refusal.reason) from None
         except DialtoneError:
@@ -161,6 +202,10 @@ class TokenVerifier:
         self._verdicts.move_to_end(fingerprint)
         return known.principal
 
+    def forget(self, fingerprint: bytes) -> None:
+        """Free the memory of a token that its device has replaced. If it is sent again, it is verified again."""
+        self._verdicts.pop(fingerprint, None)
+
     @staticmethod
     def fingerprint(unverified_token: str) -> bytes:
         """The SHA-256 of the token: the cache's key.
@@ -172,30 +217,44 @@ class TokenVerifier:
     async def _verify(self, unverified_token: str) -> Principal:
         if (known := self.cached_principal(unverified_token)) is not None:
             return known
-
-        now = self._clock().timestamp()
-        claims, issuer, keys = await self._authentic(unverified_token, None)
-        principal, validity = principal_of(claims, issuer, now)
+        if (principal := self.verify_now(unverified_token)) is not None:
+            return principal
+        unverified = self._read(unverified_token, None)
+        keys = await _check_with_keys(unverified)
+        principal, validity = principal_of(unverified.claims, unverified.issuer, self._clock().timestamp())
         if self._not_before is not None:
             await self._not_before.check(principal)
+        self._cache(unverified_token, principal, validity, keys, unverified)
+        return principal
+
+    def _read(self, unverified_token: str, types: frozenset[str] | None) -> "_Unverified":
+        """Everything that can be checked without a key. `types`: allowed `typ`; None: the issuer's."""
+        token = CompactJws.parse(unverified_token)
+        known = self._headers.get(token.encoded_header) if types is None else None
+        header = token.header() if known is None else {}
+        claims = token.claims()
+        issuer = self._issuer_of(claims)
+        if known is not None and known[0] is issuer:
+            return _Unverified(token, claims, issuer, *known[1:])
+        algorithm, kid = checked_header(header or token.header(), issuer, types or issuer.token_types)
+        return _Unverified(token, claims, issuer, algorithm, kid)
+
+    def _cache(
+        self, unverified_token: str, principal: Principal, validity: Validity, keys: KeySet, verified: "_Unverified"
+    ) -> None:
+        """Keep the result for this token, and what its header says for other tokens with the same header."""
+        issuer = verified.issuer
+        if self._not_before is not None:
             # Memory holds every not-before that was set within this time, but not older ones.
-            validity = Validity(validity.since, min(validity.until, now + MEMORY.total_seconds()))
+            until = self._clock().timestamp() + MEMORY.total_seconds()
+            validity = Validity(validity.since, min(validity.until, until))
         self._verdicts[self.fingerprint(unverified_token)] = _Verdict(principal, keys, issuer, validity)
         if len(self._verdicts) > self._max_cached_tokens:
             self._verdicts.popitem(last=False)
-        return principal
-
-    async def _authentic(
-        self, unverified_token: str, types: frozenset[str] | None
-    ) -> tuple[dict[str, Any], Issuer, KeySet]:
-        """The unchecked claims of a token whose signature is valid. `types`: allowed `typ`; None: the issuer's."""
-        token = CompactJws.parse(unverified_token)
-        claims = token.claims()
-        issuer = self._issuer_of(claims)
-        algorithm, kid = checked_header(token.header, issuer, issuer.token_types if types is None else types)
-        keys, key = await _key_for(issuer, algorithm, kid)
-        check_signature(token, key)
-        return claims, issuer, keys
+        if verified.token.encoded_header not in self._headers:
+            if len(self._headers) >= MAX_KNOWN_HEADERS:
+                self._headers.clear()
+            self._headers[verified.token.encoded_header] = (issuer, verified.algorithm, verified.kid)
 
     def _issuer_of(self, claims: dict[str, Any]) -> Issuer:
         """The configured issuer with exactly this `iss`. A URL from a token is never fetched."""
@@ -206,16 +265,19 @@ class TokenVerifier:
         return issuer
 
 
-async def _key_for(issuer: Issuer, algorithm: str, kid: str | None) -> tuple[KeySet, SignatureKey]:
-    keys = await issuer.keys.current()
+async def _check_with_keys(unverified: _Unverified) -> KeySet:
+    """Check the signature, and return the keys that did. Fetches them if necessary."""
+    keys = await unverified.issuer.keys.current()
     try:
-        return keys, keys.choose(algorithm, kid)
+        key = keys.choose(unverified.algorithm, unverified.kid)
     except UnknownKey:
-        keys = await issuer.keys.refresh_for_unknown_kid()
-    try:
-        return keys, keys.choose(algorithm, kid)
-    except UnknownKey:
-        raise TokenRejected("unknown_key") from None
+        keys = await unverified.issuer.keys.refresh_for_unknown_kid()
+        try:
+            key = keys.choose(unverified.algorithm, unverified.kid)
+        except UnknownKey:
+            raise TokenRejected("unknown_key") from None
+    check_signature(unverified.token, key)
+    return keys
 
 
 def checked_header(header: dict[str, Any], issuer: Issuer, types: frozenset[str]) -> tuple[str, str | None]:

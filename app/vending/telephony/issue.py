@@ -29,7 +29,7 @@ from app.vending.single_flight import SingleFlight
 from app.vending.telephony.create import LoginFactory
 from app.vending.telephony.durations import MIN_FALLBACK_LIFETIME
 from app.vending.telephony.lease import Lease, LeaseState
-from app.vending.telephony.login_cache import DecisionInput, Login, LoginCache
+from app.vending.telephony.login_cache import CachedLogin, DecisionInput, Login, LoginCache
 
 UNAVAILABLE = (
     IssueInProgress,
@@ -92,8 +92,8 @@ class CredentialIssuer:
             raise
         return await self._record(login, began)
 
-    def cached_login(self, principal: Principal, wanted: IssueRequest, now: datetime) -> Login | None:
-        """The cached login, if it can be returned as it is; None if `issue` has to be called."""
+    def cached_login(self, principal: Principal, wanted: IssueRequest, now: datetime) -> CachedLogin | None:
+        """The device's entry, if its login can be returned as it is; None if `issue` has to be called."""
         entry = self._login_cache.get_entry(principal.user_key, wanted.device_id)
         if entry is None or now >= entry.login.refresh_after:
             return None
@@ -107,15 +107,12 @@ class CredentialIssuer:
                 return None
             # Differences of a shadow policy are logged for every request, so every request is decided again.
             entry.decided_for = None if policy.has_shadow else (policy, principal, wanted)
-        return entry.login
-
-    def is_repeat(self, login: Login, address: str | None, user_agent: str | None, seconds: float) -> bool:
-        """Whether the login was returned to the same address and user agent a moment ago; if so, counts the repeat."""
-        return self._audit.is_repeat((login.lease.id, address, user_agent), seconds)
+        return entry
 
     def record_returned(self, login: Login, seconds: float) -> None:
         """Record that a login from `cached_login` was returned. Not for a required audit, which has to be awaited."""
-        self._audit.record_nowait(_returned(login, seconds))
+        if not self._audit.is_repeat(repeat_key(login.lease.id), seconds):
+            self._audit.record_nowait(_returned(login, seconds))
 
     async def refresh(self, principal: Principal, lease_id: str) -> Login:
         """A new login token on the user's lease. Raises LeaseNotFound, LeaseEnded and what `issue` raises."""

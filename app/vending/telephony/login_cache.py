@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.vending.models import IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
+from app.vending.scan_resistant_cache import ScanResistantCache
+from app.vending.service_status import LoginCacheStatus
 from app.vending.telephony.lease import Lease
 
 INVALIDATION_MEMORY = timedelta(minutes=10)
@@ -46,26 +48,32 @@ class CachedLogin:
     login: Login
     decided_for: DecisionInput | None = None
     """The input for which the login was last allowed. The same input need not be decided again."""
+    response: tuple[str, str, str] | None = None
+    """The serialized response before its token, between token and time, and after its time."""
+    fingerprint: bytes | None = None
+    """Of the access token that the device sent last."""
+    is_used: bool = False
 
 
 class LoginCache:
-    """The latest login of each device, up to `capacity`. The least recently used login is evicted first."""
+    """The latest login of each device, up to `capacity` devices."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._logins: OrderedDict[DeviceKey, CachedLogin] = OrderedDict()
+        self.capacity = capacity
+        self._logins: ScanResistantCache[DeviceKey, CachedLogin] = ScanResistantCache(capacity)
         self._ended: OrderedDict[str, datetime] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._logins)
 
+    @property
+    def status(self) -> LoginCacheStatus:
+        logins = self._logins
+        return LoginCacheStatus(len(logins), self.capacity, logins.hits, logins.misses, logins.evictions)
+
     def get_entry(self, user_key: UserKey, device_id: str) -> CachedLogin | None:
         """The device's latest login, however old. The caller checks its times."""
-        key = (user_key, device_id)
-        entry = self._logins.get(key)
-        if entry is not None:
-            self._logins.move_to_end(key)
-        return entry
+        return self._logins.get((user_key, device_id))
 
     def get(self, user_key: UserKey, device_id: str) -> Login | None:
         """The login of `get_entry`."""
@@ -74,23 +82,19 @@ class LoginCache:
 
     def put(self, login: Login) -> None:
         """Cache the login, unless its lease has ended in the meantime."""
-        if login.lease.id in self._ended:
-            return
-        key = (login.lease.user_key, login.lease.device_id)
-        self._logins[key] = CachedLogin(login)
-        self._logins.move_to_end(key)
-        if len(self._logins) > self._capacity:
-            self._logins.popitem(last=False)
+        if login.lease.id not in self._ended:
+            self._logins.put((login.lease.user_key, login.lease.device_id), CachedLogin(login))
 
     def evict(self, lease: Lease) -> None:
         """Remove the device's login, for instance because its terms changed. The lease stays live."""
-        self._logins.pop((lease.user_key, lease.device_id), None)
+        self._logins.pop((lease.user_key, lease.device_id))
 
     def invalidate(self, lease: Lease, now: datetime) -> None:
         """Remove the login of an ended lease, and cache no login on that lease from now on."""
-        entry = self._logins.get((lease.user_key, lease.device_id))
-        if entry is not None and entry.login.lease.id == lease.id:
-            del self._logins[lease.user_key, lease.device_id]
+        key = (lease.user_key, lease.device_id)
+        entry = self._logins.pop(key)
+        if entry is not None and entry.login.lease.id != lease.id:
+            self._logins.put(key, entry)  # of a later lease
         self._ended[lease.id] = now
         self._ended.move_to_end(lease.id)
         while self._ended and next(iter(self._ended.values())) < now - INVALIDATION_MEMORY:

@@ -25,7 +25,7 @@ def verdict(jws: Any, keys: list[Any]) -> str:
         key_set = from_jwks({"keys": keys}, ALGORITHMS)
         unverified = CompactJws.parse(jws)
         issuer = Issuer(ISSUER, frozenset(), ALGORITHMS, StaticKeySource(key_set))
-        check_signature(unverified, key_set.choose(*checked_header(unverified.header, issuer, issuer.token_types)))
+        check_signature(unverified, key_set.choose(*checked_header(unverified.header(), issuer, issuer.token_types)))
     except (TokenRejected, UnknownKey):
         return "reject"
     return "accept"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from app.vending.models import LoginToken
+from app.vending.service_status import LoginCacheStatus
 from app.vending.telephony.login_cache import Login, LoginCache
 from tests.support.leases import LEASE, NOW
 
@@ -17,14 +18,15 @@ def login_of(device: str) -> Login:
     return Login(replace(LEASE, device_id=device, id=device), NOW, NOW, NOW)
 
 
-def test_least_recently_used_login_is_evicted() -> None:
-    cache = LoginCache(capacity=2)
-    cache.put(login_of("one"))
-    cache.put(login_of("two"))
-    cache.get(LEASE.user_key, "one")
-    cache.put(login_of("three"))
+def test_cache_is_bounded_and_counts_what_happens() -> None:
+    cache = LoginCache(capacity=20)
+    for number in range(60):
+        cache.put(login_of(f"device-{number}"))
+    found = [cache.get(LEASE.user_key, f"device-{number}") is not None for number in range(60)]
 
-    assert [cache.get(LEASE.user_key, name) is not None for name in ("one", "two", "three")] == [True, False, True]
+    assert cache.status == LoginCacheStatus(devices=20, capacity=20, hits=20, misses=40, evictions=40)
+    assert found.count(True) == 20
+    assert found[-1], "the newest login"
 
 
 def test_late_mint_does_not_restore_an_ended_login() -> None:
