@@ -1,20 +1,21 @@
 """create_app(): the ASGI app with its routers, middleware and lifespan; and serve(), which runs it."""
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from opentelemetry.trace import Tracer
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import exception_handlers, openapi
 from app.api.middleware.auth import BearerAuthMiddleware
 from app.api.middleware.body import BodyLimitsMiddleware
-from app.api.middleware.context import RequestContextMiddleware, build_access_log
+from app.api.middleware.context import AccessLog, RequestContextMiddleware, build_access_log
 from app.api.middleware.cors import OriginAwareCORSMiddleware
 from app.api.middleware.errors import UnhandledErrorMiddleware
 from app.api.middleware.limits import HeaderLimitsMiddleware
@@ -28,8 +29,10 @@ from app.config.settings import Settings, SettingsError
 from app.observability import logging as logs
 from app.serving import server
 from app.serving.admission import ConnectionLimiter
-from app.serving.login_response_cache import LoginResponseCache
+from app.serving.fast_path import FastPath, ResponseHeads
+from app.serving.responses import Rejections
 from app.serving.server import ServerOptions
+from app.serving.uvicorn_protocol import FrontedApp
 from app.vending.errors import LedgerUnavailable
 
 NO_TELEMETRY: TelemetryConfig = {
@@ -58,6 +61,7 @@ def serve(settings: Settings) -> None:
         root_path=settings.root_path,
         trusted_proxies=settings.trusted_proxies,
         drain_seconds=settings.drain_seconds,
+        keep_alive_seconds=settings.keep_alive_seconds,
         shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
     )
     server.run(app, limiter, readiness, options, lambda: reload_settings(settings, components))
@@ -74,11 +78,27 @@ async def reload_settings(settings: Settings, components: Components) -> None:
 
 def build_server_app(settings: Settings, components: Components) -> tuple[ConnectionLimiter, ASGIApp, Readiness]:
     """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
-    limiter = ConnectionLimiter(lambda: components.telephony.issuer.in_flight)
-    app, readiness = build_app(settings, components, lambda: limiter.is_saturated)
+    app, readiness = build_app(settings, components)
+    access_log = build_access_log(components.telemetry.events.request)
+    heads = ResponseHeads(lambda app: _with_common_headers(app, settings))
+    limiter = ConnectionLimiter(
+        lambda: components.telephony.issuer.in_flight, Rejections(heads.lines(None), access_log)
+    )
     if components.telemetry.tracer is None and settings.redis_url is None and not settings.audit_required:
-        limiter.fast_path = app  # no trace to start, no shared counter and no audit row to wait for
-    return limiter, app, readiness
+        # No trace to start, no shared counter and no audit row to wait for.
+        limiter.fast_path = FastPath(
+            telephony_credentials.ISSUE.path,
+            settings.root_path,
+            verifier=components.identity.verifier,
+            limiter=components.rate_limiter,
+            issuer=components.telephony.issuer,
+            audit=components.audit,
+            heads=heads,
+            client_settings=_client_settings(settings),
+            access_log=access_log,
+            clock=components.clock,
+        )
+    return limiter, FrontedApp(app), readiness
 
 
 def openapi_document(api: openapi.Api | None = None) -> dict[str, Any]:
@@ -96,44 +116,34 @@ def openapi_document(api: openapi.Api | None = None) -> dict[str, Any]:
     )
 
 
-def build_app(
-    settings: Settings, components: Components, is_saturated: Callable[[], bool] = lambda: False
-) -> tuple[LoginResponseCache, Readiness]:
-    """The middleware, outside in, around FastAPI. `is_saturated`: whether connections are queued."""
+def build_app(settings: Settings, components: Components) -> tuple[ASGIApp, Readiness]:
+    """The middleware, outside in, around FastAPI."""
     # Configured here and not in the command, so that logs are redacted under every server.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(components)
-    client_settings = ClientSettings(settings.sip_domain, settings.rtc_host, settings.rtc_region)
     access_log = build_access_log(components.telemetry.events.request)
-
-    def with_context(app: ASGIApp) -> ASGIApp:
-        if settings.cors_origins:
-            app = OriginAwareCORSMiddleware(app, settings.cors_origins)
-        headers = _common_headers(settings)
-        return RequestContextMiddleware(app, headers, access_log, is_saturated, components.telemetry.tracer)
-
-    app: ASGIApp = BodyLimitsMiddleware(_fastapi(settings, components, readiness, client_settings))
+    app: ASGIApp = BodyLimitsMiddleware(_fastapi(settings, components, readiness, _client_settings(settings)))
     app = BearerAuthMiddleware(app, components.identity.verifier, components.rate_limiter, components.audit)
     app = UnhandledErrorMiddleware(HeaderLimitsMiddleware(app))
-    app = LoadSheddingMiddleware(with_context(app), with_context(reject_overload))
-    cache = LoginResponseCache(
-        app,
-        telephony_credentials.ISSUE.path,
-        verifier=components.identity.verifier,
-        limiter=components.rate_limiter,
-        issuer=components.telephony.issuer,
-        client_settings=client_settings,
-        access_log=access_log,
-        clock=components.clock,
+    accepted, rejected = (
+        _with_common_headers(app, settings, access_log, components.telemetry.tracer) for app in (app, reject_overload)
     )
-    return cache, readiness
+    return LoadSheddingMiddleware(accepted, rejected), readiness
 
 
-def _common_headers(settings: Settings) -> tuple[tuple[bytes, bytes], ...]:
-    """Headers of every response of this deployment, in addition to those that RequestContextMiddleware adds."""
+def _with_common_headers(
+    app: ASGIApp, settings: Settings, access_log: AccessLog = lambda *_: None, tracer: Tracer | None = None
+) -> ASGIApp:
+    """The middleware that adds the headers of every response of this deployment."""
     vary = ((b"vary", b"Origin"),) if settings.cors_origins else ()
     sandbox = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
-    return vary + sandbox
+    if settings.cors_origins:
+        app = OriginAwareCORSMiddleware(app, settings.cors_origins)
+    return RequestContextMiddleware(app, vary + sandbox, access_log, tracer)
+
+
+def _client_settings(settings: Settings) -> ClientSettings:
+    return ClientSettings(settings.sip_domain, settings.rtc_host, settings.rtc_region)
 
 
 def _wants_json(settings: Settings) -> bool:

@@ -98,7 +98,7 @@ class Contestant:
 class Connection(asyncio.Transport):
     """A connection without a network. Collects the server's output."""
 
-    def __init__(self, serve: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, serve: Callable[[], asyncio.BaseProtocol]) -> None:
         super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8010)})
         self.heard = b""
         self.answered: Callable[[], None] = lambda: None
@@ -109,10 +109,6 @@ class Connection(asyncio.Transport):
         if not self.heard:
             self.answered()
         self.heard += data
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Called when the limiter admits the connection to the HTTP protocol."""
-        self.server = cast("asyncio.Protocol", protocol)
 
     def is_closing(self) -> bool:
         return False
@@ -167,11 +163,21 @@ async def _asked(batch: Sequence[tuple[Connection, bytes]]) -> None:
     def bring() -> None:
         for connection, request in batch:
             connection.answered = answered
-            connection.server.data_received(request)
+            deliver(connection.server, request)
 
     asyncio.get_running_loop().call_soon(bring)
     await done
     await asyncio.sleep(0)
+
+
+def deliver(protocol: asyncio.BaseProtocol, data: bytes) -> None:
+    """Give a protocol bytes as the event loop does."""
+    if isinstance(protocol, asyncio.BufferedProtocol):
+        buffer = memoryview(protocol.get_buffer(len(data)))
+        buffer[: len(data)] = data
+        protocol.buffer_updated(len(data))
+    else:
+        cast("asyncio.Protocol", protocol).data_received(data)
 
 
 def _written(request: Request) -> bytes:
@@ -215,6 +221,7 @@ async def _measured() -> dict[str, float]:
     short = (
         Contestant("FastAPI, empty route", fastapi, cycle([Request("/")]), 128, given),
         Contestant("hot", dialtone, cycle(known), 256, given),
+        Contestant("fresh token", dialtone, (issue(f"user-{number % DEVICES}") for number in count()), 128, given),
         Contestant("FastAPI's own 401", fastapi, own, 64, refused),
         Contestant("bad signature", dialtone, again(with_bad_signature), 128, refused),
         Contestant("garbage", dialtone, again("garbage-{}".format), 192, refused),

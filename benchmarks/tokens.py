@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from itertools import count
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -14,9 +15,21 @@ PATH = "/v1/telephony-credentials"
 LIFE_SECONDS = 3600
 
 
+_token_ids = count()
+
+
 def token(user: str) -> str:
+    """A new token: no other has its `jti`."""
     now = int(time.time())
-    claims = {"iss": ISSUER, "sub": user, "aud": AUDIENCE, "iat": now, "exp": now + LIFE_SECONDS, "scope": "phone"}
+    claims = {
+        "iss": ISSUER,
+        "sub": user,
+        "aud": AUDIENCE,
+        "iat": now,
+        "exp": now + LIFE_SECONDS,
+        "scope": "phone",
+        "jti": f"{next(_token_ids):032x}",
+    }
     signed = b".".join(_base64url(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "at+jwt"}, claims))
     signature = signing_key().sign(signed, padding.PKCS1v15(), hashes.SHA256())
     return (signed + b"." + _base64url(signature)).decode()

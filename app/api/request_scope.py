@@ -22,9 +22,6 @@ RATE_LIMIT = "dialtone.rate_limit"
 BODY = "dialtone.body"
 """The whole body, after it was read."""
 
-RAW_REQUEST = "dialtone.raw_request"
-"""The raw request, if the fast path had no cached response and all middleware must run."""
-
 STATUS = "dialtone.status"
 """The status of the response, after it has started."""
 

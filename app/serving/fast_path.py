@@ -1,144 +1,257 @@
-"""The protocol of an admitted connection: uvicorn's, with a fast path that may answer a request before the app runs."""
+"""The fast path: answers a login request whose device has a cached login, without running the app.
 
-import asyncio
+It decides by what the request means, not by its bytes, with the parts that the middleware and the route use: the
+verifier, the not-before entries, the policy, the limits, the audit and the access log. Everything that is not exactly
+one plain request, or for which something has to be awaited, is left to the app.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
-import structlog
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.request_scope import RAW_REQUEST
-from app.serving.login_response_cache import RawRequest
-from app.serving.outbox import BufferedTransport, Outbox, SingleWriteCycle
+from app.api.middleware.auth import bearer_token
+from app.api.middleware.body import JSON
+from app.api.middleware.context import AccessLog
+from app.api.middleware.limits import MAX_HEADERS
+from app.api.problems import Problem, problem_of, rate_limit_lines
+from app.api.request_scope import request_id_of
+from app.api.schemas.client_settings import ClientSettings
+from app.api.schemas.fields import instant
+from app.api.schemas.telephony_credentials import TelephonyCredential, TelephonyCredentialRequest
+from app.serving.front import Request
+from app.serving.responses import header_lines, problem_response, status_line
+from app.vending.audit import REQUEST_CONTEXT, Audit, Decision, RequestContext
+from app.vending.errors import RateLimited, TokenRejected
+from app.vending.models import IssueRequest, Principal, RateLimitStatus
+from app.vending.telephony.issue import CredentialIssuer
+from app.vending.telephony.login_cache import CachedLogin
 
-OK = STATUS_LINE[200]
+MAX_BODY_BYTES = 512
+MAX_HEAD_BYTES = 12 * 1024
+"""Longer requests go through the middleware, which measures them exactly. A head has 1 to 3 KB, its token included."""
+
+MAX_CACHED_ORIGINS = 64
+MAX_ORIGIN_BYTES = 256
+
+_ONLY_DEVICE_ID = re.compile(rb'\s*\{\s*"device_id"\s*:\s*"([A-Za-z0-9._:-]{1,64})"\s*\}\s*\Z')
+"""The usual body. All others are parsed as the route parses them."""
+
+OK = status_line(200)
 
 
-class FastPath(Protocol):
-    """May answer a request from memory, without running the app."""
+class FastPathVerifier(Protocol):
+    def fingerprint(self, unverified_token: str) -> bytes: ...
 
-    target: bytes
+    def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
+        """The principal of a token that was verified before; None if it must be verified. Raises TokenRejected."""
 
-    def answer(self, request: RawRequest) -> bytes | None:
-        """The response after the status line and the server's own headers; None if the app must run."""
+    def forget(self, fingerprint: bytes) -> None:
+        """Free the memory of a token that its device has replaced."""
 
-
-class FastPathHost(Protocol):
-    """The part of ConnectionLimiter that FastPathProtocol uses."""
-
-    outbox: Outbox
-    fast_path: FastPath | None
-
-    @property
-    def is_saturated(self) -> bool: ...
-
-    def connection_closed(self) -> None: ...
+    def verify_now(self, unverified_token: str) -> Principal | None:
+        """The principal that the token proves; None if something must be awaited. Raises TokenRejected."""
 
 
-class FastPathProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with the fast path. Reports to its host when the connection closes."""
+class FastPathRateLimiter(Protocol):
+    def check_address(self, address: str) -> None:
+        """Raises RateLimited for an address with too many rejected tokens."""
 
-    def __init__(self, host: FastPathHost, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._host = host
-        self.idle_since = self.loop.time()
-        self.has_sent_request = False
-        """True after the first request."""
-        self.is_receiving = True
-        """True if bytes arrived, or are expected, since the last response. The connection is then not idle."""
-        self._unanswered = 0
-        self._body: bytes | None = None
-        """The body of a request that has not started yet; None if there is none."""
-        self._is_first = True
+    def record_failure_locally(self, address: str) -> None:
+        """Count a rejected token from this address, in memory."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", BufferedTransport(transport, self._host.outbox)))
+    def check_user_locally(self, principal: Principal) -> RateLimitStatus | None:
+        """Count a request of the user, in memory. Raises RateLimited."""
 
-    @property
-    def is_idle(self) -> bool:
-        """True if no request is in flight. A silent client, or one that drips headers, must not block the queue."""
-        return self.cycle is None or self.cycle.response_complete
 
-    def data_received(self, data: bytes) -> None:
-        self._is_first = self.is_receiving = True
-        super().data_received(data)
-        if self._body is not None and not self.transport.is_closing():  # closed: the bytes were not HTTP
-            self._begin()
+class ResponseHeads:
+    """The headers that the middleware adds to a response, by the request's `Origin`. They depend on nothing else."""
 
-    def on_headers_complete(self) -> None:
-        """uvicorn starts the request here. This waits for the body, which has usually arrived, for the fast path."""
-        self.has_sent_request = True
-        self._body = b""
+    def __init__(self, middleware: Callable[[ASGIApp], ASGIApp]) -> None:
+        """`middleware` adds the headers. It must not log: it runs once for each origin."""
+        self._app = middleware(_empty_response)
+        self._cached = lru_cache(MAX_CACHED_ORIGINS)(self._lines)
 
-    def on_body(self, body: bytes) -> None:
-        if self._body is None:
-            super().on_body(body)
-        else:
-            self._body += body
+    def lines(self, origin: bytes | None) -> bytes:
+        if origin is not None and len(origin) > MAX_ORIGIN_BYTES:
+            return self._lines(origin)
+        return self._cached(origin)
 
-    def on_message_complete(self) -> None:
-        if self._body is not None:
-            if self._is_answered():
-                return
-            self._begin()
-        super().on_message_complete()
+    def _lines(self, origin: bytes | None) -> bytes:
+        headers = [] if origin is None else [(b"origin", origin)]
+        added: list[tuple[bytes, bytes]] = []
 
-    def _is_answered(self) -> bool:
-        """Answer from the fast path if possible: one request per read, so that pipelining does not starve others."""
-        fast_path = self._host.fast_path
-        if fast_path is None or self.url != fast_path.target or not (self._is_first and self._is_ready()):
-            return False
-        self._is_first = False
-        peer = self.client[0] if self.client else None
-        request = RawRequest(peer, self.parser.get_method(), self.url, self.headers, self._body or b"")
+        async def send(message: Message) -> None:
+            added.extend(message.get("headers", ()))
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": None}
+        running = cast("Coroutine[Any, Any, None]", self._app(scope, _no_body, send))
+        with suppress(StopIteration):
+            running.send(None)  # nothing in it waits
+        return header_lines(header for header in added if header[0] != b"x-request-id")
+
+
+class FastPath:
+    """Answers plain login requests from the login cache, and rejects the invalid tokens of such requests."""
+
+    def __init__(
+        self,
+        path: str,
+        root_path: str = "",
+        *,
+        verifier: FastPathVerifier,
+        limiter: FastPathRateLimiter,
+        issuer: CredentialIssuer,
+        audit: Audit,
+        heads: ResponseHeads,
+        client_settings: ClientSettings,
+        access_log: AccessLog,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`path` is the route that issues logins, `root_path` the prefix that a proxy has removed from it."""
+        self.target = path.encode()
+        self.max_body_bytes = MAX_BODY_BYTES
+        self._route = path
+        self._path = root_path + path
+        self._verifier = verifier
+        self._limiter = limiter
+        self._issuer = issuer
+        self._audit = audit
+        self._heads = heads
+        self._client_settings = client_settings
+        self._access_log = access_log
+        self._clock = clock
+
+    def answer(self, request: Request) -> bytes | None:
+        """The whole response without the server's own headers; None if the app must run."""
+        began = time.perf_counter()
+        if not _is_plain(request):
+            return None
+        headers = request.head.by_name
+        request_id = request_id_of(headers)
+        unverified_token = bearer_token(headers, request_id)
+        if isinstance(unverified_token, Problem):
+            return None
+        user_agent = headers.get(b"user-agent")
+        context = RequestContext(
+            request_id, request.address, None if user_agent is None else user_agent.decode("latin-1")
+        )
+        before = REQUEST_CONTEXT.set(context)
         try:
-            answer = fast_path.answer(request)
-        except Exception:
-            # uvicorn would treat the exception as invalid HTTP. The app can still answer the request.
-            structlog.get_logger("dialtone").exception("fast_path_failed")
-            answer = None
-        if answer is None:
-            cast("Scope", self.scope)[RAW_REQUEST] = request
-            return False
-        self._body = None
-        self.transport.write(OK + self._host.outbox.standing(self.server_state.default_headers) + answer)
-        self.on_response_complete()
-        return True
+            response = self._respond(request, context, unverified_token, began)
+        finally:
+            REQUEST_CONTEXT.reset(before)
+        if response is None:
+            return None
+        status, whole = response
+        self._access_log(request_id, "POST", self._path, self._route, status, began, request.address)
+        return whole
 
-    def _is_ready(self) -> bool:
-        """True if a response may be written now, and the connection stays open after it."""
-        return (
-            self.is_idle
-            and not self.flow.write_paused
-            and not self._host.is_saturated
-            and not self.transport.is_closing()
-            and self.parser.get_http_version() == "1.1"
+    def _respond(
+        self, request: Request, context: RequestContext, unverified_token: str, began: float
+    ) -> tuple[int, bytes] | None:
+        """Decide in the order of the middleware. Nothing is counted or recorded before the answer is certain."""
+        address, now = request.address or "", self._clock()
+        fingerprint = self._verifier.fingerprint(unverified_token)
+        try:
+            principal = self._verifier.cached_principal_for(fingerprint, now)
+            if principal is None:
+                self._limiter.check_address(address)
+                principal = self._verifier.verify_now(unverified_token)
+        except TokenRejected as error:
+            self._limiter.record_failure_locally(address)
+            return self._reject(request, context, error, None)
+        except RateLimited as error:
+            return self._reject(request, context, error, None)
+        wanted = None if principal is None else _issue_request(request)
+        if principal is None or wanted is None:
+            return None
+        entry = self._issuer.cached_login(principal, wanted, now)
+        if entry is None:
+            return None
+        REQUEST_CONTEXT.set(context._replace(actor=principal.user_key))
+        try:
+            rate_limit = self._limiter.check_user_locally(principal)
+        except RateLimited as error:
+            return self._reject(request, context, error, error.rate_limit)
+        if entry.fingerprint != fingerprint:
+            if entry.fingerprint is not None:
+                self._verifier.forget(entry.fingerprint)
+            entry.fingerprint = fingerprint
+        self._issuer.record_returned(entry.login, time.perf_counter() - began)
+        body = self._body(entry, now)
+        return 200, b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b" % (
+            OK,
+            len(body),
+            b"" if rate_limit is None else rate_limit_lines(rate_limit),
+            self._heads.lines(request.head.by_name.get(b"origin")),
+            (context.request_id or "").encode("ascii"),
+            body,
         )
 
-    def _begin(self) -> None:
-        body, self._body = self._body, None
-        self._unanswered += 1
-        self._host.outbox.pending += 1
-        super().on_headers_complete()
-        self.cycle.__class__ = SingleWriteCycle  # uvicorn has no setting for the class
-        if body:
-            super().on_body(body)
+    def _reject(
+        self,
+        request: Request,
+        context: RequestContext,
+        error: TokenRejected | RateLimited,
+        rate_limit: RateLimitStatus | None,
+    ) -> tuple[int, bytes]:
+        self._audit.record_nowait(Decision.denial(error, REQUEST_CONTEXT.get().actor))
+        problem = problem_of(error, context.request_id or "")
+        common = self._heads.lines(request.head.by_name.get(b"origin"))
+        if rate_limit is not None:
+            common = rate_limit_lines(rate_limit) + common
+        return problem.kind.status, problem_response(problem, common)
 
-    def on_response_complete(self) -> None:
-        """As uvicorn's, without its timer per response: ConnectionLimiter closes idle connections."""
-        if self._unanswered:
-            self._unanswered -= 1
-            self._host.outbox.done()
-        self.server_state.total_requests += 1
-        self.idle_since = self.loop.time()
-        self.is_receiving = False
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-            if self.pipeline:
-                self._start_asgi_task(*self.pipeline.pop())
+    def _body(self, entry: CachedLogin, now: datetime) -> bytes:
+        """The serialized login. Responses for one login differ only in `server_time`, so the rest is cached.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._host.outbox.pending -= self._unanswered
-        self._unanswered = 0
-        self._host.connection_closed()
+        The token is left out of that, because it is most of the response and in memory already.
+        """
+        token = "" if entry.login.token is None else entry.login.token.secret
+        parts = entry.response
+        if parts is None:
+            credential = TelephonyCredential.from_login(entry.login, self._client_settings, now)
+            whole = credential.model_dump_json(exclude_none=True)
+            before_token, after_token = whole.split(token, 1)
+            before_time, name, after_time = after_token.rpartition('"server_time":"')
+            parts = entry.response = (before_token, before_time + name, after_time[len(instant(now)) :])
+        return f"{parts[0]}{token}{parts[1]}{instant(now)}{parts[2]}".encode()
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether the request is one that the middleware would pass on without looking at it again."""
+    head, headers = request.head, request.head.by_name
+    return (
+        head.method == b"POST"
+        and head.version == b"1.1"
+        and head.size <= MAX_HEAD_BYTES
+        and len(headers) == len(head.headers) <= MAX_HEADERS
+        and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        and headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower() == JSON.encode()
+    )
+
+
+def _issue_request(request: Request) -> IssueRequest | None:
+    """What the body asks for; None if the route has to judge it."""
+    usual = _ONLY_DEVICE_ID.match(request.body)
+    if usual is not None:
+        return IssueRequest(usual[1].decode("ascii"))
+    try:
+        return TelephonyCredentialRequest.model_validate(json.loads(request.body)).to_issue_request()
+    except (ValueError, RecursionError):
+        return None
+
+
+async def _empty_response(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def _no_body() -> Message:
+    raise AssertionError

@@ -39,6 +39,8 @@ class ServerOptions:
     trusted_proxies: str
     drain_seconds: float
     """Time between "not ready" and the end of listening, so that load balancers notice."""
+    keep_alive_seconds: int
+    """How long an idle connection stays open. Longer than the proxy's, which must be the one that closes."""
     shutdown_timeout_seconds: int
     """Time for requests in flight, after the listener is closed."""
 
@@ -57,10 +59,11 @@ def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options:
         access_log=False,
         server_header=False,
         forwarded_allow_ips=options.trusted_proxies,
+        timeout_keep_alive=options.keep_alive_seconds,
         timeout_graceful_shutdown=options.shutdown_timeout_seconds,
     )
     with logs.non_blocking():
-        GracefulServer(config, limiter, readiness, options.drain_seconds, ConfigReloader(reload)).run()
+        GracefulServer(config, readiness, options.drain_seconds, ConfigReloader(reload)).run()
 
 
 class GracefulServer(uvicorn.Server):
@@ -69,13 +72,11 @@ class GracefulServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        limiter: ConnectionLimiter,
         readiness: Readiness,
         drain_seconds: float,
         reloader: "ConfigReloader",
     ) -> None:
         super().__init__(config)
-        self._limiter = limiter
         self._readiness = readiness
         self._drain_seconds = drain_seconds
         self._reloader = reloader
@@ -91,7 +92,6 @@ class GracefulServer(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.start)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._limiter.close()
         await super().shutdown(sockets)
         # uvicorn raises the signal again now, which ends the process at once.
         await logs.flush()

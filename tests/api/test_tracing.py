@@ -14,14 +14,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from app.composition.build import build_components
 from app.composition.components import Overrides
-from app.main import build_app
+from app.main import build_server_app
 from app.observability.tracing import tracer_of
 from app.sandbox.account import DEMO_KEY
 from tests.support.databases import migrate_database
 from tests.support.http_server import serve
 from tests.support.replicas import replica
 from tests.support.sandbox import Telnyx
-from tests.support.service import Service, settings_for
+from tests.support.service import RequestCounter, Service, settings_for
 from tests.support.tokens import token
 
 
@@ -53,9 +53,10 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     settings = settings_for(telnyx.url, sqlite)
     components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
-    app, _ = build_app(settings, components)
-    async with serve(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        yield Traced(Service(url, client, telnyx, telnyx.clock, app, components), exporter)
+    limiter, app, _ = build_server_app(settings, components)
+    counter = RequestCounter(app)
+    async with serve(counter, limiter) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        yield Traced(Service(url, client, telnyx, telnyx.clock, counter, limiter, components), exporter)
 
 
 async def test_span_of_a_request_contains_those_of_telnyx_and_the_ledger(traced: Traced) -> None:

@@ -1,23 +1,23 @@
-"""The connection limiter: it reads from a bounded number of connections and queues the others without loss."""
+"""The connection limiter: a bounded number of requests at a time, none lost, and no client that shuts others out."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.serving.admission import ConnectionLimiter
-from app.serving.login_response_cache import RawRequest
-from tests.support.http_server import serve
+from tests.support.front_server import Connection, connection_limiter, front_server
 from tests.support.waiting import eventually
 
 LIMIT = 3
 
 
 class CountingApp:
-    """An app that counts concurrent requests and delays each response."""
+    """An app that counts concurrent requests and delays each response, except for health checks."""
 
     def __init__(self, seconds: float = 0.02) -> None:
         self.seconds = seconds
@@ -26,40 +26,58 @@ class CountingApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        self.now += 1
-        self.most = max(self.most, self.now)
-        body = (await receive())["body"]
-        await asyncio.sleep(self.seconds)
-        self.now -= 1
-        self.served += 1
+        body = b"alive"
+        if scope["path"] != "/livez":
+            self.now += 1
+            self.most = max(self.most, self.now)
+            body, is_more = b"", True
+            while is_more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    self.now -= 1
+                    return
+                body += message["body"]
+                is_more = message["more_body"]
+            await asyncio.sleep(self.seconds)
+            self.now -= 1
+            self.served += 1
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def limited_server(app: CountingApp, in_flight: int = 0) -> AsyncIterator[tuple[ConnectionLimiter, int]]:
-    limiter = ConnectionLimiter(lambda: in_flight, LIMIT, first_request_seconds=1.0)
-    async with serve(app, limiter) as url:
-        yield limiter, int(url.rsplit(":", 1)[1])
+async def limited_server(
+    app: CountingApp, in_flight: int = 0, **limits: Any
+) -> AsyncIterator[tuple[ConnectionLimiter, int]]:
+    limiter = connection_limiter(lambda: in_flight, **{"max_requests": LIMIT, "request_seconds": 1.0, **limits})
+    async with front_server(app, limiter) as port:
+        yield limiter, port
 
 
-async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", port)
+def request(body: bytes = b"", headers: bytes = b"", path: bytes = b"/") -> bytes:
+    return b"POST %b HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (path, headers, len(body), body)
 
 
-async def ask(port: int, body: bytes, *, keeps: bool = False) -> bytes:
-    """Send one request over a new connection and return the response body."""
-    reader, writer = await connect(port)
-    close = b"" if keeps else b"Connection: close\r\n"
-    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n%s" % (close, len(body), body))
-    await reader.readuntil(b"\r\n\r\n")
-    answer = await reader.readexactly(len(body))
-    if not keeps:
-        writer.close()
-    return answer
+async def ask(port: int, body: bytes, headers: bytes = b"") -> bytes:
+    """Send one request over a new connection and return the response's body."""
+    connection = await Connection.to(port)
+    try:
+        return (await connection.ask(request(body, headers)))[1]
+    finally:
+        connection.writer.close()
 
 
-async def test_connections_above_the_limit_are_queued_and_all_are_answered() -> None:
+async def probe(port: int) -> float:
+    """Seconds that a health check over a new connection takes."""
+    began = time.monotonic()
+    connection = await Connection.to(port)
+    _, body = await connection.ask(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+    connection.writer.close()
+    assert body == b"alive"
+    return time.monotonic() - began
+
+
+async def test_requests_above_the_limit_are_queued_and_all_are_answered() -> None:
     app = CountingApp()
     async with limited_server(app) as (limiter, port):
         bodies = [b"request %d" % number for number in range(60)]
@@ -67,10 +85,10 @@ async def test_connections_above_the_limit_are_queued_and_all_are_answered() -> 
 
     assert answers == bodies
     assert app.most <= LIMIT
-    assert not limiter.is_saturated
+    assert limiter.queued == 0
 
 
-async def test_connections_that_wait_for_telnyx_do_not_count() -> None:
+async def test_requests_that_wait_for_telnyx_do_not_count() -> None:
     app = CountingApp(seconds=0.1)
     async with limited_server(app, in_flight=4) as (_, port):
         await asyncio.gather(*(ask(port, b"x") for _ in range(20)))
@@ -78,28 +96,17 @@ async def test_connections_that_wait_for_telnyx_do_not_count() -> None:
     assert LIMIT < app.most <= LIMIT + 4
 
 
-async def test_idle_connection_frees_its_place() -> None:
-    async with limited_server(CountingApp()) as (_, port):
-        for _ in range(LIMIT):
-            await ask(port, b"idle", keeps=True)
-        await asyncio.sleep(1.1)
-        began = time.monotonic()
-        assert await ask(port, b"new") == b"new"
+async def test_health_check_is_not_queued() -> None:
+    async with limited_server(CountingApp(seconds=1)) as (limiter, port):
+        requests = [asyncio.create_task(ask(port, b"x")) for _ in range(10)]
+        await eventually(lambda: limiter.queued > 0)
 
-    assert time.monotonic() - began < 1
-
-
-@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: "], ids=["silence", "drips"])
-async def test_silent_or_slow_clients_do_not_block_the_queue(said: bytes) -> None:
-    async with limited_server(CountingApp()) as (_, port):
-        silent = [await connect(port) for _ in range(2 * LIMIT)]
-        for _, writer in silent:
-            writer.write(said)
-
-        assert await asyncio.wait_for(ask(port, b"new"), 4) == b"new"
+        assert await probe(port) < 0.5
+        for one in requests:
+            one.cancel()
 
 
-async def test_newest_connection_is_admitted_first() -> None:
+async def test_newest_request_of_an_address_is_started_first() -> None:
     app = CountingApp(seconds=0.05)
     answered: list[bytes] = []
 
@@ -107,91 +114,124 @@ async def test_newest_connection_is_admitted_first() -> None:
         answered.append(await ask(port, body))
 
     async with limited_server(app) as (limiter, port):
-        requests = [asyncio.create_task(one(port, b"requests")) for _ in range(30)]
-        await eventually(lambda: limiter.is_saturated)
-        await asyncio.sleep(0.02)
-        await one(port, b"probe")
-        place = answered.index(b"probe")
+        requests = [asyncio.create_task(one(port, b"early")) for _ in range(30)]
+        await eventually(lambda: limiter.queued > 20)
+        await one(port, b"late")
+        place = answered.index(b"late")
         await asyncio.gather(*requests)
 
     assert place <= 3 * LIMIT
 
 
-class StubFastPath:
-    """Answers every request for one target."""
+async def test_addresses_take_turns_behind_a_trusted_proxy() -> None:
+    """One client with many requests does not delay another client of the same proxy."""
+    app = CountingApp(seconds=0.05)
+    answered: list[bytes] = []
 
-    target = b"/at-hand"
+    async def one(port: int, address: bytes) -> None:
+        answered.append(await ask(port, address, b"X-Forwarded-For: %b\r\n" % address))
 
-    def answer(self, asked: RawRequest) -> bytes | None:
-        return b"content-length: 2\r\n\r\nok"
+    async with limited_server(app) as (limiter, port):
+        many = [asyncio.create_task(one(port, b"203.0.113.7")) for _ in range(30)]
+        await eventually(lambda: limiter.queued > 20)
+        few = asyncio.create_task(one(port, b"203.0.113.8"))
+        await asyncio.sleep(0.01)
+        more = [asyncio.create_task(one(port, b"203.0.113.7")) for _ in range(10)]
+        await asyncio.gather(few, *many, *more)
 
-
-@pytest.mark.parametrize("path", ["/at-hand", "/"])
-async def test_idle_connection_is_closed_after_the_keep_alive_timeout(path: str) -> None:
-    limiter = ConnectionLimiter(lambda: 0)
-    limiter.fast_path = StubFastPath()
-    async with serve(CountingApp(seconds=0), limiter, keep_alive_seconds=1) as url:
-        reader, writer = await connect(int(url.rsplit(":", 1)[1]))
-        for _ in range(3):
-            writer.write(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok" % path.encode())
-            await reader.readuntil(b"\r\n\r\nok")
-            await asyncio.sleep(0.6)
-        async with asyncio.timeout(2):
-            assert await reader.read() == b""
+    assert answered.index(b"203.0.113.8") <= 3 * LIMIT
 
 
-class FailingFastPath(StubFastPath):
-    def answer(self, asked: RawRequest) -> bytes | None:
-        raise RuntimeError
+@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: "], ids=["silent", "half a head"])
+async def test_connections_without_a_whole_request_take_no_place(said: bytes) -> None:
+    async with limited_server(CountingApp()) as (_, port):
+        silent = [await Connection.to(port) for _ in range(10 * LIMIT)]
+        for connection in silent:
+            connection.writer.write(said)
+        await asyncio.sleep(0.05)
+
+        assert await asyncio.wait_for(ask(port, b"new"), 0.5) == b"new"
 
 
-async def test_failing_fast_path_falls_back_to_the_app() -> None:
-    limiter = ConnectionLimiter(lambda: 0)
-    limiter.fast_path = FailingFastPath()
-    async with serve(CountingApp(seconds=0), limiter) as url:
-        reader, writer = await connect(int(url.rsplit(":", 1)[1]))
-        writer.write(b"POST /at-hand HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\nlayers!")
-        assert (await reader.readuntil(b"layers!")).startswith(b"HTTP/1.1 200 ")
+async def test_half_bodies_leave_places_for_whole_requests() -> None:
+    async with limited_server(CountingApp(), request_seconds=5, max_unfinished_requests=1) as (_, port):
+        half = [await Connection.to(port) for _ in range(10 * LIMIT)]
+        for connection in half:
+            connection.writer.write(request(b"half a body")[:-3])
+        await asyncio.sleep(0.05)
+
+        assert await asyncio.wait_for(ask(port, b"new"), 0.5) == b"new"
+        for connection in half:
+            connection.writer.write(b"ody")
+        assert [(await connection.answer())[1] for connection in half] == [b"half a body"] * len(half)
 
 
-async def test_started_request_is_read_to_its_end() -> None:
-    limiter = ConnectionLimiter(lambda: 0)
-    limiter.fast_path = StubFastPath()
-    async with serve(CountingApp(seconds=0), limiter, keep_alive_seconds=1) as url:
-        reader, writer = await connect(int(url.rsplit(":", 1)[1]))
-        writer.write(b"POST /at-hand HTTP/1.1\r\nHost: a\r\n\r\n")
-        await reader.readuntil(b"\r\n\r\nok")
-        writer.write(b"POST /at-hand HT")
-        await asyncio.sleep(2)
-        writer.write(b"TP/1.1\r\nHost: a\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 OK\r\ndate: ")
+@pytest.mark.parametrize("said", [b"POST / HTTP/1.1\r\nHost: a", request(b"half a body")[:-3]], ids=["head", "body"])
+async def test_request_that_does_not_arrive_in_time_is_a_408(said: bytes) -> None:
+    async with limited_server(CountingApp(), max_unfinished_requests=0) as (_, port):
+        connection = await Connection.to(port)
+        connection.writer.write(said)
+
+        head, _ = await connection.answer()
+
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert await connection.is_over()
 
 
-async def test_closed_connections_in_the_queue_are_skipped() -> None:
+async def test_oldest_unfinished_requests_are_rejected_when_they_hold_too_much() -> None:
+    limits = {"max_unfinished_requests": 0, "max_unfinished_bytes": 40_000}
+    async with limited_server(CountingApp(), request_seconds=60, **limits) as (_, port):
+        half = []
+        for _ in range(12):
+            half.append(await Connection.to(port))
+            half[-1].writer.write(request(b"x" * 5_000)[:-1])
+            await asyncio.sleep(0.01)
+
+        assert (await half[0].answer())[0].startswith(b"HTTP/1.1 408 ")
+        assert (await half[-1].ask(b"x"))[1] == b"x" * 5_000
+
+
+async def test_connection_that_waited_longest_is_closed_for_a_new_one() -> None:
+    async with limited_server(CountingApp(), max_connections=5) as (limiter, port):
+        idle = [await Connection.to(port) for _ in range(5)]
+        await eventually(lambda: len(limiter.connections) == 5)
+
+        assert await ask(port, b"new") == b"new"
+
+        assert await idle[0].is_over()
+        assert not await idle[-1].is_over(seconds=0.1)
+
+
+async def test_client_that_never_sends_the_rest_of_an_answered_body_is_disconnected() -> None:
+    class EarlyApp(CountingApp):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+                await send({"type": "http.response.body", "body": b""})
+
+    async with limited_server(EarlyApp()) as (_, port):
+        connection = await Connection.to(port)
+        head, _ = await connection.ask(request(b"half a body")[:-3])
+
+        assert head.startswith(b"HTTP/1.1 401 ")
+        assert await connection.is_over(seconds=3)
+
+
+async def test_disconnected_clients_in_the_queue_are_skipped() -> None:
     app = CountingApp(seconds=0.3)
     async with limited_server(app) as (limiter, port):
         inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(LIMIT)]
         await asyncio.sleep(0.05)
-        gone = [await connect(port) for _ in range(5)]
-        await eventually(lambda: limiter.is_saturated)
-        for _, writer in gone:
-            writer.transport.abort()
+        gone = [await Connection.to(port) for _ in range(5)]
+        for connection in gone:
+            connection.writer.write(request(b"gone"))
+        await eventually(lambda: limiter.queued == len(gone))
+        for connection in gone:
+            connection.writer.transport.abort()
         await asyncio.gather(*inside)
         assert await ask(port, b"after") == b"after"
 
     assert app.served == LIMIT + 1
-
-
-async def test_shutdown_closes_queued_connections() -> None:
-    app = CountingApp(seconds=0.2)
-    async with limited_server(app) as (limiter, port):
-        inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(LIMIT)]
-        await asyncio.sleep(0.05)
-        reader, _ = await connect(port)
-        await eventually(lambda: limiter.is_saturated)
-        limiter.close()
-        assert await reader.read() == b""
-        await asyncio.gather(*inside)
 
 
 pytestmark = pytest.mark.timeout(30)

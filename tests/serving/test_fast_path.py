@@ -1,25 +1,26 @@
-"""The fast path over the wire: its responses equal those of the whole app, however the bytes arrive."""
+"""The fast path over the wire: which requests it answers, and that everything that may have changed is checked."""
 
 import asyncio
 import json
 import re
+from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.observability import logging as logs
+from tests.support.front_server import Connection
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
-from tests.support.tokens import token
+from tests.support.tokens import ISSUER, token
 
 PATH = "/v1/telephony-credentials"
 BODY = b'{"device_id": "laptop"}'
 VARYING_FIELDS = re.compile(
-    rb'(?mi)^(date|x-request-id|ratelimit-remaining|ratelimit-reset): [^\r]*|"server_time":"[^"]*"'
+    rb'(?mi)^(date|x-request-id|ratelimit-remaining|ratelimit-reset): [^\r]*|"(?:server_time|request_id)":"[^"]*"'
 )
-
 
 cached_token = cache(token)
 """The same token each time, as a page sends it."""
@@ -28,63 +29,15 @@ cached_token = cache(token)
 def request_bytes(
     *more: str,
     user: str = "alice",
+    bearer: str | None = None,
     body: bytes = BODY,
     method: str = "POST",
     target: str = PATH,
     version: str = "1.1",
 ) -> bytes:
-    lines = [f"{method} {target} HTTP/{version}", "Host: a", f"Authorization: Bearer {cached_token(user)}"]
+    lines = [f"{method} {target} HTTP/{version}", "Host: a", f"Authorization: Bearer {bearer or cached_token(user)}"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", *more]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-class Connection:
-    """One connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def to(cls, service: Service) -> "Connection":
-        return cls(*await asyncio.open_connection("127.0.0.1", int(service.url.rsplit(":", 1)[1])))
-
-    async def answer(self) -> tuple[bytes, bytes]:
-        """Head and body of the next response."""
-        async with asyncio.timeout(5):
-            head = await self._reader.readuntil(b"\r\n\r\n")
-            found = re.search(rb"(?mi)^content-length: (\d+)", head)
-            return head, await self._reader.readexactly(int(found[1]) if found else 0)
-
-    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
-        self.writer.write(request)
-        return await self.answer()
-
-    async def is_over(self) -> bool:
-        try:
-            async with asyncio.timeout(1):
-                return await self._reader.read(1) == b""
-        except TimeoutError:
-            return False
-
-
-class CountingApp:
-    """Counts the requests that reach the app behind the fast path."""
-
-    def __init__(self, service: Service) -> None:
-        outermost: Any = service.app
-        self.requests = 0
-        self._app: ASGIApp = outermost.app
-        outermost.app = self
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.requests += scope["type"] == "http"
-        await self._app(scope, receive, send)
-
-
-def is_cached(service: Service) -> bool:
-    outermost: Any = service.app
-    return bool(outermost.cached_requests)
 
 
 def comparable(answer: tuple[bytes, bytes]) -> list[bytes]:
@@ -92,17 +45,27 @@ def comparable(answer: tuple[bytes, bytes]) -> list[bytes]:
     return sorted(VARYING_FIELDS.sub(rb"\1", b"".join(answer)).split(b"\r\n"))
 
 
-async def connect_with_cached_login(service: Service, request: bytes) -> tuple[Connection, tuple[bytes, bytes]]:
-    """A connection of a device whose response is cached, and the last response of the app."""
-    connection = await Connection.to(service)
-    await connection.ask(request)
-    by_the_app = await connection.ask(request)
-    assert is_cached(service)
-    return connection, by_the_app
+@pytest.fixture
+async def connection(service: Service) -> Connection:
+    """A connection of a device that has a cached login."""
+    connection = await Connection.to(service.port)
+    assert (await connection.ask(request_bytes()))[0].startswith(b"HTTP/1.1 201 ")
+    service.app.requests = 0
+    return connection
+
+
+async def by_the_app(service: Service, connection: Connection, request: bytes) -> tuple[bytes, bytes]:
+    """The response of the middleware and the route, without the fast path."""
+    fast_path, service.limiter.fast_path = service.limiter.fast_path, None
+    try:
+        return await connection.ask(request)
+    finally:
+        service.limiter.fast_path = fast_path
 
 
 REQUESTS = {
     "minimal": request_bytes(),
+    "fresh token": request_bytes(bearer=token("alice")),
     "allowed origin": request_bytes("Origin: https://app.example.com"),
     "other origin": request_bytes("Origin: https://elsewhere.example.com"),
     "request id": request_bytes("X-Request-ID: abc-1"),
@@ -110,24 +73,76 @@ REQUESTS = {
     "traceparent": request_bytes("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     "keep-alive": request_bytes("Connection: keep-alive"),
     "empty header": request_bytes("X-Empty:"),
+    "media type with a parameter": request_bytes().replace(b"/json", b"/json; charset=utf-8"),
+    "spaces in the body": request_bytes(body=b' {"device_id" :"laptop" }\n'),
+    "platform": request_bytes(body=b'{"device_id": "laptop", "platform": "browser"}'),
+    "invalid token": request_bytes(bearer="a.b.c"),
+    "token of an unknown issuer": request_bytes(bearer=token("alice", iss="https://elsewhere.example.com")),
+    "expired token": request_bytes(bearer=token("alice", exp=1)),
+    "invalid token, origin": request_bytes("Origin: https://app.example.com", bearer="garbage"),
 }
 
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
-async def test_fast_path_response_equals_the_app_response(service: Service, request_: bytes) -> None:
-    app = CountingApp(service)
-    connection, by_the_app = await connect_with_cached_login(service, request_)
-    assert app.requests == 2
+async def test_response_equals_the_apps(service: Service, connection: Connection, request_: bytes) -> None:
+    expected = await by_the_app(service, connection, request_)
+    service.app.requests = 0
 
-    by_the_fast_path = await connection.ask(request_)
+    response = await connection.ask(request_)
 
-    assert app.requests == 2
-    assert comparable(by_the_fast_path) == comparable(by_the_app)
-    assert json.loads(by_the_fast_path[1])["login_token"] == json.loads(by_the_app[1])["login_token"]
+    assert service.app.requests == 0
+    assert comparable(response) == comparable(expected)
 
 
-async def test_each_response_has_its_own_or_the_callers_request_id(service: Service) -> None:
-    connection, _ = await connect_with_cached_login(service, request_bytes())
+LEFT_TO_THE_APP = {
+    "GET": request_bytes(method="GET", body=b""),
+    "GET with a body": request_bytes(method="GET"),
+    "trailing slash": request_bytes(target=f"{PATH}/"),
+    "query": request_bytes(target=f"{PATH}?a=b"),
+    "escaped path": request_bytes(target=PATH.replace("v1", "%761")),
+    "HTTP/1.0": request_bytes(version="1.0"),
+    "close": request_bytes("Connection: close"),
+    "token twice": request_bytes("Authorization: Bearer x"),
+    "no token": re.sub(rb"Authorization: [^\r]*\r\n", b"", request_bytes()),
+    "basic authentication": re.sub(rb"Bearer [^\r]*", b"Basic YTpi", request_bytes()),
+    "another media type": request_bytes().replace(b"/json", b"/xml"),
+    "101 headers": request_bytes(*(f"X-{number}: a" for number in range(101))),
+    "repeated header": request_bytes("X-A: 1", "X-A: 2"),
+    "chunked": request_bytes(body=b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    + b"17\r\n%b\r\n0\r\n\r\n" % BODY,
+    "unknown field": request_bytes(body=b'{"device_id": "laptop", "nonsense": 1}'),
+    "invalid device id": request_bytes(body=b'{"device_id": "lap top"}'),
+    "a number": request_bytes(body=b'{"device_id": 7}'),
+    "not an object": request_bytes(body=b'["laptop"]'),
+    "deeply nested": request_bytes(body=b"[" * 500),
+    "not JSON": request_bytes(body=b'{"device_id": "laptop"'),
+    "not UTF-8": request_bytes(body=b"\xff"),
+    "empty": request_bytes(body=b""),
+    "long": request_bytes(body=BODY + b" " * 1_000),
+    "another grant": request_bytes(body=b'{"device_id": "laptop", "grant": "sip_password"}'),
+    "another platform": request_bytes(body=b'{"device_id": "laptop", "platform": "ios"}'),
+    "another label": request_bytes(body=b'{"device_id": "laptop", "label": "Mine"}'),
+    "another device": request_bytes(body=b'{"device_id": "other"}'),
+    "another user": request_bytes(user="bob"),
+}
+
+
+@pytest.mark.parametrize("request_", LEFT_TO_THE_APP.values(), ids=LEFT_TO_THE_APP)
+async def test_other_requests_are_left_to_the_app(service: Service, connection: Connection, request_: bytes) -> None:
+    await connection.ask(request_)
+
+    assert service.app.requests == 1
+
+
+async def test_expect_100_continue_is_left_to_the_app(service: Service, connection: Connection) -> None:
+    connection.writer.write(request_bytes("Expect: 100-continue").removesuffix(BODY))
+
+    assert (await connection.answer())[0] == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (await connection.ask(BODY))[0].startswith(b"HTTP/1.1 200 ")
+    assert service.app.requests == 1
+
+
+async def test_each_response_has_its_own_or_the_callers_request_id(connection: Connection) -> None:
     ids = [re.findall(rb"x-request-id: (\S+)", (await connection.ask(request_bytes()))[0]) for _ in range(3)]
 
     assert len({tuple(one) for one in ids}) == 3
@@ -136,9 +151,9 @@ async def test_each_response_has_its_own_or_the_callers_request_id(service: Serv
         assert f"x-request-id: {own}\r\n".encode() in head
 
 
-async def test_request_in_several_segments_is_answered_once(service: Service) -> None:
-    app = CountingApp(service)
-    connection, _ = await connect_with_cached_login(service, request_bytes())
+async def test_request_in_several_segments_is_answered_by_the_fast_path(
+    service: Service, connection: Connection
+) -> None:
     whole = request_bytes()
     for at in (1, 30, len(whole) - len(BODY), len(whole) - 3):
         connection.writer.write(whole[:at])
@@ -146,89 +161,34 @@ async def test_request_in_several_segments_is_answered_once(service: Service) ->
         head, body = await connection.ask(whole[at:])
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert json.loads(body)["device_id"] == "laptop"
-    # Two of the four requests had reached the app before their last segment arrived.
-    assert app.requests == 2 + 2
+
+    assert service.app.requests == 0
 
 
-async def test_pipelined_requests_are_answered_in_order(service: Service) -> None:
-    connection, _ = await connect_with_cached_login(service, request_bytes("X-Request-ID: x"))
-    app = CountingApp(service)
-    connection.writer.write(b"".join(request_bytes(f"X-Request-ID: {number}") for number in range(20)))
+async def test_pipelined_requests_are_answered_in_order(service: Service, connection: Connection) -> None:
+    new = request_bytes("X-Request-ID: 0", body=b'{"device_id": "other"}')
+    cached = [request_bytes(f"X-Request-ID: {number}") for number in range(1, 20)]
+    connection.writer.write(new + b"".join(cached))
 
     heads = [(await connection.answer())[0] for _ in range(20)]
 
     assert [int(re.findall(rb"x-request-id: (\d+)", head)[0]) for head in heads] == list(range(20))
-    assert app.requests == 19, "the fast path answers one request per read"
 
 
-async def test_cached_response_does_not_overtake_an_earlier_request(service: Service) -> None:
-    """A new device takes two calls to Telnyx; the cached response behind it must not overtake."""
-    connection, _ = await connect_with_cached_login(service, request_bytes("X-Request-ID: second"))
-    new = request_bytes("X-Request-ID: first", body=b'{"device_id": "other"}')
-    connection.writer.write(new)
-    await asyncio.sleep(0.001)
-    connection.writer.write(request_bytes("X-Request-ID: second"))
+async def test_two_users_on_one_connection_get_their_own_logins(service: Service, connection: Connection) -> None:
+    """A proxy sends the requests of many users over one connection."""
+    devices = [("alice", b"laptop"), ("bob", b"laptop"), ("alice", b"phone"), ("bob", b"phone")]
+    requests = [request_bytes(user=user, body=b'{"device_id": "%b"}' % device) for user, device in devices]
+    first = [json.loads((await connection.ask(request))[1])["login_token"] for request in requests]
 
-    assert b"x-request-id: first\r\n" in (await connection.answer())[0]
-    assert b"x-request-id: second\r\n" in (await connection.answer())[0]
+    connection.writer.write(b"".join(requests * 5))
+    again = [json.loads((await connection.answer())[1])["login_token"] for _ in range(20)]
 
-
-async def test_connection_close_is_confirmed_and_not_cached(service: Service) -> None:
-    for _ in range(3):
-        connection = await Connection.to(service)
-        head, _ = await connection.ask(request_bytes("Connection: close"))
-        assert b"connection: close" in head
-        assert await connection.is_over()
-
-    assert not is_cached(service)
+    assert again == first * 5
+    assert len(set(first)) == 4
 
 
-async def test_http_1_0_connection_closes_after_the_response(service: Service) -> None:
-    await connect_with_cached_login(service, request_bytes())
-
-    connection = await Connection.to(service)
-    await connection.ask(request_bytes(version="1.0"))
-
-    assert await connection.is_over()
-
-
-async def test_expect_100_continue_is_answered(service: Service) -> None:
-    whole = request_bytes("Expect: 100-continue")
-    for _ in range(3):
-        connection = await Connection.to(service)
-        connection.writer.write(whole.removesuffix(BODY))
-        head, _ = await connection.answer()
-        assert head == b"HTTP/1.1 100 Continue\r\n\r\n"
-        head, _ = await connection.ask(BODY)
-        assert head.startswith(b"HTTP/1.1 20")
-
-
-async def test_get_on_the_same_path_is_not_a_login(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither without a body nor with the body of a login request."""
-    connection, _ = await connect_with_cached_login(service, request_bytes())
-    capsys.readouterr()
-
-    for body in (b"", BODY):
-        for _ in range(3):
-            head, logged = await connection.ask(request_bytes(method="GET", body=body))
-            assert head.startswith(b"HTTP/1.1 200 ")
-            assert "data" in json.loads(logged)
-
-    assert not [text for text in capsys.readouterr().err.splitlines() if '"level":"error"' in text]
-
-
-async def test_other_targets_are_not_served_from_the_cache(service: Service) -> None:
-    connection, _ = await connect_with_cached_login(service, request_bytes())
-
-    head, _ = await connection.ask(request_bytes(target=f"{PATH}/"))
-    assert head.startswith(b"HTTP/1.1 404")
-    head, _ = await connection.ask(request_bytes(target=f"{PATH}?a=b"))
-    assert head.startswith(b"HTTP/1.1 200")
-
-
-async def test_invalid_bytes_after_a_cached_request_close_the_connection(service: Service) -> None:
-    connection, _ = await connect_with_cached_login(service, request_bytes())
-
+async def test_invalid_bytes_after_a_cached_request_close_the_connection(connection: Connection) -> None:
     connection.writer.write(request_bytes() + b"nonsense\r\n\r\n")
 
     assert (await connection.answer())[0].startswith(b"HTTP/1.1 200")
@@ -236,31 +196,129 @@ async def test_invalid_bytes_after_a_cached_request_close_the_connection(service
     assert await connection.is_over()
 
 
-async def test_cached_response_is_logged_like_any_other(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_response_is_logged_like_the_apps(
+    service: Service, connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
     logs.configure("info", as_json=True)
-    connection, _ = await connect_with_cached_login(service, request_bytes())
     capsys.readouterr()
 
-    await connection.ask(request_bytes("X-Request-ID: mine"))  # not cached yet
+    await by_the_app(service, connection, request_bytes("X-Request-ID: mine"))
     await connection.ask(request_bytes("X-Request-ID: its"))
 
     logged = [json.loads(text) for text in capsys.readouterr().err.splitlines()]
-    by_the_app, by_the_fast_path = (one for one in logged if one["event"] == "request")
-    assert by_the_fast_path["request_id"] == "its"
-    for one in (by_the_app, by_the_fast_path):
+    by_app, by_fast_path = (one for one in logged if one["event"] == "request")
+    assert by_fast_path["request_id"] == "its"
+    for one in (by_app, by_fast_path):
         for own in ("timestamp", "request_id", "milliseconds"):
             del one[own]
-    assert by_the_fast_path == by_the_app
+    assert by_fast_path == by_app
 
 
-async def test_request_of_another_peer_address_is_not_served_from_the_cache(telnyx: Telnyx, sqlite: str) -> None:
-    """Whether `X-Forwarded-For` is trusted depends on the peer address."""
-    async with running_service(telnyx, sqlite) as service:
-        await connect_with_cached_login(service, request_bytes("X-Forwarded-For: 203.0.113.7"))
-        port = int(service.url.rsplit(":", 1)[1])
-        connection = Connection(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)))
-        app = CountingApp(service)
+async def test_address_behind_a_trusted_proxy_is_the_clients(telnyx: Telnyx, sqlite: str) -> None:
+    """The audit and the limit on rejected tokens see the address that the middleware sees."""
+    async with running_service(telnyx, sqlite, limit_failures="3/minute") as service:
+        connection = await Connection.to(service.port)
+        bad = request_bytes("X-Forwarded-For: 203.0.113.7", bearer="bad.token.x")
+        statuses = [(await connection.ask(bad))[0][9:12] for _ in range(5)]
+        other, _ = await connection.ask(request_bytes("X-Forwarded-For: 203.0.113.8"))
+        await service.components.audit.close()
+        events = await service.client.get("/v1/admin/audit", headers=operator(), params={"action": "denied"})
 
-        await connection.ask(request_bytes("X-Forwarded-For: 203.0.113.7"))
+    assert statuses == [b"401"] * 4 + [b"429"]
+    assert other.startswith(b"HTTP/1.1 201 ")
+    assert {event["client_address"] for event in events.json()["data"]} == {"203.0.113.7"}
 
-        assert app.requests == 1
+
+async def test_untrusted_peer_cannot_choose_its_address(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_failures="3/minute") as service:
+        connection = await Connection.to(service.port, local_address="127.0.0.2")
+        statuses = []
+        for number in range(5):
+            bad = request_bytes(f"X-Forwarded-For: 203.0.113.{number}", bearer="bad.token.x")
+            statuses.append((await connection.ask(bad))[0][9:12])
+
+    assert statuses == [b"401"] * 4 + [b"429"]
+
+
+def operator() -> dict[str, str]:
+    return {"Authorization": f"Bearer {token('root', scope='dialtone:admin')}"}
+
+
+async def status_of(connection: Connection) -> int:
+    return int((await connection.ask(request_bytes()))[0][9:12])
+
+
+async def test_expired_token_is_rejected(service: Service, connection: Connection) -> None:
+    assert await status_of(connection) == 200
+    service.clock.advance(timedelta(hours=2))
+
+    assert await status_of(connection) == 401
+
+
+async def test_revoked_token_is_rejected(service: Service, connection: Connection) -> None:
+    assert await status_of(connection) == 200
+    service.clock.advance(timedelta(seconds=2))
+
+    target = {"issuer": ISSUER, "subject": "alice", "refuse_tokens": True}
+    await service.client.post("/v1/admin/revocations", headers=operator(), json=target)
+
+    assert await status_of(connection) == 401
+
+
+async def test_changed_policy_applies(service: Service, connection: Connection) -> None:
+    assert await status_of(connection) == 200
+    policy = service.components.identity.policy
+
+    policy.policy = replace(policy.policy, required_scopes={ISSUER: frozenset({"gold"})})
+
+    assert await status_of(connection) == 403
+
+
+async def test_revoked_login_is_not_returned(service: Service, connection: Connection) -> None:
+    first = (await service.ask("GET")).json()["data"][0]
+
+    await service.ask("DELETE", f"/{first['id']}")
+
+    assert await status_of(connection) == 201
+    again = (await service.ask("GET")).json()["data"][0]
+    assert again["sip_username"] != first["sip_username"]
+
+
+async def test_login_is_renewed_when_it_is_due(service: Service, connection: Connection) -> None:
+    service.clock.advance(timedelta(hours=20))
+
+    now = int(service.clock().timestamp())
+    _, body = await connection.ask(request_bytes(bearer=token("alice", iat=now, exp=now + 3600)))
+
+    assert service.app.requests == 1
+    assert json.loads(body)["device_id"] == "laptop"
+
+
+async def test_responses_are_measured_and_rate_limited(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_user="3/hour") as service:
+        connection = await Connection.to(service.port)
+        answers = [await connection.ask(request_bytes()) for _ in range(5)]
+        metrics = (await service.client.get("/metrics")).text
+
+    assert [answer[0][9:12] for answer in answers] == [b"201", b"200", b"200", b"429", b"429"]
+    assert b"retry-after: " in answers[3][0]
+    assert b"ratelimit-remaining: 0" in answers[3][0]
+    assert service.app.requests == 2, "the first login and the metrics"
+    assert 'http_requests_total{method="POST",route="/v1/telephony-credentials",status="200"} 2.0' in metrics
+    assert 'http_requests_total{method="POST",route="/v1/telephony-credentials",status="429"} 2.0' in metrics
+    assert 'dialtone_issue_seconds_count{source="cached"} 2.0' in metrics
+
+
+SWITCHED_OFF: dict[str, dict[str, Any]] = {"required audit": {"audit_required": True}}
+
+
+@pytest.mark.parametrize("settings", SWITCHED_OFF.values(), ids=SWITCHED_OFF)
+async def test_fast_path_is_off_where_something_has_to_be_awaited(
+    telnyx: Telnyx, sqlite: str, settings: dict[str, Any]
+) -> None:
+    async with running_service(telnyx, sqlite, **settings) as service:
+        connection = await Connection.to(service.port)
+        statuses = [await status_of(connection) for _ in range(3)]
+
+    assert statuses == [201, 200, 200]
+    assert service.app.requests == 3

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
 from app.config.settings import Settings
 from app.main import build_server_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Clock
+from app.serving.admission import ConnectionLimiter
 from app.vending.ids import new_id
 from tests.support.databases import migrate_database
 from tests.support.http_server import serve
@@ -29,8 +30,13 @@ class Service:
     client: httpx.AsyncClient
     telnyx: Telnyx
     clock: Clock
-    app: ASGIApp = field(repr=False)
+    app: "RequestCounter" = field(repr=False)
+    limiter: ConnectionLimiter = field(repr=False)
     components: Components = field(repr=False)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
 
     async def ask(self, method: str, path: str = "", *, user: str = "alice", **content: Any) -> httpx.Response:
         """Send a request below /v1/telephony-credentials."""
@@ -72,9 +78,22 @@ async def running_service(
     outside = Overrides(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
     settings = settings_for(telnyx.url, database, **changes)
     components = build_components(settings, outside)
-    door, app, _ = build_server_app(settings, components)
-    async with serve(app, door) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
-        yield Service(url, client, telnyx, telnyx.clock, app, components)
+    limiter, fronted_app, _ = build_server_app(settings, components)
+    app = RequestCounter(fronted_app)
+    async with serve(app, limiter) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+        yield Service(url, client, telnyx, telnyx.clock, app, limiter, components)
+
+
+class RequestCounter:
+    """Counts the requests that the fast path has left to the app."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += scope["type"] == "http"
+        await self._app(scope, receive, send)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 Rate limits apply here too: by address before a token is verified, by user after it.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -64,7 +65,7 @@ class BearerAuthMiddleware:
                 self._limiter.check_address(address)
                 await self._app(scope, receive, self._counting(address, send))
                 return
-            unverified_token = bearer_of(scope)
+            unverified_token = bearer_token(headers_of(scope), scope[REQUEST_ID])
             if isinstance(unverified_token, Problem):
                 self._audit.record_nowait(Decision(AuditAction.DENIED, AuditOutcome.DENIED, unverified_token.kind.code))
                 await unverified_token.send(send)
@@ -102,10 +103,9 @@ class BearerAuthMiddleware:
         return counting
 
 
-def bearer_of(scope: Scope) -> str | Problem:
+def bearer_token(headers: Mapping[bytes, bytes], request_id: str) -> str | Problem:
     """The unverified token, or a Problem if the header is missing or malformed."""
-    request_id: str = scope[REQUEST_ID]
-    header = headers_of(scope).get(b"authorization", b"")
+    header = headers.get(b"authorization", b"")
     scheme, _, rest = header.partition(b" ")
     if scheme.lower() != b"bearer":
         return Problem(problems.MISSING_TOKEN, request_id, (("WWW-Authenticate", REALM),))

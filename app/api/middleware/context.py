@@ -13,13 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import rate_limit_headers
 from app.api.request_scope import (
-    HEALTH_PATHS,
     RATE_LIMIT,
     REQUEST_ID,
     STATUS,
     client_of,
     headers_of,
-    path_of,
     request_id_of,
     route_of,
 )
@@ -50,15 +48,10 @@ class RequestContextMiddleware:
         app: ASGIApp,
         extra_headers: tuple[tuple[bytes, bytes], ...] = (),
         access_log: AccessLog = lambda *_: None,
-        is_saturated: Callable[[], bool] = lambda: False,
         tracer: Tracer | None = None,
     ) -> None:
-        """While `is_saturated` returns True, connections are queued, and responses close their connection.
-
-        If `tracer` is None, tracing is off.
-        """
+        """If `tracer` is None, tracing is off."""
         self._app = app
-        self._is_saturated = is_saturated
         self._tracer = tracer
         self._access_log = access_log
         self._headers = (
@@ -117,8 +110,6 @@ class RequestContextMiddleware:
             complete += rate_limit_headers(rate_limit)
         complete += self._headers
         complete.append((b"x-request-id", scope[REQUEST_ID].encode("ascii")))
-        if self._is_saturated() and path_of(scope) not in HEALTH_PATHS:
-            complete.append((b"connection", b"close"))
         return complete
 
 

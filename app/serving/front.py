@@ -1,0 +1,396 @@
+"""The front: the protocol of a connection. It frames requests and passes those on that the fast path does not answer.
+
+Stock uvicorn runs behind it, by composition (`uvicorn_protocol.py`), and gets one checked request at a time. A
+connection without a request for the app has no uvicorn part.
+"""
+
+import asyncio
+import time
+from typing import Any, NamedTuple, Protocol, cast
+
+import structlog
+import uvicorn
+from uvicorn.server import ServerState
+
+from app.api.problems import ProblemKind
+from app.serving.framing import FramingError, RequestHead, serialize_head
+from app.serving.outbox import MAX_BUFFERED_BYTES, Outbox
+from app.serving.request_reader import RequestReader
+from app.serving.uvicorn_protocol import UvicornProtocol
+
+READ_BYTES = 16 * 1024
+"""Bytes of one read, and bytes that may wait behind the current request. Reading is paused above it, so a client that
+pipelines requests fills its own socket and not Dialtone's memory."""
+
+MAX_WAITING_BODY_BYTES = 160 * 1024
+"""Bytes of a body that are kept before the app gets the request; above the longest body that a route accepts."""
+
+MAX_DISCARDED_BYTES = 256 * 1024
+"""Bytes that are still read and discarded after a rejection. Closing with unread bytes would reset the connection, and
+the client would not see the response."""
+
+_read_buffer = memoryview(bytearray(READ_BYTES))
+"""All connections share it: the event loop fills it and calls `buffer_updated` before it reads again."""
+
+
+class Request(NamedTuple):
+    """A complete request, as the fast path gets it."""
+
+    address: str | None
+    """The client's address. Behind a proxy that is not trusted, the proxy's."""
+    head: RequestHead
+    body: bytes
+
+
+class Responder(Protocol):
+    """May answer a request from memory, without running the app."""
+
+    target: bytes
+    max_body_bytes: int
+    """Requests with a longer body are not answered. The front waits for shorter ones, which often arrive apart."""
+
+    def answer(self, request: Request) -> bytes | None:
+        """The response from the status line on, without the server's own headers; None if the app must run."""
+
+
+class FrontHost(Protocol):
+    """The part of ConnectionLimiter that FrontProtocol uses."""
+
+    outbox: Outbox
+    fast_path: Responder | None
+
+    def opened(self, front: "FrontProtocol") -> None: ...
+
+    def closed(self, front: "FrontProtocol") -> None: ...
+
+    def address_of(self, peer: str | None, head: RequestHead) -> str | None:
+        """The client's address. `peer` is the connection's other end, possibly a trusted proxy."""
+
+    def is_turn(self, front: "FrontProtocol") -> bool:
+        """Whether the fast path may run now. Otherwise the front's `advance` is called in a later round."""
+
+    def admit(self, front: "FrontProtocol", head: RequestHead) -> bool:
+        """Whether the app may start the request now. Otherwise the front's `start` is called later."""
+
+    def admit_unfinished(self, front: "FrontProtocol") -> bool:
+        """Whether the app may start a request whose body has not arrived. Otherwise the front waits for the body."""
+
+    def received(self, front: "FrontProtocol") -> None:
+        """The body of a request that the app has got is complete."""
+
+    def released(self, front: "FrontProtocol") -> None:
+        """The request that was admitted has been answered."""
+
+    def buffered(self, size: int) -> None:
+        """Count bytes of unfinished requests; negative when they are gone."""
+
+    def reject(self, kind: ProblemKind, peer: str | None, head: RequestHead | None, began: float) -> bytes:
+        """Record a rejection, and return the response to write before the connection is closed."""
+
+
+class FrontProtocol(asyncio.BufferedProtocol):
+    """One connection. Serves one request at a time, in the order in which they arrive."""
+
+    __slots__ = (
+        "_app_state",
+        "_config",
+        "_counted",
+        "_discarded",
+        "_host",
+        "_is_app_reading",
+        "_is_response_started",
+        "_is_stopping",
+        "_is_write_paused",
+        "_out",
+        "_out_bytes",
+        "_reader",
+        "_server_state",
+        "_uvicorn",
+        "is_in_app",
+        "is_queued",
+        "is_rejected",
+        "is_response_complete",
+        "peer",
+        "since",
+        "transport",
+    )
+
+    def __init__(
+        self, host: FrontHost, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self._host = host
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self.transport: asyncio.Transport | None = None
+        self.peer: str | None = None
+        self.since = time.monotonic()
+        """When the connection became idle, or when the first byte of the current request arrived."""
+        self.is_queued = False
+        """The request is complete and waits for a place in the app."""
+        self.is_in_app = False
+        self.is_rejected = False
+        """A problem was sent. The connection closes once the client has had time to read it."""
+        self._reader = RequestReader()
+        self._uvicorn: UvicornProtocol | None = None
+        self._is_app_reading = True
+        self._is_response_started = False
+        self.is_response_complete = False
+        """The app has answered. The request's body may still be arriving."""
+        self._is_stopping = False
+        self._is_write_paused = False
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._counted = 0
+        self._discarded = 0
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not the base class
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if isinstance(peer, tuple) else None
+        self._server_state.connections.add(cast("Any", self))
+        self._host.opened(self)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return _read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.is_rejected:
+            self._discarded += nbytes
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.close()
+            return
+        reader = self._reader
+        data = bytes(_read_buffer[:nbytes])
+        if not (self.is_in_app or reader.is_reading):
+            self.since = time.monotonic()
+        reader.unread = reader.unread + data if reader.unread else data
+        self.advance()
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        if self._uvicorn is not None:
+            self._uvicorn.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        if self._uvicorn is not None:
+            self._uvicorn.resume_writing()
+        self.advance()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server_state.connections.discard(cast("Any", self))
+        self.disconnect_app()
+        self._reader = RequestReader()
+        self._count_bytes()
+        self._host.closed(self)
+        self.transport = None
+
+    # Called by the limiter, and by uvicorn's server
+
+    @property
+    def is_waiting(self) -> bool:
+        """The client's turn: it has sent nothing, or not a whole request."""
+        return not (self.is_in_app or self.is_queued)
+
+    @property
+    def is_receiving(self) -> bool:
+        """A part of a request has arrived, and the app does not have it."""
+        return self.is_waiting and self._reader.is_reading
+
+    @property
+    def is_closing(self) -> bool:
+        return self.transport is None or self.transport.is_closing() or self.is_rejected
+
+    def shutdown(self) -> None:
+        """Close now, or after the request that has begun to arrive. uvicorn's server calls it when it stops."""
+        self._is_stopping = True
+        if self.is_waiting and not self._reader.is_reading:
+            self.close()
+
+    def close(self) -> None:
+        self.flush()
+        if self.transport is not None:
+            self.transport.close()
+
+    def reject(self, kind: ProblemKind) -> None:
+        """Answer with a problem, and close. If a response has begun, only close."""
+        if self.is_closing:
+            return
+        response = self._host.reject(kind, self.peer, self._reader.head, self.since)
+        is_started = self._is_response_started
+        self.disconnect_app()
+        self._reader = RequestReader()
+        self._count_bytes()
+        if is_started or self.transport is None:
+            self.close()
+            return
+        self.write(response)
+        self.flush()
+        self.is_rejected = True
+        self.since = time.monotonic()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def disconnect_app(self) -> None:
+        """Free the connection's uvicorn part. A request that the app has ends as if the client had disconnected."""
+        protocol, self._uvicorn = self._uvicorn, None
+        if protocol is not None:
+            protocol.disconnect()
+        if self.is_in_app:
+            self.is_in_app = False
+            self._host.released(self)
+
+    def start(self) -> None:
+        """Give the current request to the app."""
+        head = self._reader.head
+        self.is_queued = False
+        if head is None or self.is_closing:
+            self._host.released(self)
+            return
+        self.is_in_app = True
+        if self._uvicorn is None:
+            self._uvicorn = UvicornProtocol(self, self._config, self._server_state, self._app_state)
+        self._uvicorn.receive(serialize_head(head) + self._take_body())
+        self._count_bytes()
+
+    # Called by uvicorn's protocol and the app
+
+    def app_closed(self) -> None:
+        if self.is_in_app:
+            self.close()
+        else:
+            self.shutdown()
+
+    def app_reads(self, *, is_reading: bool) -> None:
+        if is_reading and not self._is_app_reading:
+            asyncio.get_running_loop().call_soon(self.advance)
+        self._is_app_reading = is_reading
+
+    def response_complete(self) -> None:
+        self.is_response_complete = True
+        if self._reader.is_complete:
+            self._finish()
+
+    def write(self, data: bytes) -> None:
+        """Send with all other responses of this round of the event loop."""
+        self._is_response_started = True
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if len(self._out) == 1:
+            self._host.outbox.post(self)
+        if self._out_bytes > MAX_BUFFERED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        parts, self._out, self._out_bytes = self._out, [], 0
+        if parts and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    # One request after the other
+
+    def advance(self) -> None:
+        """Serve what has arrived, as far as that is possible now."""
+        try:
+            if self.is_in_app:
+                self._stream_body()
+            elif not (self.is_queued or self.is_closing or self._is_write_paused):
+                self._serve()
+        except FramingError as error:
+            self.reject(error.kind)
+        self._count_bytes()
+        self._pause_or_resume_reading()
+
+    def _serve(self) -> None:
+        reader = self._reader
+        head = reader.read()
+        if head is None:
+            return
+        fast_path = self._host.fast_path
+        if (
+            fast_path is not None
+            and _may_answer(fast_path, head)
+            and (not reader.is_complete or not self._host.is_turn(self) or self._is_answered(fast_path, head))
+        ):
+            return
+        if reader.is_complete:
+            if self._host.admit(self, head):
+                self.start()
+            else:
+                self.is_queued = True
+        elif (
+            head.expects_continue
+            or max(len(reader.body), head.content_length or 0) > MAX_WAITING_BODY_BYTES
+            or self._host.admit_unfinished(self)
+        ):
+            self.start()
+
+    def _is_answered(self, fast_path: Responder, head: RequestHead) -> bool:
+        request = Request(self._host.address_of(self.peer, head), head, self._reader.body)
+        try:
+            response = fast_path.answer(request)
+        except Exception:
+            structlog.get_logger("dialtone").exception("fast_path_failed")
+            return False  # the app can still answer
+        if response is None:
+            return False
+        self.write(self._host.outbox.with_server_headers(response, self._server_state.default_headers))
+        self._server_state.total_requests += 1
+        self._finish()
+        return True
+
+    def _stream_body(self) -> None:
+        """Pass on the part of the body that has arrived since."""
+        reader = self._reader
+        if reader.is_complete or not self._is_app_reading or self._uvicorn is None:
+            return
+        reader.read()
+        body = self._take_body()
+        if body:
+            self._uvicorn.receive(body)
+        if reader.is_complete and self.is_response_complete:
+            self._finish()
+
+    def _take_body(self) -> bytes:
+        if self._reader.is_complete:
+            self._host.received(self)
+        return self._reader.take_body()
+
+    def _finish(self) -> None:
+        """The current request is answered. The next one begins in the next round, so that others come in between."""
+        is_from_app, self.is_in_app = self.is_in_app, False
+        self._reader.next_request()
+        self._is_response_started = self.is_response_complete = False
+        self.since = time.monotonic()
+        if is_from_app:
+            self._host.released(self)
+        if self._is_stopping:
+            self.close()
+        elif self._reader.unread and not self.is_closing:
+            asyncio.get_running_loop().call_soon(self.advance)
+
+    def _pause_or_resume_reading(self) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        is_busy = self.is_in_app or self.is_queued or self._is_write_paused
+        if is_busy and len(self._reader.unread) >= READ_BYTES:
+            if transport.is_reading():
+                transport.pause_reading()
+        elif not transport.is_reading():
+            transport.resume_reading()
+
+    def _count_bytes(self) -> None:
+        """Keep the limiter's sum of unfinished requests' bytes current."""
+        size = self._reader.size
+        if size != self._counted:
+            size, self._counted = size - self._counted, size
+            self._host.buffered(size)
+
+
+def _may_answer(fast_path: Responder, head: RequestHead) -> bool:
+    length = head.content_length
+    is_short = length is not None and length <= fast_path.max_body_bytes
+    return head.target == fast_path.target and is_short and not head.expects_continue

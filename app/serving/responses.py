@@ -1,0 +1,52 @@
+"""Responses that the server writes itself, without the app: rejected requests, and what the fast path answers."""
+
+import time
+from collections.abc import Iterable
+from functools import cache
+from http import HTTPStatus
+
+from app.api.middleware.context import AccessLog
+from app.api.problems import MEDIA_TYPE, Problem, ProblemKind
+from app.vending.ids import new_id
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@cache
+def status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+
+
+def header_lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def problem_response(problem: Problem, common_headers: bytes) -> bytes:
+    """A problem document as a whole response. `common_headers`: the lines that every response has."""
+    body = problem.body()
+    own = "".join([f"{name.lower()}: {value}\r\n" for name, value in problem.headers]).encode("latin-1")
+    return b"%bcontent-type: %b\r\n%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
+        status_line(problem.kind.status),
+        MEDIA_TYPE.encode(),
+        own,
+        len(body),
+        common_headers,
+        problem.request_id.encode("ascii"),
+        body,
+    )
+
+
+class Rejections:
+    """Answers requests that cannot be read to their end. Their connection closes."""
+
+    def __init__(self, common_headers: bytes, access_log: AccessLog) -> None:
+        """`common_headers`: the lines that every response has."""
+        self._common_headers = common_headers + b"connection: close\r\n"
+        self._access_log = access_log
+
+    def respond(self, kind: ProblemKind, address: str | None, method: str, path: str, began: float) -> bytes:
+        """Record the rejection, and return the response. `began` is of `time.monotonic`."""
+        problem = Problem(kind, new_id())
+        started = time.perf_counter() - (time.monotonic() - began)
+        self._access_log(problem.request_id, method, path, "-", kind.status, started, address)
+        return problem_response(problem, self._common_headers)
