@@ -47,13 +47,8 @@ OK = status_line(200)
 
 
 class FastPathVerifier(Protocol):
-    def fingerprint(self, unverified_token: str) -> bytes: ...
-
-    def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
+    def cached_principal(self, unverified_token: str, now: datetime | None = None) -> Principal | None:
         """The principal of a token that was verified before; None if it must be verified. Raises TokenRejected."""
-
-    def forget(self, fingerprint: bytes) -> None:
-        """Free the memory of a token that its device has replaced."""
 
     def verify_now(self, unverified_token: str) -> Principal | None:
         """The principal that the token proves; None if something must be awaited. Raises TokenRejected."""
@@ -158,9 +153,8 @@ class FastPath:
     ) -> tuple[int, bytes] | None:
         """Decide in the order of the middleware. Nothing is counted or recorded before the answer is certain."""
         address, now = request.address or "", self._clock()
-        fingerprint = self._verifier.fingerprint(unverified_token)
         try:
-            principal = self._verifier.cached_principal_for(fingerprint, now)
+            principal = self._verifier.cached_principal(unverified_token, now)
             if principal is None:
                 self._limiter.check_address(address)
                 principal = self._verifier.verify_now(unverified_token)
@@ -180,10 +174,6 @@ class FastPath:
             rate_limit = self._limiter.check_user_locally(principal)
         except RateLimited as error:
             return self._reject(request, context, error, error.rate_limit)
-        if entry.fingerprint != fingerprint:
-            if entry.fingerprint is not None:
-                self._verifier.forget(entry.fingerprint)
-            entry.fingerprint = fingerprint
         self._issuer.record_returned(entry.login, time.perf_counter() - began)
         body = self._body(entry, now)
         return 200, b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b" % (
@@ -239,7 +229,7 @@ def _is_plain(request: Request) -> bool:
 
 
 def _issue_request(request: Request) -> IssueRequest | None:
-    """What the body asks for; None if the route has to judge it."""
+    """The requested login; None if the route has to validate the body."""
     usual = _ONLY_DEVICE_ID.match(request.body)
     if usual is not None:
         return IssueRequest(usual[1].decode("ascii"))

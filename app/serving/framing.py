@@ -1,7 +1,7 @@
 """Framing: splits a connection's bytes into requests, strictly by RFC 9112, before any other parser sees them.
 
-httptools parses the head, as uvicorn does. Everything that decides where a request ends is checked here again, and
-what reaches uvicorn is serialized anew: two parsers that disagree about a request's end allow request smuggling.
+httptools parses the head, as uvicorn does. This module checks everything that decides where a request ends, and
+serializes the request again for uvicorn. Two parsers that disagree about a request's end allow request smuggling.
 """
 
 import re
@@ -149,7 +149,7 @@ def _without_upgrade(connection: bytes) -> bytes:
 
 
 class _Expected(Enum):
-    """What the next bytes of a chunked body are."""
+    """The meaning of the next bytes of a chunked body."""
 
     SIZE = auto()
     DATA = auto()

@@ -54,7 +54,7 @@ class UvicornProtocol:
         self._protocol.resume_writing()
 
     def disconnect(self) -> None:
-        """End the connection for the app. What it still writes is dropped."""
+        """End the connection for the app. Later writes of the app are dropped."""
         self._transport.detach()
         self._protocol.connection_lost(None)  # with an exception, uvicorn would not cancel its timer
 

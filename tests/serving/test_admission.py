@@ -1,4 +1,4 @@
-"""The connection limiter: a bounded number of requests at a time, none lost, and no client that shuts others out."""
+"""The connection limiter: bounds the requests at a time, loses none, and gives every client its share."""
 
 import asyncio
 import time

@@ -175,17 +175,14 @@ class TokenVerifier:
     def key_sets(self) -> list[KeySetStatus]:
         return [issuer.keys.status(issuer.issuer) for issuer in self._issuers.values()]
 
-    def cached_principal(self, unverified_token: str) -> Principal | None:
+    def cached_principal(self, unverified_token: str, now: datetime | None = None) -> Principal | None:
         """The principal of a token that was verified before; None if it must be verified again.
 
-        Raises TokenRejected if a not-before was set since.
+        Raises TokenRejected if a not-before was set since. `now` saves a look at the clock.
         """
         if "." not in unverified_token:
             return None
-        return self.cached_principal_for(self.fingerprint(unverified_token), self._clock())
-
-    def cached_principal_for(self, fingerprint: bytes, now: datetime) -> Principal | None:
-        """As `cached_principal`, for the fingerprint of a token."""
+        fingerprint, now = self.fingerprint(unverified_token), now or self._clock()
         known = self._verdicts.get(fingerprint)
         if known is None:
             return None
@@ -201,10 +198,6 @@ class TokenVerifier:
             self._not_before.check_remembered(known.principal)
         self._verdicts.move_to_end(fingerprint)
         return known.principal
-
-    def forget(self, fingerprint: bytes) -> None:
-        """Free the memory of a token that its device has replaced. If it is sent again, it is verified again."""
-        self._verdicts.pop(fingerprint, None)
 
     @staticmethod
     def fingerprint(unverified_token: str) -> bytes:

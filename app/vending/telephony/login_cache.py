@@ -50,8 +50,6 @@ class CachedLogin:
     """The input for which the login was last allowed. The same input need not be decided again."""
     response: tuple[str, str, str] | None = None
     """The serialized response before its token, between token and time, and after its time."""
-    fingerprint: bytes | None = None
-    """Of the access token that the device sent last."""
     is_used: bool = False
 
 
