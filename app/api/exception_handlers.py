@@ -4,15 +4,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import compile_path
 
 from app.api import problems
 from app.api.pagination import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
-from app.api.request_scope import PRINCIPAL, REQUEST_ID
+from app.api.request_scope import PRINCIPAL, REQUEST_ID, path_of
 from app.vending.audit import Audit, Decision
 from app.vending.errors import (
     AccessDenied,
@@ -76,10 +77,11 @@ def install(app: FastAPI, audit: Audit) -> None:
 
 def _allowed(request: Request) -> str:
     """All methods of the path (RFC 9110 section 15.5.6). Starlette lists only those of one route."""
+    path = path_of(request.scope)
     methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path is not None and compile_path(route.path)[0].match(path):
+            methods |= route.methods or set()
     return ", ".join(sorted(methods))
 
 

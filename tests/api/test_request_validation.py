@@ -139,12 +139,36 @@ async def test_invalid_query_is_422(service: Service, query: dict[str, str]) -> 
     assert_problem(answer, 422, answer.json()["code"])
 
 
-@pytest.mark.parametrize(("method", "path"), [("PUT", PATH), ("PATCH", PATH), ("POST", "/livez"), ("DELETE", "/docs")])
-async def test_wrong_method_is_405_with_an_allow_header(service: Service, method: str, path: str) -> None:
-    answer = await service.client.request(method, path, headers={"Authorization": f"Bearer {token()}"})
+ALLOWED = {
+    PATH: "DELETE, GET, POST",
+    f"{PATH}/abc": "DELETE, GET, PATCH",
+    f"{PATH}/abc/token": "POST",
+    "/v1/push-credentials": "GET, POST",
+    "/v1/push-credentials/abc": "DELETE, GET, PUT",
+    "/v1/backchannel-logout": "POST",
+    "/v1/admin/leases/abc": "DELETE, GET",
+    "/v1/admin/revocations": "POST",
+    "/livez": "GET, HEAD",
+    "/metrics": "GET, HEAD",
+    "/docs": "GET",
+    "/ops": "GET",
+}
+
+
+@pytest.mark.parametrize("path", ALLOWED)
+async def test_wrong_method_is_405_and_allow_lists_the_methods_of_the_path(service: Service, path: str) -> None:
+    answer = await service.client.request("TRACE", path, headers={"Authorization": f"Bearer {token()}"})
 
     assert_problem(answer, 405, "method_not_allowed")
-    assert "allow" in answer.headers
+    assert answer.headers["allow"] == ALLOWED[path]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/version"])
+async def test_head_of_a_health_check_is_its_get_without_a_body(service: Service, path: str) -> None:
+    head, get = await service.client.head(path), await service.client.get(path)
+
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
 
 
 async def test_endless_body_is_cut_at_the_size_limit(service: Service) -> None:

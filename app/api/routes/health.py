@@ -1,6 +1,7 @@
 """`/livez`, `/readyz`, `/metrics` and `/version`: for orchestrators, load balancers and monitoring."""
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from app import __version__
@@ -51,4 +52,7 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         """The version of the running service."""
         return Version(version=__version__)
 
+    for route in list(routes.routes):
+        if isinstance(route, APIRoute):  # monitoring often sends HEAD; the server leaves the body out
+            routes.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     return routes
