@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from app.observability.logging import bound_logger
-from app.observability.redaction import clean
+from app.observability.logging import log_event
+from app.observability.redaction import clean_text
 from app.vending.audit import REQUEST_CONTEXT, AuditAction, AuditEvent, Decision, RepeatKey, repeat_key
 from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
 
@@ -156,7 +156,7 @@ class AuditLog:
         """Count and log the decision."""
         context = REQUEST_CONTEXT.get()
         if context.user_agent is not None:
-            user_agent = clean(context.user_agent[:MAX_USER_AGENT_CHARS])
+            user_agent = clean_text(context.user_agent[:MAX_USER_AGENT_CHARS])
             context = context._replace(user_agent=user_agent)
         event = AuditEvent(self._new_id(), self._clock(), decision, context)
         self._count(decision)
@@ -172,7 +172,7 @@ class AuditLog:
     async def _write_all(self) -> None:
         try:
             while self._queue:
-                if not self._is_required:
+                if not self._is_required and len(self._queue) < BATCH_SIZE:
                     await self._pause(BATCH_SECONDS)
                 batch = [self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))]
                 try:
@@ -271,4 +271,4 @@ def _log_line(event: AuditEvent) -> None:
     fields = event.flat()
     del fields["at"]
     action, audit = fields.pop("action"), fields.pop("id")
-    bound_logger().info(action, audit=audit, **{name: value for name, value in fields.items() if value})
+    log_event(action, {"audit": audit} | {name: value for name, value in fields.items() if value})

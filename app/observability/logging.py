@@ -1,8 +1,8 @@
 """Configures the log: one JSON object per line, or colored text in a terminal, with secrets removed (`redaction.py`).
 
-structlog renders all lines but one. `log_request` formats the access log line itself: a request for a cached login
-takes 50 us, and structlog would add 16 (`make bench-quick`). Libraries that use `logging` pass through structlog's
-processors. All lines go to the same handler.
+structlog renders all lines but those of the access log and the audit. `log_request` and `log_event` format these lines
+themselves: a request for a cached login takes 50 us, and structlog would add 16 for each line (`make bench-quick`).
+Libraries that use `logging` pass through structlog's processors. All lines go to the same handler.
 """
 
 import asyncio
@@ -90,6 +90,15 @@ def log_request(request_id: str, method: str, path: str, status: int, millisecon
         f'{{"request_id":"{request_id}",{described(method, path, client)},"status":{status},'
         f'"milliseconds":{milliseconds:.2f},"event":"request","level":"info","timestamp":"{_now()}"}}'
     )
+
+
+def log_event(event: str, fields: EventDict) -> None:
+    """A line of the audit. As `structlog.get_logger().info(event, **fields)`, in a third of the time."""
+    if _write_json is None:
+        bound_logger().info(event, **fields)
+        return
+    members = to_json(redact(None, "info", fields)).decode()[1:-1]
+    _write_json(f'{{{members},"event":"{event}","level":"info","timestamp":"{_now()}"}}')
 
 
 @lru_cache(maxsize=4096)

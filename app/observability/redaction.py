@@ -79,6 +79,12 @@ def clean(value: Any) -> Any:
     return clean(str(value))
 
 
+@lru_cache(maxsize=1024)
+def clean_text(text: str) -> str:
+    """As `clean`, for short texts that come again, such as user agents."""
+    return _one_line(SECRET_SHAPES.sub(MASK, text))
+
+
 @lru_cache(maxsize=512)
 def _is_secret_field(name: str) -> bool:
     return SECRET_FIELDS.search(name) is not None

@@ -40,16 +40,19 @@ class SqlAudit:
             raise
 
     async def _add(self, new_events: Sequence[AuditEvent]) -> None:
-        async with self._database.writing() as connection:
-            await connection.execute(events.insert(), [event.flat() for event in new_events])
-            # All replicas update rows in the same order. Otherwise two of them could deadlock.
-            for (minute, action, outcome), count in sorted(Counter(map(_minute, new_events)).items()):
+        rows = [event.flat() for event in new_events]
+        # All replicas update rows in the same order. Otherwise two of them could deadlock.
+        counts = sorted(Counter(map(_minute, new_events)).items())
+
+        def add(connection: sa.Connection) -> None:
+            connection.execute(events.insert(), rows)
+            for (minute, action, outcome), count in counts:
                 row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
                 one = self._insert(activity).values(row)
                 more = {"events": activity.c.events + one.excluded.events}
-                await connection.execute(
-                    one.on_conflict_do_update(index_elements=["minute", "action", "outcome"], set_=more)
-                )
+                connection.execute(one.on_conflict_do_update(index_elements=["minute", "action", "outcome"], set_=more))
+
+        await self._database.write(add)
 
     async def matching(
         self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int
