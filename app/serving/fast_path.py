@@ -26,7 +26,7 @@ from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import instant
 from app.api.schemas.telephony_credentials import TelephonyCredential, TelephonyCredentialRequest
 from app.serving.front import Request
-from app.serving.responses import header_lines, problem_response, status_line
+from app.serving.responses import header_lines, problem_lines
 from app.vending.audit import REQUEST_CONTEXT, Audit, Decision, RequestContext
 from app.vending.errors import RateLimited, TokenRejected
 from app.vending.models import IssueRequest, Principal, RateLimitStatus
@@ -42,8 +42,6 @@ MAX_ORIGIN_BYTES = 256
 
 _ONLY_DEVICE_ID = re.compile(rb'\s*\{\s*"device_id"\s*:\s*"([A-Za-z0-9._:-]{1,64})"\s*\}\s*\Z')
 """The usual body. All others are parsed as the route parses them."""
-
-OK = status_line(200)
 
 
 class FastPathVerifier(Protocol):
@@ -93,7 +91,7 @@ class ResponseHeads:
 
 
 class FastPath:
-    """Answers plain login requests from the login cache, and rejects the invalid tokens of such requests."""
+    """Answers plain login requests from the login cache, and rejects their invalid tokens."""
 
     def __init__(
         self,
@@ -123,8 +121,8 @@ class FastPath:
         self._access_log = access_log
         self._clock = clock
 
-    def answer(self, request: Request) -> bytes | None:
-        """The whole response without the server's own headers; None if the app must run."""
+    def answer(self, request: Request) -> tuple[int, bytes] | None:
+        """The status and the response after the server's own headers; None if the app must run."""
         began = time.perf_counter()
         if not _is_plain(request):
             return None
@@ -139,77 +137,71 @@ class FastPath:
         )
         before = REQUEST_CONTEXT.set(context)
         try:
-            response = self._respond(request, context, unverified_token, began)
+            answer = self._decide(request, context, unverified_token, began)
+        except (TokenRejected, RateLimited) as error:
+            answer = self._reject(error, request_id, headers.get(b"origin"))
         finally:
             REQUEST_CONTEXT.reset(before)
-        if response is None:
-            return None
-        status, whole = response
-        self._access_log(request_id, "POST", self._path, self._route, status, began, request.address)
-        return whole
+        if answer is not None:
+            self._access_log(request_id, "POST", self._path, self._route, answer[0], began, request.address)
+        return answer
 
-    def _respond(
+    def _decide(
         self, request: Request, context: RequestContext, unverified_token: str, began: float
     ) -> tuple[int, bytes] | None:
-        """Decide in the order of the middleware. Nothing is counted or recorded before the answer is certain."""
-        address, now = request.address or "", self._clock()
-        try:
-            principal = self._verifier.cached_principal(unverified_token, now)
-            if principal is None:
-                self._limiter.check_address(address)
-                principal = self._verifier.verify_now(unverified_token)
-        except TokenRejected as error:
-            self._limiter.record_failure_locally(address)
-            return self._reject(request, context, error, None)
-        except RateLimited as error:
-            return self._reject(request, context, error, None)
+        """Decide in the order of the middleware. Nothing is counted or recorded before the answer is certain.
+
+        Raises TokenRejected or RateLimited.
+        """
+        now = self._clock()
+        principal = self._authenticate(unverified_token, request.address or "", now)
         wanted = None if principal is None else _issue_request(request)
-        if principal is None or wanted is None:
+        entry = None if principal is None or wanted is None else self._issuer.cached_login(principal, wanted, now)
+        if principal is None or entry is None or entry.login.token is None:
             return None
-        entry = self._issuer.cached_login(principal, wanted, now)
-        if entry is None:
-            return None
-        REQUEST_CONTEXT.set(context._replace(actor=principal.user_key))
-        try:
-            rate_limit = self._limiter.check_user_locally(principal)
-        except RateLimited as error:
-            return self._reject(request, context, error, error.rate_limit)
+        request_id, address, user_agent, _ = context
+        REQUEST_CONTEXT.set(RequestContext(request_id, address, user_agent, principal.user_key))
+        rate_limit = self._limiter.check_user_locally(principal)
         self._issuer.record_returned(entry.login, time.perf_counter() - began)
-        body = self._body(entry, now)
-        return 200, b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b" % (
-            OK,
+        body = self._body(entry, entry.login.token.secret, now)
+        return 200, b"content-type: application/json\r\ncontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b" % (
             len(body),
             b"" if rate_limit is None else rate_limit_lines(rate_limit),
             self._heads.lines(request.head.by_name.get(b"origin")),
-            (context.request_id or "").encode("ascii"),
+            str(request_id).encode("ascii"),
             body,
         )
 
-    def _reject(
-        self,
-        request: Request,
-        context: RequestContext,
-        error: TokenRejected | RateLimited,
-        rate_limit: RateLimitStatus | None,
-    ) -> tuple[int, bytes]:
-        self._audit.record_nowait(Decision.denial(error, REQUEST_CONTEXT.get().actor))
-        problem = problem_of(error, context.request_id or "")
-        common = self._heads.lines(request.head.by_name.get(b"origin"))
-        if rate_limit is not None:
-            common = rate_limit_lines(rate_limit) + common
-        return problem.kind.status, problem_response(problem, common)
+    def _authenticate(self, unverified_token: str, address: str, now: datetime) -> Principal | None:
+        """None if something must be awaited. Raises TokenRejected or RateLimited."""
+        try:
+            principal = self._verifier.cached_principal(unverified_token, now)
+            if principal is None:
+                # A known user is not limited by other callers' invalid tokens from the same address.
+                self._limiter.check_address(address)
+                principal = self._verifier.verify_now(unverified_token)
+        except TokenRejected:
+            self._limiter.record_failure_locally(address)
+            raise
+        return principal
 
-    def _body(self, entry: CachedLogin, now: datetime) -> bytes:
+    def _reject(self, error: TokenRejected | RateLimited, request_id: str, origin: bytes | None) -> tuple[int, bytes]:
+        self._audit.record_nowait(Decision.denial(error, REQUEST_CONTEXT.get().actor))
+        common = self._heads.lines(origin)
+        if isinstance(error, RateLimited) and error.rate_limit is not None:
+            common = rate_limit_lines(error.rate_limit) + common
+        problem = problem_of(error, request_id)
+        return problem.kind.status, problem_lines(problem, common)
+
+    def _body(self, entry: CachedLogin, token: str, now: datetime) -> bytes:
         """The serialized login. Responses for one login differ only in `server_time`, so the rest is cached.
 
         The token is left out of that, because it is most of the response and in memory already.
         """
-        token = "" if entry.login.token is None else entry.login.token.secret
         parts = entry.response
         if parts is None:
             credential = TelephonyCredential.from_login(entry.login, self._client_settings, now)
-            whole = credential.model_dump_json(exclude_none=True)
-            before_token, after_token = whole.split(token, 1)
+            before_token, after_token = credential.model_dump_json(exclude_none=True).split(token, 1)
             before_time, name, after_time = after_token.rpartition('"server_time":"')
             parts = entry.response = (before_token, before_time + name, after_time[len(instant(now)) :])
         return f"{parts[0]}{token}{parts[1]}{instant(now)}{parts[2]}".encode()

@@ -16,6 +16,7 @@ from app.api.problems import ProblemKind
 from app.serving.framing import FramingError, RequestHead, serialize_head
 from app.serving.outbox import MAX_BUFFERED_BYTES, Outbox
 from app.serving.request_reader import RequestReader
+from app.serving.responses import status_line
 from app.serving.uvicorn_protocol import UvicornProtocol
 
 READ_BYTES = 16 * 1024
@@ -49,8 +50,8 @@ class Responder(Protocol):
     max_body_bytes: int
     """Requests with a longer body are not answered. The front waits for shorter ones, which often arrive apart."""
 
-    def answer(self, request: Request) -> bytes | None:
-        """The response from the status line on, without the server's own headers; None if the app must run."""
+    def answer(self, request: Request) -> tuple[int, bytes] | None:
+        """The status and the response after the server's own headers; None if the app must run."""
 
 
 class FrontHost(Protocol):
@@ -336,7 +337,9 @@ class FrontProtocol(asyncio.BufferedProtocol):
             return False  # the app can still answer
         if response is None:
             return False
-        self.write(self._host.outbox.with_server_headers(response, self._server_state.default_headers))
+        status, rest = response
+        server_headers = self._host.outbox.lines_of(self._server_state.default_headers)
+        self.write(b"%b%b%b" % (status_line(status), server_headers, rest))
         self._server_state.total_requests += 1
         self._finish()
         return True

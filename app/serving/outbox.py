@@ -24,19 +24,18 @@ class Outbox:
     def __init__(self) -> None:
         self._full: list[Buffering] = []
         self._headers: Headers = []
-        self._written = b""
+        self._lines = b""
 
     def post(self, connection: Buffering) -> None:
         if not self._full:
             asyncio.get_running_loop().call_soon(self._send)
         self._full.append(connection)
 
-    def with_server_headers(self, response: bytes, headers: Headers) -> bytes:
-        """The response with the server's own headers after its status line."""
+    def lines_of(self, headers: Headers) -> bytes:
+        """The server's own headers, serialized."""
         if headers is not self._headers:  # uvicorn keeps one list for a second
-            self._headers, self._written = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
-        status_line, _, rest = response.partition(b"\r\n")
-        return b"%b\r\n%b%b" % (status_line, self._written, rest)
+            self._headers, self._lines = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
+        return self._lines
 
     def _send(self) -> None:
         full, self._full = self._full, []

@@ -21,12 +21,11 @@ def header_lines(headers: Headers) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def problem_response(problem: Problem, common_headers: bytes) -> bytes:
-    """A problem document as a whole response. `common_headers`: the lines that every response has."""
+def problem_lines(problem: Problem, common_headers: bytes) -> bytes:
+    """A problem document with its headers. `common_headers`: the lines that every response has."""
     body = problem.body()
     own = "".join([f"{name.lower()}: {value}\r\n" for name, value in problem.headers]).encode("latin-1")
-    return b"%bcontent-type: %b\r\n%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
-        status_line(problem.kind.status),
+    return b"content-type: %b\r\n%bcontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b" % (
         MEDIA_TYPE.encode(),
         own,
         len(body),
@@ -49,4 +48,4 @@ class Rejections:
         problem = Problem(kind, new_id())
         started = time.perf_counter() - (time.monotonic() - began)
         self._access_log(problem.request_id, method, path, "-", kind.status, started, address)
-        return problem_response(problem, self._common_headers)
+        return status_line(kind.status) + problem_lines(problem, self._common_headers)

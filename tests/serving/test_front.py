@@ -63,8 +63,8 @@ class EchoFastPath:
     target = b"/fast"
     max_body_bytes = 100
 
-    def answer(self, request: Request) -> bytes | None:
-        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(request.body), request.body)
+    def answer(self, request: Request) -> tuple[int, bytes] | None:
+        return 200, b"content-length: %d\r\n\r\n%b" % (len(request.body), request.body)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ async def test_framing_error_in_a_streamed_body_disconnects_the_app(port: int, a
 
 
 class FailingFastPath(EchoFastPath):
-    def answer(self, request: Request) -> bytes | None:
+    def answer(self, request: Request) -> tuple[int, bytes] | None:
         raise RuntimeError
 
 

@@ -9,7 +9,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +23,7 @@ from app.vending.service_status import KeySetStatus
 CACHED_VERDICTS = 10_000
 """Verified tokens that are cached. The least recently used is evicted first."""
 
+MEMORY_SECONDS = MEMORY.total_seconds()
 MAX_KNOWN_HEADERS = 256
 """Token headers that are remembered. An issuer's tokens have few: one for each key."""
 
@@ -49,14 +49,14 @@ class NotBeforeChecker(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Verdict(NamedTuple):
     """A verified token: the keys that verified it, and how long the result is valid."""
 
     principal: Principal
     keys: KeySet
     issuer: Issuer
-    validity: Validity
+    since: float
+    until: float
 
 
 class _Unverified(NamedTuple):
@@ -187,7 +187,7 @@ class TokenVerifier:
         if known is None:
             return None
         still_holds = (
-            known.validity.since <= now.timestamp() < known.validity.until
+            known.since <= now.timestamp() < known.until
             and self._issuers.get(known.issuer.issuer) is known.issuer
             and known.issuer.keys.cached() is known.keys
         )
@@ -236,12 +236,12 @@ class TokenVerifier:
         self, unverified_token: str, principal: Principal, validity: Validity, keys: KeySet, verified: "_Unverified"
     ) -> None:
         """Keep the result for this token, and what its header says for other tokens with the same header."""
-        issuer = verified.issuer
+        issuer, until = verified.issuer, validity.until
         if self._not_before is not None:
             # Memory holds every not-before that was set within this time, but not older ones.
-            until = self._clock().timestamp() + MEMORY.total_seconds()
-            validity = Validity(validity.since, min(validity.until, until))
-        self._verdicts[self.fingerprint(unverified_token)] = _Verdict(principal, keys, issuer, validity)
+            until = min(until, self._clock().timestamp() + MEMORY_SECONDS)
+        verdict = _Verdict(principal, keys, issuer, validity.since, until)
+        self._verdicts[self.fingerprint(unverified_token)] = verdict
         if len(self._verdicts) > self._max_cached_tokens:
             self._verdicts.popitem(last=False)
         if verified.token.encoded_header not in self._headers:
