@@ -84,8 +84,7 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Connec
     limiter = ConnectionLimiter(
         lambda: components.telephony.issuer.in_flight, Rejections(heads.lines(None), access_log)
     )
-    if components.telemetry.tracer is None and settings.redis_url is None and not settings.audit_required:
-        # No trace to start, no shared counter and no audit row to wait for.
+    if settings.redis_url is None and not settings.audit_required:  # no shared counter and no audit row to wait for
         limiter.fast_path = FastPath(
             telephony_credentials.ISSUE.path,
             settings.root_path,
@@ -96,6 +95,7 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Connec
             heads=heads,
             client_settings=_client_settings(settings),
             access_log=access_log,
+            tracer=components.telemetry.tracer,
             clock=components.clock,
         )
     return limiter, FrontedApp(app), readiness

@@ -179,8 +179,8 @@ class Metrics:
     def _add_login_cache(self, status: Callable[[], LoginCacheStatus]) -> None:
         self._gauge("login_cache_devices", "Devices with a cached login.", lambda: status().devices)
         self._gauge("login_cache_capacity", "Devices that fit into the login cache.", lambda: status().capacity)
-        self._counter("login_cache_hits", "Look-ups that found a cached login.", lambda: status().hits)
-        self._counter("login_cache_misses", "Look-ups that found none.", lambda: status().misses)
+        self._counter("login_cache_hits", "Requests of devices with a usable cached login.", lambda: status().hits)
+        self._counter("login_cache_misses", "Requests of devices without one.", lambda: status().misses)
         self._counter("login_cache_evictions", "Logins that made room for others.", lambda: status().evictions)
 
     def _add_push(self, days_left: Callable[[], Iterable[DaysLeft]]) -> None:

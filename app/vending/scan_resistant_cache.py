@@ -39,8 +39,6 @@ class ScanResistantCache(Generic[K, E]):
         self._chance = chance
         self._new: OrderedDict[K, E] = OrderedDict()
         self._kept: OrderedDict[K, E] = OrderedDict()
-        self.hits = 0
-        self.misses = 0
         self.evictions = 0
 
     def __len__(self) -> int:
@@ -51,9 +49,7 @@ class ScanResistantCache(Generic[K, E]):
         if entry is None:
             entry = self._new.get(key)
             if entry is None:
-                self.misses += 1
                 return None
-        self.hits += 1
         entry.is_used = True
         return entry
 

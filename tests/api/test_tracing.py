@@ -35,10 +35,13 @@ class Traced:
     def spans(self) -> list[ReadableSpan]:
         return list(self._spans.get_finished_spans())
 
+    def requests(self) -> list[ReadableSpan]:
+        return [span for span in self.spans() if "route" in str(span.attributes)]
+
     def tree(self) -> dict[str, str | None]:
         """Each span's name with its parent's, without those of background tasks."""
         names = {span.context.span_id: span.name for span in self.spans() if span.context}
-        requests = {span.context.trace_id for span in self.spans() if "route" in str(span.attributes) and span.context}
+        requests = {span.context.trace_id for span in self.requests() if span.context}
         return {
             span.name: names.get(span.parent.span_id) if span.parent else None
             for span in self.spans()
@@ -68,6 +71,27 @@ async def test_span_of_a_request_contains_those_of_telnyx_and_the_ledger(traced:
     assert tree["Telnyx POST /telephony_credentials"] == request
     assert tree["Telnyx POST /telephony_credentials/{id}/token"] == request
     assert tree["ledger write"] == tree["ledger read"] == request
+
+
+async def test_cached_login_has_one_span_like_that_of_the_app(traced: Traced) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    spans = []
+    for _ in range(2):
+        answer = await traced.service.ask("POST", headers=headers, json={"device_id": "laptop"})
+        spans.append(traced.requests()[-1])
+
+    assert traced.service.app.requests == 1
+    created, cached = spans
+    assert (created.name, created.kind) == (cached.name, cached.kind)
+    assert cached.context
+    assert f"{cached.context.trace_id:032x}" == trace
+    assert dict(cached.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/telephony-credentials",
+        "http.response.status_code": 200,
+        "dialtone.request_id": answer.headers["x-request-id"],
+    }
 
 
 async def test_callers_trace_is_continued(traced: Traced) -> None:

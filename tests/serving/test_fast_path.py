@@ -307,6 +307,9 @@ async def test_responses_are_measured_and_rate_limited(telnyx: Telnyx, sqlite: s
     assert 'http_requests_total{method="POST",route="/v1/telephony-credentials",status="200"} 2.0' in metrics
     assert 'http_requests_total{method="POST",route="/v1/telephony-credentials",status="429"} 2.0' in metrics
     assert 'dialtone_issue_seconds_count{source="cached"} 2.0' in metrics
+    assert "dialtone_login_cache_hits_total 4.0" in metrics
+    assert "dialtone_login_cache_misses_total 1.0" in metrics
+    assert "dialtone_login_cache_devices 1.0" in metrics
 
 
 SWITCHED_OFF: dict[str, dict[str, Any]] = {"required audit": {"audit_required": True}}

@@ -7,6 +7,7 @@ cancellation.
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from opentelemetry.context import Context
 from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,7 +91,7 @@ class RequestContextMiddleware:
                 # Exceptions are not recorded, because their texts may contain values.
                 with self._tracer.start_as_current_span(
                     scope["method"],
-                    context=extract(_trace_headers(headers)),
+                    context=parent_trace(headers),
                     kind=SpanKind.SERVER,
                     record_exception=False,
                     set_status_on_exception=False,
@@ -113,21 +114,23 @@ class RequestContextMiddleware:
         return complete
 
 
-def _trace_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+def parent_trace(headers: Mapping[bytes, bytes]) -> Context:
     """The caller's W3C Trace Context."""
     names = (b"traceparent", b"tracestate")
-    return {name.decode("ascii"): headers[name].decode("latin-1") for name in names if name in headers}
+    return extract({name.decode("ascii"): headers[name].decode("latin-1") for name in names if name in headers})
+
+
+def span_attributes(method: str, route: str, status: int, request_id: str) -> dict[str, str | int]:
+    """OpenTelemetry's attributes for HTTP servers. The route is recorded and never the path, which may hold ids."""
+    return {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+        "dialtone.request_id": request_id,
+    }
 
 
 def _describe(span: Span, scope: Scope) -> None:
-    """OpenTelemetry's attributes for HTTP servers. The route is recorded and never the path, which may hold ids."""
-    route = route_of(scope)
-    span.update_name(f"{scope['method']} {route}")
-    span.set_attributes(
-        {
-            "http.request.method": scope["method"],
-            "http.route": route,
-            "http.response.status_code": scope.get(STATUS, 0),
-            "dialtone.request_id": scope[REQUEST_ID],
-        }
-    )
+    method, route = scope["method"], route_of(scope)
+    span.update_name(f"{method} {route}")
+    span.set_attributes(span_attributes(method, route, scope.get(STATUS, 0), scope[REQUEST_ID]))

@@ -107,6 +107,7 @@ class CredentialIssuer:
                 return None
             # Differences of a shadow policy are logged for every request, so every request is decided again.
             entry.decided_for = None if policy.has_shadow else (policy, principal, wanted)
+        self._login_cache.hits += 1
         return entry
 
     def record_returned(self, login: Login, seconds: float) -> None:
@@ -169,6 +170,8 @@ class CredentialIssuer:
         """The cached login, if it is fresh enough and the request changes nothing about the device. The hot path."""
         login = self._login_cache.get(user_key, wanted.device_id)
         is_ready = login is not None and self._clock() < login.refresh_after and _fits(login, wanted, terms)
+        self._login_cache.hits += is_ready
+        self._login_cache.misses += not is_ready
         return login if is_ready else None
 
     def _fallback_login(self, user_key: UserKey, wanted: IssueRequest) -> Login | None:

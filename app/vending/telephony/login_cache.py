@@ -60,6 +60,9 @@ class LoginCache:
         self.capacity = capacity
         self._logins: ScanResistantCache[DeviceKey, CachedLogin] = ScanResistantCache(capacity)
         self._ended: OrderedDict[str, datetime] = OrderedDict()
+        self.hits = 0
+        """Requests that got a cached login. Counted by the issuer, which knows whether a login may be returned."""
+        self.misses = 0
 
     def __len__(self) -> int:
         return len(self._logins)
@@ -67,7 +70,7 @@ class LoginCache:
     @property
     def status(self) -> LoginCacheStatus:
         logins = self._logins
-        return LoginCacheStatus(len(logins), self.capacity, logins.hits, logins.misses, logins.evictions)
+        return LoginCacheStatus(len(logins), self.capacity, self.hits, self.misses, logins.evictions)
 
     def get_entry(self, user_key: UserKey, device_id: str) -> CachedLogin | None:
         """The device's latest login, however old. The caller checks its times."""
