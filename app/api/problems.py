@@ -39,7 +39,7 @@ BAD_AUTHORIZATION = ProblemKind(
 MISSING_TOKEN = ProblemKind(401, "missing_token", "The request has no bearer token.")
 NOT_FOUND = ProblemKind(404, "not_found", "The resource does not exist.")
 METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "The resource does not support this method.")
-TOO_SLOW = ProblemKind(408, "request_timeout", "The request body did not arrive in time.", retryable=True)
+TOO_SLOW = ProblemKind(408, "request_timeout", "The request did not arrive in time.", retryable=True)
 TOO_LARGE = ProblemKind(413, "body_too_large", "The request body is too large.")
 URI_TOO_LONG = ProblemKind(414, "uri_too_long", "The request URI is too long.")
 UNSUPPORTED_TYPE = ProblemKind(415, "unsupported_media_type", "The Content-Type of the request body is not supported.")

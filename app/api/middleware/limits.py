@@ -1,4 +1,7 @@
-"""Limits on request headers and target, and rejection of ambiguous framing."""
+"""Limits on request headers and target, and rejection of ambiguous framing.
+
+Under `dialtone serve`, `app/serving/framing.py` has rejected ambiguous framing before. Other ASGI servers may not.
+"""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 

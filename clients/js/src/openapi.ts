@@ -724,7 +724,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The request body did not arrive in time. */
+        /** @description The request did not arrive in time. */
         RequestTimeout: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
