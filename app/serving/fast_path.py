@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, cast
@@ -87,7 +88,8 @@ class ResponseHeads:
         scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": None}
         running = cast("Coroutine[Any, Any, None]", self._app(scope, _no_body, send))
         with suppress(StopIteration):
-            running.send(None)  # nothing in it waits
+            # Nothing in it waits. In a context of its own, because the middleware sets the request context.
+            copy_context().run(running.send, None)
         return header_lines(header for header in added if header[0] != b"x-request-id")
 
 
