@@ -7,10 +7,10 @@ CLIENT := clients/js
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test contract-tools dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test client client-test contract-tools serving-compat dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
 	@$(BIN)/dialtone dev
@@ -24,6 +24,19 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/zizmor --offline --quiet --no-progress .github
+
+# Other uvicorn releases, each in a folder that precedes the environment's packages. The differential test is short here.
+UVICORN_RELEASES := 0.46 0.51
+serving-compat: $(UVICORN_RELEASES:%=$(VENV)/uvicorn-%/.installed) ## Run the tests of app/serving with other uvicorn releases
+	@set -e; for release in $(UVICORN_RELEASES); do \
+	  echo "uvicorn $$release"; \
+	  UVICORN_RELEASE=$$release PYTHONPATH=$(CURDIR)/$(VENV)/uvicorn-$$release DIFFERENTIAL_REQUESTS=200 \
+	    $(BIN)/pytest -n 3 --dist worksteal -W ignore::DeprecationWarning tests/serving; done
+
+$(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
+	rm -rf $(@D)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(@D) -r $<
+	@touch $@
 
 # Most tests wait more than they compute, so three workers share two cores. Coverage is measured in the first group only:
 # tests with real processes, browsers and faults have deadlines that tracing would break.
@@ -107,6 +120,10 @@ lock: ## Update the lock files to the newest versions (requires uv)
 	cd requirements && for name in runtime tracing dev build contract; do \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
+	cd requirements && for release in $(UVICORN_RELEASES); do \
+	  echo "uvicorn~=$$release.0" | uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps \
+	    --no-annotate --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    - -o uvicorn-$$release.lock; done
 
 clean: ## Delete the virtual environment and the data of `make dev`
 	rm -rf $(VENV) .dialtone .coverage $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules

@@ -77,7 +77,7 @@ def test_locks_have_hashes_and_no_urls(lock: Path) -> None:
     assert "index-url" not in text
     assert "find-links" not in text
     pinned = re.findall(r"^[a-z0-9][^ \n]*==", text, re.MULTILINE)
-    assert len(pinned) > 5
+    assert len(pinned) > 0
     assert text.count("--hash=sha256:") >= len(pinned)
 
 
