@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.middleware.body import BodyLimitsMiddleware
+from app.api.middleware.body import DISCARDED_SECONDS, BodyLimitsMiddleware
 from app.api.request_scope import REQUEST_ID
 from tests.support.problems import assert_problem
 from tests.support.service import Service
@@ -83,6 +84,9 @@ async def test_other_content_types_are_rejected(service: Service, media_type: st
     answer = await service.ask("POST", content=b'{"device_id": "a"}', headers={"Content-Type": media_type})
 
     assert_problem(answer, 415, "unsupported_media_type")
+    assert answer.elapsed < timedelta(seconds=DISCARDED_SECONDS / 2), (
+        "the body is complete, so there is nothing to wait for"
+    )
 
 
 async def test_content_type_with_a_charset_is_accepted(service: Service) -> None:

@@ -40,7 +40,8 @@ class BodyLimitsMiddleware:
             return
         kind, body = await _read(scope, receive, self._seconds)
         if kind is not None:
-            await _discard(receive)
+            if kind is not problems.UNSUPPORTED_TYPE:  # that body is complete, so `receive` would wait for a disconnect
+                await _discard(receive)
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
         elif body is not None:
             scope[BODY] = body
