@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -18,7 +17,7 @@ from app.main import build_server_app
 from app.observability.tracing import tracer_of
 from app.sandbox.account import DEMO_KEY
 from tests.support.databases import migrate_database
-from tests.support.http_server import serve
+from tests.support.http_server import http_client, serve
 from tests.support.replicas import replica
 from tests.support.sandbox import Telnyx
 from tests.support.service import RequestCounter, Service, settings_for
@@ -58,7 +57,7 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
     limiter, app, _ = build_server_app(settings, components)
     counter = RequestCounter(app)
-    async with serve(counter, limiter) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with serve(counter, limiter) as url, http_client(url) as client:
         yield Traced(Service(url, client, telnyx, telnyx.clock, counter, limiter, components), exporter)
 
 

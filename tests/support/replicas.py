@@ -15,7 +15,7 @@ import httpx
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from tests.support.databases import migrate_database
-from tests.support.http_server import free_port
+from tests.support.http_server import free_port, http_client
 from tests.support.tokens import AUDIENCE, ISSUER, pem, token
 
 ROOT = Path(__file__).parent.parent.parent
@@ -95,7 +95,7 @@ async def replica(
         stderr = output if log_to is None else log_to
         process = subprocess.Popen(command("serve"), env=env, cwd=folder, stderr=stderr, preexec_fn=before_start)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        async with http_client(f"http://127.0.0.1:{port}", timeout=30) as client:
             await wait_until_ready(client, process, log, "/readyz" if is_ready else "/livez")
             yield Replica(process, client, log)
     finally:

@@ -17,7 +17,7 @@ from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Clock
 from app.serving.admission import ConnectionLimiter
 from app.vending.ids import new_id
 from tests.support.databases import migrate_database
-from tests.support.http_server import serve
+from tests.support.http_server import http_client, serve
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import AUDIENCE, ISSUER, pem, token
 
@@ -80,7 +80,7 @@ async def running_service(
     components = build_components(settings, outside)
     limiter, fronted_app, _ = build_server_app(settings, components)
     app = RequestCounter(fronted_app)
-    async with serve(app, limiter) as url, httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+    async with serve(app, limiter) as url, http_client(url, timeout=20) as client:
         yield Service(url, client, telnyx, telnyx.clock, app, limiter, components)
 
 
