@@ -106,5 +106,16 @@ async def service(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Service]:
         yield service
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the tests with the longest timeouts first, so that no worker runs one alone at the end."""
+    items.sort(key=_timeout_above_the_default, reverse=True)
+
+
+def _timeout_above_the_default(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    seconds = float(marker.args[0]) if marker is not None else 0.0
+    return seconds if seconds > 180 else 0.0
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:
     return val if isinstance(val, str) and len(val) < 60 else None
