@@ -76,13 +76,15 @@ def install(app: FastAPI, audit: Audit) -> None:
 
 
 def _allowed(request: Request) -> str:
-    """All methods of the path (RFC 9110 section 15.5.6). Starlette lists only those of one route."""
+    """All methods of the path (RFC 9110 section 15.5.6). Starlette lists only those of one route.
+
+    A path without parameters is a resource of its own, although the pattern of another resource may match it too.
+    """
     path = path_of(request.scope)
-    methods: set[str] = set()
-    for route in iter_route_contexts(request.app.routes):
-        if route.path is not None and compile_path(route.path)[0].match(path):
-            methods |= route.methods or set()
-    return ", ".join(sorted(methods))
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path is not None]
+    exact = [route for route in routes if route.path == path]
+    matching = exact or [route for route in routes if compile_path(str(route.path))[0].match(path)]
+    return ", ".join(sorted(set().union(*(route.methods or () for route in matching))))
 
 
 async def _broken(request: Request, _: Exception) -> Response:

@@ -149,6 +149,7 @@ ALLOWED = {
     f"{PATH}/abc/token": "POST",
     "/v1/push-credentials": "GET, POST",
     "/v1/push-credentials/abc": "DELETE, GET, PUT",
+    "/v1/push-credentials/lint": "POST",
     "/v1/backchannel-logout": "POST",
     "/v1/admin/leases/abc": "DELETE, GET",
     "/v1/admin/revocations": "POST",
