@@ -8,7 +8,7 @@ import asyncio
 import copy
 import math
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +23,7 @@ from app.serving.framing import RequestHead
 from app.serving.front import FrontProtocol, Responder
 from app.serving.outbox import Outbox
 from app.serving.responses import Rejections
+from app.vending.errors import Overloaded
 
 MAX_CONNECTIONS = 20_000
 """Open connections. Above it, the connection that has waited longest for its client is closed."""
@@ -35,10 +36,23 @@ MAX_UNFINISHED_REQUESTS = 64
 must not take the places of whole ones."""
 
 MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
-"""Bytes of all unfinished requests together. Above it, the oldest of them is rejected."""
+"""Bytes of all requests together that the app does not have. Above it, the longest and oldest of them are rejected."""
+
+MAX_UNREAD_RESPONSES = 64
+"""Connections whose client does not read its responses as fast as they are sent. Each holds up to 150 KB, and its
+request may have a place in the app. Above the limit, the one that has waited longest is aborted."""
+
+EVICTION_SECONDS = 0.02
+"""Least time between two rounds of rejections for MAX_UNFINISHED_BYTES. Each examines all connections."""
+
+LARGE_PEER_SHARE = 10
+"""A peer with a tenth of all connections makes room for new ones."""
 
 REQUEST_SECONDS = 10.0
 """Time for a request to arrive, from its first byte."""
+
+SEND_SECONDS = 30.0
+"""Time for a client to read the part of a response that its connection buffers."""
 
 ROUND_SECONDS = 0.004
 """Time that the fast path may take in one round of the event loop, before it lets other events in."""
@@ -47,11 +61,16 @@ LINGER_SECONDS = 1.0
 """Time for a client to read the problem that it was rejected with."""
 
 SWEEP_SECONDS = 0.5
+SWEEP_PART_SECONDS = 0.005
+"""How long a sweep may take in one round of the event loop. Thousands of clients may become too slow together."""
+
 INNER_IDLE_SECONDS = 5.0
 """How long an idle connection keeps its uvicorn part: about 5 KB."""
 
 NEVER_SECONDS = 86_400
 """uvicorn's own keep-alive timeout, which does not know of the requests that the fast path answers."""
+
+OVERLOADED = problems.KINDS[Overloaded]
 
 _HEALTH_TARGETS = frozenset(path.encode() for path in HEALTH_PATHS)
 
@@ -69,6 +88,7 @@ class ConnectionLimiter:
         request_seconds: float = REQUEST_SECONDS,
         max_unfinished_requests: int = MAX_UNFINISHED_REQUESTS,
         max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
+        max_unread_responses: int = MAX_UNREAD_RESPONSES,
     ) -> None:
         """`logins_in_flight`: logins being created. Their requests only wait, so they do not count."""
         self.outbox = Outbox()
@@ -80,16 +100,27 @@ class ConnectionLimiter:
         self._request_seconds = request_seconds
         self._max_unfinished_requests = max_unfinished_requests
         self._max_unfinished_bytes = max_unfinished_bytes
+        self._max_unread_responses = max_unread_responses
         self._keep_alive_seconds = 0.0
         self._addresses = ClientAddresses("")
         self._connections: OrderedDict[FrontProtocol, None] = OrderedDict()
+        """Those that were answered or opened last are at the end."""
+        self._peers: Counter[str | None] = Counter()
+        """Connections of each peer."""
+        self._largest_peer: str | None = None
+        self._unread: OrderedDict[FrontProtocol, float] = OrderedDict()
+        """Connections that cannot be written to, and since when."""
         self._in_app: set[FrontProtocol] = set()
         self._unfinished: set[FrontProtocol] = set()
-        self._queue: OrderedDict[str | None, list[FrontProtocol]] = OrderedDict()
+        self._queue: OrderedDict[str | None, dict[FrontProtocol, None]] = OrderedDict()
+        self._queued: dict[FrontProtocol, str | None] = {}
+        """The address under which each is in the queue."""
         self._unfinished_bytes = 0
         self._config: uvicorn.Config | None = None
         self._inner_config: uvicorn.Config | None = None
         self._is_sweeping = False
+        self._unswept: list[FrontProtocol] = []
+        self._next_eviction = 0.0
         self._round_ends: float | None = None
         """When the fast path lets other events in; None if it has not run in this round."""
         self._deferred: deque[FrontProtocol] = deque()
@@ -115,8 +146,13 @@ class ConnectionLimiter:
     def connections(self) -> list[FrontProtocol]:
         return list(self._connections)
 
+    def limit_connections(self, most: int) -> None:
+        """Keep at most this number of connections, because the process may not open more."""
+        self._max_connections = min(self._max_connections, most)
+
     def opened(self, front: FrontProtocol) -> None:
         self._connections[front] = None
+        self._peers[front.peer] += 1
         if len(self._connections) > self._max_connections:
             self._close_longest_waiting()
         if not self._is_sweeping:
@@ -124,18 +160,42 @@ class ConnectionLimiter:
             asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def closed(self, front: FrontProtocol) -> None:
-        self._connections.pop(front, None)
+        self._forget(front)
+        self._unread.pop(front, None)
+        self._dequeue(front)
         self.released(front)
+
+    def answered(self, front: FrontProtocol) -> None:
+        if front in self._connections:
+            self._connections.move_to_end(front)
+
+    def writing_paused(self, front: FrontProtocol) -> None:
+        self._unread[front] = time.monotonic()
+        if len(self._unread) > self._max_unread_responses:
+            self._unread.popitem(last=False)[0].abort()
+
+    def writing_resumed(self, front: FrontProtocol) -> None:
+        self._unread.pop(front, None)
 
     def buffered(self, size: int) -> None:
         self._unfinished_bytes += size
         if size > 0 and self._unfinished_bytes > self._max_unfinished_bytes:
-            receiving = [front for front in self._connections if front.is_receiving and not front.is_closing]
-            receiving.sort(key=lambda front: front.since)
-            for front in receiving:
-                front.reject(problems.TOO_SLOW)
-                if self._unfinished_bytes <= self._max_unfinished_bytes * 3 // 4:
-                    return
+            self._reject_largest()
+
+    def _reject_largest(self) -> None:
+        """Reject the requests that hold many bytes for a long time, until a quarter of the limit is free."""
+        now = time.monotonic()
+        if now < self._next_eviction:
+            return
+        self._next_eviction = now + EVICTION_SECONDS
+        holding = [front for front in self._connections if front.held_bytes and not front.is_in_app]
+        holding.sort(key=lambda front: front.held_bytes * (now - front.since), reverse=True)
+        for front in holding:
+            kind = problems.TOO_SLOW if front.is_receiving else OVERLOADED
+            self._dequeue(front)
+            front.reject(kind)
+            if self._unfinished_bytes <= self._max_unfinished_bytes * 3 // 4:
+                return
 
     def address_of(self, peer: str | None, head: RequestHead) -> str | None:
         return self._addresses.of(peer, head)
@@ -146,41 +206,64 @@ class ConnectionLimiter:
         method, path = head.method.decode("ascii"), head.path.decode("ascii")
         return self._rejections.respond(kind, self._addresses.of(peer, head), method, path, began)
 
+    def _forget(self, front: FrontProtocol) -> None:
+        if self._connections.pop(front, False) is None:
+            self._peers[front.peer] -= 1
+            if not self._peers[front.peer]:
+                del self._peers[front.peer]
+
     def _close_longest_waiting(self) -> None:
-        for front in self._connections:
-            if front.is_waiting and not front.is_closing:
-                front.close()
+        """Make room for a connection. A peer with many connections loses its own, and not those of others."""
+        is_shared = self._peers[self._largest_peer] * LARGE_PEER_SHARE < len(self._connections)
+        for _ in range(len(self._connections)):
+            front = next(iter(self._connections))
+            if front.is_waiting and (is_shared or front.peer == self._largest_peer):
+                self._forget(front)
+                front.abort()
                 return
+            self._connections.move_to_end(front)
 
     def _sweep(self) -> None:
         """Close connections whose client is silent or too slow. Runs while there are connections."""
         now = time.monotonic()
-        for front in self.connections:
-            waited = now - front.since
-            if front.is_rejected:
-                if waited > LINGER_SECONDS:
-                    front.close()
-            elif front.is_receiving:
-                if waited > self._request_seconds:
-                    front.reject(problems.TOO_SLOW)
-            elif front.is_response_complete:  # a route has a deadline of its own until then
-                if waited > self._request_seconds:
-                    front.close()
-            elif front.is_waiting:
-                if waited > self._keep_alive_seconds:
-                    front.close()
-                elif waited > INNER_IDLE_SECONDS:
-                    front.disconnect_app()
-        self._is_sweeping = bool(self._connections)
-        if self._is_sweeping:
-            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        try:
+            if not self._unswept:
+                self._unswept = self.connections
+                self._largest_peer = max(self._peers, key=self._peers.__getitem__, default=None)
+                while self._unread and now - next(iter(self._unread.values())) > SEND_SECONDS:
+                    self._unread.popitem(last=False)[0].abort()
+                self._start_queued()
+            while self._unswept and time.monotonic() - now < SWEEP_PART_SECONDS:
+                self._check(self._unswept.pop(), now)
+        finally:
+            self._is_sweeping = bool(self._connections)
+            if self._is_sweeping:
+                delay = SWEEP_PART_SECONDS if self._unswept else SWEEP_SECONDS
+                asyncio.get_running_loop().call_later(delay, self._sweep)
+
+    def _check(self, front: FrontProtocol, now: float) -> None:
+        waited = now - front.since
+        if front.is_closing:
+            if front.is_lingering and waited > LINGER_SECONDS:
+                front.is_lingering = False
+                front.close()
+            elif waited > SEND_SECONDS:
+                front.abort()
+        elif front.is_receiving:
+            if waited > self._request_seconds:
+                front.reject(problems.TOO_SLOW)
+        elif front.is_waiting:
+            if waited > self._keep_alive_seconds:
+                front.close()
+            elif waited > INNER_IDLE_SECONDS:
+                front.disconnect_app()
 
     # Requests
 
     @property
     def queued(self) -> int:
         """Requests that wait for a place in the app."""
-        return sum(map(len, self._queue.values()))
+        return len(self._queued)
 
     @property
     def has_room(self) -> bool:
@@ -192,7 +275,8 @@ class ConnectionLimiter:
         if self.has_room:
             self._in_app.add(front)
             return True
-        self._queue.setdefault(self._addresses.of(front.peer, head), []).append(front)
+        address = self._queued[front] = self._addresses.of(front.peer, head)
+        self._queue.setdefault(address, {})[front] = None
         return False
 
     def admit_unfinished(self, front: FrontProtocol) -> bool:
@@ -210,14 +294,25 @@ class ConnectionLimiter:
         self._unfinished.discard(front)
         self._start_queued()
 
+    def _dequeue(self, front: FrontProtocol) -> None:
+        if front.is_queued:
+            front.is_queued = False
+            address = self._queued.pop(front)
+            fronts = self._queue[address]
+            del fronts[front]
+            if not fronts:
+                del self._queue[address]
+
     def _start_queued(self) -> None:
         while self._queue and self.has_room:
             address, fronts = self._queue.popitem(last=False)
-            front = fronts.pop()
+            front, _ = fronts.popitem()
             if fronts:
                 self._queue[address] = fronts  # the address's next request comes after those of other addresses
+            del self._queued[front]
             self._in_app.add(front)
-            front.start()
+            if not front.start():
+                self._in_app.discard(front)
 
     def is_turn(self, front: FrontProtocol) -> bool:
         """Whether the fast path may run in this round. Otherwise the front continues in a later one."""
@@ -237,7 +332,9 @@ class ConnectionLimiter:
             return
         self._round_ends = math.inf  # whether the round is over is decided here
         ends = time.monotonic() + ROUND_SECONDS
-        while self._deferred and time.monotonic() < ends:
-            self._deferred.popleft().advance()
-        self._round_ends = -math.inf if self._deferred else ends
-        asyncio.get_running_loop().call_soon(self._next_round)
+        try:
+            while self._deferred and time.monotonic() < ends:
+                self._deferred.popleft().advance()
+        finally:
+            self._round_ends = -math.inf if self._deferred else ends
+            asyncio.get_running_loop().call_soon(self._next_round)

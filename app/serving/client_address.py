@@ -26,6 +26,8 @@ class ClientAddresses:
         forwarded = head.by_name.get(FORWARDED_FOR)
         if forwarded is None or peer is None:
             return peer
+        if len(head.by_name) < len(head.headers):
+            forwarded = b", ".join([value for name, value in head.headers if name == FORWARDED_FOR])
         return (self._cached if len(forwarded) <= MAX_CACHED_HEADER_BYTES else self._find)(peer, forwarded)
 
     def _find(self, peer: str, forwarded: bytes) -> str | None:

@@ -25,13 +25,18 @@ MAX_CHUNK_LINE_BYTES = 256
 MAX_CHUNKED_BYTES = 1024 * 1024
 """A chunked body as sent. Eight times the longest body that a route accepts, because small chunks have overhead."""
 
+MAX_CHUNKS = 2048
+"""Chunks of a body. Each costs a microsecond, whatever its length."""
+
 CRLF = b"\r\n"
 END_OF_HEAD = b"\r\n\r\n"
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 """Dialtone upgrades no connection. A server may ignore these headers (RFC 9110 section 7.8)."""
 
-_REQUEST_LINE = re.compile(rb"([A-Z-]{1,32}) ((?:https?://[^/]+)?/[\x21-\x7e]*) HTTP/(1\.[01])\Z")
+_REQUEST_LINE = re.compile(rb"(?!CONNECT )([A-Z-]{1,32}) ((?:https?://[^/?#]+)?/[\x21-\x7e]*) HTTP/(1\.[01])\Z")
 """The target is a path, or a whole URL as sent to proxies. `CONNECT` and `OPTIONS *` are not served."""
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*\Z")
@@ -84,7 +89,7 @@ class _Headers:
         self.fields: list[tuple[bytes, bytes]] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value))
+        self.fields.append((name.lower(), value.rstrip(b" \t")))  # RFC 9110 section 5.5
 
 
 def parse_head(raw: bytes) -> RequestHead:
@@ -127,6 +132,12 @@ def _content_length(headers: dict[bytes, bytes], version: bytes) -> int | None:
     return int(length)
 
 
+def without_expect(head: RequestHead) -> RequestHead:
+    """The head once the client has been told to continue."""
+    headers = [header for header in head.headers if header[0] != b"expect"]
+    return head._replace(headers=headers, by_name=dict(headers))
+
+
 def serialize_head(head: RequestHead) -> bytes:
     """The head for the next parser: the same request, without what Dialtone ignores."""
     is_upgrade = not UPGRADE_HEADERS.isdisjoint(head.by_name)
@@ -164,12 +175,13 @@ class ChunkedBody:
     them: a forged `X-Forwarded-For` or `Authorization` could arrive as one.
     """
 
-    __slots__ = ("_expected", "_left", "_raw_bytes", "is_complete")
+    __slots__ = ("_chunks", "_expected", "_left", "_raw_bytes", "is_complete")
 
     def __init__(self) -> None:
         self.is_complete = False
         self._expected = _Expected.SIZE
         self._left = 0
+        self._chunks = 0
         self._raw_bytes = 0
 
     def feed(self, raw: bytes) -> tuple[bytes, bytes]:
@@ -210,6 +222,9 @@ class ChunkedBody:
         size = _CHUNK_LINE.match(line)
         if size is None:
             raise FramingError(problems.MALFORMED)
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise FramingError(problems.TOO_LARGE)
         self._left = int(size[1], 16)
         self._expected = _Expected.DATA if self._left else _Expected.END_OF_BODY
 

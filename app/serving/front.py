@@ -12,16 +12,21 @@ import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
+from app.api import problems
 from app.api.problems import ProblemKind
-from app.serving.framing import FramingError, RequestHead, serialize_head
+from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_head, without_expect
 from app.serving.outbox import MAX_BUFFERED_BYTES, Outbox
 from app.serving.request_reader import RequestReader
 from app.serving.responses import status_line
 from app.serving.uvicorn_protocol import UvicornProtocol
 
 READ_BYTES = 16 * 1024
-"""Bytes of one read, and bytes that may wait behind the current request. Reading is paused above it, so a client that
-pipelines requests fills its own socket and not Dialtone's memory."""
+"""Bytes of one read. Reading is paused while requests wait behind the current one, so a client that pipelines requests
+fills its own socket and not Dialtone's memory."""
+
+MAX_UNSENT_BYTES = 16 * 1024
+"""Bytes of responses that the client's socket has not taken. Above it, no further request of the connection is served,
+and the app waits before it sends more."""
 
 MAX_WAITING_BODY_BYTES = 160 * 1024
 """Bytes of a body that are kept before the app gets the request; above the longest body that a route accepts."""
@@ -70,6 +75,11 @@ class FrontHost(Protocol):
     def is_turn(self, front: "FrontProtocol") -> bool:
         """Whether the fast path may run now. Otherwise the front's `advance` is called in a later round."""
 
+    def writing_paused(self, front: "FrontProtocol") -> None:
+        """The client does not read its responses as fast as they are sent."""
+
+    def writing_resumed(self, front: "FrontProtocol") -> None: ...
+
     def admit(self, front: "FrontProtocol", head: RequestHead) -> bool:
         """Whether the app may start the request now. Otherwise the front's `start` is called later."""
 
@@ -81,6 +91,9 @@ class FrontHost(Protocol):
 
     def released(self, front: "FrontProtocol") -> None:
         """The request that was admitted has been answered."""
+
+    def answered(self, front: "FrontProtocol") -> None:
+        """The connection waits for its client's next request."""
 
     def buffered(self, size: int) -> None:
         """Count bytes of unfinished requests; negative when they are gone."""
@@ -99,7 +112,9 @@ class FrontProtocol(asyncio.BufferedProtocol):
         "_discarded",
         "_host",
         "_is_app_reading",
+        "_is_response_complete",
         "_is_response_started",
+        "_is_scheduled",
         "_is_stopping",
         "_is_write_paused",
         "_out",
@@ -108,10 +123,10 @@ class FrontProtocol(asyncio.BufferedProtocol):
         "_server_state",
         "_uvicorn",
         "is_in_app",
+        "is_lingering",
         "is_queued",
-        "is_rejected",
-        "is_response_complete",
         "peer",
+        "peer_name",
         "since",
         "transport",
     )
@@ -124,20 +139,24 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._server_state = server_state
         self._app_state = app_state
         self.transport: asyncio.Transport | None = None
+        self.peer_name: tuple[str, int] | None = None
         self.peer: str | None = None
+        """The address of the connection's other end."""
         self.since = time.monotonic()
-        """When the connection became idle, or when the first byte of the current request arrived."""
+        """When the connection became idle, the first byte of the current request arrived, or closing began."""
         self.is_queued = False
         """The request is complete and waits for a place in the app."""
         self.is_in_app = False
-        self.is_rejected = False
-        """A problem was sent. The connection closes once the client has had time to read it."""
+        self.is_lingering = False
+        """The last response was sent before the request had arrived. The client gets some time to read it."""
         self._reader = RequestReader()
         self._uvicorn: UvicornProtocol | None = None
         self._is_app_reading = True
         self._is_response_started = False
-        self.is_response_complete = False
-        """The app has answered. The request's body may still be arriving."""
+        self._is_response_complete = False
+        """The app has answered. The rest of the request's body is read and discarded."""
+        self._is_scheduled = False
+        """`advance` is called in a later round of the event loop. Until then, nothing is served."""
         self._is_stopping = False
         self._is_write_paused = False
         self._out: list[bytes] = []
@@ -149,8 +168,13 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not the base class
+        self.transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
         peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if isinstance(peer, tuple) else None
+        if isinstance(peer, tuple):
+            self.peer_name = str(peer[0]), int(peer[1])
+            self.peer = self.peer_name[0]
+        elif isinstance(transport.get_extra_info("sockname"), tuple):
+            self.transport.abort()  # already reset by the client, whose requests would have no address
         self._server_state.connections.add(cast("Any", self))
         self._host.opened(self)
 
@@ -158,7 +182,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         return _read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.is_rejected:
+        if self.is_lingering:
             self._discarded += nbytes
             if self._discarded > MAX_DISCARDED_BYTES:
                 self.close()
@@ -168,18 +192,25 @@ class FrontProtocol(asyncio.BufferedProtocol):
         if not (self.is_in_app or reader.is_reading):
             self.since = time.monotonic()
         reader.unread = reader.unread + data if reader.unread else data
-        self.advance()
+        if self._is_scheduled:
+            self._count_bytes()
+            self._pause_or_resume_reading()
+        else:
+            self.advance()
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
+        self._host.writing_paused(self)
         if self._uvicorn is not None:
             self._uvicorn.pause_writing()
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
+        self._host.writing_resumed(self)
         if self._uvicorn is not None:
             self._uvicorn.resume_writing()
-        self.advance()
+        if not self._is_scheduled:
+            self.advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server_state.connections.discard(cast("Any", self))
@@ -194,7 +225,12 @@ class FrontProtocol(asyncio.BufferedProtocol):
     @property
     def is_waiting(self) -> bool:
         """The client's turn: it has sent nothing, or not a whole request."""
-        return not (self.is_in_app or self.is_queued)
+        return not (self.is_in_app or self.is_queued or self._is_scheduled)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that have arrived, and that the app does not have."""
+        return self._counted
 
     @property
     def is_receiving(self) -> bool:
@@ -203,7 +239,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     @property
     def is_closing(self) -> bool:
-        return self.transport is None or self.transport.is_closing() or self.is_rejected
+        return self.transport is None or self.transport.is_closing() or self.is_lingering
 
     def shutdown(self) -> None:
         """Close now, or after the request that has begun to arrive. uvicorn's server calls it when it stops."""
@@ -212,27 +248,37 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self.close()
 
     def close(self) -> None:
+        """Close once the client has received what was written. A client that does not read needs `abort`."""
         self.flush()
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.since = time.monotonic()
             self.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def reject(self, kind: ProblemKind) -> None:
         """Answer with a problem, and close. If a response has begun, only close."""
-        if self.is_closing:
+        if self.is_closing or self.transport is None:
             return
-        response = self._host.reject(kind, self.peer, self._reader.head, self.since)
-        is_started = self._is_response_started
-        self.disconnect_app()
-        self._reader = RequestReader()
-        self._count_bytes()
-        if is_started or self.transport is None:
+        if self._is_response_started:
+            self.disconnect_app()
             self.close()
             return
+        response = self._host.reject(kind, self.peer, self._reader.head, self.since)
+        self.disconnect_app()
         self.write(response)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Send no more, and discard what the client still sends. Closing now would reset the connection."""
         self.flush()
-        self.is_rejected = True
+        self._reader = RequestReader()
+        self._count_bytes()
+        self.is_lingering = True
         self.since = time.monotonic()
-        if self.transport.can_write_eof():
+        if self.transport is not None and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def disconnect_app(self) -> None:
@@ -244,40 +290,49 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self.is_in_app = False
             self._host.released(self)
 
-    def start(self) -> None:
-        """Give the current request to the app."""
+    def start(self) -> bool:
+        """Give the current request to the app. False if the client has disconnected."""
         head = self._reader.head
         self.is_queued = False
         if head is None or self.is_closing:
-            self._host.released(self)
-            return
+            return False
         self.is_in_app = True
         if self._uvicorn is None:
             self._uvicorn = UvicornProtocol(self, self._config, self._server_state, self._app_state)
+            if self._is_write_paused:
+                self._uvicorn.pause_writing()
         self._uvicorn.receive(serialize_head(head) + self._take_body())
         self._count_bytes()
+        return True
 
     # Called by uvicorn's protocol and the app
 
     def app_closed(self) -> None:
-        if self.is_in_app:
+        if not self.is_in_app:
+            self.shutdown()
+        elif self._reader.is_complete or self.is_closing:
             self.close()
         else:
-            self.shutdown()
+            self._linger()
 
     def app_reads(self, *, is_reading: bool) -> None:
         if is_reading and not self._is_app_reading:
-            asyncio.get_running_loop().call_soon(self.advance)
+            self._advance_later()
         self._is_app_reading = is_reading
 
     def response_complete(self) -> None:
-        self.is_response_complete = True
+        if not self.is_in_app:
+            return  # rejected or disconnected before
         if self._reader.is_complete:
             self._finish()
+        else:
+            self._is_response_complete = True
+            self.disconnect_app()
+            self._advance_later()
 
     def write(self, data: bytes) -> None:
         """Send with all other responses of this round of the event loop."""
-        self._is_response_started = True
+        self._is_response_started = self._is_response_started or data != CONTINUE
         self._out.append(data)
         self._out_bytes += len(data)
         if len(self._out) == 1:
@@ -294,10 +349,13 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     def advance(self) -> None:
         """Serve what has arrived, as far as that is possible now."""
+        self._is_scheduled = False
         try:
             if self.is_in_app:
                 self._stream_body()
-            elif not (self.is_queued or self.is_closing or self._is_write_paused):
+            elif self._is_response_complete:
+                self._discard_body()
+            elif not (self.is_queued or self._is_write_paused or self.is_closing):
                 self._serve()
         except FramingError as error:
             self.reject(error.kind)
@@ -310,23 +368,26 @@ class FrontProtocol(asyncio.BufferedProtocol):
         if head is None:
             return
         fast_path = self._host.fast_path
-        if (
-            fast_path is not None
-            and _may_answer(fast_path, head)
-            and (not reader.is_complete or not self._host.is_turn(self) or self._is_answered(fast_path, head))
-        ):
-            return
+        if fast_path is not None and _may_answer(fast_path, head):
+            if not reader.is_complete:
+                return
+            if not self._host.is_turn(self):
+                self._is_scheduled = True
+                return
+            if self._is_answered(fast_path, head):
+                return
         if reader.is_complete:
             if self._host.admit(self, head):
                 self.start()
             else:
                 self.is_queued = True
-        elif (
-            head.expects_continue
-            or max(len(reader.body), head.content_length or 0) > MAX_WAITING_BODY_BYTES
-            or self._host.admit_unfinished(self)
-        ):
+        elif self._host.admit_unfinished(self):
             self.start()
+        elif max(len(reader.body), head.content_length or 0) > MAX_WAITING_BODY_BYTES:
+            raise FramingError(problems.TOO_LARGE)
+        elif head.expects_continue:
+            reader.head = without_expect(head)
+            self.write(CONTINUE)
 
     def _is_answered(self, fast_path: Responder, head: RequestHead) -> bool:
         request = Request(self._host.address_of(self.peer, head), head, self._reader.body)
@@ -353,7 +414,11 @@ class FrontProtocol(asyncio.BufferedProtocol):
         body = self._take_body()
         if body:
             self._uvicorn.receive(body)
-        if reader.is_complete and self.is_response_complete:
+
+    def _discard_body(self) -> None:
+        self._reader.read()
+        self._reader.take_body()
+        if self._reader.is_complete:
             self._finish()
 
     def _take_body(self) -> bytes:
@@ -362,24 +427,32 @@ class FrontProtocol(asyncio.BufferedProtocol):
         return self._reader.take_body()
 
     def _finish(self) -> None:
-        """The current request is answered. The next one begins in the next round, so that others come in between."""
+        """The current request is answered."""
         is_from_app, self.is_in_app = self.is_in_app, False
         self._reader.next_request()
-        self._is_response_started = self.is_response_complete = False
+        self._is_response_started = self._is_response_complete = False
         self.since = time.monotonic()
-        if is_from_app:
-            self._host.released(self)
         if self._is_stopping:
             self.close()
         elif self._reader.unread and not self.is_closing:
+            self._advance_later()
+        self._host.answered(self)
+        if is_from_app:
+            self._host.released(self)
+
+    def _advance_later(self) -> None:
+        """Continue in the next round of the event loop, so that other connections come in between."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self.advance)
 
     def _pause_or_resume_reading(self) -> None:
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        is_busy = self.is_in_app or self.is_queued or self._is_write_paused
-        if is_busy and len(self._reader.unread) >= READ_BYTES:
+        is_next = self.is_in_app and (self._reader.is_complete or not self._is_app_reading)
+        is_blocked = is_next or self.is_queued or self._is_scheduled or self._is_write_paused
+        if is_blocked and self._reader.unread:
             if transport.is_reading():
                 transport.pause_reading()
         elif not transport.is_reading():

@@ -14,11 +14,14 @@ from app.serving.framing import (
     parse_head,
 )
 
+MAX_EMPTY_LINES = 8
+"""Empty lines before a request, which old clients send after a body (RFC 9112 section 2.2)."""
+
 
 class RequestReader:
     """Holds the bytes that were not used yet, and the part of the current request that has arrived."""
 
-    __slots__ = ("_body_left", "_chunks", "body", "head", "is_complete", "unread")
+    __slots__ = ("_body_left", "_chunks", "_empty_lines", "body", "head", "is_complete", "unread")
 
     def __init__(self) -> None:
         self.unread = b""
@@ -34,6 +37,7 @@ class RequestReader:
         """The body has been read to its end."""
         self._body_left = 0
         self._chunks: ChunkedBody | None = None
+        self._empty_lines = 0
 
     @property
     def is_reading(self) -> bool:
@@ -62,7 +66,10 @@ class RequestReader:
 
     def _read_head(self) -> RequestHead | None:
         unread = self.unread
-        while unread.startswith(CRLF):  # RFC 9112 section 2.2
+        while unread.startswith(CRLF):
+            self._empty_lines += 1
+            if self._empty_lines > MAX_EMPTY_LINES:
+                raise FramingError(problems.MALFORMED)
             unread = self.unread = unread[len(CRLF) :]
         if unread in (b"", b"\r"):
             return None

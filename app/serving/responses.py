@@ -1,5 +1,6 @@
 """Responses that the server writes itself, without the app: rejected requests, and what the fast path answers."""
 
+import random
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -8,6 +9,8 @@ from http import HTTPStatus
 from app.api.middleware.context import AccessLog
 from app.api.problems import MEDIA_TYPE, Problem, ProblemKind
 from app.vending.ids import new_id
+
+MAX_RETRY_AFTER_SECONDS = 15
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -45,7 +48,8 @@ class Rejections:
 
     def respond(self, kind: ProblemKind, address: str | None, method: str, path: str, began: float) -> bytes:
         """Record the rejection, and return the response. `began` is of `time.monotonic`."""
-        problem = Problem(kind, new_id())
+        retry = (("Retry-After", str(random.randint(1, MAX_RETRY_AFTER_SECONDS))),)  # noqa: S311 - jitter
+        problem = Problem(kind, new_id(), retry if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else ())
         started = time.perf_counter() - (time.monotonic() - began)
         self._access_log(problem.request_id, method, path, "-", kind.status, started, address)
         return status_line(kind.status) + problem_lines(problem, self._common_headers)

@@ -15,7 +15,18 @@ from starlette.types import ASGIApp
 
 from app.api.readiness import Readiness
 from app.observability import logging as logs
-from app.serving.admission import ConnectionLimiter
+from app.serving.admission import MAX_CONNECTIONS, ConnectionLimiter
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+RESERVED_DESCRIPTORS = 256
+"""Descriptors that client connections leave free for the ledger, calls to Telnyx and signing keys, and the log."""
+
+FEW_CONNECTIONS = 4_000
+"""A connection limit below this is logged. It is enough for one process of most deployments."""
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How long a thread keeps the interpreter. The threads of the ledger and the log need it only briefly; with Python's
@@ -63,7 +74,25 @@ def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options:
         timeout_graceful_shutdown=options.shutdown_timeout_seconds,
     )
     with logs.non_blocking():
+        limiter.limit_connections(_connection_limit())
         GracefulServer(config, readiness, options.drain_seconds, ConfigReloader(reload)).run()
+
+
+def _connection_limit() -> int:
+    """The connections that the process may have. Raises the soft limit on open files as far as that is allowed."""
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MAX_CONNECTIONS
+    limit = max(soft - RESERVED_DESCRIPTORS, soft // 2)
+    if limit < FEW_CONNECTIONS:
+        structlog.get_logger("dialtone").warning("few_connections", limit=limit, hint="Raise the limit on open files.")
+    return limit
 
 
 class GracefulServer(uvicorn.Server):

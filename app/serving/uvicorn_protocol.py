@@ -16,6 +16,7 @@ class AppFront(Protocol):
     """The part of FrontProtocol that uvicorn's protocol sees, as a transport, and the app's wrapper."""
 
     transport: asyncio.Transport | None
+    peer_name: tuple[str, int] | None
 
     @property
     def is_closing(self) -> bool: ...
@@ -29,7 +30,7 @@ class AppFront(Protocol):
         """Whether the app takes more of the body."""
 
     def response_complete(self) -> None:
-        """The app has sent the whole response."""
+        """The app has sent the whole response. The request's body may still be arriving."""
 
 
 class UvicornProtocol:
@@ -71,8 +72,18 @@ class FrontTransport(asyncio.Transport):
         self._front = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        transport = None if self._front is None else self._front.transport
-        return default if transport is None else transport.get_extra_info(name, default)
+        """`peername` and `sockname` have two items, as uvicorn expects them.
+
+        The socket is not given out: it does not know its peer once the client has reset the connection, and the app
+        would get a request without a client address.
+        """
+        front = self._front
+        if front is None or front.transport is None or name == "socket":
+            return default
+        if name == "peername":
+            return front.peer_name
+        value = front.transport.get_extra_info(name, default)
+        return value[:2] if name == "sockname" and isinstance(value, tuple) else value
 
     def is_closing(self) -> bool:
         return self._is_closed or self._front is None or self._front.is_closing

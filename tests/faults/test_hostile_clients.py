@@ -1,0 +1,141 @@
+"""Hostile clients attack one process: other clients are served, memory stays bounded, and the process recovers."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.fresh_connection_probe import LIVEZ, ask, memory
+from tests.support.replicas import ROOT, Replica, replica
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import token
+
+CONNECTIONS = int(os.environ.get("HOSTILE_CONNECTIONS", "300"))
+"""Set HOSTILE_CONNECTIONS=2000 for the long form (`make faults`), which prints its measurements."""
+
+IS_LONG = CONNECTIONS > 300
+SECONDS = 12.0 if IS_LONG else 1.5
+"""Duration of one attack. The long form exceeds the time that a request has to arrive."""
+
+REQUESTS = 1_000_000 if IS_LONG else 100_000
+"""Requests that are pipelined over one connection."""
+
+MAX_LIVEZ_SECONDS = 0.25
+MAX_LOGIN_SECONDS = 1.0
+MAX_GROWTH_MEGABYTES = 20.0
+
+STREAMS = [
+    "pipelined requests, nothing read",
+    "pipelined requests, read slowly",
+    "pipelined requests, all read",
+    "pipelined cached logins, nothing read",
+    "pipelined cached logins, all read",
+    "one header value of 100 MB",
+    "endless headers",
+    "endless empty lines",
+    "endless chunk extension",
+    "endless tiny chunks",
+    "endless body",
+]
+CROWDS = [
+    "silent connections",
+    "dripped heads",
+    "half bodies of 30 KB with a token",
+    "half bodies of 30 KB without a token",
+    "half bodies of 10 bytes with a token",
+    "half bodies of 10 bytes without a token",
+    "half chunked bodies with a token",
+    "expected bodies with a token",
+    "expected bodies without a token",
+    "too long bodies with a token",
+    "too long bodies without a token",
+    "whole bodies of 150 KB without a token",
+    "idle connections",
+    "unread responses",
+    "unread pipelined responses",
+    "metrics from many connections",
+]
+
+
+@dataclass
+class Measured:
+    """What another client saw during an attack."""
+
+    livez: list[tuple[float, int]]
+    logins: list[tuple[float, int]]
+    megabytes: list[float]
+
+    def percentile(self, share: float) -> float:
+        seconds = sorted(took for took, _ in self.livez)
+        return seconds[int((len(seconds) - 1) * share)]
+
+
+def port_of(service: Replica) -> int:
+    port = service.client.base_url.port
+    assert port is not None
+    return port
+
+
+async def attack(service: Replica, name: str, count: int, seconds: float) -> Measured:
+    """Run an attack, and measure the service meanwhile."""
+    port, pid = port_of(service), service.process.pid
+    bearer = "" if "without" in name else token("mallory")
+    probe = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fresh_connection_probe", str(port), str(pid)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert probe.stdin is not None
+    probe.stdin.write("\n".join(token(f"{name} {number}") for number in range(60)) + "\n\n")
+    probe.stdin.flush()
+    arguments = [str(port), name, str(count), str(seconds), bearer]
+    clients = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.hostile_clients", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await clients.communicate()
+    measured = Measured(**json.loads(probe.communicate()[0]))
+    if IS_LONG:
+        sent = json.loads(output)
+        print(
+            f"{name}: {sent['bytes'] / 1e6:.1f} MB over {sent['connections']} connections, {sent['closed']} closed, "
+            f"{sent['received'] / 1e6:.1f} MB received; /livez p50 {measured.percentile(0.5) * 1e3:.1f} ms, "
+            f"p99 {measured.percentile(0.99) * 1e3:.1f} ms; slowest login "
+            f"{max((took for took, _ in measured.logins), default=0) * 1e3:.0f} ms of {len(measured.logins)}; "
+            f"{measured.megabytes[0]:.0f} to {max(measured.megabytes):.0f} MB"
+        )
+    return measured
+
+
+@pytest.fixture
+async def service(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Replica]:
+    async with replica(telnyx.url, sqlite, tmp_path) as service:
+        await service.issue(user="mallory")
+        for _ in range(300):
+            await service.client.get("/livez")
+        for number in range(20):
+            await service.issue(user=f"warm {number}")
+        yield service
+
+
+@pytest.mark.parametrize("name", STREAMS + CROWDS)
+async def test_attack_does_not_affect_other_clients(service: Replica, name: str) -> None:
+    before = memory(str(service.process.pid))
+
+    count = REQUESTS if name in STREAMS else CONNECTIONS
+    measured = await attack(service, name, count, SECONDS)
+    after = await asyncio.to_thread(ask, port_of(service), LIVEZ)
+
+    assert {status for _, status in measured.livez} == {200}
+    assert {status for _, status in measured.logins} <= {200, 201}
+    assert measured.percentile(0.99) <= MAX_LIVEZ_SECONDS
+    assert max(took for took, _ in measured.logins) <= MAX_LOGIN_SECONDS
+    assert max(measured.megabytes) - before < MAX_GROWTH_MEGABYTES
+    assert after[1] == 200
