@@ -183,13 +183,16 @@ class ConnectionLimiter:
             self._reject_largest()
 
     def _reject_largest(self) -> None:
-        """Reject the requests that hold many bytes for a long time, until a quarter of the limit is free."""
+        """Reject the requests that hold many bytes for a long time, until a quarter of the limit is free.
+
+        A pipelined request begins when the one before it is answered, so its size counts from the start.
+        """
         now = time.monotonic()
         if now < self._next_eviction:
             return
         self._next_eviction = now + EVICTION_SECONDS
         holding = [front for front in self._connections if front.held_bytes and not front.is_in_app]
-        holding.sort(key=lambda front: front.held_bytes * (now - front.since), reverse=True)
+        holding.sort(key=lambda front: front.held_bytes * (1.0 + now - front.since), reverse=True)
         for front in holding:
             kind = problems.TOO_SLOW if front.is_receiving else OVERLOADED
             self._dequeue(front)

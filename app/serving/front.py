@@ -229,7 +229,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that have arrived, and that the app does not have."""
+        """Bytes that have arrived while the app has no request of this connection."""
         return self._counted
 
     @property
@@ -459,8 +459,8 @@ class FrontProtocol(asyncio.BufferedProtocol):
             transport.resume_reading()
 
     def _count_bytes(self) -> None:
-        """Keep the limiter's sum of unfinished requests' bytes current."""
-        size = self._reader.size
+        """Keep the limiter's sum current. Requests that wait behind one in the app are bounded by READ_BYTES."""
+        size = 0 if self.is_in_app else self._reader.size
         if size != self._counted:
             size, self._counted = size - self._counted, size
             self._host.buffered(size)

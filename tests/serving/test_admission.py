@@ -203,12 +203,6 @@ async def test_connection_that_waited_longest_is_closed_for_a_new_one() -> None:
 
 
 async def test_client_that_never_sends_the_rest_of_an_answered_body_is_disconnected() -> None:
-    class EarlyApp(CountingApp):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
-                await send({"type": "http.response.body", "body": b""})
-
     async with limited_server(EarlyApp()) as (_, port):
         connection = await Connection.to(port)
         head, _ = await connection.ask(request(b"half a body")[:-3])
@@ -232,6 +226,109 @@ async def test_disconnected_clients_in_the_queue_are_skipped() -> None:
         assert await ask(port, b"after") == b"after"
 
     assert app.served == LIMIT + 1
+
+
+async def test_clients_that_disconnect_leave_the_queue() -> None:
+    app = CountingApp(seconds=1.5)
+    async with limited_server(app) as (limiter, port):
+        inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(LIMIT)]
+        await asyncio.sleep(0.05)
+        gone = [await Connection.to(port) for _ in range(400)]
+        for connection in gone:
+            connection.writer.write(request(b"gone"))
+        await eventually(lambda: limiter.queued == len(gone))
+        for connection in gone:
+            connection.writer.transport.abort()
+        await eventually(lambda: limiter.queued == 0)
+        await asyncio.gather(*inside)
+
+    assert app.served == LIMIT
+
+
+async def test_many_clients_may_half_close_while_they_are_queued() -> None:
+    app = CountingApp(seconds=1.5)
+    async with limited_server(app) as (limiter, port):
+        inside = [asyncio.create_task(ask(port, b"inside")) for _ in range(LIMIT)]
+        await asyncio.sleep(0.05)
+        gone = [await Connection.to(port) for _ in range(400)]
+        for connection in gone:
+            connection.writer.write(request(b"gone"))
+        await eventually(lambda: limiter.queued == len(gone))
+        for connection in gone:
+            connection.writer.write_eof()
+        await asyncio.gather(*inside)
+        assert await ask(port, b"after") == b"after"
+
+
+async def test_expected_body_is_requested_although_there_is_no_place_for_its_request() -> None:
+    app = CountingApp()
+    async with limited_server(app, max_unfinished_requests=0) as (_, port):
+        connection = await Connection.to(port)
+        connection.writer.write(request(b"body", b"Expect: 100-continue\r\n")[:-4])
+        assert (await connection.answer())[0] == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert app.now == 0
+
+        head, body = await connection.ask(b"body")
+
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert body == b"body"
+
+
+async def test_body_that_no_route_accepts_is_rejected_if_there_is_no_place_for_its_request() -> None:
+    async with limited_server(CountingApp(), max_unfinished_requests=0) as (_, port):
+        connection = await Connection.to(port)
+
+        head, _ = await connection.ask(request(b"x" * 200_000)[:1000])
+
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert await connection.is_over(seconds=3)
+
+
+class EarlyApp(CountingApp):
+    """Rejects each request before its body."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def test_answered_request_frees_its_place_before_its_body_arrives() -> None:
+    async with limited_server(EarlyApp(), max_unfinished_requests=2, request_seconds=10) as (_, port):
+        for _ in range(3 * LIMIT):
+            connection = await Connection.to(port)
+            head, _ = await connection.ask(request(b"half a body")[:-3])
+            assert head.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_peer_with_many_connections_makes_room_for_new_ones() -> None:
+    async with limited_server(CountingApp(), max_connections=20) as (limiter, port):
+        idle = await Connection.to(port, "127.0.0.3")
+        await eventually(lambda: len(limiter.connections) == 1)
+        many = [await Connection.to(port, "127.0.0.2") for _ in range(19)]
+        await asyncio.sleep(0.6)  # a sweep finds the largest peer
+        more = [await Connection.to(port, "127.0.0.2") for _ in range(10)]
+        await eventually(lambda: len(limiter.connections) == 20)
+
+        assert not await idle.is_over(seconds=0.1)
+        assert all([await connection.is_over() for connection in many[:10]])
+        assert not await more[0].is_over(seconds=0.1)
+
+
+async def test_requests_that_arrive_split_survive_a_flood_of_pipelined_ones() -> None:
+    limits = {"max_unfinished_requests": 0, "max_unfinished_bytes": 40_000}
+    async with limited_server(CountingApp(), request_seconds=60, **limits) as (_, port):
+        half = await Connection.to(port)
+        half.writer.write(request(b"half a body")[:-3])
+        await asyncio.sleep(0.05)
+        flood = [await Connection.to(port) for _ in range(10)]
+        for connection in flood:
+            connection.writer.write(request(b"x" * 1_000) * 200)
+        await asyncio.sleep(0.3)
+
+        assert (await half.ask(b"ody"))[1] == b"half a body"
+        for connection in flood:
+            connection.writer.transport.abort()
 
 
 pytestmark = pytest.mark.timeout(30)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from app.serving.framing import LAST_CHUNK, ChunkedBody, FramingError, parse_head, serialize_head
+from app.serving.framing import LAST_CHUNK, MAX_CHUNKS, ChunkedBody, FramingError, parse_head, serialize_head
 from tests.support.front_server import Connection, front_server
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -54,6 +54,9 @@ async def port(app: EchoApp) -> AsyncIterator[int]:
 
 
 AMBIGUOUS = {
+    "connect": b"CONNECT /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+    "url without a path": b"GET http://a?b/c HTTP/1.1\r\nHost: a\r\n\r\n",
+    "endless empty lines": b"\r\n" * 100,
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
     "two hosts, HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -255,3 +258,19 @@ def test_arbitrary_bytes_raise_nothing_but_framing_errors(raw: bytes) -> None:
     for parse in (lambda: parse_head(raw + b"\r\n\r\n"), lambda: ChunkedBody().feed(raw)):
         with suppress(FramingError):
             parse()
+
+
+async def test_body_of_too_many_chunks_is_rejected(port: int) -> None:
+    connection = await Connection.to(port)
+
+    head, _ = await connection.ask(CHUNKED + b"1\r\n \r\n" * (MAX_CHUNKS + 1))
+
+    assert head.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_white_space_around_a_header_value_is_ignored(port: int) -> None:
+    connection = await Connection.to(port)
+
+    _, body = await connection.ask(b"POST / HTTP/1.1\r\nHost: a \t\r\nContent-Length:  4 \r\n\r\nbody")
+
+    assert body == b"body"

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -9,7 +10,7 @@ from contextlib import suppress
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.serving.front import Request
+from app.serving.front import READ_BYTES, Request
 from app.serving.outbox import MAX_BUFFERED_BYTES
 from tests.support.front_server import Connection, connection_limiter, front_server
 
@@ -312,3 +313,72 @@ async def test_shutdown_answers_the_request_that_has_begun_to_arrive(app: PathAp
         assert await idle.is_over()
         assert (await begun.ask(ask("/")[20:]))[1] == BODY
         assert await begun.is_over()
+
+
+@pytest.mark.parametrize("request_", [ask("/fast", "POST", body="quick"), ask("/slow")], ids=["fast path", "app"])
+async def test_pipelined_requests_wait_in_the_clients_socket(app: PathApp, request_: bytes) -> None:
+    """However fast a client reads its responses, and although requests are served one at a time."""
+    limiter = connection_limiter()
+    limiter.fast_path = EchoFastPath()
+    held: list[int] = []
+    async with front_server(app, limiter) as port:
+        connection = await Connection.to(port)
+        connection.writer.write(request_ * 20_000)
+        for _ in range(50):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(connection.reader.read(100_000), 0.01)
+            held += [front.held_bytes for front in limiter.connections]
+        connection.writer.transport.abort()
+
+    assert max(held) <= READ_BYTES + len(request_)
+
+
+async def test_client_that_does_not_read_is_disconnected_for_others(app: PathApp) -> None:
+    limiter = connection_limiter(max_requests=2, max_unread_responses=2)
+    async with front_server(app, limiter) as port:
+        unread = [await Connection.to(port) for _ in range(6)]
+        for connection in unread:
+            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            connection.writer.write(ask("/long") * 200)
+            await asyncio.sleep(0.1)
+
+        assert (await (await Connection.to(port)).ask(ask("/")))[1] == BODY
+        for connection in unread:
+            connection.writer.transport.abort()
+
+
+async def test_response_before_the_body_is_received_although_the_connection_closes(port: int) -> None:
+    connection = await Connection.to(port)
+    connection.writer.write(ask("/", "POST", "connection: close\r\ncontent-length: 400000\r\n"))
+    connection.writer.write(b"x" * 200_000)
+
+    assert (await connection.answer())[1] == BODY
+    assert await connection.is_over(seconds=3)
+
+
+async def test_rest_of_an_answered_body_is_discarded_before_the_next_request(port: int, app: PathApp) -> None:
+    connection = await Connection.to(port)
+    connection.writer.write(ask("/", "POST", "content-length: 100000\r\n"))
+    assert (await connection.answer())[1] == BODY
+    connection.writer.write(b"x" * 100_000)
+
+    assert (await connection.ask(ask("/slow")))[1] == BODY
+    assert app.paths == ["/", "/slow"]
+
+
+async def test_request_of_a_client_that_has_reset_the_connection_has_its_address() -> None:
+    clients: list[object] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        if scope["type"] == "http":
+            clients.append(scope["client"])
+
+    async with front_server(app) as port:
+        for number in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                await asyncio.sleep(0.005 * (number % 2))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(ask("/"))
+        await asyncio.sleep(0.1)
+
+    assert None not in clients
