@@ -133,7 +133,7 @@ def _content_length(headers: dict[bytes, bytes], version: bytes) -> int | None:
 
 
 def without_expect(head: RequestHead) -> RequestHead:
-    """The head once the client has been told to continue."""
+    """The head without `Expect`, after the response to it was sent."""
     headers = [header for header in head.headers if header[0] != b"expect"]
     return head._replace(headers=headers, by_name=dict(headers))
 

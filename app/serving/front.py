@@ -6,7 +6,7 @@ connection without a request for the app has no uvicorn part.
 
 import asyncio
 import time
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -15,10 +15,13 @@ from uvicorn.server import ServerState
 from app.api import problems
 from app.api.problems import ProblemKind
 from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_head, without_expect
-from app.serving.outbox import MAX_BUFFERED_BYTES, Outbox
+from app.serving.front_host import FrontHost, Request, Responder, may_answer
+from app.serving.outbox import MAX_BUFFERED_BYTES
 from app.serving.request_reader import RequestReader
 from app.serving.responses import status_line
 from app.serving.uvicorn_protocol import UvicornProtocol
+
+__all__ = ["READ_BYTES", "FrontProtocol", "Request", "Responder"]
 
 READ_BYTES = 16 * 1024
 """Bytes of one read. Reading is paused while requests wait behind the current one, so a client that pipelines requests
@@ -39,76 +42,12 @@ _read_buffer = memoryview(bytearray(READ_BYTES))
 """All connections share it: the event loop fills it and calls `buffer_updated` before it reads again."""
 
 
-class Request(NamedTuple):
-    """A complete request, as the fast path gets it."""
-
-    address: str | None
-    """The client's address. Behind a proxy that is not trusted, the proxy's."""
-    head: RequestHead
-    body: bytes
-
-
-class Responder(Protocol):
-    """May answer a request from memory, without running the app."""
-
-    target: bytes
-    max_body_bytes: int
-    """Requests with a longer body are not answered. The front waits for shorter ones, which often arrive apart."""
-
-    def answer(self, request: Request) -> tuple[int, bytes] | None:
-        """The status and the response after the server's own headers; None if the app must run."""
-
-
-class FrontHost(Protocol):
-    """The part of ConnectionLimiter that FrontProtocol uses."""
-
-    outbox: Outbox
-    fast_path: Responder | None
-
-    def opened(self, front: "FrontProtocol") -> None: ...
-
-    def closed(self, front: "FrontProtocol") -> None: ...
-
-    def address_of(self, peer: str | None, head: RequestHead) -> str | None:
-        """The client's address. `peer` is the connection's other end, possibly a trusted proxy."""
-
-    def is_turn(self, front: "FrontProtocol") -> bool:
-        """Whether the fast path may run now. Otherwise the front's `advance` is called in a later round."""
-
-    def writing_paused(self, front: "FrontProtocol") -> None:
-        """The client does not read its responses as fast as they are sent."""
-
-    def writing_resumed(self, front: "FrontProtocol") -> None: ...
-
-    def admit(self, front: "FrontProtocol", head: RequestHead) -> bool:
-        """Whether the app may start the request now. Otherwise the front's `start` is called later."""
-
-    def admit_unfinished(self, front: "FrontProtocol") -> bool:
-        """Whether the app may start a request whose body has not arrived. Otherwise the front waits for the body."""
-
-    def received(self, front: "FrontProtocol") -> None:
-        """The body of a request that the app has got is complete."""
-
-    def released(self, front: "FrontProtocol") -> None:
-        """The request that was admitted has been answered."""
-
-    def answered(self, front: "FrontProtocol") -> None:
-        """The connection waits for its client's next request."""
-
-    def buffered(self, size: int) -> None:
-        """Count bytes of unfinished requests; negative when they are gone."""
-
-    def reject(self, kind: ProblemKind, peer: str | None, head: RequestHead | None, began: float) -> bytes:
-        """Record a rejection, and return the response to write before the connection is closed."""
-
-
 class FrontProtocol(asyncio.BufferedProtocol):
     """One connection. Serves one request at a time, in the order in which they arrive."""
 
     __slots__ = (
         "_app_state",
         "_config",
-        "_counted",
         "_discarded",
         "_host",
         "_is_app_reading",
@@ -122,6 +61,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         "_reader",
         "_server_state",
         "_uvicorn",
+        "held_bytes",
         "is_in_app",
         "is_lingering",
         "is_queued",
@@ -161,7 +101,8 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._is_write_paused = False
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._counted = 0
+        self.held_bytes = 0
+        """Bytes that have arrived while the app has no request of this connection."""
         self._discarded = 0
 
     # Called by the event loop
@@ -226,11 +167,6 @@ class FrontProtocol(asyncio.BufferedProtocol):
     def is_waiting(self) -> bool:
         """The client's turn: it has sent nothing, or not a whole request."""
         return not (self.is_in_app or self.is_queued or self._is_scheduled)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that have arrived while the app has no request of this connection."""
-        return self._counted
 
     @property
     def is_receiving(self) -> bool:
@@ -368,7 +304,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         if head is None:
             return
         fast_path = self._host.fast_path
-        if fast_path is not None and _may_answer(fast_path, head):
+        if fast_path is not None and may_answer(fast_path, head):
             if not reader.is_complete:
                 return
             if not self._host.is_turn(self):
@@ -461,12 +397,6 @@ class FrontProtocol(asyncio.BufferedProtocol):
     def _count_bytes(self) -> None:
         """Keep the limiter's sum current. Requests that wait behind one in the app are bounded by READ_BYTES."""
         size = 0 if self.is_in_app else self._reader.size
-        if size != self._counted:
-            size, self._counted = size - self._counted, size
+        if size != self.held_bytes:
+            size, self.held_bytes = size - self.held_bytes, size
             self._host.buffered(size)
-
-
-def _may_answer(fast_path: Responder, head: RequestHead) -> bool:
-    length = head.content_length
-    is_short = length is not None and length <= fast_path.max_body_bytes
-    return head.target == fast_path.target and is_short and not head.expects_continue

@@ -1,4 +1,4 @@
-"""Behind HAProxy as a trusted proxy: trailers change nothing, and users who share connections get their own logins."""
+"""Behind HAProxy as a trusted proxy: trailers change nothing, and users on shared connections get their own logins."""
 
 import asyncio
 import json
@@ -148,7 +148,7 @@ async def test_trailer_does_not_avoid_the_limit_of_rejected_tokens(behind: Behin
     assert head.split()[1] == b"201"
 
 
-async def test_users_who_share_connections_get_their_own_logins(behind: Behind) -> None:
+async def test_users_on_shared_connections_get_their_own_logins(behind: Behind) -> None:
     """HAProxy sends all requests over few connections, and each client pipelines requests of all users."""
     owners: dict[str, str] = {}
     bearers = {f"user-{number}": token(f"user-{number}") for number in range(6)}

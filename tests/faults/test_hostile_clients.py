@@ -34,8 +34,7 @@ MAX_LOGIN_SECONDS = 1.0
 MAX_GROWTH_MEGABYTES = 20.0
 
 LARGE = {"unread responses", "idle connections"}
-"""The documentation's script is sent in parts of 64 KB, and the app prepares one for each connection; an idle connection
-has about 10 KB."""
+"""The app prepares 64 KB of the documentation's script for each connection. An idle connection has about 10 KB."""
 
 EXPENSIVE = {"half bodies of 30 KB with a token", "half bodies of 30 KB without a token"}
 """The clients reconnect as fast as they are rejected, 2,000 times a second, and send 30 KB each time."""
@@ -75,7 +74,7 @@ CONNECTION_ATTACKS = [
 
 @dataclass
 class Measured:
-    """What another client saw during an attack."""
+    """Measurements of another client during an attack."""
 
     livez: list[tuple[float, int]]
     logins: list[tuple[float, int]]

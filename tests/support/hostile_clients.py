@@ -21,7 +21,7 @@ Step = Callable[[socket.socket], bytes]
 
 
 class Sent:
-    """What an attack has done."""
+    """Counts of an attack."""
 
     def __init__(self) -> None:
         self.bytes = self.connections = self.closed = self.received = 0
