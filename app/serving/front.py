@@ -18,7 +18,6 @@ from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_h
 from app.serving.front_host import FrontHost, Request, Responder, may_answer
 from app.serving.outbox import MAX_BUFFERED_BYTES
 from app.serving.request_reader import RequestReader
-from app.serving.responses import status_line
 from app.serving.uvicorn_protocol import UvicornProtocol
 
 __all__ = ["READ_BYTES", "FrontProtocol", "Request", "Responder"]
@@ -334,9 +333,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
             return False  # the app can still answer
         if response is None:
             return False
-        status, rest = response
-        server_headers = self._host.outbox.lines_of(self._server_state.default_headers)
-        self.write(b"%b%b%b" % (status_line(status), server_headers, rest))
+        self.write(self._host.outbox.whole(*response, self._server_state.default_headers))
         self._server_state.total_requests += 1
         self._finish()
         return True

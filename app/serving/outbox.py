@@ -7,6 +7,8 @@ the requests themselves.
 import asyncio
 from typing import Protocol
 
+from app.serving.responses import header_lines, status_line
+
 MAX_BUFFERED_BYTES = 64 * 1024
 """Bytes of a response that are buffered until the round ends. Longer responses are sent at once, so that the transport
 can apply back pressure."""
@@ -31,11 +33,11 @@ class Outbox:
             asyncio.get_running_loop().call_soon(self._send)
         self._full.append(connection)
 
-    def lines_of(self, headers: Headers) -> bytes:
-        """The server's own headers, serialized."""
+    def whole(self, status: int, rest: bytes, headers: Headers) -> bytes:
+        """A response with its status line and the server's own headers."""
         if headers is not self._headers:  # uvicorn keeps one list for a second
-            self._headers, self._lines = headers, b"".join([b"%b: %b\r\n" % header for header in headers])
-        return self._lines
+            self._headers, self._lines = headers, header_lines(headers)
+        return b"%b%b%b" % (status_line(status), self._lines, rest)
 
     def _send(self) -> None:
         full, self._full = self._full, []
