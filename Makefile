@@ -101,10 +101,10 @@ benchmarks/node_modules/.installed: benchmarks/package-lock.json
 	cd benchmarks && npm ci --no-audit --no-fund --silent
 	@touch $@
 
-bench: $(VENV)/.dev client $(BENCH_NODE) ## Run all benchmarks: floors, peers, storm, a million leases (10 minutes)
+bench: $(VENV)/.dev client $(BENCH_NODE) ## Run all benchmarks: floors, peers, storm, a million leases (25 minutes)
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.dev ## Run short benchmarks without a network (30 s); fails if a ratio fell by a fifth
+bench-quick: $(VENV)/.dev ## Run short benchmarks without a network (1 minute); fails if a ratio fell by a fifth
 	$(BIN)/python -m benchmarks --quick
 
 openapi: $(VENV)/.runtime ## Regenerate the OpenAPI documents after a change of the API

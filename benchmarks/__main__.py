@@ -9,7 +9,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
-from benchmarks import chart, cold, goals, hot, inside, load, million, page_loads, played, processes, refusals
+from benchmarks import (
+    audited,
+    chart,
+    cold,
+    devices,
+    fresh,
+    goals,
+    hot,
+    inside,
+    load,
+    million,
+    page_loads,
+    played,
+    processes,
+    refusals,
+)
 from benchmarks.goals import Line, Row, at_most
 
 RESULTS = processes.HERE / "results"
@@ -22,6 +37,9 @@ Part = tuple[str, Callable[[], list[Line]]]
 WHOLE: Sequence[Part] = (
     ("Start", lambda: start(3)),
     ("Hot path", lambda: hot.measure(3, 3)),
+    ("Fresh tokens", lambda: fresh.measure(3, 3)),
+    ("Audit", lambda: audited.measure(3, 5)),
+    ("Devices", lambda: devices.measure(3, 2)),
     ("Refusals", lambda: refusals.measure(3, 2)),
     ("Cold mints", cold.measure),
     ("Page loads", page_loads.measure),
@@ -45,15 +63,16 @@ def start(rounds: int) -> list[Line]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="run for half a minute, and compare with the baseline")
-    parser.add_argument("--only", help="run only the parts whose name begins with this")
+    parser.add_argument("--quick", action="store_true", help="run for about a minute, and compare with the baseline")
+    parser.add_argument("--only", nargs="+", help="run only the parts whose name begins with one of these")
     wanted = parser.parse_args()
+    only = tuple(name.lower() for name in wanted.only or ())
     machine = described()
     print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, load by {load.GENERATOR}")
     began = time.monotonic()
     lines: list[Line] = []
     for name, measure in QUICK if wanted.quick else WHOLE:
-        if wanted.only is None or name.lower().startswith(wanted.only.lower()):
+        if wanted.only is None or name.lower().startswith(only):
             print(f"{name} ...", flush=True)
             lines += measure()
     print(f"\n{goals.table(lines)}\n\n{time.monotonic() - began:.0f} s")

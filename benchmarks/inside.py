@@ -7,6 +7,7 @@ machine, wrk's ratios varied by a factor of two within a day, and these by a few
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import statistics
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, cycle, islice
 from typing import cast
@@ -26,43 +27,65 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.serving import server
 from app.serving.admission import ConnectionLimiter
+from app.vending.models import UserKey
+from app.vending.telephony.login_cache import LoginCache
 from benchmarks import floors, processes
-from benchmarks.goals import Line, at_least
+from benchmarks.goals import FASTAPI, FASTAPI_401, FRESH, SAME, Line, at_least
 from benchmarks.load import Request
-from benchmarks.tokens import PATH, issue, with_bad_signature
+from benchmarks.tokens import PATH, issue, login_request, sign_all, with_bad_signature
 
 PROCESSES = 3
 """Number of processes. Memory layout differs between processes, so the median of several is reported."""
 
 TURNS, COLD_TURNS = 60, 12
-DEVICES, AT_ONCE = 512, 64
+DEVICES, MANY, AT_ONCE = 512, 20_000, 64
+FRESH_TOKENS = TURNS * AT_ONCE
+"""Number of tokens for a server that gets one batch of fresh tokens in each turn."""
+
 BODY = '{"device_id": "tab-1"}'
 
 GOALS = {
-    "hot path against FastAPI's empty route": 2.0,
-    "refusing a bad signature against FastAPI's own 401": 2.4,
-    "refusing garbage against FastAPI's own 401": 5.0,
-    "refusing 8 KB of junk against FastAPI's own 401": 5.0,
+    f"{SAME}: against {FASTAPI}": 3.3,
+    f"{FRESH}: against {FASTAPI}": 1.3,
+    f"{MANY:,} devices, {SAME}: share of the rate of {DEVICES}": 0.85,
+    f"{MANY:,} devices, {FRESH}: share of the rate of {DEVICES}": 0.85,
+    f"refusing a bad signature: against {FASTAPI_401}": 1.5,
+    f"refusing garbage: against {FASTAPI_401}": 4.0,
+    f"refusing 8 KB of junk: against {FASTAPI_401}": 4.0,
     "cold mints against the careful peer (no ledger)": 0.9,
 }
 
 
 def measure() -> list[Line]:
     """The ratios of goals that need no network. Prints those of each process."""
+    users = [_many(number) for number in range(MANY)]
+    users += [_known(number) for number in range(FRESH_TOKENS)] + users[:FRESH_TOKENS]
+    tokens = "\n".join(sign_all(users))
     seen = []
     for _ in range(PROCESSES):
-        microseconds = _played()
+        microseconds = _played(tokens)
         print("  " + ", ".join(f"{name} {value:.0f} us" for name, value in microseconds.items()), flush=True)
         seen.append(ratios(microseconds))
     return [at_least(name, goal, statistics.median(ratio[name] for ratio in seen)) for name, goal in GOALS.items()]
 
 
-def _played() -> dict[str, float]:
+def _played(tokens: str) -> dict[str, float]:
     """The measurements of one process. Raises RuntimeError with the end of its output if it fails."""
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "benchmarks.inside"]
-        run = subprocess.run(command, cwd=processes.ROOT, check=False, stdout=subprocess.PIPE, stderr=log)
+        env = os.environ | {processes.SIGNING_KEY: processes.private_pem()}
+        run = subprocess.run(
+            command,
+            env=env,
+            cwd=processes.ROOT,
+            check=False,
+            input=tokens,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
         if run.returncode:
             log.seek(0)
             raise RuntimeError(f"{' '.join(command[1:])} ended with {run.returncode}:\n{log.read()[-2000:]}")
@@ -71,9 +94,12 @@ def _played() -> dict[str, float]:
 
 
 def ratios(microseconds: dict[str, float]) -> dict[str, float]:
-    own = microseconds["FastAPI's own 401"]
+    own, empty = microseconds["FastAPI's own 401"], microseconds["FastAPI, empty route"]
     each = (
-        microseconds["FastAPI, empty route"] / microseconds["hot"],
+        empty / microseconds["same bytes"],
+        empty / microseconds["fresh"],
+        microseconds["same bytes"] / microseconds["many, same bytes"],
+        microseconds["fresh"] / microseconds["many, fresh"],
         own / microseconds["bad signature"],
         own / microseconds["garbage"],
         own / microseconds["junk"],
@@ -134,7 +160,7 @@ async def play(contest: Sequence[Contestant], turns: int) -> dict[str, float]:
 
 
 async def _turn(one: Contestant) -> float:
-    waiting = [_written(request) for request in islice(one.asked, one.a_turn)]
+    waiting = [request.to_bytes() for request in islice(one.asked, one.a_turn)]
     # CPU time of all threads, so that the speed of the machine's disk has no effect.
     took = 0.0
     while waiting:
@@ -180,16 +206,6 @@ def deliver(protocol: asyncio.BaseProtocol, data: bytes) -> None:
         cast("asyncio.Protocol", protocol).data_received(data)
 
 
-def _written(request: Request) -> bytes:
-    """The bytes that a load generator sends."""
-    lines = [f"{request.method} {request.path} HTTP/1.1", "Host: 127.0.0.1:8010"]
-    if request.token is not None:
-        lines += [f"Authorization: Bearer {request.token}", "Content-Type: application/json"]
-    if request.body:
-        lines.append(f"Content-Length: {len(request.body)}")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + request.body.encode()
-
-
 def _connections(app: ASGIApp, door: ConnectionLimiter | None = None) -> list[Connection]:
     """A connection to uvicorn, or to Dialtone's connection limiter."""
     config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False)
@@ -200,7 +216,66 @@ def _connections(app: ASGIApp, door: ConnectionLimiter | None = None) -> list[Co
     return [Connection(partial(serve, config, state, {})) for _ in range(AT_ONCE)]
 
 
-async def _measured() -> dict[str, float]:
+def _known(number: int) -> str:
+    return f"user-{number % DEVICES}"
+
+
+def _many(number: int) -> str:
+    return f"many-{number}"
+
+
+def _tune() -> None:
+    """The interpreter's settings of `app.serving.server`, so that the same is measured that runs."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(server.GC_THRESHOLD, *gc.get_threshold()[1:])
+    sys.setswitchinterval(server.SWITCH_INTERVAL_SECONDS)
+
+
+def _cache_many(cache: LoginCache) -> None:
+    """Cache a login for each of MANY devices, like that of the first known device, which has minted one."""
+    issuer, subject = processes.ISSUER, _known(0)
+    login = cache.get(UserKey(issuer, subject), "tab-1")
+    if login is None or login.token is None:
+        raise RuntimeError("the first device has no login token")
+    for number in range(MANY):
+        lease = replace(
+            login.lease,
+            id=f"{number:032x}",
+            subject=_many(number),
+            credential_id=f"00000000-0000-4000-9000-{number:012d}",
+            sip_username=f"gencredm{number}",
+        )
+        secret = f"{number:08d}{login.token.secret[8:]}"
+        cache.put(replace(login, lease=lease, token=replace(login.token, secret=secret)))
+
+
+def _contest(app: ASGIApp, door: ConnectionLimiter, tokens: Sequence[str]) -> list[Contestant]:
+    """The servers whose requests need neither Telnyx nor the ledger."""
+    dialtone, fastapi = _connections(app, door), _connections(floors.fastapi)
+    requests = [login_request(token) for token in tokens]
+    many, fresh, many_fresh = requests[:MANY], requests[MANY:-FRESH_TOKENS], requests[-FRESH_TOKENS:]
+    known = [issue(_known(number)) for number in range(DEVICES)]
+
+    def again(make: Callable[[int], str]) -> Iterator[Request]:
+        return cycle([Request(PATH, "POST", make(number), BODY) for number in range(DEVICES)])
+
+    given, refused = frozenset({200}), frozenset({401})
+    own = cycle([Request("/refused", "POST", "garbage", BODY)])
+    return [
+        Contestant("FastAPI, empty route", fastapi, cycle([Request("/")]), 128, given),
+        Contestant("same bytes", dialtone, cycle(known), 256, given),
+        Contestant("fresh", dialtone, iter(fresh), AT_ONCE, given),
+        Contestant("many, same bytes", dialtone, cycle(many), 256, given),
+        Contestant("many, fresh", dialtone, iter(many_fresh), AT_ONCE, given),
+        Contestant("FastAPI's own 401", fastapi, own, 64, refused),
+        Contestant("bad signature", dialtone, again(with_bad_signature), 128, refused),
+        Contestant("garbage", dialtone, again("garbage-{}".format), 192, refused),
+        Contestant("junk", dialtone, cycle([Request(PATH, "POST", "x" * 8192, BODY)]), 192, refused),
+    ]
+
+
+async def _measured(tokens: Sequence[str]) -> dict[str, float]:
     from app.composition.build import build_components
     from app.config.settings import Settings
     from app.main import build_server_app
@@ -210,43 +285,32 @@ async def _measured() -> dict[str, float]:
     settings = Settings.load()
     components = build_components(settings)
     door, app, _ = build_server_app(settings, components)
-    dialtone, fastapi, peer = _connections(app, door), _connections(floors.fastapi), _connections(careful.app)
-    known = [issue(f"user-{number}") for number in range(DEVICES)]
-
-    def again(make: Callable[[int], str]) -> Iterator[Request]:
-        return cycle([Request(PATH, "POST", make(number), BODY) for number in range(DEVICES)])
-
-    given, refused = frozenset({200, 201}), frozenset({401})
-    own = cycle([Request("/refused", "POST", "garbage", BODY)])
-    short = (
-        Contestant("FastAPI, empty route", fastapi, cycle([Request("/")]), 128, given),
-        Contestant("hot", dialtone, cycle(known), 256, given),
-        Contestant("fresh token", dialtone, (issue(f"user-{number % DEVICES}") for number in count()), 128, given),
-        Contestant("FastAPI's own 401", fastapi, own, 64, refused),
-        Contestant("bad signature", dialtone, again(with_bad_signature), 128, refused),
-        Contestant("garbage", dialtone, again("garbage-{}".format), 192, refused),
-        Contestant("junk", dialtone, cycle([Request(PATH, "POST", "x" * 8192, BODY)]), 192, refused),
-    )
+    contest, peer, dialtone = _contest(app, door, tokens), _connections(careful.app), _connections(app, door)
+    given = frozenset({200, 201})
     new_devices = (issue(f"new-{number}") for number in count())
     cold = (
         Contestant("careful, cold", peer, new_devices, 64, given),
         Contestant("cold", dialtone, new_devices, 64, given),
     )
+    known = [issue(_known(number)) for number in range(DEVICES)]
     with logs.non_blocking():
         async with components.run(), contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(careful.lifespan(careful.app))
+            _tune()
             for _ in range(2):  # new, then cached
                 await play([Contestant("warm", dialtone, iter(known), DEVICES, given)], 1)
-            return await play(short, TURNS) | await play(cold, COLD_TURNS)
+            _cache_many(components.telephony.login_cache)
+            await play([one for one in contest if one.name == "many, same bytes"], -(-MANY // 256))
+            return await play(contest, TURNS) | await play(cold, COLD_TURNS)
 
 
-def main() -> dict[str, float]:
-    """The measurements of one process."""
+def main(tokens: Sequence[str]) -> dict[str, float]:
+    """The measurements of one process. `tokens` are those that `measure` has signed."""
     with processes.stub(0.0) as stub, processes.settings(f"{stub.url}/v2") as env:
         os.environ.update(env)
         os.sched_setaffinity(0, processes.SERVER_CORES)
-        return uvloop.run(_measured())
+        return uvloop.run(_measured(tokens))
 
 
 if __name__ == "__main__":
-    print(json.dumps(main()))
+    print(json.dumps(main(sys.stdin.read().split())))

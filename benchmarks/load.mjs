@@ -11,10 +11,15 @@ const requests = readFileSync(process.env.REQUESTS, "utf8").trim().split("\n").m
   }));
   return { method, path, headers: named, body: body || undefined };
 });
-// Each connection starts at a different request, so that they do not send the same one at the same time.
+// In a loop, each connection starts at a different request, so that they do not send the same one at the same time.
+// With ONCE, each connection has its own part of the requests, and the run ends when they are sent.
+const isOnce = process.env.ONCE === "1";
+let client = 0;
 const result = await autocannon({
-  url, connections: Number(connections), duration: Number(seconds), requests,
-  setupClient: (client) => client.setRequests(rotated(requests, Math.floor(Math.random() * requests.length))),
+  url, connections: Number(connections), ...(isOnce ? { amount: requests.length } : { duration: Number(seconds) }), requests,
+  setupClient: (one) => one.setRequests(isOnce
+    ? part(requests, client++, Number(connections))
+    : rotated(requests, Math.floor(Math.random() * requests.length))),
 });
 process.stdout.write(JSON.stringify({
   requests: result.requests.total, seconds: result.duration, p50_ms: result.latency.p50, p99_ms: result.latency.p99,
@@ -23,4 +28,8 @@ process.stdout.write(JSON.stringify({
 
 function rotated(list, by) {
   return [...list.slice(by), ...list.slice(0, by)];
+}
+
+function part(list, number, parts) {
+  return list.filter((_, index) => index % parts === number);
 }

@@ -10,9 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +25,8 @@ from benchmarks import hot, load, processes
 from benchmarks.cold import new_devices, run
 from benchmarks.goals import Line, at_most
 from benchmarks.tokens import issue
+from benchmarks.turns import in_turns
+from benchmarks.warm import warm
 
 COUNT = 1_000_000
 CHUNK = 20_000
@@ -79,6 +80,18 @@ async def fill(database: str, count: int = COUNT) -> float:
     return time.monotonic() - began
 
 
+@contextmanager
+def ledger(count: int) -> Iterator[str]:
+    """The URL of a new SQLite ledger with this number of leases."""
+    with tempfile.TemporaryDirectory(prefix="dialtone-leases-") as folder:
+        database = f"sqlite:///{folder}/ledger.db"
+        env = processes.environment() | {"DIALTONE_DATABASE_URL": database}
+        subprocess.run([*processes.COMMAND, "migrate"], env=env, check=True, stdout=subprocess.DEVNULL)
+        took = asyncio.run(fill(database, count))
+        print(f"  {count:,} leases made in {took:.0f} s", flush=True)
+        yield database
+
+
 async def expire(database: str, count: int) -> None:
     """Let this number of leases expire."""
     engine = open_engine(database_url(database))
@@ -92,27 +105,21 @@ async def expire(database: str, count: int) -> None:
 def measure(rounds: int, seconds: float) -> list[Line]:
     wanted = [issue(f"user-{number}") for number in range(hot.DEVICES)]
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dialtone-million-")))
-        database = f"sqlite:///{folder / 'ledger.db'}"
-        migrate = [sys.executable, "-m", "app.cli", "migrate"]
-        env = processes.environment() | {"DIALTONE_DATABASE_URL": database}
-        subprocess.run(migrate, env=env, check=True, stdout=subprocess.DEVNULL)
-        took = asyncio.run(fill(database))
-        print(f"  {COUNT:,} leases made in {took:.0f} s", flush=True)
+        database = stack.enter_context(ledger(COUNT))
         stub = stack.enter_context(processes.stub(0.03))
         telnyx = f"{stub.url}/v2"
         with processes.dialtone(telnyx, database, name="a million leases") as full:
             with processes.dialtone(telnyx, name="an empty ledger") as empty:
                 mints = {}
                 for server in (empty, full):
-                    hot.warm(server, wanted)
+                    warm(server, wanted)
                     run(server, new_devices(400, f"warm-{server.name}"), 16)
                     mints[server.name] = run(server, new_devices(400, server.name), 16)
-                seen = hot.in_turns([(empty, wanted), (full, wanted)], rounds, seconds)
+                seen = in_turns([(empty, wanted), (full, wanted)], rounds, seconds)
             started = full.started_seconds
             details = f"{full.megabytes:.0f} MB at work; {empty.started_seconds:.2f} s with an empty ledger"
         asyncio.run(expire(database, DUE))
-        megabytes = _sweep(env | {"TELNYX_BASE_URL": telnyx}, folder)
+        megabytes = _sweep(processes.environment(telnyx) | {"DIALTONE_DATABASE_URL": database})
     before, after = seen["an empty ledger"], seen["a million leases"]
     slower = mints["a million leases"].p50_ms / mints["an empty ledger"].p50_ms
     return [
@@ -127,11 +134,9 @@ def _times(before: load.Reading, after: load.Reading) -> float:
     return before.requests_a_second / after.requests_a_second
 
 
-def _sweep(env: dict[str, str], folder: Path) -> float:
+def _sweep(env: dict[str, str]) -> float:
     """Peak memory of one `dialtone sweep` in megabytes."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "sweep"], env=env, cwd=folder, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*processes.COMMAND, "sweep"], env=env, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"the sweep ended with {os.waitstatus_to_exitcode(status)}")

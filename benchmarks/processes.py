@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -31,10 +32,22 @@ NO_LIMIT = "1000000000/minute"
 COMMAND = [sys.executable, "-m", "app.cli"]
 
 
+SIGNING_KEY = "BENCHMARK_SIGNING_KEY"
+"""Environment variable with the PEM of the key, in a process that another one of this run started."""
+
+
 @cache
 def signing_key() -> rsa.RSAPrivateKey:
     """The key of the identity provider in this run."""
+    if pem := os.environ.get(SIGNING_KEY):
+        return cast("rsa.RSAPrivateKey", serialization.load_pem_private_key(pem.encode(), None))
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def private_pem() -> str:
+    """The value of SIGNING_KEY for a process of this run."""
+    form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return signing_key().private_bytes(serialization.Encoding.PEM, form, none).decode()
 
 
 def public_pem() -> str:

@@ -1,8 +1,13 @@
--- Sends the requests of the file in REQUESTS in a loop, and prints one line of JSON.
+-- Sends the requests of the file in REQUESTS, and prints one line of JSON.
 -- The file: method, path, headers as name=value separated by \2, and body, separated by \1; one request per line.
-local requests, number = {}, 0
+-- Without ONCE, in a loop from a random one on. With ONCE, each at most once: the run ends when none is left.
+local ffi = require("ffi")
+ffi.cdef("int getpid(void); int kill(int pid, int signal);")
+local SIGINT = 2
+local requests, number, is_once = {}, 0, os.getenv("ONCE") == "1"
 
 function init()
+  math.randomseed(ffi.C.getpid())
   for line in io.lines(os.getenv("REQUESTS")) do
     local method, path, headers, body = line:match("^([^\1]*)\1([^\1]*)\1([^\1]*)\1(.*)$")
     local lines = { method .. " " .. path .. " HTTP/1.1", "Host: " .. wrk.headers["Host"] }
@@ -10,11 +15,19 @@ function init()
     if body ~= "" then lines[#lines + 1] = "content-length: " .. #body end
     requests[#requests + 1] = table.concat(lines, "\r\n") .. "\r\n\r\n" .. body
   end
-  number = math.random(#requests)
+  if not is_once then number = math.random(#requests) end
 end
 
 function request()
-  number = number % #requests + 1
+  number = number + 1
+  if number > #requests then
+    number = 1
+    if is_once then
+      -- SIGINT ends wrk's main thread, which measures the duration; stop() ends this one at once.
+      ffi.C.kill(ffi.C.getpid(), SIGINT)
+      wrk.thread:stop()
+    end
+  end
   return requests[number]
 end
 

@@ -4,7 +4,7 @@ import { importSPKI, jwtVerify } from "jose";
 
 const key = await importSPKI(process.env.DIALTONE_ISSUER_PEM, "RS256");
 const options = { issuer: process.env.DIALTONE_ISSUER, audience: process.env.DIALTONE_AUDIENCE, algorithms: ["RS256"] };
-const login = { login_token: "x".repeat(500), sip_username: "gencred", sip_uri: "sip:gencred@sip.telnyx.com" };
+const login = { login_token: "x".repeat(800), sip_username: "gencred", sip_uri: "sip:gencred@sip.telnyx.com" };
 
 const app = express();
 app.use(express.json());
