@@ -51,7 +51,7 @@ class Goal:
 
 FRESH = "fresh tokens"
 FRESH_BROWSER = "fresh tokens, browser's head"
-FRESH_AUDITED = "fresh tokens, browser's head, an audit event each"
+FRESH_AUDITED = "fresh tokens, an audit event each"
 SAME = "same bytes"
 SAME_BROWSER = "same bytes, browser's head"
 FASTAPI, FASTIFY, FASTAPI_401 = "FastAPI's empty route", "Fastify, verifying", "FastAPI's own 401"

@@ -162,7 +162,7 @@ def _process(
         began = time.monotonic()
         process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, preexec_fn=pin)
         try:
-            _wait(process, lambda: _answers(url + path), name)
+            _wait(process, lambda: _answers(url + path), name, Path(log.name))
             yield Server(name, url, process.pid, time.monotonic() - began, Path(log.name))
         finally:
             process.terminate()
@@ -173,11 +173,12 @@ def _process(
                 process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], name: str) -> None:
+def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], name: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{name} did not start (status {process.poll()})")
+            end = log.read_text(errors="replace")[-1000:]
+            raise RuntimeError(f"{name} did not start (status {process.poll()}): {end}")
         time.sleep(0.01)
 
 
