@@ -40,11 +40,16 @@ class Queue:
         """Wait until all events are written, so that the next server has the core to itself."""
         if after is not self.server:
             return
-        began = time.monotonic()
         self.left.append(audit_metric(after, "queued"))
-        while audit_metric(after, "queued") and time.monotonic() < began + MAX_DRAIN_SECONDS:
-            time.sleep(0.1)
-        self.seconds.append(time.monotonic() - began)
+        self.seconds.append(wait_until_written(after))
+
+
+def wait_until_written(server: Server) -> float:
+    """Wait until no audit event is queued. Returns the duration in seconds."""
+    began = time.monotonic()
+    while audit_metric(server, "queued") and time.monotonic() < began + MAX_DRAIN_SECONDS:
+        time.sleep(0.1)
+    return time.monotonic() - began
 
 
 def measure(rounds: int, seconds: float) -> list[Line]:
