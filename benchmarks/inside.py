@@ -142,6 +142,9 @@ class Connection(asyncio.Transport):
     def close(self) -> None:
         """Ignored: the server closes idle connections, but the next turn uses them again."""
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Writes are never buffered."""
+
     def is_reading(self) -> bool:
         return True
 
