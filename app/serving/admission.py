@@ -19,7 +19,7 @@ from app.api import problems
 from app.api.problems import ProblemKind
 from app.api.request_scope import HEALTH_PATHS
 from app.serving.client_address import ClientAddresses
-from app.serving.framing import RequestHead
+from app.serving.framing import FramingError, RequestHead
 from app.serving.front import FrontProtocol, Responder
 from app.serving.outbox import Outbox
 from app.serving.responses import Rejections
@@ -41,6 +41,9 @@ MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 MAX_UNREAD_RESPONSES = 64
 """Connections whose client does not read its responses as fast as they are sent. Each holds up to 150 KB, and its
 request may have a place in the app. Above the limit, the one that has waited longest is aborted."""
+
+MAX_HEALTH_CHECKS = 16
+"""Health checks of one client address in progress. Orchestrators and monitoring have one or two."""
 
 EVICTION_SECONDS = 0.02
 """Least time between two rounds of rejections for MAX_UNFINISHED_BYTES. Each examines all connections."""
@@ -73,6 +76,30 @@ NEVER_SECONDS = 86_400
 OVERLOADED = problems.KINDS[Overloaded]
 
 _HEALTH_TARGETS = frozenset(path.encode() for path in HEALTH_PATHS)
+
+
+class HealthChecks:
+    """The health checks in progress. They are never queued, so a client may not have many: `/metrics` is expensive."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[FrontProtocol, str | None] = {}
+        self._counts: Counter[str | None] = Counter()
+
+    def begin(self, front: FrontProtocol, address: str | None) -> bool:
+        """False if the client has too many."""
+        if self._counts[address] >= MAX_HEALTH_CHECKS:
+            return False
+        self._counts[address] += 1
+        self._addresses[front] = address
+        return True
+
+    def end(self, front: FrontProtocol) -> None:
+        """The request is answered. It need not have been a health check."""
+        if front in self._addresses:
+            address = self._addresses.pop(front)
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
 
 
 class ConnectionLimiter:
@@ -115,6 +142,7 @@ class ConnectionLimiter:
         self._queue: OrderedDict[str | None, dict[FrontProtocol, None]] = OrderedDict()
         self._queued: dict[FrontProtocol, str | None] = {}
         """The address under which each is in the queue."""
+        self._checks = HealthChecks()
         self._unfinished_bytes = 0
         self._config: uvicorn.Config | None = None
         self._inner_config: uvicorn.Config | None = None
@@ -274,6 +302,8 @@ class ConnectionLimiter:
 
     def admit(self, front: FrontProtocol, head: RequestHead) -> bool:
         if head.path in _HEALTH_TARGETS:
+            if not self._checks.begin(front, self._addresses.of(front.peer, head)):
+                raise FramingError(OVERLOADED)
             return True
         if self.has_room:
             self._in_app.add(front)
@@ -293,6 +323,7 @@ class ConnectionLimiter:
         self._unfinished.discard(front)
 
     def released(self, front: FrontProtocol) -> None:
+        self._checks.end(front)
         self._in_app.discard(front)
         self._unfinished.discard(front)
         self._start_queued()

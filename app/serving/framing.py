@@ -48,7 +48,7 @@ _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
 class FramingError(Exception):
-    """The bytes are not an acceptable HTTP/1.1 request. The connection cannot continue."""
+    """The request is not acceptable as it is framed or sent. The connection cannot continue."""
 
     def __init__(self, kind: ProblemKind) -> None:
         super().__init__(kind.code)
