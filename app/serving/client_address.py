@@ -27,15 +27,16 @@ class ClientAddresses:
         if forwarded is None or peer is None:
             return peer
         if len(head.by_name) < len(head.headers):
-            forwarded = b", ".join([value for name, value in head.headers if name == FORWARDED_FOR])
+            # uvicorn's releases differ in how they read repeated headers.
+            return self._find(peer, *(value for name, value in head.headers if name == FORWARDED_FOR))
         return (self._cached if len(forwarded) <= MAX_CACHED_HEADER_BYTES else self._find)(peer, forwarded)
 
-    def _find(self, peer: str, forwarded: bytes) -> str | None:
+    def _find(self, peer: str, *forwarded: bytes) -> str | None:
         scope: Scope = {
             "type": "http",
             "client": (peer, 0),
             "scheme": "http",
-            "headers": [(FORWARDED_FOR, forwarded)],
+            "headers": [(FORWARDED_FOR, value) for value in forwarded],
         }
         running = self._middleware(cast("Any", scope), _receive, cast("Any", _send))
         with suppress(StopIteration):
