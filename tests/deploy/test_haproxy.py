@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.front_server import Connection
-from tests.support.http_server import free_port
+from tests.support.http_server import free_port, http_client
+from tests.support.proxied_load import post_around_timeouts
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token
@@ -178,23 +178,8 @@ async def test_keep_alive_timeouts_cause_no_502(telnyx: Telnyx, sqlite: str, tmp
     settings = SETTINGS | {"DIALTONE_KEEP_ALIVE_SECONDS": "3"}
     async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
         with haproxy(tmp_path, service.client.base_url.port or 0, idle_seconds=1) as port:
-            statuses = await post_around_timeouts(f"http://127.0.0.1:{port}")
+            url = f"http://127.0.0.1:{port}"
+            statuses = await post_around_timeouts(lambda _: http_client(url))
 
     assert set(statuses) <= {200, 201}
     assert statuses.total() == 400
-
-
-async def post_around_timeouts(url: str) -> Counter[int]:
-    """Statuses of 400 POSTs of 40 clients, with pauses around one and three seconds."""
-    statuses: Counter[int] = Counter()
-
-    async def client(number: int) -> None:
-        chance = random.Random(number)  # noqa: S311 - reproducible load
-        headers = {"Authorization": f"Bearer {token(f'user-{number}')}"}
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as session:
-            for _ in range(10):
-                statuses[(await session.post(PATH, headers=headers, json={"device_id": "laptop"})).status_code] += 1
-                await asyncio.sleep(chance.choice([1, 3]) + chance.uniform(-0.2, 0.2))
-
-    await asyncio.gather(*map(client, range(40)))
-    return statuses

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.http_server import free_port
+from tests.support.proxied_load import post_around_timeouts
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token
@@ -56,7 +57,7 @@ def certificate(folder: Path) -> None:
     (folder / "tls.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
 
 
-def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool) -> Path:
+def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool, upstream_idle_seconds: int) -> Path:
     """The shipped files with the paths and ports of this machine."""
     text = (SHIPPED / "dialtone.conf").read_text()
     for shipped, here in (
@@ -66,6 +67,7 @@ def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool) ->
         ("/etc/nginx/tls", str(folder)),
         ("server_name phones.example.com", "server_name 127.0.0.1"),
         ("server 127.0.0.1:8010", f"server {upstream}"),
+        ("keepalive_timeout 60s", f"keepalive_timeout {upstream_idle_seconds}s"),
         ("/etc/nginx/dialtone-proxy.conf", str(SHIPPED / "dialtone-proxy.conf")),
     ):
         assert shipped in text
@@ -85,10 +87,10 @@ def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool) ->
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str, *, under_prefix: bool = False) -> Iterator[int]:
+def nginx(folder: Path, upstream: str, *, under_prefix: bool = False, upstream_idle_seconds: int = 60) -> Iterator[int]:
     certificate(folder)
     port = free_port()
-    main = configured(folder, port, upstream, under_prefix=under_prefix)
+    main = configured(folder, port, upstream, under_prefix=under_prefix, upstream_idle_seconds=upstream_idle_seconds)
     checked = subprocess.run(["nginx", "-t", "-c", main], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     process = subprocess.Popen(["nginx", "-c", main], stderr=subprocess.DEVNULL)
@@ -249,3 +251,20 @@ async def test_links_work_under_a_path_prefix(telnyx: Telnyx, sqlite: str, tmp_p
     assert sweep.headers["location"].startswith("/phones/v1/admin/sweeps/")
     assert outcome.status_code == 200
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, PAGE["Origin"])
+
+
+async def test_keep_alive_timeouts_cause_no_502(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    """With the shipped order of timeouts: nginx closes idle connections before Dialtone does."""
+    settings = SETTINGS | {"DIALTONE_KEEP_ALIVE_SECONDS": "3"}
+    async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
+        with nginx(tmp_path, f"127.0.0.1:{service.client.base_url.port}", upstream_idle_seconds=1) as port:
+            trust = ssl.create_default_context(cafile=str(tmp_path / "tls.pem"))
+
+            def connect(number: int) -> httpx.AsyncClient:
+                transport = httpx.AsyncHTTPTransport(local_address=f"127.0.0.{number + 2}", verify=trust)
+                return httpx.AsyncClient(transport=transport, base_url=f"https://127.0.0.1:{port}", timeout=10)
+
+            statuses = await post_around_timeouts(connect)
+
+    assert set(statuses) <= {200, 201}
+    assert statuses.total() == 400
