@@ -27,10 +27,13 @@ SECONDS = 12.0 if IS_LONG else 1.5
 REQUESTS = 1_000_000 if IS_LONG else 100_000
 """Requests that are pipelined over one connection."""
 
-MAX_LIVEZ_SECONDS = 0.25
-"""99 of 100 health checks. The long form holds this on an otherwise idle machine with two cores."""
+BUSY_FACTOR = 1 if IS_LONG else 8
+"""The short form runs beside other tests, which share the processors with its clients and its server."""
 
-MAX_LOGIN_SECONDS = 1.0
+MAX_LIVEZ_SECONDS = 0.25 * BUSY_FACTOR
+"""99 of 100 health checks. The limits of the long form are for an otherwise idle machine with two cores."""
+
+MAX_LOGIN_SECONDS = 1.0 * BUSY_FACTOR
 MAX_GROWTH_MEGABYTES = 20.0
 
 LARGE = {"unread responses", "idle connections"}
@@ -150,8 +153,8 @@ async def test_attack_does_not_affect_other_clients(service: Replica, name: str)
 
     assert {status for _, status in measured.livez} == {200}
     assert {status for _, status in measured.logins} <= {200, 201}
-    assert measured.percentile(0.99) <= (1.0 if name in EXPENSIVE else MAX_LIVEZ_SECONDS)
-    assert max(took for took, _ in measured.logins) <= (2.0 if name in EXPENSIVE else MAX_LOGIN_SECONDS)
+    assert measured.percentile(0.99) <= MAX_LIVEZ_SECONDS * (4 if name in EXPENSIVE else 1)
+    assert max(took for took, _ in measured.logins) <= MAX_LOGIN_SECONDS * (2 if name in EXPENSIVE else 1)
     assert max(measured.megabytes) - before < (200.0 if name in LARGE else MAX_GROWTH_MEGABYTES)
     assert after[1] == 200
 
