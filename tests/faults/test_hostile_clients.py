@@ -27,7 +27,7 @@ SECONDS = 12.0 if IS_LONG else 1.5
 REQUESTS = 1_000_000 if IS_LONG else 100_000
 """Requests that are pipelined over one connection."""
 
-BUSY_FACTOR = 1 if IS_LONG else 8
+BUSY_FACTOR = 1 if IS_LONG else 4
 """The short form runs beside other tests, which share the processors with its clients and its server."""
 
 MAX_LIVEZ_SECONDS = 0.25 * BUSY_FACTOR
