@@ -6,9 +6,8 @@ Connections whose client sends nothing, or not all of a request, make room for o
 
 import asyncio
 import copy
-import math
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from app.serving.framing import FramingError, RequestHead
 from app.serving.front import FrontProtocol, Responder
 from app.serving.outbox import Outbox
 from app.serving.responses import Rejections
+from app.serving.rounds import Rounds
 from app.vending.errors import Overloaded
 
 MAX_CONNECTIONS = 20_000
@@ -56,9 +56,6 @@ REQUEST_SECONDS = 10.0
 
 SEND_SECONDS = 30.0
 """Time for a client to read the part of a response that its connection buffers."""
-
-ROUND_SECONDS = 0.004
-"""Time that the fast path may take in one round of the event loop, before it lets other events in."""
 
 LINGER_SECONDS = 1.0
 """Time for a client to read the problem that it was rejected with."""
@@ -119,6 +116,7 @@ class ConnectionLimiter:
     ) -> None:
         """`logins_in_flight`: logins being created. Their requests only wait, so they do not count."""
         self.outbox = Outbox()
+        self.rounds = Rounds(self.outbox)
         self.fast_path: Responder | None = None
         self._logins_in_flight = logins_in_flight
         self._rejections = rejections
@@ -149,9 +147,6 @@ class ConnectionLimiter:
         self._is_sweeping = False
         self._unswept: list[FrontProtocol] = []
         self._next_eviction = 0.0
-        self._round_ends: float | None = None
-        """When the fast path lets other events in; None if it has not run in this round."""
-        self._deferred: deque[FrontProtocol] = deque()
 
     def __call__(
         self,
@@ -347,28 +342,3 @@ class ConnectionLimiter:
             self._in_app.add(front)
             if not front.start():
                 self._in_app.discard(front)
-
-    def is_turn(self, front: FrontProtocol) -> bool:
-        """Whether the fast path may run in this round. Otherwise the front continues in a later one."""
-        now = time.monotonic()
-        if self._round_ends is None:
-            self._round_ends = now + ROUND_SECONDS
-            asyncio.get_running_loop().call_soon(self._next_round)
-        if now < self._round_ends:
-            return True
-        self._deferred.append(front)
-        return False
-
-    def _next_round(self) -> None:
-        """Continue with deferred fronts, as many as the time of one round allows."""
-        if not self._deferred:
-            self._round_ends = None
-            return
-        self._round_ends = math.inf  # whether the round is over is decided here
-        ends = time.monotonic() + ROUND_SECONDS
-        try:
-            while self._deferred and time.monotonic() < ends:
-                self._deferred.popleft().advance()
-        finally:
-            self._round_ends = -math.inf if self._deferred else ends
-            asyncio.get_running_loop().call_soon(self._next_round)

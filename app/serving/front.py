@@ -298,30 +298,42 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._pause_or_resume_reading()
 
     def _serve(self) -> None:
-        reader = self._reader
-        head = reader.read()
+        head = self._reader.read()
         if head is None:
             return
         fast_path = self._host.fast_path
-        if fast_path is not None and may_answer(fast_path, head):
-            if not reader.is_complete:
-                return
-            if not self._host.is_turn(self):
-                self._is_scheduled = True
-                return
-            if self._is_answered(fast_path, head):
-                return
-        if reader.is_complete:
+        if fast_path is None or not may_answer(fast_path, head):
+            self._serve_by_app(head)
+        elif self._reader.is_complete:
+            self._is_scheduled = True
+            self._host.rounds.add(self)
+
+    def answer(self) -> None:
+        """Answer the current request by the fast path if possible, otherwise by the app."""
+        self._is_scheduled = False
+        head, fast_path = self._reader.head, self._host.fast_path
+        if head is None or fast_path is None or self.is_closing:
+            return
+        try:
+            if not self._is_answered(fast_path, head):
+                self._serve_by_app(head)
+        except FramingError as error:
+            self.reject(error.kind)
+        self._count_bytes()
+        self._pause_or_resume_reading()
+
+    def _serve_by_app(self, head: RequestHead) -> None:
+        if self._reader.is_complete:
             if self._host.admit(self, head):
                 self.start()
             else:
                 self.is_queued = True
         elif self._host.admit_unfinished(self):
             self.start()
-        elif max(len(reader.body), head.content_length or 0) > MAX_WAITING_BODY_BYTES:
+        elif max(len(self._reader.body), head.content_length or 0) > MAX_WAITING_BODY_BYTES:
             raise FramingError(problems.TOO_LARGE)
         elif head.expects_continue:
-            reader.head = without_expect(head)
+            self._reader.head = without_expect(head)
             self.write(CONTINUE)
 
     def _is_answered(self, fast_path: Responder, head: RequestHead) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from app.api.problems import ProblemKind
 from app.serving.framing import RequestHead
 from app.serving.outbox import Outbox
+from app.serving.rounds import Rounds
 
 if TYPE_CHECKING:
     from app.serving.front import FrontProtocol
@@ -41,6 +42,7 @@ class FrontHost(Protocol):
     """The part of ConnectionLimiter that FrontProtocol uses."""
 
     outbox: Outbox
+    rounds: Rounds
     fast_path: Responder | None
 
     def opened(self, front: "FrontProtocol") -> None: ...
@@ -49,9 +51,6 @@ class FrontHost(Protocol):
 
     def address_of(self, peer: str | None, head: RequestHead) -> str | None:
         """The client's address. `peer` is the connection's other end, possibly a trusted proxy."""
-
-    def is_turn(self, front: "FrontProtocol") -> bool:
-        """Whether the fast path may run now. Otherwise the front's `advance` is called in a later round."""
 
     def writing_paused(self, front: "FrontProtocol") -> None:
         """The client does not read its responses as fast as they are sent."""

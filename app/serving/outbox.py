@@ -30,7 +30,7 @@ class Outbox:
 
     def post(self, connection: Buffering) -> None:
         if not self._full:
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self.send)
         self._full.append(connection)
 
     def whole(self, status: int, rest: bytes, headers: Headers) -> bytes:
@@ -39,7 +39,8 @@ class Outbox:
             self._headers, self._lines = headers, header_lines(headers)
         return b"%b%b%b" % (status_line(status), self._lines, rest)
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Flush now."""
         full, self._full = self._full, []
         for connection in full:
             connection.flush()
