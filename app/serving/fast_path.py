@@ -131,24 +131,35 @@ class FastPath:
         began = time.perf_counter()
         if not _is_plain(request):
             return None
-        headers = request.head.by_name
+        headers, address = request.head.by_name, request.address
         request_id = request_id_of(headers)
         unverified_token = bearer_token(headers, request_id)
         if isinstance(unverified_token, Problem):
             return None
+        now = self._clock()
+        principal = refusal = None
+        try:
+            principal = self._authenticate(unverified_token, address or "", now)
+        except (TokenRejected, RateLimited) as error:
+            refusal = error
         user_agent = headers.get(b"user-agent")
         context = RequestContext(
-            request_id, request.address, None if user_agent is None else user_agent.decode("latin-1")
+            request_id,
+            address,
+            None if user_agent is None else user_agent.decode("latin-1"),
+            None if principal is None else principal.user_key,
         )
         before = REQUEST_CONTEXT.set(context)
         try:
-            answer = self._decide(request, context, unverified_token, began)
-        except (TokenRejected, RateLimited) as error:
-            answer = self._reject(error, request_id, headers.get(b"origin"))
+            answer = None if principal is None else self._decide(request, context, principal, now, began)
+            if refusal is not None:
+                answer = self._reject(refusal, context, headers.get(b"origin"))
+        except RateLimited as error:
+            answer = self._reject(error, context, headers.get(b"origin"))
         finally:
             REQUEST_CONTEXT.reset(before)
         if answer is not None:
-            self._access_log(request_id, "POST", self._path, self._route, answer[0], began, request.address)
+            self._access_log(request_id, "POST", self._path, self._route, answer[0], began, address)
             if self._tracer is not None:
                 self._record_span(self._tracer, headers, answer[0], request_id, began)
         return answer
@@ -167,29 +178,24 @@ class FastPath:
         ).end(now)
 
     def _decide(
-        self, request: Request, context: RequestContext, unverified_token: str, began: float
+        self, request: Request, context: RequestContext, principal: Principal, now: datetime, began: float
     ) -> tuple[int, bytes] | None:
-        """Decide in the order of the middleware. Nothing is counted or recorded before the answer is certain.
-
-        Raises TokenRejected or RateLimited.
-        """
-        now = self._clock()
-        principal = self._authenticate(unverified_token, request.address or "", now)
-        wanted = None if principal is None else _issue_request(request)
-        entry = None if principal is None or wanted is None else self._issuer.cached_login(principal, wanted, now)
-        if principal is None or entry is None or entry.login.token is None:
+        """The cached login, if it can be returned. Nothing is counted before that is certain. Raises RateLimited."""
+        wanted = _issue_request(request)
+        entry = None if wanted is None else self._issuer.cached_login(principal, wanted, now)
+        if entry is None or entry.login.token is None:
             return None
-        request_id, address, user_agent, _ = context
-        REQUEST_CONTEXT.set(RequestContext(request_id, address, user_agent, principal.user_key))
         rate_limit = self._limiter.check_user_locally(principal)
         self._issuer.record_returned(entry.login, time.perf_counter() - began)
         body = self._body(entry, entry.login.token.secret, now)
-        return 200, b"content-type: application/json\r\ncontent-length: %d\r\n%b%bx-request-id: %b\r\n\r\n%b" % (
-            len(body),
-            b"" if rate_limit is None else rate_limit_lines(rate_limit),
-            self._heads.lines(request.head.by_name.get(b"origin")),
-            str(request_id).encode("ascii"),
-            body,
+        return 200, b"".join(
+            (
+                b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
+                b"" if rate_limit is None else rate_limit_lines(rate_limit),
+                self._heads.lines(request.head.by_name.get(b"origin")),
+                b"x-request-id: %b\r\n\r\n" % str(context.request_id).encode("ascii"),
+                body,
+            )
         )
 
     def _authenticate(self, unverified_token: str, address: str, now: datetime) -> Principal | None:
@@ -205,12 +211,14 @@ class FastPath:
             raise
         return principal
 
-    def _reject(self, error: TokenRejected | RateLimited, request_id: str, origin: bytes | None) -> tuple[int, bytes]:
-        self._audit.record_nowait(Decision.denial(error, REQUEST_CONTEXT.get().actor))
+    def _reject(
+        self, error: TokenRejected | RateLimited, context: RequestContext, origin: bytes | None
+    ) -> tuple[int, bytes]:
+        self._audit.record_nowait(Decision.denial(error, context.actor))
         common = self._heads.lines(origin)
         if isinstance(error, RateLimited) and error.rate_limit is not None:
             common = rate_limit_lines(error.rate_limit) + common
-        problem = problem_of(error, request_id)
+        problem = problem_of(error, str(context.request_id))
         return problem.kind.status, problem_lines(problem, common)
 
     def _body(self, entry: CachedLogin, token: str, now: datetime) -> bytes:

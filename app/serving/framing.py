@@ -6,6 +6,7 @@ serializes the request again for uvicorn. Two parsers that disagree about a requ
 
 import re
 from enum import Enum, auto
+from functools import lru_cache
 from typing import NamedTuple
 
 import httptools
@@ -27,6 +28,8 @@ MAX_CHUNKED_BYTES = 1024 * 1024
 
 MAX_CHUNKS = 2048
 """Chunks of a body. Each costs a microsecond, whatever its length."""
+
+MAX_CACHED_LINE_BYTES = 128
 
 CRLF = b"\r\n"
 END_OF_HEAD = b"\r\n\r\n"
@@ -94,14 +97,12 @@ class _Headers:
 
 def parse_head(raw: bytes) -> RequestHead:
     """The head of a request; `raw` ends with its empty line. Raises FramingError."""
-    line = _REQUEST_LINE.match(raw[: raw.index(CRLF)])
-    if line is None:
-        raise FramingError(problems.MALFORMED)
-    method, target, version = line.groups()
+    line = raw[: raw.index(CRLF)]
+    parse = _parse_request_line if len(line) <= MAX_CACHED_LINE_BYTES else _parse_request_line.__wrapped__
     collected = _Headers()
     try:
+        method, target, version = parse(line)
         httptools.HttpRequestParser(collected).feed_data(raw)
-        httptools.parse_url(target)
     except httptools.HttpParserUpgrade:
         pass  # raised at the end of the head; the request continues as if the client had not asked
     except httptools.HttpParserError:
@@ -113,9 +114,20 @@ def parse_head(raw: bytes) -> RequestHead:
         if any(names.count(name) > 1 for name in _ONCE):
             raise FramingError(problems.MALFORMED)
     host = by_name.get(b"host")
-    if (host is None and version == b"1.1") or (host is not None and _HOST.match(host) is None):
+    if version == b"1.1" if host is None else _HOST.match(host) is None:
         raise FramingError(problems.MALFORMED)
     return RequestHead(method, target, version, headers, by_name, _content_length(by_name, version), len(raw))
+
+
+@lru_cache(maxsize=256)
+def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    """Method, target and version. Few lines are frequent. Raises FramingError or HttpParserError."""
+    match = _REQUEST_LINE.match(line)
+    if match is None:
+        raise FramingError(problems.MALFORMED)
+    method, target, version = match.groups()
+    httptools.parse_url(target)
+    return method, target, version
 
 
 def _content_length(headers: dict[bytes, bytes], version: bytes) -> int | None:

@@ -50,6 +50,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         "_discarded",
         "_host",
         "_is_app_reading",
+        "_is_read_paused",
         "_is_response_complete",
         "_is_response_started",
         "_is_scheduled",
@@ -98,6 +99,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         """`advance` is called in a later round of the event loop. Until then, nothing is served."""
         self._is_stopping = False
         self._is_write_paused = False
+        self._is_read_paused = False
         self._out: list[bytes] = []
         self._out_bytes = 0
         self.held_bytes = 0
@@ -133,8 +135,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self.since = time.monotonic()
         reader.unread = reader.unread + data if reader.unread else data
         if self._is_scheduled:
-            self._count_bytes()
-            self._pause_or_resume_reading()
+            self._settle()
         else:
             self.advance()
 
@@ -156,7 +157,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._server_state.connections.discard(cast("Any", self))
         self.disconnect_app()
         self._reader = RequestReader()
-        self._count_bytes()
+        self._settle()
         self._host.closed(self)
         self.transport = None
 
@@ -210,7 +211,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         """Send no more, and discard what the client still sends. Closing now would reset the connection."""
         self.flush()
         self._reader = RequestReader()
-        self._count_bytes()
+        self._settle()
         self.is_lingering = True
         self.since = time.monotonic()
         if self.transport is not None and self.transport.can_write_eof():
@@ -237,7 +238,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
             if self._is_write_paused:
                 self._uvicorn.pause_writing()
         self._uvicorn.receive(serialize_head(head) + self._take_body())
-        self._count_bytes()
+        self._settle()
         return True
 
     # Called by uvicorn's protocol and the app
@@ -294,8 +295,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
                 self._serve()
         except FramingError as error:
             self.reject(error.kind)
-        self._count_bytes()
-        self._pause_or_resume_reading()
+        self._settle()
 
     def _serve(self) -> None:
         head = self._reader.read()
@@ -319,8 +319,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
                 self._serve_by_app(head)
         except FramingError as error:
             self.reject(error.kind)
-        self._count_bytes()
-        self._pause_or_resume_reading()
+        self._settle()
 
     def _serve_by_app(self, head: RequestHead) -> None:
         if self._reader.is_complete:
@@ -391,6 +390,16 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self.advance)
 
+    def _settle(self) -> None:
+        """After each step: count what the connection holds, and read on or not."""
+        reader = self._reader
+        size = 0 if self.is_in_app else len(reader.unread) + len(reader.body)
+        if size != self.held_bytes:
+            size, self.held_bytes = size - self.held_bytes, size
+            self._host.buffered(size)  # requests that wait behind one in the app are bounded by READ_BYTES
+        if reader.unread or self._is_read_paused:
+            self._pause_or_resume_reading()
+
     def _pause_or_resume_reading(self) -> None:
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -398,14 +407,9 @@ class FrontProtocol(asyncio.BufferedProtocol):
         is_next = self.is_in_app and (self._reader.is_complete or not self._is_app_reading)
         is_blocked = is_next or self.is_queued or self._is_scheduled or self._is_write_paused
         if is_blocked and self._reader.unread:
-            if transport.is_reading():
+            if not self._is_read_paused:
+                self._is_read_paused = True
                 transport.pause_reading()
-        elif not transport.is_reading():
+        elif self._is_read_paused:
+            self._is_read_paused = False
             transport.resume_reading()
-
-    def _count_bytes(self) -> None:
-        """Keep the limiter's sum current. Requests that wait behind one in the app are bounded by READ_BYTES."""
-        size = 0 if self.is_in_app else self._reader.size
-        if size != self.held_bytes:
-            size, self.held_bytes = size - self.held_bytes, size
-            self._host.buffered(size)

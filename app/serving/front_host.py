@@ -35,7 +35,7 @@ def may_answer(fast_path: Responder, head: RequestHead) -> bool:
     """Whether the fast path may answer the request once it is complete."""
     length = head.content_length
     is_short = length is not None and length <= fast_path.max_body_bytes
-    return head.target == fast_path.target and is_short and not head.expects_continue
+    return head.target == fast_path.target and is_short and b"expect" not in head.by_name
 
 
 class FrontHost(Protocol):

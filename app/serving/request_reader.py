@@ -44,11 +44,6 @@ class RequestReader:
         """A part of a request has arrived."""
         return self.head is not None or bool(self.unread)
 
-    @property
-    def size(self) -> int:
-        """Bytes held."""
-        return len(self.unread) + len(self.body)
-
     def read(self) -> RequestHead | None:
         """Read on. Returns the head once it is whole; the body may be incomplete. Raises FramingError."""
         if self.head is None:

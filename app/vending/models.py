@@ -72,8 +72,7 @@ class RateLimitStatus(NamedTuple):
     reset_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class IssueRequest:
+class IssueRequest(NamedTuple):
     """A device's request for a login. `None` leaves the choice to policy, or keeps what the device had before."""
 
     device_id: str
