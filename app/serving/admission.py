@@ -116,7 +116,7 @@ class ConnectionLimiter:
     ) -> None:
         """`logins_in_flight`: logins being created. Their requests only wait, so they do not count."""
         self.outbox = Outbox()
-        self.rounds = Rounds(self.outbox)
+        self.rounds = Rounds(self._end_round, self.outbox)
         self.fast_path: Responder | None = None
         self._logins_in_flight = logins_in_flight
         self._rejections = rejections
@@ -283,6 +283,10 @@ class ConnectionLimiter:
                 front.close()
             elif waited > INNER_IDLE_SECONDS:
                 front.disconnect_app()
+
+    def _end_round(self) -> None:
+        if self.fast_path is not None:
+            self.fast_path.end_round()
 
     # Requests
 

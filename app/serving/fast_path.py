@@ -13,7 +13,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from opentelemetry.trace import SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,7 +33,7 @@ from app.vending.audit import REQUEST_CONTEXT, Audit, Decision, RequestContext
 from app.vending.errors import RateLimited, TokenRejected
 from app.vending.models import IssueRequest, Principal, RateLimitStatus
 from app.vending.telephony.issue import CredentialIssuer
-from app.vending.telephony.login_cache import CachedLogin
+from app.vending.telephony.login_cache import CachedLogin, Login
 
 MAX_BODY_BYTES = 512
 MAX_HEAD_BYTES = 12 * 1024
@@ -93,6 +93,17 @@ class ResponseHeads:
         return header_lines(header for header in added if header[0] != b"x-request-id")
 
 
+class _Answered(NamedTuple):
+    """An answered request, as it is recorded at the end of the round: with the returned login or the refusal."""
+
+    context: RequestContext
+    headers: dict[bytes, bytes]
+    status: int
+    login: Login | None
+    refusal: TokenRejected | RateLimited | None
+    began: float
+
+
 class FastPath:
     """Answers plain login requests from the login cache, and rejects their invalid tokens."""
 
@@ -125,6 +136,8 @@ class FastPath:
         self._access_log = access_log
         self._tracer = tracer
         self._clock = clock
+        self._answered: list[_Answered] = []
+        """The requests that were answered in this round and are not recorded."""
 
     def answer(self, request: Request) -> tuple[int, bytes] | None:
         """The status and the response after the server's own headers; None if the app must run."""
@@ -137,11 +150,18 @@ class FastPath:
         if isinstance(unverified_token, Problem):
             return None
         now = self._clock()
-        principal = refusal = None
+        principal = login = rate_limit = refusal = None
         try:
             principal = self._authenticate(unverified_token, address or "", now)
+            if principal is None:
+                return None
+            entry = self._cached_login(request, principal, request_id, now)
+            if entry is None or entry.login.token is None:
+                return None
+            rate_limit = self._limiter.check_user_locally(principal)
+            login, body = entry.login, self._body(entry, entry.login.token.secret, now)
         except (TokenRejected, RateLimited) as error:
-            refusal = error
+            refusal, body = error, b""
         user_agent = headers.get(b"user-agent")
         context = RequestContext(
             request_id,
@@ -149,54 +169,56 @@ class FastPath:
             None if user_agent is None else user_agent.decode("latin-1"),
             None if principal is None else principal.user_key,
         )
-        before = REQUEST_CONTEXT.set(context)
-        try:
-            answer = None if principal is None else self._decide(request, context, principal, now, began)
-            if refusal is not None:
-                answer = self._reject(refusal, context, headers.get(b"origin"))
-        except RateLimited as error:
-            answer = self._reject(error, context, headers.get(b"origin"))
-        finally:
-            REQUEST_CONTEXT.reset(before)
-        if answer is not None:
-            self._access_log(request_id, "POST", self._path, self._route, answer[0], began, address)
-            if self._tracer is not None:
-                self._record_span(self._tracer, headers, answer[0], request_id, began)
-        return answer
+        common = self._heads.lines(headers.get(b"origin"))
+        if refusal is not None:
+            status, response = _problem(refusal, request_id, common)
+        else:
+            status, response = 200, _success(body, rate_limit, common, request_id)
+        self._answered.append(_Answered(context, headers, status, login, refusal, began))
+        return status, response
 
-    def _record_span(
-        self, tracer: Tracer, headers: dict[bytes, bytes], status: int, request_id: str, began: float
-    ) -> None:
+    def end_round(self) -> None:
+        """Record the requests that were answered in this round, in the audit, the access log, metrics and traces."""
+        answered, self._answered = self._answered, []
+        for request in answered:
+            context, _, status, login, refusal, began = request
+            before = REQUEST_CONTEXT.set(context)
+            try:
+                if login is not None:
+                    self._issuer.record_returned(login, time.perf_counter() - began)
+                elif refusal is not None:
+                    self._audit.record_nowait(Decision.denial(refusal, context.actor))
+            finally:
+                REQUEST_CONTEXT.reset(before)
+            self._access_log(
+                str(context.request_id), "POST", self._path, self._route, status, began, context.client_address
+            )
+            if self._tracer is not None:
+                self._record_span(self._tracer, request)
+
+    def _record_span(self, tracer: Tracer, request: "_Answered") -> None:
         """The span that the middleware would have recorded. A request that is left to the app has no second one."""
         now = time.time_ns()
         tracer.start_span(
             f"POST {self._route}",
-            parent_trace(headers),
+            parent_trace(request.headers),
             SpanKind.SERVER,
-            span_attributes("POST", self._route, status, request_id),
-            start_time=now - int((time.perf_counter() - began) * 1e9),
+            span_attributes("POST", self._route, request.status, str(request.context.request_id)),
+            start_time=now - int((time.perf_counter() - request.began) * 1e9),
         ).end(now)
 
-    def _decide(
-        self, request: Request, context: RequestContext, principal: Principal, now: datetime, began: float
-    ) -> tuple[int, bytes] | None:
-        """The cached login, if it can be returned. Nothing is counted before that is certain. Raises RateLimited."""
+    def _cached_login(
+        self, request: Request, principal: Principal, request_id: str, now: datetime
+    ) -> CachedLogin | None:
         wanted = _issue_request(request)
-        entry = None if wanted is None else self._issuer.cached_login(principal, wanted, now)
-        if entry is None or entry.login.token is None:
+        if wanted is None:
             return None
-        rate_limit = self._limiter.check_user_locally(principal)
-        self._issuer.record_returned(entry.login, time.perf_counter() - began)
-        body = self._body(entry, entry.login.token.secret, now)
-        return 200, b"".join(
-            (
-                b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
-                b"" if rate_limit is None else rate_limit_lines(rate_limit),
-                self._heads.lines(request.head.by_name.get(b"origin")),
-                b"x-request-id: %b\r\n\r\n" % str(context.request_id).encode("ascii"),
-                body,
-            )
-        )
+        before = REQUEST_CONTEXT.set(RequestContext(request_id))  # the policy may log
+        try:
+            entry = self._issuer.cached_login(principal, wanted, now)
+        finally:
+            REQUEST_CONTEXT.reset(before)
+        return entry
 
     def _authenticate(self, unverified_token: str, address: str, now: datetime) -> Principal | None:
         """None if something must be awaited. Raises TokenRejected or RateLimited."""
@@ -211,16 +233,6 @@ class FastPath:
             raise
         return principal
 
-    def _reject(
-        self, error: TokenRejected | RateLimited, context: RequestContext, origin: bytes | None
-    ) -> tuple[int, bytes]:
-        self._audit.record_nowait(Decision.denial(error, context.actor))
-        common = self._heads.lines(origin)
-        if isinstance(error, RateLimited) and error.rate_limit is not None:
-            common = rate_limit_lines(error.rate_limit) + common
-        problem = problem_of(error, str(context.request_id))
-        return problem.kind.status, problem_lines(problem, common)
-
     def _body(self, entry: CachedLogin, token: str, now: datetime) -> bytes:
         """The serialized login. Responses for one login differ only in `server_time`, so the rest is cached.
 
@@ -231,8 +243,28 @@ class FastPath:
             credential = TelephonyCredential.from_login(entry.login, self._client_settings, now)
             before_token, after_token = credential.model_dump_json(exclude_none=True).split(token, 1)
             before_time, name, after_time = after_token.rpartition('"server_time":"')
-            parts = entry.response = (before_token, before_time + name, after_time[len(instant(now)) :])
-        return f"{parts[0]}{token}{parts[1]}{instant(now)}{parts[2]}".encode()
+            after_time = after_time[len(instant(now)) :]
+            parts = entry.response = before_token.encode(), (before_time + name).encode(), after_time.encode()
+        return b"".join((parts[0], token.encode(), parts[1], instant(now).encode(), parts[2]))
+
+
+def _success(body: bytes, rate_limit: RateLimitStatus | None, common: bytes, request_id: str) -> bytes:
+    return b"".join(
+        (
+            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
+            b"" if rate_limit is None else rate_limit_lines(rate_limit),
+            common,
+            b"x-request-id: %b\r\n\r\n" % request_id.encode("ascii"),
+            body,
+        )
+    )
+
+
+def _problem(error: TokenRejected | RateLimited, request_id: str, common: bytes) -> tuple[int, bytes]:
+    if isinstance(error, RateLimited) and error.rate_limit is not None:
+        common = rate_limit_lines(error.rate_limit) + common
+    problem = problem_of(error, request_id)
+    return problem.kind.status, problem_lines(problem, common)
 
 
 def _is_plain(request: Request) -> bool:

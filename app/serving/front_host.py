@@ -30,6 +30,9 @@ class Responder(Protocol):
     def answer(self, request: Request) -> tuple[int, bytes] | None:
         """The status and the response after the server's own headers; None if the app must run."""
 
+    def end_round(self) -> None:
+        """Record what was answered since the last call. The responses are sent afterwards."""
+
 
 def may_answer(fast_path: Responder, head: RequestHead) -> bool:
     """Whether the fast path may answer the request once it is complete."""

@@ -7,6 +7,7 @@ processor's caches. The client does not wait longer: responses are sent at the e
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from app.serving.outbox import Outbox
@@ -23,7 +24,9 @@ class Answering(Protocol):
 class Rounds:
     """The queue of connections whose request the fast path may answer."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, record: Callable[[], None], outbox: Outbox) -> None:
+        """`record` is called before the responses are sent."""
+        self._record = record
         self._outbox = outbox
         self._queue: deque[Answering] = deque()
         self._is_scheduled = False
@@ -46,7 +49,8 @@ class Rounds:
                 queue.popleft().answer()
                 if time.monotonic() > ends:
                     break
-            self._outbox.send()
         finally:
+            self._record()
+            self._outbox.send()
             if queue:
                 self._schedule()

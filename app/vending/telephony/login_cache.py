@@ -48,7 +48,7 @@ class CachedLogin:
     login: Login
     decided_for: DecisionInput | None = None
     """The input for which the login was last allowed. The same input need not be decided again."""
-    response: tuple[str, str, str] | None = None
+    response: tuple[bytes, bytes, bytes] | None = None
     """The serialized response before its token, between token and time, and after its time."""
     is_used: bool = False
 
