@@ -19,7 +19,8 @@ from app.api.problems import ProblemKind
 from app.api.request_scope import HEALTH_PATHS
 from app.serving.client_address import ClientAddresses
 from app.serving.framing import FramingError, RequestHead
-from app.serving.front import FrontProtocol, Responder
+from app.serving.front import FrontProtocol
+from app.serving.front_host import Responder
 from app.serving.outbox import Outbox
 from app.serving.responses import Rejections
 from app.serving.rounds import Rounds
@@ -116,7 +117,7 @@ class ConnectionLimiter:
     ) -> None:
         """`logins_in_flight`: logins being created. Their requests only wait, so they do not count."""
         self.outbox = Outbox()
-        self.rounds = Rounds(self._end_round, self.outbox)
+        self.rounds = Rounds(lambda: self.fast_path, self.outbox)
         self.fast_path: Responder | None = None
         self._logins_in_flight = logins_in_flight
         self._rejections = rejections
@@ -283,10 +284,6 @@ class ConnectionLimiter:
                 front.close()
             elif waited > INNER_IDLE_SECONDS:
                 front.disconnect_app()
-
-    def _end_round(self) -> None:
-        if self.fast_path is not None:
-            self.fast_path.end_round()
 
     # Requests
 

@@ -8,19 +8,16 @@ import asyncio
 import time
 from typing import Any, cast
 
-import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
 from app.api import problems
 from app.api.problems import ProblemKind
 from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_head, without_expect
-from app.serving.front_host import FrontHost, Request, Responder, may_answer
+from app.serving.front_host import Answer, FrontHost, Request, may_answer
 from app.serving.outbox import MAX_BUFFERED_BYTES
 from app.serving.request_reader import RequestReader
 from app.serving.uvicorn_protocol import UvicornProtocol
-
-__all__ = ["READ_BYTES", "FrontProtocol", "Request", "Responder"]
 
 READ_BYTES = 16 * 1024
 """Bytes of one read. Reading is paused while requests wait behind the current one, so a client that pipelines requests
@@ -308,15 +305,23 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self._is_scheduled = True
             self._host.rounds.add(self)
 
-    def answer(self) -> None:
-        """Answer the current request by the fast path if possible, otherwise by the app."""
+    def pending_request(self) -> Request | None:
+        """The current request, which waits for the fast path; None if the connection is closing."""
         self._is_scheduled = False
-        head, fast_path = self._reader.head, self._host.fast_path
-        if head is None or fast_path is None or self.is_closing:
-            return
+        head = self._reader.head
+        if head is None or self.is_closing:
+            return None
+        return Request(self._host.address_of(self.peer, head), head, self._reader.body)
+
+    def conclude(self, answer: Answer | None) -> None:
+        """Answer the current request. None: by the app."""
         try:
-            if not self._is_answered(fast_path, head):
-                self._serve_by_app(head)
+            if answer is not None:
+                self.write(self._host.outbox.whole(*answer, self._server_state.default_headers))
+                self._server_state.total_requests += 1
+                self._finish()
+            elif self._reader.head is not None:
+                self._serve_by_app(self._reader.head)
         except FramingError as error:
             self.reject(error.kind)
         self._settle()
@@ -334,20 +339,6 @@ class FrontProtocol(asyncio.BufferedProtocol):
         elif head.expects_continue:
             self._reader.head = without_expect(head)
             self.write(CONTINUE)
-
-    def _is_answered(self, fast_path: Responder, head: RequestHead) -> bool:
-        request = Request(self._host.address_of(self.peer, head), head, self._reader.body)
-        try:
-            response = fast_path.answer(request)
-        except Exception:
-            structlog.get_logger("dialtone").exception("fast_path_failed")
-            return False  # the app can still answer
-        if response is None:
-            return False
-        self.write(self._host.outbox.whole(*response, self._server_state.default_headers))
-        self._server_state.total_requests += 1
-        self._finish()
-        return True
 
     def _stream_body(self) -> None:
         """Pass on the part of the body that has arrived since."""

@@ -1,14 +1,18 @@
 """The interfaces that the front uses: its host, which limits connections and requests, and the fast path."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from app.api.problems import ProblemKind
 from app.serving.framing import RequestHead
 from app.serving.outbox import Outbox
-from app.serving.rounds import Rounds
 
 if TYPE_CHECKING:
     from app.serving.front import FrontProtocol
+    from app.serving.rounds import Rounds
+
+Answer = tuple[int, bytes]
+"""The status and the response after the server's own headers."""
 
 
 class Request(NamedTuple):
@@ -21,17 +25,14 @@ class Request(NamedTuple):
 
 
 class Responder(Protocol):
-    """May answer a request from memory, without running the app."""
+    """May answer requests from memory, without running the app."""
 
     target: bytes
     max_body_bytes: int
     """Requests with a longer body are not answered. The front waits for shorter ones, which often arrive apart."""
 
-    def answer(self, request: Request) -> tuple[int, bytes] | None:
-        """The status and the response after the server's own headers; None if the app must run."""
-
-    def end_round(self) -> None:
-        """Record what was answered since the last call. The responses are sent afterwards."""
+    def answer(self, requests: Sequence[Request]) -> Sequence[Answer | None]:
+        """An answer for each request; None if the app must run."""
 
 
 def may_answer(fast_path: Responder, head: RequestHead) -> bool:
@@ -45,7 +46,7 @@ class FrontHost(Protocol):
     """The part of ConnectionLimiter that FrontProtocol uses."""
 
     outbox: Outbox
-    rounds: Rounds
+    rounds: "Rounds"
     fast_path: Responder | None
 
     def opened(self, front: "FrontProtocol") -> None: ...

@@ -4,13 +4,14 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.serving.front import READ_BYTES, Request
+from app.serving.front import READ_BYTES
+from app.serving.front_host import Answer, Request
 from app.serving.outbox import MAX_BUFFERED_BYTES
 from tests.support.front_server import Connection, connection_limiter, front_server
 
@@ -64,8 +65,8 @@ class EchoFastPath:
     target = b"/fast"
     max_body_bytes = 100
 
-    def answer(self, request: Request) -> tuple[int, bytes] | None:
-        return 200, b"content-length: %d\r\n\r\n%b" % (len(request.body), request.body)
+    def answer(self, requests: Sequence[Request]) -> list[Answer | None]:
+        return [(200, b"content-length: %d\r\n\r\n%b" % (len(request.body), request.body)) for request in requests]
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ async def test_framing_error_in_a_streamed_body_disconnects_the_app(port: int, a
 
 
 class FailingFastPath(EchoFastPath):
-    def answer(self, request: Request) -> tuple[int, bytes] | None:
+    def answer(self, requests: Sequence[Request]) -> list[Answer | None]:
         raise RuntimeError
 
 
