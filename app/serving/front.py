@@ -93,7 +93,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._is_response_complete = False
         """The app has answered. The rest of the request's body is read and discarded."""
         self._is_scheduled = False
-        """`advance` is called in a later round of the event loop. Until then, nothing is served."""
+        """`advance` will be called. Until then, nothing is served."""
         self._is_stopping = False
         self._is_write_paused = False
         self._is_read_paused = False
@@ -131,10 +131,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         if not (self.is_in_app or reader.is_reading):
             self.since = time.monotonic()
         reader.unread = reader.unread + data if reader.unread else data
-        if self._is_scheduled:
-            self._settle()
-        else:
-            self.advance()
+        self._advance_later()
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -147,8 +144,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._host.writing_resumed(self)
         if self._uvicorn is not None:
             self._uvicorn.resume_writing()
-        if not self._is_scheduled:
-            self.advance()
+        self._advance_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server_state.connections.discard(cast("Any", self))
@@ -280,48 +276,50 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     # One request after the other
 
-    def advance(self) -> None:
-        """Serve what has arrived, as far as that is possible now."""
+    def advance(self) -> Request | None:
+        """Serve what has arrived, as far as that is possible now. Returns a request that the fast path may answer."""
         self._is_scheduled = False
+        request = None
         try:
             if self.is_in_app:
                 self._stream_body()
             elif self._is_response_complete:
                 self._discard_body()
             elif not (self.is_queued or self._is_write_paused or self.is_closing):
-                self._serve()
+                request = self._serve()
         except FramingError as error:
             self.reject(error.kind)
-        self._settle()
+        if request is None:
+            self._settle()
+        else:
+            self._is_scheduled = True
+        return request
 
-    def _serve(self) -> None:
-        head = self._reader.read()
+    def _serve(self) -> Request | None:
+        reader = self._reader
+        head = reader.read()
         if head is None:
-            return
+            return None
         fast_path = self._host.fast_path
         if fast_path is None or not may_answer(fast_path, head):
             self._serve_by_app(head)
-        elif self._reader.is_complete:
-            self._is_scheduled = True
-            self._host.rounds.add(self)
-
-    def pending_request(self) -> Request | None:
-        """The current request, which waits for the fast path; None if the connection is closing."""
-        self._is_scheduled = False
-        head = self._reader.head
-        if head is None or self.is_closing:
-            return None
-        return Request(self._host.address_of(self.peer, head), head, self._reader.body)
+        elif reader.is_complete:
+            return Request(self._host.address_of(self.peer, head), head, reader.body)
+        return None
 
     def conclude(self, answer: Answer | None) -> None:
-        """Answer the current request. None: by the app."""
+        """Answer the request that `advance` has returned. None: by the app."""
+        self._is_scheduled = False
+        head = self._reader.head
+        if head is None:
+            return  # rejected or disconnected meanwhile
         try:
-            if answer is not None:
+            if answer is None:
+                self._serve_by_app(head)
+            else:
                 self.write(self._host.outbox.whole(*answer, self._server_state.default_headers))
                 self._server_state.total_requests += 1
                 self._finish()
-            elif self._reader.head is not None:
-                self._serve_by_app(self._reader.head)
         except FramingError as error:
             self.reject(error.kind)
         self._settle()
@@ -376,10 +374,13 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self._host.released(self)
 
     def _advance_later(self) -> None:
-        """Continue in the next round of the event loop, so that other connections come in between."""
+        """Continue at the end of this round of the event loop, or in a later one."""
+        rounds = self._host.rounds
+        if self._is_scheduled or rounds.is_crowded:
+            self._settle()
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self.advance)
+            rounds.add(self)
 
     def _settle(self) -> None:
         """After each step: count what the connection holds, and read on or not."""

@@ -1,8 +1,9 @@
-"""Rounds: the requests that arrive in one round of the event loop are answered together, once all of them are read.
+"""Rounds: the requests that arrive in one round of the event loop are parsed together, and then answered together.
 
-The parts of Dialtone that a request runs through do not fit into a processor's fastest caches together. Working in
-turns, reading all requests, then answering all of them, takes half of the time. No client waits longer: responses are
-sent at the end of the round anyway.
+The parts of Dialtone that a request runs through do not fit into a processor's fastest caches together. Working step by
+step takes half of the time. No client waits longer, because responses are sent at the end of the round anyway.
+
+A round also has a limit of time. Thousands of clients that send at once cannot keep the event loop from other work.
 """
 
 import asyncio
@@ -17,34 +18,41 @@ from app.serving.front_host import Answer, Request, Responder
 from app.serving.outbox import Outbox
 
 ROUND_SECONDS = 0.004
-"""Time that the fast path may take in one round of the event loop, before it lets other events in."""
+"""Time for parsing and answering in one round of the event loop, before it handles other events."""
 
 BATCH = 32
-"""Requests that are answered together. Fewer are slower; more make the round too long."""
+"""Connections that are advanced together. Fewer are slower; more make the round too long."""
 
 
-class Answerable(Protocol):
+class Advancing(Protocol):
     """The part of FrontProtocol that Rounds uses."""
 
-    def pending_request(self) -> Request | None:
-        """The request that waits for an answer; None if the connection is closing."""
+    def advance(self) -> Request | None:
+        """Serve what has arrived, as far as possible. Returns a request that the fast path may answer."""
 
     def conclude(self, answer: Answer | None) -> None:
-        """Send the answer of the fast path; None if the app must run. Does not raise."""
+        """Send the answer to that request. None: the app must run."""
+
+    def abort(self) -> None: ...
 
 
 class Rounds:
-    """The queue of connections whose request the fast path may answer."""
+    """The queue of connections with bytes that were received and not parsed."""
 
     def __init__(self, fast_path: Callable[[], Responder | None], outbox: Outbox) -> None:
         """`outbox` is sent at the end of each round."""
         self._fast_path = fast_path
         self._outbox = outbox
-        self._queue: deque[Answerable] = deque()
+        self._queue: deque[Advancing] = deque()
         self._is_scheduled = False
 
-    def add(self, connection: Answerable) -> None:
-        """Conclude the connection's request at the end of this round, or in a later one if there is not enough time."""
+    @property
+    def is_crowded(self) -> bool:
+        """Whether connections that are added now may have to wait for a later round."""
+        return len(self._queue) > BATCH
+
+    def add(self, connection: Advancing) -> None:
+        """Advance the connection at the end of this round, or in a later one if there is not enough time."""
         self._queue.append(connection)
         self._schedule()
 
@@ -58,15 +66,30 @@ class Rounds:
         queue, ends = self._queue, time.monotonic() + ROUND_SECONDS
         try:
             while queue and time.monotonic() < ends:
-                batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
-                pending = [(each, request) for each in batch if (request := each.pending_request()) is not None]
-                answers = self._answer([request for _, request in pending])
-                for (connection, _), answer in zip(pending, answers, strict=True):
-                    connection.conclude(answer)
+                self._serve([queue.popleft() for _ in range(min(BATCH, len(queue)))])
         finally:
             self._outbox.send()
             if queue:
                 self._schedule()
+
+    def _serve(self, batch: Sequence[Advancing]) -> None:
+        """Advance the connections. One that fails is aborted, and does not affect the others."""
+        asking, requests = [], []
+        for connection in batch:
+            try:
+                request = connection.advance()
+            except Exception:
+                _abort(connection)
+                continue
+            if request is not None:
+                asking.append(connection)
+                requests.append(request)
+        answers = self._answer(requests) if requests else ()
+        for connection, answer in zip(asking, answers, strict=True):
+            try:
+                connection.conclude(answer)
+            except Exception:
+                _abort(connection)
 
     def _answer(self, requests: Sequence[Request]) -> Sequence[Answer | None]:
         fast_path, nothing = self._fast_path(), [None] * len(requests)
@@ -77,3 +100,8 @@ class Rounds:
         except Exception:
             structlog.get_logger("dialtone").exception("fast_path_failed")
             return nothing  # the app can still answer
+
+
+def _abort(connection: Advancing) -> None:
+    structlog.get_logger("dialtone").exception("connection_failed")
+    connection.abort()
