@@ -39,10 +39,13 @@ class Advancing(Protocol):
 class Rounds:
     """The queue of connections with bytes that were received and not parsed."""
 
-    def __init__(self, fast_path: Callable[[], Responder | None], outbox: Outbox) -> None:
+    def __init__(
+        self, fast_path: Callable[[], Responder | None], outbox: Outbox, round_seconds: float = ROUND_SECONDS
+    ) -> None:
         """`outbox` is sent at the end of each round."""
         self._fast_path = fast_path
         self._outbox = outbox
+        self._round_seconds = round_seconds
         self._queue: deque[Advancing] = deque()
         self._is_scheduled = False
 
@@ -63,7 +66,7 @@ class Rounds:
 
     def _run(self) -> None:
         self._is_scheduled = False
-        queue, ends = self._queue, time.monotonic() + ROUND_SECONDS
+        queue, ends = self._queue, time.monotonic() + self._round_seconds
         try:
             while queue and time.monotonic() < ends:
                 self._serve([queue.popleft() for _ in range(min(BATCH, len(queue)))])
