@@ -3,6 +3,7 @@
 Labels hold values that Dialtone defines, such as routes, actions and error names, and never a value from a caller.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
@@ -103,6 +104,8 @@ class Metrics:
         log_lines_dropped: Callable[[], int],
     ) -> None:
         self._registry = registry
+        self._rendered: dict[str, bytes] = {}
+        """By media type: what was rendered in this round of the event loop."""
         self._add_identity(key_sets)
         self._add_telnyx(lambda: service_status().telnyx)
         self._add_leases(service_status)
@@ -111,9 +114,15 @@ class Metrics:
         self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The current metrics and their media type, in the format that the `Accept` header prefers."""
+        """The current metrics and their media type, in the format that the `Accept` header prefers.
+
+        Rendered once per round of the event loop: it takes as long as a hundred logins, and any client may request it.
+        """
         encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        if media_type not in self._rendered:
+            self._rendered[media_type] = encode(self._registry)
+            asyncio.get_running_loop().call_soon(self._rendered.clear)
+        return self._rendered[media_type], media_type
 
     def _add_identity(self, key_sets: Callable[[], Iterable[KeySetStatus]]) -> None:
         issuer = ["issuer"]

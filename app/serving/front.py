@@ -270,8 +270,13 @@ class FrontProtocol(asyncio.BufferedProtocol):
             self.flush()
 
     def flush(self) -> None:
-        parts, self._out, self._out_bytes = self._out, [], 0
-        if parts and self.transport is not None and not self.transport.is_closing():
+        parts, size = self._out, self._out_bytes
+        self._out, self._out_bytes = [], 0
+        if not parts or self.transport is None or self.transport.is_closing():
+            return
+        if size > MAX_BUFFERED_BYTES:
+            self.transport.writelines(parts)  # without a copy: many clients may download one file
+        else:
             self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     # One request after the other

@@ -1,12 +1,13 @@
 """The OpenAPI documents and `/docs`."""
 
 import importlib.resources
-from typing import Any
+import json
+from functools import cache
 
 from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from app.api.openapi import Api, document
 
@@ -15,21 +16,34 @@ DOCS_POLICY = (
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
+ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+"""Files of the page, and their media types."""
+
 
 def router(app: FastAPI) -> APIRouter:
     """The documents and `/docs`. Its script and style are served from the package, so that it works offline."""
     routes = APIRouter(include_in_schema=False)
     assets = importlib.resources.files("fastapi_offline") / "static"
 
+    @cache
+    def rendered(api: Api | None, root_path: str) -> bytes:
+        """A document with the path prefix of this service as its server. Rendering it takes long."""
+        spec = document(app) if api is None else document(app, api)
+        return json.dumps(spec | {"servers": [{"url": root_path or "/"}]}, ensure_ascii=False).encode()
+
     @routes.get("/openapi.json")
-    async def openapi(request: Request) -> dict[str, Any]:
-        return _served(document(app), request)
+    async def openapi(request: Request) -> Response:
+        return Response(rendered(None, request.scope.get("root_path", "")), media_type="application/json")
 
     @routes.get("/openapi/{name}.json")
-    async def half(name: str, request: Request) -> dict[str, Any]:
+    async def half(name: str, request: Request) -> Response:
         if name not in list(Api):
             raise HTTPException(404)
-        return _served(document(app, Api(name)), request)
+        return Response(rendered(Api(name), request.scope.get("root_path", "")), media_type="application/json")
 
     @routes.get("/docs")
     async def docs() -> Response:
@@ -44,15 +58,15 @@ def router(app: FastAPI) -> APIRouter:
         page.headers["Content-Security-Policy"] = DOCS_POLICY
         return page
 
+    @cache
+    def content(name: str) -> bytes:
+        """All connections share it. From a file, each would get a copy."""
+        return (assets / name).read_bytes()
+
     @routes.get("/docs/{name}")
     async def asset(name: str) -> Response:
-        if name not in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+        if name not in ASSETS:
             return Response(status_code=404)
-        return FileResponse(str(assets / name))
+        return Response(content(name), media_type=ASSETS[name])
 
     return routes
-
-
-def _served(spec: dict[str, Any], request: Request) -> dict[str, Any]:
-    """The document with the path prefix of this service as its server."""
-    return spec | {"servers": [{"url": request.scope.get("root_path", "") or "/"}]}
