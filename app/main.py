@@ -81,9 +81,7 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Connec
     app, readiness = build_app(settings, components)
     access_log = build_access_log(components.telemetry.events.request)
     heads = ResponseHeads(lambda app: _with_common_headers(app, settings))
-    limiter = ConnectionLimiter(
-        lambda: components.telephony.issuer.in_flight, Rejections(heads.lines(None), access_log)
-    )
+    limiter = ConnectionLimiter(lambda: components.telephony.issuer.in_flight, Rejections(heads.lines, access_log))
     if settings.redis_url is None and not settings.audit_required:  # no shared counter and no audit row to wait for
         limiter.fast_path = FastPath(
             telephony_credentials.ISSUE.path,

@@ -228,10 +228,7 @@ class ConnectionLimiter:
         return self._addresses.of(peer, head)
 
     def reject(self, kind: ProblemKind, peer: str | None, head: RequestHead | None, began: float) -> bytes:
-        if head is None:
-            return self._rejections.respond(kind, peer, "-", "-", began)
-        method, path = head.method.decode("ascii"), head.path.decode("ascii")
-        return self._rejections.respond(kind, self._addresses.of(peer, head), method, path, began)
+        return self._rejections.respond(kind, peer if head is None else self.address_of(peer, head), head, began)
 
     def _forget(self, front: FrontProtocol) -> None:
         if self._connections.pop(front, False) is None:

@@ -2,12 +2,13 @@
 
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from http import HTTPStatus
 
 from app.api.middleware.context import AccessLog
 from app.api.problems import MEDIA_TYPE, Problem, ProblemKind
+from app.serving.framing import RequestHead
 from app.vending.ids import new_id
 
 MAX_RETRY_AFTER_SECONDS = 15
@@ -41,15 +42,19 @@ def problem_lines(problem: Problem, common_headers: bytes) -> bytes:
 class Rejections:
     """Answers requests that cannot be read to their end. Their connection closes."""
 
-    def __init__(self, common_headers: bytes, access_log: AccessLog) -> None:
-        """`common_headers`: the lines that every response has."""
-        self._common_headers = common_headers + b"connection: close\r\n"
+    def __init__(self, common_headers: Callable[[bytes | None], bytes], access_log: AccessLog) -> None:
+        """`common_headers`: the lines that every response has, by the request's `Origin`."""
+        self._common_headers = common_headers
         self._access_log = access_log
 
-    def respond(self, kind: ProblemKind, address: str | None, method: str, path: str, began: float) -> bytes:
-        """Record the rejection, and return the response. `began` is of `time.monotonic`."""
+    def respond(self, kind: ProblemKind, address: str | None, head: RequestHead | None, began: float) -> bytes:
+        """Record the rejection, and return the response. `head` is None if it is not whole. `began`: `monotonic`."""
+        method, path = ("-", "-") if head is None else (head.method.decode("ascii"), head.path.decode("ascii"))
+        origin = None if head is None else head.by_name.get(b"origin")
         retry = (("Retry-After", str(random.randint(1, MAX_RETRY_AFTER_SECONDS))),)  # noqa: S311 - jitter
         problem = Problem(kind, new_id(), retry if kind.status == HTTPStatus.SERVICE_UNAVAILABLE else ())
         started = time.perf_counter() - (time.monotonic() - began)
         self._access_log(problem.request_id, method, path, "-", kind.status, started, address)
-        return status_line(kind.status) + problem_lines(problem, self._common_headers)
+        return status_line(kind.status) + problem_lines(
+            problem, self._common_headers(origin) + b"connection: close\r\n"
+        )

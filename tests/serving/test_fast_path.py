@@ -196,6 +196,16 @@ async def test_invalid_bytes_after_a_cached_request_close_the_connection(connect
     assert await connection.is_over()
 
 
+async def test_rejection_of_a_body_can_be_read_by_an_allowed_page(connection: Connection) -> None:
+    chunked = request_bytes("Origin: https://app.example.com", body=b"").replace(
+        b"Content-Length: 0", b"Transfer-Encoding: chunked"
+    )
+    head, _ = await connection.ask(chunked + b"0\r\nX-Trailer: a\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"access-control-allow-origin: https://app.example.com\r\n" in head
+
+
 async def test_response_is_logged_like_the_apps(
     service: Service, connection: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from tests.support.http_server import serve
 
 
 def connection_limiter(in_flight: Callable[[], int] = lambda: 0, **limits: Any) -> ConnectionLimiter:
-    return ConnectionLimiter(in_flight, Rejections(b"", lambda *_: None), **limits)
+    return ConnectionLimiter(in_flight, Rejections(lambda _: b"", lambda *_: None), **limits)
 
 
 @asynccontextmanager
