@@ -21,7 +21,7 @@ from app.observability import logging as logs
 from app.observability.audit_log import AuditLog
 from app.observability.metrics import EventMetrics, Metrics
 from app.observability.tracing import export_spans, tracer_of
-from app.vending.ids import new_id
+from app.vending.ids import new_ordered_id
 from app.vending.models import Principal
 from app.vending.policy import PolicyResult
 from app.vending.push.models import PushObject
@@ -45,7 +45,7 @@ def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, 
         count=telemetry.events.decision,
         count_repeat=telemetry.events.repeat,
         clock=overrides.clock,
-        new_id=new_id,
+        new_id=new_ordered_id,
         monotonic=overrides.monotonic,
         is_required=settings.audit_required,
         retention=timedelta(days=settings.audit_retention_days),

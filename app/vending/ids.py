@@ -5,6 +5,7 @@ would release the GIL to a waiting thread.
 """
 
 import os
+import time
 
 PAGE_BYTES, ID_BYTES = 4096, 16
 
@@ -20,3 +21,11 @@ def new_id() -> str:
         except IndexError:
             digits = os.urandom(PAGE_BYTES).hex()
             _page.extend(digits[at : at + 2 * ID_BYTES] for at in range(0, len(digits), 2 * ID_BYTES))
+
+
+def new_ordered_id() -> str:
+    """Like `new_id`, with the time in milliseconds as its first 12 digits (as in UUID version 7, RFC 9562).
+
+    For rows that are added often: an index takes new entries at its end with half the work of random places.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{new_id()[12:]}"

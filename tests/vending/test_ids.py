@@ -2,9 +2,10 @@
 
 import multiprocessing
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
-from app.vending.ids import new_id
+from app.vending.ids import new_id, new_ordered_id
 
 
 def test_id_is_128_random_bits_as_hex() -> None:
@@ -27,3 +28,18 @@ def test_forked_process_generates_other_ids() -> None:
 
 def _draw(_: int = 0) -> list[str]:
     return [new_id() for _ in range(100)]
+
+
+def test_ordered_id_begins_with_the_time_in_milliseconds() -> None:
+    before = time.time()
+    milliseconds = int(new_ordered_id()[:12], 16)
+
+    assert before - 0.001 <= milliseconds / 1000 <= time.time()
+
+
+def test_ordered_ids_of_one_millisecond_differ() -> None:
+    assert len({new_ordered_id() for _ in range(10_000)}) == 10_000
+
+
+def test_ordered_id_has_the_shape_of_an_id() -> None:
+    assert re.fullmatch("[0-9a-f]{32}", new_ordered_id())
