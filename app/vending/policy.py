@@ -7,7 +7,7 @@ its explanation use the same function (`Rule.why_not`), so they cannot differ.
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -121,8 +121,6 @@ class PolicyResult:
     rule: str | None
     """Name of the deciding rule; None if no rule matches."""
     allowance: Allowance | None
-    missing_scopes: frozenset[str] = frozenset()
-    """If only scopes were missing: the scopes of the rule with the fewest missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +157,22 @@ class Policy:
         """The result if every shadow rule were enforced."""
         return _first_fit(self.rules, principal) if self.rules else PolicyResult(None, self.default)
 
+    def helpful_scopes(
+        self, principal: Principal, required: frozenset[str], is_enough: Callable[[Allowance], bool]
+    ) -> frozenset[str]:
+        """The scopes with which the policy would allow the denied request: those with the fewest missing. Can be empty.
+
+        ADMIN_SCOPE counts only if it is `required`: it does not help a user.
+        """
+        wanted = {required} | {required | rule.scopes for rule in self.rules if rule.why_not(principal) is None}
+        for scopes in sorted(wanted, key=lambda scopes: (len(scopes - principal.scopes), sorted(scopes))):
+            if ADMIN_SCOPE in scopes - principal.scopes - required:
+                continue
+            allowance = self.enforced(replace(principal, scopes=principal.scopes | scopes)).allowance
+            if allowance is not None and is_enough(allowance):
+                return scopes
+        return frozenset()
+
     @property
     def has_shadow(self) -> bool:
         return bool(self.rules) and (
@@ -184,17 +198,18 @@ class ActivePolicy:
         self.policy = policy
         self._on_difference = on_difference
 
-    def authorize(self, principal: Principal) -> Allowance:
-        """The permissions of the principal. Raises InsufficientScope, or AccessDenied if policy grants none."""
-        policy = self.policy
-        required = policy.required_scopes.get(principal.issuer, frozenset())
-        if not required <= principal.scopes:
-            raise InsufficientScope(required)
-        return self._allowance(policy, principal)
+    def authorize(
+        self, principal: Principal, is_enough: Callable[[Allowance], bool] = lambda allowance: True
+    ) -> Allowance:
+        """The permissions of the principal. Raises InsufficientScope, or AccessDenied if policy grants none.
+
+        InsufficientScope names only scopes that would help: with them, a rule would match whose permissions are enough.
+        """
+        return self._authorize(principal, self.policy.required_scopes.get(principal.issuer, frozenset()), is_enough)
 
     def authorize_issue(self, principal: Principal, wanted: IssueRequest) -> IssueTerms:
         """The terms of this device's login. Raises what `authorize` raises, and GrantNotAllowed."""
-        allowance = self.authorize(principal)
+        allowance = self.authorize(principal, lambda allowance: wanted.grant in allowance.grants)
         if wanted.grant not in allowance.grants:
             raise GrantNotAllowed
         ttl = lifetime(allowance.ttl, wanted.platform, wanted.ttl_seconds)
@@ -202,9 +217,7 @@ class ActivePolicy:
 
     def authorize_operator(self, principal: Principal) -> None:
         """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights."""
-        if ADMIN_SCOPE not in principal.scopes:
-            raise InsufficientScope(frozenset({ADMIN_SCOPE}))
-        if not self._allowance(self.policy, principal).admin:
+        if not self._authorize(principal, frozenset({ADMIN_SCOPE}), lambda allowance: allowance.admin).admin:
             raise AccessDenied
 
     def is_operator(self, principal: Principal) -> bool:
@@ -216,21 +229,27 @@ class ActivePolicy:
 
     def authorize_push(self, principal: Principal) -> None:
         """Raises InsufficientScope, or PushNotAllowed if policy does not allow push registrations."""
-        allowance = self.authorize(principal)
+        allowance = self.authorize(principal, lambda allowance: allowance.push)
         if not allowance.push:
             raise PushNotAllowed
         if not allowance.push_scopes <= principal.scopes:
             raise InsufficientScope(allowance.push_scopes)
 
-    def _allowance(self, policy: Policy, principal: Principal) -> Allowance:
-        outcome = policy.enforced(principal)
-        if policy.has_shadow and (shadow := policy.shadow(principal)).allowance != outcome.allowance:
-            self._on_difference(principal, outcome, shadow)
-        if outcome.missing_scopes:
-            raise InsufficientScope(outcome.missing_scopes)
-        if outcome.allowance is None:
-            raise AccessDenied
-        return outcome.allowance
+    def _authorize(
+        self, principal: Principal, required: frozenset[str], is_enough: Callable[[Allowance], bool]
+    ) -> Allowance:
+        policy = self.policy
+        if required <= principal.scopes:
+            outcome = policy.enforced(principal)
+            if policy.has_shadow and (shadow := policy.shadow(principal)).allowance != outcome.allowance:
+                self._on_difference(principal, outcome, shadow)
+            if outcome.allowance is not None:
+                return outcome.allowance
+            if outcome.rule is not None:
+                raise AccessDenied
+        if needed := policy.helpful_scopes(principal, required, is_enough):
+            raise InsufficientScope(needed)
+        raise AccessDenied
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,16 +277,10 @@ def explain(policy: Policy, principal: Principal) -> list[RuleEvaluation]:
 
 
 def _first_fit(rules: Iterable[Rule], principal: Principal) -> PolicyResult:
-    nearest: Rule | None = None
     for rule in rules:
-        if rule.why_not(principal) is not None:
-            continue
-        missing = rule.missing_scopes(principal)
-        if not missing:
+        if rule.why_not(principal) is None and not rule.missing_scopes(principal):
             return PolicyResult(rule.name, rule.allowance)
-        if rule.allowance is not None and (nearest is None or len(missing) < len(nearest.missing_scopes(principal))):
-            nearest = rule
-    return PolicyResult(None, None, frozenset() if nearest is None else nearest.scopes)
+    return PolicyResult(None, None)
 
 
 def _at(claims: Mapping[str, Any], name: str) -> Any:

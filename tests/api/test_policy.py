@@ -99,6 +99,27 @@ async def test_rule_sets_connection_lifetime_and_grant_and_others_are_denied(ser
         assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "access_denied")
 
 
+async def test_user_without_a_matching_rule_is_not_named_the_operator_scope(serve: Serve) -> None:
+    rules = """
+    [[policy.rules]]
+    name = "operators"
+    scopes = ["dialtone:admin"]
+    admin = true
+    [[policy.rules]]
+    name = "staff"
+    issuers = ["staff"]
+    scopes = ["phone:use"]
+    """
+    async with serve(rules) as service:
+        no_rule = await issue(service, "laptop", guest("carol"))
+        no_scope = await issue(service, "laptop", token("alice"))
+
+        assert_problem(no_rule, 403, "access_denied")
+        assert "scope=" not in no_rule.headers["www-authenticate"]
+        assert_problem(no_scope, 403, "insufficient_scope")
+        assert 'scope="phone:use"' in no_scope.headers["www-authenticate"]
+
+
 async def test_oldest_device_is_evicted_if_policy_allows_it(serve: Serve, telnyx: Telnyx) -> None:
     async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 2\nat_device_limit = "evict_oldest"') as service:
         for device in ("first", "second"):

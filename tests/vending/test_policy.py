@@ -104,6 +104,88 @@ def test_operator_needs_the_scope_and_a_rule() -> None:
         policy.authorize_operator(user(GUESTS, ADMIN_SCOPE))
 
 
+OPERATORS = Rule("operators", replace(DEFAULT, admin=True), scopes=frozenset({ADMIN_SCOPE}))
+LINES = Rule("lines", DEFAULT, scopes=frozenset({"phone"}))
+STAFF_LINES = replace(LINES, issuers=frozenset({STAFF}))
+
+
+def refused_issue(policy: ActivePolicy, principal: Principal, wanted: IssueRequest = LAPTOP) -> set[str] | None:
+    with pytest.raises(AccessDenied) as refusal:
+        policy.authorize_issue(principal, wanted)
+    return named_scopes(refusal.value)
+
+
+def named_scopes(refusal: AccessDenied) -> set[str] | None:
+    return set(refusal.needed) if isinstance(refusal, InsufficientScope) else None
+
+
+@pytest.mark.parametrize(
+    ("rules", "principal", "named"),
+    [
+        ((OPERATORS,), user(), None),
+        ((OPERATORS, STAFF_LINES), user(GUESTS), None),
+        ((STAFF_LINES, OPERATORS), user(GUESTS, ""), None),
+        ((OPERATORS, LINES), user(scopes=""), {"phone"}),
+        ((OPERATORS, STAFF_LINES), user(scopes="mail"), {"phone"}),
+        ((replace(LINES, scopes=frozenset({"phone", ADMIN_SCOPE})),), user(), None),
+        ((replace(LINES, scopes=frozenset({"phone", ADMIN_SCOPE})),), user(scopes=ADMIN_SCOPE), {"phone", ADMIN_SCOPE}),
+        ((replace(LINES, allowance=None), LINES), user(scopes=""), None),
+        ((replace(LINES, allowance=None),), user(scopes=""), None),
+        ((replace(LINES, mode=PolicyMode.SHADOW),), user(scopes=""), None),
+        ((replace(LINES, allowance=replace(DEFAULT, grants=frozenset())),), user(scopes=""), None),
+    ],
+    ids=lambda value: " ".join(rule.name for rule in value) if isinstance(value, tuple) else None,
+)
+def test_user_without_a_matching_rule_is_named_only_scopes_that_help(
+    rules: tuple[Rule, ...], principal: Principal, named: set[str] | None
+) -> None:
+    assert refused_issue(active_policy(*rules), principal) == named
+
+
+def test_scope_of_a_rule_is_named_only_for_the_grant_that_it_allows() -> None:
+    desk = Rule("desk", replace(DEFAULT, grants=frozenset({Grant.SIP_PASSWORD})), scopes=frozenset({"desk"}))
+    policy = active_policy(LINES, desk)
+
+    assert refused_issue(policy, user(scopes="")) == {"phone"}
+    assert refused_issue(policy, user(scopes=""), IssueRequest("desk", grant=Grant.SIP_PASSWORD)) == {"desk"}
+
+
+def test_scope_of_a_rule_without_push_is_not_named_for_a_push_registration() -> None:
+    policy = active_policy(replace(LINES, allowance=replace(DEFAULT, push=False)))
+
+    with pytest.raises(AccessDenied) as refusal:
+        policy.authorize_push(user(scopes=""))
+    assert not isinstance(refusal.value, InsufficientScope)
+
+
+def test_required_scope_of_an_issuer_is_named_only_if_a_rule_matches_with_it() -> None:
+    required = {STAFF: frozenset({"calls"}), GUESTS: frozenset({"calls"})}
+    policy = active_policy(STAFF_LINES, required_scopes=required)
+
+    assert refused_issue(policy, user(scopes="")) == {"phone", "calls"}
+    assert refused_issue(policy, user(GUESTS, "")) is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "principal", "named"),
+    [
+        ((LINES,), user(), None),
+        ((OPERATORS, LINES), user(), {ADMIN_SCOPE}),
+        ((replace(OPERATORS, issuers=frozenset({STAFF})), LINES), user(GUESTS), None),
+        ((replace(OPERATORS, issuers=frozenset({STAFF})), LINES), user(GUESTS, ADMIN_SCOPE), None),
+        ((replace(OPERATORS, scopes=frozenset({"ops"})),), user(), {ADMIN_SCOPE, "ops"}),
+        ((LINES, OPERATORS), user(), None),
+    ],
+    ids=lambda value: " ".join(rule.name for rule in value) if isinstance(value, tuple) else None,
+)
+def test_operator_scope_is_named_only_if_policy_would_then_grant_operator_rights(
+    rules: tuple[Rule, ...], principal: Principal, named: set[str] | None
+) -> None:
+    with pytest.raises(AccessDenied) as refusal:
+        active_policy(*rules).authorize_operator(principal)
+    assert named_scopes(refusal.value) == named
+
+
 @pytest.mark.parametrize(
     ("condition", "claims", "fits"),
     [
