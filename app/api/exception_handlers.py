@@ -1,7 +1,5 @@
 """Exception handlers that return problem documents. FastAPI's default responses would echo the request's body."""
 
-from typing import Any
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.routing import iter_route_contexts
@@ -13,6 +11,7 @@ from starlette.routing import compile_path
 from app.api import problems
 from app.api.pagination import InvalidCursor
 from app.api.problems import MEDIA_TYPE, Problem, problem_of
+from app.api.request_faults import InvalidInput, faults_of
 from app.api.request_scope import PRINCIPAL, REQUEST_ID, path_of
 from app.vending.audit import Audit, Decision
 from app.vending.errors import (
@@ -36,10 +35,6 @@ AUDITED_ERRORS = (
 )
 """Errors that the audit records: denials and failures, but not requests for missing resources."""
 
-MAX_FAULTS = 20
-REDACTED_NAME = "[unknown]"
-"""Replaces an unknown field's name in `loc`, because the caller chose it."""
-
 _BY_STATUS = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED, 400: problems.MALFORMED}
 
 
@@ -55,8 +50,13 @@ def install(app: FastAPI, audit: Audit) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - by registration
-        faults = tuple(_fault(fault) for fault in error.errors()[:MAX_FAULTS])
+        body = getattr(request.scope.get("route"), "body_field", None)
+        faults = faults_of(error, None if body is None else body.field_info)
         return _response(Problem(problems.INVALID, request.scope[REQUEST_ID], errors=faults))
+
+    async def unparsable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, InvalidInput)  # noqa: S101 - by registration
+        return _response(Problem(problems.INVALID, request.scope[REQUEST_ID], errors=(error.fault,)))
 
     async def invalid_cursor(request: Request, _: Exception) -> Response:
         return _response(Problem(problems.INVALID_CURSOR, request.scope[REQUEST_ID]))
@@ -69,6 +69,7 @@ def install(app: FastAPI, audit: Audit) -> None:
 
     app.add_exception_handler(DialtoneError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(InvalidInput, unparsable)
     app.add_exception_handler(InvalidCursor, invalid_cursor)
     app.add_exception_handler(HTTPException, unroutable)
     app.add_exception_handler(ResponseValidationError, _broken)
@@ -90,16 +91,6 @@ def _allowed(request: Request) -> str:
 async def _broken(request: Request, _: Exception) -> Response:
     """A response that violates its own schema. FastAPI's message would contain the response."""
     return _response(Problem(problems.INTERNAL, request.scope[REQUEST_ID]))
-
-
-def _fault(fault: dict[str, Any]) -> dict[str, Any]:
-    """One entry of `errors`: location, type and message. Omits `input`, `ctx` and unknown field names."""
-    loc = [part if isinstance(part, int) else str(part) for part in fault["loc"]]
-    if fault["type"] == "extra_forbidden":
-        return {"loc": [*loc[:-1], REDACTED_NAME], "type": fault["type"], "message": "Unknown field."}
-    if fault["type"] == "json_invalid":
-        return {"loc": loc[:1], "type": fault["type"], "message": "The body is not valid JSON."}
-    return {"loc": loc, "type": fault["type"], "message": str(fault["msg"])}
 
 
 def _response(problem: Problem) -> Response:

@@ -81,7 +81,7 @@ _NAMES: dict[frozenset[str], str] = {
 """Names of the responses with several codes. A response with one code is named after that code."""
 
 _EXAMPLE_ERRORS: dict[str, tuple[dict[str, Any], ...]] = {
-    "invalid_request": ({"loc": ["body", "device_id"], "type": "missing", "message": "Field required"},),
+    "invalid_request": ({"loc": ["body", "device_id"], "type": "missing", "message": "device_id is required."},),
 }
 
 

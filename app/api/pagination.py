@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field
@@ -55,7 +55,7 @@ class InvalidCursor(Exception):
 
 def encode_cursor(moment: datetime, row_id: str) -> str:
     """Opaque to callers, but no secret: a cursor gives no access to another user's list."""
-    return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), row_id]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([moment.astimezone(UTC).isoformat(), row_id]).encode()).decode()
 
 
 def decode_cursor(cursor: str) -> Position:
@@ -63,8 +63,8 @@ def decode_cursor(cursor: str) -> Position:
     try:
         time, row_id = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
         moment = datetime.fromisoformat(time)
-    except (ValueError, TypeError, RecursionError):
+        if moment.tzinfo is None or not re.fullmatch("[0-9a-f]{32}", row_id) or encode_cursor(moment, row_id) != cursor:
+            raise InvalidCursor
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise InvalidCursor from None
-    if moment.tzinfo is None or not isinstance(row_id, str) or not re.fullmatch("[0-9a-f]{32}", row_id):
-        raise InvalidCursor
     return moment, row_id

@@ -5,7 +5,6 @@ verifier, the not-before entries, the policy, the limits, the audit and the acce
 one plain request, or for which something has to be awaited, is left to the app.
 """
 
-import json
 import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +28,7 @@ from app.api.schemas.fields import instant
 from app.api.schemas.telephony_credentials import TelephonyCredential, TelephonyCredentialRequest
 from app.serving.front_host import Answer, Request
 from app.serving.responses import header_lines, problem_lines
+from app.vending import strict_json
 from app.vending.audit import NO_REQUEST, REQUEST_CONTEXT, Audit, Decision, RequestContext
 from app.vending.errors import DialtoneError, RateLimited, TokenRejected
 from app.vending.models import IssueRequest, Principal, RateLimitStatus
@@ -320,8 +320,8 @@ def _issue_request(request: Request) -> IssueRequest | None:
     if usual is not None:
         return IssueRequest(usual[1].decode("ascii"))
     try:
-        return TelephonyCredentialRequest.model_validate(json.loads(request.body)).to_issue_request()
-    except (ValueError, RecursionError):
+        return TelephonyCredentialRequest.model_validate(strict_json.parse(request.body)).to_issue_request()
+    except ValueError:
         return None
 
 

@@ -1,4 +1,4 @@
-"""Strict parsing of JSON. Python's parser accepts duplicate members and NaN, and raises RecursionError for nested JSON."""
+"""Strict parsing of JSON. Python accepts duplicate members and NaN, and raises RecursionError for nested JSON."""
 
 import json
 import math

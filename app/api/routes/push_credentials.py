@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Response
 from app.api.dependencies import ComponentsDep, PrincipalDep
 from app.api.middleware.body import PUSH_PATH
 from app.api.openapi_responses import TELNYX, problems_of
+from app.api.schemas.fields import ResourceId
 from app.api.schemas.push_credentials import (
     IosMaterial,
     PushCredential,
@@ -15,12 +16,13 @@ from app.api.schemas.push_credentials import (
     PushMaterial,
     PushMaterialReport,
 )
+from app.api.strict_route import StrictRoute
 from app.composition.components import Components
 from app.vending.push.material_errors import FAULT_MESSAGES, MaterialReport
 
-router = APIRouter(prefix=PUSH_PATH, tags=["Push credentials"])
+router = APIRouter(prefix=PUSH_PATH, tags=["Push credentials"], route_class=StrictRoute)
 
-PushCredentialId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the push credential.")]
+PushCredentialId = Annotated[ResourceId, Path(description="The `id` of the push credential.")]
 
 UPLOAD = ("invalid_request", *FAULT_MESSAGES, "push_not_allowed", "push_limit_reached", "push_alias_taken", *TELNYX)
 """Codes of the operations that upload material to Telnyx."""
@@ -57,7 +59,7 @@ async def list_push_credentials(principal: PrincipalDep, components: ComponentsD
 async def validate_push_material(
     wanted: PushMaterial, principal: PrincipalDep, components: ComponentsDep
 ) -> PushMaterialReport:
-    """Checks the material as a registration would, and reports every fault. Nothing is stored or sent to Telnyx."""
+    """Takes the body of a registration, `alias` optional, and reports every fault. Stores and sends nothing."""
     components.push.registrar.authorize(principal)
     return PushMaterialReport.from_report(wanted.type, await _linted(wanted, components), components.clock())
 

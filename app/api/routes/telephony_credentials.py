@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from app.api.dependencies import ClientSettingsDep, ComponentsDep, PrincipalDep
 from app.api.openapi_responses import TELNYX, problems_of
 from app.api.pagination import Cursor, fetch_page
+from app.api.schemas.fields import QueryInteger, ResourceId
 from app.api.schemas.telephony_credentials import (
     RevocationPending,
     TelephonyCredential,
@@ -17,11 +18,12 @@ from app.api.schemas.telephony_credentials import (
     TelephonyCredentialPage,
     TelephonyCredentialRequest,
 )
+from app.api.strict_route import StrictRoute
 
-router = APIRouter(prefix="/v1/telephony-credentials", tags=["Telephony credentials"])
+router = APIRouter(prefix="/v1/telephony-credentials", tags=["Telephony credentials"], route_class=StrictRoute)
 
 
-LeaseId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the credential.")]
+LeaseId = Annotated[ResourceId, Path(description="The `id` of the credential.")]
 
 REVOCATIONS: dict[int | str, dict[str, Any]] = {
     202: {
@@ -61,7 +63,7 @@ async def list_devices(
     principal: PrincipalDep,
     components: ComponentsDep,
     settings: ClientSettingsDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Annotated[QueryInteger, Query(ge=1, le=100)] = 20,
     cursor: Annotated[Cursor, Query()] = None,
 ) -> TelephonyCredentialPage:
     """The caller's devices with their credentials, newest first. Contains no secret."""

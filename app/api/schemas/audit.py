@@ -2,10 +2,21 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.pagination import Cursor, Page
-from app.api.schemas.fields import DeviceId, Instant, IssuerName, StrictRequest, Subject
+from app.api.schemas.fields import (
+    REQUEST_ID,
+    SHA256,
+    DeviceId,
+    Instant,
+    IssuerName,
+    Moment,
+    QueryInteger,
+    QueryParameters,
+    ResourceId,
+    Subject,
+)
 from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEvent, AuditOutcome
 
 EVENT_EXAMPLE: dict[str, Any] = {
@@ -28,25 +39,22 @@ EVENT_EXAMPLE: dict[str, Any] = {
 }
 
 
-LeaseName = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
-
-
-class AuditQuery(StrictRequest):
+class AuditQuery(QueryParameters):
     """Filters of the audit. An omitted filter matches every event."""
 
     issuer: IssuerName | None = None
     subject: Subject | None = Field(None, description="The user whom the event concerns, or the user who caused it.")
     device_id: DeviceId | None = None
-    lease_id: LeaseName | None = None
+    lease_id: ResourceId | None = None
     action: AuditAction | None = None
     outcome: AuditOutcome | None = None
-    request_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
-    token_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+    request_id: Annotated[str, StringConstraints(pattern=REQUEST_ID)] | None = None
+    token_sha256: Annotated[str, StringConstraints(pattern=SHA256)] | None = Field(
         None, description="SHA-256 of a login token. Finds the request that issued it."
     )
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
-    limit: int = Field(50, ge=1, le=200)
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: QueryInteger = Field(50, ge=1, le=200)
     cursor: Cursor = None
 
     def criteria(self) -> AuditCriteria:

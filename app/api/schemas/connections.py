@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.schemas.fields import Instant, StrictRequest
-from app.api.schemas.push_credentials import PUSH_CREDENTIAL_EXAMPLE, RegistrationId
+from app.api.schemas.fields import Instant, ResourceId, StrictRequest
+from app.api.schemas.push_credentials import PUSH_CREDENTIAL_EXAMPLE
 from app.vending.push.attach import Attachment
 from app.vending.push.models import PushObject, PushType
 
@@ -11,8 +11,8 @@ from app.vending.push.models import PushObject, PushType
 class AttachRequest(StrictRequest):
     """The push credentials that a connection is to use. Null detaches; an omitted platform stays unchanged."""
 
-    ios: RegistrationId | None = Field(None, description="The `id` of a push credential of any user.")
-    android: RegistrationId | None = Field(None, description="The `id` of a push credential of any user.")
+    ios: ResourceId | None = Field(None, description="The `id` of a push credential of any user.")
+    android: ResourceId | None = Field(None, description="The `id` of a push credential of any user.")
 
     def wanted(self) -> dict[PushType, str | None]:
         return {push_type: getattr(self, push_type) for push_type in PushType if push_type in self.model_fields_set}

@@ -1,17 +1,23 @@
-"""Types of the fields that several schemas have, and the strict base class of requests."""
+"""Types of the fields that several schemas have, the formats of text, and the strict base classes of requests."""
 
 import math
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 
 def instant(moment: datetime) -> str:
@@ -21,7 +27,8 @@ def instant(moment: datetime) -> str:
 
 @lru_cache(maxsize=64)
 def _second(since_epoch: int) -> str:
-    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    # Not strftime: its %Y has less than four digits for the first centuries.
+    return datetime.fromtimestamp(since_epoch, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 Instant = Annotated[
@@ -31,31 +38,79 @@ Instant = Annotated[
 ]
 
 
-DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+_DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]", re.ASCII)
 
 
-Label = Annotated[
-    str,
-    # No control characters and no marks of text direction, because labels appear in operators' lists and in logs.
-    StringConstraints(
-        min_length=1,
-        max_length=64,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+$",
-    ),
-]
+def _check_is_text(value: Any) -> Any:
+    """Rejects numbers, and digits that pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and _DATE_AND_TIME.match(value):
+        return value
+    raise PydanticKnownError("datetime_type")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("datetime_out_of_range", "out of range") from None
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_check_is_text), AfterValidator(_in_utc)]
+"""A time in a request, in UTC. Rejected if it is no time with a zone, or outside the years 1 to 9999 in UTC."""
+
+
+def _check_is_digits(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,9}", value):
+        raise PydanticKnownError("int_parsing")
+    return value
+
+
+QueryInteger = Annotated[int, BeforeValidator(_check_is_digits)]
+"""An integer in a query. Pydantic alone would accept `1_0` and `10.0`."""
+
+
+DEVICE_ID = r"^[A-Za-z0-9._:-]{1,64}$"
+RESOURCE_ID = r"^[0-9A-Za-z]{1,64}$"
+CONNECTION_ID = r"^[0-9]{1,20}$"
+SIP_USERNAME = r"^[A-Za-z0-9._-]{1,128}$"
+REQUEST_ID = r"^[A-Za-z0-9._-]{1,64}$"
+SHA256 = r"^[0-9a-f]{64}$"
+PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+"""Without control characters: valid tokens have none in names, and PostgreSQL cannot store NUL."""
+DISPLAY_NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+$"
+"""No control characters and no marks of text direction, because names appear in operators' lists and in logs."""
+
+FORMATS = {
+    DEVICE_ID: "must have 1 to 64 characters: letters, digits, and any of . _ : -",
+    RESOURCE_ID: "must have 1 to 64 characters: letters and digits",
+    CONNECTION_ID: "must have 1 to 20 digits",
+    SIP_USERNAME: "must have 1 to 128 characters: letters, digits, and any of . _ -",
+    REQUEST_ID: "must have 1 to 64 characters: letters, digits, and any of . _ -",
+    SHA256: "must have 64 characters: digits and the letters a to f",
+    PRINTABLE: "must not contain control characters",
+    DISPLAY_NAME: "must not contain control characters or marks of text direction",
+}
+"""What a value must look like, in words, for each pattern that requests have."""
+
+DeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID)]
+ResourceId = Annotated[str, StringConstraints(pattern=RESOURCE_ID)]
+ConnectionId = Annotated[str, StringConstraints(pattern=CONNECTION_ID)]
+SipUsername = Annotated[str, StringConstraints(pattern=SIP_USERNAME)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=DISPLAY_NAME)]
+IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=PRINTABLE)]
+Subject = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]
 
 
 class StrictRequest(BaseModel):
-    """Base of requests. Rejects unknown fields, so that a misspelt field is not silently ignored."""
+    """Base of request bodies. Rejects unknown fields, and values of another JSON type than the field's.
+
+    An enumeration is text in JSON: its field needs `strict=False`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class QueryParameters(BaseModel):
+    """Base of queries, whose values are all text. Rejects unknown parameters."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
-"""Without control characters: valid tokens have none in names, and PostgreSQL cannot store NUL."""
-
-
-IssuerName = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=PRINTABLE)]
-
-
-Subject = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=PRINTABLE)]

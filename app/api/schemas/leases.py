@@ -1,18 +1,25 @@
 """Leases as operators see them, and revocations of many leases."""
 
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.pagination import Cursor, Page
 from app.api.schemas.client_settings import ClientSettings
-from app.api.schemas.fields import DeviceId, Instant, IssuerName, StrictRequest, Subject
+from app.api.schemas.fields import (
+    ConnectionId,
+    DeviceId,
+    Instant,
+    IssuerName,
+    QueryInteger,
+    QueryParameters,
+    SipUsername,
+    StrictRequest,
+    Subject,
+)
 from app.vending.models import Platform, UserKey
 from app.vending.operators.lease_admin import BulkRevocation, LeaseCriteria
 from app.vending.telephony.lease import Lease, LeaseState
-
-SipUsername = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-ConnectionName = Annotated[str, StringConstraints(pattern=r"^\d{1,20}$")]
 
 LEASE_EXAMPLE: dict[str, Any] = {
     "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
@@ -45,7 +52,7 @@ DIALABLE_EXAMPLE: dict[str, Any] = {
 }
 
 
-class LeaseQuery(StrictRequest):
+class LeaseQuery(QueryParameters):
     """Filters of leases. An omitted filter matches every lease."""
 
     issuer: IssuerName | None = None
@@ -53,9 +60,9 @@ class LeaseQuery(StrictRequest):
     device_id: DeviceId | None = None
     platform: Platform | None = None
     state: LeaseState | None = Field(None, description="State in the ledger. `expired`: not yet deleted at Telnyx.")
-    connection_id: ConnectionName | None = None
+    connection_id: ConnectionId | None = None
     sip_username: SipUsername | None = None
-    limit: int = Field(20, ge=1, le=100)
+    limit: QueryInteger = Field(20, ge=1, le=100)
     cursor: Cursor = None
 
     def criteria(self) -> LeaseCriteria:
@@ -156,7 +163,7 @@ class RevocationRequest(StrictRequest):
         None, description="With `subject`: the user.", examples=["https://id.example.com"]
     )
     subject: Subject | None = None
-    connection_id: ConnectionName | None = None
+    connection_id: ConnectionId | None = None
     everything: bool = False
     confirm: str | None = Field(
         None,

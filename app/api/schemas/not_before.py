@@ -2,9 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.fields import Instant, IssuerName, StrictRequest, Subject
+from app.api.schemas.fields import Instant, IssuerName, Moment, StrictRequest, Subject
 from app.vending.not_before import NotBefore, NotBeforeTarget, Reach
 
 
@@ -14,9 +14,7 @@ class NotBeforeRequest(StrictRequest):
     issuer: IssuerName = Field(description="The `iss` of the tokens.", examples=["https://id.example.com"])
     subject: Subject | None = Field(None, description="The user.")
     session: Subject | None = Field(None, description="The session (`sid`), instead of a user.")
-    not_before: AwareDatetime | None = Field(
-        None, description="Tokens issued before this time are rejected. Default: now."
-    )
+    not_before: Moment | None = Field(None, description="Tokens issued before this time are rejected. Default: now.")
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:

@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field
 class ProblemDetail(BaseModel):
     """One fault of a request. Contains no value that the caller sent."""
 
-    loc: list[str | int] = Field(description="Path to the field, starting with `body`, `query` or `path`.")
+    loc: list[str | int] = Field(
+        description="Path to the field, starting with `body`, `query` or `path`. `[unknown]`: a name that is not shown."
+    )
     type: str = Field(description="A stable code for the fault.")
     message: str
 

@@ -1,51 +1,57 @@
 """Push credentials. No response has a field for key material."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticKnownError
 
-from app.api.schemas.fields import Instant, StrictRequest
+from app.api.schemas.fields import Instant, Label, StrictRequest
 from app.vending.push.material_errors import MaterialReport
 from app.vending.push.models import PushType, RegisteredPush
 
-Alias = Annotated[
-    str,
-    # As a device's label: no control characters and no marks of text direction.
-    StringConstraints(
-        min_length=1,
-        max_length=64,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+$",
-    ),
-]
-RegistrationId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,64}$")]
+Alias = Annotated[Label, Field(description="A name that the caller chooses.")]
 
 
 class IosMaterial(StrictRequest):
     """Apple's VoIP Services certificate with its private key, both in PEM."""
 
     type: Literal["ios"]
+    alias: Alias | None = Field(None, examples=["softphone-ios"])
     certificate: str = Field(description="The app's certificate in PEM, without a chain.", repr=False)
     private_key: str = Field(description="The private key in PEM, without a passphrase.", repr=False)
+
+
+def _check_unicode(value: Any) -> Any:
+    """Rejects lone surrogates, which JSON can escape and UTF-8 cannot encode."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise PydanticKnownError("string_unicode") from None
+    return value
 
 
 class AndroidMaterial(StrictRequest):
     """Google's service account for FCM HTTP v1."""
 
     type: Literal["android"]
-    project_account_json_file: Any = Field(description="The content of the key file, as a JSON object.", repr=False)
+    alias: Alias | None = Field(None, examples=["softphone-android"])
+    project_account_json_file: Annotated[Any, AfterValidator(_check_unicode)] = Field(
+        description="The content of the key file, as a JSON object.", repr=False
+    )
 
 
 class IosPushCredentialRequest(IosMaterial):
     """An iOS app's push credential."""
 
-    alias: Alias = Field(description="A name that the caller chooses.", examples=["softphone-ios"])
+    alias: Alias = Field(examples=["softphone-ios"])
 
 
 class AndroidPushCredentialRequest(AndroidMaterial):
     """An Android app's push credential."""
 
-    alias: Alias = Field(description="A name that the caller chooses.", examples=["softphone-android"])
+    alias: Alias = Field(examples=["softphone-android"])
 
 
 PushMaterial = Annotated[IosMaterial | AndroidMaterial, Field(discriminator="type")]

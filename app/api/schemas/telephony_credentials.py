@@ -21,7 +21,7 @@ MAX_TTL_SECONDS = 90 * 86_400
 """90 days."""
 
 
-TtlSeconds = Annotated[int, Field(strict=True, ge=60, le=MAX_TTL_SECONDS)]
+TtlSeconds = Annotated[int, Field(ge=60, le=MAX_TTL_SECONDS)]
 
 
 class TelephonyCredentialRequest(StrictRequest):
@@ -31,9 +31,12 @@ class TelephonyCredentialRequest(StrictRequest):
         description="The caller's name for this device, the same in every request. Two browser tabs are two devices.",
         examples=["tab-7f3a"],
     )
-    platform: Platform = Field(Platform.BROWSER, description="Determines how long the credential may live.")
+    platform: Platform = Field(
+        Platform.BROWSER, strict=False, description="Determines how long the credential may live."
+    )
     grant: Grant = Field(
         Grant.LOGIN_TOKEN,
+        strict=False,
         description="`login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, if policy allows it.",
     )
     ttl_seconds: TtlSeconds | None = Field(

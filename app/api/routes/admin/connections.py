@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path
 from app.api.dependencies import ComponentsDep
 from app.api.openapi_responses import TELNYX, problems_of
 from app.api.schemas.connections import Attachments, AttachRequest
+from app.api.schemas.fields import ConnectionId
+from app.api.strict_route import StrictRoute
 
-ConnectionId = Annotated[str, Path(pattern=r"^\d{1,20}$", description="Telnyx's id of the connection.")]
-
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.put(
@@ -21,7 +21,9 @@ router = APIRouter()
     ),
 )
 async def attach_push_credentials(
-    connection_id: ConnectionId, wanted: AttachRequest, components: ComponentsDep
+    connection_id: Annotated[ConnectionId, Path(description="Telnyx's id of the connection.")],
+    wanted: AttachRequest,
+    components: ComponentsDep,
 ) -> Attachments:
     """One push credential of each platform serves all devices of the connection. Returns the previous state too."""
     found = await components.push.attachments.attach(connection_id, wanted.wanted())

@@ -5,8 +5,9 @@ from fastapi import APIRouter
 from app.api.dependencies import ComponentsDep
 from app.api.openapi_responses import problems_of
 from app.api.schemas.keys import KeyRefreshRequest, KeyRefreshResult, KeySetInfo, KeySetList
+from app.api.strict_route import StrictRoute
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.get("/keys", summary="List the issuers' key sets", responses=problems_of())

@@ -9,7 +9,7 @@ from app.api.dependencies import ClientSettingsDep, ComponentsDep
 from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.routes.telephony_credentials import REVOCATIONS, LeaseId, revoked
-from app.api.schemas.fields import IssuerName, Subject
+from app.api.schemas.fields import IssuerName, SipUsername, Subject
 from app.api.schemas.leases import (
     DialableDevice,
     DialableDeviceList,
@@ -18,12 +18,12 @@ from app.api.schemas.leases import (
     LeaseQuery,
     RevocationRequest,
     RevocationResult,
-    SipUsername,
 )
+from app.api.strict_route import StrictRoute
 from app.vending.models import UserKey
 from app.vending.not_before import NotBeforeTarget, Reach
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"description": "Logged out; Dialtone deletes the credentials at Telnyx in the background."}

@@ -5,8 +5,9 @@ from fastapi import APIRouter
 from app.api.dependencies import ComponentsDep
 from app.api.openapi_responses import problems_of
 from app.api.schemas.not_before import NotBeforeInfo, NotBeforeRequest
+from app.api.strict_route import StrictRoute
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.put(

@@ -6,11 +6,13 @@ from fastapi import APIRouter, Path, Response
 
 from app.api.dependencies import ComponentsDep
 from app.api.openapi_responses import problems_of
+from app.api.schemas.fields import ResourceId
 from app.api.schemas.sweeps import SweepRequest, SweepRun
+from app.api.strict_route import StrictRoute
 
-SweepId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The `id` of the sweep.")]
+SweepId = Annotated[ResourceId, Path(description="The `id` of the sweep.")]
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post(
