@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import token
+from tests.support.verification import raw_token
 from tests.support.waiting import DAY, HOUR, eventually
 
 
@@ -220,6 +222,30 @@ async def test_sip_password_is_denied_if_policy_does_not_allow_it(service: Servi
     assert answer.status_code == 403
     assert answer.json()["code"] == "grant_not_allowed"
     assert service.telnyx.created() == 0
+
+
+@pytest.mark.parametrize("body", ["a.b.c", raw_token({"alg": "HS512"}, {"exp": 1_000_000_000})], ids=["junk", "past"])
+async def test_login_token_without_a_usable_expiry_is_not_returned_or_cached(service: Service, body: str) -> None:
+    service.telnyx.fail("garbage", path="/token$", body=body)
+
+    refused = await service.issue("laptop")
+    retried = await service.issue("laptop")
+    cached = await service.issue("laptop")
+
+    assert_problem(refused, 503, "telnyx_unavailable")
+    assert body not in refused.text
+    assert retried.status_code == 200
+    assert retried.json()["login_token"] == cached.json()["login_token"] != body
+    assert service.telnyx.created() == 1
+
+
+async def test_cached_login_outlives_an_unreadable_login_token(service: Service) -> None:
+    login = (await service.issue("laptop")).json()
+    refresh = f"/{login['id']}/token"
+    service.telnyx.fail("garbage", path="/token$", body="a.b.c")
+
+    assert_problem(await service.ask("POST", refresh), 503, "telnyx_unavailable")
+    assert (await service.issue("laptop")).json()["login_token"] == login["login_token"]
 
 
 async def test_missing_required_scope_is_named(telnyx: Telnyx, sqlite: str) -> None:

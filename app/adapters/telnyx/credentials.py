@@ -1,23 +1,19 @@
 """Operations on Telnyx's telephony credentials and their login tokens."""
 
-import base64
 import json
-import re
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
 from app.adapters.telnyx.responses import data_of, text_of, time_of
-from app.vending.errors import TelnyxResponseInvalid
+from app.vending.errors import TelnyxResponseInvalid, TokenRejected
 from app.vending.models import Credential, LoginToken, SipPassword
 
 PAGE_SIZE = 250
 """Telnyx's maximum; its default is 50."""
-
-FALLBACK_TOKEN_LIFE = timedelta(hours=1)
-"""Lifetime of a login token whose `exp` is unreadable. Sources say 10 hours to 28 days, so this value is cautious."""
 
 
 class TelnyxCredentials:
@@ -70,10 +66,16 @@ class TelnyxCredentials:
         await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
     async def mint(self, credential_id: str) -> LoginToken:
-        """A login token for the browser or mobile SDK. `exp` is read without verification: only Telnyx has the key."""
+        """A login token for the browser or mobile SDK. `exp` is read without verification: only Telnyx has the key.
+
+        Raises TelnyxResponseInvalid for a token without a future `exp`: no device could log in with it.
+        """
         answer = await self._api.send("POST", _path(credential_id) + "/token")
         secret = _bare_token(answer.body)
-        return LoginToken(secret, _expiry(secret) or self._clock() + FALLBACK_TOKEN_LIFE)
+        expires_at = _expiry(secret)
+        if expires_at <= self._clock():
+            raise TelnyxResponseInvalid
+        return LoginToken(secret, expires_at)
 
     async def sip_password(self, credential_id: str) -> SipPassword:
         """The SIP password. No other operation reads it from a response."""
@@ -133,19 +135,22 @@ def _bare_token(body: bytes) -> str:
             text = wrapped.get("data") if isinstance(wrapped, dict) else wrapped
     except (ValueError, RecursionError):
         raise TelnyxResponseInvalid from None
-    if not isinstance(text, str) or len(text) > 8192 or not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", text, re.ASCII):
+    if not isinstance(text, str):
         raise TelnyxResponseInvalid
     return text
 
 
-def _expiry(token: str) -> datetime | None:
-    """The unverified `exp` of a login token; None if unreadable. It only determines when to request the next token."""
-    payload = token.split(".")[1]
+def _expiry(token: str) -> datetime:
+    """The unverified `exp` of a JWT. Raises TelnyxResponseInvalid if the text is no JWT, or has no `exp` in seconds."""
     try:
-        exp = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
+        jws = CompactJws.parse(token)
+        jws.header()
+        exp = jws.claims().get("exp")
+        if isinstance(exp, bool) or not isinstance(exp, int | float):
+            raise TelnyxResponseInvalid
         return datetime.fromtimestamp(int(exp), UTC)
-    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
-        return None
+    except (TokenRejected, ValueError, OverflowError, OSError):
+        raise TelnyxResponseInvalid from None
 
 
 def _changes(**fields: str | datetime | None) -> dict[str, str]:

@@ -61,6 +61,6 @@ def time_of(value: Any) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value.replace(":60", ":59", 1) if value[17:19] == "60" else value)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from app.adapters.http_client import HttpClient
 from app.adapters.telnyx.api import MAX_RETRY_AFTER_SECONDS, TelnyxApi
 from app.adapters.telnyx.call_scheduler import MIN_OPEN_SECONDS
-from app.adapters.telnyx.credentials import FALLBACK_TOKEN_LIFE, TelnyxCredentials
+from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.errors import (
@@ -28,6 +28,7 @@ from app.vending.errors import (
 )
 from tests.support.http_server import free_port
 from tests.support.sandbox import Telnyx
+from tests.support.verification import raw_token
 from tests.support.waiting import DAY
 
 
@@ -265,15 +266,61 @@ async def test_response_without_a_login_token_is_unreadable(
         await client.mint(made.id)
 
 
-async def test_login_token_without_a_readable_expiry_is_used_for_one_hour(
-    client: TelnyxCredentials, telnyx: Telnyx
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon", ""])
+async def test_time_that_cannot_be_represented_is_unknown(
+    client: TelnyxCredentials, telnyx: Telnyx, moment: str
+) -> None:
+    telnyx.fail("garbage", body='{"data": {"id": "a", "sip_username": "b", "expires_at": "%s"}}' % moment)
+
+    assert (await client.create(connection_id=DEMO_CONNECTION)).expires_at is None
+
+
+HEADER = {"alg": "HS512", "typ": "JWT"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a.b.c",
+        "eyJhbGciOiJub25lIn0.bm90IGpzb24.c2ln",
+        raw_token(HEADER, {}),
+        raw_token(HEADER, "[]"),
+        raw_token(HEADER, '{"exp": 4000000000, "exp": 4000000001}'),
+        raw_token("[]", {"exp": 4_000_000_000}),
+        raw_token("x", {"exp": 4_000_000_000}),
+        raw_token(HEADER, {"exp": 4_000_000_000}) + "=",
+        *[
+            raw_token(HEADER, '{"exp": %s}' % exp)
+            for exp in (
+                *("null", "true", "[]", "{}", '"4000000000"', '"2096-10-02T07:06:40Z"'),
+                *("NaN", "Infinity", "1e400", "1e300", "9" * 25, "9" * 5000, "253402300800", "-" + "9" * 25),
+                *("0", "-1", "1000000000", "1000000000.5"),
+            )
+        ],
+    ],
+    ids=lambda body: body[:60],
+)
+async def test_login_token_without_a_usable_expiry_is_unreadable(
+    client: TelnyxCredentials, telnyx: Telnyx, body: str
 ) -> None:
     made = await client.create(connection_id=DEMO_CONNECTION)
-    telnyx.fail("garbage", path="/token$", body="eyJhbGciOiJub25lIn0.bm90IGpzb24.c2ln")
+    telnyx.fail("garbage", path="/token$", body=body)
 
-    token = await client.mint(made.id)
+    with pytest.raises(TelnyxResponseInvalid) as raised:
+        await client.mint(made.id)
 
-    assert abs(token.expires_at - telnyx.clock() - FALLBACK_TOKEN_LIFE) < timedelta(seconds=1)
+    assert body not in "".join(str(error) for error in (raised.value, raised.value.__cause__))
+
+
+@pytest.mark.parametrize("left", [1, 36_000, 86_400, 2_419_200])
+async def test_login_token_lives_until_its_expiry(client: TelnyxCredentials, telnyx: Telnyx, left: int) -> None:
+    made = await client.create(connection_id=DEMO_CONNECTION)
+    exp = int(telnyx.clock().timestamp()) + left + 1
+    telnyx.fail("garbage", path="/token$", body=raw_token(HEADER, {"exp": exp, "iat": exp - left}))
+    telnyx.fail("garbage", path="/token$", body=raw_token(HEADER, {"exp": exp + 0.5}))
+
+    assert (await client.mint(made.id)).expires_at == datetime.fromtimestamp(exp, UTC)
+    assert (await client.mint(made.id)).expires_at == datetime.fromtimestamp(exp, UTC)
 
 
 async def test_reads_and_deletes_are_retried_and_creates_are_not(client: TelnyxCredentials, telnyx: Telnyx) -> None:
