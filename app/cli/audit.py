@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from app.cli.moments import parse_moment
 from app.cli.output import instant, run
 from app.composition.components import Components
 from app.vending.audit import AuditAction, AuditCriteria, AuditEvent, AuditOutcome
@@ -35,7 +36,9 @@ def tail(
     outcome: Annotated[AuditOutcome | None, typer.Option()] = None,
     request: Annotated[str | None, typer.Option(help="X-Request-ID of a response.")] = None,
     token_sha256: Annotated[str | None, typer.Option(help="SHA-256 of a login token.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Earliest time, in UTC.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=parse_moment, metavar="TIME", help="Earliest time, in UTC.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Print events, oldest first."""
@@ -47,7 +50,7 @@ def tail(
         outcome=outcome,
         request_id=request,
         token_sha256=token_sha256,
-        since=None if since is None else since.replace(tzinfo=since.tzinfo or UTC),
+        since=since,
     )
     line = _as_json if as_json else _as_text
     try:

@@ -1,11 +1,12 @@
 """`dialtone keys`, `tokens`, `sweep` and `warm-pool`: commands that act on all replicas through the ledger."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
+from app.cli.moments import parse_moment
 from app.cli.output import AsJson, end, print_json, run, working
 from app.composition.components import Components
 from app.vending.not_before import NotBeforeTarget, Reach
@@ -42,7 +43,13 @@ def refuse(
     ] = None,
     session: Annotated[str | None, typer.Option(help="Only tokens of this session (`sid`).")] = None,
     before: Annotated[
-        datetime | None, typer.Option(help="Issued before this moment, in UTC. Default: now.", show_default=False)
+        datetime | None,
+        typer.Option(
+            parser=parse_moment,
+            metavar="TIME",
+            help="Issued before this moment, in UTC. Default: now.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Reject tokens issued before a given time, on every replica within two seconds. Later tokens are accepted."""
@@ -51,8 +58,7 @@ def refuse(
     target = NotBeforeTarget(issuer)
     if user is not None or session is not None:
         target = NotBeforeTarget(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
-    moment = None if before is None else before.replace(tzinfo=UTC) if before.tzinfo is None else before
-    mark = run(lambda components: components.operators.tokens.set_not_before(target, moment))
+    mark = run(lambda components: components.operators.tokens.set_not_before(target, before))
     target_name = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "all users"
     typer.echo(f"Tokens of {target_name} of {issuer} issued before {mark.not_before.isoformat()} are now rejected.")
 

@@ -169,6 +169,7 @@ async def test_not_before_command_affects_running_replicas(telnyx: Telnyx, termi
         (["tokens", "refuse", "https://other.example.com"], 1, "No issuer of that name is configured."),
         (["tokens", "refuse", ISSUER, "--user", "a", "--session", "b"], 2, "--user and --session exclude each other."),
         (["tokens", "refuse", ISSUER, "--before", "2999-01-01"], 1, "The not-before cannot be in the future"),
+        (["tokens", "refuse", ISSUER, "--before", "9999-12-31T23:59:59"], 1, "The not-before cannot be in the future"),
         (["keys", "refresh", "https://other.example.com"], 1, "No issuer of that name is configured."),
     ],
     ids=str,
@@ -181,6 +182,33 @@ def test_invalid_arguments_are_reported_in_one_line(
     assert said.exit_code == status
     assert line in said.output
     assert said.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "tail", "--since", "0001-01-01"],
+        ["audit", "tail", "--since", "9999-12-31 23:59:59"],
+        ["audit", "tail", "--since", "0001-01-01T14:00:00+14:00"],
+        ["tokens", "refuse", ISSUER, "--before", "0001-01-01"],
+    ],
+    ids=" ".join,
+)
+async def test_time_at_the_edge_of_the_calendar_is_accepted(terminal: Any, sqlite: str, arguments: list[str]) -> None:
+    await migrating.migrate(database_url(sqlite))
+
+    said = await asyncio.to_thread(terminal, *arguments)
+
+    assert said.exit_code == 0, said.output
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0000-01-01", "10000-01-01", "1700000000", "20261123"],
+)
+def test_time_that_cannot_be_represented_is_a_usage_error(terminal: Any, moment: str) -> None:
+    assert terminal("audit", "tail", "--since", moment).exit_code == 2
+    assert terminal("tokens", "refuse", ISSUER, "--before", moment).exit_code == 2
 
 
 async def test_keys_refresh_accepts_one_issuer_or_all(terminal: Any, sqlite: str) -> None:
