@@ -213,6 +213,7 @@ async def test_first_moment_of_the_calendar_is_accepted(telnyx: Telnyx, database
 
         assert (since.status_code, until.status_code) == (200, 200)
         assert before.json()["not_before"] == "0001-01-01T00:00:00.000Z"
+        assert (await service.issue("laptop")).status_code == 201, "the entry rejects no token"
 
 
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59.999999Z", "9999-12-31T09:59:59.999999-14:00"])

@@ -38,11 +38,11 @@ Instant = Annotated[
 ]
 
 
-_DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]", re.ASCII)
+_DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 
 def _check_is_text(value: Any) -> Any:
-    """Rejects numbers, and digits that pydantic would take for seconds since 1970."""
+    """Rejects numbers, also as text. Pydantic would read them as seconds since 1970."""
     if isinstance(value, str) and _DATE_AND_TIME.match(value):
         return value
     raise PydanticKnownError("datetime_type")
@@ -90,7 +90,7 @@ FORMATS = {
     PRINTABLE: "must not contain control characters",
     DISPLAY_NAME: "must not contain control characters or marks of text direction",
 }
-"""What a value must look like, in words, for each pattern that requests have."""
+"""The required format in words, for each pattern of a request."""
 
 DeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID)]
 ResourceId = Annotated[str, StringConstraints(pattern=RESOURCE_ID)]
