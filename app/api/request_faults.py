@@ -37,7 +37,6 @@ _MESSAGES = {
     "bool_type": "{name} must be true or false.",
     "int_type": _INTEGER,
     "int_parsing": _INTEGER,
-    "int_from_float": _INTEGER,
     "greater_than_equal": "{name} must be at least {ge}.",
     "less_than_equal": "{name} must be at most {le}.",
     "datetime_type": _TIME,
@@ -101,13 +100,12 @@ def _message(kind: str, context: Mapping[str, Any]) -> str:
     match kind:
         case "value_error":  # raised by a schema of this code base
             return str(context["error"])
-        case "enum" | "literal_error":
+        case "enum":
             return f"{{name}} must be {str(context['expected']).replace(chr(39), '')}."
         case "string_pattern_mismatch":
             return f"{{name}} {FORMATS.get(context['pattern'], 'does not have the required format')}."
         case _:
-            bounds = {key: context[key] for key in ("min_length", "max_length", "ge", "le") if key in context}
-            return _MESSAGES.get(kind, "{name} is invalid.").format(name="{name}", **bounds)
+            return _MESSAGES.get(kind, "{name} is invalid.").format_map({**context, "name": "{name}"})
 
 
 def _fault(loc: Sequence[str | int], kind: str, message: str) -> Fault:

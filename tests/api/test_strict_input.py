@@ -148,7 +148,9 @@ async def test_value_of_another_type_is_rejected(
         answer = await send(service, method, path, json.dumps({**fields, name: value}))
 
         assert_problem(answer, 422, "invalid_request")
-        assert [error["loc"] for error in answer.json()["errors"]] == [["body", name]], value
+        (error,) = answer.json()["errors"]
+        assert error["loc"] == ["body", name], value
+        assert error["message"].startswith(f"{name} must be "), value
     assert service.telnyx.calls() == []
 
 
@@ -166,7 +168,9 @@ async def test_number_in_a_query_must_have_only_digits(service: Service, path: s
         answer = await get(service, path, limit=value)
 
         assert_problem(answer, 422, "invalid_request")
-        assert [error["loc"] for error in answer.json()["errors"]] == [["query", "limit"]], value
+        assert answer.json()["errors"] == [
+            {"loc": ["query", "limit"], "type": "int_parsing", "message": "limit must be an integer."}
+        ]
 
 
 OUTSIDE_THE_CALENDAR = [
@@ -189,6 +193,11 @@ NOT_TIMES = [
     "99999999999999999999",
     "1e400",
     "infinity",
+    "2026-11-23T",
+    "2026-11-23T09",
+    "2026-11-23T09:30:00+25:00",
+    "2026-11-23T09:30:00 02:00",
+    "2026-11-23T09:30:00Zx",
 ]
 
 
@@ -201,7 +210,9 @@ async def test_time_that_cannot_be_represented_is_rejected(service: Service, nam
             answer = await admin_request(service, "GET", "/audit", **{name: moment})
 
         assert_problem(answer, 422, "invalid_request")
-        assert [error["loc"][1] for error in answer.json()["errors"]] == [name], moment
+        (error,) = answer.json()["errors"]
+        assert error["loc"][1] == name, moment
+        assert error["message"].startswith(f"{name} must be "), moment
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "0001-01-01T14:00:00+14:00"])

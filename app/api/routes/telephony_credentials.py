@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.routing import APIRoute
+from pydantic import Field
 
 from app.api.dependencies import ClientSettingsDep, ComponentsDep, PrincipalDep
 from app.api.openapi_responses import TELNYX, problems_of
 from app.api.pagination import Cursor, fetch_page
-from app.api.schemas.fields import QueryInteger, ResourceId
+from app.api.schemas.fields import DIGITS, ResourceId
 from app.api.schemas.telephony_credentials import (
     RevocationPending,
     TelephonyCredential,
@@ -63,7 +64,7 @@ async def list_devices(
     principal: PrincipalDep,
     components: ComponentsDep,
     settings: ClientSettingsDep,
-    limit: Annotated[QueryInteger, Query(ge=1, le=100)] = 20,
+    limit: Annotated[int, Field(ge=1, le=100), DIGITS, Query()] = 20,
     cursor: Annotated[Cursor, Query()] = None,
 ) -> TelephonyCredentialPage:
     """The caller's devices with their credentials, newest first. Contains no secret."""

@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.api.pagination import Cursor, Page
 from app.api.schemas.fields import (
+    DIGITS,
     REQUEST_ID,
     SHA256,
     DeviceId,
     Instant,
     IssuerName,
     Moment,
-    QueryInteger,
     QueryParameters,
     ResourceId,
     Subject,
@@ -54,7 +54,7 @@ class AuditQuery(QueryParameters):
     )
     since: Moment | None = None
     until: Moment | None = None
-    limit: QueryInteger = Field(50, ge=1, le=200)
+    limit: Annotated[int, Field(ge=1, le=200), DIGITS] = 50
     cursor: Cursor = None
 
     def criteria(self) -> AuditCriteria:

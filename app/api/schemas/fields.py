@@ -65,8 +65,8 @@ def _check_is_digits(value: Any) -> Any:
     return value
 
 
-QueryInteger = Annotated[int, BeforeValidator(_check_is_digits)]
-"""An integer in a query. Pydantic alone would accept `1_0` and `10.0`."""
+DIGITS = BeforeValidator(_check_is_digits)
+"""For integers in a query: pydantic alone would accept `1_0` and `10.0`. Follows their bounds, which OpenAPI shows."""
 
 
 DEVICE_ID = r"^[A-Za-z0-9._:-]{1,64}$"

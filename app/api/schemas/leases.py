@@ -1,17 +1,17 @@
 """Leases as operators see them, and revocations of many leases."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.pagination import Cursor, Page
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import (
+    DIGITS,
     ConnectionId,
     DeviceId,
     Instant,
     IssuerName,
-    QueryInteger,
     QueryParameters,
     SipUsername,
     StrictRequest,
@@ -62,7 +62,7 @@ class LeaseQuery(QueryParameters):
     state: LeaseState | None = Field(None, description="State in the ledger. `expired`: not yet deleted at Telnyx.")
     connection_id: ConnectionId | None = None
     sip_username: SipUsername | None = None
-    limit: QueryInteger = Field(20, ge=1, le=100)
+    limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 20
     cursor: Cursor = None
 
     def criteria(self) -> LeaseCriteria:

@@ -5,12 +5,13 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from app.api.dependencies import ComponentsDep
 from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.schemas.audit import ActivityMinute, ActivityReport, AuditPage, AuditQuery, AuditRecord
-from app.api.schemas.fields import QueryInteger
+from app.api.schemas.fields import DIGITS
 from app.api.strict_route import StrictRoute
 
 router = APIRouter(route_class=StrictRoute)
@@ -31,7 +32,7 @@ async def list_audit_events(wanted: Annotated[AuditQuery, Query()], components: 
 @router.get("/activity", summary="Count audit events per minute", responses=problems_of("invalid_request"))
 async def get_activity(
     components: ComponentsDep,
-    minutes: Annotated[QueryInteger, Query(ge=1, le=1440, description="How far back to count.")] = 60,
+    minutes: Annotated[int, Field(ge=1, le=1440), DIGITS, Query(description="How far back to count.")] = 60,
 ) -> ActivityReport:
     """The number of decisions of each kind in each of the last minutes, on all replicas."""
     counted = await components.operators.leases.activity(timedelta(minutes=minutes))
