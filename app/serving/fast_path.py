@@ -42,7 +42,9 @@ MAX_HEAD_BYTES = 12 * 1024
 MAX_CACHED_ORIGINS = 64
 MAX_ORIGIN_BYTES = 256
 
-_ONLY_DEVICE_ID = re.compile(rb'\s*\{\s*"device_id"\s*:\s*"([A-Za-z0-9._:-]{1,64})"\s*\}\s*\Z')
+_ONLY_DEVICE_ID = re.compile(
+    rb'[ \t\r\n]*\{[ \t\r\n]*"device_id"[ \t\r\n]*:[ \t\r\n]*"([A-Za-z0-9._:-]{1,64})"[ \t\r\n]*\}[ \t\r\n]*\Z'
+)
 """The usual body. All others are parsed as the route parses them."""
 
 
