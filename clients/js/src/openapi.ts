@@ -115,7 +115,7 @@ export interface paths {
         put?: never;
         /**
          * Validate push material
-         * @description Checks the material as a registration would, and reports every fault. Nothing is stored or sent to Telnyx.
+         * @description Takes the body of a registration, `alias` optional, and reports every fault. Stores and sends nothing.
          */
         post: operations["validatePushMaterial"];
         delete?: never;
@@ -163,6 +163,8 @@ export interface components {
              * @enum {string}
              */
             type: "android";
+            /** @example softphone-android */
+            alias?: string | null;
             /**
              * Project Account Json File
              * @description The content of the key file, as a JSON object.
@@ -177,15 +179,15 @@ export interface components {
              */
             type: "android";
             /**
-             * Project Account Json File
-             * @description The content of the key file, as a JSON object.
-             */
-            project_account_json_file: unknown;
-            /**
              * @description A name that the caller chooses.
              * @example softphone-android
              */
             alias: string;
+            /**
+             * Project Account Json File
+             * @description The content of the key file, as a JSON object.
+             */
+            project_account_json_file: unknown;
         };
         /**
          * @description The secret that a device logs in with.
@@ -199,6 +201,8 @@ export interface components {
              * @enum {string}
              */
             type: "ios";
+            /** @example softphone-ios */
+            alias?: string | null;
             /** @description The app's certificate in PEM, without a chain. */
             certificate: string;
             /** @description The private key in PEM, without a passphrase. */
@@ -211,15 +215,15 @@ export interface components {
              * @enum {string}
              */
             type: "ios";
-            /** @description The app's certificate in PEM, without a chain. */
-            certificate: string;
-            /** @description The private key in PEM, without a passphrase. */
-            private_key: string;
             /**
              * @description A name that the caller chooses.
              * @example softphone-ios
              */
             alias: string;
+            /** @description The app's certificate in PEM, without a chain. */
+            certificate: string;
+            /** @description The private key in PEM, without a passphrase. */
+            private_key: string;
         };
         /**
          * @description Platform of the device. It decides the credential's lifetime: a push-woken mobile app needs a long-lived one.
@@ -233,7 +237,7 @@ export interface components {
         ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "overloaded" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
-            /** @description Path to the field, starting with `body`, `query` or `path`. */
+            /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]`: a name that is not shown. */
             loc: (string | number)[];
             /** @description A stable code for the fault. */
             type: string;
