@@ -15,7 +15,7 @@ from app.api import problems
 from app.api.problems import ProblemKind
 from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_head, without_expect
 from app.serving.front_host import Answer, FrontHost, Request, may_answer
-from app.serving.outbox import MAX_BUFFERED_BYTES
+from app.serving.outbox import MAX_BUFFERED_BYTES, ResponseBuffer
 from app.serving.request_reader import RequestReader
 from app.serving.uvicorn_protocol import UvicornProtocol
 
@@ -24,15 +24,13 @@ READ_BYTES = 16 * 1024
 fills its own socket and not Dialtone's memory."""
 
 MAX_UNSENT_BYTES = 16 * 1024
-"""Bytes of responses that the client's socket has not taken. Above it, no further request of the connection is served,
-and the app waits before it sends more."""
+"""Response bytes that the client has not taken. Above it, no further request is served, and the app must wait."""
 
 MAX_WAITING_BODY_BYTES = 160 * 1024
 """Bytes of a body that are kept before the app gets the request; above the longest body that a route accepts."""
 
 MAX_DISCARDED_BYTES = 256 * 1024
-"""Bytes that are still read and discarded after a rejection. Closing with unread bytes would reset the connection, and
-the client would not see the response."""
+"""Bytes that are discarded after a rejection. To close without reading them would reset the connection."""
 
 _read_buffer = memoryview(bytearray(READ_BYTES))
 """All connections share it: the event loop fills it and calls `buffer_updated` before it reads again."""
@@ -54,7 +52,6 @@ class FrontProtocol(asyncio.BufferedProtocol):
         "_is_stopping",
         "_is_write_paused",
         "_out",
-        "_out_bytes",
         "_reader",
         "_server_state",
         "_uvicorn",
@@ -97,8 +94,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         self._is_stopping = False
         self._is_write_paused = False
         self._is_read_paused = False
-        self._out: list[bytes] = []
-        self._out_bytes = 0
+        self._out = ResponseBuffer()
         self.held_bytes = 0
         """Bytes that have arrived while the app has no request of this connection."""
         self._discarded = 0
@@ -262,22 +258,14 @@ class FrontProtocol(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         """Send with all other responses of this round of the event loop."""
         self._is_response_started = self._is_response_started or data != CONTINUE
-        self._out.append(data)
-        self._out_bytes += len(data)
-        if len(self._out) == 1:
+        if not self._out.size:
             self._host.outbox.post(self)
-        if self._out_bytes > MAX_BUFFERED_BYTES:
+        self._out.add(data)
+        if self._out.size > MAX_BUFFERED_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        parts, size = self._out, self._out_bytes
-        self._out, self._out_bytes = [], 0
-        if not parts or self.transport is None or self.transport.is_closing():
-            return
-        if size > MAX_BUFFERED_BYTES:
-            self.transport.writelines(parts)  # without a copy: many clients may download one file
-        else:
-            self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._out.send(self.transport)
 
     # One request after the other
 

@@ -16,6 +16,31 @@ can apply back pressure."""
 Headers = list[tuple[bytes, bytes]]
 
 
+class ResponseBuffer:
+    """The bytes that one connection has not given to its transport."""
+
+    __slots__ = ("_parts", "size")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, part: bytes) -> None:
+        self._parts.append(part)
+        self.size += len(part)
+
+    def send(self, transport: asyncio.Transport | None) -> None:
+        """Give the bytes to the transport. If it is closing, they are dropped."""
+        parts, size = self._parts, self.size
+        self._parts, self.size = [], 0
+        if not parts or transport is None or transport.is_closing():
+            return
+        if size > MAX_BUFFERED_BYTES:
+            transport.writelines(parts)  # without a copy: many clients may download one file
+        else:
+            transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+
 class Buffering(Protocol):
     def flush(self) -> None: ...
 

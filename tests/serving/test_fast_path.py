@@ -5,39 +5,20 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
 import pytest
 
 from app.observability import logging as logs
 from tests.support.front_server import Connection
+from tests.support.login_requests import BODY, PATH, request_bytes
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, token
 
-PATH = "/v1/telephony-credentials"
-BODY = b'{"device_id": "laptop"}'
 VARYING_FIELDS = re.compile(
     rb'(?mi)^(date|x-request-id|ratelimit-remaining|ratelimit-reset): [^\r]*|"(?:server_time|request_id)":"[^"]*"'
 )
-
-cached_token = cache(token)
-"""The same token each time, as a page sends it."""
-
-
-def request_bytes(
-    *more: str,
-    user: str = "alice",
-    bearer: str | None = None,
-    body: bytes = BODY,
-    method: str = "POST",
-    target: str = PATH,
-    version: str = "1.1",
-) -> bytes:
-    lines = [f"{method} {target} HTTP/{version}", "Host: a", f"Authorization: Bearer {bearer or cached_token(user)}"]
-    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", *more]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def comparable(answer: tuple[bytes, bytes]) -> list[bytes]:

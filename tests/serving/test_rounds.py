@@ -12,8 +12,8 @@ from app.serving.framing import parse_head
 from app.serving.front_host import Answer, Request
 from app.serving.outbox import Outbox
 from app.serving.rounds import BATCH, Rounds
-from tests.serving.test_fast_path import cached_token, request_bytes
 from tests.support.front_server import Connection
+from tests.support.login_requests import cached_token, request_bytes
 from tests.support.service import Service
 from tests.support.tokens import token
 

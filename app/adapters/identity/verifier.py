@@ -72,7 +72,7 @@ class _Unverified(NamedTuple):
 
 
 class _Signed(NamedTuple):
-    """A token and the key that its signature is to be checked with."""
+    """A token, and the key of its signature."""
 
     unverified: _Unverified
     keys: KeySet
