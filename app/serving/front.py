@@ -15,16 +15,13 @@ from app.api import problems
 from app.api.problems import ProblemKind
 from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_head, without_expect
 from app.serving.front_host import Answer, FrontHost, Request, may_answer
-from app.serving.outbox import MAX_BUFFERED_BYTES, ResponseBuffer
+from app.serving.outbox import MAX_BUFFERED_BYTES, ResponseBuffer, limit_buffers
 from app.serving.request_reader import RequestReader
 from app.serving.uvicorn_protocol import UvicornProtocol
 
 READ_BYTES = 16 * 1024
 """Bytes of one read. Reading is paused while requests wait behind the current one, so a client that pipelines requests
 fills its own socket and not Dialtone's memory."""
-
-MAX_UNSENT_BYTES = 16 * 1024
-"""Response bytes that the client has not taken. Above it, no further request is served, and the app must wait."""
 
 MAX_WAITING_BODY_BYTES = 160 * 1024
 """Bytes of a body that are kept before the app gets the request; above the longest body that a route accepts."""
@@ -103,7 +100,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not the base class
-        self.transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
+        limit_buffers(self.transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer_name = str(peer[0]), int(peer[1])

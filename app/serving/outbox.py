@@ -5,6 +5,7 @@ the requests themselves.
 """
 
 import asyncio
+import socket
 from typing import Protocol
 
 from app.serving.responses import header_lines, status_line
@@ -13,7 +14,22 @@ MAX_BUFFERED_BYTES = 64 * 1024
 """Bytes of a response that are buffered until the round ends. Longer responses are sent at once, so that the transport
 can apply back pressure."""
 
+MAX_UNSENT_BYTES = 16 * 1024
+"""Bytes of responses that the kernel has not taken. Above it, no further request of the connection is served, and the
+app must wait."""
+
+SOCKET_BUFFER_BYTES = 128 * 1024
+"""In the kernel, for each direction. Linux would hold up to 4 MB of a response that the client does not read."""
+
 Headers = list[tuple[bytes, bytes]]
+
+
+def limit_buffers(transport: asyncio.Transport) -> None:
+    """Bound the memory that a new connection may take."""
+    transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
+    if (own := transport.get_extra_info("socket")) is not None:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            own.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
 
 
 class ResponseBuffer:

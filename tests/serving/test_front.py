@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.serving.front import READ_BYTES
 from app.serving.front_host import Answer, Request
-from app.serving.outbox import MAX_BUFFERED_BYTES
+from app.serving.outbox import MAX_BUFFERED_BYTES, SOCKET_BUFFER_BYTES
 from tests.support.front_server import Connection, connection_limiter, front_server
 
 BODY = b'{"a":1}'
@@ -383,3 +383,16 @@ async def test_request_of_a_client_that_has_reset_the_connection_has_its_address
         await asyncio.sleep(0.1)
 
     assert None not in clients
+
+
+async def test_kernel_holds_a_bounded_part_of_an_unread_response(app: PathApp) -> None:
+    limiter = connection_limiter()
+    async with front_server(app, limiter) as port:
+        await (await Connection.to(port)).ask(ask("/"))
+        transport = limiter.connections[0].transport
+        assert transport is not None
+        own = transport.get_extra_info("socket")
+
+        # Linux reserves twice of what is set.
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SOCKET_BUFFER_BYTES
+        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * SOCKET_BUFFER_BYTES
