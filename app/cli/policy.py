@@ -17,7 +17,7 @@ from app.config.file import ConfigFile, IssuerTable
 from app.config.settings import Settings, variable_of
 from app.observability import logging as logs
 from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, TokenRejected
-from app.vending.models import Principal
+from app.vending.models import Platform, Principal
 from app.vending.policy import ADMIN_SCOPE, ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Explain policy decisions and check the policy.")
@@ -190,13 +190,16 @@ def _as_json(
 def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:
     lifetimes = ", ".join(f"{platform} {int(ttl.total_seconds())} s" for platform, ttl in allowance.ttl.items())
     lacking = allowance.push_scopes - principal.scopes
+    at_limit = allowance.at_device_limit or ", ".join(
+        f"{platform} {allowance.action_at_limit(platform)}" for platform in Platform
+    )
     may_push = allowance.push and not lacking
     is_operator = allowance.admin and ADMIN_SCOPE in principal.scopes
     return {
         "connection": allowance.connection_id,
         "lifetimes": lifetimes,
         "grants": ", ".join(sorted(allowance.grants)) or "none",
-        "devices": f"{allowance.max_devices}, then {allowance.at_device_limit}",
+        "devices": f"{allowance.max_devices}, then {at_limit}",
         "push credentials": "yes" if may_push else "no" + (f" (lacks {' '.join(sorted(lacking))})" if lacking else ""),
         "operator": "yes" if is_operator else "no",
     }

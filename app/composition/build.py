@@ -63,6 +63,7 @@ from app.vending.replica import Replica
 from app.vending.service_status import ServiceStatus
 from app.vending.telephony.create import LoginFactory
 from app.vending.telephony.deadlines import Timing
+from app.vending.telephony.device_limit import DeviceLimit
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.login_cache import LoginCache
@@ -243,7 +244,7 @@ def build_telephony(
         ledger=ledger.leases,
         telnyx=telnyx.credentials,
         recovery=recovery,
-        revoker=revoker,
+        device_limit=DeviceLimit(ledger.leases, revoker.on_evicted),
         renewer=renewer,
         login_cache=login_cache,
         replica=replica,

@@ -187,7 +187,11 @@ class RuleTable(_Table):
     grants: frozenset[Grant] | None = Field(None, description="Allowed grants. Empty: no logins.")
     max_devices: int | None = Field(None, ge=1, le=900, description="Maximum number of live devices of one user.")
     at_device_limit: DeviceLimitAction | None = Field(
-        None, description="`reject` the next device, or `evict_oldest`: log out the least recently renewed device."
+        None,
+        description=(
+            "`reject` the next device, or `evict_oldest`: log out the least recently used device. Default: browsers "
+            "evict the least recently used browser, and phones are rejected."
+        ),
     )
     push: bool = Field(True, description="Allow push credentials to be registered.")
     push_scopes: Words = Field(frozenset(), description="Scopes that registering a push credential requires.")

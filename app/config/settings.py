@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     credential_ttl_seconds: int = 86_400
     mobile_credential_ttl_seconds: int = 30 * 86_400
     max_devices: int = Field(10, ge=1, le=900)
-    at_device_limit: DeviceLimitAction = DeviceLimitAction.REJECT
+    at_device_limit: DeviceLimitAction | None = None
     sip_password: bool = False
     warm_pool_size: int = Field(0, ge=0, le=500)
 

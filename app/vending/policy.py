@@ -28,7 +28,17 @@ class DeviceLimitAction(StrEnum):
 
     REJECT = "reject"
     EVICT_OLDEST = "evict_oldest"
-    """The user's least recently issued or renewed device is logged out."""
+    """The user's least recently used device is logged out."""
+
+
+DEFAULT_ACTIONS: Mapping[Platform, DeviceLimitAction] = MappingProxyType(
+    {
+        Platform.BROWSER: DeviceLimitAction.EVICT_OLDEST,
+        Platform.IOS: DeviceLimitAction.REJECT,
+        Platform.ANDROID: DeviceLimitAction.REJECT,
+    }
+)
+"""A browser tab is a device, and closed tabs do not log out. A phone stays logged in while its app is closed."""
 
 
 class PolicyMode(StrEnum):
@@ -47,12 +57,16 @@ class Allowance:
     """Default lifetime of a credential by platform, which is also the maximum that a caller may request."""
     grants: frozenset[Grant] = frozenset({Grant.LOGIN_TOKEN})
     max_devices: int = 10
-    at_device_limit: DeviceLimitAction = DeviceLimitAction.REJECT
+    at_device_limit: DeviceLimitAction | None = None
+    """None means DEFAULT_ACTIONS."""
     push: bool = True
     """Whether push credentials may be registered; the token must also hold `push_scopes`."""
     push_scopes: frozenset[str] = frozenset()
     admin: bool = False
     """Whether a token with ADMIN_SCOPE may call the operator API."""
+
+    def action_at_limit(self, platform: Platform) -> DeviceLimitAction:
+        return self.at_device_limit or DEFAULT_ACTIONS[platform]
 
 
 @dataclass(frozen=True, slots=True)

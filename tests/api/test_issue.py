@@ -178,7 +178,7 @@ async def test_login_is_finished_although_the_caller_disconnects(service: Servic
 
 
 async def test_device_limit_rejects_new_devices_and_keeps_known_ones(telnyx: Telnyx, database: str) -> None:
-    async with running_service(telnyx, database, max_devices=2) as service:
+    async with running_service(telnyx, database, max_devices=2, at_device_limit="reject") as service:
         await service.issue("one")
         await service.issue("two")
 
@@ -200,7 +200,7 @@ async def test_logged_out_device_frees_its_place_under_the_limit(telnyx: Telnyx,
 
 
 async def test_concurrent_new_devices_do_not_exceed_the_limit(telnyx: Telnyx, database: str) -> None:
-    async with running_service(telnyx, database, max_devices=5) as service:
+    async with running_service(telnyx, database, max_devices=5, at_device_limit="reject") as service:
         answers = await asyncio.gather(*(service.issue(f"tab-{n}") for n in range(20)))
 
         assert sorted(answer.status_code for answer in answers) == [201] * 5 + [403] * 15

@@ -151,7 +151,7 @@ async def test_concurrent_evictions_end_exactly_at_the_limit(serve: Serve, telny
 
 
 async def test_without_eviction_the_next_device_is_rejected(serve: Serve, telnyx: Telnyx) -> None:
-    async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 1') as service:
+    async with serve('[[policy.rules]]\nname = "all"\nmax_devices = 1\nat_device_limit = "reject"') as service:
         await issue(service, "first", token("alice"))
 
         assert_problem(await issue(service, "second", token("alice")), 403, "device_limit_reached")

@@ -305,7 +305,10 @@ async def test_invalid_token_is_explained(
 
 
 async def test_denial_by_policy_is_explained(tmp_path: Path) -> None:
-    async with browser_environment(tmp_path, max_devices=1) as strict, strict.profile() as one:
+    async with (
+        browser_environment(tmp_path, max_devices=1, at_device_limit="reject") as strict,
+        strict.profile() as one,
+    ):
         first, second = await strict.tab(one), await strict.tab(one)
         await first.register("alice")
         await second.sign_in("alice")

@@ -69,7 +69,7 @@ def test_policy_test_explains_a_permission_rule_by_rule(terminal: Any) -> None:
     assert "1. suspended (denies): no match: there is no claim 'status'" in said.output
     assert "2. desk (allows): matches, and decides" in said.output
     assert "3. trial (allows) [shadow]: matches" in said.output
-    assert "3, then reject" in said.output
+    assert "3, then browser evict_oldest, ios reject, android reject" in said.output
     assert "no (lacks push:register)" in said.output
 
 

@@ -9,13 +9,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.tables import lease_of, leases
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.models import Credential, Platform
+from app.vending.errors import DeviceLimitReached
+from app.vending.models import Credential, Platform, Principal
 from app.vending.telephony.lease import Lease, LeaseState
 from tests.support.databases import migrate_database
 from tests.support.sandbox import Telnyx
-from tests.support.tokens import ISSUER
+from tests.support.tokens import ISSUER, principal
 from tests.support.waiting import DAY
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
@@ -47,6 +49,15 @@ def pending_lease(device: str = "laptop", number: int = 1, **changes: Any) -> Le
         "created_at": NOW,
     }
     return replace(LEASE, **(fields | changes))
+
+
+async def open_lease(ledger: SqlLeases, lease: Lease, max_devices: int = 10, holder: Principal | None = None) -> Lease:
+    """Open a lease without evicting another one."""
+
+    def reject(_: list[Lease]) -> list[Lease]:
+        raise DeviceLimitReached
+
+    return (await ledger.open(lease, max_devices, holder or principal(), reject)).lease
 
 
 def credential(number: int = 1) -> Credential:

@@ -13,7 +13,7 @@ from app.vending.models import Principal
 from app.vending.not_before import MEMORY, SKEW, LogoutClaims, NotBefore, NotBeforeRegistry, NotBeforeTarget, Reach
 from app.vending.telephony.lease import LeaseState
 from app.vending.upkeep.change_feed import KeyRefresh
-from tests.support.leases import pending_lease
+from tests.support.leases import open_lease, pending_lease
 from tests.support.tokens import ISSUER
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -119,7 +119,7 @@ async def test_session_logout_ends_its_devices_and_those_without_a_session(
         [("in", "s-1", "alice"), ("unknown", None, "alice"), ("other", "s-2", "alice"), ("bobs", "s-1", "bob")], 1
     ):
         lease = pending_lease(device, number, session=session, subject=user)
-        await ledger.open(lease, 10, holder(user=user))
+        await open_lease(ledger, lease, 10, holder(user=user))
 
     ended = await notices.log_out(logout(session="s-1"), NOW)
 
@@ -144,9 +144,9 @@ async def test_session_logout_ends_its_devices_and_those_without_a_session(
 async def test_logout_targets_a_user_or_a_session(
     notices: SqlNotBefore, ledger: SqlLeases, wanted: LogoutClaims, gone: set[str]
 ) -> None:
-    await ledger.open(pending_lease("one", 1, session="s-1"), 10, holder())
-    await ledger.open(pending_lease("two", 2, session="s-2"), 10, holder())
-    await ledger.open(pending_lease("three", 3, session="s-1", issuer="https://other.example.com"), 10, holder())
+    await open_lease(ledger, pending_lease("one", 1, session="s-1"), 10, holder())
+    await open_lease(ledger, pending_lease("two", 2, session="s-2"), 10, holder())
+    await open_lease(ledger, pending_lease("three", 3, session="s-1", issuer="https://other.example.com"), 10, holder())
 
     assert {lease.device_id for lease in await notices.log_out(wanted, NOW)} == gone
 
@@ -163,7 +163,7 @@ async def test_logout_ends_tokens_of_the_same_second_and_session(notices: SqlNot
 
 async def test_logout_token_is_accepted_once(notices: SqlNotBefore, ledger: SqlLeases) -> None:
     await notices.log_out(logout(), NOW)
-    await ledger.open(pending_lease(), 10, holder(NOW + SECOND))
+    await open_lease(ledger, pending_lease(), 10, holder(NOW + SECOND))
 
     with pytest.raises(LogoutTokenRejected) as refusal:
         await notices.log_out(logout(), NOW + SECOND)
@@ -185,8 +185,8 @@ async def test_token_ended_by_a_logout_opens_no_device(notices: SqlNotBefore, le
     await notices.log_out(logout(), NOW)
 
     with pytest.raises(TokenRejected):
-        await ledger.open(pending_lease(), 10, holder(NOW))
-    await ledger.open(pending_lease(), 10, holder(NOW + SECOND))
+        await open_lease(ledger, pending_lease(), 10, holder(NOW))
+    await open_lease(ledger, pending_lease(), 10, holder(NOW + SECOND))
 
 
 async def test_marks_and_key_refreshes_are_listed_since_a_given_time(notices: SqlNotBefore) -> None:

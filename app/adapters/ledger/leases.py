@@ -23,9 +23,10 @@ from app.adapters.ledger.tables import (
     row_of,
     step,
 )
-from app.vending.errors import DeviceLimitReached, LeaseConflict, LeaseExists, LedgerUnavailable, TokenRejected
+from app.vending.errors import LeaseConflict, LeaseExists, LedgerUnavailable, TokenRejected
 from app.vending.models import Principal, UserKey
 from app.vending.not_before import is_before, targets_of
+from app.vending.telephony.device_limit import ChooseEvicted, OpenedLease
 from app.vending.telephony.lease import ENDED, Lease
 
 CHANGES_BATCH_SIZE = 10_000
@@ -35,7 +36,8 @@ CHANGES_BATCH_SIZE = 10_000
 # Statements of every login are built once: building one takes longer than running it.
 _OF_THE_DEVICE = sa.and_(IS_OWNED, leases.c.device_id == sa.bindparam("device_id"), IS_LIVE)
 LIVE_LEASE = sa.select(leases).where(_OF_THE_DEVICE)
-LIVE_LEASE_ID = sa.select(leases.c.id).where(_OF_THE_DEVICE)
+# All updates of several leases lock rows in the order of their ids. Otherwise two of them could deadlock.
+LIVE_LEASES = sa.select(leases).where(IS_OWNED, IS_LIVE).order_by(leases.c.id).with_for_update()
 BY_ID = sa.select(leases).where(leases.c.id == sa.bindparam("id"))
 LIVE_DEVICES = (
     sa.select(sa.func.count()).select_from(leases).where(IS_OWNED, IS_LIVE, leases.c.expires_at > sa.bindparam("now"))
@@ -88,18 +90,16 @@ class SqlLeases:
             query = query.where(is_older(*after))
         return await self._all(query.order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(limit))
 
-    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
-        def work(connection: sa.Connection) -> Lease:
+    async def open(self, lease: Lease, max_devices: int, principal: Principal, choose: ChooseEvicted) -> OpenedLease:
+        def work(connection: sa.Connection) -> OpenedLease:
             # Without the lock, two devices could both pass the device limit, or a logout could miss the new row.
             one_at_a_time(connection, lease.user_key)
             seen = _look(connection, lease, principal)
             if seen.not_before is not None and is_before(principal, seen.not_before):
                 raise TokenRejected("not_before")
-            if seen.devices >= max_devices:
-                # A live lease of this device means LeaseExists, not that the limit is reached.
-                raise LeaseExists if _has_live_lease(connection, lease) else DeviceLimitReached
+            evicted = [] if seen.devices < max_devices else _make_room(connection, lease, choose)
             claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
-            return claimed or _insert(connection, lease)
+            return OpenedLease(claimed or _insert(connection, lease), evicted)
 
         try:
             return await self._database.write(work)
@@ -152,9 +152,19 @@ def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:
     return connection.execute(_look_before_opening(len(targets)), wanted).one()
 
 
-def _has_live_lease(connection: sa.Connection, lease: Lease) -> bool:
-    wanted = {**lease.user_key._asdict(), "device_id": lease.device_id}
-    return connection.scalar(LIVE_LEASE_ID, wanted) is not None
+def _make_room(connection: sa.Connection, lease: Lease, choose: ChooseEvicted) -> list[Lease]:
+    """Evict the user's leases that `choose` returns. Raises LeaseExists if the device itself has a live lease."""
+    live = [lease_of(row) for row in connection.execute(LIVE_LEASES, lease.user_key._asdict()).mappings()]
+    if any(other.device_id == lease.device_id for other in live):
+        raise LeaseExists
+    evicted = []
+    for before in choose(live):
+        after = before.start_revoking(lease.created_at)
+        connection.execute(*step(before, after))
+        evicted.append(after)
+    if evicted:
+        announce(connection)
+    return evicted
 
 
 def _insert(connection: sa.Connection, lease: Lease) -> Lease:

@@ -16,7 +16,6 @@ from typing import NoReturn, Protocol
 
 from app.vending.errors import (
     CredentialExpired,
-    DeviceLimitReached,
     DialtoneError,
     LeaseConflict,
     LeaseEnded,
@@ -29,15 +28,15 @@ from app.vending.errors import (
     TelnyxUnreachable,
 )
 from app.vending.models import Credential, Grant, IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
-from app.vending.policy import DeviceLimitAction, IssueTerms
+from app.vending.policy import IssueTerms
 from app.vending.replica import Replica
 from app.vending.telephony.deadlines import POLL_SECONDS
+from app.vending.telephony.device_limit import DeviceLimit
 from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import Login, LoginCache
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer, credential_of
-from app.vending.telephony.revoke import Revoker
 
 EXPIRY_MARGIN = timedelta(seconds=5)
 """A credential with less than this left counts as expired: an extension might arrive too late."""
@@ -48,13 +47,6 @@ class CreateLedger(Protocol):
 
     async def live_lease(self, user_key: UserKey, device_id: str) -> Lease | None:
         """The device's PENDING or ACTIVE lease."""
-
-    async def open(self, lease: Lease, max_devices: int, principal: Principal) -> Lease:
-        """Insert the lease, or claim a pooled lease for it. A claimed lease is returned with its credential.
-
-        Raises LeaseExists if the device has a live lease, DeviceLimitReached at the user's limit, and TokenRejected if
-        a not-before entry (a logout, for instance) has rejected the user's token since it was verified.
-        """
 
     async def advance(self, before: Lease, after: Lease) -> Lease:
         """Write `after` if the row still equals `before`. Raises LeaseConflict if another writer changed it first."""
@@ -81,7 +73,7 @@ class LoginFactory:
         ledger: CreateLedger,
         telnyx: CreateTelnyx,
         recovery: Recovery,
-        revoker: Revoker,
+        device_limit: DeviceLimit,
         renewer: LeaseRenewer,
         login_cache: LoginCache,
         replica: Replica,
@@ -93,7 +85,7 @@ class LoginFactory:
         self._ledger = ledger
         self._telnyx = telnyx
         self._recovery = recovery
-        self._revoker = revoker
+        self._device_limit = device_limit
         self._renewer = renewer
         self._login_cache = login_cache
         self._naming = replica.naming
@@ -132,7 +124,9 @@ class LoginFactory:
         if lease_id is not None and (lease is None or lease.id != lease_id):
             raise LeaseEnded
         if lease is None:
-            lease = await self._open(self._intent(principal.user_key, wanted, terms, now), principal, terms)
+            lease = await self._device_limit.open(
+                lambda: self._intent(principal.user_key, wanted, terms), principal, terms.allowance
+            )
             return await (
                 self._create(lease, wanted) if lease.credential_id is None else self._assign_pooled(lease, wanted)
             )
@@ -148,19 +142,9 @@ class LoginFactory:
         lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
 
-    async def _open(self, lease: Lease, principal: Principal, terms: IssueTerms) -> Lease:
-        """Commit the intent. At the device limit, evict the user's oldest device if policy allows it."""
-        try:
-            return await self._ledger.open(lease, terms.allowance.max_devices, principal)
-        except DeviceLimitReached:
-            if terms.allowance.at_device_limit is DeviceLimitAction.REJECT:
-                raise
-            if not await self._revoker.evict_oldest(lease.user_key):
-                raise
-            raise LeaseConflict from None  # a slot is free now; the first caller to retry takes it
-
-    def _intent(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms, now: datetime) -> Lease:
+    def _intent(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms) -> Lease:
         """The PENDING row that is committed before Telnyx is called."""
+        now = self._clock()
         lease_id = self._new_id()
         return Lease(
             id=lease_id,

@@ -95,9 +95,12 @@ class Lease:
         """Whether the lease belongs to the warm pool. No token has an empty issuer."""
         return not self.issuer
 
+    def is_claimed(self, now: datetime) -> bool:
+        """Whether a replica holds an unexpired claim on the row."""
+        return self.claimed_until is not None and self.claimed_until > now
+
     def is_claimed_by_other(self, replica: str, now: datetime) -> bool:
-        """Whether another replica holds an unexpired claim on the row."""
-        return self.claimed_until is not None and self.claimed_until > now and self.claimed_by != replica
+        return self.is_claimed(now) and self.claimed_by != replica
 
     def has_expired(self, now: datetime) -> bool:
         return self.expires_at <= now

@@ -11,7 +11,7 @@ from app.vending.errors import LeaseConflict, LeaseNotFound, TelnyxError, Telnyx
 from app.vending.models import Principal, UserKey
 from app.vending.not_before import LogoutClaims, NotBeforeRegistry
 from app.vending.policy import ActivePolicy
-from app.vending.telephony.lease import AWAITING_DELETION, LIVE, Lease, LeaseState
+from app.vending.telephony.lease import AWAITING_DELETION, LIVE, Lease
 from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.recover import LIST_LAG, Recovery
 
@@ -86,26 +86,18 @@ class Revoker:
         leases = await self._ledger.unfinished(principal.user_key)
         return all(await asyncio.gather(*(one(lease) for lease in leases)))
 
-    async def evict_oldest(self, user_key: UserKey) -> bool:
-        """Free a slot at the device limit. Returns False if every device is still being created.
+    async def on_evicted(self, leases: Iterable[Lease]) -> None:
+        """Complete the eviction of leases that were committed as REVOKING at the device limit.
 
-        The oldest device is the least recently issued or renewed one. The sweeper deletes it at Telnyx, so that the new
-        device does not wait for that.
+        The sweeper deletes the credentials at Telnyx, so that the new device does not wait for that. It finds the
+        credential of a lost create by its name.
         """
-        active = [lease for lease in await self._ledger.unfinished(user_key) if lease.state is LeaseState.ACTIVE]
-        if not active:
-            return False
-        oldest = min(active, key=lambda lease: (lease.updated_at, lease.id))
-        now = self._clock()
-        try:
-            self._login_cache.invalidate(await self._ledger.advance(oldest, oldest.start_revoking(now)), now)
-        except LeaseConflict:
-            return True  # another writer changed the row: the caller reads it again
-        self._wake_sweeper()
-        await self._audit.record(
-            Decision.about_lease(oldest, AuditAction.REVOKED, "device_limit", AuditOutcome.UNCONFIRMED)
-        )
-        return True
+        evicted = list(leases)
+        self.on_leases_ended(evicted)
+        for lease in evicted:
+            await self._audit.record(
+                Decision.about_lease(lease, AuditAction.REVOKED, "device_limit", AuditOutcome.UNCONFIRMED)
+            )
 
     async def log_out(self, logout: LogoutClaims) -> None:
         """Apply an identity provider's logout: end the leases of the session or user, and reject earlier tokens.

@@ -16,13 +16,13 @@ from app.adapters.ledger.leases import SqlLeases
 from app.vending.errors import DeviceLimitReached, LeaseExists, LedgerUnavailable
 from app.vending.telephony.lease import Lease
 from tests.support.databases import migrate_database, sqlite_url
-from tests.support.leases import pending_lease
+from tests.support.leases import open_lease, pending_lease
 from tests.support.tokens import principal
 
 
 async def opened(ledger: SqlLeases, lease: Lease, most: int = 10) -> Lease | Exception:
     try:
-        return await ledger.open(lease, most, principal(lease.subject))
+        return await open_lease(ledger, lease, most, principal(lease.subject))
     except Exception as error:
         return error
 

@@ -19,8 +19,7 @@ from app.vending.models import UserKey
 from app.vending.not_before import LogoutClaims
 from app.vending.push.models import PushObject, PushRegistration, PushState, PushType
 from app.vending.telephony.lease import Lease
-from tests.support.leases import LEASE, NOW, credential, pending_lease
-from tests.support.tokens import principal
+from tests.support.leases import LEASE, NOW, credential, open_lease, pending_lease
 
 ALICE = UserKey(LEASE.issuer, LEASE.subject)
 
@@ -28,35 +27,35 @@ ALICE = UserKey(LEASE.issuer, LEASE.subject)
 async def test_lease_is_read_back_with_microseconds(ledger: SqlLeases) -> None:
     lease = pending_lease(label="Büro", claimed_by="replica", claimed_until=NOW, attempted_at=NOW)
 
-    await ledger.open(lease, 10, principal())
+    await open_lease(ledger, lease)
 
     assert await ledger.find(lease.id) == lease
     assert await ledger.live_lease(ALICE, "laptop") == lease
 
 
 async def test_device_has_at_most_one_live_lease(ledger: SqlLeases) -> None:
-    await ledger.open(pending_lease(), 10, principal())
+    await open_lease(ledger, pending_lease())
 
     with pytest.raises(LeaseExists):
-        await ledger.open(pending_lease(number=2), 10, principal())
-    await ledger.open(pending_lease("phone", 3), 10, principal())
-    await ledger.open(pending_lease(number=4, subject="bob"), 10, principal())
-    await ledger.open(pending_lease(number=5, issuer="https://other.example.com"), 10, principal())
+        await open_lease(ledger, pending_lease(number=2))
+    await open_lease(ledger, pending_lease("phone", 3))
+    await open_lease(ledger, pending_lease(number=4, subject="bob"))
+    await open_lease(ledger, pending_lease(number=5, issuer="https://other.example.com"))
 
 
 async def test_device_can_open_a_new_lease_after_the_old_one_ended(ledger: SqlLeases) -> None:
     lease = pending_lease()
-    await ledger.open(lease, 10, principal())
+    await open_lease(ledger, lease)
     await ledger.advance(lease, lease.mark_failed(NOW))
 
-    await ledger.open(pending_lease(number=2), 10, principal())
+    await open_lease(ledger, pending_lease(number=2))
 
     assert (await ledger.live_lease(ALICE, "laptop")) == pending_lease(number=2)
 
 
 async def test_one_of_two_concurrent_writers_succeeds(ledger: SqlLeases) -> None:
     lease = pending_lease()
-    await ledger.open(lease, 10, principal())
+    await open_lease(ledger, lease)
 
     outcomes = await asyncio.gather(
         *(ledger.advance(lease, lease.claim(f"replica {n}", NOW, timedelta(seconds=30))) for n in range(8)),
@@ -70,7 +69,7 @@ async def test_one_of_two_concurrent_writers_succeeds(ledger: SqlLeases) -> None
 
 async def test_write_of_an_old_version_is_rejected(ledger: SqlLeases) -> None:
     first = pending_lease()
-    await ledger.open(first, 10, principal())
+    await open_lease(ledger, first)
     taken = await ledger.advance(first, first.claim("other", NOW, timedelta(seconds=30)))
 
     with pytest.raises(LeaseConflict):
@@ -80,19 +79,19 @@ async def test_write_of_an_old_version_is_rejected(ledger: SqlLeases) -> None:
 
 
 async def test_device_limit_counts_only_live_devices_of_the_same_user(ledger: SqlLeases) -> None:
-    await ledger.open(pending_lease("one", 1), 2, principal())
-    await ledger.open(pending_lease("two", 2), 2, principal())
-    await ledger.open(pending_lease("one", 3, subject="bob"), 2, principal())
+    await open_lease(ledger, pending_lease("one", 1), 2)
+    await open_lease(ledger, pending_lease("two", 2), 2)
+    await open_lease(ledger, pending_lease("one", 3, subject="bob"), 2)
 
     with pytest.raises(DeviceLimitReached):
-        await ledger.open(pending_lease("three", 4), 2, principal())
+        await open_lease(ledger, pending_lease("three", 4), 2)
     with pytest.raises(LeaseExists):
-        await ledger.open(pending_lease("two", 5), 2, principal())
+        await open_lease(ledger, pending_lease("two", 5), 2)
 
 
 async def test_fifty_concurrent_devices_stop_exactly_at_the_limit(ledger: SqlLeases) -> None:
     outcomes = await asyncio.gather(
-        *(ledger.open(pending_lease(f"tab-{n}", n), 7, principal()) for n in range(50)), return_exceptions=True
+        *(open_lease(ledger, pending_lease(f"tab-{n}", n), 7) for n in range(50)), return_exceptions=True
     )
 
     kinds = [type(outcome) for outcome in outcomes]
@@ -102,7 +101,7 @@ async def test_fifty_concurrent_devices_stop_exactly_at_the_limit(ledger: SqlLea
 
 async def test_pages_are_complete_and_ordered_for_equal_timestamps(ledger: SqlLeases) -> None:
     for number in range(7):
-        await ledger.open(pending_lease(f"tab-{number}", number + 1), 10, principal())
+        await open_lease(ledger, pending_lease(f"tab-{number}", number + 1))
 
     seen: list[str] = []
     after = None
@@ -115,7 +114,7 @@ async def test_pages_are_complete_and_ordered_for_equal_timestamps(ledger: SqlLe
 
 async def test_ended_leases_are_listed_since_a_given_time(ledger: SqlLeases) -> None:
     lease = pending_lease()
-    await ledger.open(lease, 10, principal())
+    await open_lease(ledger, lease)
     active = await ledger.advance(lease, lease.activate(credential(), NOW, NOW))
     assert await ledger.ended_since(NOW) == []
 
@@ -133,7 +132,7 @@ async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLeases
         made.append(await ledger.advance(coming, coming.mark_pooled(credential(number), NOW, NOW)))
     wanted = [pending_lease(f"tab-{number}", 100 + number) for number in range(5)]
 
-    opened = await asyncio.gather(*(ledger.open(lease, 10, principal()) for lease in wanted))
+    opened = await asyncio.gather(*(open_lease(ledger, lease) for lease in wanted))
 
     assert {lease.device_id for lease in opened} == {lease.device_id for lease in wanted}
     pooled = [lease for lease in opened if lease.credential_id is not None]
@@ -152,7 +151,7 @@ async def test_pooled_lease_that_is_too_new_or_of_another_connection_is_not_clai
         usable_at = NOW + timedelta(seconds=1) if number == 1 else NOW
         await ledger.advance(coming, coming.mark_pooled(credential(number), NOW, usable_at))
 
-    assert (await ledger.open(pending_lease("tab", 100), 10, principal())).credential_id is None
+    assert (await open_lease(ledger, pending_lease("tab", 100))).credential_id is None
     assert len(await ledger.pooled(10)) == 3
 
 
@@ -202,7 +201,7 @@ async def test_lease_queries_use_indexes(ledger: SqlLeases, database: str) -> No
 
     watched = SqlLeases(Database(engine))
     lease = pending_lease()
-    await watched.open(lease, 10, principal())
+    await open_lease(watched, lease)
     await watched.live_lease(ALICE, "laptop")
     await watched.find(lease.id)
     await watched.unfinished(ALICE)
@@ -243,11 +242,11 @@ async def test_missing_database_is_reported_as_unavailable_without_its_address()
 
 
 async def test_error_messages_contain_no_values(ledger: SqlLeases) -> None:
-    await ledger.open(pending_lease(), 10, principal())
+    await open_lease(ledger, pending_lease())
 
     with pytest.raises(LeaseExists) as taken:
-        await ledger.open(pending_lease(number=2, label="a private label"), 10, principal())
+        await open_lease(ledger, pending_lease(number=2, label="a private label"))
     with pytest.raises(LedgerUnavailable) as trouble:
-        await ledger.open(pending_lease("phone", number=3, label="a private label", platform=None), 10, principal())
+        await open_lease(ledger, pending_lease("phone", number=3, label="a private label", platform=None))
 
     assert "a private label" not in f"{taken.value} {trouble.value}"

@@ -7,8 +7,7 @@ from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.sweep import SqlSweep
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.upkeep.sweeper import Backlog
-from tests.support.leases import NOW, credential, pending_lease
-from tests.support.tokens import principal
+from tests.support.leases import NOW, credential, open_lease, pending_lease
 
 LATER = NOW + timedelta(hours=2)
 
@@ -19,7 +18,7 @@ def take(lease: Lease) -> Lease:
 
 async def ended(ledger: SqlLeases, number: int, attempts: int = 0, at: datetime = NOW) -> Lease:
     lease = pending_lease(f"tab-{number}", number)
-    await ledger.open(lease, 1000, principal())
+    await open_lease(ledger, lease, 1000)
     lease = await ledger.advance(lease, lease.start_revoking(at))
     for _ in range(attempts):
         lease = await ledger.advance(lease, lease.schedule_retry(at, at))
@@ -30,7 +29,7 @@ async def test_expired_and_revoked_leases_are_due(ledger: SqlLeases, sweeping: S
     made: dict[str, Lease] = {}
     for number, name in enumerate(("fresh", "expired", "revoking", "waiting", "stale"), 1):
         made[name] = pending_lease(name, number, updated_at=NOW)
-        await ledger.open(made[name], 10, principal())
+        await open_lease(ledger, made[name])
     for name in ("fresh", "expired", "revoking", "waiting"):
         lease = await ledger.advance(made[name], made[name].activate(credential(), NOW, NOW))
         made[name] = lease
@@ -82,7 +81,7 @@ async def test_backlog_counts_waiting_and_irrevocable_leases(ledger: SqlLeases, 
 async def test_only_leases_past_the_retention_are_removed(ledger: SqlLeases, sweeping: SqlSweep) -> None:
     waiting, old, young = await ended(ledger, 1), await ended(ledger, 2), await ended(ledger, 3)
     live = pending_lease("live", 4)
-    await ledger.open(live, 10, principal())
+    await open_lease(ledger, live)
     await ledger.advance(old, old.mark_deleted(NOW))
     await ledger.advance(young, young.mark_deleted(LATER))
 

@@ -1,0 +1,165 @@
+"""The device limit over HTTP, while creates fail, hang and run in parallel."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from app.vending.operators.lease_admin import LeaseCriteria
+from app.vending.telephony.lease import LIVE
+from tests.support.problems import assert_problem
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service
+from tests.support.waiting import HOUR, eventually
+
+CREATE: dict[str, Any] = {"method": "POST", "path": "telephony_credentials$"}
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "status", "status": 503},
+    {"kind": "status", "status": 503, "after_commit": True},
+    {"kind": "status", "status": 429, "headers": {"x-ratelimit-reset": "1"}},
+    {"kind": "drop"},
+    {"kind": "drop", "after_commit": True},
+    {"kind": "garbage", "body": "{"},
+]
+
+
+async def issue_with_retries(service: Service, device: str, **wishes: Any) -> httpx.Response:
+    """Retry as a client does. A refusal that is not retryable ends the retries."""
+    for _ in range(40):
+        answer = await service.issue(device, **wishes)
+        if answer.status_code != 503:
+            break
+        assert answer.json()["retryable"]
+        assert int(answer.headers["retry-after"]) >= 1
+        await asyncio.sleep(0.2)
+    return answer
+
+
+@pytest.mark.parametrize("action", ["reject", "evict_oldest", ...])
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_failed_create_does_not_occupy_the_only_place(
+    telnyx: Telnyx, sqlite: str, fault: dict[str, Any], action: Any
+) -> None:
+    async with running_service(telnyx, sqlite, max_devices=1, at_device_limit=action) as service:
+        telnyx.fail(**CREATE, **fault)
+        telnyx.fail("status", status=500, method="GET", times=4)  # the lost credential is not found at once either
+        first = await service.issue("first")
+        telnyx.sandbox.faults.plans.clear()
+
+        second = await issue_with_retries(service, "second")
+
+        assert first.status_code == 503
+        assert second.status_code == 201
+        telnyx.clock.advance(timedelta(minutes=1))
+        await service.components.upkeep.sweeper.sweep()
+        assert len(telnyx.live()) == 1, "the credential of the failed create was found by its name and deleted"
+
+
+@pytest.mark.parametrize("action", ["evict_oldest", ...])
+async def test_new_device_waits_for_a_create_in_progress_and_replaces_it(
+    telnyx: Telnyx, database: str, action: Any
+) -> None:
+    async with running_service(telnyx, database, max_devices=1, at_device_limit=action) as service:
+        telnyx.fail("delay", **CREATE, seconds=0.6)
+        first = asyncio.create_task(service.issue("first"))
+        await eventually(lambda: telnyx.calls("POST"))
+
+        second = await service.issue("second")
+
+        assert (await first).status_code == 201
+        assert second.status_code == 201
+
+
+async def test_new_device_is_rejected_once_the_create_in_progress_is_active(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, max_devices=1, at_device_limit="reject") as service:
+        telnyx.fail("delay", **CREATE, seconds=0.6)
+        first = asyncio.create_task(service.issue("first"))
+        await eventually(lambda: telnyx.calls("POST"))
+
+        second = await service.issue("second")
+
+        assert first.done()
+        assert (await first).status_code == 201
+        assert_problem(second, 403, "device_limit_reached")
+
+
+async def test_new_device_gets_a_retryable_answer_while_a_create_hangs(telnyx: Telnyx, sqlite: str) -> None:
+    slow: dict[str, Any] = {"telnyx_call_seconds": 5.0, "max_devices": 1, "at_device_limit": "reject"}
+    async with running_service(telnyx, sqlite, **slow) as service:
+        telnyx.fail("hang", **CREATE)
+        first = asyncio.create_task(service.issue("first"))
+        await eventually(lambda: telnyx.calls("POST"))
+
+        second = await service.issue("second")
+
+        assert_problem(second, 503, "issue_in_progress")
+        assert second.json()["retryable"]
+        assert 1 <= int(second.headers["retry-after"]) <= 3
+        await first
+
+
+async def test_replaced_create_that_succeeds_late_leaves_no_credential(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, max_devices=1) as service:
+        telnyx.fail("delay", **CREATE, seconds=0.6, after_commit=True)
+        first = asyncio.create_task(service.issue("first"))
+        await eventually(lambda: telnyx.calls("POST"))
+        telnyx.clock.advance(HOUR / 2)  # the claim expires, as if the replica had stopped for that time
+
+        second = await service.issue("second")
+
+        assert second.status_code == 201
+        await first
+        telnyx.clock.advance(timedelta(minutes=1))
+        await service.components.upkeep.sweeper.sweep()
+        assert len(telnyx.live()) == 1
+
+
+async def test_closed_browser_tabs_make_room_by_default(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite) as service:
+        for number in range(10):
+            assert (await service.issue(f"tab-{number}")).status_code == 201
+            telnyx.clock.advance(timedelta(minutes=2))
+
+        eleventh = await service.issue("tab-10")
+
+        assert eleventh.status_code == 201
+        await eventually(lambda: len(telnyx.live()) == 10)
+        states = {item["device_id"]: item["state"] for item in (await service.ask("GET")).json()["data"]}
+        assert {device for device, state in states.items() if state == "active"} == {
+            f"tab-{number}" for number in range(1, 11)
+        }
+
+
+@pytest.mark.parametrize("platform", ["ios", "android"])
+async def test_phone_is_rejected_at_the_limit_by_default(telnyx: Telnyx, sqlite: str, platform: str) -> None:
+    async with running_service(telnyx, sqlite, max_devices=1) as service:
+        await service.issue("first", platform=platform)
+
+        assert_problem(await service.issue("second", platform=platform), 403, "device_limit_reached")
+        assert_problem(await service.issue("tab"), 403, "device_limit_reached")
+
+
+@pytest.mark.parametrize("action", ["reject", ...])
+async def test_hundred_parallel_devices_never_exceed_the_limit(telnyx: Telnyx, database: str, action: Any) -> None:
+    async with running_service(telnyx, database, max_devices=5, at_device_limit=action) as service:
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                leases = await service.components.ledger.search.matching(LeaseCriteria(), None, 200)
+                most = max(most, sum(lease.state in LIVE for lease in leases))
+                await asyncio.sleep(0.02)
+
+        watching = asyncio.create_task(watch())
+        answers = await asyncio.gather(*(service.issue(f"tab-{number}") for number in range(100)))
+        watching.cancel()
+        census = await service.components.ledger.search.census()
+
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) <= ({201, 403, 503} if action == "reject" else {201, 503})
+        assert most == 5
+        assert telnyx.created() == statuses.count(201)
+        assert census["active"] + census["pending"] == 5
