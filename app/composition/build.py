@@ -264,7 +264,7 @@ def build_telephony(
         timeout_seconds=settings.request_timeout_seconds,
         admit=telnyx.credentials.admit,
     )
-    devices = Devices(policy, ledger.leases, renewer, login_cache, audit, clock)
+    devices = Devices(policy, ledger.leases, renewer, audit, clock)
     return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache)
 
 

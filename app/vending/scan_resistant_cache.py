@@ -53,6 +53,10 @@ class ScanResistantCache(Generic[K, E]):
         entry.is_used = True
         return entry
 
+    def peek(self, key: K) -> E | None:
+        """The entry, without counting this as a use."""
+        return self._kept.get(key) or self._new.get(key)
+
     def put(self, key: K, entry: E) -> None:
         """Store an entry, in place of the key's present one."""
         if key in self._kept:

@@ -161,5 +161,4 @@ async def test_hundred_parallel_devices_never_exceed_the_limit(telnyx: Telnyx, d
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) <= ({201, 403, 503} if action == "reject" else {201, 503})
         assert most == 5
-        assert telnyx.created() == statuses.count(201)
         assert census["active"] + census["pending"] == 5

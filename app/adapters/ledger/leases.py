@@ -10,7 +10,7 @@ from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.not_before import latest_not_before, named
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
-    HAS_ENDED,
+    HAS_CHANGED,
     IS_LIVE,
     IS_NOBODYS,
     IS_OWNED,
@@ -27,10 +27,10 @@ from app.vending.errors import LeaseConflict, LeaseExists, LedgerUnavailable, To
 from app.vending.models import Principal, UserKey
 from app.vending.not_before import is_before, targets_of
 from app.vending.telephony.device_limit import ChooseEvicted, OpenedLease
-from app.vending.telephony.lease import ENDED, Lease
+from app.vending.telephony.lease import ENDED, FIRST_ACTIVE_VERSION, Lease, LeaseState, LeaseVersion
 
 CHANGES_BATCH_SIZE = 10_000
-"""Maximum number of ended leases that one poll of the change poller reads."""
+"""Maximum number of changed leases that one query of the change poller reads."""
 
 
 # Statements of every login are built once: building one takes longer than running it.
@@ -54,6 +54,16 @@ READY_IN_THE_POOL = (
     .order_by(leases.c.usable_at)
     .limit(1)
     .with_for_update(skip_locked=True)
+)
+CHANGED_SINCE = (
+    sa.select(
+        *(leases.c[name] for name in ("id", "issuer", "subject", "device_id", "state", "version")),
+        leases.c.expires_at,
+        leases.c.updated_at,
+    )
+    .where(HAS_CHANGED, leases.c.updated_at >= sa.bindparam("moment"), leases.c.version > FIRST_ACTIVE_VERSION)
+    .order_by(leases.c.updated_at)
+    .limit(CHANGES_BATCH_SIZE)
 )
 INSERT = leases.insert()
 
@@ -123,15 +133,25 @@ class SqlLeases:
         def work(connection: sa.Connection) -> Lease:
             if connection.execute(update, changes).rowcount != 1:
                 raise LeaseConflict
-            if after.state in ENDED and before.state not in ENDED:
+            if _is_urgent(before, after):
                 announce(connection)
             return after
 
         return await self._database.write(work)
 
-    async def ended_since(self, moment: datetime) -> list[Lease]:
-        query = sa.select(leases).where(HAS_ENDED, leases.c.updated_at >= moment)
-        return await self._all(query.order_by(leases.c.updated_at).limit(CHANGES_BATCH_SIZE))
+    async def changed_since(self, moment: datetime) -> list[LeaseVersion]:
+        return [
+            LeaseVersion(
+                row["id"],
+                UserKey(row["issuer"], row["subject"]),
+                row["device_id"],
+                LeaseState(row["state"]),
+                row["version"],
+                row["expires_at"],
+                row["updated_at"],
+            )
+            for row in await self._database.rows(CHANGED_SINCE, {"moment": moment})
+        ]
 
     async def _one(self, query: sa.Select[Any], parameters: dict[str, Any]) -> Lease | None:
         rows = await self._database.rows(query, parameters)
@@ -139,6 +159,19 @@ class SqlLeases:
 
     async def _all(self, query: sa.Select[Any]) -> list[Lease]:
         return [lease_of(row) for row in await self._database.rows(query)]
+
+
+def _is_urgent(before: Lease, after: Lease) -> bool:
+    """Whether the other replicas are notified. They find other changes at their next poll.
+
+    Renewals are most of the changes, and a login from before a renewal promises less than Telnyx grants.
+    """
+    if after.state in ENDED:
+        return before.state not in ENDED
+    terms = (before.ttl_seconds, before.platform, before.label)
+    return before.state is LeaseState.ACTIVE and (
+        after.expires_at < before.expires_at or terms != (after.ttl_seconds, after.platform, after.label)
+    )
 
 
 def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:

@@ -45,6 +45,8 @@ IS_ACTIVE = _in((LeaseState.ACTIVE,))
 IS_AWAITING_DELETION = _in(AWAITING_DELETION)
 IS_UNFINISHED = _in((*LIVE, LeaseState.REVOKING))
 HAS_ENDED = _in(ENDED)
+HAS_CHANGED = _in((LeaseState.ACTIVE, *ENDED))
+"""Leases that a replica may have cached a login of."""
 IS_POOLED = _in((LeaseState.POOLED,))
 IS_NOBODYS = sa.text("issuer = '' AND state IN ('pooled', 'pending')")
 
@@ -74,6 +76,7 @@ leases = sa.Table(
     sa.Column("retry_at", UtcTime),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("session", sa.Text),
+    sa.Column("last_used_at", UtcTime),
     sa.Index("leases_by_age", "created_at", "id"),
     sa.Index("leases_of_a_user", "subject", "created_at", "id"),
     sa.Index("leases_of_a_connection", "connection_id", "created_at", "id"),
@@ -213,6 +216,7 @@ _partial("leftover_or_lost_by_retry", "retry_at", where=IS_AWAITING_DELETION)
 _partial("active_by_expiry", "expires_at", where=IS_ACTIVE)
 _partial("pending_by_age", "updated_at", where=IS_PENDING)
 _partial("ended_by_time", "updated_at", where=HAS_ENDED)
+_partial("changed_by_time", "updated_at", where=HAS_CHANGED)
 _partial("pooled_of_a_connection", "connection_id", "usable_at", where=IS_POOLED)
 _partial("leases_of_nobody", "created_at", where=IS_NOBODYS)
 _partial("live_of_a_session", "issuer", "session", where=IS_LIVE)

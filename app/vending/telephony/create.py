@@ -133,7 +133,7 @@ class LoginFactory:
         if lease.state is LeaseState.ACTIVE:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.mark_expired(now))
-            return await self._renew(lease, wanted, terms)
+            return await self._renew(lease, wanted, terms, may_reuse=lease_id is None)
         if lease.is_claimed_by_other(self._replica, now):
             return None
         if lease.has_expired(now):
@@ -239,8 +239,11 @@ class LoginFactory:
         source = IssueSource.CREATED if pooled_at is None else IssueSource.POOLED
         return await self._login(lease, wanted.grant, source)
 
-    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Login:
-        """Extend the credential in place if due, which keeps the SIP identity, and mint a token."""
+    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms, *, may_reuse: bool) -> Login:
+        """Extend the credential in place if due, which keeps the SIP identity, and mint a token.
+
+        With `may_reuse`, a cached login of the row's present version is returned instead, as long as it is fresh.
+        """
         lease = await self._apply_changes(lease, wanted, terms)
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
@@ -249,6 +252,10 @@ class LoginFactory:
                 lease = await self._renewer.set_expiry(lease, _whole_seconds(now + ttl))
             except LeaseEnded:
                 raise LeaseConflict from None  # the next attempt opens a new lease
+        elif may_reuse and wanted.grant is Grant.LOGIN_TOKEN:
+            cached = self._login_cache.get(lease.user_key, lease.device_id)
+            if cached is not None and cached.lease.version == lease.version and now < cached.refresh_after:
+                return cached
         return await self._login(lease, wanted.grant, IssueSource.RENEWED)
 
     async def _apply_changes(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Lease:
@@ -261,10 +268,13 @@ class LoginFactory:
         changed = lease.change(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
         if replace(changed, version=lease.version, updated_at=lease.updated_at) == lease:
             return lease
-        return await self._ledger.advance(lease, changed)
+        return await self._renewer.change(lease, changed)
 
     async def _login(self, lease: Lease, grant: Grant, source: IssueSource) -> Login:
-        """A login token or SIP password on an ACTIVE lease. Only a token is cached."""
+        """A login token or SIP password on an ACTIVE lease. Only a token is cached.
+
+        Raises LeaseConflict if the lease has changed or ended meanwhile: the login would promise what it no longer has.
+        """
         now = self._clock()
         token = password = None
         try:
@@ -280,13 +290,15 @@ class LoginFactory:
             await self._end(lease, lease.mark_lost(self._clock()))
         refresh_after = refresh_time(now, expires_at, self._jitter())
         login = Login(lease, now, expires_at, refresh_after, token=token, password=password, source=source)
+        if self._login_cache.is_outdated(lease):
+            raise LeaseConflict
         if token is not None:
             self._login_cache.put(replace(login, source=IssueSource.CACHED))
         return login
 
     async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
         """End the lease. Raises LeaseConflict so that the caller reads the device's row again."""
-        await self._renewer.end_lease(lease, ended)
+        await self._renewer.change(lease, ended)
         raise LeaseConflict
 
     async def _release(self, lease: Lease, *, maybe_created: bool) -> None:

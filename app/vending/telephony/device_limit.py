@@ -36,9 +36,9 @@ class DeviceLimitLedger(Protocol):
     async def open(self, lease: Lease, max_devices: int, principal: Principal, choose: ChooseEvicted) -> OpenedLease:
         """Insert the lease, or claim a pooled lease for it. A claimed lease is returned with its credential.
 
-        If the user has `max_devices` live leases, `choose` gets them and returns those to evict. If it raises, nothing is
-        written. Raises LeaseExists if the device has a live lease, and TokenRejected if a
-        not-before entry (a logout, for instance) has rejected the user's token since it was verified.
+        If the user has `max_devices` live leases, `choose` gets them and returns those to evict. If it raises, nothing
+        is written. Raises LeaseExists if the device has a live lease, and TokenRejected if a not-before entry (a
+        logout, for instance) has rejected the user's token since it was verified.
         """
 
 

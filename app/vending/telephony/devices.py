@@ -11,7 +11,6 @@ from app.vending.models import Principal, UserKey
 from app.vending.policy import ActivePolicy, Allowance
 from app.vending.telephony.durations import lifetime
 from app.vending.telephony.lease import LIVE, Lease, LeaseState
-from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.renew import LeaseRenewer
 
 MAX_ATTEMPTS = 5
@@ -23,8 +22,6 @@ class DeviceLedger(Protocol):
 
     async def page(self, user_key: UserKey, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         """The user's unfinished leases, newest first, starting after `after` = (created_at, id)."""
-
-    async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +40,13 @@ class Devices:
         self,
         policy: ActivePolicy,
         ledger: DeviceLedger,
-        expiry: LeaseRenewer,
-        login_cache: LoginCache,
+        renewer: LeaseRenewer,
         audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
-        self._expiry = expiry
-        self._login_cache = login_cache
+        self._renewer = renewer
         self._audit = audit
         self._clock = clock
 
@@ -92,9 +87,8 @@ class Devices:
             changed = lease.change(
                 self._clock(), label=label, platform=lease.platform, ttl_seconds=ttl, session=lease.session
             )
-            lease = await self._ledger.advance(lease, changed)
-            self._login_cache.evict(lease)
+            lease = await self._renewer.change(lease, changed)
         if change.ttl_seconds is not None and lease.credential_id is not None:
             until = self._clock() + timedelta(seconds=lease.ttl_seconds)
-            lease = await self._expiry.set_expiry(lease, until.replace(microsecond=0))
+            lease = await self._renewer.set_expiry(lease, until.replace(microsecond=0))
         return lease

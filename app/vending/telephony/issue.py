@@ -195,13 +195,15 @@ def _is_same(question: DecisionInput, other: DecisionInput) -> bool:
 
 
 def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms) -> bool:
-    """Whether the request would change nothing about the device."""
+    """Whether the cached login may be returned without reading the ledger.
+
+    Another replica may have changed the lease a moment ago. So a request that names terms of its own is decided by the
+    ledger's row.
+    """
     lease = login.lease
     return (
-        wanted.grant is Grant.LOGIN_TOKEN
+        wanted == IssueRequest(wanted.device_id)
         and wanted.platform is lease.platform
-        and (wanted.label is None or wanted.label == lease.label)
-        and (wanted.ttl_seconds is None or terms.ttl.total_seconds() == lease.ttl_seconds)
         and lease.connection_id == terms.allowance.connection_id
         and (terms.session is None or terms.session == lease.session)
     )

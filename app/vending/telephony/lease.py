@@ -49,6 +49,23 @@ AWAITING_DELETION = (LeaseState.REVOKING, LeaseState.EXPIRED, LeaseState.LOST)
 """States that the sweeper works on: a credential may still exist at Telnyx."""
 
 
+FIRST_ACTIVE_VERSION = 2
+"""Version of a lease whose create succeeded at once. No earlier version was ACTIVE."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseVersion:
+    """The part of a changed lease that the login caches of other replicas need."""
+
+    id: str
+    user_key: UserKey
+    device_id: str
+    state: LeaseState
+    version: int
+    expires_at: datetime
+    updated_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One ledger row. Times are timezone-aware UTC. Holds no secret."""
@@ -85,6 +102,8 @@ class Lease:
     """For an ended lease: number of deletion attempts."""
     session: str | None = None
     """The identity provider's session of the device's last request; its logout ends the lease."""
+    last_used_at: datetime | None = None
+    """When the device last got a login, accurate to a minute. Not part of the version: it is written in batches."""
 
     @property
     def user_key(self) -> UserKey:

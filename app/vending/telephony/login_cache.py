@@ -4,16 +4,20 @@ Nothing is persisted. After a restart, the next request of a device mints a new 
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.vending.models import IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
 from app.vending.scan_resistant_cache import ScanResistantCache
 from app.vending.service_status import LoginCacheStatus
-from app.vending.telephony.lease import Lease
+from app.vending.telephony.lease import Lease, LeaseState, LeaseVersion
 
-INVALIDATION_MEMORY = timedelta(minutes=10)
-"""How long an ended lease is remembered, so that a mint in flight cannot cache it again. Longer than a flight."""
+VERSION_MEMORY = timedelta(minutes=10)
+"""How long the version of a changed lease is remembered, so that a mint in flight cannot cache an earlier one. Longer
+than a flight."""
+
+MIN_VERSIONS = 1000
+"""Versions are remembered for as many leases as there may be cached devices, and for at least this number."""
 
 DeviceKey = tuple[UserKey, str]
 """A user and the device id that the client chose."""
@@ -52,6 +56,12 @@ class CachedLogin:
     """The serialized response before its token, between token and time, and after its time."""
     is_used: bool = False
 
+    def outdate(self, expires_at: datetime) -> None:
+        """Require the next request to read the ledger, and promise no later expiry than this."""
+        login = self.login
+        self.login = replace(login, refresh_after=login.issued_at, expires_at=min(login.expires_at, expires_at))
+        self.decided_for = self.response = None
+
 
 class LoginCache:
     """The latest login of each device, up to `capacity` devices."""
@@ -59,7 +69,9 @@ class LoginCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._logins: ScanResistantCache[DeviceKey, CachedLogin] = ScanResistantCache(capacity)
-        self._ended: OrderedDict[str, datetime] = OrderedDict()
+        self._versions: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
+        """By lease id: the latest known version, and when it became known."""
+        self._max_versions = max(capacity, MIN_VERSIONS)
         self.hits = 0
         """Requests that got a cached login. Counted by the issuer, which knows whether a login may be returned."""
         self.misses = 0
@@ -82,21 +94,33 @@ class LoginCache:
         return None if entry is None else entry.login
 
     def put(self, login: Login) -> None:
-        """Cache the login, unless its lease has ended in the meantime."""
-        if login.lease.id not in self._ended:
+        """Cache the login, unless its lease has changed or ended since the login was created."""
+        if not self.is_outdated(login.lease):
             self._logins.put((login.lease.user_key, login.lease.device_id), CachedLogin(login))
 
-    def evict(self, lease: Lease) -> None:
-        """Remove the device's login, for instance because its terms changed. The lease stays live."""
-        self._logins.pop((lease.user_key, lease.device_id))
+    def is_outdated(self, lease: Lease) -> bool:
+        """Whether the lease is known to have changed or ended since this version."""
+        known = self._versions.get(lease.id)
+        return known is not None and lease.version < known[0]
 
-    def invalidate(self, lease: Lease, now: datetime) -> None:
-        """Remove the login of an ended lease, and cache no login on that lease from now on."""
+    def update(self, lease: Lease | LeaseVersion, now: datetime) -> None:
+        """Apply a change or the end of a lease that was committed, here or by another replica.
+
+        The login of an ended lease is removed. The login of a changed lease is only returned while Telnyx or the ledger
+        is unavailable, and its expiry is limited to the lease's. A mint in flight on an earlier version is not cached.
+        """
+        known = self._versions.get(lease.id)
+        if known is not None and known[0] >= lease.version:
+            return
+        self._versions[lease.id] = (lease.version, now)
+        self._versions.move_to_end(lease.id)
+        while len(self._versions) > self._max_versions or next(iter(self._versions.values()))[1] < now - VERSION_MEMORY:
+            self._versions.popitem(last=False)
         key = (lease.user_key, lease.device_id)
-        entry = self._logins.pop(key)
-        if entry is not None and entry.login.lease.id != lease.id:
-            self._logins.put(key, entry)  # of a later lease
-        self._ended[lease.id] = now
-        self._ended.move_to_end(lease.id)
-        while self._ended and next(iter(self._ended.values())) < now - INVALIDATION_MEMORY:
-            self._ended.popitem(last=False)
+        entry = self._logins.peek(key)
+        if entry is None or entry.login.lease.id != lease.id or entry.login.lease.version >= lease.version:
+            return
+        if lease.state is LeaseState.ACTIVE:
+            entry.outdate(lease.expires_at)
+        else:
+            self._logins.pop(key)

@@ -20,7 +20,7 @@ class RenewTelnyx(Protocol):
 
 
 class LeaseRenewer:
-    """Sets the expiry of ACTIVE leases."""
+    """Changes ACTIVE leases."""
 
     def __init__(
         self, ledger: RenewLedger, telnyx: RenewTelnyx, login_cache: LoginCache, clock: Callable[[], datetime]
@@ -38,25 +38,25 @@ class LeaseRenewer:
         """
         credential_id = credential_of(lease)
         if until < lease.expires_at:
-            lease = await self._ledger.advance(lease, lease.extend(until, self._clock()))
-            self._login_cache.evict(lease)
+            lease = await self.change(lease, lease.extend(until, self._clock()))
         try:
             credential = await self._telnyx.extend(credential_id, until)
         except CredentialExpired:
-            await self.end_lease(lease, lease.mark_expired(self._clock()))
+            await self.change(lease, lease.mark_expired(self._clock()))
             raise LeaseEnded from None
         except TelnyxNotFound:
-            await self.end_lease(lease, lease.mark_lost(self._clock()))
+            await self.change(lease, lease.mark_lost(self._clock()))
             raise LeaseEnded from None
         until = min(until, credential.expires_at or until)
         if until == lease.expires_at:
             return lease
-        return await self._ledger.advance(lease, lease.extend(until, self._clock()))
+        return await self.change(lease, lease.extend(until, self._clock()))
 
-    async def end_lease(self, lease: Lease, ended: Lease) -> None:
-        """Commit the end, and remove the cached login."""
-        await self._ledger.advance(lease, ended)
-        self._login_cache.invalidate(lease, self._clock())
+    async def change(self, before: Lease, after: Lease) -> Lease:
+        """Commit the change or the end of an ACTIVE lease, and apply it to the login cache. Raises LeaseConflict."""
+        lease = await self._ledger.advance(before, after)
+        self._login_cache.update(lease, self._clock())
+        return lease
 
 
 def credential_of(lease: Lease) -> str:

@@ -115,7 +115,7 @@ class Revoker:
         """Remove the cached logins of leases that were committed as ended, and wake the sweeper to delete at Telnyx."""
         now = self._clock()
         for lease in leases:
-            self._login_cache.invalidate(lease, now)
+            self._login_cache.update(lease, now)
         self._wake_sweeper()
 
     async def end(self, lease: Lease, reason: str) -> bool:
@@ -136,7 +136,7 @@ class Revoker:
                 if moved is None:
                     raise LeaseNotFound from None
                 lease = moved
-        self._login_cache.invalidate(lease, self._clock())
+        self._login_cache.update(lease, self._clock())
         if lease.state not in AWAITING_DELETION:
             return True
         try:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.not_before import MEMORY, NotBefore, NotBeforeRegistry
-from app.vending.telephony.lease import Lease
+from app.vending.telephony.lease import LeaseVersion
 from app.vending.telephony.login_cache import LoginCache
 
 OVERLAP = timedelta(seconds=30)
@@ -22,8 +22,11 @@ class KeyRefresh:
 
 
 class ChangeLedger(Protocol):
-    async def ended_since(self, moment: datetime) -> list[Lease]:
-        """Leases that left ACTIVE at or after `moment`, oldest first; only the first part if there are many."""
+    async def changed_since(self, moment: datetime) -> list[LeaseVersion]:
+        """Leases that changed or ended at or after `moment`, oldest first; only the first part if there are many.
+
+        Leases that have never changed since they became ACTIVE may be omitted.
+        """
 
 
 class ChangeNotices(Protocol):
@@ -34,7 +37,7 @@ class ChangeNotices(Protocol):
 
 
 class ChangePoller:
-    """Reads the ended leases, not-before entries and key refresh requests since the last poll."""
+    """Reads the changed and ended leases, not-before entries and key refresh requests since the last poll."""
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class ChangePoller:
         now = self._clock()
         since = self._seen_until - OVERLAP
         await self._read_not_before(since if self._not_before.are_loaded else now - MEMORY)
-        await self._read_ended(since, now)
+        await self._read_leases(since, now)
         for wanted in await self._notices.key_refreshes_since(max(since, self._began)):
             if self._refreshed.get(wanted.issuer) != wanted.requested_at:
                 self._refreshed[wanted.issuer] = wanted.requested_at
@@ -75,10 +78,10 @@ class ChangePoller:
             since = found[-1].made_at
         self._not_before.are_loaded = True
 
-    async def _read_ended(self, since: datetime, now: datetime) -> None:
-        while ended := await self._ledger.ended_since(since):
-            for lease in ended:
-                self._login_cache.invalidate(lease, now)
-            if ended[-1].updated_at == since:
+    async def _read_leases(self, since: datetime, now: datetime) -> None:
+        while changed := await self._ledger.changed_since(since):
+            for lease in changed:
+                self._login_cache.update(lease, now)
+            if changed[-1].updated_at == since:
                 break
-            since = ended[-1].updated_at
+            since = changed[-1].updated_at

@@ -115,7 +115,7 @@ class Sweeper:
         now = self._clock()
         taken = await self._ledger.take_due(now, now - STALE_PENDING, limit, partial(_taken, now=now))
         for lease in taken:
-            self._login_cache.invalidate(lease, now)
+            self._login_cache.update(lease, now)
         return taken
 
     async def _delete_all(self, batch: list[Lease]) -> list[DeletionOutcome]:

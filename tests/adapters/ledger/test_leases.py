@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -112,16 +112,25 @@ async def test_pages_are_complete_and_ordered_for_equal_timestamps(ledger: SqlLe
     assert seen == [f"{number:032x}" for number in range(7, 0, -1)]
 
 
-async def test_ended_leases_are_listed_since_a_given_time(ledger: SqlLeases) -> None:
+async def test_changed_and_ended_leases_are_listed_since_a_given_time(ledger: SqlLeases) -> None:
     lease = pending_lease()
     await open_lease(ledger, lease)
     active = await ledger.advance(lease, lease.activate(credential(), NOW, NOW))
-    assert await ledger.ended_since(NOW) == []
+    assert await ledger.changed_since(NOW) == []
 
-    ended = await ledger.advance(active, active.start_revoking(NOW + timedelta(seconds=5)))
+    for seconds, transition in enumerate([renewed, Lease.start_revoking], 5):
+        now = NOW + timedelta(seconds=seconds)
+        active = await ledger.advance(active, transition(active, now))
 
-    assert await ledger.ended_since(NOW + timedelta(seconds=5)) == [ended]
-    assert await ledger.ended_since(NOW + timedelta(seconds=6)) == []
+        (change,) = await ledger.changed_since(now)
+        assert (change.id, change.user_key, change.device_id) == (active.id, active.user_key, active.device_id)
+        assert (change.state, change.version) == (active.state, active.version)
+        assert (change.expires_at, change.updated_at) == (active.expires_at, now)
+        assert await ledger.changed_since(now + timedelta(seconds=1)) == []
+
+
+def renewed(lease: Lease, now: datetime) -> Lease:
+    return lease.extend(now + timedelta(hours=3), now)
 
 
 async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLeases) -> None:
@@ -218,7 +227,7 @@ async def test_lease_queries_use_indexes(ledger: SqlLeases, database: str) -> No
     await sweeping.irrevocable(8, 10)
     await sweeping.delete_ended(NOW + timedelta(hours=1), 10)
     await watched.pooled(10)
-    await watched.ended_since(NOW)
+    await watched.changed_since(NOW)
     await engine.dispose()
 
     assert len(plans) >= 9

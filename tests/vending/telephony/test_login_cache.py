@@ -1,11 +1,14 @@
 """The cache of logins in memory."""
 
 from dataclasses import replace
+from typing import Any
 
 from app.vending.models import LoginToken
 from app.vending.service_status import LoginCacheStatus
-from app.vending.telephony.login_cache import Login, LoginCache
+from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.telephony.login_cache import MIN_VERSIONS, Login, LoginCache
 from tests.support.leases import LEASE, NOW
+from tests.support.waiting import HOUR
 
 
 def test_repr_of_a_login_contains_no_secret() -> None:
@@ -34,7 +37,7 @@ def test_late_mint_does_not_restore_an_ended_login() -> None:
     login = login_of("one")
     cache.put(login)
 
-    cache.invalidate(login.lease, NOW)
+    cache.update(login.lease.start_revoking(NOW), NOW)
     cache.put(login)
 
     assert cache.get(LEASE.user_key, "one") is None
@@ -45,6 +48,65 @@ def test_end_of_an_older_lease_keeps_its_successors_login() -> None:
     successor = login_of("one")
     cache.put(successor)
 
-    cache.invalidate(replace(LEASE, device_id="one", id="older"), NOW)
+    cache.update(replace(LEASE, device_id="one", id="older", state=LeaseState.REVOKED, version=9), NOW)
 
     assert cache.get(LEASE.user_key, "one") is successor
+
+
+def changed(lease: Lease, **changes: Any) -> Lease:
+    return replace(lease, version=lease.version + 1, **changes)
+
+
+def test_changed_lease_requires_a_new_decision() -> None:
+    cache = LoginCache(capacity=10)
+    login = replace(login_of("one"), expires_at=NOW + HOUR, refresh_after=NOW + HOUR)
+    cache.put(login)
+
+    cache.update(changed(login.lease), NOW)
+
+    entry = cache.get_entry(LEASE.user_key, "one")
+    assert entry is not None
+    assert entry.login.refresh_after <= NOW
+
+
+def test_fallback_login_promises_no_more_than_a_shortened_lease() -> None:
+    cache = LoginCache(capacity=10)
+    cache.put(replace(login_of("one"), expires_at=NOW + HOUR, refresh_after=NOW + HOUR))
+
+    cache.update(changed(login_of("one").lease, expires_at=NOW + HOUR / 60), NOW)
+
+    login = cache.get(LEASE.user_key, "one")
+    assert login is not None
+    assert login.expires_at == NOW + HOUR / 60
+
+
+def test_late_mint_on_changed_terms_is_not_cached() -> None:
+    cache = LoginCache(capacity=10)
+
+    cache.update(changed(login_of("one").lease), NOW)
+    cache.put(login_of("one"))
+
+    assert cache.get(LEASE.user_key, "one") is None
+
+
+def test_login_of_the_present_version_is_cached_and_kept() -> None:
+    cache = LoginCache(capacity=10)
+    lease = changed(login_of("one").lease)
+    cache.update(lease, NOW)
+    login = replace(login_of("one"), lease=lease, refresh_after=NOW + HOUR)
+
+    cache.put(login)
+    cache.update(lease, NOW)
+
+    assert cache.get(LEASE.user_key, "one") is login
+
+
+def test_number_of_remembered_versions_is_bounded() -> None:
+    cache = LoginCache(capacity=10)
+    first = login_of("first")
+
+    cache.update(changed(first.lease), NOW)
+    for number in range(MIN_VERSIONS):
+        cache.update(changed(login_of(f"{number}").lease), NOW)
+
+    assert not cache.is_outdated(first.lease)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from app.sandbox.account import DEMO_CONNECTION
 from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest
 from app.vending.not_before import NotBefore, NotBeforeRegistry, NotBeforeTarget
-from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.telephony.lease import Lease, LeaseState, LeaseVersion
 from app.vending.telephony.login_cache import Login, LoginCache
 from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from app.vending.upkeep.change_feed import ChangePoller, KeyRefresh
@@ -90,16 +90,17 @@ async def test_abandoned_create_is_undone(components: Components, telnyx: Telnyx
 
 
 async def test_change_poller_reads_every_logout() -> None:
-    """The ledger returns ended leases in batches."""
+    """The ledger returns changed leases in batches."""
     now = datetime.now(UTC)
-    ended = [replace(LEASE, id=f"{n}", device_id=f"tab-{n}", updated_at=now + timedelta(seconds=n)) for n in range(25)]
+    leases = [replace(LEASE, id=f"{n}", device_id=f"tab-{n}") for n in range(25)]
+    ended = [lease.start_revoking(now + timedelta(seconds=n)) for n, lease in enumerate(leases)]
     cache = LoginCache(capacity=100)
-    for lease in ended:
+    for lease in leases:
         cache.put(Login(lease, now, now, now))
 
     class Told:
-        async def ended_since(self, moment: datetime) -> list[Lease]:
-            return [lease for lease in ended if lease.updated_at >= moment][:10]
+        async def changed_since(self, moment: datetime) -> list[LeaseVersion]:
+            return [version_of(lease) for lease in ended if lease.updated_at >= moment][:10]
 
         async def not_before_since(self, moment: datetime) -> list[NotBefore]:
             return [mark for mark in made if mark.made_at >= moment][:10]
@@ -117,6 +118,10 @@ async def test_change_poller_reads_every_logout() -> None:
 
     assert len(cache) == 0
     assert len(marks) == 25
+
+
+def version_of(lease: Lease) -> LeaseVersion:
+    return LeaseVersion(**{field.name: getattr(lease, field.name) for field in fields(LeaseVersion)})
 
 
 async def test_two_replicas_do_not_sweep_the_same_row(telnyx: Telnyx, database: str) -> None:
