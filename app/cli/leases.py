@@ -114,7 +114,7 @@ def _fields(lease: Lease) -> dict[str, Any]:
 
 def _print_table(leases: Iterable[Lease]) -> None:
     print_table(
-        ("id", "user", "device", "platform", "state", "sip username", "expires"),
+        ("id", "user", "device", "platform", "state", "sip username", "expires", "last used"),
         (
             (
                 lease.id,
@@ -124,6 +124,7 @@ def _print_table(leases: Iterable[Lease]) -> None:
                 lease.state,
                 lease.sip_username or "-",
                 instant(lease.expires_at),
+                "-" if lease.last_used_at is None else instant(lease.last_used_at),
             )
             for lease in leases
         ),

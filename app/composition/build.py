@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from app import __version__
@@ -51,6 +51,7 @@ from app.composition.periodic import TaskRunner, periodic_tasks
 from app.composition.reload import SettingsReloader
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
+from app.vending.errors import LedgerUnavailable
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.lease_admin import LeaseAdmin
 from app.vending.operators.token_admin import TokenAdmin
@@ -66,6 +67,7 @@ from app.vending.telephony.deadlines import Timing
 from app.vending.telephony.device_limit import DeviceLimit
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
+from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.naming import Naming
 from app.vending.telephony.recover import Recovery
@@ -103,7 +105,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     operators = build_operators(settings, overrides, audit, ledger, identity, telnyx, telephony, upkeep)
     rate_limiter = build_rate_limiter(settings, overrides)
     listener = PgListener(ledger.engine, wake.change_feed.set)
-    tasks = TaskRunner(periodic_tasks(wake, listener, audit, identity, push, upkeep, operators))
+    tasks = TaskRunner(periodic_tasks(wake, listener, audit, identity, telephony, push, upkeep, operators))
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
@@ -121,6 +123,8 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         async with opened(), tasks:
             yield
             await telephony.issuer.drain()
+            with suppress(LedgerUnavailable):
+                await telephony.last_uses.flush()
             await push.uploads.drain()
             await upkeep.sweep_jobs.stop()
 
@@ -240,11 +244,12 @@ def build_telephony(
     recovery = Recovery(ledger.leases, telnyx.credentials, clock)
     renewer = LeaseRenewer(ledger.leases, telnyx.credentials, login_cache, clock)
     revoker = Revoker(policy, ledger.leases, recovery, login_cache, identity.not_before, audit, clock, wake.sweeper.set)
+    last_uses = LastUses(ledger.leases, clock)
     maker = LoginFactory(
         ledger=ledger.leases,
         telnyx=telnyx.credentials,
         recovery=recovery,
-        device_limit=DeviceLimit(ledger.leases, revoker.on_evicted),
+        device_limit=DeviceLimit(ledger.leases, revoker.on_evicted, last_uses.last_use),
         renewer=renewer,
         login_cache=login_cache,
         replica=replica,
@@ -258,6 +263,7 @@ def build_telephony(
         ledger=ledger.leases,
         login_factory=maker,
         login_cache=login_cache,
+        last_uses=last_uses,
         audit=audit,
         clock=clock,
         monotonic=overrides.monotonic,
@@ -265,7 +271,7 @@ def build_telephony(
         admit=telnyx.credentials.admit,
     )
     devices = Devices(policy, ledger.leases, renewer, audit, clock)
-    return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache)
+    return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache, last_uses)
 
 
 def build_push(

@@ -44,6 +44,7 @@ from app.vending.replica import Replica
 from app.vending.service_status import ServiceStatus
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
+from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
@@ -141,6 +142,7 @@ class TelephonyComponents:
     recovery: Recovery
     renewer: LeaseRenewer
     login_cache: LoginCache
+    last_uses: LastUses
 
 
 @dataclass(frozen=True, slots=True)

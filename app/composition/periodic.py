@@ -14,6 +14,7 @@ from app.composition.components import (
     IdentityComponents,
     OperatorComponents,
     PushComponents,
+    TelephonyComponents,
     UpkeepComponents,
     WakeEvents,
 )
@@ -27,6 +28,9 @@ WARM_POOL_SECONDS = 10.0
 RECONCILE_SECONDS = 3600.0
 EXPIRY_ALERT_SECONDS = 60.0
 LEASE_COUNT_SECONDS = 15.0
+LAST_USE_SECONDS = 20.0
+"""Interval at which devices' last uses are written, so that they are accurate to a minute."""
+
 AUDIT_RETENTION_SECONDS = 600.0
 KEY_REFRESH_SECONDS = 5.0
 """Interval at which each issuer's key set is checked. The key set decides whether a refresh is due."""
@@ -55,6 +59,7 @@ def periodic_tasks(
     listener: PgListener,
     audit: AuditLog,
     identity: IdentityComponents,
+    telephony: TelephonyComponents,
     push: PushComponents,
     upkeep: UpkeepComponents,
     operators: OperatorComponents,
@@ -67,6 +72,7 @@ def periodic_tasks(
         PeriodicTask(upkeep.warm_pool.refill, WARM_POOL_SECONDS, wake.warm_pool, runs_at_start=True),
         PeriodicTask(upkeep.reconciler.reconcile, RECONCILE_SECONDS),
         PeriodicTask(identity.verifier.refresh_due_keys, KEY_REFRESH_SECONDS, runs_at_start=True),
+        PeriodicTask(telephony.last_uses.flush, LAST_USE_SECONDS),
         PeriodicTask(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
         PeriodicTask(push.expiry_alerts.check, EXPIRY_ALERT_SECONDS, runs_at_start=True),
         PeriodicTask(operators.leases.refresh_counts, LEASE_COUNT_SECONDS, runs_at_start=True),

@@ -1,7 +1,7 @@
 """The device limit over HTTP, while creates fail, hang and run in parallel."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -9,9 +9,11 @@ import pytest
 
 from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.telephony.lease import LIVE
+from tests.support.admin_api import admin_request
 from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
+from tests.support.tokens import ISSUER
 from tests.support.waiting import HOUR, eventually
 
 CREATE: dict[str, Any] = {"method": "POST", "path": "telephony_credentials$"}
@@ -126,10 +128,7 @@ async def test_closed_browser_tabs_make_room_by_default(telnyx: Telnyx, sqlite: 
 
         assert eleventh.status_code == 201
         await eventually(lambda: len(telnyx.live()) == 10)
-        states = {item["device_id"]: item["state"] for item in (await service.ask("GET")).json()["data"]}
-        assert {device for device, state in states.items() if state == "active"} == {
-            f"tab-{number}" for number in range(1, 11)
-        }
+        assert await active_devices(service) == {f"tab-{number}" for number in range(1, 11)}
 
 
 @pytest.mark.parametrize("platform", ["ios", "android"])
@@ -162,3 +161,60 @@ async def test_hundred_parallel_devices_never_exceed_the_limit(telnyx: Telnyx, d
         assert set(statuses) <= ({201, 403, 503} if action == "reject" else {201, 503})
         assert most == 5
         assert census["active"] + census["pending"] == 5
+
+
+async def test_used_device_outlives_one_that_was_created_later(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database, max_devices=2) as service:
+        for device in ("first", "second"):
+            await service.issue(device)
+            telnyx.clock.advance(timedelta(minutes=10))
+        before = service.app.requests
+        await service.issue("first")
+        assert service.app.requests == before, "the fast path answered"
+
+        await service.issue("third")
+
+        assert await active_devices(service) == {"first", "third"}
+
+
+async def test_device_used_at_another_replica_outlives_an_unused_one(telnyx: Telnyx, database: str) -> None:
+    async with (
+        running_service(telnyx, database, max_devices=2) as here,
+        running_service(telnyx, database, max_devices=2) as there,
+    ):
+        for device in ("first", "second"):
+            await here.issue(device)
+            telnyx.clock.advance(timedelta(minutes=10))
+        await there.issue("first")
+        await there.components.telephony.last_uses.flush()  # it does so every twenty seconds
+
+        await here.issue("third")
+
+        assert await active_devices(here) == {"first", "third"}
+
+
+async def active_devices(service: Service) -> set[str]:
+    page = (await service.ask("GET")).json()["data"]
+    return {item["device_id"] for item in page if item["state"] == "active"}
+
+
+async def test_last_use_is_shown_to_users_and_operators(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database) as service:
+        lease_id = (await service.issue()).json()["id"]
+        telnyx.clock.advance(timedelta(minutes=5))
+        await service.issue()
+        used_at = telnyx.clock()
+        telnyx.clock.advance(timedelta(minutes=5))
+        await service.ask("PATCH", f"/{lease_id}", json={"label": "Desk"})
+        await service.components.telephony.last_uses.flush()
+
+        answers = [
+            (await service.ask("GET")).json()["data"][0],
+            (await service.ask("GET", f"/{lease_id}")).json(),
+            (await admin_request(service, "GET", "/leases")).json()["data"][0],
+            (await admin_request(service, "GET", f"/leases/{lease_id}")).json(),
+            (await admin_request(service, "GET", "/dialable", issuer=ISSUER, subject="alice")).json()["data"][0],
+        ]
+
+        for answer in answers:
+            assert abs(datetime.fromisoformat(answer["last_used_at"]) - used_at) < timedelta(minutes=1)

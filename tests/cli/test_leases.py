@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ async def test_leases_are_listed_as_a_table_and_json(components: Components) -> 
     shown = await leases("show", found[0]["id"])
     assert found[0]["credential_name"] in shown.output
     assert (await leases("show", "0" * 32)).exit_code == 1
+
+
+async def test_last_use_of_a_device_is_listed_and_shown(components: Components, telnyx: Telnyx) -> None:
+    telnyx.clock.advance(HOUR)
+    await components.telephony.issuer.issue(principal("bob"), IssueRequest("laptop"))
+    await components.telephony.last_uses.flush()
+
+    (lease,) = await listed("--user", "bob")
+
+    assert datetime.fromisoformat(lease["last_used_at"]) > telnyx.clock() - HOUR / 60
+    assert lease["last_used_at"] in (await leases("ls", "--user", "bob")).output
+    assert lease["last_used_at"] in (await leases("show", lease["id"])).output
 
 
 async def test_one_lease_is_revoked_and_deleted_at_telnyx(components: Components, telnyx: Telnyx) -> None:

@@ -1,5 +1,6 @@
 """Leases in SQLite or PostgreSQL. Each method is one short transaction."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -64,6 +65,14 @@ CHANGED_SINCE = (
     .where(HAS_CHANGED, leases.c.updated_at >= sa.bindparam("moment"), leases.c.version > FIRST_ACTIVE_VERSION)
     .order_by(leases.c.updated_at)
     .limit(CHANGES_BATCH_SIZE)
+)
+SET_LAST_USED = (
+    leases.update()
+    .where(
+        leases.c.id == sa.bindparam("used_id"),
+        sa.or_(leases.c.last_used_at.is_(None), leases.c.last_used_at < sa.bindparam("used_at")),
+    )
+    .values(last_used_at=sa.bindparam("used_at"))
 )
 INSERT = leases.insert()
 
@@ -152,6 +161,14 @@ class SqlLeases:
             )
             for row in await self._database.rows(CHANGED_SINCE, {"moment": moment})
         ]
+
+    async def set_last_used(self, uses: Sequence[tuple[str, datetime]]) -> None:
+        rows = [{"used_id": lease_id, "used_at": at} for lease_id, at in uses]
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(SET_LAST_USED, rows)
+
+        await self._database.write(work)
 
     async def _one(self, query: sa.Select[Any], parameters: dict[str, Any]) -> Lease | None:
         rows = await self._database.rows(query, parameters)

@@ -8,6 +8,7 @@ from app.api.pagination import Cursor, Page
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import (
     DIGITS,
+    LAST_USED,
     ConnectionId,
     DeviceId,
     Instant,
@@ -38,6 +39,7 @@ LEASE_EXAMPLE: dict[str, Any] = {
     "updated_at": "2026-11-23T09:30:00.000Z",
     "expires_at": "2026-11-24T09:30:00.000Z",
     "usable_at": "2026-11-23T09:30:05.000Z",
+    "last_used_at": "2026-11-23T11:10:02.000Z",
     "deletion_attempts": 0,
     "retry_at": None,
 }
@@ -49,6 +51,7 @@ DIALABLE_EXAMPLE: dict[str, Any] = {
     "platform": "browser",
     "label": "Work laptop",
     "expires_at": "2026-11-24T09:30:00.000Z",
+    "last_used_at": "2026-11-23T11:10:02.000Z",
 }
 
 
@@ -90,6 +93,7 @@ class LeaseInfo(BaseModel):
     updated_at: Instant
     expires_at: Instant
     usable_at: Instant
+    last_used_at: Instant | None = Field(description=LAST_USED)
     deletion_attempts: int = Field(
         description="Attempts to delete the credential at Telnyx. After 8 attempts it counts as irrevocable."
     )
@@ -114,6 +118,7 @@ class LeaseInfo(BaseModel):
             updated_at=lease.updated_at,
             expires_at=lease.expires_at,
             usable_at=lease.usable_at,
+            last_used_at=lease.last_used_at,
             deletion_attempts=lease.attempts,
             retry_at=lease.retry_at,
         )
@@ -134,6 +139,7 @@ class DialableDevice(BaseModel):
     platform: Platform
     label: str | None
     expires_at: Instant
+    last_used_at: Instant | None = Field(description=LAST_USED)
 
     @classmethod
     def from_lease(cls, lease: Lease, settings: ClientSettings) -> Self:
@@ -145,6 +151,7 @@ class DialableDevice(BaseModel):
             platform=lease.platform,
             label=lease.label,
             expires_at=lease.expires_at,
+            last_used_at=lease.last_used_at,
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import (
 
 from app.api.pagination import Page
 from app.api.schemas.client_settings import ClientSettings
-from app.api.schemas.fields import DeviceId, Instant, Label, StrictRequest
+from app.api.schemas.fields import LAST_USED, DeviceId, Instant, Label, StrictRequest
 from app.vending.models import Grant, IssueRequest, Platform
 from app.vending.telephony.devices import LeaseChange
 from app.vending.telephony.lease import Lease, LeaseState
@@ -69,6 +69,7 @@ INFO_EXAMPLE: dict[str, Any] = {
     "issued_at": "2026-11-23T09:30:00.000Z",
     "expires_at": "2026-11-24T09:30:00.000Z",
     "usable_at": "2026-11-23T09:30:05.000Z",
+    "last_used_at": "2026-11-23T11:10:02.000Z",
     "server_time": "2026-11-23T11:12:13.456Z",
 }
 
@@ -123,6 +124,7 @@ class TelephonyCredentialInfo(BaseModel):
     issued_at: Instant
     expires_at: Instant
     usable_at: Instant
+    last_used_at: Instant | None = Field(description=LAST_USED)
     server_time: Instant
 
     @classmethod
@@ -138,6 +140,7 @@ class TelephonyCredentialInfo(BaseModel):
             issued_at=lease.created_at,
             expires_at=lease.expires_at,
             usable_at=lease.usable_at,
+            last_used_at=lease.last_used_at,
             server_time=now,
         )
 

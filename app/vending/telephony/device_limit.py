@@ -49,9 +49,12 @@ class DeviceLimit:
         self,
         ledger: DeviceLimitLedger,
         on_evicted: Callable[[list[Lease]], Awaitable[None]],
+        last_use: Callable[[Lease], datetime],
     ) -> None:
+        """`last_use` returns when a lease's device last got a login."""
         self._ledger = ledger
         self._on_evicted = on_evicted
+        self._last_use = last_use
 
     async def open(self, intent: Callable[[], Lease], principal: Principal, allowance: Allowance) -> Lease:
         """Open the lease that `intent` returns. It is called again after a wait, so that the claim starts then.
@@ -63,7 +66,13 @@ class DeviceLimit:
         pause = POLL_SECONDS
         while True:
             lease = intent()
-            choose = partial(leases_to_evict, platform=lease.platform, allowance=allowance, now=lease.created_at)
+            choose = partial(
+                leases_to_evict,
+                platform=lease.platform,
+                allowance=allowance,
+                now=lease.created_at,
+                last_use=self._last_use,
+            )
             try:
                 opened = await self._ledger.open(lease, allowance.max_devices, principal, choose)
             except IssueInProgress:
@@ -77,7 +86,13 @@ class DeviceLimit:
             pause = min(pause * 2, POLL_SECONDS * 10)
 
 
-def leases_to_evict(leases: Iterable[Lease], platform: Platform, allowance: Allowance, now: datetime) -> list[Lease]:
+def leases_to_evict(
+    leases: Iterable[Lease],
+    platform: Platform,
+    allowance: Allowance,
+    now: datetime,
+    last_use: Callable[[Lease], datetime],
+) -> list[Lease]:
     """The leases that make room for a new device of this platform: abandoned creates, then the least recently used.
 
     An abandoned create is a PENDING lease without a valid claim: no request is working on it. Raises DeviceLimitReached
@@ -87,8 +102,8 @@ def leases_to_evict(leases: Iterable[Lease], platform: Platform, allowance: Allo
     active = [lease for lease in live if lease.state is LeaseState.ACTIVE]
     evictable = [lease for lease in live if lease.state is LeaseState.PENDING and not lease.is_claimed(now)]
     replaceable = [lease for lease in active if _may_replace(platform, lease.platform, allowance)]
-    evictable.sort(key=_last_use)
-    evictable += sorted(replaceable, key=_last_use)
+    evictable.sort(key=last_use)
+    evictable += sorted(replaceable, key=last_use)
     surplus = max(0, len(live) - allowance.max_devices + 1)
     if surplus <= len(evictable):
         return evictable[:surplus]
@@ -100,7 +115,3 @@ def leases_to_evict(leases: Iterable[Lease], platform: Platform, allowance: Allo
 def _may_replace(new: Platform, old: Platform, allowance: Allowance) -> bool:
     """Whether a new device may log out an ACTIVE one. By default, a browser tab replaces browser tabs and no phones."""
     return all(allowance.action_at_limit(each) is DeviceLimitAction.EVICT_OLDEST for each in (new, old))
-
-
-def _last_use(lease: Lease) -> tuple[datetime, str]:
-    return lease.updated_at, lease.id

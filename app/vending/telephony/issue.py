@@ -28,6 +28,7 @@ from app.vending.policy import ActivePolicy, IssueTerms
 from app.vending.single_flight import SingleFlight
 from app.vending.telephony.create import LoginFactory
 from app.vending.telephony.durations import MIN_FALLBACK_LIFETIME
+from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import CachedLogin, DecisionInput, Login, LoginCache
 
@@ -62,6 +63,7 @@ class CredentialIssuer:
         ledger: IssueLedger,
         login_factory: LoginFactory,
         login_cache: LoginCache,
+        last_uses: LastUses,
         audit: Audit,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -73,6 +75,7 @@ class CredentialIssuer:
         self._ledger = ledger
         self._login_factory = login_factory
         self._login_cache = login_cache
+        self._last_uses = last_uses
         self._audit = audit
         self._clock = clock
         self._monotonic = monotonic
@@ -112,6 +115,7 @@ class CredentialIssuer:
 
     def record_returned(self, login: Login, seconds: float) -> None:
         """Record that a login from `cached_login` was returned. Not for a required audit, which has to be awaited."""
+        self._last_uses.note(login.lease.id)
         if not self._audit.is_repeat(repeat_key(login.lease.id), seconds):
             self._audit.record_nowait(_returned(login, seconds))
 
@@ -160,6 +164,7 @@ class CredentialIssuer:
 
     async def _record(self, login: Login, began: float) -> Login:
         """Record the login before it is returned. If a required audit fails, the login stays cached for the retry."""
+        self._last_uses.note(login.lease.id)
         seconds = self._monotonic() - began
         if login.source is IssueSource.CACHED and self._audit.is_repeat(repeat_key(login.lease.id), seconds):
             return login

@@ -156,11 +156,12 @@ class Lease:
             claimed_by=None,
             claimed_until=None,
             attempted_at=None,
+            last_used_at=now,
         )
 
     def mark_pooled(self, credential: Credential, now: datetime, usable_at: datetime) -> "Lease":
         """PENDING without a user becomes POOLED with the credential that Telnyx created."""
-        return replace(self.activate(credential, now, usable_at), state=LeaseState.POOLED)
+        return replace(self.activate(credential, now, usable_at), state=LeaseState.POOLED, last_used_at=None)
 
     def assign_to(self, intent: "Lease") -> "Lease":
         """POOLED becomes PENDING for a device. Id, credential and `usable_at` stay; the rest comes from the intent."""

@@ -1,7 +1,7 @@
 """Which devices a new device replaces at the device limit, and when it is rejected."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -33,11 +33,15 @@ def abandoned(name: str, age: timedelta = MINUTE, **changes: Any) -> Lease:
     return active(name, age, state=LeaseState.PENDING, **changes)
 
 
+def last_use(lease: Lease) -> datetime:
+    return lease.last_used_at or lease.updated_at
+
+
 def evicted(
     *leases: Lease, limit: int, action: DeviceLimitAction | None = REJECT, platform: Platform = BROWSER
 ) -> list[str]:
     allowance = Allowance("77", dict.fromkeys(Platform, DAY), max_devices=limit, at_device_limit=action)
-    return [lease.id for lease in leases_to_evict(leases, platform, allowance, NOW)]
+    return [lease.id for lease in leases_to_evict(leases, platform, allowance, NOW, last_use)]
 
 
 def test_nothing_is_evicted_below_the_limit() -> None:
@@ -76,6 +80,13 @@ def test_abandoned_create_does_not_reject_less_than_active_leases_do() -> None:
 
 def test_least_recently_used_device_is_evicted() -> None:
     assert evicted(active("a", MINUTE), active("b", DAY), active("c", HOUR), limit=3, action=EVICT) == ["b"]
+
+
+def test_change_of_a_lease_does_not_count_as_a_use() -> None:
+    used = active("a", DAY, last_used_at=NOW - MINUTE)
+    changed = active("b", MINUTE, last_used_at=NOW - HOUR)
+
+    assert evicted(used, changed, limit=2, action=EVICT) == ["b"]
 
 
 def test_as_many_devices_are_evicted_as_a_lowered_limit_requires() -> None:
