@@ -8,8 +8,6 @@ crashes during a create.
 import asyncio
 import os
 import random
-import shutil
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -20,10 +18,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.adapters.ledger import migrate as migrating
-from app.adapters.ledger.engines import database_url
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
 from app.vending.errors import DialtoneError, LeaseEnded, LeaseNotFound, TelnyxRateLimited, TelnyxUnreachable
@@ -32,7 +27,7 @@ from app.vending.single_flight import TASK_NAME
 from app.vending.telephony.lease import LIVE, Lease, LeaseState
 from app.vending.telephony.login_cache import Login
 from app.vending.telephony.revoke import MAX_RETRY_DELAY
-from tests.support.databases import sqlite_url
+from tests.support.databases import FreshDatabase, fresh_postgres, fresh_sqlite
 from tests.support.leases import read_leases
 from tests.support.load import PREFIX, LoadGenerator, check_invariants
 from tests.support.sandbox import Telnyx, telnyx_sandbox
@@ -85,7 +80,7 @@ class Held:
 class LifeCycle(RuleBasedStateMachine):
     """Subclasses define how to get an empty database."""
 
-    fresh_database: Callable[[Path], Awaitable[str]]
+    fresh_database: FreshDatabase
     folder: Path
 
     def __init__(self) -> None:
@@ -334,7 +329,7 @@ async def retry(work: Callable[[], Awaitable[Result]], seconds: float = 5) -> Re
             await asyncio.sleep(0.2)
 
 
-def machine(fresh: Callable[[Path], Awaitable[str]], tmp_path: Path) -> type[LifeCycle]:
+def machine(fresh: FreshDatabase, tmp_path: Path) -> type[LifeCycle]:
     return type("LifeCycleHere", (LifeCycle,), {"fresh_database": staticmethod(fresh), "folder": tmp_path})
 
 
@@ -349,32 +344,8 @@ RUN = settings(
 
 
 def test_any_order_of_events_keeps_the_invariants_on_sqlite(tmp_path: Path) -> None:
-    template = tmp_path / "template.db"
-    asyncio.run(migrating.migrate(database_url(f"sqlite:///{template}")))
-
-    async def fresh(folder: Path) -> str:
-        for old in folder.glob("ledger.db*"):
-            old.unlink()
-        shutil.copy(template, folder / "ledger.db")
-        return sqlite_url(folder)
-
-    run_state_machine_as_test(machine(fresh, tmp_path), settings=RUN)
+    run_state_machine_as_test(machine(fresh_sqlite(tmp_path), tmp_path), settings=RUN)
 
 
 def test_any_order_of_events_keeps_the_invariants_on_postgresql(postgres_server: str, tmp_path: Path) -> None:
-    server = database_url(postgres_server)
-
-    async def create(name: str, template: str = "template1") -> str:
-        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-        await engine.dispose()
-        return server.set(database=name).render_as_string(hide_password=False)
-
-    template = f"m{uuid.uuid4().hex}"
-    asyncio.run(migrating.migrate(database_url(asyncio.run(create(template)))))
-
-    async def fresh(_: Path) -> str:
-        return await create(f"t{uuid.uuid4().hex}", template)
-
-    run_state_machine_as_test(machine(fresh, tmp_path), settings=RUN)
+    run_state_machine_as_test(machine(fresh_postgres(postgres_server), tmp_path), settings=RUN)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,30 @@ async def test_two_processes_on_one_sqlite_file_do_not_race(telnyx: Telnyx, sqli
     assert {answer.status_code for answer in answers} <= {200, 201}
     assert len({answer.json()["sip_username"] for answer in answers}) == 10
     assert telnyx.created() == 10
+
+
+async def test_shortened_lifetime_applies_to_another_process_within_two_seconds(
+    telnyx: Telnyx, postgres: str, tmp_path: Path
+) -> None:
+    async with replica(telnyx.url, postgres, tmp_path) as here, replica(telnyx.url, postgres, tmp_path) as there:
+        lease_id = (await here.issue()).json()["id"]
+        former = (await there.issue()).json()["expires_at"]
+        assert (await there.issue()).json()["expires_at"] == former, "cached at both"
+
+        headers = {"Authorization": f"Bearer {token()}"}
+        path = f"/v1/telephony-credentials/{lease_id}"
+        changed = await here.client.patch(path, headers=headers, json={"ttl_seconds": 60})
+        began = time.monotonic()
+        while (await there.issue()).json()["expires_at"] == former:
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.02)
+        answers = [await service.issue() for service in (here, there)]
+
+    assert changed.status_code == 200
+    (credential,) = telnyx.sandbox.account.credentials.values()
+    assert credential.expires_at is not None
+    for answer in answers:
+        assert datetime.fromisoformat(answer.json()["expires_at"]) <= credential.expires_at
 
 
 async def test_credential_of_an_unanswered_create_is_returned_to_the_retry(

@@ -1,9 +1,14 @@
 """Migrated databases for tests."""
 
+import asyncio
 import atexit
 import shutil
 import tempfile
+import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
@@ -30,3 +35,39 @@ async def migrate_database(database: str) -> None:
 
 def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'ledger.db'}"
+
+
+FreshDatabase = Callable[[Path], Awaitable[str]]
+"""Returns the URL of an empty, migrated database. Its argument is a folder for files."""
+
+
+def fresh_sqlite(folder: Path) -> FreshDatabase:
+    template = folder / "template.db"
+    asyncio.run(migrating.migrate(database_url(f"sqlite:///{template}")))
+
+    async def fresh(folder: Path) -> str:
+        for old in folder.glob("ledger.db*"):
+            old.unlink()
+        shutil.copy(template, folder / "ledger.db")
+        return sqlite_url(folder)
+
+    return fresh
+
+
+def fresh_postgres(server_url: str) -> FreshDatabase:
+    server = database_url(server_url)
+
+    async def create(name: str, template: str = "template1") -> str:
+        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await engine.dispose()
+        return server.set(database=name).render_as_string(hide_password=False)
+
+    template = f"m{uuid.uuid4().hex}"
+    asyncio.run(migrating.migrate(database_url(asyncio.run(create(template)))))
+
+    async def fresh(_: Path) -> str:
+        return await create(f"t{uuid.uuid4().hex}", template)
+
+    return fresh
