@@ -117,6 +117,20 @@ async def test_request_for_the_former_label_is_decided_by_the_ledger(replicas: P
     assert (await here.ask("GET", f"/{lease_id}")).json()["label"] == "Laptop"
 
 
+@pytest.mark.parametrize("wishes", [{"label": "Desk"}, {"ttl_seconds": 3600}, {"platform": "ios"}], ids=str)
+async def test_repeated_request_with_terms_of_its_own_needs_no_call_to_telnyx(
+    service: Service, wishes: dict[str, Any]
+) -> None:
+    first = (await service.issue(**wishes)).json()
+    calls = len(service.telnyx.calls())
+
+    again = await service.issue(**wishes)
+
+    assert again.json()["login_token"] == first["login_token"]
+    assert len(service.telnyx.calls()) == calls
+    assert service.components.telephony.login_cache.hits == 1
+
+
 async def test_request_for_the_former_platform_is_decided_by_the_ledger(replicas: Pair, telnyx: Telnyx) -> None:
     here, there = replicas
     lease_id = await cached_at_both(here, there, platform="ios")

@@ -255,6 +255,7 @@ class LoginFactory:
         elif may_reuse and wanted.grant is Grant.LOGIN_TOKEN:
             cached = self._login_cache.get(lease.user_key, lease.device_id)
             if cached is not None and cached.lease.version == lease.version and now < cached.refresh_after:
+                self._login_cache.hits += 1
                 return cached
         return await self._login(lease, wanted.grant, IssueSource.RENEWED)
 

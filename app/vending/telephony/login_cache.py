@@ -73,7 +73,7 @@ class LoginCache:
         """By lease id: the latest known version, and when it became known."""
         self._max_versions = max(capacity, MIN_VERSIONS)
         self.hits = 0
-        """Requests that got a cached login. Counted by the issuer, which knows whether a login may be returned."""
+        """Requests that got a cached login. Counted by the callers, which know whether a login may be returned."""
         self.misses = 0
 
     def __len__(self) -> int:
