@@ -121,7 +121,9 @@ def build_app(settings: Settings, components: Components) -> tuple[ASGIApp, Read
     readiness = _readiness(components)
     access_log = build_access_log(components.telemetry.events.request)
     app: ASGIApp = BodyLimitsMiddleware(_fastapi(settings, components, readiness, _client_settings(settings)))
-    app = BearerAuthMiddleware(app, components.identity.verifier, components.rate_limiter, components.audit)
+    app = BearerAuthMiddleware(
+        app, components.identity.verifier, components.rate_limiter, components.audit, settings.cors_origins
+    )
     app = UnhandledErrorMiddleware(HeaderLimitsMiddleware(app))
     accepted, rejected = (
         _with_common_headers(app, settings, access_log, components.telemetry.tracer) for app in (app, reject_overload)
@@ -155,6 +157,7 @@ def _fastapi(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log = structlog.get_logger("dialtone")
         log.info("started", version=__version__, namespace=settings.namespace)
+        components.identity.key_sets.log_plain_http()
         if settings.is_sandboxed:
             log.warning("sandbox", note="TELNYX_BASE_URL is on this machine: these credentials cannot make real calls")
         async with components.run():

@@ -2,19 +2,22 @@
 
 It is httpx on aiohttp (`httpx-aiohttp`), because httpx's own pool costs several times the CPU per call under load. The
 transport is called without httpx's client: the client's cookies, redirects, netrc and proxies from the environment are
-unwanted here, and they take as long as the call itself.
+unwanted here, and they take as long as the call itself. An egress proxy is an explicit setting.
 """
 
 import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+
+from app.adapters.addresses import is_loopback
 
 CONNECT_SECONDS = 2.0
 """Timeout of DNS, TCP and TLS. Shorter than every total deadline, so that a failure to connect can be recognized."""
@@ -45,11 +48,21 @@ class HttpResponse:
 class HttpClient:
     """A shared connection pool. `trust_env` is off, so that no proxy from the environment receives an API key."""
 
-    def __init__(self, user_agent: str) -> None:
-        # The session's connector verifies certificates with aiohttp's own context. The transport would create a second
-        # one, which it does not use, and read all CA certificates for it. The empty context trusts no certificate.
+    def __init__(self, user_agent: str, *, ca_pem: str | None = None, proxy_url: str | None = None) -> None:
+        """`ca_pem` replaces the system's CA certificates. `proxy_url` is used for all hosts except this machine.
+
+        Raises ValueError for an invalid `ca_pem`.
+        """
+        session = cache(partial(_session, True if ca_pem is None else ssl_context(ca_pem)))
+        # The session's connector verifies certificates. The transport would create a second SSL context, which it does
+        # not use, and read all CA certificates for it. The empty context trusts no certificate.
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._transport = AiohttpTransport(verify=unused, trust_env=False, client=_session)
+        self._transport = AiohttpTransport(verify=unused, trust_env=False, client=session)
+        self._proxied = self._transport
+        if proxy_url is not None:
+            self._proxied = AiohttpTransport(
+                verify=unused, trust_env=False, client=session, proxy=httpx.Proxy(proxy_url)
+            )
         self._headers = httpx.Headers({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 
     async def __aenter__(self) -> "HttpClient":
@@ -59,6 +72,7 @@ class HttpClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._transport.aclose()
+        await self._proxied.aclose()
 
     def headers(self, own: Mapping[str, str]) -> httpx.Headers:
         """The client's headers and `own`. Build them once for many requests: building them is slow."""
@@ -89,7 +103,9 @@ class HttpClient:
                     json=json,
                     extensions=TIMEOUT_EXTENSION,
                 )
-                response = await self._transport.handle_async_request(request)
+                has_proxy = self._proxied is not self._transport and not is_loopback(request.url.host)
+                transport = self._proxied if has_proxy else self._transport
+                response = await transport.handle_async_request(request)
                 try:
                     return HttpResponse(response.status_code, response.headers, await _body(response, max_bytes))
                 finally:
@@ -104,7 +120,34 @@ class HttpClient:
             OSError,
             ValueError,
         ) as error:
-            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(type(error).__name__) from None
+            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(_reason(error)) from None
+
+
+class HttpClients:
+    """A shared client, and one for each other combination of CA certificates and proxy use."""
+
+    def __init__(self, user_agent: str, proxy_url: str | None = None) -> None:
+        self._user_agent = user_agent
+        self._proxy_url = proxy_url
+        self._clients: dict[tuple[str | None, bool], HttpClient] = {}
+
+    async def __aenter__(self) -> "HttpClients":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            await client.__aexit__(kind, error, trace)
+
+    def get(self, ca_pem: str | None = None, *, uses_proxy: bool = True) -> HttpClient:
+        """The client with these CA certificates (None: the system's). Raises ValueError if they are invalid."""
+        has_proxy = uses_proxy and self._proxy_url is not None
+        key = (ca_pem, has_proxy)
+        if key not in self._clients:
+            proxy_url = self._proxy_url if has_proxy else None
+            self._clients[key] = HttpClient(self._user_agent, ca_pem=ca_pem, proxy_url=proxy_url)
+        return self._clients[key]
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
@@ -126,13 +169,51 @@ def _was_not_sent(error: Exception) -> bool:
 
     httpx-aiohttp 0.2 reports a dropped connection as ConnectTimeout, so only aiohttp's own error is reliable.
     """
-    cause = error.__cause__ or error
-    return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
+    return isinstance(
+        error.__cause__ or error,
+        aiohttp.ClientConnectorError
+        | aiohttp.ClientHttpProxyError
+        | aiohttp.ConnectionTimeoutError
+        | aiohttp.InvalidURL,
+    )
 
 
-def _session() -> aiohttp.ClientSession:
+def _reason(error: Exception) -> str:
+    """The kind of failure. The messages of the errors are not used, because they may contain the proxy's password."""
+    match error.__cause__ or error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "the TLS certificate is not trusted"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "the egress proxy is unreachable or rejected the request"
+        case aiohttp.ClientConnectorDNSError():
+            return "the host name cannot be resolved"
+        case _:
+            return type(error).__name__
+
+
+def ssl_context(ca_pem: str) -> ssl.SSLContext:
+    """A context that trusts only these CA certificates. Raises ValueError if the text contains none.
+
+    Text around the certificates, such as names in any language, is ignored.
+    """
+    try:
+        text = ca_pem.encode("ascii", "ignore").decode("ascii").strip()
+        if not text:
+            raise ValueError  # with an empty text, Python would trust the system's certificates
+        return ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ValueError("contains no CA certificate in PEM format") from None
+
+
+def checked_ca_pem(ca_pem: str) -> str:
+    """The text, if it contains CA certificates. Raises ValueError if not."""
+    ssl_context(ca_pem)
+    return ca_pem
+
+
+def _session(verify: ssl.SSLContext | bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=15),
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=15, ssl=verify),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )

@@ -13,10 +13,12 @@ PROBLEM_CODES = "x-problem-codes"
 GUARDED = (
     "malformed_request",
     "malformed_authorization",
+    "several_tokens",
     "missing_token",
     "invalid_token",
     "access_denied",
     "insufficient_scope",
+    "origin_not_allowed",
     "rate_limited",
     "internal_error",
     "identity_unavailable",
@@ -25,7 +27,7 @@ GUARDED = (
     "issue_in_progress",
     "overloaded",
 )
-"""Codes of every operation that requires a bearer token."""
+"""Codes of every operation that requires an access token."""
 
 UNGUARDED = (
     "malformed_request",
@@ -51,21 +53,19 @@ TELNYX = ("telnyx_rejected", "telnyx_forbidden", "telnyx_key_rejected", "telnyx_
 EXAMPLE_REQUEST_ID = "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"
 
 _MATERIAL = ("invalid_request", *FAULT_MESSAGES)
+_FORBIDDEN = ("access_denied", "insufficient_scope", "origin_not_allowed")
 _UNAVAILABLE = ("identity_unavailable", "audit_unavailable", "ledger_unavailable", "issue_in_progress", "overloaded")
 
 _NAMES: dict[frozenset[str], str] = {
     frozenset(codes): name
     for name, codes in (
-        ("BadRequest", ("malformed_request", "malformed_authorization")),
+        ("BadRequest", ("malformed_request", "malformed_authorization", "several_tokens")),
         ("BadLogoutRequest", ("malformed_request", "invalid_logout_token")),
         ("Unauthorized", ("missing_token", "invalid_token")),
-        ("Forbidden", ("access_denied", "insufficient_scope")),
-        ("LoginForbidden", ("access_denied", "insufficient_scope", "grant_not_allowed", "device_limit_reached")),
-        ("PushForbidden", ("access_denied", "insufficient_scope", "push_not_allowed")),
-        (
-            "PushRegistrationForbidden",
-            ("access_denied", "insufficient_scope", "push_not_allowed", "push_limit_reached"),
-        ),
+        ("Forbidden", _FORBIDDEN),
+        ("LoginForbidden", (*_FORBIDDEN, "grant_not_allowed", "device_limit_reached")),
+        ("PushForbidden", (*_FORBIDDEN, "push_not_allowed")),
+        ("PushRegistrationForbidden", (*_FORBIDDEN, "push_not_allowed", "push_limit_reached")),
         ("ConnectionOrPushCredentialNotFound", ("connection_not_found", "push_credential_not_found")),
         ("InvalidRequestOrCursor", ("invalid_request", "invalid_cursor")),
         ("InvalidNotBefore", ("invalid_request", "not_before_in_future")),

@@ -36,6 +36,10 @@ MALFORMED = ProblemKind(400, "malformed_request", "The request is malformed.")
 BAD_AUTHORIZATION = ProblemKind(
     400, "malformed_authorization", "The Authorization header must be sent once, as `Bearer <token>`."
 )
+SEVERAL_TOKENS = ProblemKind(400, "several_tokens", "The request has tokens in several headers.")
+ORIGIN_NOT_ALLOWED = ProblemKind(
+    403, "origin_not_allowed", "Pages of this origin may not use the token that a proxy adds to the request."
+)
 MISSING_TOKEN = ProblemKind(401, "missing_token", "The request has no bearer token.")
 NOT_FOUND = ProblemKind(404, "not_found", "The resource does not exist.")
 METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "The resource does not support this method.")
@@ -47,6 +51,7 @@ INVALID = ProblemKind(422, "invalid_request", "Request validation failed.")
 INVALID_CURSOR = ProblemKind(422, "invalid_cursor", "The cursor is invalid. Use `next_cursor` of the previous page.")
 HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large", "The request headers are too large.")
 INTERNAL = ProblemKind(500, "internal_error", "The service had an internal error.", retryable=True)
+IDENTITY_UNAVAILABLE = ProblemKind(503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True)
 TELNYX_UNAVAILABLE = ProblemKind(
     503, "telnyx_unavailable", "Telnyx is unavailable or returned an invalid response.", retryable=True
 )
@@ -57,9 +62,8 @@ KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.IssuerNotFound: ProblemKind(404, "issuer_not_found", str(errors.IssuerNotFound.__doc__)),
     errors.ConfirmationRequired: ProblemKind(422, "not_confirmed", str(errors.ConfirmationRequired.__doc__)),
     errors.NotBeforeInFuture: ProblemKind(422, "not_before_in_future", str(errors.NotBeforeInFuture.__doc__)),
-    errors.IdentityUnavailable: ProblemKind(
-        503, "identity_unavailable", str(errors.IdentityUnavailable.__doc__), retryable=True
-    ),
+    errors.IdentityUnavailable: IDENTITY_UNAVAILABLE,
+    errors.SigningKeyPending: IDENTITY_UNAVAILABLE,
     errors.AccessDenied: ProblemKind(403, "access_denied", str(errors.AccessDenied.__doc__)),
     errors.InsufficientScope: ProblemKind(403, "insufficient_scope", str(errors.InsufficientScope.__doc__)),
     errors.GrantNotAllowed: ProblemKind(403, "grant_not_allowed", str(errors.GrantNotAllowed.__doc__)),

@@ -97,12 +97,20 @@ async def _issuer(components: Components, issuer: str) -> CheckResult:
     about = f"issuer {issuer}"
     missing = issuer in await components.identity.verifier.missing_keys()
     status = next(status for status in components.identity.verifier.key_sets() if status.issuer == issuer)
+    if status.is_on_demand:
+        return CheckResult(about, CheckVerdict.OK, "its keys are fetched when tokens name them")
     if missing or not status.keys:
         fix = (
             "check that this machine reaches the issuer's key set, and that it has a key for the configured algorithms"
         )
-        return CheckResult(about, CheckVerdict.FAILED, "no usable key to verify tokens", fix)
-    return CheckResult(about, CheckVerdict.OK, f"{status.keys} usable key{'' if status.keys == 1 else 's'}")
+        reason = f": {status.last_failure}" if status.last_failure else ""
+        return CheckResult(about, CheckVerdict.FAILED, f"no usable key to verify tokens{reason}", fix)
+    seen = f"{status.keys} usable key{'' if status.keys == 1 else 's'}"
+    faulty = [f"{key.kid or 'a key without kid'}: {key.reason}" for key in status.skipped if key.is_fault]
+    if faulty:
+        fix = "ask the operator of the identity provider to correct or remove these keys"
+        return CheckResult(about, CheckVerdict.WARNING, f"{seen}; skipped {'; '.join(faulty)}", fix)
+    return CheckResult(about, CheckVerdict.OK, seen)
 
 
 async def _connection(components: Components, connection_id: str) -> AsyncIterator[CheckResult]:

@@ -4,24 +4,26 @@ import asyncio
 import json
 import os
 import sys
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
+from app.adapters.identity.verifier import TokenVerifier
 from app.cli.output import AsJson, end, print_json, settings
 from app.composition.issuers import open_verifier
-from app.config.file import ConfigFile, IssuerTable
+from app.config.file import ConfigFile
 from app.config.settings import Settings, variable_of
 from app.observability import logging as logs
 from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, TokenRejected
 from app.vending.models import Platform, Principal
-from app.vending.policy import ADMIN_SCOPE, ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
+from app.vending.policy import ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Explain policy decisions and check the policy.")
 config = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
+
+_OF_ANOTHER_HEADER = ("wrong_header", "wrong_signer", "unknown_issuer", "not_base64url")
+"""Reasons for which a token may belong to another header."""
 
 
 @commands.command("test")
@@ -96,7 +98,7 @@ def schema() -> None:
 def _verified(where: Settings, unverified_token: str) -> Principal:
     async def verify() -> Principal:
         async with open_verifier(where) as verifier:
-            return await verifier.verify(unverified_token)
+            return await _verify_in_its_header(verifier, unverified_token)
 
     try:
         return asyncio.run(verify())
@@ -106,29 +108,43 @@ def _verified(where: Settings, unverified_token: str) -> Principal:
         end(f"Denied: {error}")
 
 
+async def _verify_in_its_header(verifier: TokenVerifier, unverified_token: str) -> Principal:
+    """Verify it as in the request header of its issuer, because a command gets the token alone."""
+    refusals = []
+    for header in (None, *sorted(verifier.token_headers)):
+        try:
+            return await verifier.verify(unverified_token, None if header is None else header.decode("ascii"))
+        except TokenRejected as refusal:
+            refusals.append(refusal)
+    raise next((refusal for refusal in refusals if refusal.reason not in _OF_ANOTHER_HEADER), refusals[0])
+
+
 def _claimed(where: Settings, text: str) -> Principal:
     """The principal with these claims, which are not verified."""
     try:
         claims = json.loads(text)
     except ValueError:
         end("The argument is neither a token nor a JSON object of claims.", 2)
-    tables = {table.issuer: table for table, _ in where.identity().issuers}
-    table = tables.get(str(claims.get("iss"))) if isinstance(claims, dict) else None
-    if table is None:
-        end(f"Denied: `iss` must be a configured issuer: {', '.join(sorted(tables))}.")
-    subject = claims.get(table.subject_claim)
-    if not isinstance(subject, str):
-        end(f"Denied: the claim {table.subject_claim!r}, which names the user, is missing.")
-    scopes = _scopes(claims, table)
-    never = datetime.max.replace(tzinfo=UTC)
-    return Principal(table.issuer, subject, never, scopes, claims=MappingProxyType(claims))
+    if not isinstance(claims, dict):
+        end("The argument is neither a token nor a JSON object of claims.", 2)
 
+    async def claimed() -> Principal:
+        async with open_verifier(where) as verifier:
+            return verifier.claimed_principal(claims)
 
-def _scopes(claims: dict[str, Any], table: IssuerTable) -> frozenset[str]:
-    given = claims.get(table.scope_claim, "")
-    if isinstance(given, str):
-        return frozenset(given.split())
-    return frozenset(given) if table.scope_list and isinstance(given, list) else frozenset()
+    try:
+        return asyncio.run(claimed())
+    except TokenRejected as refusal:
+        tables = [table for table, _ in where.identity().issuers]
+        match refusal.reason:
+            case "unknown_issuer":
+                names = sorted(table.issuer for table in tables)
+                end(f"Denied: `iss` must be a configured issuer: {', '.join(names)}.")
+            case "bad_subject":
+                named = " or ".join(sorted({repr(table.subject_claim) for table in tables}))
+                end(f"Denied: the claim {named}, which names the user, is missing or has another type.")
+            case reason:
+                end(f"Denied: the claims are rejected ({reason}). No rule was evaluated.")
 
 
 def _answer(policy: Policy, principal: Principal) -> Allowance | str:
@@ -194,12 +210,11 @@ def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:
         f"{platform} {allowance.action_at_limit(platform)}" for platform in Platform
     )
     may_push = allowance.push and not lacking
-    is_operator = allowance.admin and ADMIN_SCOPE in principal.scopes
     return {
         "connection": allowance.connection_id,
         "lifetimes": lifetimes,
         "grants": ", ".join(sorted(allowance.grants)) or "none",
         "devices": f"{allowance.max_devices}, then {at_limit}",
         "push credentials": "yes" if may_push else "no" + (f" (lacks {' '.join(sorted(lacking))})" if lacking else ""),
-        "operator": "yes" if is_operator else "no",
+        "operator": "yes" if allowance.is_operator(principal.scopes) else "no",
     }

@@ -42,6 +42,9 @@ WHAT_TO_DO = {
     "invalid_logout_token": "For the identity provider: send each logout token once, signed with a published key and "
     "addressed to an audience that Dialtone accepts.",
     "malformed_authorization": "Send exactly one `Authorization: Bearer <token>` header.",
+    "several_tokens": "Send no `Authorization: Bearer` header if a proxy adds a token to the request.",
+    "origin_not_allowed": "For operators: add the page's origin to `DIALTONE_CORS_ORIGINS`. A client that is not a "
+    "browser can send a listed origin in the `Origin` header.",
     "malformed_request": "Fix the HTTP request. Common causes are two `Host` or two `Content-Length` headers.",
     "invalid_token": "Get a new access token from the identity provider and repeat the request. If that fails too, "
     "send the `request_id` to the operator.",

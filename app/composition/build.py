@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from app import __version__
-from app.adapters.http_client import HttpClient
+from app.adapters.http_client import HttpClient, HttpClients
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
@@ -97,8 +97,9 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     telemetry = build_telemetry(settings, overrides)
     ledger = build_ledger(settings, telemetry)
     audit = build_audit(settings, overrides, telemetry, ledger)
-    identity = build_identity(settings, overrides, ledger, http := HttpClient(f"dialtone/{__version__}"))
-    telnyx = build_telnyx(settings, overrides, telemetry, identity, http)
+    clients = HttpClients(f"dialtone/{__version__}", settings.proxy_url)
+    identity = build_identity(settings, overrides, ledger, clients)
+    telnyx = build_telnyx(settings, overrides, telemetry, identity, clients.get())
     telephony = build_telephony(settings, overrides, replica, wake, audit, ledger, identity, telnyx)
     push = build_push(overrides, replica, wake, audit, ledger, identity, telnyx)
     upkeep = build_upkeep(settings, overrides, replica, audit, ledger, identity, telnyx, telephony, push)
@@ -113,7 +114,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
             yield
         finally:
             await audit.close()
-            await http.__aexit__(None, None, None)
+            await clients.__aexit__(None, None, None)
             await listener.close()
             await ledger.database.close()
             await asyncio.to_thread(telemetry.shut_down)
@@ -185,10 +186,10 @@ def cached_devices(settings: Settings) -> int:
 
 
 def build_identity(
-    settings: Settings, overrides: Overrides, ledger: LedgerComponents, http: HttpClient
+    settings: Settings, overrides: Overrides, ledger: LedgerComponents, clients: HttpClients
 ) -> IdentityComponents:
     resolved = settings.identity()
-    key_sets = KeySetRegistry(http, overrides.monotonic)
+    key_sets = KeySetRegistry(clients, overrides.monotonic)
     not_before = NotBeforeRegistry(ledger.not_before, overrides.clock)
     return IdentityComponents(
         key_sets=key_sets,

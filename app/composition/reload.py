@@ -9,7 +9,10 @@ RELOADABLE = frozenset(
     {"config", "telnyx_api_key", "max_devices", "at_device_limit", "sip_password", "required_scopes"}
     | {"credential_ttl_seconds", "mobile_credential_ttl_seconds", "telnyx_connection_id"}
     | {"issuer", "audience", "jwks_url", "issuer_pem", "issuer_secret", "algorithms", "subject_claim", "scope_claim"}
-    | {"scope_list", "token_types", "leeway_seconds", "max_token_age_seconds", "logout_audience"}
+    | {"token_types", "leeway_seconds", "max_token_age_seconds", "logout_audience"}
+    | {"audience_claims", "required_claims", "token_kind", "allowed_foreign_claims", "tenants", "subject_type"}
+    | {"takes_tokens_without_iss", "secret_encoding", "max_token_bytes"}
+    | {"discovery_url", "issuer_allow_http", "issuer_use_proxy", "issuer_header", "issuer_signer"}
     | {name for name in Settings.model_fields if name.endswith("_file")}
 )
 """Settings that a reload applies. All others require a restart."""
@@ -40,6 +43,7 @@ class SettingsReloader:
             rules=len(resolved.policy.rules),
             requires_restart=self._requiring_restart(changed),
         )
+        self._identity.key_sets.log_plain_http()
         await self._identity.verifier.refresh_all_keys()
 
     def _requiring_restart(self, changed: Settings) -> list[str]:

@@ -10,27 +10,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from app.adapters.identity.key_sets import is_safe_url
+from app.adapters.http_client import checked_ca_pem
 from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
+from app.config import token_claims
+from app.config.key_access import find_fault
+from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
+from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
 from app.vending.models import Grant, Platform
-from app.vending.policy import Allowance, ClaimCondition, DeviceLimitAction, Policy, PolicyMode, Rule, Scalar
+from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
+Loaded = TypeVar("Loaded")
 SecretOf = Callable[[str], str | None]
 """The value of an environment variable; None if it is not set."""
 
@@ -41,54 +41,49 @@ class ConfigError(Exception):
     """A fault of the configuration file. The message is one line with the place and the fix, without secrets."""
 
 
-class FieldError(ValueError):
-    """A fault of one field that a check of several fields found."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
-class _Table(BaseModel):
-    """Base of the tables. Rejects unknown keys, so that a misspelt key is not silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Words = frozenset[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\S+$")]]
 ConnectionId = Annotated[str, Field(pattern=r"^\d{1,20}$")]
 Ttl = Annotated[int, Field(strict=True, ge=int(MIN_TTL.total_seconds()), le=int(MAX_TTL.total_seconds()))]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-def _safe_url(url: str) -> str:
-    if not is_safe_url(url):
-        raise ValueError("must be an https URL (or http to localhost), without user, password or fragment")
-    return url
-
-
-class IssuerTable(_Table):
+class IssuerTable(TokenTable):
     """One identity provider, and how its tokens are verified. Without a key source, keys are discovered."""
 
     name: Name | None = Field(None, description="The name that rules use. Default: the issuer itself.")
-    issuer: str = Field(min_length=1, max_length=2048, description="The exact `iss` of its tokens.")
-    audiences: Words = Field(min_length=1, description="Accepted `aud` values. A token needs one of them.")
     algorithms: Words = Field(
         frozenset(),
         description="Allowed `alg` headers. Default: RS256 and ES256, or HS256 with a shared secret.",
         json_schema_extra={"items": {"enum": [*sorted(PUBLIC_KEY_ALGORITHMS | HMAC_ALGORITHMS)]}},
     )
-    jwks_url: Annotated[str, AfterValidator(_safe_url)] | None = Field(None, description="The URL of its key set.")
+    jwks_url: str | None = Field(None, description="The URL of its key set.")
+    discovery_url: str | None = Field(
+        None, description="The URL of its discovery document. Default: below the issuer, at the usual path."
+    )
     pem: str | None = Field(None, description="Its public key or certificate in PEM.")
     pem_file: str | None = Field(None, description="The file with the public key or certificate.")
     secret_env: Variable | None = Field(
         None, description="The environment variable with the shared secret, at least 32 bytes (HS256/384/512)."
     )
     secret_file: str | None = Field(None, description="The file with the shared secret.")
-    subject_claim: str = Field("sub", min_length=1, description="The claim that names the user. `sub` is required too.")
-    scope_claim: str = Field("scope", min_length=1, description="The claim with the scopes.")
-    scope_list: bool = Field(False, description="Accept a list of scopes too. A string is always accepted.")
+    ca_file: str | None = Field(
+        None,
+        description="The file with the CA certificates of its key URLs, in PEM. Replaces the system's certificates.",
+    )
+    allow_http: bool = Field(
+        False,
+        description=(
+            "Allow plain http for its key URLs, if the host is a private address, a name without dots, or a service of "
+            "the cluster (`.svc`). The network in between can replace the keys."
+        ),
+    )
+    use_proxy: bool = Field(True, description="Fetch its keys through DIALTONE_EGRESS_PROXY, if that is set.")
+    header: str | None = Field(
+        None, description="The request header with its tokens, which a proxy adds. They are then accepted only there."
+    )
+    signer: str | None = Field(
+        None, description="The ARN of the AWS application load balancer that signs its tokens (x-amzn-oidc-data)."
+    )
     required_scopes: Words = Field(frozenset(), description="Scopes that every request of a user requires.")
     token_types: Words = Field(
         frozenset({"jwt", "at+jwt"}), description="Allowed `typ` headers. A token without `typ` is allowed too."
@@ -108,13 +103,18 @@ class IssuerTable(_Table):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        sources = [self.jwks_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
+        sources = [self.jwks_url, self.discovery_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
         if sum(source is not None for source in sources) > 1:
-            raise FieldError("issuer", "jwks_url, PEM and shared secret exclude each other; keep one")
-        if not any(sources) and not is_safe_url(self.issuer):
+            raise FieldError("issuer", "jwks_url, discovery_url, PEM and shared secret exclude each other; keep one")
+        token_claims.check(self)
+        if self.secret_encoding is not SecretEncoding.UTF8 and not self.is_symmetric:
+            raise FieldError("secret_encoding", f"has no effect, because {self.issuer} has no shared secret; remove it")
+        if not any(sources) and self.tenants is not None:
             raise FieldError(
-                "issuer", "is not an https URL, so keys cannot be discovered; set jwks_url, a PEM or a shared secret"
+                "issuer", f"keys cannot be discovered from the template {self.issuer}; set jwks_url to its key set"
             )
+        if (fault := find_fault(self)) is not None:
+            raise FieldError(*fault)
         possible = HMAC_ALGORITHMS if self.is_symmetric else PUBLIC_KEY_ALGORITHMS
         if not self.algorithms <= possible:
             raise FieldError("algorithms", f"must be among {', '.join(sorted(possible))} with this key source")
@@ -127,7 +127,24 @@ class IssuerTable(_Table):
     @property
     def effective_algorithms(self) -> frozenset[str]:
         """The configured algorithms, or the key source's default."""
-        return self.algorithms or (frozenset({"HS256"}) if self.is_symmetric else frozenset({"RS256", "ES256"}))
+        if self.algorithms:
+            return self.algorithms
+        if self.signer is not None:
+            return frozenset({"ES256"})
+        return frozenset({"HS256"}) if self.is_symmetric else frozenset({"RS256", "ES256"})
+
+    def ca_pem(self) -> str | None:
+        """The CA certificates for its key URLs; None for the system's. Raises FieldError."""
+        return None if self.ca_file is None else _loaded("ca_file", checked_ca_pem, _text("ca_file", self.ca_file))
+
+    @property
+    def effective_token_types(self) -> frozenset[str]:
+        """The configured `typ` headers. By default, an issuer of ID tokens has no typed access tokens (RFC 9068)."""
+        is_default = "token_types" not in self.model_fields_set
+        return frozenset({"jwt"}) if self.token_kind is TokenKind.ID and is_default else self.token_types
+
+    def _keys_of_secret(self, secret: str, algorithms: frozenset[str]) -> KeySet:
+        return from_secret(token_claims.secret_bytes(secret, self.secret_encoding), algorithms)
 
     def fixed_keys(self, secret_of: SecretOf) -> KeySet | None:
         """The keys from the configuration; None if they are fetched. Raises FieldError."""
@@ -135,29 +152,18 @@ class IssuerTable(_Table):
             secret = secret_of(self.secret_env)
             if not secret:
                 raise FieldError("secret_env", f"{self.secret_env} is not set in the environment")
-            return _keys("secret_env", from_secret, secret.encode(), self.effective_algorithms)
+            return _loaded("secret_env", self._keys_of_secret, secret, self.effective_algorithms)
         if self.secret_file is not None:
             secret = _text("secret_file", self.secret_file).strip()
-            return _keys("secret_file", from_secret, secret.encode(), self.effective_algorithms)
+            return _loaded("secret_file", self._keys_of_secret, secret, self.effective_algorithms)
         if self.pem_file is not None:
-            return _keys("pem_file", from_pem, _text("pem_file", self.pem_file), self.effective_algorithms)
+            return _loaded("pem_file", from_pem, _text("pem_file", self.pem_file), self.effective_algorithms)
         if self.pem is not None:
-            return _keys("pem", from_pem, self.pem, self.effective_algorithms)
+            return _loaded("pem", from_pem, self.pem, self.effective_algorithms)
         return None
 
 
-class OneOf(_Table):
-    one_of: tuple[StrictStr | StrictBool | StrictInt, ...] = Field(min_length=1)
-
-
-class Glob(_Table):
-    glob: str = Field(min_length=1, max_length=256)
-
-
-ClaimTable = StrictStr | StrictBool | StrictInt | OneOf | Glob
-
-
-class TtlTable(_Table):
+class TtlTable(Table):
     """Lifetimes of a credential by platform, in seconds."""
 
     browser: Ttl | None = None
@@ -165,7 +171,7 @@ class TtlTable(_Table):
     android: Ttl | None = None
 
 
-class RuleTable(_Table):
+class RuleTable(Table):
     """One rule. Omitted values default to the service's settings."""
 
     name: Name = Field(description="The name in the log and in `dialtone policy test`.")
@@ -174,13 +180,7 @@ class RuleTable(_Table):
         PolicyMode.ENFORCE, description="`shadow`: the rule decides nothing; its decision is only logged."
     )
     issuers: frozenset[str] | None = Field(None, min_length=1, description="Names of issuers. Default: all.")
-    claims: dict[str, ClaimTable] = Field(
-        default_factory=dict,
-        description=(
-            'Conditions on claims, all required: a value, `{ one_of = [...] }` or `{ glob = "..." }` with `*` and `?`. '
-            "For a list, one matching element suffices. A name such as `/realm_access/roles` is a JSON Pointer."
-        ),
-    )
+    claims: ClaimTables = Field(default_factory=dict, description=f"Conditions on claims, all required: {CLAIM_KINDS}")
     scopes: Words = Field(frozenset(), description="Scopes that the token must have for the rule to match.")
     connection_id: ConnectionId | None = Field(None, description="The id of the Telnyx credential connection.")
     ttl_seconds: TtlTable = TtlTable()
@@ -196,24 +196,19 @@ class RuleTable(_Table):
     push: bool = Field(True, description="Allow push credentials to be registered.")
     push_scopes: Words = Field(frozenset(), description="Scopes that registering a push credential requires.")
     admin: bool = Field(False, description="Allow operators' requests for tokens with the scope dialtone:admin.")
-
-    @field_validator("claims", mode="before")
-    @classmethod
-    def _check_claims(cls, value: Any) -> Any:
-        """Report one fault. pydantic would report one for every branch of the union."""
-        for name, wanted in value.items() if isinstance(value, dict) else ():
-            is_test = isinstance(wanted, dict) and len(wanted) == 1 and set(wanted) <= {"one_of", "glob"}
-            if not name or not (is_test or isinstance(wanted, str | bool | int)):
-                raise ValueError(
-                    'a claim must be a string, a number, true, false, { one_of = [...] } or { glob = "..." }'
-                )
-        return value
+    admin_requires_scope: bool = Field(
+        True, description="false: `admin` suffices without the scope. The rule must then have claims or scopes."
+    )
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:
         given = self.model_fields_set - {"name", "effect", "mode", "issuers", "claims", "scopes"}
         if self.effect == "deny" and given:
             raise FieldError(min(given), "has no effect in a rule that denies; remove it")
+        if not self.admin_requires_scope and not self.admin:
+            raise FieldError("admin_requires_scope", "has no effect without admin = true; remove it")
+        if not self.admin_requires_scope and not (self.claims or self.scopes):
+            raise FieldError("admin_requires_scope", "would make every user an operator; add claims or scopes")
         return self
 
     def as_rule(self, default: Allowance, issuers: Mapping[str, str]) -> Rule:
@@ -225,7 +220,7 @@ class RuleTable(_Table):
             name=self.name,
             allowance=None if self.effect == "deny" else self._allowance(default),
             issuers=None if self.issuers is None else frozenset(issuers[name] for name in self.issuers),
-            claims=tuple(_condition(claim, wanted) for claim, wanted in self.claims.items()),
+            claims=conditions(self.claims),
             scopes=self.scopes,
             mode=self.mode,
         )
@@ -241,10 +236,11 @@ class RuleTable(_Table):
             push=self.push,
             push_scopes=self.push_scopes,
             admin=self.admin,
+            admin_requires_scope=self.admin_requires_scope,
         )
 
 
-class PolicyTable(_Table):
+class PolicyTable(Table):
     """The policy. The first matching rule decides; users without a matching rule are denied."""
 
     mode: PolicyMode = Field(
@@ -272,7 +268,7 @@ class PolicyTable(_Table):
         return Policy(default, tuple(rules), self.mode, required)
 
 
-class ConfigFile(_Table):
+class ConfigFile(Table):
     """Issuers and the policy of Dialtone. Settings of the process are environment variables."""
 
     model_config = ConfigDict(
@@ -284,10 +280,13 @@ class ConfigFile(_Table):
 
     @model_validator(mode="after")
     def _check_issuers(self) -> Self:
-        for field in ("issuer", "name"):
-            given = [value for issuer in self.issuers if (value := getattr(issuer, field)) is not None]
-            if len(set(given)) != len(given):
-                raise FieldError("issuers", f"two issuers have the same {field}")
+        names = [issuer.name for issuer in self.issuers if issuer.name is not None]
+        if len(set(names)) != len(names):
+            raise FieldError("issuers", "two issuers have the same name")
+        token_claims.check_all(self.issuers)
+        headers = [issuer.header.lower() for issuer in self.issuers if issuer.header is not None]
+        if len(set(headers)) != len(headers):
+            raise FieldError("issuers", "two issuers have the same header; a header belongs to one issuer")
         return self
 
 
@@ -298,17 +297,22 @@ class ResolvedConfig:
     issuers: tuple[tuple[IssuerTable, KeySet | None], ...]
     """The issuers, each with its keys from the configuration, or None if the keys are fetched."""
     policy: Policy
+    ca_pems: tuple[str | None, ...]
+    """For each issuer, the CA certificates for its key URLs; None for the system's."""
 
 
 def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) -> ResolvedConfig:
     """Load keys and complete the rules. Raises FieldError, whose field is a path into the file."""
     issuers = []
+    ca_pems = []
     for number, issuer in enumerate(configuration.issuers):
         try:
             issuers.append((issuer, issuer.fixed_keys(secret_of)))
+            ca_pems.append(issuer.ca_pem())
         except FieldError as fault:
             raise FieldError(f"issuers[{number}].{fault.field}", str(fault)) from None
-    return ResolvedConfig(tuple(issuers), configuration.policy.as_policy(default, configuration.issuers))
+    policy = configuration.policy.as_policy(default, configuration.issuers)
+    return ResolvedConfig(tuple(issuers), policy, tuple(ca_pems))
 
 
 def read(path: str) -> ConfigFile:
@@ -344,16 +348,6 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     return place, fault["msg"].removeprefix("Value error, ")
 
 
-def _condition(claim: str, wanted: Scalar | OneOf | Glob) -> ClaimCondition:
-    match wanted:
-        case OneOf():
-            return ClaimCondition(claim, one_of=wanted.one_of)
-        case Glob():
-            return ClaimCondition(claim, glob=wanted.glob)
-        case _:
-            return ClaimCondition(claim, one_of=(wanted,))
-
-
 def _text(field: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -361,10 +355,8 @@ def _text(field: str, path: str) -> str:
         raise FieldError(field, "names a file that cannot be read") from None
 
 
-def _keys(
-    field: str, make: Callable[[Any, frozenset[str]], KeySet], material: Any, algorithms: frozenset[str]
-) -> KeySet:
+def _loaded(field: str, load: Callable[..., Loaded], *material: Any) -> Loaded:
     try:
-        return make(material, algorithms)
+        return load(*material)
     except ValueError as error:
         raise FieldError(field, str(error)) from None

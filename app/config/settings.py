@@ -4,11 +4,11 @@
 variable and never shows a value.
 """
 
+import json
 import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -16,19 +16,21 @@ from dotenv import dotenv_values
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.adapters.identity.key_sets import is_loopback, is_safe_url
+from app.adapters.addresses import is_loopback, is_proxy_url, is_safe_url
 from app.adapters.ledger.engines import database_url
 from app.adapters.rate_limiter import parse_rate_limit
 from app.config.file import (
     ConfigError,
     ConfigFile,
-    FieldError,
     IssuerTable,
     ResolvedConfig,
     first_fault,
     read,
     resolve,
 )
+from app.config.issuer_variables import ISSUER_FIELDS
+from app.config.tables import FieldError
+from app.config.values import cleaned
 from app.observability import tracing
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimitAction
@@ -37,31 +39,11 @@ from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """The format of keys from the Telnyx portal: KEY, upper-case hex, an underscore, and more characters."""
 
-_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url")
+_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url", "egress_proxy")
 """Settings that can also be read from a file: `<NAME>_FILE`."""
 
 _ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
 """Variables that are read elsewhere: the path of the settings file, and the ports of `make dev`."""
-
-_ISSUER_FIELDS = MappingProxyType(
-    {
-        "issuer": "issuer",
-        "audience": "audiences",
-        "jwks_url": "jwks_url",
-        "issuer_pem": "pem",
-        "issuer_secret": "secret_env",
-        "algorithms": "algorithms",
-        "subject_claim": "subject_claim",
-        "scope_claim": "scope_claim",
-        "scope_list": "scope_list",
-        "required_scopes": "required_scopes",
-        "token_types": "token_types",
-        "leeway_seconds": "leeway_seconds",
-        "max_token_age_seconds": "max_token_age_seconds",
-        "logout_audience": "logout_audiences",
-    }
-)
-"""Settings of a single issuer, and their names in an issuer of dialtone.toml."""
 
 Words = Annotated[frozenset[str], NoDecode]
 """Words that are separated by commas or spaces."""
@@ -103,18 +85,33 @@ class Settings(BaseSettings):
     database_url_file: str | None = None
     tag_key_file: str | None = None
     redis_url_file: str | None = None
+    egress_proxy_file: str | None = None
 
     # Identity: one issuer here, or several in a file
     config: str | None = None
     issuer: str | None = None
     audience: Words = frozenset()
     jwks_url: str | None = None
+    discovery_url: str | None = None
+    issuer_ca_file: str | None = None
+    issuer_allow_http: bool | None = None
+    issuer_use_proxy: bool | None = None
+    issuer_header: str | None = None
+    issuer_signer: str | None = None
     issuer_pem: SecretStr | None = None
     issuer_secret: SecretStr | None = None
     algorithms: Words | None = None
     subject_claim: str | None = None
     scope_claim: str | None = None
-    scope_list: bool | None = None
+    audience_claims: Annotated[tuple[str, ...] | None, NoDecode] = None
+    required_claims: Annotated[dict[str, Any] | None, NoDecode] = None
+    token_kind: str | None = None
+    allowed_foreign_claims: Words | None = None
+    tenants: Words | None = None
+    takes_tokens_without_iss: bool | None = None
+    subject_type: str | None = None
+    secret_encoding: str | None = None
+    max_token_bytes: int | None = None
     required_scopes: Words | None = None
     token_types: Words | None = None
     leeway_seconds: int | None = None
@@ -144,6 +141,9 @@ class Settings(BaseSettings):
     limit_issuer: str = "none"
     limit_failures: str = "6000/minute"
     redis_url: SecretStr | None = None
+
+    # Outbound connections
+    egress_proxy: SecretStr | None = None
 
     # Serving
     host: str = "127.0.0.1"
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
             raise SettingsError(str(error)) from None
 
     def _from_file(self, path: str) -> ResolvedConfig:
-        clash = next((name for name in _ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)
+        clash = next((name for name in ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)
         if clash is not None:
             raise SettingsError(
                 f"{variable_of(clash)} and DIALTONE_CONFIG are both set; keep one, because the file names the issuers"
@@ -205,12 +205,14 @@ class Settings(BaseSettings):
     def _from_variables(self) -> ResolvedConfig:
         """The configuration of the single issuer in the environment. Errors name the variable."""
         for name in ("issuer", "audience"):
-            if not getattr(self, name):
+            if not getattr(self, name) and (name == "issuer" or not self.required_claims):
                 raise SettingsError(f"{variable_of(name)} is not set; .env.example describes it")
-        wanted = {field: value for name, field in _ISSUER_FIELDS.items() if (value := getattr(self, name)) is not None}
+        wanted = {field: value for name, field in ISSUER_FIELDS.items() if (value := getattr(self, name)) is not None}
         if self.issuer_pem is not None:
             # A PEM in an environment variable may have literal \n as line ends.
             wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")
+        if self.tenants == frozenset({"any"}):
+            wanted["tenants"] = "any"
         if self.issuer_secret is not None:
             wanted["secret_env"] = variable_of("issuer_secret")
         try:
@@ -222,13 +224,14 @@ class Settings(BaseSettings):
         except FieldError as fault:
             place, message = fault.field, str(fault)
         field = re.split(r"[.\[]", place.removeprefix("issuers[0]."))[0]
-        name = next(name for name, own in _ISSUER_FIELDS.items() if own == field)
+        name = next(name for name, own in ISSUER_FIELDS.items() if own == field)
         raise SettingsError(f"{variable_of(name)}: {message}")
 
     @model_validator(mode="before")
     @classmethod
     def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Read secrets from the files that `<NAME>_FILE` names."""
+        """Clean the values, and read secrets from the files that `<NAME>_FILE` names."""
+        values = cleaned(values, may_have_quotes=("issuer_secret", "tag_key"))
         for name in _SECRETS:
             variable = variable_of(name)
             path = values.get(f"{name}_file") or values.get(f"{variable}_FILE")
@@ -243,11 +246,32 @@ class Settings(BaseSettings):
         return values
 
     @field_validator(
-        "audience", "algorithms", "required_scopes", "token_types", "logout_audience", "cors_origins", mode="before"
+        "audience",
+        "algorithms",
+        "required_scopes",
+        "token_types",
+        "logout_audience",
+        "cors_origins",
+        "audience_claims",
+        "allowed_foreign_claims",
+        "tenants",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return frozenset(re.split(r"[,\s]+", value.strip())) - {""} if isinstance(value, str) else value
+        """The words in their order, which matters only for audience_claims."""
+        return tuple(filter(None, re.split(r"[,\s]+", value))) if isinstance(value, str) else value
+
+    @field_validator("required_claims", mode="before")
+    @classmethod
+    def _read_json(cls, value: Any) -> Any:
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError):
+            found = 0
+        if found is not None and not isinstance(found, dict):
+            raise ValueError('must be a JSON object, such as {"token_use": "access"}')
+        return found
 
     @field_validator("credential_ttl_seconds", "mobile_credential_ttl_seconds")
     @classmethod
@@ -285,6 +309,16 @@ class Settings(BaseSettings):
             raise ValueError("must be redis://HOST:PORT/DATABASE or rediss://...")
         return value
 
+    @field_validator("egress_proxy")
+    @classmethod
+    def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_proxy_url(value.get_secret_value()):
+            raise ValueError(
+                "must be http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host if the proxy "
+                "requires it; write special characters of the password in percent-encoding"
+            )
+        return value
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, value: frozenset[str]) -> frozenset[str]:
@@ -313,6 +347,11 @@ class Settings(BaseSettings):
         if not self.telnyx_api_key.get_secret_value().isprintable() or " " in self.telnyx_api_key.get_secret_value():
             raise ValueError("TELNYX_API_KEY contains invalid characters")
         return self
+
+    @property
+    def proxy_url(self) -> str | None:
+        """The egress proxy. A secret, because it may contain a password."""
+        return None if self.egress_proxy is None else self.egress_proxy.get_secret_value()
 
     @property
     def is_sandboxed(self) -> bool:

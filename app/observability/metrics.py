@@ -127,7 +127,11 @@ class Metrics:
     def _add_identity(self, key_sets: Callable[[], Iterable[KeySetStatus]]) -> None:
         issuer = ["issuer"]
         self._gauges(
-            "key_set_keys", "Usable keys of an issuer.", issuer, lambda: [([s.issuer], s.keys) for s in key_sets()]
+            "key_set_keys",
+            "Usable keys of an issuer.",
+            issuer,
+            # An issuer whose keys are fetched on demand may have none yet, which is no reason for an alert.
+            lambda: [([s.issuer], s.keys) for s in key_sets() if s.keys or not s.is_on_demand],
         )
         self._gauges(
             "key_set_age_seconds",

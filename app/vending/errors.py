@@ -4,6 +4,7 @@
     |-- TokenRejected             the access token is invalid or no longer accepted
     |-- LogoutTokenRejected       the identity provider's logout token is invalid
     |-- IdentityUnavailable       no key is available to verify a token
+    |   `-- SigningKeyPending     the token's key is unknown until the next fetch of the keys
     |-- AccessDenied              policy denies an authenticated caller's request
     |   |-- InsufficientScope
     |   |-- GrantNotAllowed
@@ -84,6 +85,10 @@ class LogoutTokenRejected(DialtoneError):
 
 class IdentityUnavailable(DialtoneError):
     """The identity provider's signing keys are unavailable."""
+
+
+class SigningKeyPending(IdentityUnavailable):
+    """The token's signing key is unknown, and the keys were fetched too recently to fetch them again."""
 
 
 class AccessDenied(DialtoneError):

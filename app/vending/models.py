@@ -58,10 +58,17 @@ class Principal:
     """The identity provider's session (`sid`), if the token names one."""
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     """The verified claims, for policy. They may contain personal data: never log them."""
+    issuer_template: str | None = None
+    """The template in the configuration that `issuer` fills; None if the configuration names the issuer itself."""
     user_key: UserKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "user_key", UserKey(self.issuer, self.subject))
+
+    @property
+    def configured_issuer(self) -> str:
+        """The issuer as the configuration names it, for settings and rules of an issuer."""
+        return self.issuer_template or self.issuer
 
 
 class RateLimitStatus(NamedTuple):

@@ -4,23 +4,19 @@ The first matching rule decides. Once a policy is enforced, a user without a mat
 its explanation use the same function (`Rule.why_not`), so they cannot differ.
 """
 
-import fnmatch
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
 
+from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import AccessDenied, GrantNotAllowed, InsufficientScope, PushNotAllowed
 from app.vending.models import Grant, IssueRequest, Platform, Principal
 from app.vending.telephony.durations import lifetime
 
 ADMIN_SCOPE = "dialtone:admin"
 """Scope that an operator's token must hold, in addition to what policy requires."""
-
-Scalar = str | int | bool
 
 
 class DeviceLimitAction(StrEnum):
@@ -64,41 +60,15 @@ class Allowance:
     push_scopes: frozenset[str] = frozenset()
     admin: bool = False
     """Whether a token with ADMIN_SCOPE may call the operator API."""
+    admin_requires_scope: bool = True
+    """False: `admin` suffices without ADMIN_SCOPE, for identity providers whose scopes cannot contain it."""
 
     def action_at_limit(self, platform: Platform) -> DeviceLimitAction:
         return self.at_device_limit or DEFAULT_ACTIONS[platform]
 
-
-@dataclass(frozen=True, slots=True)
-class ClaimCondition:
-    """Condition on one claim: one of some values, or text that matches a glob. In a list, one element suffices."""
-
-    claim: str
-    """The claim's name, or with a leading `/` a JSON Pointer into the claims (RFC 6901)."""
-    one_of: tuple[Scalar, ...] = ()
-    glob: str | None = None
-    _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        pattern = None if self.glob is None else re.compile(_as_regex(self.glob))
-        object.__setattr__(self, "_pattern", pattern)
-
-    def why_not(self, claims: Mapping[str, Any]) -> str | None:
-        """Why the claims do not match; None if they do. Names what the rule requires, never the token's values."""
-        value = _at(claims, self.claim)
-        if value is None:
-            return f"there is no claim {self.claim!r}"
-        if any(self._accepts(item) for item in (value if isinstance(value, list) else [value])):
-            return None
-        if self._pattern is not None:
-            return f"claim {self.claim!r} does not match {self.glob!r}"
-        return f"claim {self.claim!r} is not {' or '.join(repr(wanted) for wanted in self.one_of)}"
-
-    def _accepts(self, value: Any) -> bool:
-        if self._pattern is not None:
-            return isinstance(value, str) and self._pattern.fullmatch(value) is not None
-        # True == 1 in Python, but a boolean claim must not match a number.
-        return any(type(value) is type(wanted) and value == wanted for wanted in self.one_of)
+    def is_operator(self, scopes: frozenset[str]) -> bool:
+        """Whether a token with these scopes may call the operator API."""
+        return self.admin and (ADMIN_SCOPE in scopes or not self.admin_requires_scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +79,7 @@ class Rule:
     allowance: Allowance | None
     """The permissions that the rule grants. None means that it denies."""
     issuers: frozenset[str] | None = None
-    """The `iss` values that the rule applies to. None means all."""
+    """The issuers that the rule applies to, as the configuration names them. None means all."""
     claims: tuple[ClaimCondition, ...] = ()
     scopes: frozenset[str] = frozenset()
     """Scopes that the token must hold for the rule to match."""
@@ -117,7 +87,7 @@ class Rule:
 
     def why_not(self, principal: Principal) -> str | None:
         """Why the rule does not apply to the principal, scopes aside; None if it applies."""
-        if self.issuers is not None and principal.issuer not in self.issuers:
+        if self.issuers is not None and principal.configured_issuer not in self.issuers:
             return f"the issuer is not {' or '.join(sorted(self.issuers))}"
         for condition in self.claims:
             if (why := condition.why_not(principal.claims)) is not None:
@@ -146,7 +116,7 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     mode: PolicyMode = PolicyMode.ENFORCE
     required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
-    """By `iss`: scopes that a token of that issuer needs for every operation of a user."""
+    """By issuer, as the configuration names it: scopes that its tokens need for every operation of a user."""
 
     def connections(self) -> frozenset[str]:
         """Every connection that the policy can assign."""
@@ -155,7 +125,7 @@ class Policy:
 
     def claims(self) -> frozenset[str]:
         """Names of the claims that the rules examine."""
-        return frozenset(_first_name(condition.claim) for rule in self.rules for condition in rule.claims)
+        return frozenset(condition.path[0] for rule in self.rules for condition in rule.claims)
 
     @property
     def is_enforced(self) -> bool:
@@ -219,7 +189,8 @@ class ActivePolicy:
 
         InsufficientScope names only scopes that would help: with them, a rule would match whose permissions are enough.
         """
-        return self._authorize(principal, self.policy.required_scopes.get(principal.issuer, frozenset()), is_enough)
+        required = self.policy.required_scopes.get(principal.configured_issuer, frozenset())
+        return self._authorize(principal, required, is_enough)
 
     def authorize_issue(self, principal: Principal, wanted: IssueRequest) -> IssueTerms:
         """The terms of this device's login. Raises what `authorize` raises, and GrantNotAllowed."""
@@ -230,8 +201,14 @@ class ActivePolicy:
         return IssueTerms(allowance, ttl, principal.session)
 
     def authorize_operator(self, principal: Principal) -> None:
-        """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights."""
-        if not self._authorize(principal, frozenset({ADMIN_SCOPE}), lambda allowance: allowance.admin).admin:
+        """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights.
+
+        A rule with `admin_requires_scope = false` grants them without the scope.
+        """
+        granted = self.policy.enforced(principal).allowance
+        is_by_rule = granted is not None and granted.is_operator(principal.scopes)
+        required = frozenset[str]() if is_by_rule else frozenset({ADMIN_SCOPE})
+        if not self._authorize(principal, required, lambda allowance: allowance.admin).admin:
             raise AccessDenied
 
     def is_operator(self, principal: Principal) -> bool:
@@ -295,30 +272,3 @@ def _first_fit(rules: Iterable[Rule], principal: Principal) -> PolicyResult:
         if rule.why_not(principal) is None and not rule.missing_scopes(principal):
             return PolicyResult(rule.name, rule.allowance)
     return PolicyResult(None, None)
-
-
-def _at(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim with that name, or the value at a JSON Pointer (RFC 6901); None if absent."""
-    if not name.startswith("/"):
-        return claims.get(name)
-    found: Any = claims
-    for part in name[1:].split("/"):
-        if not isinstance(found, Mapping):
-            return None
-        found = found.get(_unescaped(part))
-    return found
-
-
-def _first_name(name: str) -> str:
-    """The name of the claim itself, or of the claim that a JSON Pointer points into."""
-    return _unescaped(name[1:].split("/", 1)[0]) if name.startswith("/") else name
-
-
-def _unescaped(part: str) -> str:
-    return part.replace("~1", "/").replace("~0", "~")
-
-
-def _as_regex(glob: str) -> str:
-    """`*` matches any text, `?` any one character, everything else itself. Case-sensitive."""
-    # fnmatch's pattern does not backtrack over `*`, so no claim makes a match slow (ReDoS). `[...]` sets are escaped.
-    return fnmatch.translate(glob.replace("[", "[[]"))

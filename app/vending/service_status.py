@@ -53,6 +53,17 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedKey:
+    """A key of an issuer's key set that is not used."""
+
+    kid: str | None
+    """ASCII, and shortened."""
+    reason: str
+    is_fault: bool
+    """False if the key is for another purpose, such as encryption."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeySetStatus:
     """State of one issuer's signing keys on one replica."""
 
@@ -64,6 +75,11 @@ class KeySetStatus:
     fetches: int = 0
     failures: int = 0
     """Number of fetches that failed."""
+    skipped: tuple[SkippedKey, ...] = ()
+    last_failure: str | None = None
+    """Why the last fetch failed; None if it succeeded."""
+    is_on_demand: bool = False
+    """Whether keys are fetched one by one, for the tokens that name them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 MAX_DEPTH = 16
 """Maximum nesting of arrays and objects."""
 
+_WHITE_SPACE = " \t\n\r"
+"""RFC 8259 section 2."""
+
 Path = tuple[str | int, ...]
 """Names of members and indices of arrays, from the outermost value. The names are the sender's text."""
 
@@ -41,11 +44,15 @@ def parse(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
         _check_depth(text)
-        return _DECODER.decode(text)
+        text = text.strip(_WHITE_SPACE)
+        value, end = _DECODER.raw_decode(text)  # unlike `decode`, without two regular expressions
     except InvalidJson:
         raise
     except (ValueError, RecursionError):
         raise InvalidJson(JsonFault.NOT_JSON) from None
+    if end != len(text):
+        raise InvalidJson(JsonFault.NOT_JSON)
+    return value
 
 
 def locate(raw: bytes) -> tuple[JsonFault, Path] | None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse, Response
 from typer.testing import CliRunner, Result
 
 from app.adapters.telnyx.push import ConnectionInfo
@@ -16,12 +17,13 @@ from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
 from tests.support.databases import migrate_database
-from tests.support.http_server import free_port
+from tests.support.http_server import free_port, serve
+from tests.support.key_server import KeyServer
 from tests.support.push_material import android
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service, settings_for
-from tests.support.tokens import token
+from tests.support.tokens import ISSUER, rsa_key, token
 
 
 async def dialtone(*arguments: str) -> Result:
@@ -215,3 +217,44 @@ async def test_push_credentials_are_listed_without_key_material(service: Service
 
 async def test_shell_completion_is_printed() -> None:
     assert "--install-completion" in (await dialtone("--help")).stdout
+
+
+async def issuer_findings(monkeypatch: pytest.MonkeyPatch, provider: KeyServer, **changes: str) -> dict[str, list[str]]:
+    """The findings about an issuer whose key set this provider has."""
+    monkeypatch.delenv("DIALTONE_ISSUER_PEM")
+    async with serve(provider.app()) as url:
+        monkeypatch.setenv("DIALTONE_JWKS_URL", f"{url}/jwks")
+        _, found = await findings()
+    about = f"issuer {ISSUER}: "
+    return {verdict: [text.removeprefix(about) for text in texts if about in text] for verdict, texts in found.items()}
+
+
+async def test_skipped_key_is_a_warning_unless_it_is_for_another_use(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = rsa_key().as_dict(private=False)
+    entries = [good, good | {"kid": "enc", "use": "enc"}, {"kid": "weak", "kty": "RSA", "n": "AQAB", "e": "AQAB"}]
+    provider = KeyServer(answer=lambda _: JSONResponse({"keys": entries}))
+
+    found = await issuer_findings(monkeypatch, provider)
+
+    assert found["warning"] == ["1 usable key; skipped weak: an RSA key of 17 bits; 2048 to 8192 are allowed"]
+
+
+async def test_unusable_key_set_is_reported_with_the_reason(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await issuer_findings(monkeypatch, KeyServer(answer=lambda _: Response(status_code=404)))
+
+    assert found["failed"] == [
+        "no usable key to verify tokens: the request for the key set returned status 404",
+    ]
+
+
+async def test_keys_on_demand_are_not_missing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIALTONE_ISSUER_PEM")
+    arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/phones/0123456789abcdef"
+    monkeypatch.setenv("DIALTONE_ISSUER_HEADER", "x-amzn-oidc-data")
+    monkeypatch.setenv("DIALTONE_ISSUER_SIGNER", arn)
+
+    _, found = await findings()
+
+    assert f"issuer {ISSUER}: its keys are fetched when tokens name them" in found["ok"]

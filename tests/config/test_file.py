@@ -14,30 +14,13 @@ from app.config.file import ConfigFile
 from app.config.settings import Settings, SettingsError
 from app.vending.models import Grant, Platform
 from app.vending.policy import DeviceLimitAction, PolicyMode
+from tests.support.configuration import ISSUER, load
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import pem
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE, SCHEMA = ROOT / "dialtone.example.toml", ROOT / "dialtone.schema.json"
 SECRET = "CANARY" * 8
-
-ISSUER = """
-[[issuers]]
-name = "staff"
-issuer = "https://id.example.com"
-audiences = ["dialtone"]
-"""
-
-
-def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, **changes: str) -> Settings:
-    (tmp_path / "dialtone.toml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    variables = {k: v for k, v in MINIMAL_ENVIRONMENT.items() if k.startswith("TELNYX")} | {
-        "DIALTONE_CONFIG": "dialtone.toml"
-    }
-    for name, value in (variables | changes).items():
-        monkeypatch.setenv(name, value)
-    return Settings.load(_env_file=None)
 
 
 def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,8 +30,8 @@ def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.Mon
     rules = {rule.name: rule for rule in identity.policy.rules}
     desk = rules["support-desk"].allowance
 
-    assert [table.name for table, _ in identity.issuers] == ["staff", "customers", "backend"]
-    assert [keys is not None for _, keys in identity.issuers] == [False, False, True]
+    assert [table.name for table, _ in identity.issuers] == ["staff", "customers", "backend", "partners"]
+    assert [keys is not None for _, keys in identity.issuers] == [False, False, True, False]
     assert desk is not None
     assert desk.ttl[Platform.BROWSER] == timedelta(hours=8)
     assert desk.ttl[Platform.IOS] == timedelta(days=30)
@@ -136,6 +119,9 @@ WRONG: list[tuple[str, str]] = [
     (RULE + "claims.department = { like = 'x' }", "policy.rules[0].claims: a claim must be a string"),
     (RULE + "claims.department = { one_of = [] }", "policy.rules[0].claims.department"),
     (RULE + "claims.since = 2026-01-01", "policy.rules[0].claims: a claim must be a string"),
+    (RULE + "claims.roles = { has_key = 1 }", "policy.rules[0].claims.roles"),
+    (RULE + "claims.roles = { has_key = 'a', glob = 'a' }", "policy.rules[0].claims: a claim must be a string"),
+    (RULE + "claims.'/a~2b' = 'x'", "policy.rules[0].claims: '/a~2b' is not a JSON Pointer"),
     (RULE + 'connection_id = "CANARY"', "policy.rules[0].connection_id: "),
     (RULE + "ttl_seconds = { browser = 5 }", "policy.rules[0].ttl_seconds.browser: "),
     (RULE + "ttl_seconds = { desk = 500 }", "policy.rules[0].ttl_seconds.desk: unknown setting"),
@@ -144,6 +130,12 @@ WRONG: list[tuple[str, str]] = [
     (RULE + 'at_device_limit = "evict"', "policy.rules[0].at_device_limit: "),
     (RULE + 'effect = "deny"\nmax_devices = 3', "policy.rules[0].max_devices: has no effect in a rule that denies"),
     (RULE + '[[policy.rules]]\nname = "one"', "policy.rules: two rules have the same name"),
+    (RULE + "admin_requires_scope = false", "admin_requires_scope: has no effect without admin = true"),
+    (RULE + "admin = true\nadmin_requires_scope = false", "admin_requires_scope: would make every user an operator"),
+    (
+        RULE + 'effect = "deny"\nadmin_requires_scope = false',
+        "admin_requires_scope: has no effect in a rule that denies",
+    ),
     (RULE + "admins = true", "policy.rules[0].admins: unknown setting"),
 ]
 

@@ -21,7 +21,7 @@ from tests.support.http_server import free_port, http_client
 from tests.support.proxied_load import post_around_timeouts
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
-from tests.support.tokens import token
+from tests.support.tokens import token, token_of_length
 
 CONFIGURATION = """
 defaults
@@ -76,6 +76,7 @@ class Behind:
 
 
 SETTINGS = {
+    "DIALTONE_MAX_TOKEN_BYTES": "12288",
     "DIALTONE_CORS_ORIGINS": ORIGIN,
     "DIALTONE_TRUSTED_PROXIES": "127.0.0.1",
     "DIALTONE_LIMIT_FAILURES": "5/hour",
@@ -146,6 +147,15 @@ async def test_trailer_does_not_avoid_the_limit_of_rejected_tokens(behind: Behin
     assert set(statuses) <= {b"400", b"401", b"429"}
     head, _ = await own.ask(chunked(f"Authorization: Bearer {token('bob')}"))
     assert head.split()[1] == b"201"
+
+
+@pytest.mark.parametrize(("length", "status"), [(12_288, 201), (12_289, 401)])
+async def test_longest_token_passes_the_default_buffers_of_haproxy(behind: Behind, length: int, status: int) -> None:
+    async with http_client(f"http://127.0.0.1:{behind.port}") as client:
+        headers = {"Authorization": f"Bearer {token_of_length(length)}"}
+        answer = await client.post(PATH, headers=headers, json={"device_id": "laptop"})
+
+    assert answer.status_code == status
 
 
 async def test_users_on_shared_connections_get_their_own_logins(behind: Behind) -> None:

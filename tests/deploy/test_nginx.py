@@ -24,7 +24,7 @@ from tests.support.http_server import free_port
 from tests.support.proxied_load import post_around_timeouts
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
-from tests.support.tokens import token
+from tests.support.tokens import token, token_of_length
 
 SHIPPED = Path(__file__).parent.parent.parent / "deploy" / "nginx"
 RUBBISH = {"Authorization": "Bearer rubbish"}
@@ -132,6 +132,7 @@ class NginxSetup:
 
 
 SETTINGS = {
+    "DIALTONE_MAX_TOKEN_BYTES": "12288",
     "DIALTONE_CORS_ORIGINS": "https://app.example.com",
     "DIALTONE_TRUSTED_PROXIES": "127.0.0.1",
     "DIALTONE_LIMIT_FAILURES": "5/hour",
@@ -220,6 +221,13 @@ async def test_slow_request_is_buffered_by_nginx(behind: NginxSetup) -> None:
 
 def requests_but_probes(behind: NginxSetup) -> str:
     return "\n".join(line for line in behind.service.log.read_text().splitlines() if "/readyz" not in line)
+
+
+@pytest.mark.parametrize(("length", "status"), [(12_288, 201), (12_289, 401)])
+async def test_longest_token_passes_the_buffers_of_nginx(behind: NginxSetup, length: int, status: int) -> None:
+    answer = await behind.issue(Authorization=f"Bearer {token_of_length(length)}", Cookie="c" * 3000)
+
+    assert answer.status_code == status
 
 
 async def test_metrics_are_not_public(behind: NginxSetup) -> None:

@@ -174,3 +174,40 @@ async def test_key_refresh_reaches_all_replicas(telnyx: Telnyx, postgres: str, t
             while (await ask(there, old)).status_code != 401:
                 assert time.monotonic() - began < 2.5
                 await asyncio.sleep(0.05)
+
+
+async def test_plain_http_is_logged_at_the_start_and_after_a_reload(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dialtone.toml"
+    plain, secure = "http://keycloak.auth.svc:1/keys", "https://127.0.0.1:1/keys"
+    own_key = issuer(ISSUER, f'pem = """{pem()}"""')
+    file.write_text(own_key + issuer(GUESTS, f'allow_http = true\njwks_url = "{plain}"'))
+    async with replica(telnyx.url, sqlite, tmp_path, BY_FILE) as running:
+        warned = [event["issuer"] for event in events(running) if event["event"] == "plain_http_key_set"]
+        assert warned == [GUESTS]
+
+        file.write_text(own_key + issuer(GUESTS, f'allow_http = true\njwks_url = "{secure}"'))
+        await reload(running, "reloaded")
+        assert len([event for event in events(running) if event["event"] == "plain_http_key_set"]) == 1
+
+        file.write_text(own_key + issuer(GUESTS, f'allow_http = true\njwks_url = "{plain}"'))
+        await reload(running, "plain_http_key_set")
+
+
+async def test_reload_changes_the_header_of_an_issuer(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    file = tmp_path / "dialtone.toml"
+    own_key = f'pem = """{pem()}"""'
+    file.write_text(issuer(ISSUER, own_key))
+    in_header = {"X-Token": token(), "Origin": "https://app.example.com"}
+    path, body = "/v1/telephony-credentials", {"device_id": "laptop"}
+    changes = BY_FILE | {"DIALTONE_CORS_ORIGINS": "https://app.example.com"}
+    async with replica(telnyx.url, sqlite, tmp_path, changes) as running:
+        assert (await ask(running, token())).status_code == 201
+        assert (await running.client.post(path, headers=in_header, json=body)).status_code == 401
+
+        file.write_text(issuer(ISSUER, f'{own_key}\nheader = "X-Token"'))
+        await reload(running, "reloaded")
+
+        assert (await ask(running, token())).status_code == 401
+        assert (await running.client.post(path, headers=in_header, json=body)).status_code == 200

@@ -44,6 +44,17 @@ def token(user: str = "alice", *, header: dict[str, Any] | None = None, key: Any
     return jwt.encode(protected, claims_of(user, **changes), key, algorithms=[algorithm])
 
 
+def token_of_length(length: int, **claims: Any) -> str:
+    """A token of exactly this many characters. Base64 has no text of every length, so the `kid` varies too."""
+    for kid in ("k", "kk", "kkk"):
+        short = len(token(header={"kid": kid}, pad="", **claims))
+        for pad in range((length - short) * 3 // 4 - 2, (length - short) * 3 // 4 + 3):
+            text = token(header={"kid": kid}, pad="x" * pad, **claims)
+            if len(text) == length:
+                return text
+    raise AssertionError(length)
+
+
 def pem() -> str:
     return rsa_key().as_pem(private=False).decode()
 

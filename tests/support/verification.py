@@ -2,16 +2,19 @@
 
 import base64
 import json
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 
-from app.adapters.identity.claims import Issuer
+from app.adapters.identity.claims import ID_TOKEN_CLAIMS, Issuer, SubjectType
+from app.adapters.identity.compact_jws import LONGEST_TOKEN_LENGTH
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks, from_pem
 from app.adapters.identity.verifier import TokenVerifier
+from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import TokenRejected
 from tests.support.tokens import AUDIENCE, ISSUER, pem
 
@@ -23,6 +26,43 @@ JSON = st.recursive(
 )
 MEMBERS = st.sampled_from(["alg", "kid", "typ", "crit", "iss", "sub", "aud", "exp", "nbf", "iat", "scope", "nonce"])
 JSON_OBJECTS = st.dictionaries(MEMBERS | st.text(max_size=5), JSON, max_size=8)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of an issuer, and the claims that a valid token of that issuer has besides the usual ones."""
+
+    issuer: dict[str, Any]
+    claims: dict[str, Any] = field(default_factory=dict)
+    permits: tuple[dict[str, Any], ...] = ()
+    """Changes of claims that are wrong by default, and right with this setting."""
+    unread: frozenset[str] = frozenset()
+    """Claims that are read by default, and not with this setting."""
+
+    def is_right(self, change: dict[str, Any]) -> bool:
+        return change in self.permits or bool(self.unread & change.keys())
+
+
+SETTINGS = {
+    "default": Setting({}),
+    "audience_claims": Setting({"audience_claims": ("client_id", "aud")}),
+    "required_claims": Setting(
+        {"required_claims": (ClaimCondition("token_use", ("access",)),)}, {"token_use": "access"}
+    ),
+    "id_tokens": Setting({"allowed_foreign_claims": ID_TOKEN_CLAIMS}, permits=({"nonce": "n"}, {"at_hash": "h"})),
+    "tenants": Setting({"issuer": "https://{tid}.example.com", "tenants": frozenset({"id", "other"})}, {"tid": "id"}),
+    "any_tenant": Setting({"issuer": "https://{tid}.example.com", "tenants": "any"}, {"tid": "id"}),
+    "without_iss": Setting({"takes_tokens_without_iss": True}, permits=({"iss": ...},)),
+    "integer_subject": Setting({"subject_type": SubjectType.INTEGER}, {"sub": 1}, permits=({"sub": 7},)),
+    "subject_pointer": Setting(
+        {"subject_claim": "/account/id"}, {"account": {"id": "alice"}}, unread=frozenset({"sub"})
+    ),
+    "scope_pointer": Setting(
+        {"scope_claim": "/realm_access/roles"}, {"realm_access": {"roles": ["phone"]}}, unread=frozenset({"scope"})
+    ),
+    "max_token_length": Setting({"max_token_length": LONGEST_TOKEN_LENGTH}),
+}
+"""Each setting of an issuer that is off by default. All checks that a setting does not mention hold with it."""
 
 
 def now() -> datetime:

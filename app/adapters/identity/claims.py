@@ -3,13 +3,17 @@
 Access tokens follow RFC 9068 and RFC 8725, logout tokens OpenID Connect Back-Channel Logout 1.0 section 2.6.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+from app.adapters.identity.compact_jws import MAX_TOKEN_LENGTH
 from app.adapters.identity.key_sets import KeySource
+from app.adapters.identity.tenants import IssuerTemplate, Tenants
+from app.vending.claim_conditions import ClaimCondition, ClaimPath, claim_path, value_at
 from app.vending.errors import TokenRejected
 from app.vending.models import Principal
 from app.vending.not_before import LogoutClaims
@@ -27,76 +31,126 @@ LOGOUT_TYPES = frozenset({"logout+jwt", "jwt"})
 LOGOUT_AGE = timedelta(minutes=10)
 """Older logout tokens are rejected. Providers send them at once, so an old one may be a replay."""
 
-_FOREIGN_CLAIMS = MappingProxyType(
-    {"nonce": "id_token", "at_hash": "id_token", "c_hash": "id_token", "events": "event_token"}
-)
+ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash"})
+_FOREIGN_CLAIMS = MappingProxyType(dict.fromkeys(ID_TOKEN_CLAIMS, "id_token") | {"events": "event_token"})
 
+MAX_INTEGER_SUBJECT = 2**63 - 1
+"""The largest id of a row in a SQL database."""
 
 _NO_CLAIMS: MappingProxyType[str, Any] = MappingProxyType({})
+_ABSENT = object()
+
+
+class SubjectType(StrEnum):
+    """The JSON type of the claim that names the user. One issuer has one, so that `1` and `"1"` are not one user."""
+
+    TEXT = "text"
+    INTEGER = "integer"
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """How the tokens of one identity provider are verified."""
+    """How the tokens of one identity provider are verified. Claims are named as in `claim_path`."""
 
     issuer: str
+    """The `iss` of its tokens, or with `tenants` a template (`IssuerTemplate`)."""
     audiences: frozenset[str]
+    """Accepted audiences. Empty: tokens must not have an audience, which requires `required_claims`."""
     algorithms: frozenset[str]
     keys: KeySource
+    audience_claims: tuple[str, ...] = ("aud",)
+    """Claims with the audience. The first that the token has must match."""
+    required_claims: tuple[ClaimCondition, ...] = ()
+    """Conditions that every access token must meet."""
     subject_claim: str = "sub"
+    subject_type: SubjectType = SubjectType.TEXT
     scope_claim: str = "scope"
-    allows_scope_list: bool = False
     token_types: frozenset[str] = frozenset({"jwt", "at+jwt"})
     """Allowed `typ` headers in lower case. A token without `typ` is allowed too."""
+    allowed_foreign_claims: frozenset[str] = frozenset()
+    """Those of ID_TOKEN_CLAIMS that its tokens may have."""
+    tenants: Tenants | None = None
+    takes_tokens_without_iss: bool = False
+    """Whether a token without the member `iss` is a token of this issuer. At most one issuer may do so."""
+    max_token_length: int = MAX_TOKEN_LENGTH
     leeway: timedelta = timedelta(seconds=30)
     max_age: timedelta | None = None
     logout_audiences: frozenset[str] = frozenset()
     """Client ids that logout tokens may name. Empty means `audiences`."""
     kept_claims: frozenset[str] = frozenset()
     """Claims that the policy reads. All others are dropped, because they are personal data and take memory."""
+    header: str | None = None
+    """The request header that alone has its tokens, in lower case; None means `Authorization`."""
+    signer: str | None = None
+    """The ARN of the AWS load balancer that signs its tokens; None for other issuers (`load_balancer`)."""
+    # What is computed once, because every verification needs it:
+    template: IssuerTemplate | None = field(init=False, repr=False)
+    audience_paths: tuple[ClaimPath, ...] = field(init=False, repr=False)
+    subject_path: ClaimPath = field(init=False, repr=False)
+    scope_path: ClaimPath = field(init=False, repr=False)
+    refused_claims: frozenset[str] = field(init=False, repr=False)
+    leeway_seconds: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        computed = {
+            "template": None if self.tenants is None else IssuerTemplate.parse(self.issuer),
+            "audience_paths": tuple(claim_path(name) for name in self.audience_claims),
+            "subject_path": claim_path(self.subject_claim),
+            "scope_path": claim_path(self.scope_claim),
+            "refused_claims": frozenset(_FOREIGN_CLAIMS) - (self.allowed_foreign_claims & ID_TOKEN_CLAIMS),
+            "leeway_seconds": self.leeway.total_seconds(),
+        }
+        for name, value in computed.items():
+            object.__setattr__(self, name, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Validity:
+class Validity(NamedTuple):
     """When a token is valid, in seconds since 1970: `since` is inclusive, `until` exclusive."""
 
     since: float
     until: float
+    checked_at: float
 
 
-def principal_of(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[Principal, Validity]:
-    """The principal of an access token, and how long the token is valid. Raises TokenRejected."""
-    if not _FOREIGN_CLAIMS.keys().isdisjoint(claims):
-        raise TokenRejected(next(kind for claim, kind in _FOREIGN_CLAIMS.items() if claim in claims))
+def principal_of(claims: dict[str, Any], issuer: Issuer, iss: str, now: float) -> tuple[Principal, Validity]:
+    """The principal of an access token, and how long the token is valid. Raises TokenRejected.
+
+    `iss` names the user's issuer: the template of `issuer` filled, or `issuer.issuer`.
+    """
+    if not issuer.refused_claims.isdisjoint(claims):
+        refused = issuer.refused_claims & claims.keys()
+        raise TokenRejected(next(kind for claim, kind in _FOREIGN_CLAIMS.items() if claim in refused))
     expires, issued, validity = _times(claims, issuer, now)
-    _check_audience(claims, issuer.audiences)
+    _check_access_audience(claims, issuer)
+    for condition in issuer.required_claims:
+        if condition.why_not(claims) is not None:
+            raise TokenRejected("required_claim")
     principal = Principal(
-        issuer=issuer.issuer,
-        subject=_subject(claims, issuer),
-        expires_at=datetime.fromtimestamp(expires, UTC),
-        scopes=_scopes(claims.get(issuer.scope_claim), issuer),
-        issued_at=None if issued is None else datetime.fromtimestamp(issued, UTC),
-        session=_session(claims),
-        claims=_kept(claims, issuer),
+        iss,
+        subject_of(claims, issuer),
+        datetime.fromtimestamp(expires, UTC),
+        scopes_of(claims, issuer),
+        None if issued is None else datetime.fromtimestamp(issued, UTC),
+        _session(claims) if "sid" in claims else None,
+        _kept(claims, issuer) if issuer.kept_claims else _NO_CLAIMS,
+        None if issuer.template is None else issuer.issuer,
     )
     return principal, validity
 
 
 def _kept(claims: dict[str, Any], issuer: Issuer) -> MappingProxyType[str, Any]:
     """The claims that the policy reads."""
-    if not issuer.kept_claims:
-        return _NO_CLAIMS
     return MappingProxyType({name: claims[name] for name in issuer.kept_claims & claims.keys()})
 
 
-def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaims:
-    """The claims of a logout token. Raises TokenRejected."""
+def logout_of(claims: dict[str, Any], issuer: Issuer, iss: str, now: float) -> LogoutClaims:
+    """The claims of a logout token of the issuer `iss`. Raises TokenRejected."""
     _, issued, validity = _times(claims, issuer, now)
     if issued is None:
         raise TokenRejected("no_issue_time")
     if now >= issued + (LOGOUT_AGE + issuer.leeway).total_seconds():
         raise TokenRejected("too_old")
-    _check_audience(claims, issuer.logout_audiences or issuer.audiences)
+    _check_audience(claims.get("aud"), issuer.logout_audiences or issuer.audiences)
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         raise TokenRejected("no_logout_event")
@@ -104,13 +158,13 @@ def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaim
         raise TokenRejected("id_token")
     if "sub" not in claims and "sid" not in claims:
         raise TokenRejected("no_subject_and_no_session")
-    session = _name(claims, "sid", "bad_session") if "sid" in claims else None
+    session = _name(claims["sid"], "bad_session") if "sid" in claims else None
     subject = _logout_subject(claims, issuer)
     if subject is None and session is None:
         raise TokenRejected("unknown_subject")
     return LogoutClaims(
-        issuer=issuer.issuer,
-        token_id=_name(claims, "jti", "bad_token_id"),
+        issuer=iss,
+        token_id=_name(claims.get("jti"), "bad_token_id"),
         issued_at=datetime.fromtimestamp(issued, UTC),
         expires_at=datetime.fromtimestamp(min(validity.until, LAST_MOMENT), UTC),
         subject=subject,
@@ -120,13 +174,15 @@ def logout_of(claims: dict[str, Any], issuer: Issuer, now: float) -> LogoutClaim
 
 def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, float | None, Validity]:
     """`exp`, `iat` and the validity, extended by the leeway. Raises TokenRejected if `now` is outside it."""
-    leeway = issuer.leeway.total_seconds()
-    expires = _moment(claims, "exp")
-    issued = _moment(claims, "iat")
-    not_before = _moment(claims, "nbf")
+    expires = _moment(claims["exp"], "bad_exp") if "exp" in claims else None
+    issued = _moment(claims["iat"], "bad_iat") if "iat" in claims else None
+    since = issued or 0.0
+    if "nbf" in claims:
+        since = max(since, _moment(claims["nbf"], "bad_nbf"))
     if expires is None:
         raise TokenRejected("no_expiry")
-    validity = Validity(max(not_before or 0, issued or 0) - leeway, expires + leeway)
+    leeway = issuer.leeway_seconds
+    validity = Validity(since - leeway, expires + leeway, now)
     if now >= validity.until:
         raise TokenRejected("expired")
     if now < validity.since:
@@ -134,24 +190,31 @@ def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, f
     if issuer.max_age is not None:
         if issued is None:
             raise TokenRejected("no_issue_time")
-        validity = Validity(validity.since, min(validity.until, issued + issuer.max_age.total_seconds() + leeway))
+        until = min(validity.until, issued + issuer.max_age.total_seconds() + leeway)
+        validity = Validity(validity.since, until, now)
         if now >= validity.until:
             raise TokenRejected("too_old")
     return expires, issued, validity
 
 
-def _moment(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate; None if the claim is absent. Rejects booleans and strings."""
-    if name not in claims:
-        return None
-    value = claims[name]
+def _moment(value: Any, reason: str) -> float:
+    """A NumericDate. Rejects booleans and strings."""
     if type(value) not in (int, float) or not 0 <= value <= LAST_MOMENT:  # a bool is an int, but not a time
-        raise TokenRejected(f"bad_{name}")
+        raise TokenRejected(reason)
     return float(value)
 
 
-def _check_audience(claims: dict[str, Any], accepted: frozenset[str]) -> None:
-    value = claims.get("aud")
+def _check_access_audience(claims: dict[str, Any], issuer: Issuer) -> None:
+    for path in issuer.audience_paths:
+        value = value_at(claims, path, _ABSENT)
+        if value is not _ABSENT:
+            _check_audience(value, issuer.audiences)
+            return
+    if issuer.audiences:
+        raise TokenRejected("no_audience")
+
+
+def _check_audience(value: Any, accepted: frozenset[str]) -> None:
     if isinstance(value, str) and value in accepted:
         return
     named = [value] if isinstance(value, str) else value
@@ -161,32 +224,31 @@ def _check_audience(claims: dict[str, Any], accepted: frozenset[str]) -> None:
         raise TokenRejected("wrong_audience")
 
 
-def _subject(claims: dict[str, Any], issuer: Issuer) -> str:
-    """The value of the issuer's subject claim. `sub` is required even if another claim names the user."""
-    subject = _name(claims, "sub", "bad_subject")
-    return subject if issuer.subject_claim == "sub" else _name(claims, issuer.subject_claim, "bad_subject")
+def subject_of(claims: dict[str, Any], issuer: Issuer) -> str:
+    """The user, as the issuer's subject claim names them. Raises TokenRejected."""
+    value = value_at(claims, issuer.subject_path)
+    if issuer.subject_type is SubjectType.TEXT:
+        return _name(value, "bad_subject")
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER_SUBJECT:  # a bool is an int, but not an id
+        raise TokenRejected("bad_subject")
+    return str(value)
 
 
 def _logout_subject(claims: dict[str, Any], issuer: Issuer) -> str | None:
     """The user as named in access tokens. `sub` is not used if another claim names the user."""
-    if issuer.subject_claim not in claims:
-        return None
-    return _name(claims, issuer.subject_claim, "bad_subject")
+    return None if value_at(claims, issuer.subject_path, _ABSENT) is _ABSENT else subject_of(claims, issuer)
 
 
 def _session(claims: dict[str, Any]) -> str | None:
     """`sid` if it is valid, otherwise None. RFC 9068 does not define `sid`, so access tokens may use it differently."""
-    if "sid" not in claims:
-        return None
     try:
-        return _name(claims, "sid", "bad_session")
+        return _name(claims["sid"], "bad_session")
     except TokenRejected:
         return None
 
 
-def _name(claims: dict[str, Any], claim: str, reason: str) -> str:
-    """A claim that is a short string without control characters, because it goes into the log and the ledger."""
-    value = claims.get(claim)
+def _name(value: Any, reason: str) -> str:
+    """A short string without control characters, because it goes into the log and the ledger."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBJECT_LENGTH or not value.isprintable():
         raise TokenRejected(reason)
     return value
@@ -198,11 +260,18 @@ def _scopes_in(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def _scopes(value: Any, issuer: Issuer) -> frozenset[str]:
+@lru_cache(maxsize=1024)
+def _scopes_among(words: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(words)
+
+
+def scopes_of(claims: dict[str, Any], issuer: Issuer) -> frozenset[str]:
+    """The scopes: text with spaces (RFC 8693 section 4.2), or a list. Raises TokenRejected."""
+    value = value_at(claims, issuer.scope_path)
     if value is None:
         return frozenset()
     if isinstance(value, str):
         return _scopes_in(value)
-    if issuer.allows_scope_list and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return frozenset(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return _scopes_among(tuple(value))
     raise TokenRejected("bad_scope")

@@ -4,68 +4,78 @@ python-jose is too lenient: it accepts non-canonical base64url (so that one toke
 members, NaN and five segments, and raises RecursionError for nested JSON.
 """
 
-import re
 from binascii import a2b_base64
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.vending import strict_json
 from app.vending.errors import TokenRejected
 
 MAX_TOKEN_LENGTH = 8192
-"""Characters. Longer tokens are rejected before anything is decoded."""
+"""Characters. Longer tokens are rejected before anything is decoded, unless an issuer allows more."""
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
-_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
-_LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
+LONGEST_TOKEN_LENGTH = 12_288
+"""Characters that an issuer may allow. The header with such a token fits into the 16 KB buffers of common proxies."""
+
+_TO_STANDARD = bytes(
+    byte if chr(byte).isalnum() and byte < 128 else {ord("-"): ord("+"), ord("_"): ord("/")}.get(byte, ord("!"))
+    for byte in range(256)
+)
+"""Translates base64url to base64, and every other byte to one that is not base64."""
+
+_PADDING = (b"", b"", b"==", b"=")
+_LAST = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
 """Allowed last characters of a final group of 2 or 3 characters: those whose unused bits are zero (RFC 4648 3.5)."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class CompactJws:
-    """The three parts, two of them decoded. No repr, because a token is a secret until it expires."""
+class CompactJws(NamedTuple):
+    """The three parts, two of them decoded."""
 
-    encoded_header: str
-    """Canonical base64url: equal headers have equal texts."""
+    encoded_header: bytes
+    """Not decoded yet. Equal headers have equal texts, because `header` accepts canonical base64url only."""
     payload: bytes
     signature: bytes
     signing_input: bytes
 
+    def __repr__(self) -> str:
+        return "CompactJws()"  # a token is a secret until it expires
+
     @classmethod
-    def parse(cls, unverified_token: str) -> "CompactJws":
-        """Raises TokenRejected unless the token has three canonical base64url parts."""
-        if len(unverified_token) > MAX_TOKEN_LENGTH:
+    def parse(cls, unverified_token: str, max_length: int = MAX_TOKEN_LENGTH) -> "CompactJws":
+        """Raises TokenRejected unless the token has three parts, the last two of them in canonical base64url."""
+        if len(unverified_token) > max_length:
             raise TokenRejected("too_long")
-        parts = unverified_token.split(".")
-        if len(parts) != 3:
+        # Bytes outside ASCII become "?", which is not base64url.
+        signing_input, _, signature = unverified_token.encode("ascii", "replace").rpartition(b".")
+        header, dot, payload = signing_input.partition(b".")
+        if not dot or b"." in payload:
             raise TokenRejected("not_three_parts")
-        header, payload, signature = parts
-        check_base64url(header)
-        signing_input = unverified_token[: len(header) + 1 + len(payload)].encode("ascii", "replace")
-        return cls(header, canonical_base64url(payload), canonical_base64url(signature), signing_input)
+        return cls(header, _decoded(payload), _decoded(signature), signing_input)
 
     def header(self) -> dict[str, Any]:
-        """The header as a JSON object. Raises TokenRejected."""
-        return json_object(canonical_base64url(self.encoded_header))
+        """The header as a JSON object. Raises TokenRejected unless it is canonical base64url of one."""
+        return json_object(_decoded(self.encoded_header))
 
     def claims(self) -> dict[str, Any]:
         """The payload as a JSON object, not yet verified. Raises TokenRejected."""
         return json_object(self.payload)
 
 
-def check_base64url(text: str) -> None:
-    """Raises TokenRejected unless the text is base64url without padding and with zero unused bits."""
-    left_over = len(text) % 4
-    if left_over == 1 or not _BASE64URL.match(text):
-        raise TokenRejected("not_base64url")
-    if left_over and text[-1] not in _LAST[left_over]:
-        raise TokenRejected("not_canonical")
-
-
 def canonical_base64url(text: str) -> bytes:
-    """Decode base64url. Raises TokenRejected for any but the canonical encoding."""
-    check_base64url(text)
-    return a2b_base64(text.encode("ascii").translate(_STANDARD_ALPHABET) + b"==="[: -len(text) % 4])
+    """Decode base64url without padding. Raises TokenRejected for any but the canonical encoding."""
+    return _decoded(text.encode("ascii", "replace"))
+
+
+def _decoded(encoded: bytes) -> bytes:
+    left_over = len(encoded) % 4
+    try:
+        decoded = a2b_base64(encoded.translate(_TO_STANDARD) + _PADDING[left_over], strict_mode=True)
+    except ValueError:
+        raise TokenRejected("not_base64url") from None
+    if not decoded:
+        raise TokenRejected("not_base64url")
+    if left_over and encoded[-1] not in _LAST[left_over]:
+        raise TokenRejected("not_canonical")
+    return decoded
 
 
 def json_object(raw: bytes) -> dict[str, Any]:

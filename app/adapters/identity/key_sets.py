@@ -1,18 +1,18 @@
 """Sources of an issuer's keys: the configuration, or a remote key set that is fetched, cached and refreshed."""
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import structlog
 
+from app.adapters.addresses import is_safe_url
 from app.adapters.http_client import ConnectFailed, HttpClient, ResponseFailed
-from app.adapters.identity.keys import KeySet, from_jwks
-from app.vending.errors import IdentityUnavailable
+from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, from_document
+from app.adapters.identity.unknown_keys import UnknownKeys, WantedKey
+from app.vending.errors import IdentityUnavailable, SigningKeyPending
 from app.vending.service_status import KeySetStatus
 
 FETCH_SECONDS = 3.0
@@ -34,6 +34,9 @@ COLD_COOLDOWN_SECONDS = 2.0
 HARD_LIMIT_SECONDS = 24 * 3600.0
 """Keys whose last successful fetch is older than this are no longer used."""
 
+MAX_SHOWN_REASONS = 3
+"""Skipped keys that the reason of a failure lists."""
+
 _log = structlog.get_logger("dialtone.identity")
 
 
@@ -46,8 +49,12 @@ class KeySource(Protocol):
     def cached(self) -> KeySet | None:
         """The keys in memory; None if a fetch is needed first."""
 
-    async def refresh_for_unknown_kid(self) -> KeySet:
-        """Fetch the keys because of an unknown `kid`. Within the cooldown, returns the current keys."""
+    async def refresh_for(self, wanted: WantedKey) -> KeySet:
+        """The keys, fetched because they have no key for a token. Within the cooldown, returns the current keys.
+
+        Raises SigningKeyPending if only a later fetch can tell whether the key exists, IdentityUnavailable if there are
+        no keys.
+        """
 
     async def refresh(self) -> bool:
         """Fetch the keys at an operator's request, without a cooldown. Returns True if the fetch succeeded."""
@@ -67,7 +74,7 @@ class StaticKeySource:
     def cached(self) -> KeySet:
         return self._keys
 
-    async def refresh_for_unknown_kid(self) -> KeySet:
+    async def refresh_for(self, wanted: WantedKey) -> KeySet:
         return self._keys
 
     async def refresh(self) -> bool:
@@ -85,6 +92,27 @@ class KeySetLocation:
     algorithms: frozenset[str]
     """Keys for other algorithms are ignored."""
     jwks_url: str | None = None
+    discovery_url: str | None = None
+    """The discovery document, if it is not at the usual place below the issuer."""
+    allows_http: bool = False
+    """Whether the key set may be at a private host that has no https."""
+    ca_pem: str | None = None
+    """The only CA certificates that are trusted for these URLs; None means the system's."""
+    uses_proxy: bool = True
+    """Whether the egress proxy is used, if there is one."""
+
+    @property
+    def discovery(self) -> str:
+        return self.discovery_url or self.issuer.rstrip("/") + "/.well-known/openid-configuration"
+
+    @property
+    def may_use_http(self) -> bool:
+        """Whether keys may be fetched from another host without TLS."""
+        return self.allows_http and (self.jwks_url is None or self.jwks_url.startswith("http:"))
+
+
+class FetchFailed(Exception):
+    """A key set could not be fetched. The message gives the reason, and no URL or text of the response."""
 
 
 class RemoteKeySource:
@@ -108,6 +136,8 @@ class RemoteKeySource:
         self._document: dict[str, object] = {}
         self._fetches = 0
         self._failures = 0
+        self._last_failure: str | None = None
+        self._unknown = UnknownKeys()
 
     async def current(self) -> KeySet:
         if (keys := self.cached()) is not None:
@@ -127,13 +157,22 @@ class RemoteKeySource:
             self._fetch()  # in the background: the cached keys are still valid
         return self._keys
 
-    async def refresh_for_unknown_kid(self) -> KeySet:
+    async def refresh_for(self, wanted: WantedKey) -> KeySet:
+        self._unknown.add(wanted)
         if self._fetching is not None:
             await asyncio.shield(self._fetching)
-        elif self._monotonic() - self._refetched_at > COOLDOWN_SECONDS:
-            self._refetched_at = self._monotonic()
-            await asyncio.shield(self._fetch())
-        return await self.current()
+        if self._keys is None or not self._keys.has(*wanted):
+            # The fetch in flight may have begun before the key was published.
+            if self._fetching is None and self._monotonic() - self._refetched_at > COOLDOWN_SECONDS:
+                self._refetched_at = self._monotonic()
+                self._fetch()
+            if self._fetching is not None:
+                await asyncio.shield(self._fetching)
+        keys = await self.current()
+        if not keys.has(*wanted) and self._unknown.is_pending(wanted):
+            cooldown = self._refetched_at + COOLDOWN_SECONDS - self._monotonic()
+            raise SigningKeyPending(retry_after_seconds=max(cooldown, 1.0))
+        return keys
 
     async def refresh(self) -> bool:
         if self._fetching is not None:
@@ -144,11 +183,13 @@ class RemoteKeySource:
 
     def status(self, issuer: str) -> KeySetStatus:
         age = None if self._keys is None else self._monotonic() - self._fetched_at
-        return KeySetStatus(issuer, 0 if self._keys is None else len(self._keys), age, self._fetches, self._failures)
+        keys = KeySet(()) if self._keys is None else self._keys
+        return KeySetStatus(issuer, len(keys), age, self._fetches, self._failures, keys.skipped, self._last_failure)
 
     def _fetch(self) -> asyncio.Task[None]:
         """The fetch in flight, or a new one. The task never raises."""
         if self._fetching is None:
+            self._unknown.fetch_started()
             self._fetching = asyncio.create_task(self._fetch_once())
             self._fetching.add_done_callback(self._fetch_finished)
         return self._fetching
@@ -161,39 +202,77 @@ class RemoteKeySource:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
                 url = self.location.jwks_url or await self._discover()
-                document, refresh_seconds = await self._get(url)
+                document, refresh_seconds = await self._get(url, "key set")
             # An unchanged document keeps the KeySet object, so that cached verdicts stay valid.
-            is_known = self._keys is not None and document == self._document
-            keys = self._keys if is_known else from_jwks(document, self.location.algorithms)
-            if keys is None or not len(keys):
-                raise ValueError("no usable key")
-        except (ConnectFailed, ResponseFailed, ValueError, TimeoutError, RecursionError) as error:
+            known = self._keys if document == self._document else None
+            keys = known or _keys_of(document, self.location.algorithms)
+        except (ConnectFailed, ResponseFailed, FetchFailed, TimeoutError) as error:
             self._failures += 1
             self._failed_at = self._monotonic()
-            _log.warning("key_set_fetch_failed", issuer=self.location.issuer, cause=type(error).__name__)
+            self._last_failure = failure_reason(error)
+            self._unknown.fetch_failed()
+            _log.warning("key_set_fetch_failed", issuer=self.location.issuer, cause=self._last_failure)
             return
         self._keys, self._document, self._fetched_at = keys, document, self._monotonic()
-        self._refresh_seconds = refresh_seconds
-        _log.info("key_set_fetched", issuer=self.location.issuer, keys=len(keys))
+        self._refresh_seconds, self._last_failure = refresh_seconds, None
+        self._unknown.fetch_succeeded()
+        _log.info("key_set_fetched", issuer=self.location.issuer, keys=len(keys), skipped=len(keys.skipped))
 
     async def _discover(self) -> str:
         """The `jwks_uri` of the discovery document, which must name the configured issuer.
 
         Source: OpenID Connect Discovery 1.0 section 4.
         """
-        document, _ = await self._get(self.location.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        document, _ = await self._get(self.location.discovery, "discovery document")
         url = document.get("jwks_uri")
-        if document.get("issuer") != self.location.issuer or not isinstance(url, str) or not is_safe_url(url):
-            raise ValueError("discovery document of another issuer, or without a safe jwks_uri")
+        if document.get("issuer") != self.location.issuer:
+            raise FetchFailed("the discovery document names another issuer than the configured one")
+        if not isinstance(url, str) or not is_safe_url(url, allows_http=self.location.allows_http):
+            raise FetchFailed("the jwks_uri of the discovery document is missing or not an allowed https URL")
         return url
 
-    async def _get(self, url: str) -> tuple[dict[str, object], float]:
+    async def _get(self, url: str, what: str) -> tuple[dict[str, object], float]:
         """A JSON object, and the seconds until it should be fetched again."""
         answer = await self._outbound.send("GET", url, deadline_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
-        document = json.loads(answer.body) if answer.status == 200 else None
+        if answer.status != 200:
+            hint = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
+            raise FetchFailed(f"the request for the {what} returned status {answer.status}{hint}")
+        try:
+            document = json.loads(answer.body, parse_int=_integer)
+        except (ValueError, RecursionError):
+            document = None
         if not isinstance(document, dict):
-            raise ValueError("no JSON object")  # noqa: TRY004 - one kind of failure for the caller
+            raise FetchFailed(f"the {what} is not a JSON object")
         return document, _refresh_after(answer.headers.get("cache-control", ""))
+
+
+def _integer(text: str) -> int | str:
+    """Python refuses to convert very long integers. One in a key must not make the other keys unreadable."""
+    return int(text) if len(text) <= MAX_KID_LENGTH else text
+
+
+def _keys_of(document: dict[str, object], algorithms: frozenset[str]) -> KeySet:
+    try:
+        keys = from_document(document, algorithms)
+    except ValueError as error:
+        raise FetchFailed(f"the key set is {error}") from None
+    if not len(keys):
+        reasons = sorted({f"{key.kid or 'a key'}: {key.reason}" for key in keys.skipped})
+        raise FetchFailed("; ".join(["the key set has no usable key", *reasons[:MAX_SHOWN_REASONS]]))
+    return keys
+
+
+def failure_reason(error: Exception) -> str:
+    """Why a fetch failed, without a URL or text of the response."""
+    match error:
+        case FetchFailed():
+            return str(error)
+        case ConnectFailed():
+            return f"no connection: {error}"
+        case ResponseFailed():
+            return f"no complete response: {error}"
+        case _:
+            return f"no complete response within {FETCH_SECONDS:.0f} seconds"
 
 
 def _refresh_after(cache_control: str) -> float:
@@ -207,23 +286,3 @@ def _refresh_after(cache_control: str) -> float:
         if name == "max-age" and value.strip('"').isdecimal():
             return min(max(float(value.strip('"')), shortest), longest)
     return REFRESH_SECONDS
-
-
-def is_safe_url(url: str) -> bool:
-    """True for https, or http to this machine, without credentials and without a fragment."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        is_plain = parts.username is None and parts.password is None and not parts.fragment
-        return bool(host) and is_plain and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

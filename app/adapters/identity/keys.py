@@ -4,42 +4,37 @@ python-jose gets one key at a time, for one algorithm, built from numbers that t
 known faults: a key's algorithm does not bind the header's, a public key passes as an HMAC secret, sets may be mixed.
 """
 
-import base64
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jose import jwk
 from jose.exceptions import JOSEError
 
 from app.adapters.identity import algorithms as added
-from app.adapters.identity.algorithms import ED25519_BYTES, EDDSA_ALGORITHMS, PSS_ALGORITHMS
-from app.adapters.identity.compact_jws import CompactJws, canonical_base64url
+from app.adapters.identity import public_keys
+from app.adapters.identity.algorithms import EDDSA_ALGORITHMS, PSS_ALGORITHMS
+from app.adapters.identity.compact_jws import CompactJws
+from app.adapters.identity.public_keys import KeyForOtherUse, PublicKey, UnusableKey
+from app.adapters.identity.tenants import is_issued_by
 from app.vending.errors import TokenRejected
+from app.vending.service_status import SkippedKey
 
 RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512"}) | PSS_ALGORITHMS
 EC_ALGORITHMS = MappingProxyType({"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"})
 HMAC_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
 PUBLIC_KEY_ALGORITHMS = RSA_ALGORITHMS | set(EC_ALGORITHMS) | EDDSA_ALGORITHMS
 
-RSA_BITS = range(2048, 8193)
-"""Shorter keys can be broken (RFC 7518 section 3.3). Longer keys would cost too much CPU time."""
-
-MIN_RSA_EXPONENT = 65537
 MAX_KID_LENGTH = 256
 MAX_KEYS = 100
+MAX_SHOWN_KID_LENGTH = 64
+
+_OPTIONAL_MEMBERS = ("alg", "use", "key_ops", "kid")
+"""Members whose null means the same as their absence. Several providers write null, or an empty text or list."""
 
 added.register()
-
-_CURVES: Mapping[str, tuple[ec.EllipticCurve, int]] = MappingProxyType(
-    {"P-256": (ec.SECP256R1(), 32), "P-384": (ec.SECP384R1(), 48), "P-521": (ec.SECP521R1(), 66)}
-)
 
 
 class SignatureKey(Protocol):
@@ -58,29 +53,51 @@ class VerificationKey:
 
     kid: str | None
     checks: Mapping[str, SignatureKey]
+    public: frozenset[tuple[str, str]] = frozenset()
+    """The key itself, to recognize a key that a set contains twice. Empty for a shared secret."""
+    issuer: str | None = None
+    """The only issuer whose tokens it may verify: an `iss`, or a template such as `https://example.com/{tenantid}`."""
 
 
 class KeySet:
     """The keys of one issuer. Immutable: cached results compare it by identity to detect a newer set."""
 
-    def __init__(self, keys: Iterable[VerificationKey]) -> None:
+    def __init__(self, keys: Iterable[VerificationKey], skipped: Iterable[SkippedKey] = ()) -> None:
         self._keys = tuple(keys)
+        self.skipped = tuple(skipped)
+        """Keys of the issuer's document that are not used."""
+        self.have_issuers = any(key.issuer is not None for key in self._keys)
+        """Whether `check_issuer` may reject a token. Most key sets name no issuers."""
 
     def __len__(self) -> int:
         return len(self._keys)
 
+    def __iter__(self) -> Iterator[VerificationKey]:
+        return iter(self._keys)
+
+    def has(self, algorithm: str, kid: str | None) -> bool:
+        """Whether a key may verify tokens with this `alg` and `kid`."""
+        return bool(self._fitting(algorithm, kid))
+
     def choose(self, algorithm: str, kid: str | None) -> SignatureKey:
         """The key for this `alg` and `kid`. Raises UnknownKey if there is none, TokenRejected if several match."""
-        fitting = [
-            key.checks[algorithm]
-            for key in self._keys
-            if algorithm in key.checks and (kid is None or key.kid is None or key.kid == kid)
-        ]
+        fitting = self._fitting(algorithm, kid)
         if not fitting:
             raise UnknownKey
-        if len(fitting) > 1:
+        if len(fitting) > 1 and len({(key.public, key.issuer) for key in fitting}) > 1:
             raise TokenRejected("ambiguous_key")
-        return fitting[0]
+        return fitting[0].checks[algorithm]
+
+    def _fitting(self, algorithm: str, kid: str | None) -> list[VerificationKey]:
+        return [
+            key for key in self._keys if algorithm in key.checks and (kid is None or key.kid is None or key.kid == kid)
+        ]
+
+    def check_issuer(self, chosen: SignatureKey, iss: str) -> None:
+        """Raises TokenRejected if the chosen key is for tokens of another issuer."""
+        issuers = {key.issuer for key in self._keys if any(own is chosen for own in key.checks.values())}
+        if not all(issuer is None or is_issued_by(issuer, iss) for issuer in issuers):
+            raise TokenRejected("key_of_another_issuer")
 
 
 def check_signature(token: CompactJws, key: SignatureKey) -> None:
@@ -93,46 +110,34 @@ def check_signature(token: CompactJws, key: SignatureKey) -> None:
         raise TokenRejected("bad_signature")
 
 
+def from_document(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
+    """The usable keys of a JWK set, or of an object of PEM texts by `kid`. Raises ValueError for anything else."""
+    is_pem = [isinstance(value, str) and value.startswith("-----BEGIN ") for value in document.values()]
+    if "keys" in document or not any(is_pem):
+        return from_jwks(document, algorithms)
+
+    def key_of(item: tuple[str, Any]) -> VerificationKey:
+        kid, pem = item
+        return _verification_key(_checked_kid(kid), public_keys.from_pem(pem), algorithms)
+
+    return _usable(list(document.items()), key_of, kid_of=lambda item: item[0])
+
+
 def from_jwks(document: dict[str, Any], algorithms: frozenset[str]) -> KeySet:
-    """The usable keys of a JWK set. Invalid keys are skipped. Raises ValueError for an invalid set."""
+    """The usable keys of a JWK set. The others are skipped, with a reason. Raises ValueError for an invalid set."""
     entries = document.get("keys")
-    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
-        raise ValueError("not a JWK set of at most 100 keys")
-    found = [key for entry in entries if (key := _from_jwk(entry, algorithms)) is not None]
-    kids = [key.kid for key in found]
-    # Two keys with one kid are ambiguous, so neither is used. RFC 7517 section 4.5 says that kids SHOULD differ.
-    return KeySet(key for key in found if key.kid is None or kids.count(key.kid) == 1)
+    if not isinstance(entries, list):
+        raise ValueError("not a JWK set")  # noqa: TRY004 - one kind of failure for the caller
+    return _usable(
+        entries,
+        lambda entry: _from_jwk(entry, algorithms),
+        kid_of=lambda entry: entry.get("kid") if isinstance(entry, dict) else None,
+    )
 
 
 def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
     """A key set of one public key or certificate in PEM. Raises ValueError if it is unusable."""
-    raw = pem.encode()
-    try:
-        is_certificate = "BEGIN CERTIFICATE" in pem
-        key = x509.load_pem_x509_certificate(raw).public_key() if is_certificate else load_pem_public_key(raw)
-    except Exception:
-        raise ValueError("not a PEM public key or certificate") from None
-    if isinstance(key, rsa.RSAPublicKey):
-        numbers = key.public_numbers()
-        entry = {"kty": "RSA", "n": _base64url_int(numbers.n), "e": _base64url_int(numbers.e)}
-    elif isinstance(key, ec.EllipticCurvePublicKey):
-        point = key.public_numbers()
-        names = {curve.name: (name, size) for name, (curve, size) in _CURVES.items()}
-        name, size = names.get(key.curve.name, ("", 0))
-        entry = {
-            "kty": "EC",
-            "crv": name,
-            "x": _base64url_int(point.x, size),
-            "y": _base64url_int(point.y, size),
-        }
-    elif isinstance(key, Ed25519PublicKey):
-        entry = {"kty": "OKP", "crv": "Ed25519", "x": _base64url(key.public_bytes_raw())}
-    else:
-        entry = {}
-    usable = _from_jwk(entry, algorithms)
-    if usable is None:
-        raise ValueError("not an RSA key of 2048 to 8192 bits, or an EC or Ed25519 key, that the algorithms can use")
-    return KeySet([usable])
+    return KeySet([_verification_key(None, public_keys.from_pem(pem), algorithms)])
 
 
 def from_secret(secret: bytes, algorithms: frozenset[str]) -> KeySet:
@@ -142,93 +147,105 @@ def from_secret(secret: bytes, algorithms: frozenset[str]) -> KeySet:
     return KeySet([VerificationKey(None, {name: jwk.construct(secret, name) for name in algorithms & HMAC_ALGORITHMS})])
 
 
-def _from_jwk(entry: Any, algorithms: frozenset[str]) -> VerificationKey | None:
-    """A key, or None if it is invalid or fits none of the algorithms. Symmetric keys are never accepted."""
-    if not isinstance(entry, dict) or not _may_verify(entry):
-        return None
-    kid = entry.get("kid")
-    if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
-        return None
-    try:
-        match entry.get("kty"):
-            case "RSA":
-                public, able = _rsa(entry), RSA_ALGORITHMS
-            case "EC":
-                public, able = (
-                    _ec(entry),
-                    frozenset(a for a, crv in EC_ALGORITHMS.items() if crv == entry["crv"]),
-                )
-            case "OKP":
-                public, able = _okp(entry), EDDSA_ALGORITHMS
-            case _:
-                return None
-        allowed = able & algorithms & ({entry["alg"]} if "alg" in entry else able)
-        checks = {name: jwk.construct(public, name) for name in allowed}
-    except (TokenRejected, ValueError, TypeError, KeyError, JOSEError):
-        return None
-    return VerificationKey(kid, checks) if checks else None
+def _usable(entries: list[Any], key_of: Callable[[Any], VerificationKey], kid_of: Callable[[Any], object]) -> KeySet:
+    if len(entries) > MAX_KEYS:
+        raise ValueError(f"not a key set of at most {MAX_KEYS} keys")
+    by_kid: dict[str | None, list[VerificationKey]] = defaultdict(list)
+    skipped: list[SkippedKey] = []
+    for entry in entries:
+        try:
+            key = key_of(entry)
+        except UnusableKey as error:
+            skipped.append(_skipped(kid_of(entry), str(error), is_fault=not isinstance(error, KeyForOtherUse)))
+        else:
+            by_kid[key.kid].append(key)
+    keys: list[VerificationKey] = []
+    for kid, group in by_kid.items():
+        merged = _merged(group)
+        # Keys without a `kid` are compared when a token is verified.
+        clear = merged if kid is None else _unambiguous(merged)
+        keys += clear
+        if len(clear) < len(merged):
+            skipped.append(_skipped(kid, "another key has the same kid and algorithm", is_fault=True))
+    return KeySet(keys, skipped)
 
 
-def _may_verify(entry: dict[str, Any]) -> bool:
-    """True unless `use` or `key_ops` exclude verification (RFC 7517 sections 4.2 and 4.3)."""
-    operations = entry.get("key_ops", ["verify"])
-    return (
-        entry.get("use", "sig") == "sig"
-        and isinstance(operations, list)
-        and "verify" in operations
-        and isinstance(entry.get("alg", ""), str)
-    )
+def _merged(keys: list[VerificationKey]) -> list[VerificationKey]:
+    """The keys of one `kid`, each once. A key that is listed twice has the algorithms of both entries."""
+    checks: dict[tuple[frozenset[tuple[str, str]], str | None], dict[str, SignatureKey]] = {}
+    for key in keys:
+        checks.setdefault((key.public, key.issuer), {}).update(key.checks)
+    return [VerificationKey(keys[0].kid, own, public, issuer) for (public, issuer), own in checks.items()]
 
 
-def _rsa(entry: dict[str, Any]) -> dict[str, str]:
-    modulus, exponent = _number(entry["n"]), _number(entry["e"])
-    if modulus.bit_length() not in RSA_BITS or exponent < MIN_RSA_EXPONENT or exponent % 2 == 0 or modulus % 2 == 0:
-        raise ValueError("unsafe RSA key")
-    if exponent >= modulus or _has_roca_fingerprint(modulus):
-        raise ValueError("unsafe RSA key")
-    return {"kty": "RSA", "n": entry["n"], "e": entry["e"]}
+def _unambiguous(keys: list[VerificationKey]) -> list[VerificationKey]:
+    """Different keys of one `kid`, without the algorithms that several of them have.
 
-
-def _ec(entry: dict[str, Any]) -> dict[str, str]:
-    curve, size = _CURVES[entry["crv"]]
-    x, y = canonical_base64url(entry["x"]), canonical_base64url(entry["y"])
-    if len(x) != size or len(y) != size:
-        raise ValueError("coordinates must have the curve's full size (RFC 7518 section 6.2.1.2)")
-    # Raises ValueError for a point that is not on the curve.
-    ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), curve).public_key()
-    return {"kty": "EC", "crv": entry["crv"], "x": entry["x"], "y": entry["y"]}
-
-
-def _okp(entry: dict[str, Any]) -> dict[str, str]:
-    if entry["crv"] != "Ed25519" or len(canonical_base64url(entry["x"])) != ED25519_BYTES:
-        raise ValueError("not an Ed25519 key")
-    return {"kty": "OKP", "crv": "Ed25519", "x": entry["x"]}
-
-
-def _number(text: Any) -> int:
-    if not isinstance(text, str):
-        raise TypeError("not base64url text")
-    return int.from_bytes(canonical_base64url(text))
-
-
-def _base64url_int(number: int, size: int | None = None) -> str:
-    return _base64url(number.to_bytes(size or (number.bit_length() + 7) // 8))
-
-
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
-
-
-@cache
-def _roca_residues() -> Mapping[int, frozenset[int]]:
-    """The powers of 65537 modulo p, for each small prime p.
-
-    Source: Nemec et al., "The Return of Coppersmith's Attack" (CVE-2017-15361). The faulty primes have the form
-    k*M + (65537^a mod M), so a product of two of them is a power of 65537 modulo every small prime.
+    RFC 7517 section 4.5 allows one `kid` for keys of different types. For one algorithm, the choice would be arbitrary.
     """
-    primes = [p for p in range(3, 168) if all(p % q for q in range(2, int(p**0.5) + 1))]
-    return {p: frozenset(pow(65537, power, p) for power in range(p)) for p in primes}
+    names = [name for key in keys for name in key.checks]
+    own = [{name: check for name, check in key.checks.items() if names.count(name) == 1} for key in keys]
+    return [replace(key, checks=checks) for key, checks in zip(keys, own, strict=True) if checks]
 
 
-def _has_roca_fingerprint(modulus: int) -> bool:
-    return all(modulus % p in residues for p, residues in _roca_residues().items())
+def _from_jwk(entry: Any, algorithms: frozenset[str]) -> VerificationKey:
+    """Raises UnusableKey if the entry is invalid or fits none of the algorithms."""
+    if not isinstance(entry, dict):
+        raise UnusableKey("not a JSON object")
+    entry = {name: value for name, value in entry.items() if name not in _OPTIONAL_MEMBERS or not _is_empty(value)}
+    kid = _checked_kid(entry.get("kid"))
+    _check_use(entry)
+    own = entry.get("alg")
+    if own is not None and own not in algorithms:
+        raise KeyForOtherUse("its alg is not an allowed algorithm")
+    issuer = entry.get("issuer")
+    if issuer is not None and not isinstance(issuer, str):
+        raise UnusableKey("its issuer is not text")
+    allowed = algorithms if own is None else frozenset({own})
+    return replace(_verification_key(kid, public_keys.from_jwk(entry), allowed), issuer=issuer)
+
+
+def _checked_kid(kid: object) -> str | None:
+    """Some providers write a number (RFC 7517 section 4.5 requires text). Raises UnusableKey."""
+    if type(kid) is int:
+        kid = str(kid)
+    if kid is None or (isinstance(kid, str) and len(kid) <= MAX_KID_LENGTH):
+        return kid
+    raise UnusableKey(f"its kid is not a text of at most {MAX_KID_LENGTH} characters")
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [])
+
+
+def _check_use(entry: dict[str, Any]) -> None:
+    """Raises UnusableKey if `use` or `key_ops` exclude verification (RFC 7517 sections 4.2 and 4.3)."""
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or not isinstance(entry.get("alg", ""), str):
+        raise UnusableKey("its key_ops is not a list, or its alg is not text")
+    if entry.get("use", "sig") != "sig" or "verify" not in operations:
+        raise KeyForOtherUse("it is not for signatures, by its use or key_ops")
+
+
+def _verification_key(kid: str | None, public: PublicKey, algorithms: frozenset[str]) -> VerificationKey:
+    """Raises UnusableKey if the key fits none of the algorithms."""
+    match public["kty"]:
+        case "RSA":
+            able = RSA_ALGORITHMS
+        case "EC":
+            able = frozenset(name for name, curve in EC_ALGORITHMS.items() if curve == public["crv"])
+        case _:
+            able = EDDSA_ALGORITHMS
+    try:
+        checks = {name: jwk.construct(public, name) for name in able & algorithms}
+    except (ValueError, JOSEError):
+        raise UnusableKey("its numbers are invalid") from None
+    if not checks:
+        raise KeyForOtherUse("it fits none of the allowed algorithms")
+    return VerificationKey(kid, checks, frozenset(public.items()))
+
+
+def _skipped(kid: object, reason: str, *, is_fault: bool) -> SkippedKey:
+    """The `kid` is the provider's text, so only a short part of it in ASCII is shown."""
+    shown = ascii(kid).strip("'")[:MAX_SHOWN_KID_LENGTH] if isinstance(kid, str | int) else None
+    return SkippedKey(shown, reason, is_fault)

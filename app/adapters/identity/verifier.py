@@ -7,13 +7,16 @@ python-jose checks the signature. This package checks everything else, in the or
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
+from app.adapters.identity import load_balancer
+from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of, scopes_of, subject_of
 from app.adapters.identity.compact_jws import CompactJws
+from app.adapters.identity.issuers import Issuers
 from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutTokenRejected, TokenRejected
 from app.vending.models import Principal
@@ -66,6 +69,7 @@ class _Unverified(NamedTuple):
 
     token: CompactJws
     claims: dict[str, Any]
+    iss: str
     issuer: Issuer
     algorithm: str
     kid: str | None
@@ -94,34 +98,48 @@ class TokenVerifier:
         self._not_before = not_before
         self._max_cached_tokens = max_cached_tokens
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
-        self._headers: dict[str, tuple[Issuer, str, str | None]] = {}
+        self._headers: dict[bytes, tuple[Issuer, str, str | None]] = {}
         """By the header's text: the issuer, `alg` and `kid` of a token whose signature was valid."""
         self.replace(issuers)
 
     def replace(self, issuers: Iterable[Issuer]) -> None:
         """Replace the issuers. Cached results of a changed issuer become invalid."""
-        self._issuers: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
+        self._issuers = Issuers(issuers)
 
-    async def verify(self, unverified_token: str) -> Principal:
+    @property
+    def token_headers(self) -> frozenset[bytes]:
+        """Request headers that contain tokens of one issuer each, in lower case. `Authorization` is not among them."""
+        return self._issuers.token_headers
+
+    def accepts_issuer(self, iss: str) -> bool:
+        """Whether users may have this issuer: a configured one, or one that a tenant has."""
+        return self._issuers.accepts(iss)
+
+    async def verify(self, unverified_token: str, header: str | None = None) -> Principal:
         """The principal that the token proves. Raises TokenRejected with a reason code.
 
-        Raises IdentityUnavailable if keys are missing, and LedgerUnavailable if not-before must be read from the ledger
-        and cannot be. Raises no other exception, whatever the token contains.
+        `header` is the request header that had the token, if it is one of `token_headers`.
+
+        Raises IdentityUnavailable if keys are missing, SigningKeyPending if they may only be fetched later, and
+        LedgerUnavailable if not-before must be read from the ledger and cannot be. Raises no other exception, whatever
+        the token contains.
         """
         try:
-            return await self._verify(unverified_token)
+            return await self._verify(unverified_token, header)
         except DialtoneError:
             raise
         except Exception as error:
             raise TokenRejected("unexpected") from error
 
-    def verify_now(self, unverified_tokens: Sequence[str]) -> list[Principal | DialtoneError | None]:
+    def verify_now(
+        self, unverified_tokens: Sequence[str], header: str | None = None
+    ) -> list[Principal | DialtoneError | None]:
         """For each token what `verify` returns or raises, without waiting. None if something has to be fetched first.
 
         Each step checks all tokens before the next step begins. Alternating between the steps would take a third more
         processor time, because each displaces the others' code and data from the processor's caches.
         """
-        read = [_result_of(self._read_with_key, token) for token in unverified_tokens]
+        read = [_result_of(self._read_with_key, header, token) for token in unverified_tokens]
         signed = [_result_of(_check_signature, found) for found in read]
         return [_result_of(self._finish, token, found) for token, found in zip(unverified_tokens, signed, strict=True)]
 
@@ -132,14 +150,25 @@ class TokenVerifier:
         """
         try:
             unverified = self._read(unverified_token, LOGOUT_TYPES)
-            await _check_with_keys(unverified)
-            return logout_of(unverified.claims, unverified.issuer, self._clock().timestamp())
+            await _check_with_keys(unverified, self._logout_claims)
+            return self._logout_claims(unverified)
         except TokenRejected as refusal:
             raise LogoutTokenRejected(refusal.reason) from None
         except DialtoneError:
             raise
         except Exception as error:
             raise LogoutTokenRejected("unexpected") from error
+
+    def claimed_principal(self, claims: dict[str, Any]) -> Principal:
+        """The principal of claims that are not verified, to explain the policy. Raises TokenRejected.
+
+        Checks only what the principal is made of: issuer, subject and scopes.
+        """
+        iss, issuer = self._issuers.of(claims, is_access_token=True)
+        subject, scopes = subject_of(claims, issuer), scopes_of(claims, issuer)
+        never = datetime.max.replace(tzinfo=UTC)
+        template = None if issuer.template is None else issuer.issuer
+        return Principal(iss, subject, never, scopes, claims=MappingProxyType(claims), issuer_template=template)
 
     async def missing_keys(self) -> list[str]:
         """Issuers whose keys are unavailable."""
@@ -151,7 +180,7 @@ class TokenVerifier:
                 return False
             return True
 
-        issuers = list(self._issuers.values())
+        issuers = list(self._issuers)
         missing = await asyncio.gather(*(is_missing(issuer) for issuer in issuers))
         return [issuer.issuer for issuer, is_so in zip(issuers, missing, strict=True) if is_so]
 
@@ -160,7 +189,7 @@ class TokenVerifier:
         await self.missing_keys()
 
     def issuers(self) -> list[str]:
-        return list(self._issuers)
+        return [issuer.issuer for issuer in self._issuers]
 
     async def refresh_keys(self, issuer: str) -> bool:
         """Fetch an issuer's keys now. Returns False if the fetch failed or the issuer is unknown."""
@@ -168,12 +197,14 @@ class TokenVerifier:
         return found is not None and await found.keys.refresh()
 
     async def refresh_all_keys(self) -> None:
-        await asyncio.gather(*(issuer.keys.refresh() for issuer in list(self._issuers.values())))
+        await asyncio.gather(*(issuer.keys.refresh() for issuer in list(self._issuers)))
 
     def key_sets(self) -> list[KeySetStatus]:
-        return [issuer.keys.status(issuer.issuer) for issuer in self._issuers.values()]
+        return [issuer.keys.status(issuer.issuer) for issuer in self._issuers]
 
-    def cached_principal(self, unverified_token: str, now: datetime | None = None) -> Principal | None:
+    def cached_principal(
+        self, unverified_token: str, now: datetime | None = None, header: str | None = None
+    ) -> Principal | None:
         """The principal of a token that was verified before; None if it must be verified again.
 
         Raises TokenRejected if a not-before was set since. `now` saves a look at the clock.
@@ -182,7 +213,7 @@ class TokenVerifier:
             return None
         fingerprint, now = self.fingerprint(unverified_token), now or self._clock()
         known = self._verdicts.get(fingerprint)
-        if known is None:
+        if known is None or known.issuer.header != header:
             return None
         still_holds = (
             known.since <= now.timestamp() < known.until
@@ -205,50 +236,71 @@ class TokenVerifier:
         """
         return hashlib.sha256(unverified_token.encode("utf-8", "surrogatepass")).digest()
 
-    async def _verify(self, unverified_token: str) -> Principal:
-        if (known := self.cached_principal(unverified_token)) is not None:
+    async def _verify(self, unverified_token: str, header: str | None) -> Principal:
+        if (known := self.cached_principal(unverified_token, header=header)) is not None:
             return known
-        [verified] = self.verify_now([unverified_token])
+        [verified] = self.verify_now([unverified_token], header)
         if isinstance(verified, DialtoneError):
             raise verified
         if verified is not None:
             return verified
-        unverified = self._read(unverified_token, None)
-        keys = await _check_with_keys(unverified)
-        principal, validity = principal_of(unverified.claims, unverified.issuer, self._clock().timestamp())
+        unverified = self._read(unverified_token, None, header)
+        keys = await _check_with_keys(unverified, self._access_claims)
+        principal, validity = self._access_claims(unverified)
         if self._not_before is not None:
             await self._not_before.check(principal)
         self._cache(unverified_token, principal, validity, keys, unverified)
         return principal
 
-    def _read(self, unverified_token: str, types: frozenset[str] | None) -> "_Unverified":
-        """Everything that can be checked without a key. `types`: allowed `typ`; None: the issuer's."""
-        token = CompactJws.parse(unverified_token)
-        known = self._headers.get(token.encoded_header) if types is None else None
-        header = token.header() if known is None else {}
-        claims = token.claims()
-        issuer = self._issuer_of(claims)
-        if known is not None and known[0] is issuer:
-            return _Unverified(token, claims, issuer, *known[1:])
-        algorithm, kid = checked_header(header or token.header(), issuer, types or issuer.token_types)
-        return _Unverified(token, claims, issuer, algorithm, kid)
+    def _access_claims(self, unverified: "_Unverified") -> tuple[Principal, Validity]:
+        return principal_of(unverified.claims, unverified.issuer, unverified.iss, self._clock().timestamp())
 
-    def _read_with_key(self, unverified_token: str) -> "_Signed | None":
-        unverified = self._read(unverified_token, None)
+    def _logout_claims(self, unverified: "_Unverified") -> LogoutClaims:
+        return logout_of(unverified.claims, unverified.issuer, unverified.iss, self._clock().timestamp())
+
+    def _read(
+        self, unverified_token: str, types: frozenset[str] | None, request_header: str | None = None
+    ) -> "_Unverified":
+        """Everything that can be checked without a key. `types`: allowed `typ`; None: the issuer's."""
+        own = None if request_header is None else self._issuers.of_header(request_header)
+        if own is not None and own.signer is not None:
+            return _read_of_load_balancer(unverified_token, own, own.signer)
+        token = CompactJws.parse(unverified_token, self._issuers.max_token_length)
+        header = self._headers.get(token.encoded_header) if types is None else None
+        decoded_header = token.header() if header is None else None
+        claims = token.claims()
+        iss, issuer = self._issuers.of(claims, is_access_token=types is None)
+        if types is None and issuer.header != request_header:
+            raise TokenRejected("wrong_header")
+        if issuer.signer is not None:
+            # A load balancer signs no logout tokens. Another customer's could sign one with the same key.
+            raise TokenRejected("wrong_signer")
+        if len(unverified_token) > issuer.max_token_length:
+            raise TokenRejected("too_long")
+        if header is not None and header[0] is issuer:
+            return _Unverified(token, claims, iss, issuer, header[1], header[2])
+        algorithm, kid = checked_header(decoded_header or token.header(), issuer, types or issuer.token_types)
+        return _Unverified(token, claims, iss, issuer, algorithm, kid)
+
+    def _read_with_key(self, header: str | None, unverified_token: str) -> "_Signed | None":
+        unverified = self._read(unverified_token, None, header)
         keys = unverified.issuer.keys.cached()
         if keys is None:
             return None
         try:
-            return _Signed(unverified, keys, keys.choose(unverified.algorithm, unverified.kid))
+            key = keys.choose(unverified.algorithm, unverified.kid)
         except UnknownKey:
             return None
+        if keys.have_issuers:
+            keys.check_issuer(key, unverified.iss)
+        return _Signed(unverified, keys, key)
 
     def _finish(self, unverified_token: str, signed: "_Signed | None") -> Principal | None:
         """Check the claims of a token whose signature is valid."""
         if signed is None:
             return None
         token, keys, _ = signed
-        principal, validity = principal_of(token.claims, token.issuer, self._clock().timestamp())
+        principal, validity = self._access_claims(token)
         if self._not_before is not None and not self._not_before.check_now(principal):
             return None
         self._cache(unverified_token, principal, validity, keys, token)
@@ -261,23 +313,15 @@ class TokenVerifier:
         issuer, until = verified.issuer, validity.until
         if self._not_before is not None:
             # Memory holds every not-before that was set within this time, but not older ones.
-            until = min(until, self._clock().timestamp() + MEMORY_SECONDS)
+            until = min(until, validity.checked_at + MEMORY_SECONDS)
         verdict = _Verdict(principal, keys, issuer, validity.since, until)
         self._verdicts[self.fingerprint(unverified_token)] = verdict
         if len(self._verdicts) > self._max_cached_tokens:
             self._verdicts.popitem(last=False)
-        if verified.token.encoded_header not in self._headers:
+        if issuer.signer is None and verified.token.encoded_header not in self._headers:
             if len(self._headers) >= MAX_KNOWN_HEADERS:
                 self._headers.clear()
             self._headers[verified.token.encoded_header] = (issuer, verified.algorithm, verified.kid)
-
-    def _issuer_of(self, claims: dict[str, Any]) -> Issuer:
-        """The configured issuer with exactly this `iss`. A URL from a token is never fetched."""
-        name = claims.get("iss")
-        issuer = self._issuers.get(name) if isinstance(name, str) else None
-        if issuer is None:
-            raise TokenRejected("unknown_issuer")
-        return issuer
 
 
 def _result_of(step: Callable[..., R], *values: Any) -> R | DialtoneError:
@@ -301,17 +345,33 @@ def _check_signature(signed: _Signed | None) -> _Signed | None:
     return signed
 
 
-async def _check_with_keys(unverified: _Unverified) -> KeySet:
-    """Check the signature, and return the keys that did. Fetches them if necessary."""
+def _read_of_load_balancer(unverified_token: str, issuer: Issuer, signer: str) -> _Unverified:
+    token = load_balancer.parse(unverified_token, issuer.max_token_length)
+    header = token.header()
+    algorithm, kid = checked_header(header, issuer, issuer.token_types)
+    claims = load_balancer.claims_of(token, header, signer)
+    if claims.get("iss") != issuer.issuer:
+        raise TokenRejected("unknown_issuer")
+    return _Unverified(token, claims, issuer.issuer, issuer, algorithm, kid)
+
+
+async def _check_with_keys(unverified: _Unverified, check_claims: Callable[[_Unverified], object]) -> KeySet:
+    """Check the signature, and return the keys that did. Fetches them if necessary.
+
+    If the key is unknown, the claims are checked first: a token that no key could make valid causes no fetch.
+    """
     keys = await unverified.issuer.keys.current()
     try:
         key = keys.choose(unverified.algorithm, unverified.kid)
     except UnknownKey:
-        keys = await unverified.issuer.keys.refresh_for_unknown_kid()
+        check_claims(unverified)
+        keys = await unverified.issuer.keys.refresh_for((unverified.algorithm, unverified.kid))
         try:
             key = keys.choose(unverified.algorithm, unverified.kid)
         except UnknownKey:
             raise TokenRejected("unknown_key") from None
+    if keys.have_issuers:
+        keys.check_issuer(key, unverified.iss)
     check_signature(unverified.token, key)
     return keys
 

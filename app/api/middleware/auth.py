@@ -20,18 +20,28 @@ from app.api.request_scope import (
     path_of,
 )
 from app.vending.audit import REQUEST_CONTEXT, Audit, AuditAction, AuditOutcome, Decision, RequestContext
-from app.vending.errors import DialtoneError, RateLimited, TokenRejected
+from app.vending.errors import DialtoneError, RateLimited, SigningKeyPending, TokenRejected
 from app.vending.models import Principal, RateLimitStatus
 
 PROTECTED_PREFIX = "/v1"
 """Every path below this requires a bearer token, except BACKCHANNEL_LOGOUT."""
 
+INVALID_REQUEST = f'{REALM}, error="invalid_request"'
+DEFAULT_PORTS = {"https": ":443", "http": ":80"}
+"""Ports that browsers leave out of `Origin` (RFC 6454 section 6.1)."""
+
 
 class AuthVerifier(Protocol):
-    async def verify(self, unverified_token: str) -> Principal:
+    """`header` is the one of `token_headers` that had the token; None means `Authorization`."""
+
+    @property
+    def token_headers(self) -> frozenset[bytes]:
+        """Headers with tokens that a proxy adds. Each belongs to one issuer."""
+
+    async def verify(self, unverified_token: str, header: str | None = None) -> Principal:
         """Raises TokenRejected, IdentityUnavailable or LedgerUnavailable."""
 
-    def cached_principal(self, unverified_token: str) -> Principal | None:
+    def cached_principal(self, unverified_token: str, *, header: str | None = None) -> Principal | None:
         """The principal of a token that was verified before; None if it must be verified. Raises TokenRejected."""
 
 
@@ -47,9 +57,21 @@ class AuthRateLimiter(Protocol):
 
 
 class BearerAuthMiddleware:
-    """RFC 6750: accepts one `Authorization: Bearer <token>` header, and no token in the query or the body."""
+    """RFC 6750: accepts one `Authorization: Bearer <token>` header, and no token in the query or the body.
 
-    def __init__(self, app: ASGIApp, verifier: AuthVerifier, limiter: AuthRateLimiter, audit: Audit) -> None:
+    An issuer may have a header of its own instead (`TokenVerifier.token_headers`), which a proxy adds to requests.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        verifier: AuthVerifier,
+        limiter: AuthRateLimiter,
+        audit: Audit,
+        origins: frozenset[str] = frozenset(),
+    ) -> None:
+        """`origins` are the origins whose pages may use a token that a proxy has added."""
+        self._origins = origins
         self._app = app
         self._verifier = verifier
         self._limiter = limiter
@@ -65,16 +87,17 @@ class BearerAuthMiddleware:
                 self._limiter.check_address(address)
                 await self._app(scope, receive, self._counting(address, send))
                 return
-            unverified_token = bearer_token(headers_of(scope), scope[REQUEST_ID])
-            if isinstance(unverified_token, Problem):
-                self._audit.record_nowait(Decision(AuditAction.DENIED, AuditOutcome.DENIED, unverified_token.kind.code))
-                await unverified_token.send(send)
+            presented = self._presented_token(scope)
+            if isinstance(presented, Problem):
+                self._audit.record_nowait(Decision(AuditAction.DENIED, AuditOutcome.DENIED, presented.kind.code))
+                await presented.send(send)
                 return
+            unverified_token, header = presented
             # A known user is not limited by other callers' invalid tokens from the same address.
-            principal = self._verifier.cached_principal(unverified_token)
+            principal = self._verifier.cached_principal(unverified_token, header=header)
             if principal is None:
                 self._limiter.check_address(address)
-                principal = await self._verifier.verify(unverified_token)
+                principal = await self._verifier.verify(unverified_token, header)
             request_id, client_address, user_agent, _ = REQUEST_CONTEXT.get()
             REQUEST_CONTEXT.set(RequestContext(request_id, client_address, user_agent, principal.user_key))
             scope[RATE_LIMIT] = await self._limiter.check_user(principal)
@@ -87,10 +110,20 @@ class BearerAuthMiddleware:
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         except DialtoneError as error:
+            if isinstance(error, SigningKeyPending):
+                await self._limiter.record_failure(address)  # the token may be invalid, and a flood must have a limit
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         scope[PRINCIPAL] = principal
         await self._app(scope, receive, send)
+
+    def _presented_token(self, scope: Scope) -> tuple[str, str | None] | Problem:
+        """The unverified token and its header, None for `Authorization`; or a Problem."""
+        headers, request_id = headers_of(scope), scope[REQUEST_ID]
+        if self._verifier.token_headers.isdisjoint(headers):
+            bearer = bearer_token(headers, request_id)
+            return bearer if isinstance(bearer, Problem) else (bearer, None)
+        return proxied_token(scope, self._verifier.token_headers, self._origins)
 
     def _counting(self, address: str, send: Send) -> Send:
         """Count rejected logout tokens. The route verifies them, because they are in the body."""
@@ -105,15 +138,49 @@ class BearerAuthMiddleware:
 
 def bearer_token(headers: Mapping[bytes, bytes], request_id: str) -> str | Problem:
     """The unverified token, or a Problem if the header is missing or malformed."""
-    header = headers.get(b"authorization", b"")
-    scheme, _, rest = header.partition(b" ")
-    if scheme.lower() != b"bearer":
+    if not is_bearer(headers):
         return Problem(problems.MISSING_TOKEN, request_id, (("WWW-Authenticate", REALM),))
-    unverified_token = rest.strip(b" ")
+    unverified_token = headers[b"authorization"].partition(b" ")[2].strip(b" ")
     if not unverified_token or b" " in unverified_token or not unverified_token.isascii():
-        challenge = ("WWW-Authenticate", f'{REALM}, error="invalid_request"')
-        return Problem(problems.BAD_AUTHORIZATION, request_id, (challenge,))
+        return Problem(problems.BAD_AUTHORIZATION, request_id, (("WWW-Authenticate", INVALID_REQUEST),))
     return unverified_token.decode("ascii")
+
+
+def proxied_token(scope: Scope, token_headers: frozenset[bytes], origins: frozenset[str]) -> tuple[str, str] | Problem:
+    """The unverified token that a proxy has added, and its header; or a Problem.
+
+    The proxy adds it to each request of a browser with its cookie, even if a page of another origin made the request.
+    Therefore the origin must be allowed. BodyLimitsMiddleware requires JSON of every body.
+    """
+    headers, request_id = headers_of(scope), scope[REQUEST_ID]
+    names = [name for name, _ in scope["headers"]]
+    found = [name for name in names if name in token_headers]
+    if len(found) > 1 or is_bearer(headers):
+        return Problem(problems.SEVERAL_TOKENS, request_id, (("WWW-Authenticate", INVALID_REQUEST),))
+    if names.count(b"origin") > 1 or not _has_allowed_origin(scope, origins):
+        return Problem(problems.ORIGIN_NOT_ALLOWED, request_id, (("WWW-Authenticate", REALM),))
+    unverified_token = headers[found[0]].strip(b" ")
+    if not unverified_token or b" " in unverified_token or not unverified_token.isascii():
+        return Problem(problems.BAD_AUTHORIZATION, request_id, (("WWW-Authenticate", INVALID_REQUEST),))
+    return unverified_token.decode("ascii"), found[0].decode("ascii")
+
+
+def _has_allowed_origin(scope: Scope, origins: frozenset[str]) -> bool:
+    """Whether the request comes from a listed origin or from this service's own.
+
+    Browsers send `Origin` with every request that may change something (Fetch standard, section 3.2).
+    """
+    headers = headers_of(scope)
+    origin = headers.get(b"origin")
+    if origin is None:
+        return scope["method"] in ("GET", "HEAD")
+    scheme, host = scope["scheme"], headers.get(b"host", b"").decode("latin-1").lower()
+    own = f"{scheme}://{host.removesuffix(DEFAULT_PORTS.get(scheme, ''))}"
+    return bool(host) and (origin.decode("latin-1") in origins or origin.decode("latin-1") == own)
+
+
+def is_bearer(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"authorization", b"").partition(b" ")[0].lower() == b"bearer"
 
 
 def _is_below(prefix: str, scope: Scope) -> bool:

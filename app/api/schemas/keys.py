@@ -5,6 +5,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.schemas.fields import IssuerName, StrictRequest
 
 
+class SkippedKeyInfo(BaseModel):
+    """A key of the issuer's key set that is not used."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    kid: str | None = Field(description="In ASCII, and shortened.")
+    reason: str
+    is_fault: bool = Field(description="False if the key is for another purpose, such as encryption.")
+
+
 class KeySetInfo(BaseModel):
     """The keys of one issuer."""
 
@@ -17,6 +27,8 @@ class KeySetInfo(BaseModel):
     )
     fetches: int
     failures: int
+    skipped: list[SkippedKeyInfo] = Field(description="Keys of the issuer's key set that are not used.")
+    last_failure: str | None = Field(description="Why the last fetch failed; null if it succeeded.")
 
 
 class KeySetList(BaseModel):
@@ -33,6 +45,10 @@ class KeySetList(BaseModel):
                             "age_seconds": 41.5,
                             "fetches": 12,
                             "failures": 0,
+                            "skipped": [
+                                {"kid": "2019", "reason": "it is not for signatures, by its use", "is_fault": False}
+                            ],
+                            "last_failure": None,
                         }
                     ]
                 }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.adapters.identity.compact_jws import canonical_base64url
+from app.adapters.identity.compact_jws import CompactJws, canonical_base64url
 from app.vending.errors import TokenRejected
 from tests.support.tokens import token
 from tests.support.verification import raw_token, rejection_reason, verifier
@@ -26,7 +26,16 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         ("e30=.e30.e30", "not_base64url"),
         ("e31.e30.e30", "not_canonical"),
         ("a.e30.e30", "not_base64url"),
+        ("x" * 8192, "not_three_parts"),
         ("x" * 8193, "too_long"),
+        ("e30.e\u00e90.e30", "not_base64url"),
+        ("e30.e?30.e30", "not_base64url"),
+        ("e30.e/30.e30", "not_base64url"),
+        ("e30.e30.e-+0", "not_base64url"),
+        ("e30.=.e30", "not_base64url"),
+        (raw_token({"alg": "RS256"}, "{}{}"), "not_json"),
+        (raw_token({"alg": "RS256"}, "{} x"), "not_json"),
+        (raw_token({"alg": "RS256"}, "\u00a0{}"), "not_json"),
         ("e30\n.e30.e30", "not_base64url"),
         (raw_token("[]", {}), "not_json_object"),
         (raw_token('{"alg":"RS256","alg":"none"}', {}), "member_twice"),
@@ -44,6 +53,14 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 )
 async def test_malformed_token_is_rejected_with_its_reason(unverified_token: str, why: str) -> None:
     assert await rejection_reason(unverified_token) == why
+
+
+async def test_white_space_around_the_claims_is_ignored() -> None:
+    assert await rejection_reason(raw_token({"alg": "RS256"}, " \t\r\n{} \n")) == "unknown_issuer"
+
+
+async def test_token_does_not_print() -> None:
+    assert "e30" not in repr(CompactJws.parse("e30.e30.e30"))
 
 
 async def test_non_canonical_encoding_of_a_cached_token_is_rejected() -> None:

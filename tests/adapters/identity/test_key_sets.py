@@ -1,12 +1,14 @@
 """Remote key sets: fetched once for concurrent callers, kept during outages, refetched with a cooldown."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from app.adapters.addresses import is_safe_url
 from app.adapters.http_client import HttpClient
 from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import (
@@ -16,14 +18,14 @@ from app.adapters.identity.key_sets import (
     REFRESH_SECONDS,
     KeySetLocation,
     RemoteKeySource,
-    is_safe_url,
 )
+from app.adapters.identity.unknown_keys import MAX_PENDING
 from app.adapters.identity.verifier import TokenVerifier
-from app.vending.errors import IdentityUnavailable, TokenRejected
+from app.vending.errors import IdentityUnavailable, SigningKeyPending, TokenRejected
 from tests.support.http_server import free_port, serve
 from tests.support.key_server import INVALID_RESPONSES, KeyServer, ResponseFactory
-from tests.support.tokens import AUDIENCE, ISSUER, rsa_key, token
-from tests.support.verification import ALGORITHMS, now
+from tests.support.tokens import AUDIENCE, ISSUER, pem, rsa_key, token
+from tests.support.verification import ALGORITHMS, now, rejection_reason
 from tests.support.waiting import eventually
 
 
@@ -70,7 +72,8 @@ async def test_flood_of_random_kids_causes_one_fetch_and_does_not_delay_valid_to
         refusals = await asyncio.gather(*flood, return_exceptions=True)
         await asyncio.wait_for(verifier.verify(token("bob")), 0.2)
 
-        assert {type(refusal) for refusal in refusals} == {TokenRejected}
+        assert sum(type(refusal) is SigningKeyPending for refusal in refusals) == MAX_PENDING
+        assert sum(type(refusal) is TokenRejected for refusal in refusals) == 200 - MAX_PENDING
         assert provider.fetches == 2
         provider.time += COOLDOWN_SECONDS + 1
         with pytest.raises(TokenRejected):
@@ -84,8 +87,8 @@ async def test_failed_fetch_starts_the_cooldown() -> None:
         await verifier.verify(token())
         provider.answer = lambda _: Response(status_code=500)
 
-        for number in range(10):
-            with pytest.raises(TokenRejected):
+        for number in range(MAX_PENDING):
+            with pytest.raises(SigningKeyPending):
                 await verifier.verify(token(header={"kid": f"random-{number}"}))
 
         assert provider.fetches == 2
@@ -237,3 +240,53 @@ async def test_discovery_document_of_another_issuer_is_rejected() -> None:
 )
 def test_key_set_url_must_be_https_or_loopback(url: str, is_safe: bool) -> None:
     assert is_safe_url(url) is is_safe
+
+
+# -- what a failed fetch reports ------------------------------------------------------------------------------------
+
+FAILURES: dict[str, tuple[ResponseFactory, str]] = {
+    "status": (lambda _: Response(status_code=404), "returned status 404"),
+    "redirect": (INVALID_RESPONSES["redirect"], "status 307, and redirects are not followed"),
+    "html": (INVALID_RESPONSES["html"], "the key set is not a JSON object"),
+    "no set": (lambda _: JSONResponse({"issuer": ISSUER}), "the key set is not a JWK set"),
+    "too many": (INVALID_RESPONSES["too many"], "not a key set of at most 100 keys"),
+    "empty": (INVALID_RESPONSES["no keys"], "the key set has no usable key"),
+    "unusable": (INVALID_RESPONSES["only odd keys"], "no usable key; a key: it is a shared secret"),
+    "compressed": (INVALID_RESPONSES["gzip"], "no complete response: encoded"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason"), FAILURES.values(), ids=FAILURES.keys())
+async def test_failed_fetch_is_reported_with_its_reason(answer: ResponseFactory, reason: str) -> None:
+    provider = KeyServer()
+    async with provided(provider) as verifier:
+        provider.answer = answer
+        assert not await verifier.refresh_keys(ISSUER)
+        (failed,) = verifier.key_sets()
+        provider.answer = None
+        assert await verifier.refresh_keys(ISSUER)
+        (restored,) = verifier.key_sets()
+
+    assert failed.last_failure is not None
+    assert reason in failed.last_failure
+    assert restored.last_failure is None
+
+
+async def test_one_bad_key_is_skipped_and_reported() -> None:
+    good = rsa_key().as_dict(private=False)
+    entries = [{"kid": "weak", "kty": "RSA", "n": "AQAB", "e": "AQAB"}, good]
+    body = '{"keys": [%s, {"kid": %s, "kty": "RSA"}]}' % (json.dumps(entries)[1:-1], "9" * 5000)
+    provider = KeyServer(answer=lambda _: Response(body))
+    async with provided(provider) as verifier:
+        assert (await verifier.verify(token())).subject == "alice"
+        (status,) = verifier.key_sets()
+
+    assert status.keys == 1
+    assert [key.kid for key in status.skipped] == ["weak", "9" * 64]
+
+
+async def test_firebase_style_certificates_by_kid_are_a_key_set() -> None:
+    provider = KeyServer(answer=lambda _: JSONResponse({"first": pem(), "old": "gone"}))
+    async with provided(provider) as verifier:
+        assert (await verifier.verify(token())).subject == "alice"
+        assert await rejection_reason(token(header={"kid": "old"}), verifier) == "unknown_key"

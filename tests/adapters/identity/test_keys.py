@@ -22,7 +22,17 @@ def odd_keys() -> list[dict[str, Any]]:
         good | {"alg": 5},
         good | {"key_ops": ["sign"]},
         good | {"key_ops": "verify"},
-        good | {"kid": 7},
+        good | {"kid": 7.5},
+        good | {"kid": True},
+        good | {"kid": ["odd"]},
+        good | {"kty": ["RSA"]},
+        good | {"n": good["n"] + "==="},
+        good | {"n": good["n"][:-1] + "!"},
+        ec | {"crv": ["P-256"]},
+        {"kid": "odd", "kty": "RSA", "x5c": []},
+        {"kid": "odd", "kty": "RSA", "x5c": ["AAAA"]},
+        {"kid": "odd", "kty": "RSA", "x5c": [7]},
+        {"kid": "odd", "kty": "RSA", "x5c": "AAAA"},
         good | {"kid": "k" * 257},
         good | {"kty": "oct", "k": "c2VjcmV0"},
         good | {"kty": "OKP"},
@@ -63,7 +73,7 @@ async def test_keys_with_a_duplicate_kid_are_ignored() -> None:
     "document", [{}, {"keys": {}}, {"keys": None}, {"keys": [{}] * 101}], ids=lambda d: str(d)[:20]
 )
 def test_malformed_key_set_is_rejected(document: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="JWK set"):
+    with pytest.raises(ValueError, match=r"not a (JWK|key) set"):
         from_jwks(document, ALGORITHMS)
 
 
@@ -76,7 +86,7 @@ def test_text_that_is_not_a_public_key_is_rejected(text: str) -> None:
 def test_weak_keys_are_rejected() -> None:
     with pytest.raises(ValueError, match="2048"):
         from_pem(RSAKey.generate_key(1024).as_pem(private=False).decode(), ALGORITHMS)
-    with pytest.raises(ValueError, match="2048"):
+    with pytest.raises(ValueError, match="another curve"):
         from_pem(ECKey.generate_key("secp256k1").as_pem(private=False).decode(), ALGORITHMS)
     with pytest.raises(ValueError, match="32 bytes"):
         from_secret(b"s" * 31, frozenset({"HS256"}))

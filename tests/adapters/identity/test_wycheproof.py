@@ -14,17 +14,18 @@ from app.adapters.identity.keys import UnknownKey, check_signature, from_jwks
 from app.adapters.identity.verifier import TokenVerifier, checked_header
 from app.vending.errors import TokenRejected
 from tests.support.tokens import AUDIENCE, ISSUER, rsa_key, token
-from tests.support.verification import ALGORITHMS, now
+from tests.support.verification import ALGORITHMS, SETTINGS, Setting, now
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 
 
-def verdict(jws: Any, keys: list[Any]) -> str:
+def verdict(jws: Any, keys: list[Any], setting: Setting) -> str:
     """ "accept" if the format, header, key and signature checks pass."""
     try:
         key_set = from_jwks({"keys": keys}, ALGORITHMS)
-        unverified = CompactJws.parse(jws)
-        issuer = Issuer(ISSUER, frozenset(), ALGORITHMS, StaticKeySource(key_set))
+        fields: dict[str, Any] = {"issuer": ISSUER, "audiences": frozenset({AUDIENCE}), "algorithms": ALGORITHMS}
+        issuer = Issuer(**(fields | {"keys": StaticKeySource(key_set)} | setting.issuer))
+        unverified = CompactJws.parse(jws, issuer.max_token_length)
         check_signature(unverified, key_set.choose(*checked_header(unverified.header(), issuer, issuer.token_types)))
     except (TokenRejected, UnknownKey):
         return "reject"
@@ -49,7 +50,8 @@ def keys_of(group: dict[str, Any]) -> list[Any]:
         ("json_web_key_test", {"accept": 1, "reject": 25}),
     ],
 )
-def test_every_vector_gets_its_expected_verdict(name: str, counts: dict[str, int]) -> None:
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_vector_gets_its_expected_verdict(name: str, counts: dict[str, int], setting: str) -> None:
     groups, expected = load(name)
     seen: Counter[str] = Counter()
     wrong = []
@@ -57,7 +59,7 @@ def test_every_vector_gets_its_expected_verdict(name: str, counts: dict[str, int
         for test in group["tests"]:
             wanted = expected[str(test["tcId"])]["expected"]
             seen[wanted] += 1
-            if wanted != "skip" and verdict(test["jws"], keys_of(group)) != wanted:
+            if wanted != "skip" and verdict(test["jws"], keys_of(group), SETTINGS[setting]) != wanted:
                 wrong.append((test["tcId"], test["comment"], wanted))
 
     assert wrong == []

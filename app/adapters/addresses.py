@@ -1,0 +1,73 @@
+"""Which URLs may be configured: https, or plain http where the network path is private."""
+
+import ipaddress
+import re
+from urllib.parse import unquote, urlsplit
+
+PRIVATE_NETWORKS = tuple(
+    ipaddress.ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+)
+"""RFC 1918 and RFC 4193. Not link-local addresses: cloud providers serve credentials of the machine there."""
+
+_SINGLE_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
+"""A name that only the local resolver knows. It begins with a letter: resolvers read `0x7f000001` as an address."""
+
+_CLUSTER_SERVICE = re.compile(r"(?:[a-z0-9_-]{1,63}\.){1,3}svc(?:\.cluster\.local)?\Z")
+"""A service of a Kubernetes cluster: `NAME.NAMESPACE.svc` or `NAME.NAMESPACE.svc.cluster.local`."""
+
+
+def is_safe_url(url: str, *, allows_http: bool = False) -> bool:
+    """True for https, or http to this machine, without credentials and without a fragment.
+
+    `allows_http` allows http to private hosts too, but never to public ones.
+    """
+    if not url.isprintable() or " " in url:
+        return False  # urlsplit would drop line ends
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        has_valid_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    if not host or not has_valid_port or parts.username is not None or parts.password is not None or parts.fragment:
+        return False
+    if parts.scheme == "http":
+        return is_loopback(host) or (allows_http and is_private(host))
+    return parts.scheme == "https"
+
+
+def is_proxy_url(url: str) -> bool:
+    """True for the URL of an HTTP proxy: a scheme, optional credentials, a host and an optional port."""
+    if not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        has_valid_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    has_more = parts.path.strip("/") or parts.query or parts.fragment or "@" in (parts.password or "")
+    if ":" in unquote(parts.username or "") or not _is_latin(unquote(parts.netloc)):
+        return False  # Basic authentication cannot express it (RFC 7617)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and has_valid_port and not has_more
+
+
+def _is_latin(text: str) -> bool:
+    return all(ord(character) < 256 for character in text)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_private(host: str) -> bool:
+    """Whether the host is in a private network, by its address or by a name that no public DNS has."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return bool(_SINGLE_LABEL.match(host) or _CLUSTER_SERVICE.match(host))
+    return any(address in network for network in PRIVATE_NETWORKS)

@@ -1,0 +1,106 @@
+"""Conditions on claims: their values, and where they are in the claims."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.vending.claim_conditions import ClaimCondition, claim_path, value_at
+
+
+@pytest.mark.parametrize(
+    ("condition", "claims", "fits"),
+    [
+        (ClaimCondition("department", ("support",)), {"department": "support"}, True),
+        (ClaimCondition("department", ("support",)), {"department": "Support"}, False),
+        (ClaimCondition("department", ("support",)), {"department": ["sales", "support"]}, True),
+        (ClaimCondition("department", ("support",)), {"department": []}, False),
+        (ClaimCondition("department", ("support",)), {"department": None}, False),
+        (ClaimCondition("department", ("support",)), {"department": {"support": 1}}, False),
+        (ClaimCondition("department", ("support", "sales")), {"department": "sales"}, True),
+        (ClaimCondition("level", (1,)), {"level": 1}, True),
+        (ClaimCondition("level", (1,)), {"level": True}, False),
+        (ClaimCondition("level", (1,)), {"level": "1"}, False),
+        (ClaimCondition("vip", (True,)), {"vip": True}, True),
+        (ClaimCondition("vip", (True,)), {"vip": 1}, False),
+        (ClaimCondition("vip", (True,)), {"vip": "true"}, False),
+        (ClaimCondition("email", glob="*@example.com"), {"email": "a@example.com"}, True),
+        (ClaimCondition("email", glob="*@example.com"), {"email": "a@example.com.evil.org"}, False),
+        (ClaimCondition("email", glob="*@example.com"), {"email": "a@examplexcom"}, False),
+        (ClaimCondition("email", glob="*@example.com"), {"email": "a@example.com\n"}, False),
+        (ClaimCondition("email", glob="*@example.com"), {"email": 7}, False),
+        (ClaimCondition("code", glob="A?C"), {"code": "ABC"}, True),
+        (ClaimCondition("code", glob="A?C"), {"code": "AC"}, False),
+        (ClaimCondition("code", glob="[AB]*"), {"code": "A1"}, False),
+        (ClaimCondition("code", glob="[AB]*"), {"code": "[AB]1"}, True),
+        (ClaimCondition("/realm_access/roles", ("agent",)), {"realm_access": {"roles": ["agent"]}}, True),
+        (ClaimCondition("/realm_access/roles", ("agent",)), {"realm_access": ["roles", "agent"]}, False),
+        (ClaimCondition("/groups/1", ("b",)), {"groups": ["a", "b"]}, True),
+        (ClaimCondition("/groups/2", ("b",)), {"groups": ["a", "b"]}, False),
+        (ClaimCondition("/groups/01", ("b",)), {"groups": ["a", "b"]}, False),
+        (ClaimCondition("/groups/-1", ("b",)), {"groups": ["a", "b"]}, False),
+        (ClaimCondition("/groups/-", ("b",)), {"groups": ["a", "b"]}, False),
+        (ClaimCondition("/groups/" + "9" * 5000, ("b",)), {"groups": ["a", "b"]}, False),
+        (ClaimCondition("/groups/1", ("b",)), {"groups": {"1": "b"}}, True),
+        (ClaimCondition("/name/0", ("a",)), {"name": "abc"}, False),
+        (ClaimCondition("/a/b", ("x",)), {"a": None}, False),
+        (ClaimCondition("/", ("x",)), {"": "x"}, True),
+        (ClaimCondition("/a~01", ("x",)), {"a~1": "x"}, True),
+        (ClaimCondition("roles", has_key="agent"), {"roles": {"agent": {"org": "example.com"}}}, True),
+        (ClaimCondition("roles", has_key="agent"), {"roles": {"agent": None}}, True),
+        (ClaimCondition("roles", has_key="agent"), {"roles": {"Agent": 1, "agents": 1}}, False),
+        (ClaimCondition("roles", has_key="agent"), {"roles": [{"user": 1}, {"agent": 1}]}, True),
+        (ClaimCondition("roles", has_key="agent"), {"roles": ["agent"]}, False),
+        (ClaimCondition("roles", has_key="agent"), {"roles": "agent"}, False),
+        (ClaimCondition("/urn:example:roles", has_key="agent"), {"urn:example:roles": {"agent": 1}}, True),
+        (ClaimCondition("/a~1b/c~0d", ("x",)), {"a/b": {"c~d": "x"}}, True),
+        (ClaimCondition("https://example.com/role", ("x",)), {"https://example.com/role": "x"}, True),
+    ],
+    ids=lambda value: repr(value)[:70],
+)
+def test_condition_matches_its_values(condition: ClaimCondition, claims: Mapping[str, Any], fits: bool) -> None:
+    assert (condition.why_not(claims) is None) is fits
+
+
+@pytest.mark.no_cover
+def test_no_claim_makes_a_glob_slow() -> None:
+    condition = ClaimCondition("name", glob="*a*b*c*d*e*f*!")
+    claims = {"name": "abcdef" * 1300}
+    began = time.perf_counter()
+
+    assert condition.why_not(claims)
+
+    assert time.perf_counter() - began < 0.1
+
+
+def test_explanation_contains_no_claim_values() -> None:
+    rules = (
+        ClaimCondition("department", ("support",)),
+        ClaimCondition("email", glob="*@example.com"),
+        ClaimCondition("roles", has_key="agent"),
+    )
+    for condition in rules:
+        why = condition.why_not({"department": "CANARY", "email": "CANARY", "roles": {"CANARY": "CANARY"}})
+        assert why is not None
+        assert "CANARY" not in why
+
+
+@pytest.mark.parametrize("name", ["/a~", "/a~2b", "/~", "/a/~b"])
+def test_invalid_json_pointer_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="RFC 6901"):
+        claim_path(name)
+
+
+def test_null_is_not_absent() -> None:
+    assert value_at({"a": None}, ("a",), "absent") is None
+    assert value_at({}, ("a",), "absent") == "absent"
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_pointer_finds_every_name(outer: str, inner: str) -> None:
+    pointer = "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in (outer, inner))
+
+    assert value_at({outer: {inner: "x"}}, claim_path(pointer)) == "x"
