@@ -57,7 +57,7 @@ class FastPathVerifier(Protocol):
     def cached_principal(self, unverified_token: str, now: datetime | None = None) -> Principal | None:
         """The principal of a token that was verified before; None if it must be verified. Raises TokenRejected."""
 
-    def verify_now(self, unverified_tokens: Sequence[str]) -> list[Principal | DialtoneError | None]:
+    def verify_now(self, unverified_tokens: list[str]) -> list[Principal | DialtoneError | None]:
         """For each token the principal that it proves, or the error; None if something must be awaited."""
 
 

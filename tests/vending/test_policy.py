@@ -213,7 +213,7 @@ def test_rule_alone_makes_no_operator_in_shadow_mode_or_after_another_rule() -> 
         active_policy(Rule("blocked", None), OPERATORS_BY_RULE),
         active_policy(replace(OPERATORS_BY_RULE, scopes=frozenset({"operate"}))),
     ):
-        with pytest.raises(InsufficientScope):
+        with pytest.raises(AccessDenied):
             policy.authorize_operator(user(role="operator"))
 
 

@@ -7,7 +7,7 @@ python-jose checks the signature. This package checks everything else, in the or
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -132,7 +132,7 @@ class TokenVerifier:
             raise TokenRejected("unexpected") from error
 
     def verify_now(
-        self, unverified_tokens: Sequence[str], header: str | None = None
+        self, unverified_tokens: list[str], header: str | None = None
     ) -> list[Principal | DialtoneError | None]:
         """For each token what `verify` returns or raises, without waiting. None if something has to be fetched first.
 

@@ -56,7 +56,7 @@ async def test_rotated_key_is_pending_until_the_cooldown_ends_and_then_accepted(
 
 async def test_fast_path_leaves_a_pending_key_to_the_middleware() -> None:
     async with during_cooldown(KeyServer()) as verifier:
-        assert verifier.verify_now(rotated_token()) is None
+        assert verifier.verify_now([rotated_token()]) == [None]
 
 
 async def test_key_that_a_fetch_did_not_find_is_rejected_for_the_whole_cooldown() -> None:

@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import KeySet, from_document, from_jwks
+from app.vending.models import Principal
 from tests.support.tokens import ec_key, pem, rsa_key, token
 from tests.support.verification import ALGORITHMS, JSON, rejection_reason, verifier
 
@@ -47,7 +48,8 @@ def is_accepted(keys: KeySet, key: Any = None, alg: str = "RS256", **header: Any
     """Whether a token that the key signs is accepted with this key set."""
     signer = type(key or rsa_key()).import_key((key or rsa_key()).as_dict(private=True) | {"alg": alg})
     checked = verifier(algorithms=ALGORITHMS, keys=StaticKeySource(keys))
-    return checked.verify_now(token(key=signer, header={"alg": alg} | header)) is not None
+    [verified] = checked.verify_now([token(key=signer, header={"alg": alg} | header)])
+    return isinstance(verified, Principal)
 
 
 def with_padding(text: str) -> str:
