@@ -234,7 +234,7 @@ export interface components {
          * @description Stable: clients branch on it.
          * @enum {string}
          */
-        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "overloaded" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "overloaded" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
             /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]`: a name that is not shown. */
@@ -453,6 +453,7 @@ export interface components {
          *       "issued_at": "2026-11-23T09:30:00.000Z",
          *       "expires_at": "2026-11-24T09:30:00.000Z",
          *       "usable_at": "2026-11-23T09:30:05.000Z",
+         *       "last_used_at": "2026-11-23T11:10:02.000Z",
          *       "server_time": "2026-11-23T11:12:13.456Z"
          *     }
          */
@@ -493,6 +494,8 @@ export interface components {
              * @example 2026-11-23T09:30:00.000Z
              */
             usable_at: string;
+            /** @description When the device last got a login from Dialtone, accurate to a minute. Null: not known. */
+            last_used_at: string | null;
             /**
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
@@ -514,6 +517,7 @@ export interface components {
          *           "issued_at": "2026-11-23T09:30:00.000Z",
          *           "expires_at": "2026-11-24T09:30:00.000Z",
          *           "usable_at": "2026-11-23T09:30:05.000Z",
+         *           "last_used_at": "2026-11-23T11:10:02.000Z",
          *           "server_time": "2026-11-23T11:12:13.456Z"
          *         }
          *       ],
@@ -562,7 +566,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `malformed_request`, `malformed_authorization`. */
+        /** @description One of the problems `malformed_request`, `malformed_authorization`, `several_tokens`. */
         BadRequest: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -602,7 +606,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `access_denied`, `insufficient_scope`. */
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `origin_not_allowed`. */
         Forbidden: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -663,7 +667,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `access_denied`, `insufficient_scope`, `grant_not_allowed`, `device_limit_reached`. */
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `origin_not_allowed`, `grant_not_allowed`, `device_limit_reached`. */
         LoginForbidden: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -695,7 +699,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `access_denied`, `insufficient_scope`, `push_not_allowed`. */
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `origin_not_allowed`, `push_not_allowed`. */
         PushForbidden: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -706,7 +710,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `access_denied`, `insufficient_scope`, `push_not_allowed`, `push_limit_reached`. */
+        /** @description One of the problems `access_denied`, `insufficient_scope`, `origin_not_allowed`, `push_not_allowed`, `push_limit_reached`. */
         PushRegistrationForbidden: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
