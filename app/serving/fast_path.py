@@ -161,12 +161,15 @@ class FastPath:
         Each step is done for all requests before the next step begins, so that its code and data are in the
         processor's caches. Taking the requests one after the other takes twice the processor time.
         """
-        now = self._clock()
-        token_headers = self._verifier.token_headers
-        calls = [_read(request, token_headers) for request in requests]
-        self._authenticate([call for call in calls if call is not None], now)
-        responses = [None if call is None else self._respond(call, now) for call in calls]
-        self._record([call for call, response in zip(calls, responses, strict=True) if call and response])
+        now, token_headers = self._clock(), self._verifier.token_headers
+        before = REQUEST_CONTEXT.set(NO_REQUEST)
+        try:
+            calls = [_read(request, token_headers) for request in requests]
+            self._authenticate([call for call in calls if call is not None], now)
+            responses = [None if call is None else self._respond(call, now) for call in calls]
+            self._record([call for call, response in zip(calls, responses, strict=True) if call and response])
+        finally:
+            REQUEST_CONTEXT.reset(before)
         return responses
 
     def _authenticate(self, calls: Sequence[_Call], now: datetime) -> None:
@@ -209,7 +212,9 @@ class FastPath:
         )
         rate_limit = None
         if principal is not None:
-            entry = self._cached_login(call.request, principal, context, now)
+            REQUEST_CONTEXT.set(context)  # the policy may log
+            wanted = _issue_request(call.request)
+            entry = None if wanted is None else self._issuer.cached_login(principal, wanted, now)
             if entry is None or entry.login.token is None:
                 return None
             try:
@@ -227,14 +232,11 @@ class FastPath:
     def _record(self, calls: Sequence[_Call]) -> None:
         """Record answered requests: audit, access log, metrics and traces."""
         for call in calls:
-            before = REQUEST_CONTEXT.set(call.context)
-            try:
-                if call.login is not None:
-                    self._issuer.record_returned(call.login, time.perf_counter() - call.began)
-                elif call.refusal is not None:
-                    self._audit.record_nowait(Decision.denial(call.refusal, call.context.actor))
-            finally:
-                REQUEST_CONTEXT.reset(before)
+            REQUEST_CONTEXT.set(call.context)
+            if call.login is not None:
+                self._issuer.record_returned(call.login, time.perf_counter() - call.began)
+            elif call.refusal is not None:
+                self._audit.record_nowait(Decision.denial(call.refusal, call.context.actor))
             self._access_log(
                 call.request_id, "POST", self._path, self._route, call.status, call.began, call.request.address
             )
@@ -251,18 +253,6 @@ class FastPath:
             span_attributes("POST", self._route, call.status, call.request_id),
             start_time=now - int((time.perf_counter() - call.began) * 1e9),
         ).end(now)
-
-    def _cached_login(
-        self, request: Request, principal: Principal, context: RequestContext, now: datetime
-    ) -> CachedLogin | None:
-        wanted = _issue_request(request)
-        if wanted is None:
-            return None
-        before = REQUEST_CONTEXT.set(context)  # the policy may log
-        try:
-            return self._issuer.cached_login(principal, wanted, now)
-        finally:
-            REQUEST_CONTEXT.reset(before)
 
     def _body(self, entry: CachedLogin, token: str, now: datetime) -> bytes:
         """The serialized login. Responses for one login differ only in `server_time`, so the rest is cached.

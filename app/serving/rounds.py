@@ -20,8 +20,8 @@ from app.serving.outbox import Outbox
 ROUND_SECONDS = 0.004
 """Time for parsing and answering in one round of the event loop, before it handles other events."""
 
-BATCH = 32
-"""Connections that are advanced together. Fewer are slower; more make the round too long."""
+BATCH = 64
+"""Connections that are advanced together. Fewer are slower. More make a round too long: 64 new tokens take 6 ms."""
 
 
 class Advancing(Protocol):
