@@ -279,11 +279,13 @@ class FrontProtocol(asyncio.BufferedProtocol):
                 request = self._serve()
         except FramingError as error:
             self.reject(error.kind)
-        if request is None:
-            self._settle()
-        else:
+        if request is not None:
             self._is_scheduled = True
-        return request
+            return request
+        self._settle()
+        if self._is_stopping and not self.is_closing:
+            self.shutdown()  # it came while this was scheduled
+        return None
 
     def _serve(self) -> Request | None:
         reader = self._reader

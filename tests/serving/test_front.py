@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.serving.front import READ_BYTES
+from app.serving.front import READ_BYTES, FrontProtocol
 from app.serving.front_host import Answer, Request
 from app.serving.outbox import MAX_BUFFERED_BYTES, SOCKET_BUFFER_BYTES
 from tests.support.front_server import Connection, connection_limiter, front_server
@@ -314,6 +314,25 @@ async def test_shutdown_answers_the_request_that_has_begun_to_arrive(app: PathAp
         assert await idle.is_over()
         assert (await begun.ask(ask("/")[20:]))[1] == BODY
         assert await begun.is_over()
+
+
+async def test_shutdown_ends_a_connection_that_has_just_sent_an_empty_line(app: PathApp) -> None:
+    """Old clients send one after a body (RFC 9112 section 2.2). No request follows it."""
+    limiter = connection_limiter()
+    async with front_server(app, limiter) as port:
+        connection = await Connection.to(port)
+        await connection.ask(ask("/"))
+        [front] = limiter.connections
+        _receive(front, b"\r\n")
+        front.shutdown()
+
+        assert await connection.is_over()
+
+
+def _receive(front: FrontProtocol, data: bytes) -> None:
+    """Deliver bytes as the event loop does."""
+    front.get_buffer(len(data))[: len(data)] = data
+    front.buffer_updated(len(data))
 
 
 @pytest.mark.parametrize("request_", [ask("/fast", "POST", body="quick"), ask("/slow")], ids=["fast path", "app"])
