@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Protocol
 
 import structlog
@@ -62,7 +63,8 @@ class Rounds:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._run)
+            # With an empty context: a round that the app's response begins does not belong to that request, in logs.
+            asyncio.get_running_loop().call_soon(self._run, context=Context())
 
     def _run(self) -> None:
         self._is_scheduled = False

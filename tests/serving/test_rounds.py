@@ -12,6 +12,7 @@ from app.serving.framing import parse_head
 from app.serving.front_host import Answer, Request
 from app.serving.outbox import Outbox
 from app.serving.rounds import BATCH, Rounds
+from app.vending.audit import NO_REQUEST, REQUEST_CONTEXT, RequestContext
 from tests.support.front_server import Connection
 from tests.support.login_requests import cached_token, request_bytes
 from tests.support.service import Service
@@ -42,8 +43,10 @@ class FakeConnection:
         self.seconds = seconds
         self.answer: Answer | None = None
         self.is_aborted = False
+        self.context = NO_REQUEST
 
     def advance(self) -> Request | None:
+        self.context = REQUEST_CONTEXT.get()
         time.sleep(self.seconds)
         if self.fails == "advance":
             raise ValueError
@@ -98,6 +101,18 @@ async def test_connections_beyond_the_time_of_a_round_wait_for_the_next_one() ->
 
     assert answered == BATCH
     assert all(connection.answer is not None for connection in connections)
+
+
+async def test_round_does_not_run_in_the_context_of_the_request_that_began_it() -> None:
+    """The app's response to one request begins the round in which the next requests are served."""
+    connection = FakeConnection()
+    before = REQUEST_CONTEXT.set(RequestContext("of another request"))
+    try:
+        await run([connection])
+    finally:
+        REQUEST_CONTEXT.reset(before)
+
+    assert connection.context == NO_REQUEST
 
 
 USERS = [f"user-{number}" for number in range(12)]
