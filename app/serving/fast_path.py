@@ -12,8 +12,9 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
+import structlog
 from opentelemetry.trace import SpanKind, Tracer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,6 +43,8 @@ up to 16 KB if an issuer allows tokens of 12 KB."""
 
 MAX_CACHED_ORIGINS = 64
 MAX_ORIGIN_BYTES = 256
+
+R = TypeVar("R")
 
 _ONLY_DEVICE_ID = re.compile(
     rb'[ \t\r\n]*\{[ \t\r\n]*"device_id"[ \t\r\n]*:[ \t\r\n]*"([A-Za-z0-9._:-]{1,64})"[ \t\r\n]*\}[ \t\r\n]*\Z'
@@ -166,8 +169,10 @@ class FastPath:
         try:
             calls = [_read(request, token_headers) for request in requests]
             self._authenticate([call for call in calls if call is not None], now)
-            responses = [None if call is None else self._respond(call, now) for call in calls]
-            self._record([call for call, response in zip(calls, responses, strict=True) if call and response])
+            responses = [None if call is None else _guarded(self._respond, call, now) for call in calls]
+            for call, response in zip(calls, responses, strict=True):
+                if call is not None and response is not None:
+                    _guarded(self._record, call)
         finally:
             REQUEST_CONTEXT.reset(before)
         return responses
@@ -229,19 +234,18 @@ class FastPath:
             return call.status, response
         return None if principal is None else (200, _success(body, rate_limit, common, call.request_id))
 
-    def _record(self, calls: Sequence[_Call]) -> None:
-        """Record answered requests: audit, access log, metrics and traces."""
-        for call in calls:
-            REQUEST_CONTEXT.set(call.context)
-            if call.login is not None:
-                self._issuer.record_returned(call.login, time.perf_counter() - call.began)
-            elif call.refusal is not None:
-                self._audit.record_nowait(Decision.denial(call.refusal, call.context.actor))
-            self._access_log(
-                call.request_id, "POST", self._path, self._route, call.status, call.began, call.request.address
-            )
-            if self._tracer is not None:
-                self._record_span(self._tracer, call)
+    def _record(self, call: _Call) -> None:
+        """Record an answered request: audit, access log, metrics and traces."""
+        REQUEST_CONTEXT.set(call.context)
+        if call.login is not None:
+            self._issuer.record_returned(call.login, time.perf_counter() - call.began)
+        elif call.refusal is not None:
+            self._audit.record_nowait(Decision.denial(call.refusal, call.context.actor))
+        self._access_log(
+            call.request_id, "POST", self._path, self._route, call.status, call.began, call.request.address
+        )
+        if self._tracer is not None:
+            self._record_span(self._tracer, call)
 
     def _record_span(self, tracer: Tracer, call: _Call) -> None:
         """The span that the middleware would have recorded. A request that is left to the app has no second one."""
@@ -267,6 +271,15 @@ class FastPath:
             after_time = after_time[len(instant(now)) :]
             parts = entry.response = before_token.encode(), (before_time + name).encode(), after_time.encode()
         return b"".join((parts[0], token.encode(), parts[1], instant(now).encode(), parts[2]))
+
+
+def _guarded(step: Callable[..., R], call: _Call, *more: Any) -> R | None:
+    """The step's result; None if it fails. The other requests must not run again in the app, and be counted twice."""
+    try:
+        return step(call, *more)
+    except Exception:
+        structlog.get_logger("dialtone").exception("fast_path_failed", request_id=call.request_id)
+        return None
 
 
 def _success(body: bytes, rate_limit: RateLimitStatus | None, common: bytes, request_id: str) -> bytes:

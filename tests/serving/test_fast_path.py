@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from app.observability import logging as logs
+from app.serving.framing import parse_head
+from app.serving.front_host import Request
+from app.vending.models import Principal
+from app.vending.policy import Policy, Rule
 from tests.support.front_server import Connection
 from tests.support.login_requests import BODY, PATH, request_bytes
 from tests.support.sandbox import Telnyx
@@ -303,6 +307,33 @@ async def test_responses_are_measured_and_rate_limited(telnyx: Telnyx, sqlite: s
     assert "dialtone_login_cache_hits_total 4.0" in metrics
     assert "dialtone_login_cache_misses_total 1.0" in metrics
     assert "dialtone_login_cache_devices 1.0" in metrics
+
+
+class FailsForBob(Rule):
+    def why_not(self, principal: Principal) -> str | None:
+        if principal.subject == "bob":
+            raise ValueError
+        return None
+
+
+async def test_failing_request_does_not_affect_the_others_of_its_batch(
+    service: Service, connection: Connection
+) -> None:
+    """Otherwise the app would serve all of them again, and count them twice."""
+    await connection.ask(request_bytes(user="bob"))
+    policy = service.components.identity.policy
+    policy.policy = Policy(policy.policy.default, (FailsForBob("all", policy.policy.default),))
+    assert service.limiter.fast_path is not None
+
+    requests = [parsed(request_bytes(user=user)) for user in ("alice", "bob", "alice")]
+    answers = service.limiter.fast_path.answer(requests)
+
+    assert [answer and answer[0] for answer in answers] == [200, None, 200]
+
+
+def parsed(raw: bytes) -> Request:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    return Request("127.0.0.1", parse_head(head + b"\r\n\r\n"), body)
 
 
 SWITCHED_OFF: dict[str, dict[str, Any]] = {"required audit": {"audit_required": True}}
