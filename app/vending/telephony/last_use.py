@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from app.vending.errors import LedgerUnavailable
 from app.vending.telephony.lease import Lease
 
 BATCH_SIZE = 500
@@ -38,13 +37,15 @@ class LastUses:
         return max(known, self._noted.get(lease.id, known))
 
     async def flush(self) -> None:
-        """Write what was noted. Raises LedgerUnavailable; the next call then writes the rest."""
-        uses, self._noted = self._noted, {}
+        """Write what was noted. Raises LedgerUnavailable; the next call then writes the rest.
+
+        A use counts from memory until it is in the ledger, because a device may be evicted meanwhile.
+        """
         # All updates of several leases lock rows in the order of their ids. Otherwise two of them could deadlock.
-        ordered = sorted(uses.items())
+        ordered = sorted(self._noted.items())
         for start in range(0, len(ordered), BATCH_SIZE):
-            try:
-                await self._ledger.set_last_used(ordered[start : start + BATCH_SIZE])
-            except LedgerUnavailable:
-                self._noted = dict(ordered[start:]) | self._noted
-                raise
+            written = ordered[start : start + BATCH_SIZE]
+            await self._ledger.set_last_used(written)
+            for lease_id, at in written:
+                if self._noted.get(lease_id) == at:
+                    del self._noted[lease_id]

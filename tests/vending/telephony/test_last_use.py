@@ -1,5 +1,6 @@
 """The last use of devices: noted in memory, written in batches, shown, and decisive for evictions."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -69,6 +70,70 @@ async def test_uses_that_could_not_be_written_are_kept() -> None:
     await uses.flush()
 
     assert [len(batch) for batch in ledger.batches] == [BATCH_SIZE, 1]
+
+
+class AskingLedger(BatchLedger):
+    """Asks for the last use of each lease during the write, as an eviction in another transaction does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uses = LastUses(self, lambda: NOW)
+        self.seen: list[datetime] = []
+
+    async def set_last_used(self, uses: Sequence[tuple[str, datetime]]) -> None:
+        for lease_id, _ in uses:
+            self.seen.append(self.uses.last_use(replace(LEASE, id=lease_id, last_used_at=NOW - HOUR)))
+
+
+async def test_use_that_is_being_written_counts() -> None:
+    ledger = AskingLedger()
+    ledger.uses.note("a")
+
+    await ledger.uses.flush()
+
+    assert ledger.seen == [NOW]
+
+
+class CancelledLedger(BatchLedger):
+    """Does not finish before the service stops."""
+
+    async def set_last_used(self, uses: Sequence[tuple[str, datetime]]) -> None:
+        raise asyncio.CancelledError
+
+
+async def test_use_whose_write_is_cancelled_is_kept() -> None:
+    uses = LastUses(CancelledLedger(), lambda: NOW)
+    uses.note(LEASE.id)
+
+    with pytest.raises(asyncio.CancelledError):
+        await uses.flush()
+
+    assert uses.last_use(replace(LEASE, last_used_at=NOW - HOUR)) == NOW
+
+
+class BusyLedger(BatchLedger):
+    """The device gets another login during the first write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.uses = LastUses(self, lambda: self.now)
+
+    async def set_last_used(self, uses: Sequence[tuple[str, datetime]]) -> None:
+        await super().set_last_used(uses)
+        if self.now == NOW:
+            self.now += MINUTE
+            self.uses.note("a")
+
+
+async def test_use_during_the_write_is_written_later() -> None:
+    ledger = BusyLedger()
+    ledger.uses.note("a")
+
+    await ledger.uses.flush()
+    await ledger.uses.flush()
+
+    assert ledger.batches == [[("a", NOW)], [("a", NOW + MINUTE)]]
 
 
 def test_number_of_noted_uses_is_bounded() -> None:
