@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -248,6 +249,23 @@ async def test_required_audit_rejects_logins_it_cannot_record(telnyx: Telnyx, da
         await asyncio.sleep(1.2)
         told = await events(service, subject="alice")
         assert [event["action"] for event in told] == ["reused", "issued"], "the decision is recorded later"
+
+
+async def test_every_eviction_is_recorded_although_a_required_audit_fails(telnyx: Telnyx, database: str) -> None:
+    async with running_service(telnyx, database, audit_required=True) as service:
+        for device in ("first", "second", "third"):
+            await service.issue(device)
+        policy = service.components.identity.policy
+        policy.policy = replace(policy.policy, default=replace(policy.policy.default, max_devices=1))
+        await break_audit(database)
+
+        refused = await service.issue("fourth")
+
+        assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
+        await restore_audit(database)
+        await asyncio.sleep(1.2)
+        told = await events(service, action="revoked")
+        assert {event["device_id"] for event in told} == {"first", "second", "third"}
 
 
 async def test_repeated_requests_of_a_device_are_one_event_in_ten_seconds(telnyx: Telnyx, sqlite: str) -> None:

@@ -94,10 +94,12 @@ class Revoker:
         """
         evicted = list(leases)
         self.on_leases_ended(evicted)
-        for lease in evicted:
-            await self._audit.record(
-                Decision.about_lease(lease, AuditAction.REVOKED, "device_limit", AuditOutcome.UNCONFIRMED)
-            )
+        decisions = (
+            Decision.about_lease(lease, AuditAction.REVOKED, "device_limit", AuditOutcome.UNCONFIRMED)
+            for lease in evicted
+        )
+        # Together, because all were made: if a required audit fails for one, the others are queued too.
+        await asyncio.gather(*map(self._audit.record, decisions))
 
     async def log_out(self, logout: LogoutClaims) -> None:
         """Apply an identity provider's logout: end the leases of the session or user, and reject earlier tokens.
