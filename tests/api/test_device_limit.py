@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.sandbox.account import DEMO_CONNECTION
 from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.telephony.lease import LIVE
 from tests.support.admin_api import admin_request
@@ -115,6 +116,25 @@ async def test_replaced_create_that_succeeds_late_leaves_no_credential(telnyx: T
         await first
         telnyx.clock.advance(timedelta(minutes=1))
         await service.components.upkeep.sweeper.sweep()
+        assert len(telnyx.live()) == 1
+
+
+async def test_credential_that_telnyx_creates_after_the_timeout_is_deleted(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, max_devices=1) as service:
+        telnyx.fail("drop", **CREATE)
+        await service.issue("first")
+        lease_id = (await service.ask("GET")).json()["data"][0]["id"]
+        telnyx.clock.advance(timedelta(seconds=6))  # the length of a timeout
+
+        assert (await service.issue("second")).status_code == 201
+        await service.components.upkeep.sweeper.sweep()
+        await eventually(lambda: telnyx.calls("GET", path="telephony_credentials"))
+        late = {"connection_id": DEMO_CONNECTION, "name": service.components.replica.naming.credential_name(lease_id)}
+        telnyx.sandbox.account.create_credential(late)
+
+        for _ in range(5):
+            telnyx.clock.advance(timedelta(minutes=2))
+            await service.components.upkeep.sweeper.sweep()
         assert len(telnyx.live()) == 1
 
 

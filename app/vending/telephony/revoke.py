@@ -19,6 +19,10 @@ MIN_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=10)
 """An unconfirmed deletion is retried after MIN_RETRY_DELAY, doubling up to MAX_RETRY_DELAY."""
 
+LATE_CREATE = timedelta(minutes=2)
+"""How long after its start a create with a lost response may still take effect at Telnyx. Longer than any timeout of a
+call. Until then, a credential that is not found by its name does not count as absent."""
+
 DELETE_CONCURRENCY = 8
 """Deletions in flight per request to log out everywhere, and per sweeper."""
 
@@ -158,7 +162,8 @@ class Revoker:
         try:
             if lease.credential_id is not None:
                 await self._recovery.delete(lease.credential_id)
-            for namesake in await self._recovery.find_all(lease) if lease.attempted_at is not None else ():
+            namesakes = [] if lease.attempted_at is None else await self._recovery.find_all(lease)
+            for namesake in namesakes:
                 await self._recovery.delete(namesake.id)
         except (TelnyxRateLimited, TelnyxUnreachable) as error:
             if error.may_have_happened:
@@ -167,7 +172,8 @@ class Revoker:
             return DeletionOutcome.NOT_TRIED
         except TelnyxError:
             return DeletionOutcome.POSTPONED
-        if lease.attempted_at is not None and self._clock() < lease.attempted_at + LIST_LAG:
+        wait = LIST_LAG if namesakes or lease.credential_id is not None else LATE_CREATE
+        if lease.attempted_at is not None and self._clock() < lease.attempted_at + wait:
             return DeletionOutcome.POSTPONED  # a create may still be in flight: retry later
         return (
             DeletionOutcome.CONFIRMED
