@@ -101,7 +101,7 @@ class CancelledLedger(BatchLedger):
         raise asyncio.CancelledError
 
 
-async def test_use_whose_write_is_cancelled_is_kept() -> None:
+async def test_use_is_kept_if_its_write_is_cancelled() -> None:
     uses = LastUses(CancelledLedger(), lambda: NOW)
     uses.note(LEASE.id)
 
