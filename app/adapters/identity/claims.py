@@ -55,7 +55,7 @@ class Issuer:
     issuer: str
     """The `iss` of its tokens, or with `tenants` a template (`IssuerTemplate`)."""
     audiences: frozenset[str]
-    """Accepted audiences. Empty: tokens must not have an audience, which requires `required_claims`."""
+    """Accepted audiences. Empty: tokens must have none, or null. It requires `required_claims`."""
     algorithms: frozenset[str]
     keys: KeySource
     audience_claims: tuple[str, ...] = ("aud",)
@@ -207,7 +207,8 @@ def _moment(value: Any, reason: str) -> float:
 def _check_access_audience(claims: dict[str, Any], issuer: Issuer) -> None:
     for path in issuer.audience_paths:
         value = value_at(claims, path, _ABSENT)
-        if value is not _ABSENT:
+        is_absent = value is _ABSENT or (value is None and not issuer.audiences)  # devise-jwt writes null for none
+        if not is_absent:
             _check_audience(value, issuer.audiences)
             return
     if issuer.audiences:

@@ -79,9 +79,21 @@ async def test_issuer_without_audiences_rejects_tokens_with_an_audience() -> Non
     settings = {"audiences": frozenset[str](), "required_claims": (ClaimCondition("token_use", ("access",)),)}
 
     assert await is_accepted(token(aud=..., token_use="access"), **settings)
+    assert await is_accepted(token(aud=None, token_use="access"), **settings)
     assert await rejection_reason(token(aud="billing", token_use="access"), verifier(**settings)) == "wrong_audience"
-    assert await rejection_reason(token(aud=None, token_use="access"), verifier(**settings)) == "no_audience"
+    assert await rejection_reason(token(aud=[], token_use="access"), verifier(**settings)) == "wrong_audience"
     assert await rejection_reason(token(aud=...), verifier(**settings)) == "required_claim"
+
+
+async def test_issuer_without_audiences_checks_every_audience_claim() -> None:
+    settings = {
+        "audiences": frozenset[str](),
+        "audience_claims": ("client_id", "aud"),
+        "required_claims": (ClaimCondition("token_use", ("access",)),),
+    }
+    unverified_token = token(client_id=None, aud="billing", token_use="access")
+
+    assert await rejection_reason(unverified_token, verifier(**settings)) == "wrong_audience"
 
 
 # -- required_claims ----------------------------------------------------------------------------------------------
