@@ -21,8 +21,6 @@ from app.config.tables import conditions
 
 _log = structlog.get_logger("dialtone.identity")
 
-_log = structlog.get_logger("dialtone.identity")
-
 
 @asynccontextmanager
 async def open_verifier(settings: Settings) -> AsyncIterator[TokenVerifier]:

@@ -280,10 +280,10 @@ class ConfigFile(Table):
 
     @model_validator(mode="after")
     def _check_issuers(self) -> Self:
-        names = [issuer.name for issuer in self.issuers if issuer.name is not None]
-        if len(set(names)) != len(names):
-            raise FieldError("issuers", "two issuers have the same name")
         token_claims.check_all(self.issuers)
+        names = [issuer.name or issuer.issuer for issuer in self.issuers]
+        if len(set(names)) != len(names):
+            raise FieldError("issuers", "two issuers have the same name; without a name, it is the issuer itself")
         headers = [issuer.header.lower() for issuer in self.issuers if issuer.header is not None]
         if len(set(headers)) != len(headers):
             raise FieldError("issuers", "two issuers have the same header; a header belongs to one issuer")

@@ -6,7 +6,7 @@ more tokens than the operator means.
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -127,14 +127,22 @@ def check(table: TokenTable) -> None:
             )
 
 
-def check_all(tables: Iterable[TokenTable]) -> None:
-    """Raises FieldError if a token could belong to two of the issuers."""
+def check_all(tables: Sequence[TokenTable]) -> None:
+    """Raises FieldError if a token could belong to two of the issuers, or a rule to another issuer than it names."""
     without_iss = [table.issuer for table in tables if table.takes_tokens_without_iss]
     if len(without_iss) > 1:
         raise FieldError(
             "issuers",
             f"{without_iss[0]} and {without_iss[1]} both have takes_tokens_without_iss; keep it at one issuer",
         )
+    names = [table.issuer for table in tables]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        hint = (
+            "list all tenants at one of them, or write the issuer of one tenant"
+            if "{" in repeated
+            else "keep one of them"
+        )
+        raise FieldError("issuers", f"two issuers have the same issuer {repeated}; {hint}")
     owners: dict[str, str] = {}
     of_any_tenant: list[tuple[IssuerTemplate, str]] = []
     for table in tables:
@@ -147,10 +155,7 @@ def check_all(tables: Iterable[TokenTable]) -> None:
         for iss in _issuers_of(table.issuer, table.tenants):
             if iss in owners:
                 raise FieldError(
-                    "issuers",
-                    "two issuers have the same issuer"
-                    if owners[iss] == table.issuer
-                    else f"{owners[iss]} and {table.issuer} both accept {iss}; remove it from one of them",
+                    "issuers", f"{owners[iss]} and {table.issuer} both accept {iss}; remove it from one of them"
                 )
             owners[iss] = table.issuer
 

@@ -224,6 +224,15 @@ WRONG: list[tuple[str, str]] = [
         f"both accept https://login.example.com/{ONE}/v2.0; remove it from one of them",
     ),
     (
+        TEMPLATE + 'tenants = ["one"]' + TEMPLATE.replace("staff", "more") + 'tenants = ["two"]',
+        "have the same issuer https://login.example.com/{tid}/v2.0; list all tenants at one of them",
+    ),
+    (ALL + TEMPLATE + 'tenants = ["one"]', "have the same issuer https://login.example.com/{tid}/v2.0; list all"),
+    (
+        ISSUER + ISSUER.replace('name = "staff"', "").replace("https://id.example.com", "staff") + 'pem = "x"',
+        "issuers: two issuers have the same name",
+    ),
+    (
         ALL + ALL.replace("all", "more").replace("{tid}", "{tenant}"),
         "accept the same issuers; keep one",
     ),
