@@ -89,9 +89,12 @@ class KeySet:
         return fitting[0].checks[algorithm]
 
     def _fitting(self, algorithm: str, kid: str | None) -> list[VerificationKey]:
-        return [
+        fitting = [
             key for key in self._keys if algorithm in key.checks and (kid is None or key.kid is None or key.kid == kid)
         ]
+        if kid is None or len(fitting) < 2:
+            return fitting
+        return [key for key in fitting if key.kid == kid] or fitting  # a key without a kid is only a candidate
 
     def check_issuer(self, chosen: SignatureKey, iss: str) -> None:
         """Raises TokenRejected if the chosen key is for tokens of another issuer."""

@@ -131,6 +131,14 @@ async def test_two_different_keys_fit_no_token_without_a_kid() -> None:
     assert await rejection_reason(token(header={"kid": ...}), checked) == "ambiguous_key"
 
 
+def test_key_with_the_tokens_kid_precedes_a_key_without_one() -> None:
+    keys = from_jwks({"keys": [jwk(twin("other"), kid=None), RSA]}, ALGORITHMS)
+
+    assert is_accepted(keys)
+    assert is_accepted(keys, twin("other"))
+    assert not is_accepted(keys, twin("other"), kid="first")
+
+
 def test_one_kid_for_rsa_and_ec_is_chosen_by_the_algorithm() -> None:
     keys = from_jwks({"keys": [jwk(ec_key("P-256", "first")), RSA]}, ALGORITHMS)
 
