@@ -22,6 +22,9 @@ RATE_LIMIT = "dialtone.rate_limit"
 BODY = "dialtone.body"
 """The whole body, after it was read."""
 
+KEY_PENDING = "dialtone.key_pending"
+"""True if the logout token's key is unknown until the next fetch of the keys."""
+
 STATUS = "dialtone.status"
 """The status of the response, after it has started."""
 

@@ -64,7 +64,7 @@ def principal(user: str = "alice", *scopes: str) -> Principal:
     return Principal(ISSUER, user, datetime.max.replace(tzinfo=UTC), frozenset(scopes or ("phone",)), issued_at=now)
 
 
-def logout_token(**changes: Any) -> str:
+def logout_token(header: dict[str, Any] | None = None, **changes: Any) -> str:
     now = int(time.time())
     claims = {
         "iss": ISSUER,
@@ -76,5 +76,5 @@ def logout_token(**changes: Any) -> str:
         "events": {LOGOUT_EVENT: {}},
     } | changes
     claims = {name: value for name, value in claims.items() if value is not ...}
-    header = {"alg": "RS256", "kid": rsa_key().kid, "typ": "logout+jwt"}
-    return jws.serialize_compact(header, json.dumps(claims).encode(), rsa_key(), algorithms=["RS256"])
+    protected = {"alg": "RS256", "kid": rsa_key().kid, "typ": "logout+jwt"} | (header or {})
+    return jws.serialize_compact(protected, json.dumps(claims).encode(), rsa_key(), algorithms=["RS256"])

@@ -12,6 +12,7 @@ from app.api import problems
 from app.api.problems import REALM, Problem, problem_of
 from app.api.request_scope import (
     BACKCHANNEL_LOGOUT,
+    KEY_PENDING,
     PRINCIPAL,
     RATE_LIMIT,
     REQUEST_ID,
@@ -85,7 +86,7 @@ class BearerAuthMiddleware:
         try:
             if path_of(scope) == BACKCHANNEL_LOGOUT:
                 self._limiter.check_address(address)
-                await self._app(scope, receive, self._counting(address, send))
+                await self._app(scope, receive, self._counting(address, scope, send))
                 return
             presented = self._presented_token(scope)
             if isinstance(presented, Problem):
@@ -125,11 +126,11 @@ class BearerAuthMiddleware:
             return bearer if isinstance(bearer, Problem) else (bearer, None)
         return proxied_token(scope, self._verifier.token_headers, self._origins)
 
-    def _counting(self, address: str, send: Send) -> Send:
+    def _counting(self, address: str, scope: Scope, send: Send) -> Send:
         """Count rejected logout tokens. The route verifies them, because they are in the body."""
 
         async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 400:
+            if message["type"] == "http.response.start" and (message["status"] == 400 or scope.get(KEY_PENDING)):
                 await self._limiter.record_failure(address)
             await send(message)
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from app.api.dependencies import ComponentsDep
 from app.api.middleware.body import FORM
 from app.api.openapi_responses import UNGUARDED, problems_of
-from app.api.request_scope import BACKCHANNEL_LOGOUT
-from app.vending.errors import LogoutTokenRejected
+from app.api.request_scope import BACKCHANNEL_LOGOUT, KEY_PENDING
+from app.vending.errors import LogoutTokenRejected, SigningKeyPending
 
 router = APIRouter(tags=["Identity provider"])
 
@@ -43,7 +43,11 @@ FORM_BODY: dict[str, Any] = {
 )
 async def receive_backchannel_logout(request: Request, components: ComponentsDep) -> Response:
     """Register this URL as the client's `backchannel_logout_uri`. The logout token in the form proves the caller."""
-    logout = await components.identity.verifier.verify_logout(_logout_token(await request.body()))
+    try:
+        logout = await components.identity.verifier.verify_logout(_logout_token(await request.body()))
+    except SigningKeyPending:
+        request.scope[KEY_PENDING] = True
+        raise
     await components.telephony.revoker.log_out(logout)
     return Response(status_code=200)
 

@@ -11,6 +11,7 @@ from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import COOLDOWN_SECONDS, KeySetLocation, RemoteKeySource
 from app.adapters.identity.unknown_keys import MAX_PENDING
 from app.adapters.identity.verifier import TokenVerifier
+from app.api.request_scope import BACKCHANNEL_LOGOUT
 from app.vending.errors import LogoutTokenRejected, SigningKeyPending, TokenRejected
 from tests.support.http_server import serve
 from tests.support.key_server import INVALID_RESPONSES, KeyServer
@@ -203,3 +204,17 @@ async def test_pending_key_is_503_with_retry_after_and_counts_as_a_rejected_toke
     assert answers[0].json()["retryable"]
     assert 1 <= int(answers[0].headers["retry-after"]) <= 60
     assert "www-authenticate" not in answers[0].headers
+
+
+async def test_logout_token_with_a_pending_key_counts_as_a_rejected_token(telnyx: Telnyx, sqlite: str) -> None:
+    provider = KeyServer()
+    async with (
+        serve(provider.app()) as url,
+        running_service(telnyx, sqlite, issuer_pem=..., jwks_url=f"{url}/jwks", limit_failures="2/minute") as service,
+    ):
+        await service.ask("GET", headers={"Authorization": f"Bearer {token(header={'kid': 'stray'})}"})
+        provider.keys = [rsa_key("rotated")]
+        form = {"logout_token": logout_token(header={"kid": "rotated"})}
+        answers = [await service.client.post(BACKCHANNEL_LOGOUT, data=form) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [503, 503, 429]
