@@ -333,6 +333,15 @@ def read(path: str) -> ConfigFile:
         raise ConfigError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
 
 
+_CONTAINERS = {
+    "frozen_set_type": 'must be a list, such as ["a", "b"]',
+    "tuple_type": 'must be a list, such as ["a", "b"]',
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+}
+"""pydantic's messages name types of Python."""
+
+
 def first_fault(error: ValidationError) -> tuple[str, str]:
     """The place (`issuers[0].algorithms`) and the message of the first fault, without the value."""
     fault = error.errors(include_input=False, include_url=False)[0]
@@ -345,7 +354,7 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
         return place, "unknown setting"
     if fault["type"] == "missing":
         return place, "is required"
-    return place, fault["msg"].removeprefix("Value error, ")
+    return place, _CONTAINERS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
 
 
 def _text(field: str, path: str) -> str:

@@ -69,6 +69,8 @@ def _address_fault(issuer: "IssuerTable", *, is_fixed: bool) -> KeyAccessFault |
             continue
         if is_safe_url(url, allows_http=True):
             return KeyAccessFault(field, "must be an https URL; for http to this private host, set allow_http")
+        if issuer.allow_http and is_safe_url(url.replace("http:", "https:", 1)):
+            return KeyAccessFault(field, "must be an https URL, because allow_http applies only to private hosts")
         return KeyAccessFault(field, "must be an https URL (or http to localhost), without user, password or fragment")
     has_source = issuer.jwks_url or issuer.discovery_url or issuer.signer
     if not has_source and not is_safe_url(issuer.issuer, allows_http=issuer.allow_http):

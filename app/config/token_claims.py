@@ -20,6 +20,9 @@ from app.config.tables import CLAIM_KINDS, ClaimName, ClaimTables, FieldError, T
 _ENTRA_ALIAS = re.compile(r"https://login\.microsoftonline\.com/(common|organizations|consumers)/")
 """Entra publishes discovery documents under these names, but no token has them in its issuer."""
 
+_ENTRA_TEMPLATE = re.compile(r"https://(login\.microsoftonline\.com|sts\.windows\.net)/\{(?!tid\})")
+"""Entra's own documents write `{tenantid}`, but the claim in its tokens is `tid`."""
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
@@ -114,6 +117,8 @@ def check(table: TokenTable) -> None:
         raise FieldError("issuer", f"{issuer} is a template; set tenants, or write the issuer of one tenant")
     if _ENTRA_ALIAS.match(issuer):
         raise FieldError("issuer", f"no token has the issuer {issuer}; write the tenant id, or {{tid}} and set tenants")
+    if _ENTRA_TEMPLATE.match(issuer):
+        raise FieldError("issuer", f"{issuer} must name the claim that Entra's tokens have; write {{tid}}")
     if table.tenants is not None:
         try:
             IssuerTemplate.parse(issuer)

@@ -217,6 +217,20 @@ WRONG: list[tuple[str, str]] = [
         )
         for alias in ("common", "organizations", "consumers")
     ),
+    *(
+        (
+            TEMPLATE.replace("https://login.example.com/{tid}/v2.0", template) + f'tenants = ["{ONE}"]',
+            f"issuers[0].issuer: {template} must name the claim that Entra's tokens have; write {{tid}}",
+        )
+        for template in ("https://login.microsoftonline.com/{tenantid}/v2.0", "https://sts.windows.net/{tenant}/")
+    ),
+    (ISSUER + 'audience_claims = "aud"', "issuers[0].audience_claims: must be a list"),
+    (ISSUER.replace('["dialtone"]', '"dialtone"'), "issuers[0].audiences: must be a list"),
+    (ISSUER + 'required_claims = "token_use"', "issuers[0].required_claims: must be a table"),
+    (
+        ISSUER + 'jwks_url = "http://id.example.com/keys"\nallow_http = true',
+        "issuers[0].jwks_url: must be an https URL, because allow_http applies only to private hosts",
+    ),
     (
         TEMPLATE
         + f'tenants = ["{ONE}"]'
