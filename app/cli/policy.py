@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app.adapters.identity.verifier import TokenVerifier
 from app.cli.output import AsJson, end, print_json, settings
 from app.composition.issuers import open_verifier
-from app.config.file import ConfigFile
+from app.config.file import ConfigFile, IssuerTable
 from app.config.settings import Settings, variable_of
 from app.observability import logging as logs
 from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, TokenRejected
@@ -24,6 +24,9 @@ config = typer.Typer(no_args_is_help=True, help="Settings, and the configuration
 
 _OF_ANOTHER_HEADER = ("wrong_header", "wrong_signer", "unknown_issuer", "not_base64url")
 """Reasons for which a token may belong to another header."""
+
+
+_EXPLAINED = "docs/runbook.md explains the reason"
 
 
 @commands.command("test")
@@ -103,7 +106,7 @@ def _verified(where: Settings, unverified_token: str) -> Principal:
     try:
         return asyncio.run(verify())
     except TokenRejected as refusal:
-        end(f"Denied: the token is rejected ({refusal.reason}). No rule was evaluated.")
+        end(f"Denied: the token is rejected ({refusal.reason}). No rule was evaluated; {_EXPLAINED}.")
     except DialtoneError as error:
         end(f"Denied: {error}")
 
@@ -138,13 +141,20 @@ def _claimed(where: Settings, text: str) -> Principal:
         tables = [table for table, _ in where.identity().issuers]
         match refusal.reason:
             case "unknown_issuer":
-                names = sorted(table.issuer for table in tables)
+                names = sorted(_shown_issuer(table) for table in tables)
                 end(f"Denied: `iss` must be a configured issuer: {', '.join(names)}.")
             case "bad_subject":
                 named = " or ".join(sorted({repr(table.subject_claim) for table in tables}))
                 end(f"Denied: the claim {named}, which names the user, is missing or has another type.")
             case reason:
-                end(f"Denied: the claims are rejected ({reason}). No rule was evaluated.")
+                end(f"Denied: the claims are rejected ({reason}). No rule was evaluated; {_EXPLAINED}.")
+
+
+def _shown_issuer(table: IssuerTable) -> str:
+    """The issuer as the configuration names it; for a template, with its tenants."""
+    if isinstance(table.tenants, frozenset):
+        return f"{table.issuer} with one of the tenants {', '.join(sorted(table.tenants))}"
+    return table.issuer
 
 
 def _answer(policy: Policy, principal: Principal) -> Allowance | str:

@@ -161,10 +161,24 @@ required_scopes = ["phone"]
     assert line in said.output
 
 
+def test_policy_test_names_the_tenants_that_a_template_accepts(terminal: Any, tmp_path: Path) -> None:
+    (tmp_path / "dialtone.toml").write_text(f"""
+[[issuers]]
+issuer = "https://login.example.com/{{tid}}/v2.0"
+tenants = ["one", "two"]
+audiences = ["dialtone"]
+pem_file = "{tmp_path}/key.pem"
+""")
+
+    said = terminal("policy", "test", '{"iss": "https://login.example.com/ONE/v2.0", "tid": "ONE", "sub": "7"}')
+
+    assert "https://login.example.com/{tid}/v2.0 with one of the tenants one, two." in said.output
+
+
 @pytest.mark.parametrize(
     ("given", "status", "line"),
     [
-        ("nonsense", 1, "Denied: the token is rejected (not_three_parts)"),
+        ("nonsense", 1, "(not_three_parts). No rule was evaluated; docs/runbook.md explains the reason."),
         (token(exp=1), 1, "Denied: the token is rejected (expired)"),
         ("{", 2, "neither a token nor a JSON object"),
         ('{"sub": "alice"}', 1, "`iss` must be a configured issuer"),
