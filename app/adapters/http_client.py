@@ -93,6 +93,7 @@ class HttpClient:
 
         Returns a response with any status, including redirects.
         """
+        has_proxy = False
         try:
             async with asyncio.timeout(deadline_seconds):
                 request = httpx.Request(
@@ -120,7 +121,9 @@ class HttpClient:
             OSError,
             ValueError,
         ) as error:
-            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(_reason(error)) from None
+            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(
+                _reason(error, has_proxy=has_proxy)
+            ) from None
 
 
 class HttpClients:
@@ -178,7 +181,7 @@ def _was_not_sent(error: Exception) -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, *, has_proxy: bool) -> str:
     """The kind of failure. The messages of the errors are not used, because they may contain the proxy's password."""
     match error.__cause__ or error:
         case aiohttp.ClientConnectorCertificateError():
@@ -186,7 +189,7 @@ def _reason(error: Exception) -> str:
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return "the egress proxy is unreachable or rejected the request"
         case aiohttp.ClientConnectorDNSError():
-            return "the host name cannot be resolved"
+            return f"the host name {'of the egress proxy ' if has_proxy else ''}cannot be resolved"
         case _:
             return type(error).__name__
 

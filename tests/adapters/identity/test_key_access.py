@@ -165,6 +165,14 @@ async def test_proxy_gets_a_tunnel_for_https_and_does_not_see_the_request() -> N
     assert reason == 1
 
 
+async def test_unknown_name_of_the_proxy_is_not_reported_as_the_issuers() -> None:
+    location = replace(LOCATION, jwks_url="https://id.example.com/keys")
+    async with HttpClients("dialtone/test", "http://proxy.invalid:3128") as clients:
+        reason = await outcome(location, clients.get())
+
+    assert reason == "no connection: the host name of the egress proxy cannot be resolved"
+
+
 async def test_proxy_that_rejects_the_password_is_reported_without_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with behind_proxy("user:right") as (proxy, _), HttpClients("dialtone/test", proxy.url) as clients:
