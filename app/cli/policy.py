@@ -39,21 +39,25 @@ def why(
 ) -> None:
     """Explain rule by rule whether the policy allows a user. Exits 0 if allowed, 1 if denied. Never prints the token.
 
-    A token is verified as the service does, except for not-before; claims are not verified. Pass a token on standard
-    input, because other users of this machine can read the command line.
+    A token is verified as the service does, except for not-before. Claims are not verified, but if the service rejects
+    tokens with these claims, the reason is reported. Pass a token on standard input, because other users of this
+    machine can read the command line.
     """
     text = (sys.stdin.read() if subject == "-" else subject).strip()
     logs.silence()
     where = settings()
     is_token = not text.startswith("{")
-    principal = _verified(where, text) if is_token else _claimed(where, text)
+    principal, fault = (_verified(where, text), None) if is_token else _claimed(where, text)
     policy = where.identity().policy
     answer = _answer(policy, principal)
     findings = explain(policy, principal)
     if as_json:
-        typer.echo(json.dumps(_as_json(principal, policy, findings, answer, is_token=is_token), indent=2))
+        found = _as_json(principal, policy, findings, answer, is_token=is_token)
+        typer.echo(json.dumps(found | {"claims_rejected": fault}, indent=2))
     else:
         typer.echo("\n".join(_as_text(principal, policy, findings, answer, is_token=is_token)))
+        if fault is not None:
+            typer.echo(f"A token with exactly these claims is rejected ({fault}); {_EXPLAINED}.")
     if isinstance(answer, str):
         raise typer.Exit(1)
 
@@ -122,8 +126,8 @@ async def _verify_in_its_header(verifier: TokenVerifier, unverified_token: str) 
     raise next((refusal for refusal in refusals if refusal.reason not in _OF_ANOTHER_HEADER), refusals[0])
 
 
-def _claimed(where: Settings, text: str) -> Principal:
-    """The principal with these claims, which are not verified."""
+def _claimed(where: Settings, text: str) -> tuple[Principal, str | None]:
+    """The principal with these claims, which are not verified, and why the service rejects them if it does."""
     try:
         claims = json.loads(text)
     except ValueError:
@@ -131,9 +135,9 @@ def _claimed(where: Settings, text: str) -> Principal:
     if not isinstance(claims, dict):
         end("The argument is neither a token nor a JSON object of claims.", 2)
 
-    async def claimed() -> Principal:
+    async def claimed() -> tuple[Principal, str | None]:
         async with open_verifier(where) as verifier:
-            return verifier.claimed_principal(claims)
+            return verifier.claimed_principal(claims), verifier.claimed_fault(claims)
 
     try:
         return asyncio.run(claimed())

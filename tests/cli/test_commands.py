@@ -16,7 +16,7 @@ from tests.support.databases import sqlite_url
 from tests.support.push_material import BUNDLE_ID, key, pem_of, same_ios, secrets_in, service_account
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
-from tests.support.tokens import ISSUER, pem, principal, token
+from tests.support.tokens import ISSUER, claims_of, pem, principal, token
 
 RULES = """
 [[policy.rules]]
@@ -159,6 +159,30 @@ required_scopes = ["phone"]
 
     assert said.exit_code == status
     assert line in said.output
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({}, None),
+        ({"aud": "other"}, "wrong_audience"),
+        ({"aud": ...}, "no_audience"),
+        ({"nonce": "n"}, "id_token"),
+        ({"exp": 1}, "expired"),
+    ],
+    ids=str,
+)
+def test_policy_test_reports_claims_that_the_service_rejects(
+    terminal: Any, claims: dict[str, Any], reason: str | None
+) -> None:
+    given = json.dumps(claims_of(department="support", **claims))
+
+    said = terminal("policy", "test", given).output
+    as_json = json.loads(terminal("policy", "test", "--json", given).output)
+
+    assert ("A token with exactly these claims is rejected" in said) == (reason is not None)
+    assert reason is None or f"({reason})" in said
+    assert as_json["claims_rejected"] == reason
 
 
 def test_policy_test_names_the_tenants_that_a_template_accepts(terminal: Any, tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
-from types import MappingProxyType
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from app.adapters.identity import load_balancer
-from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of, scopes_of, subject_of
+from app.adapters.identity import load_balancer, unverified_claims
+from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
 from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.identity.issuers import Issuers
 from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
@@ -160,15 +159,12 @@ class TokenVerifier:
             raise LogoutTokenRejected("unexpected") from error
 
     def claimed_principal(self, claims: dict[str, Any]) -> Principal:
-        """The principal of claims that are not verified, to explain the policy. Raises TokenRejected.
+        """The principal of claims that are not verified, to explain the policy. Raises TokenRejected."""
+        return unverified_claims.principal_of(claims, self._issuers)
 
-        Checks only what the principal is made of: issuer, subject and scopes.
-        """
-        iss, issuer = self._issuers.of(claims, is_access_token=True)
-        subject, scopes = subject_of(claims, issuer), scopes_of(claims, issuer)
-        never = datetime.max.replace(tzinfo=UTC)
-        template = None if issuer.template is None else issuer.issuer
-        return Principal(iss, subject, never, scopes, claims=MappingProxyType(claims), issuer_template=template)
+    def claimed_fault(self, claims: dict[str, Any]) -> str | None:
+        """Why tokens with exactly these claims are rejected; None if they are not. Raises TokenRejected as above."""
+        return unverified_claims.fault_of(claims, self._issuers, self._clock().timestamp())
 
     async def missing_keys(self) -> list[str]:
         """Issuers whose keys are unavailable."""
