@@ -14,7 +14,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class StrictRoute(APIRoute):
-    """A route whose input has one meaning: no duplicate members, no NaN, limited depth. Raises InvalidInput."""
+    """A route that rejects duplicate members, NaN, deep nesting and repeated parameters. Raises InvalidInput."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -30,7 +30,7 @@ class StrictRoute(APIRoute):
 
 
 class _ParsedRequest(Request):
-    """A request with a body that is parsed."""
+    """A request whose body has been parsed."""
 
     def __init__(self, request: Request, body: bytes) -> None:
         super().__init__(request.scope, request.receive)

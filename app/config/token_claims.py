@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from app.adapters.identity.claims import ID_TOKEN_CLAIMS, SubjectType
-from app.adapters.identity.compact_jws import LONGEST_TOKEN_LENGTH, MAX_TOKEN_LENGTH
+from app.adapters.identity.compact_jws import MAX_CONFIGURABLE_TOKEN_LENGTH, MAX_TOKEN_LENGTH
 from app.adapters.identity.tenants import TENANT_ID, IssuerTemplate, Tenants
 from app.config.tables import CLAIM_KINDS, ClaimName, ClaimTables, FieldError, Table, Words
 
@@ -80,7 +80,7 @@ class TokenTable(Table):
     scope_claim: ClaimName = Field("scope", description="The claim with the scopes: text, or a list.")
     secret_encoding: SecretEncoding = Field(SecretEncoding.UTF8, description="How the shared secret is written.")
     max_token_bytes: int = Field(
-        MAX_TOKEN_LENGTH, ge=1024, le=LONGEST_TOKEN_LENGTH, description="Maximum length of a token."
+        MAX_TOKEN_LENGTH, ge=1024, le=MAX_CONFIGURABLE_TOKEN_LENGTH, description="Maximum length of a token."
     )
 
     @field_validator("tenants", mode="before")

@@ -49,7 +49,7 @@ R = TypeVar("R")
 _ONLY_DEVICE_ID = re.compile(
     rb'[ \t\r\n]*\{[ \t\r\n]*"device_id"[ \t\r\n]*:[ \t\r\n]*"([A-Za-z0-9._:-]{1,64})"[ \t\r\n]*\}[ \t\r\n]*\Z'
 )
-"""The usual body. All others are parsed as the route parses them."""
+"""The usual body. Other bodies are parsed as the route parses them."""
 
 
 class FastPathVerifier(Protocol):
@@ -104,7 +104,7 @@ class ResponseHeads:
 
 
 class _Call:
-    """A request that the fast path considers, and what is known of it so far."""
+    """A login request on the fast path, with the results of the steps so far."""
 
     __slots__ = ("began", "context", "login", "principal", "refusal", "request", "request_id", "status", "token")
 
@@ -162,7 +162,7 @@ class FastPath:
         """An answer for each request; None if the app must run.
 
         Each step is done for all requests before the next step begins, so that its code and data are in the
-        processor's caches. Taking the requests one after the other takes twice the processor time.
+        processor's caches. Answering the requests one after the other takes twice the CPU time.
         """
         now, token_headers = self._clock(), self._verifier.token_headers
         before = REQUEST_CONTEXT.set(NO_REQUEST)
@@ -195,7 +195,7 @@ class FastPath:
             return
         for call, verified in zip(unknown, self._verifier.verify_now([call.token for call in unknown]), strict=True):
             try:
-                # Again, because of the requests before. A known user is not limited by others' invalid tokens.
+                # Again: earlier requests of the batch may have used up the limit, which does not apply to known users.
                 self._limiter.check_address(call.address)
             except RateLimited as error:
                 call.refusal = error
@@ -315,7 +315,7 @@ def _read(request: Request, token_headers: frozenset[bytes]) -> _Call | None:
 
 
 def _is_plain(request: Request) -> bool:
-    """Whether the request is one that the middleware would pass on without looking at it again."""
+    """Whether the middleware would pass the request on unchanged."""
     head, headers = request.head, request.head.by_name
     return (
         head.method == b"POST"

@@ -300,7 +300,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
         return None
 
     def conclude(self, answer: Answer | None) -> None:
-        """Answer the request that `advance` has returned. None: by the app."""
+        """Answer the request that `advance` has returned. With None, the app answers it."""
         self._is_scheduled = False
         head = self._reader.head
         if head is None:
@@ -368,14 +368,14 @@ class FrontProtocol(asyncio.BufferedProtocol):
     def _advance_later(self) -> None:
         """Continue at the end of this round of the event loop, or in a later one."""
         rounds = self._host.rounds
-        if self._is_scheduled or rounds.is_crowded:
+        if self._is_scheduled or rounds.has_backlog:
             self._settle()
         if not self._is_scheduled:
             self._is_scheduled = True
             rounds.add(self)
 
     def _settle(self) -> None:
-        """After each step: count what the connection holds, and read on or not."""
+        """Report the number of held bytes to the host, and pause or resume reading. Called after each step."""
         reader = self._reader
         size = 0 if self.is_in_app else len(reader.unread) + len(reader.body)
         if size != self.held_bytes:

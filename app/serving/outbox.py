@@ -15,11 +15,12 @@ MAX_BUFFERED_BYTES = 64 * 1024
 can apply back pressure."""
 
 MAX_UNSENT_BYTES = 16 * 1024
-"""Bytes of responses that the kernel has not taken. Above it, no further request of the connection is served, and the
-app must wait."""
+"""Bytes of responses that the kernel has not accepted. Above it, no further request of the connection is served, and
+the app must wait."""
 
 SOCKET_BUFFER_BYTES = 128 * 1024
-"""In the kernel, for each direction. Linux would hold up to 4 MB of a response that the client does not read."""
+"""Size of a connection's buffers in the kernel, one for each direction. By default, Linux buffers up to 4 MB of an
+unread response."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -81,7 +82,7 @@ class Outbox:
         return b"%b%b%b" % (status_line(status), self._lines, rest)
 
     def send(self) -> None:
-        """Flush now."""
+        """Flush all connections now."""
         full, self._full = self._full, []
         for connection in full:
             connection.flush()

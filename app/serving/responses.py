@@ -48,7 +48,10 @@ class Rejections:
         self._access_log = access_log
 
     def respond(self, kind: ProblemKind, address: str | None, head: RequestHead | None, began: float) -> bytes:
-        """Record the rejection, and return the response. `head` is None if it is not whole. `began`: `monotonic`."""
+        """Record the rejection, and return the response. `head` is None if it is incomplete.
+
+        `began` is a time of `time.monotonic`.
+        """
         method, path = ("-", "-") if head is None else (head.method.decode("ascii"), head.path.decode("ascii"))
         origin = None if head is None else head.by_name.get(b"origin")
         retry = (("Retry-After", str(random.randint(1, MAX_RETRY_AFTER_SECONDS))),)  # noqa: S311 - jitter

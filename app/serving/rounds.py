@@ -1,9 +1,10 @@
 """Rounds: the requests that arrive in one round of the event loop are parsed together, and then answered together.
 
-The parts of Dialtone that a request runs through do not fit into a processor's fastest caches together. Working step by
-step takes half of the time. No client waits longer, because responses are sent at the end of the round anyway.
+The parts of Dialtone that a request runs through do not fit into a processor's fastest caches together. Doing one
+step for all requests before the next step takes half of the time. No client waits longer, because responses are sent at
+the end of the round anyway.
 
-A round also has a limit of time. Thousands of clients that send at once cannot keep the event loop from other work.
+A round also has a time limit. Thousands of clients that send at once cannot block other work of the event loop.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ from app.serving.outbox import Outbox
 ROUND_SECONDS = 0.004
 """Time for parsing and answering in one round of the event loop, before it handles other events."""
 
-BATCH = 64
-"""Connections that are advanced together. Fewer are slower. More make a round too long: 64 new tokens take 6 ms."""
+BATCH_SIZE = 64
+"""Connections that are advanced together. Smaller batches are slower per request; larger ones delay other events: 64 new
+tokens take 6 ms."""
 
 
 class Advancing(Protocol):
@@ -51,9 +53,9 @@ class Rounds:
         self._is_scheduled = False
 
     @property
-    def is_crowded(self) -> bool:
+    def has_backlog(self) -> bool:
         """Whether connections that are added now may have to wait for a later round."""
-        return len(self._queue) > BATCH
+        return len(self._queue) > BATCH_SIZE
 
     def add(self, connection: Advancing) -> None:
         """Advance the connection at the end of this round, or in a later one if there is not enough time."""
@@ -71,7 +73,7 @@ class Rounds:
         queue, ends = self._queue, time.monotonic() + self._round_seconds
         try:
             while queue and time.monotonic() < ends:
-                self._serve([queue.popleft() for _ in range(min(BATCH, len(queue)))])
+                self._serve([queue.popleft() for _ in range(min(BATCH_SIZE, len(queue)))])
         finally:
             self._outbox.send()
             if queue:
@@ -79,7 +81,7 @@ class Rounds:
 
     def _serve(self, batch: Sequence[Advancing]) -> None:
         """Advance the connections. One that fails is aborted, and does not affect the others."""
-        asking, requests = [], []
+        advanced, requests = [], []
         for connection in batch:
             try:
                 request = connection.advance()
@@ -87,10 +89,10 @@ class Rounds:
                 _abort(connection)
                 continue
             if request is not None:
-                asking.append(connection)
+                advanced.append(connection)
                 requests.append(request)
         answers = self._answer(requests) if requests else ()
-        for connection, answer in zip(asking, answers, strict=True):
+        for connection, answer in zip(advanced, answers, strict=True):
             try:
                 connection.conclude(answer)
             except Exception:

@@ -26,6 +26,6 @@ def new_id() -> str:
 def new_ordered_id() -> str:
     """Like `new_id`, with the time in milliseconds as its first 12 digits (as in UUID version 7, RFC 9562).
 
-    For rows that are added often: an index takes new entries at its end with half the work of random places.
+    For rows that are added often: adding entries at the end of an index takes half the work of adding them at random.
     """
     return f"{time.time_ns() // 1_000_000:012x}{new_id()[12:]}"

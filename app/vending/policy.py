@@ -144,7 +144,9 @@ class Policy:
     def helpful_scopes(
         self, principal: Principal, required: frozenset[str], is_enough: Callable[[Allowance], bool]
     ) -> frozenset[str]:
-        """The scopes with which the policy would allow the denied request: those with the fewest missing. Can be empty.
+        """The scopes with which the policy would allow the denied request. Empty if no scopes would.
+
+        If there are several sets, returns the one with the fewest missing scopes.
 
         ADMIN_SCOPE counts only if it is `required`: it does not help a user.
         """

@@ -14,7 +14,7 @@ from app.config.file import ConfigFile
 from app.config.settings import Settings, SettingsError
 from app.vending.models import Grant, Platform
 from app.vending.policy import DeviceLimitAction, PolicyMode
-from tests.support.configuration import ISSUER, load
+from tests.support.configuration import ISSUER, load_file
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import pem
 
@@ -24,7 +24,7 @@ SECRET = "CANARY" * 8
 
 
 def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings = load(monkeypatch, tmp_path, EXAMPLE.read_text(), VOICE_BACKEND_SECRET=SECRET)
+    settings = load_file(monkeypatch, tmp_path, EXAMPLE.read_text(), VOICE_BACKEND_SECRET=SECRET)
 
     identity = settings.identity()
     rules = {rule.name: rule for rule in identity.policy.rules}
@@ -66,7 +66,7 @@ def test_committed_schema_matches_the_code_and_the_example() -> None:
 def test_issuer_has_exactly_one_key_source(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, algorithms: set[str]
 ) -> None:
-    settings = load(monkeypatch, tmp_path, ISSUER + source, MY_SECRET=SECRET)
+    settings = load_file(monkeypatch, tmp_path, ISSUER + source, MY_SECRET=SECRET)
 
     assert settings.identity().issuers[0][0].effective_algorithms == algorithms
 
@@ -145,7 +145,7 @@ def test_error_is_one_line_and_names_its_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, line: str
 ) -> None:
     with pytest.raises(SettingsError) as refusal:
-        load(monkeypatch, tmp_path, text, MY_SECRET=SECRET, SHORT="CANARY")
+        load_file(monkeypatch, tmp_path, text, MY_SECRET=SECRET, SHORT="CANARY")
 
     said = str(refusal.value)
     assert said.startswith("dialtone.toml")
@@ -171,7 +171,7 @@ def test_missing_or_unreadable_file_is_named(
     make(tmp_path / "other.toml")
 
     with pytest.raises(SettingsError) as refusal:
-        load(monkeypatch, tmp_path, ISSUER, DIALTONE_CONFIG=str(tmp_path / "other.toml"))
+        load_file(monkeypatch, tmp_path, ISSUER, DIALTONE_CONFIG=str(tmp_path / "other.toml"))
 
     assert line in str(refusal.value)
 
@@ -180,4 +180,4 @@ def test_issuers_are_set_in_the_file_or_the_environment_but_not_both(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match="DIALTONE_AUDIENCE and DIALTONE_CONFIG are both set"):
-        load(monkeypatch, tmp_path, ISSUER, DIALTONE_AUDIENCE="dialtone")
+        load_file(monkeypatch, tmp_path, ISSUER, DIALTONE_AUDIENCE="dialtone")

@@ -16,7 +16,7 @@ from app.composition.issuers import KeySetRegistry
 from app.config.settings import Settings, SettingsError
 from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import TokenRejected
-from tests.support.configuration import ISSUER, load
+from tests.support.configuration import ISSUER, load_file, load_variables
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import claims_of
 from tests.support.verification import now
@@ -34,23 +34,14 @@ def issuers(settings: Settings) -> list[Issuer]:
     return key_sets.build_issuers(settings.identity())
 
 
-def from_environment(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Settings:
-    for name, value in (MINIMAL_ENVIRONMENT | changes).items():
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    return Settings.load(_env_file=None)
-
-
 def test_every_exception_is_off_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for settings in (load(monkeypatch, tmp_path, ISSUER),):
-        (issuer,) = issuers(settings)
+    (issuer,) = issuers(load_file(monkeypatch, tmp_path, ISSUER))
 
-        strict = Issuer(issuer.issuer, issuer.audiences, issuer.algorithms, issuer.keys)
-        assert issuer == strict
+    assert issuer == Issuer(issuer.issuer, issuer.audiences, issuer.algorithms, issuer.keys)
 
 
 def test_defaults_of_the_environment_are_those_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    (issuer,) = issuers(from_environment(monkeypatch))
+    (issuer,) = issuers(load_variables(monkeypatch))
 
     assert issuer == Issuer(issuer.issuer, issuer.audiences, issuer.algorithms, issuer.keys)
 
@@ -113,10 +104,10 @@ SETTINGS: list[tuple[str, dict[str, str], str, Any]] = [
 def test_setting_is_the_same_in_the_file_and_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, variables: dict[str, str], field: str, value: Any
 ) -> None:
-    (in_environment,) = issuers(from_environment(monkeypatch, **variables))
+    (in_environment,) = issuers(load_variables(monkeypatch, **variables))
     for name in MINIMAL_ENVIRONMENT | variables:
         monkeypatch.delenv(name)
-    (in_file,) = issuers(load(monkeypatch, tmp_path, ISSUER + text))
+    (in_file,) = issuers(load_file(monkeypatch, tmp_path, ISSUER + text))
 
     assert getattr(in_environment, field) == getattr(in_file, field) == value
 
@@ -133,10 +124,10 @@ def test_tenants_are_listed_or_any(
         "DIALTONE_JWKS_URL": "https://login.example.com/keys",
         "DIALTONE_TENANTS": variable,
     }
-    (in_environment,) = issuers(from_environment(monkeypatch, **variables))
+    (in_environment,) = issuers(load_variables(monkeypatch, **variables))
     for name in MINIMAL_ENVIRONMENT | variables:
         monkeypatch.delenv(name)
-    (in_file,) = issuers(load(monkeypatch, tmp_path, TEMPLATE + text))
+    (in_file,) = issuers(load_file(monkeypatch, tmp_path, TEMPLATE + text))
 
     assert in_environment.tenants == in_file.tenants == value
 
@@ -144,23 +135,23 @@ def test_tenants_are_listed_or_any(
 def test_any_tenant_is_logged_as_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    issuers(load(monkeypatch, tmp_path, TEMPLATE + f'tenants = ["{ONE}"]'))
+    issuers(load_file(monkeypatch, tmp_path, TEMPLATE + f'tenants = ["{ONE}"]'))
     assert "every_tenant_accepted" not in capsys.readouterr().out
 
-    issuers(load(monkeypatch, tmp_path, ALL))
+    issuers(load_file(monkeypatch, tmp_path, ALL))
 
     assert "every_tenant_accepted" in capsys.readouterr().out
 
 
 def test_issuer_may_have_required_claims_instead_of_audiences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (in_file,) = issuers(load(monkeypatch, tmp_path, NO_AUDIENCE + 'required_claims.token_type = "access"'))
+    (in_file,) = issuers(load_file(monkeypatch, tmp_path, NO_AUDIENCE + 'required_claims.token_type = "access"'))
 
     assert in_file.audiences == frozenset()
 
 
 def test_environment_may_have_required_claims_instead_of_an_audience(monkeypatch: pytest.MonkeyPatch) -> None:
     (issuer,) = issuers(
-        from_environment(monkeypatch, DIALTONE_AUDIENCE=None, DIALTONE_REQUIRED_CLAIMS='{"token_type": "access"}')
+        load_variables(monkeypatch, DIALTONE_AUDIENCE=None, DIALTONE_REQUIRED_CLAIMS='{"token_type": "access"}')
     )
 
     assert issuer.audiences == frozenset()
@@ -286,7 +277,7 @@ def test_error_names_the_setting_and_the_issuer_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, line: str
 ) -> None:
     with pytest.raises(SettingsError) as refusal:
-        load(monkeypatch, tmp_path, text, MY_SECRET="s" * 32, NOT_BASE64="CANARY-_" * 8, SHORT="CANARYxx" * 5)
+        load_file(monkeypatch, tmp_path, text, MY_SECRET="s" * 32, NOT_BASE64="CANARY-_" * 8, SHORT="CANARYxx" * 5)
 
     said = str(refusal.value)
     assert said.startswith("dialtone.toml: issuers")
@@ -320,7 +311,7 @@ def test_error_names_the_variable_in_one_line(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], line: str
 ) -> None:
     with pytest.raises(SettingsError) as refusal:
-        from_environment(monkeypatch, **changes)
+        load_variables(monkeypatch, **changes)
 
     assert line in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -347,9 +338,9 @@ async def test_encoded_secret_verifies_tokens(
     signed = jwt.encode({"alg": "HS256"}, claims_of(), OctKey.import_key(BYTES), algorithms=["HS256"])
     table = ISSUER + 'secret_env = "MY_SECRET"\n'
     encoded = TokenVerifier(
-        issuers(load(monkeypatch, tmp_path, table + f'secret_encoding = "{encoding}"', MY_SECRET=text)), now
+        issuers(load_file(monkeypatch, tmp_path, table + f'secret_encoding = "{encoding}"', MY_SECRET=text)), now
     )
-    plain = TokenVerifier(issuers(load(monkeypatch, tmp_path, table, MY_SECRET=text)), now)
+    plain = TokenVerifier(issuers(load_file(monkeypatch, tmp_path, table, MY_SECRET=text)), now)
 
     assert (await encoded.verify(signed)).subject == "alice"
     with pytest.raises(TokenRejected):
@@ -360,7 +351,7 @@ async def test_encoded_secret_verifies_tokens(
 @pytest.mark.parametrize("text", ["x" * 45, "x" * 40 + " " + "x" * 23, "=" + "x" * 43, "x" * 44 + "===", "é" * 44])
 def test_other_text_is_not_base64(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str, text: str) -> None:
     with pytest.raises(SettingsError, match=f"secret_env: is not {encoding};"):
-        load(
+        load_file(
             monkeypatch,
             tmp_path,
             ISSUER + f'secret_env = "MY_SECRET"\nsecret_encoding = "{encoding}"',
@@ -372,9 +363,9 @@ def test_other_text_is_not_base64(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_decoded_secret_must_have_32_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str) -> None:
     text = ISSUER + f'secret_env = "MY_SECRET"\nsecret_encoding = "{encoding}"'
 
-    assert issuers(load(monkeypatch, tmp_path, text, MY_SECRET=base64.b64encode(b"s" * 32).decode()))
+    assert issuers(load_file(monkeypatch, tmp_path, text, MY_SECRET=base64.b64encode(b"s" * 32).decode()))
     with pytest.raises(SettingsError, match="secret_env: a shared secret must have 32 bytes or more"):
-        load(monkeypatch, tmp_path, text, MY_SECRET=base64.b64encode(b"s" * 31).decode())
+        load_file(monkeypatch, tmp_path, text, MY_SECRET=base64.b64encode(b"s" * 31).decode())
 
 
 async def test_encoded_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -382,4 +373,4 @@ async def test_encoded_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, 
     signed = jwt.encode({"alg": "HS256"}, claims_of(), OctKey.import_key(BYTES), algorithms=["HS256"])
     text = ISSUER + f'secret_file = "{tmp_path}/secret"\nsecret_encoding = "base64"'
 
-    assert await TokenVerifier(issuers(load(monkeypatch, tmp_path, text)), now).verify(signed)
+    assert await TokenVerifier(issuers(load_file(monkeypatch, tmp_path, text)), now).verify(signed)

@@ -7,37 +7,17 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.config.settings import Settings, SettingsError
+from app.config.settings import SettingsError
 from tests.support.certificates import certificate_authority
-from tests.support.environment import MINIMAL_ENVIRONMENT
+from tests.support.configuration import ISSUER, load_file, load_variables
 from tests.support.tokens import pem
 
-ISSUER = """
-[[issuers]]
-name = "staff"
-issuer = "https://id.example.com"
-audiences = ["dialtone"]
-"""
 ARN = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/phones/0123456789abcdef"
 ALB = f'header = "x-amzn-oidc-data"\nsigner = "{ARN}"\n'
 
 
-def load_variables(monkeypatch: pytest.MonkeyPatch, **changes: str) -> Settings:
-    for name, value in (MINIMAL_ENVIRONMENT | changes).items():
-        monkeypatch.setenv(name, value)
-    return Settings.load(_env_file=None)
-
-
-def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, **changes: str) -> Settings:
-    """Settings with this dialtone.toml."""
-    (tmp_path / "dialtone.toml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    empty = {"DIALTONE_ISSUER": "", "DIALTONE_AUDIENCE": "", "DIALTONE_CONFIG": "dialtone.toml"}
-    return load_variables(monkeypatch, **(empty | changes))
-
-
 def test_no_exception_is_on_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings = load(monkeypatch, tmp_path, ISSUER)
+    settings = load_file(monkeypatch, tmp_path, ISSUER)
     ((table, _),) = settings.identity().issuers
 
     assert (table.discovery_url, table.ca_file, table.header, table.signer) == (None, None, None, None)
@@ -65,7 +45,7 @@ RIGHT: dict[str, str] = {
 
 @pytest.mark.parametrize("lines", RIGHT.values(), ids=RIGHT.keys())
 def test_valid_setting_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str) -> None:
-    assert load(monkeypatch, tmp_path, ISSUER + lines).identity()
+    assert load_file(monkeypatch, tmp_path, ISSUER + lines).identity()
 
 
 HTTPS = "must be an https URL"
@@ -124,7 +104,7 @@ def test_invalid_setting_is_named_with_its_issuer(
     (tmp_path / "key.pem").write_text(pem())
 
     with pytest.raises(SettingsError) as refusal:
-        load(monkeypatch, tmp_path, ISSUER + lines, MY_SECRET="s" * 32)
+        load_file(monkeypatch, tmp_path, ISSUER + lines, MY_SECRET="s" * 32)
 
     assert f"dialtone.toml: issuers[0].{line}" in str(refusal.value)
     assert "CANARY" not in str(refusal.value)
@@ -134,28 +114,28 @@ def test_invalid_setting_is_named_with_its_issuer(
 def test_issuer_with_white_space_around_it_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for text in ("https://id.example.com\\n", " https://id.example.com", "https://id.example.com/\\u0007"):
         with pytest.raises(SettingsError, match=r"issuers\[0\].issuer: has white space"):
-            load(monkeypatch, tmp_path, ISSUER.replace("https://id.example.com", text))
+            load_file(monkeypatch, tmp_path, ISSUER.replace("https://id.example.com", text))
 
 
 def test_http_issuer_is_discovered_only_if_that_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = ISSUER.replace("https://id.example.com", "http://keycloak:8080/realms/phones")
 
     with pytest.raises(SettingsError, match="is not an https URL"):
-        load(monkeypatch, tmp_path, text)
-    assert load(monkeypatch, tmp_path, text + "allow_http = true").identity()
+        load_file(monkeypatch, tmp_path, text)
+    assert load_file(monkeypatch, tmp_path, text + "allow_http = true").identity()
 
 
 def test_two_issuers_cannot_have_one_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = ISSUER.replace("staff", "other").replace("//id", "//other")
 
     with pytest.raises(SettingsError, match="two issuers have the same header"):
-        load(monkeypatch, tmp_path, f'{ISSUER}header = "X-Token"\n{other}header = "x-token"')
+        load_file(monkeypatch, tmp_path, f'{ISSUER}header = "X-Token"\n{other}header = "x-token"')
 
 
 def test_ca_file_is_read_with_text_around_its_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(f"# Geschäftsstelle\n{certificate_authority().pem}", encoding="utf-8")
 
-    (ca_pem,) = load(monkeypatch, tmp_path, ISSUER + 'ca_file = "ca.pem"').identity().ca_pems
+    (ca_pem,) = load_file(monkeypatch, tmp_path, ISSUER + 'ca_file = "ca.pem"').identity().ca_pems
 
     assert ca_pem is not None
     assert "BEGIN CERTIFICATE" in ca_pem

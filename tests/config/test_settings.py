@@ -9,19 +9,13 @@ from typing import Any
 import pytest
 
 from app.config.settings import Settings, SettingsError
+from tests.support.configuration import load_variables
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import pem
 
 
-def load(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Settings:
-    for name, value in (MINIMAL_ENVIRONMENT | changes).items():
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    return Settings.load(_env_file=None)
-
-
 def test_only_key_connection_issuer_and_audience_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch)
+    settings = load_variables(monkeypatch)
 
     assert settings.telnyx_base_url == "https://api.telnyx.com/v2"
     ((issuer, fixed),) = settings.identity().issuers
@@ -70,7 +64,7 @@ def test_invalid_setting_is_named_in_one_line_without_its_value(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], line: str
 ) -> None:
     with pytest.raises(SettingsError) as refusal:
-        load(monkeypatch, **changes)
+        load_variables(monkeypatch, **changes)
 
     text = str(refusal.value)
     assert line in text
@@ -82,7 +76,7 @@ def test_invalid_setting_is_named_in_one_line_without_its_value(
 def test_secret_can_be_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("KEY_FROM_A_FILE\n")
 
-    settings = load(monkeypatch, TELNYX_API_KEY=None, TELNYX_API_KEY_FILE=str(tmp_path / "key"))
+    settings = load_variables(monkeypatch, TELNYX_API_KEY=None, TELNYX_API_KEY_FILE=str(tmp_path / "key"))
 
     assert settings.telnyx_api_key.get_secret_value() == "KEY_FROM_A_FILE"
 
@@ -105,13 +99,13 @@ def test_example_env_file_is_accepted_with_its_first_block_filled_in(
 
 
 def test_pem_can_be_written_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch, DIALTONE_ISSUER_PEM=pem().replace("\n", "\\n"))
+    settings = load_variables(monkeypatch, DIALTONE_ISSUER_PEM=pem().replace("\n", "\\n"))
 
     assert settings.identity().issuers[0][1]
 
 
 def test_lists_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(monkeypatch, DIALTONE_CORS_ORIGINS="https://a.example.com, https://b.example.com:8443")
+    settings = load_variables(monkeypatch, DIALTONE_CORS_ORIGINS="https://a.example.com, https://b.example.com:8443")
 
     assert settings.cors_origins == {"https://a.example.com", "https://b.example.com:8443"}
 

@@ -1,4 +1,4 @@
-"""Rounds: connections that are advanced together do not affect each other, and a round has a limit of time."""
+"""Rounds: connections that are advanced together do not affect each other, and a round has a time limit."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 from app.serving.framing import parse_head
 from app.serving.front_host import Answer, Request
 from app.serving.outbox import Outbox
-from app.serving.rounds import BATCH, Rounds
+from app.serving.rounds import BATCH_SIZE, Rounds
 from app.vending.audit import NO_REQUEST, REQUEST_CONTEXT, RequestContext
 from tests.support.front_server import Connection
 from tests.support.login_requests import cached_token, request_bytes
@@ -72,9 +72,9 @@ async def run(connections: Sequence[FakeConnection], round_seconds: float = 10.0
 
 
 async def test_requests_of_one_round_are_answered_in_batches() -> None:
-    fast_path = await run([FakeConnection() for _ in range(BATCH + 3)])
+    fast_path = await run([FakeConnection() for _ in range(BATCH_SIZE + 3)])
 
-    assert fast_path.batches == [BATCH, 3]
+    assert fast_path.batches == [BATCH_SIZE, 3]
 
 
 @pytest.mark.parametrize("step", ["advance", "conclude"])
@@ -94,12 +94,12 @@ async def test_connection_that_fails_does_not_affect_the_others(step: str) -> No
 
 
 async def test_connections_beyond_the_time_of_a_round_wait_for_the_next_one() -> None:
-    connections = [FakeConnection(seconds=0.001) for _ in range(2 * BATCH)]
+    connections = [FakeConnection(seconds=0.001) for _ in range(2 * BATCH_SIZE)]
     await run(connections, round_seconds=0.001)
     answered = sum(connection.answer is not None for connection in connections)
     await asyncio.sleep(0)
 
-    assert answered == BATCH
+    assert answered == BATCH_SIZE
     assert all(connection.answer is not None for connection in connections)
 
 
@@ -119,7 +119,7 @@ USERS = [f"user-{number}" for number in range(12)]
 
 
 async def test_each_of_many_concurrent_requests_gets_its_own_answer(service: Service) -> None:
-    connections = [await Connection.to(service.port) for _ in range(2 * BATCH)]
+    connections = [await Connection.to(service.port) for _ in range(2 * BATCH_SIZE)]
     sip_usernames = {}
     for user in USERS:
         created = (await connections[0].ask(request_bytes(user=user)))[1]

@@ -15,12 +15,22 @@ audiences = ["dialtone"]
 """
 
 
-def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, **changes: str) -> Settings:
+def load_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, **changes: str) -> Settings:
+    """Settings with this dialtone.toml."""
     (tmp_path / "dialtone.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    variables = {k: v for k, v in MINIMAL_ENVIRONMENT.items() if k.startswith("TELNYX")} | {
-        "DIALTONE_CONFIG": "dialtone.toml"
-    }
-    for name, value in (variables | changes).items():
+    telnyx = {name: value for name, value in MINIMAL_ENVIRONMENT.items() if name.startswith("TELNYX")}
+    return _load(monkeypatch, telnyx | {"DIALTONE_CONFIG": "dialtone.toml"} | changes)
+
+
+def load_variables(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Settings:
+    """Settings of a single issuer from variables. None removes one of MINIMAL_ENVIRONMENT."""
+    return _load(
+        monkeypatch, {name: value for name, value in (MINIMAL_ENVIRONMENT | changes).items() if value is not None}
+    )
+
+
+def _load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return Settings.load(_env_file=None)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from app.adapters.identity.claims import ID_TOKEN_CLAIMS, Issuer, SubjectType
-from app.adapters.identity.compact_jws import LONGEST_TOKEN_LENGTH
+from app.adapters.identity.compact_jws import MAX_CONFIGURABLE_TOKEN_LENGTH
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks, from_pem
 from app.adapters.identity.verifier import TokenVerifier
@@ -60,7 +60,7 @@ SETTINGS = {
     "scope_pointer": Setting(
         {"scope_claim": "/realm_access/roles"}, {"realm_access": {"roles": ["phone"]}}, unread=frozenset({"scope"})
     ),
-    "max_token_length": Setting({"max_token_length": LONGEST_TOKEN_LENGTH}),
+    "max_token_length": Setting({"max_token_length": MAX_CONFIGURABLE_TOKEN_LENGTH}),
 }
 """Each setting of an issuer that is off by default. All checks that a setting does not mention hold with it."""
 

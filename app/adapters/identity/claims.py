@@ -80,10 +80,10 @@ class Issuer:
     kept_claims: frozenset[str] = frozenset()
     """Claims that the policy reads. All others are dropped, because they are personal data and take memory."""
     header: str | None = None
-    """The request header that alone has its tokens, in lower case; None means `Authorization`."""
+    """The only request header with its tokens, in lower case; None means `Authorization`."""
     signer: str | None = None
     """The ARN of the AWS load balancer that signs its tokens; None for other issuers (`load_balancer`)."""
-    # What is computed once, because every verification needs it:
+    # Computed once, because every verification needs these values:
     template: IssuerTemplate | None = field(init=False, repr=False)
     audience_paths: tuple[ClaimPath, ...] = field(init=False, repr=False)
     subject_path: ClaimPath = field(init=False, repr=False)

@@ -13,7 +13,7 @@ from app.vending.errors import TokenRejected
 MAX_TOKEN_LENGTH = 8192
 """Characters. Longer tokens are rejected before anything is decoded, unless an issuer allows more."""
 
-LONGEST_TOKEN_LENGTH = 12_288
+MAX_CONFIGURABLE_TOKEN_LENGTH = 12_288
 """Characters that an issuer may allow. The header with such a token fits into the 16 KB buffers of common proxies."""
 
 _TO_STANDARD = bytes(

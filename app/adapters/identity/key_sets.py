@@ -103,6 +103,7 @@ class KeySetLocation:
 
     @property
     def discovery(self) -> str:
+        """The URL of the discovery document."""
         return self.discovery_url or self.issuer.rstrip("/") + "/.well-known/openid-configuration"
 
     @property

@@ -75,7 +75,7 @@ class _Unverified(NamedTuple):
 
 
 class _Signed(NamedTuple):
-    """A token, and the key of its signature."""
+    """A token, and the key that its header names."""
 
     unverified: _Unverified
     keys: KeySet
@@ -136,7 +136,7 @@ class TokenVerifier:
         """For each token what `verify` returns or raises, without waiting. None if something has to be fetched first.
 
         Each step checks all tokens before the next step begins. Alternating between the steps would take a third more
-        processor time, because each displaces the others' code and data from the processor's caches.
+        CPU time, because each step evicts the others' code and data from the processor's caches.
         """
         read = [_result_of(self._read_with_key, header, token) for token in unverified_tokens]
         signed = [_result_of(_check_signature, found) for found in read]
@@ -203,7 +203,7 @@ class TokenVerifier:
     ) -> Principal | None:
         """The principal of a token that was verified before; None if it must be verified again.
 
-        Raises TokenRejected if a not-before was set since. `now` saves a look at the clock.
+        Raises TokenRejected if a not-before was set since. A given `now` replaces a call of the clock.
         """
         if "." not in unverified_token:
             return None
@@ -352,7 +352,7 @@ def _read_of_load_balancer(unverified_token: str, issuer: Issuer, signer: str) -
 
 
 async def _check_with_keys(unverified: _Unverified, check_claims: Callable[[_Unverified], object]) -> KeySet:
-    """Check the signature, and return the keys that did. Fetches them if necessary.
+    """Check the signature, and return the key set that contains the key. Fetches it if necessary.
 
     If the key is unknown, the claims are checked first: a token that no key could make valid causes no fetch.
     """

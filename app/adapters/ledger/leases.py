@@ -181,7 +181,7 @@ class SqlLeases:
 def _is_urgent(before: Lease, after: Lease) -> bool:
     """Whether the other replicas are notified. They find other changes at their next poll.
 
-    Renewals are most of the changes, and a login from before a renewal promises less than Telnyx grants.
+    Most changes are renewals. A login from before a renewal remains valid, with an earlier expiry.
     """
     if after.state in ENDED:
         return before.state not in ENDED

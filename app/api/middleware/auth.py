@@ -33,11 +33,11 @@ DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 
 class AuthVerifier(Protocol):
-    """`header` is the one of `token_headers` that had the token; None means `Authorization`."""
+    """Verifies access tokens. `header` is the request header with the token: None means `Authorization`."""
 
     @property
     def token_headers(self) -> frozenset[bytes]:
-        """Headers with tokens that a proxy adds. Each belongs to one issuer."""
+        """The other request headers with tokens, which a proxy adds. Each belongs to one issuer."""
 
     async def verify(self, unverified_token: str, header: str | None = None) -> Principal:
         """Raises TokenRejected, IdentityUnavailable or LedgerUnavailable."""
@@ -72,11 +72,11 @@ class BearerAuthMiddleware:
         origins: frozenset[str] = frozenset(),
     ) -> None:
         """`origins` are the origins whose pages may use a token that a proxy has added."""
-        self._origins = origins
         self._app = app
         self._verifier = verifier
         self._limiter = limiter
         self._audit = audit
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _is_below(PROTECTED_PREFIX, scope):
@@ -112,7 +112,7 @@ class BearerAuthMiddleware:
             return
         except DialtoneError as error:
             if isinstance(error, SigningKeyPending):
-                await self._limiter.record_failure(address)  # the token may be invalid, and a flood must have a limit
+                await self._limiter.record_failure(address)  # the token may be invalid, and floods must be limited
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         scope[PRINCIPAL] = principal
@@ -150,8 +150,8 @@ def bearer_token(headers: Mapping[bytes, bytes], request_id: str) -> str | Probl
 def proxied_token(scope: Scope, token_headers: frozenset[bytes], origins: frozenset[str]) -> tuple[str, str] | Problem:
     """The unverified token that a proxy has added, and its header; or a Problem.
 
-    The proxy adds it to each request of a browser with its cookie, even if a page of another origin made the request.
-    Therefore the origin must be allowed. BodyLimitsMiddleware requires JSON of every body.
+    The proxy adds it to every request that has the user's cookie, even if a page of another origin made the request.
+    Therefore the origin must be allowed. BodyLimitsMiddleware rejects bodies that a form of such a page can send.
     """
     headers, request_id = headers_of(scope), scope[REQUEST_ID]
     names = [name for name, _ in scope["headers"]]

@@ -31,7 +31,7 @@ def router(app: FastAPI) -> APIRouter:
 
     @cache
     def rendered(api: Api | None, root_path: str) -> bytes:
-        """A document with the path prefix of this service as its server. Rendering it takes long."""
+        """A document with the path prefix of this service as its server. Cached, because rendering takes long."""
         spec = document(app) if api is None else document(app, api)
         return json.dumps(spec | {"servers": [{"url": root_path or "/"}]}, ensure_ascii=False).encode()
 
@@ -60,7 +60,7 @@ def router(app: FastAPI) -> APIRouter:
 
     @cache
     def content(name: str) -> bytes:
-        """All connections share it. From a file, each would get a copy."""
+        """The content of a file. Cached, so that all connections share one copy in memory."""
         return (assets / name).read_bytes()
 
     @routes.get("/docs/{name}")

@@ -242,7 +242,7 @@ class LoginFactory:
     async def _renew(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms, *, may_reuse: bool) -> Login:
         """Extend the credential in place if due, which keeps the SIP identity, and mint a token.
 
-        With `may_reuse`, a cached login of the row's present version is returned instead, as long as it is fresh.
+        With `may_reuse`, returns a fresh cached login of the row's present version instead, if there is one.
         """
         lease = await self._apply_changes(lease, wanted, terms)
         now = self._clock()
@@ -274,7 +274,7 @@ class LoginFactory:
     async def _login(self, lease: Lease, grant: Grant, source: IssueSource) -> Login:
         """A login token or SIP password on an ACTIVE lease. Only a token is cached.
 
-        Raises LeaseConflict if the lease has changed or ended meanwhile: the login would promise what it no longer has.
+        Raises LeaseConflict if the lease has changed or ended in the meantime, because the login has the former terms.
         """
         now = self._clock()
         token = password = None

@@ -1,7 +1,7 @@
 """The device limit: how a new device gets a place when the user has reached the maximum number of devices.
 
 PENDING and ACTIVE leases occupy places. The ledger counts them, and evicts leases, in the transaction that opens the
-new lease. So concurrent requests do not exceed the limit. This module decides which leases are evicted, and whether a
+new lease, so concurrent requests do not exceed the limit. This module decides which leases are evicted, and whether a
 device that finds no place waits or is rejected.
 """
 
@@ -93,7 +93,7 @@ def leases_to_evict(
     now: datetime,
     last_use: Callable[[Lease], datetime],
 ) -> list[Lease]:
-    """The leases that make room for a new device of this platform: abandoned creates, then the least recently used.
+    """The leases to evict for a new device of this platform: abandoned creates first, then the least recently used.
 
     An abandoned create is a PENDING lease without a valid claim: no request is working on it. Raises DeviceLimitReached
     if ACTIVE leases that may not be evicted fill the limit, and IssueInProgress if creates in progress do.

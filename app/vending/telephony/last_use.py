@@ -27,7 +27,7 @@ class LastUses:
         self._noted: dict[str, datetime] = {}
 
     def note(self, lease_id: str) -> None:
-        """The lease's device got a login now. Called for every login, so it does nothing else."""
+        """Record that the lease's device got a login now. Only in memory, because it is called for every login."""
         if len(self._noted) < MAX_NOTED:
             self._noted[lease_id] = self._clock()
 

@@ -57,7 +57,7 @@ class CachedLogin:
     is_used: bool = False
 
     def outdate(self, expires_at: datetime) -> None:
-        """Require the next request to read the ledger, and promise no later expiry than this."""
+        """Make the next request read the ledger, and limit the login's expiry to `expires_at`."""
         login = self.login
         self.login = replace(login, refresh_after=login.issued_at, expires_at=min(login.expires_at, expires_at))
         self.decided_for = self.response = None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.adapters.identity.claims import ID_TOKEN_CLAIMS, Issuer, SubjectType
-from app.adapters.identity.compact_jws import LONGEST_TOKEN_LENGTH, MAX_TOKEN_LENGTH
+from app.adapters.identity.compact_jws import MAX_CONFIGURABLE_TOKEN_LENGTH, MAX_TOKEN_LENGTH
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_pem
 from app.adapters.identity.verifier import TokenVerifier
@@ -268,7 +268,11 @@ async def test_pointer_finds_the_scopes() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "limit"),
-    [({}, MAX_TOKEN_LENGTH), ({"max_token_length": 9000}, 9000), ({"max_token_length": 12_288}, LONGEST_TOKEN_LENGTH)],
+    [
+        ({}, MAX_TOKEN_LENGTH),
+        ({"max_token_length": 9000}, 9000),
+        ({"max_token_length": 12_288}, MAX_CONFIGURABLE_TOKEN_LENGTH),
+    ],
     ids=str,
 )
 async def test_token_may_have_the_maximum_length(settings: dict[str, Any], limit: int) -> None:
@@ -282,7 +286,7 @@ async def test_maximum_length_of_one_issuer_is_not_that_of_another() -> None:
     checked = TokenVerifier(
         [
             Issuer(ISSUER, frozenset({AUDIENCE}), ALGORITHMS, keys),
-            Issuer(other, frozenset({AUDIENCE}), ALGORITHMS, keys, max_token_length=LONGEST_TOKEN_LENGTH),
+            Issuer(other, frozenset({AUDIENCE}), ALGORITHMS, keys, max_token_length=MAX_CONFIGURABLE_TOKEN_LENGTH),
         ],
         now,
     )
