@@ -155,9 +155,11 @@ async def test_kill_at_each_crash_point_loses_and_repeats_nothing(
         last.answers += scenario.load.answers
         await check_invariants(telnyx, database, last)
         rows = (await read_leases(database)).values()
-        assert {row.state for row in rows} <= {*LIVE, LeaseState.REVOKED, LeaseState.DELETED}, "I4: ended and deleted"
+        assert {row.state for row in rows} <= {*LIVE, LeaseState.REVOKED, LeaseState.DELETED}, (
+            "every ended lease is deleted"
+        )
         assert len(telnyx.live()) == sum(row.state is LeaseState.ACTIVE for row in rows) == 2
-        assert telnyx.created() - created <= 2, "I6"
+        assert telnyx.created() - created <= 2, "a create was repeated"
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"] if IS_LONG else ["postgres"], indirect=True)

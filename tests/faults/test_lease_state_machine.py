@@ -6,47 +6,32 @@ crashes during a create.
 """
 
 import asyncio
-import os
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, rule
 
-from app.composition.build import build_components
-from app.composition.components import Components, Overrides
 from app.vending.errors import DialtoneError, LeaseEnded, LeaseNotFound, TelnyxRateLimited, TelnyxUnreachable
 from app.vending.models import IssueRequest
-from app.vending.single_flight import TASK_NAME
 from app.vending.telephony.lease import LIVE, Lease, LeaseState
 from app.vending.telephony.login_cache import Login
-from app.vending.telephony.revoke import MAX_RETRY_DELAY
-from tests.support.databases import FreshDatabase, fresh_postgres, fresh_sqlite
+from tests.support.databases import fresh_postgres, fresh_sqlite
 from tests.support.leases import read_leases
 from tests.support.load import PREFIX, LoadGenerator, check_invariants
-from tests.support.sandbox import Telnyx, telnyx_sandbox
-from tests.support.service import settings_for
+from tests.support.state_machine import CLAIM, CREATE, REPLICAS, ReplicaMachine, Result, run_machine
 from tests.support.tokens import principal
-from tests.support.waiting import DAY, HOUR, eventually
-
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
-"""`make faults` draws hundreds of random examples; otherwise the same few run each time."""
-
-STEPS = 30
-CALL_SECONDS = 0.4
-CLAIM = timedelta(seconds=CALL_SECONDS + 4)
-"""After this time the claim of a killed replica has expired."""
+from tests.support.waiting import DAY, HOUR
 
 MARGIN = timedelta(seconds=10)
 """A lease this close to its expiry may already have been replaced."""
 
-CREATE = {"method": "POST", "path": "telephony_credentials$"}
 FAULTS: list[dict[str, Any]] = [
     {"kind": "status", "status": 500, **CREATE},
     {"kind": "status", "status": 500, "after_commit": True, **CREATE},
@@ -61,10 +46,8 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "status", "status": 500, "method": "GET", "times": 4},
 ]
 
-Result = TypeVar("Result")
 Device = tuple[str, str]
 DEVICES = st.tuples(st.sampled_from(["alice", "bob"]), st.sampled_from(["tab-1", "tab-2"]))
-REPLICAS = st.sampled_from([0, 1])
 TIMES = st.sampled_from([timedelta(seconds=10), timedelta(minutes=11), 12 * HOUR, 20 * HOUR, 2 * DAY, 8 * DAY])
 
 
@@ -77,38 +60,17 @@ class Held:
     """The credential was deleted at Telnyx, or a fault left its state unknown."""
 
 
-class LifeCycle(RuleBasedStateMachine):
-    """Subclasses define how to get an empty database."""
-
-    fresh_database: FreshDatabase
-    folder: Path
-
+class LifeCycle(ReplicaMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
         self.held: dict[Device, Held] = {}
         self.dead: set[str] = set()
         """SIP identities of logged-out devices, which must never be issued again."""
         self.given: list[tuple[Device, dict[str, Any]]] = []
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return self.runner.run(work)
-
     @initialize()
     def begin(self) -> None:
-        self.run(self._begin())
-
-    async def _begin(self) -> None:
-        self.stack = AsyncExitStack()
-        self.database = await type(self).fresh_database(self.folder)
-        self.telnyx: Telnyx = await self.stack.enter_async_context(telnyx_sandbox())
-        self.components = [self._replica(), self._replica()]
-
-    def _replica(self) -> Components:
-        wanted = settings_for(
-            self.telnyx.url, self.database, warm_pool_size=1, telnyx_call_seconds=CALL_SECONDS, retention_days=3650
-        )
-        return build_components(wanted, Overrides(self.telnyx.clock, jitter=lambda: 0.5))
+        self.run(self.start(warm_pool_size=1))
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -123,7 +85,7 @@ class LifeCycle(RuleBasedStateMachine):
                 device in self.held and self.held[device].may_change
             )  # one replica may know of the change, the other not
             first, second = await asyncio.gather(self._ask(device, 0), self._ask(device, 1))
-            assert is_open or first.lease.sip_username == second.lease.sip_username, "I2"
+            assert is_open or first.lease.sip_username == second.lease.sip_username
 
         self.run(both())
 
@@ -152,7 +114,7 @@ class LifeCycle(RuleBasedStateMachine):
             if held is None:
                 return
             await asyncio.gather(self._log_out(device, held, 0), self._issue(device, 1), return_exceptions=True)
-            await self._look()
+            await self.poll_changes()
             live = await self._live(device)
             self.held.pop(device)
             if live is not None:
@@ -179,7 +141,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(step=TIMES)
     def time_passes(self, step: timedelta) -> None:
         self.telnyx.clock.advance(step)
-        self.run(self._look())
+        self.run(self.poll_changes())
 
     @rule(replica=REPLICAS)
     def sweep(self, replica: int) -> None:
@@ -211,29 +173,21 @@ class LifeCycle(RuleBasedStateMachine):
 
     @rule(device=DEVICES, replica=REPLICAS, after_commit=st.booleans())
     def crash_in_a_create(self, device: Device, replica: int, *, after_commit: bool) -> None:
-        self.run(self._crash(device, replica, after_commit=after_commit))
+        self.run(self.crash(replica, partial(self._issue, device), after_commit=after_commit))
+        self.telnyx.clock.advance(CLAIM)
 
     # -- invariants ---------------------------------------------------------------------------------------------
 
     @invariant()
     def every_credential_is_written_down_and_made_once(self) -> None:
-        if not hasattr(self, "database"):
+        if not self.is_started:
             return
         rows = self.run(read_leases(self.database))
         names = [item.name for item in self.telnyx.sandbox.account.credentials.values()]
-        assert {name.removeprefix(PREFIX) for name in names} <= set(rows), "I1"
-        assert len(names) == len(set(names)), "I6"
+        assert {name.removeprefix(PREFIX) for name in names} <= set(rows), "a credential without a row"
+        assert len(names) == len(set(names)), "two credentials of one name"
         alive = {row.sip_username for row in rows.values() if row.state in (*LIVE, LeaseState.POOLED)}
         assert not alive & self.dead, "the SIP identity of a logged-out device was issued again"
-
-    def teardown(self) -> None:
-        try:
-            if hasattr(self, "database"):
-                self.run(self._settle())
-        finally:
-            if hasattr(self, "database"):
-                self.run(self._close())
-            self.runner.close()
 
     # -- helpers ------------------------------------------------------------------------------------------------
 
@@ -269,37 +223,15 @@ class LifeCycle(RuleBasedStateMachine):
     async def _live(self, device: Device) -> Lease | None:
         rows = (await read_leases(self.database)).values()
         mine = [row for row in rows if (row.subject, row.device_id) == device and row.state in LIVE]
-        assert len(mine) <= 1, "I2"
+        assert len(mine) <= 1, "a device with two live leases"
         return mine[0] if mine else None
 
-    async def _look(self) -> None:
-        for components in self.components:
-            await components.upkeep.change_poller.poll()
-
-    async def _crash(self, device: Device, replica: int, *, after_commit: bool) -> None:
-        calls = len(self.telnyx.calls("POST"))
-        self.telnyx.fail("hang", **CREATE, after_commit=after_commit)
-        asking = asyncio.create_task(self._issue(device, replica))
-        await eventually(lambda: asking.done() or len(self.telnyx.calls("POST")) > calls)
-        components = self.components[replica]
-        for task in asyncio.all_tasks():
-            if task.get_name() == TASK_NAME:
-                task.cancel()  # as in a process that was killed: nothing continues, nothing is cleaned up
-        await asyncio.gather(asking, return_exceptions=True)
-        async with components.open():
-            pass
-        self.components[replica] = self._replica()
-        self.telnyx.sandbox.faults.plans.clear()
-        self.telnyx.clock.advance(CLAIM)
-
-    async def _settle(self) -> None:
-        """After all faults: every device gets a login, ended credentials are deleted, and no others exist at Telnyx."""
-        await self._look()
+    async def check_after_faults(self) -> None:
+        """Every device gets a login, ended credentials are deleted, and no others exist at Telnyx."""
+        await self.poll_changes()
         for device in list(self.held):
             await self._ask(device, 0)
-        for _ in range(4):
-            await asyncio.gather(*(components.upkeep.sweeper.sweep() for components in self.components))
-            self.telnyx.clock.advance(MAX_RETRY_DELAY)
+        await self.delete_ended()
         await check_invariants(self.telnyx, self.database, LoadGenerator([], random.Random(0)))  # noqa: S311 - not used
         rows = await read_leases(self.database)
         now = self.telnyx.clock()
@@ -308,13 +240,7 @@ class LifeCycle(RuleBasedStateMachine):
         assert living <= standing, "a credential without a lease"
         for (user, _), answer in self.given:
             row = rows.get(answer["id"])
-            assert row is None or row.subject == user, "I7"
-
-    async def _close(self) -> None:
-        for components in self.components:
-            async with components.open():
-                pass
-        await self.stack.aclose()
+            assert row is None or row.subject == user, "a row of another user"
 
 
 async def retry(work: Callable[[], Awaitable[Result]], seconds: float = 5) -> Result:
@@ -329,23 +255,9 @@ async def retry(work: Callable[[], Awaitable[Result]], seconds: float = 5) -> Re
             await asyncio.sleep(0.2)
 
 
-def machine(fresh: FreshDatabase, tmp_path: Path) -> type[LifeCycle]:
-    return type("LifeCycleHere", (LifeCycle,), {"fresh_database": staticmethod(fresh), "folder": tmp_path})
-
-
-RUN = settings(
-    max_examples=EXAMPLES or 8,
-    derandomize=not EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
-
-
 def test_any_order_of_events_keeps_the_invariants_on_sqlite(tmp_path: Path) -> None:
-    run_state_machine_as_test(machine(fresh_sqlite(tmp_path), tmp_path), settings=RUN)
+    run_machine(LifeCycle, fresh_sqlite(tmp_path), tmp_path, max_examples=8, max_steps=30)
 
 
 def test_any_order_of_events_keeps_the_invariants_on_postgresql(postgres_server: str, tmp_path: Path) -> None:
-    run_state_machine_as_test(machine(fresh_postgres(postgres_server), tmp_path), settings=RUN)
+    run_machine(LifeCycle, fresh_postgres(postgres_server), tmp_path, max_examples=8, max_steps=30)

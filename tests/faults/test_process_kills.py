@@ -34,7 +34,7 @@ async def test_replicas_killed_under_load_lose_nothing(telnyx: Telnyx, database:
         survivors = [await stack.enter_async_context(replica(telnyx.url, database, tmp_path)) for _ in range(2)]
         last = LoadGenerator([survivor.client for survivor in survivors], rng)
         await last.settle(40)
-        assert {(await survivor.client.get("/readyz")).status_code for survivor in survivors} == {200}, "I8"
+        assert {(await survivor.client.get("/readyz")).status_code for survivor in survivors} == {200}
     last.answers += [answer for load in seen for answer in load.answers]
 
     await check_invariants(telnyx, database, last)

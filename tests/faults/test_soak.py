@@ -94,7 +94,7 @@ async def test_random_faults_lose_nothing_and_memory_does_not_grow(
         await asyncio.gather(killing, return_exceptions=True)
         telnyx.sandbox.faults.plans.clear()
         await load.settle(30)
-        assert {(await service.client.get("/readyz")).status_code for service in (first, second)} == {200}, "I8"
+        assert {(await service.client.get("/readyz")).status_code for service in (first, second)} == {200}
         await asyncio.sleep(MIN_RETRY_DELAY.total_seconds())
         env = replica_environment(telnyx.url, postgres) | SETTINGS
         await asyncio.to_thread(subprocess.run, command("sweep"), env=env, check=True, stdout=subprocess.DEVNULL)

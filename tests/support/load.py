@@ -1,4 +1,4 @@
-"""A load generator with several users and devices, and a check of the invariants I1 to I7 afterwards."""
+"""A load generator with several users and devices, and a check of the ledger and the sandbox afterwards."""
 
 import asyncio
 import random
@@ -79,7 +79,7 @@ class LoadGenerator:
 
 
 async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *, forgets: bool = False) -> None:
-    """Check I1 to I7 against ledger, sandbox and responses when no request is in flight.
+    """Compare ledger, sandbox and responses when no request is in flight.
 
     With `forgets`, rows of ended leases may have been removed.
     """
@@ -93,30 +93,30 @@ async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *
     by_device: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for item in live.values():
         row = rows.get(item.name.removeprefix(PREFIX))
-        assert row is not None, f"I1: {item.name} has no row"
+        assert row is not None, f"{item.name} has no row"
         assert row.state in (*LIVE, *AWAITING_DELETION, LeaseState.POOLED), (
-            f"I4: {item.name} exists although its lease is {row.state}"
+            f"{item.name} exists although its lease is {row.state}"
         )
         if row.state is LeaseState.ACTIVE:
-            assert row.credential_id == item.id, f"I2: {item.name} has a duplicate"
+            assert row.credential_id == item.id, f"{item.name} has a duplicate"
         if row.state is not LeaseState.POOLED:
             by_device[row.issuer, row.subject, row.device_id].append(item.id)
-    assert [found for found in by_device.values() if len(found) > 1] == [], "I2: a device with two live credentials"
+    assert [found for found in by_device.values() if len(found) > 1] == [], "a device with two live credentials"
 
     owners: dict[str, str] = {}
     for (user, _), answer in load.answers:
-        assert owners.setdefault(answer["sip_username"], user) == user, "I7: one SIP identity for two users"
+        assert owners.setdefault(answer["sip_username"], user) == user, "one SIP identity for two users"
         row = rows.get(answer["id"])
         if row is None and forgets:
             continue
-        assert row is not None, "I3: a response without a row"
-        assert row.sip_username == answer["sip_username"], "I3: a response that differs from its row"
-        assert row.subject == user, "I7: a row of another user"
+        assert row is not None, "a response without a row"
+        assert row.sip_username == answer["sip_username"], "a response that differs from its row"
+        assert row.subject == user, "a row of another user"
         held = live.get(str(row.credential_id))
         if held is not None and row.state is LeaseState.ACTIVE:
             # Expiry times at Telnyx only grow, so no response has a later one than Telnyx has now.
             assert datetime.fromisoformat(answer["expires_at"]) <= held.expires_at, (
-                "I5: a response with a later expiry than at Telnyx"
+                "a response with a later expiry than at Telnyx"
             )
 
     names = Counter(row.credential_name for row in rows.values())
@@ -125,5 +125,5 @@ async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *
         for entry in telnyx.sandbox.journal.entries
         if (entry.committed or "").startswith("create") and entry.path.endswith("/telephony_credentials")
     )
-    assert forgets or set(created) <= set(names), "I1: a create without a row"
-    assert max(created.values(), default=0) <= 1, "I6: a repeated create"
+    assert forgets or set(created) <= set(names), "a create without a row"
+    assert max(created.values(), default=0) <= 1, "a repeated create"
