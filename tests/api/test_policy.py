@@ -99,7 +99,7 @@ async def test_rule_sets_connection_lifetime_and_grant_and_others_are_denied(ser
         assert_problem(await issue(service, "laptop", guest("carol", department="support")), 403, "access_denied")
 
 
-async def test_user_without_a_matching_rule_is_not_named_the_operator_scope(serve: Serve) -> None:
+async def test_denial_of_a_user_does_not_name_the_operator_scope(serve: Serve) -> None:
     rules = """
     [[policy.rules]]
     name = "operators"

@@ -59,7 +59,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def assert_promises_no_more_than_telnyx_grants(telnyx: Telnyx, answer: httpx.Response) -> None:
+def assert_expires_no_later_than_at_telnyx(telnyx: Telnyx, answer: httpx.Response) -> None:
     (credential,) = telnyx.sandbox.account.credentials.values()
     assert answer.status_code == 200, answer.text
     assert credential.expires_at is not None
@@ -104,7 +104,7 @@ async def test_request_for_the_former_lifetime_is_decided_by_the_ledger(replicas
     answer = await there.issue(ttl_seconds=86_400)
 
     assert moment(answer.json()["expires_at"]) > telnyx.clock() + DAY - MINUTE
-    assert_promises_no_more_than_telnyx_grants(telnyx, answer)
+    assert_expires_no_later_than_at_telnyx(telnyx, answer)
 
 
 async def test_request_for_the_former_label_is_decided_by_the_ledger(replicas: Pair) -> None:
@@ -138,7 +138,7 @@ async def test_request_for_the_former_platform_is_decided_by_the_ledger(replicas
 
     answer = await there.issue(platform="ios")
 
-    assert_promises_no_more_than_telnyx_grants(telnyx, answer)
+    assert_expires_no_later_than_at_telnyx(telnyx, answer)
     assert (await here.ask("GET", f"/{lease_id}")).json()["platform"] == "ios"
 
 
@@ -199,7 +199,7 @@ async def test_mint_in_flight_does_not_return_or_cache_the_former_terms(replicas
     assert ends_within(telnyx, MINUTE)((await there.issue()).json())
 
 
-async def test_fallback_during_an_outage_promises_no_more_than_telnyx_grants(replicas: Pair, telnyx: Telnyx) -> None:
+async def test_login_during_an_outage_expires_no_later_than_at_telnyx(replicas: Pair, telnyx: Telnyx) -> None:
     here, there = replicas
     lease_id = await cached_at_both(here, there)
     await here.ask("PATCH", f"/{lease_id}", json={"ttl_seconds": 60})
@@ -208,4 +208,4 @@ async def test_fallback_during_an_outage_promises_no_more_than_telnyx_grants(rep
     telnyx.clock.advance(15 * SECOND)
 
     for service in replicas:
-        assert_promises_no_more_than_telnyx_grants(telnyx, await service.issue())
+        assert_expires_no_later_than_at_telnyx(telnyx, await service.issue())

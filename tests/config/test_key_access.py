@@ -111,7 +111,7 @@ def test_invalid_setting_is_named_with_its_issuer(
     assert "\n" not in str(refusal.value)
 
 
-def test_issuer_with_white_space_around_it_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_issuer_with_white_space_around_it_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for text in ("https://id.example.com\\n", " https://id.example.com", "https://id.example.com/\\u0007"):
         with pytest.raises(SettingsError, match=r"issuers\[0\].issuer: has white space"):
             load_file(monkeypatch, tmp_path, ISSUER.replace("https://id.example.com", text))
@@ -237,7 +237,7 @@ def test_proxy_url_can_be_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_
         "http://user:CANARY%E2%82%AC@proxy:3128",
     ],
 )
-def test_invalid_proxy_url_is_refused_without_its_value(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_invalid_proxy_url_is_rejected_without_its_value(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with pytest.raises(SettingsError, match="DIALTONE_EGRESS_PROXY: must be http://HOST:PORT") as refusal:
         load_variables(monkeypatch, DIALTONE_EGRESS_PROXY=url)
 

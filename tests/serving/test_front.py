@@ -404,7 +404,7 @@ async def test_request_of_a_client_that_has_reset_the_connection_has_its_address
     assert None not in clients
 
 
-async def test_kernel_holds_a_bounded_part_of_an_unread_response(app: PathApp) -> None:
+async def test_socket_buffers_of_a_connection_are_limited(app: PathApp) -> None:
     limiter = connection_limiter()
     async with front_server(app, limiter) as port:
         await (await Connection.to(port)).ask(ask("/"))

@@ -134,7 +134,7 @@ def named_scopes(refusal: AccessDenied) -> set[str] | None:
     ],
     ids=lambda value: " ".join(rule.name for rule in value) if isinstance(value, tuple) else None,
 )
-def test_user_without_a_matching_rule_is_named_only_scopes_that_help(
+def test_denial_names_only_scopes_that_would_allow_the_request(
     rules: tuple[Rule, ...], principal: Principal, named: set[str] | None
 ) -> None:
     assert refused_issue(active_policy(*rules), principal) == named

@@ -117,7 +117,7 @@ async def test_integer_and_text_are_not_one_user() -> None:
 
 
 @pytest.mark.parametrize("signer", [PLAIN, INTEGERS, POINTERS, IDS, TEMPLATE, EXACT])
-async def test_token_without_iss_is_verified_by_the_one_issuer_that_takes_it(signer: str) -> None:
+async def test_token_without_iss_is_verified_by_the_one_issuer_that_accepts_it(signer: str) -> None:
     claims = {name: value for name, value in claims_of().items() if name != "iss"}
 
     assert (await ALL.verify(signed(SECRETS, claims))).issuer == SECRETS
@@ -125,7 +125,7 @@ async def test_token_without_iss_is_verified_by_the_one_issuer_that_takes_it(sig
 
 
 @pytest.mark.parametrize("iss", [None, "", "https://unknown.example.com", PLAIN, EXACT])
-async def test_token_of_another_iss_does_not_fall_through(iss: Any) -> None:
+async def test_token_with_iss_is_not_accepted_as_one_without(iss: Any) -> None:
     with pytest.raises(TokenRejected):
         await ALL.verify(signed(SECRETS, claims_of(iss=iss, tid="one")))
 
@@ -137,7 +137,7 @@ async def test_key_of_a_template_does_not_verify_tokens_of_an_exact_issuer() -> 
     assert await rejection_reason(signed(TEMPLATE, claims), ALL) == "unknown_key"
 
 
-async def test_cached_header_of_one_issuer_does_not_speak_for_another() -> None:
+async def test_cached_header_of_one_issuer_is_not_used_for_another() -> None:
     shared = fixed_keys(rsa_key())
     checked = TokenVerifier(
         [

@@ -227,7 +227,7 @@ def test_reported_kid_is_short_and_printable() -> None:
 
 
 @given(entry=JSON | st.dictionaries(st.sampled_from([*RSA, "crv", "x", "y", "x5c", "key_ops"]), JSON))
-def test_no_entry_spoils_the_set(entry: Any) -> None:
+def test_no_entry_makes_the_other_keys_unusable(entry: Any) -> None:
     keys = from_jwks({"keys": [entry, {**RSA, **entry} if isinstance(entry, dict) else entry, EC]}, ALGORITHMS)
 
     assert keys.has("ES256", "ec")

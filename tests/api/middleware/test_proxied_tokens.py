@@ -204,7 +204,7 @@ async def test_origin_is_not_checked_for_bearer_tokens(service: Service) -> None
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
-async def test_body_that_a_form_can_send_is_refused(service: Service, media_type: str) -> None:
+async def test_body_that_a_form_can_send_is_rejected(service: Service, media_type: str) -> None:
     headers = {ACCESS_HEADER: access_token(), "Content-Type": media_type} | LISTED
 
     answer = await ask(service, headers, "POST", content=b'{"device_id": "laptop"}')

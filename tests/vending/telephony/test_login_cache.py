@@ -69,7 +69,7 @@ def test_changed_lease_requires_a_new_decision() -> None:
     assert entry.login.refresh_after <= NOW
 
 
-def test_fallback_login_promises_no_more_than_a_shortened_lease() -> None:
+def test_fallback_login_expires_with_a_shortened_lease() -> None:
     cache = LoginCache(capacity=10)
     cache.put(replace(login_of("one"), expires_at=NOW + HOUR, refresh_after=NOW + HOUR))
 

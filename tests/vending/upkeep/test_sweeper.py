@@ -98,7 +98,7 @@ async def test_change_poller_reads_every_logout() -> None:
     for lease in leases:
         cache.put(Login(lease, now, now, now))
 
-    class Told:
+    class BatchLedger:
         async def changed_since(self, moment: datetime) -> list[LeaseVersion]:
             return [version_of(lease) for lease in ended if lease.updated_at >= moment][:10]
 
@@ -111,10 +111,10 @@ async def test_change_poller_reads_every_logout() -> None:
         async def refresh(self, issuer: str) -> bool:
             raise AssertionError(issuer)
 
-    told = Told()
+    ledger = BatchLedger()
     made = [NotBefore(NotBeforeTarget(f"{n}"), now, now + timedelta(seconds=n)) for n in range(25)]
-    marks = NotBeforeRegistry(cast("Any", told), lambda: now)
-    await ChangePoller(told, told, cache, marks, told.refresh, lambda: now).poll()
+    marks = NotBeforeRegistry(cast("Any", ledger), lambda: now)
+    await ChangePoller(ledger, ledger, cache, marks, ledger.refresh, lambda: now).poll()
 
     assert len(cache) == 0
     assert len(marks) == 25
