@@ -74,7 +74,7 @@ class IssuerTable(TokenTable):
         False,
         description=(
             "Allow plain http for its key URLs, if the host is a private address, a name without dots, or a service of "
-            "the cluster (`.svc`). The network in between can replace the keys."
+            "the cluster (`.svc`). A system on the network path can then replace the keys."
         ),
     )
     use_proxy: bool = Field(True, description="Fetch its keys through DIALTONE_EGRESS_PROXY, if that is set.")
@@ -189,15 +189,15 @@ class RuleTable(Table):
     at_device_limit: DeviceLimitAction | None = Field(
         None,
         description=(
-            "`reject` the next device, or `evict_oldest`: log out the least recently used device. Default: browsers "
-            "evict the least recently used browser, and phones are rejected."
+            "`reject` the next device, or `evict_oldest`: log out the least recently used device. Default: a new "
+            "browser evicts the least recently used browser, and a new phone is rejected."
         ),
     )
     push: bool = Field(True, description="Allow push credentials to be registered.")
     push_scopes: Words = Field(frozenset(), description="Scopes that registering a push credential requires.")
     admin: bool = Field(False, description="Allow operators' requests for tokens with the scope dialtone:admin.")
     admin_requires_scope: bool = Field(
-        True, description="false: `admin` suffices without the scope. The rule must then have claims or scopes."
+        True, description="If false, `admin` suffices without the scope. The rule must then have claims or scopes."
     )
 
     @model_validator(mode="after")

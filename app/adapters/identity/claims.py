@@ -42,7 +42,7 @@ _ABSENT = object()
 
 
 class SubjectType(StrEnum):
-    """The JSON type of the claim that names the user. One issuer has one, so that `1` and `"1"` are not one user."""
+    """The JSON type of the claim that names the user. An issuer has one type: `1` and `"1"` are not one user."""
 
     TEXT = "text"
     INTEGER = "integer"

@@ -59,7 +59,10 @@ async def list_push_credentials(principal: PrincipalDep, components: ComponentsD
 async def validate_push_material(
     wanted: PushMaterial, principal: PrincipalDep, components: ComponentsDep
 ) -> PushMaterialReport:
-    """Takes the body of a registration, `alias` optional, and reports every fault. Stores and sends nothing."""
+    """Reports every fault of the material. Nothing is stored or sent to Telnyx.
+
+    The body is that of a registration, but `alias` is optional.
+    """
     components.push.registrar.authorize(principal)
     return PushMaterialReport.from_report(wanted.type, await _linted(wanted, components), components.clock())
 

@@ -38,7 +38,7 @@ Instant = Annotated[
 ]
 
 
-LAST_USED = "When the device last got a login from Dialtone, accurate to a minute. Null: not known."
+LAST_USED = "When the device last got a login from Dialtone, accurate to a minute. Null if not known."
 """Description of `last_used_at`."""
 
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)

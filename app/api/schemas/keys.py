@@ -10,7 +10,7 @@ class SkippedKeyInfo(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    kid: str | None = Field(description="In ASCII, and shortened.")
+    kid: str | None = Field(description="The `kid` in ASCII, shortened to 64 characters. Null if it is missing.")
     reason: str
     is_fault: bool = Field(description="False if the key is for another purpose, such as encryption.")
 
@@ -46,7 +46,11 @@ class KeySetList(BaseModel):
                             "fetches": 12,
                             "failures": 0,
                             "skipped": [
-                                {"kid": "2019", "reason": "it is not for signatures, by its use", "is_fault": False}
+                                {
+                                    "kid": "2019",
+                                    "reason": "it is not for signatures, by its use or key_ops",
+                                    "is_fault": False,
+                                }
                             ],
                             "last_failure": None,
                         }
