@@ -115,7 +115,9 @@ export interface paths {
         put?: never;
         /**
          * Validate push material
-         * @description Takes the body of a registration, `alias` optional, and reports every fault. Stores and sends nothing.
+         * @description Reports every fault of the material. Nothing is stored or sent to Telnyx.
+         *
+         *     The body is that of a registration, but `alias` is optional.
          */
         post: operations["validatePushMaterial"];
         delete?: never;
@@ -237,7 +239,7 @@ export interface components {
         ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "overloaded" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
-            /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]`: a name that is not shown. */
+            /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]` replaces a name that is not a plain identifier. */
             loc: (string | number)[];
             /** @description A stable code for the fault. */
             type: string;
@@ -494,7 +496,7 @@ export interface components {
              * @example 2026-11-23T09:30:00.000Z
              */
             usable_at: string;
-            /** @description When the device last got a login from Dialtone, accurate to a minute. Null: not known. */
+            /** @description When the device last got a login from Dialtone, accurate to a minute. Null if not known. */
             last_used_at: string | null;
             /**
              * Format: date-time
