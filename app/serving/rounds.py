@@ -23,8 +23,8 @@ ROUND_SECONDS = 0.004
 """Time for parsing and answering in one round of the event loop, before it handles other events."""
 
 BATCH_SIZE = 64
-"""Connections that are advanced together. Smaller batches are slower per request; larger ones delay other events: 64 new
-tokens take 6 ms."""
+"""Connections that are advanced together. Smaller batches are slower per request; larger ones delay other events.
+64 new tokens take 6 ms."""
 
 
 class Advancing(Protocol):

@@ -316,7 +316,7 @@ async def test_shutdown_answers_the_request_that_has_begun_to_arrive(app: PathAp
         assert await begun.is_over()
 
 
-async def test_shutdown_ends_a_connection_that_has_just_sent_an_empty_line(app: PathApp) -> None:
+async def test_shutdown_ends_a_connection_that_has_sent_an_empty_line(app: PathApp) -> None:
     """Old clients send one after a body (RFC 9112 section 2.2). No request follows it."""
     limiter = connection_limiter()
     async with front_server(app, limiter) as port:

@@ -7,8 +7,8 @@ class ProblemDetail(BaseModel):
     """One fault of a request. Contains no value that the caller sent."""
 
     loc: list[str | int] = Field(
-        description="Path to the field, starting with `body`, `query` or `path`. `[unknown]` replaces a name that is not "
-        "a plain identifier."
+        description="Path to the field, starting with `body`, `query` or `path`. `[unknown]` replaces a name that is "
+        "not a plain identifier."
     )
     type: str = Field(description="A stable code for the fault.")
     message: str

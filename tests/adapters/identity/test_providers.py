@@ -16,7 +16,7 @@ from joserfc.jwk import OctKey
 from app.adapters.identity.verifier import TokenVerifier
 from app.composition.issuers import open_verifier
 from app.vending.errors import TokenRejected
-from tests.support.configuration import load
+from tests.support.configuration import load_file
 from tests.support.provider_tokens import HOSTED, ID_TOKEN, Claims, Provider
 from tests.support.tokens import ec_key, rsa_key
 from tests.support.verification import SECRET
@@ -218,7 +218,7 @@ async def verifier(request: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     public = keys.get(algorithm)
     source = f'pem = """{public.as_pem(private=False).decode()}"""' if public else 'secret_env = "APP_SECRET"'
     text = f"[[issuers]]\n{source}\n{documented_issuers()[request.param]}"
-    async with open_verifier(load(monkeypatch, tmp_path, text, APP_SECRET=SECRET)) as opened:
+    async with open_verifier(load_file(monkeypatch, tmp_path, text, APP_SECRET=SECRET)) as opened:
         yield opened
 
 
