@@ -1,6 +1,6 @@
 /** Client of the HTTP API: three operations, each sent once. `Phone` retries them. */
 
-import { DialtoneError, errorOf } from "./errors.js";
+import { DialtoneError, errorOf, errorOfSignIn } from "./errors.js";
 import type { components } from "./openapi.js";
 
 /** A login as the service returns it. `login_token` is a secret: do not log or store it. */
@@ -20,9 +20,17 @@ const TIMEOUT_MS = 15_000;
 
 export class Api {
   readonly #options: ApiOptions;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(options: ApiOptions) {
+  /** `signal` aborts the requests in flight. Throws `invalid_options`. */
+  constructor(options: ApiOptions, signal?: AbortSignal) {
+    const { url, accessToken } = Object(options) as Partial<ApiOptions>;
+    if (typeof url !== "string" || !/^(https?:\/\/|\/|$)/i.test(url)) {
+      throw invalid("url must be an address such as https://phones.example.com, or a path of this origin");
+    }
+    if (typeof accessToken !== "function") throw invalid("accessToken must be a function");
     this.#options = options;
+    this.#signal = signal;
   }
 
   /** Issue a login to the device: cached, renewed or new. Idempotent per `deviceId`. */
@@ -48,30 +56,51 @@ export class Api {
       headers: { Authorization: `Bearer ${token}`, ...(body ? { "Content-Type": "application/json" } : {}) },
       cache: "no-store",
       credentials: "omit",
-      signal: AbortSignal.timeout(TIMEOUT_MS),
       ...(body ? { body: JSON.stringify(body) } : {}),
     };
+    const url = `${this.#options.url.replace(/\/+$/, "")}/v1/telephony-credentials${path}`;
     let answer: Response;
     try {
-      const url = `${this.#options.url.replace(/\/+$/, "")}/v1/telephony-credentials${path}`;
-      answer = await (this.#options.fetch ?? globalThis.fetch)(url, request);
-    } catch {
-      throw new DialtoneError("network", true);
+      answer = await this.#fetch(url, request);
+    } catch (cause) {
+      throw new DialtoneError("network", true, {}, { cause });
     }
     if (!answer.ok) throw await errorOf(answer);
     return answer;
   }
 
+  async #fetch(url: string, request: RequestInit): Promise<Response> {
+    const ending = new AbortController();
+    const abort = () => ending.abort();
+    const timer = setTimeout(abort, TIMEOUT_MS);
+    this.#signal?.addEventListener("abort", abort);
+    if (this.#signal?.aborted) abort();
+    try {
+      return await (this.#options.fetch ?? globalThis.fetch)(url, { ...request, signal: ending.signal });
+    } finally {
+      clearTimeout(timer);
+      this.#signal?.removeEventListener("abort", abort);
+    }
+  }
+
   async #token(): Promise<string> {
-    let token: string | null;
+    let token: unknown;
     try {
       token = await this.#options.accessToken();
-    } catch {
-      throw new DialtoneError("network", true); // the sign-in library could not get a token
+    } catch (thrown) {
+      throw errorOfSignIn(thrown);
     }
-    if (!token) throw new DialtoneError("not_signed_in", false);
-    return token;
+    if (token === null || token === undefined || token === "") throw new DialtoneError("not_signed_in", false);
+    if (typeof token !== "string" || !/^[\x21-\x7e]+$/.test(token.trim())) {
+      const cause = new TypeError("accessToken() must return the access token as a string");
+      throw new DialtoneError("not_signed_in", false, {}, { cause });
+    }
+    return token.trim();
   }
+}
+
+function invalid(reason: string): DialtoneError {
+  return new DialtoneError("invalid_options", false, {}, { cause: new TypeError(reason) });
 }
 
 async function loginOf(answer: Response): Promise<Login> {

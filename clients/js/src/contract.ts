@@ -20,6 +20,9 @@ export interface SdkOptions {
   region?: string;
 }
 
+/** The SDK's call: what `newCall()` of its client returns. */
+export type CallOf<Client> = Client extends { newCall: (...options: never[]) => infer Call } ? Call : unknown;
+
 export type State =
   | "idle"
   /** Requesting a login from Dialtone. */
@@ -31,7 +34,7 @@ export type State =
   | "ready"
   /** The connection was lost and is being restored. */
   | "reconnecting"
-  /** Failed with an error that a retry cannot fix; see the `error` event. `connect()` starts again. */
+  /** Failed with an error that a retry cannot fix; see the `error` event. The phone has disconnected. `connect()` starts again. */
   | "failed"
   | "logged_out";
 
@@ -42,15 +45,15 @@ export interface Events<Client extends SdkClient> {
   /** The SDK is registered. Also emitted after every reconnect. */
   ready: Client;
   /** The call of a `callUpdate` notification of the SDK, with its new state. */
-  call: unknown;
-  /** An error. If it is `retryable`, the phone is already retrying. */
+  call: CallOf<Client>;
+  /** An error. Unless the state is `failed`, the phone is already retrying. */
   error: DialtoneError;
 }
 
 export interface PhoneOptions<Client extends SdkClient> extends ApiOptions {
   /** Creates the SDK's client, for example `(options) => new TelnyxRTC(options)`. */
   createClient: (options: SdkOptions) => Client;
-  /** Default: an id for this browser tab. */
+  /** Default: an id for this browser tab. One `Phone` in a page uses a device at a time. */
   deviceId?: string;
   platform?: Platform;
   label?: string;

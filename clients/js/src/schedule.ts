@@ -1,4 +1,4 @@
-/** An alarm that survives sleep and changes of the system clock. */
+/** Waiting: an alarm that survives sleep and clock changes, and pauses that end early. */
 
 /** Interval at which the clocks are checked. A browser may extend it in a hidden tab. */
 const LOOK_MS = 15_000;
@@ -38,7 +38,43 @@ export class Alarm {
       this.cancel();
       this.#ring();
     } else {
-      this.#timer = setTimeout(this.#look, Math.min(left, LOOK_MS));
+      this.#timer = setTimeout(this.#look, Math.ceil(Math.min(left, LOOK_MS)));
     }
   }
+}
+
+/** Delays between attempts without `Retry-After`: doubled each time, with 25 % jitter in both directions. */
+const FIRST_PAUSE_MS = 500;
+const MAX_PAUSE_MS = 30_000;
+
+export function pause(tries: number, first = FIRST_PAUSE_MS, max = MAX_PAUSE_MS): number {
+  return Math.min(first * 2 ** (tries - 1), max) * (0.75 + Math.random() / 2);
+}
+
+/** Wait. `signal` ends the wait early, and with `untilOnline` the `online` event too. */
+export function sleep(milliseconds: number, signal?: AbortSignal, untilOnline = false): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      globalThis.removeEventListener?.("online", done);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, milliseconds);
+    if (untilOnline) globalThis.addEventListener?.("online", done);
+    signal?.addEventListener("abort", done);
+    if (signal?.aborted) done();
+  });
+}
+
+/** The value of the promise. Rejects early if the signal aborts. */
+export function unlessAborted<Value>(value: Promise<Value> | Value, signal: AbortSignal): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(new Error("aborted"));
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort);
+    void Promise.resolve(value)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener("abort", abort));
+  });
 }

@@ -1,9 +1,8 @@
-/** The alarm after sleep and clock changes, and the device id in duplicated tabs. */
+/** The alarm after sleep and clock changes. */
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { tabDeviceId } from "../dist/device.js";
 import { Alarm } from "../dist/schedule.js";
 
 const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -53,61 +52,4 @@ test("a wall clock that is set back does not delay the alarm", async () => {
 
   clock.mock.restore();
   assert.equal(rings, 1);
-});
-
-/** Tabs of a browser. Each has its own storage; all share the locks. */
-function tab(locks, kept = {}) {
-  const storage = { ...kept };
-  return {
-    storage,
-    async deviceId() {
-      globalThis.sessionStorage = {
-        getItem: (key) => storage[key] ?? null,
-        setItem: (key, value) => (storage[key] = value),
-      };
-      Object.defineProperty(globalThis, "navigator", { configurable: true, value: locks ? { locks } : {} });
-      return tabDeviceId();
-    },
-  };
-}
-
-function sharedLocks() {
-  const held = new Set();
-  return {
-    request(name, _, callback) {
-      const lock = held.has(name) ? null : { name };
-      if (lock) held.add(name);
-      return Promise.resolve(callback(lock));
-    },
-    release: () => held.clear(),
-  };
-}
-
-test("a tab keeps its id after a reload, and a duplicated tab gets a new one", async () => {
-  const locks = sharedLocks();
-  const first = tab(locks);
-  const id = await first.deviceId();
-  const duplicate = tab(locks, first.storage);
-
-  const other = await duplicate.deviceId();
-  locks.release(); // unloading the page releases its locks
-  const reloaded = tab(locks, first.storage);
-
-  assert.match(id, /^tab-[0-9a-f-]{36}$/);
-  assert.notEqual(other, id);
-  assert.equal(await reloaded.deviceId(), id);
-});
-
-test("an id exists without locks and storage", async () => {
-  const bare = tab(undefined);
-  const id = await bare.deviceId();
-  assert.equal(await bare.deviceId(), id);
-
-  Object.defineProperty(globalThis, "sessionStorage", {
-    configurable: true,
-    get() {
-      throw new Error("forbidden");
-    },
-  });
-  assert.match(await tabDeviceId(), /^tab-/);
 });

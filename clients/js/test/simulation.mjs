@@ -89,3 +89,48 @@ export async function eventually(check, milliseconds = 3000) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
+
+/** The Web Locks of a browser. All its tabs share them. Like a browser, it releases a lock after the tasks in progress. */
+export function webLocks() {
+  const queues = new Map();
+  const locks = {
+    held: () => [...queues.keys()],
+    request(name, { signal }, callback) {
+      return new Promise((resolve, reject) => {
+        const queue = queues.get(name) ?? [];
+        queues.set(name, queue);
+        const grant = async () => {
+          try {
+            resolve(await callback({ name }));
+          } catch (error) {
+            reject(error);
+          }
+          await new Promise((done) => setTimeout(done, 2));
+          queue.shift();
+          if (queue.length > 0) queue[0]();
+          else queues.delete(name);
+        };
+        signal?.addEventListener("abort", () => {
+          if (queue.indexOf(grant) < 1) return;
+          queue.splice(queue.indexOf(grant), 1);
+          reject(signal.reason);
+        });
+        queue.push(grant);
+        if (queue.length === 1) queueMicrotask(grant);
+      });
+    },
+  };
+  return locks;
+}
+
+/** Load a new page in this process. `kept`: the tab's session storage. */
+export function loadPage({ locks, kept = {} } = {}) {
+  delete globalThis[Symbol.for("dialtone-client.page.1")];
+  Object.defineProperty(globalThis, "navigator", { configurable: true, value: locks ? { locks } : {} });
+  globalThis.sessionStorage = {
+    getItem: (key) => kept[key] ?? null,
+    setItem: (key, value) => (kept[key] = value),
+    clear: () => Object.keys(kept).forEach((key) => delete kept[key]),
+  };
+  return kept;
+}
