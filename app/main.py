@@ -138,7 +138,7 @@ def _with_common_headers(
     vary = ((b"vary", b"Origin"),) if settings.cors_origins else ()
     sandbox = ((b"x-dialtone-sandbox", b"true"),) if settings.is_sandboxed else ()
     if settings.cors_origins:
-        app = OriginAwareCORSMiddleware(app, settings.cors_origins)
+        app = OriginAwareCORSMiddleware(app, settings.cors_origins, settings.cors_headers)
     return RequestContextMiddleware(app, vary + sandbox, access_log, tracer)
 
 

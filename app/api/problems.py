@@ -33,6 +33,9 @@ class ProblemKind:
 
 
 MALFORMED = ProblemKind(400, "malformed_request", "The request is malformed.")
+PREFLIGHT_REJECTED = ProblemKind(
+    400, "preflight_rejected", "Pages of this origin may not send this request. The CORS preflight was rejected."
+)
 BAD_AUTHORIZATION = ProblemKind(
     400, "malformed_authorization", "The Authorization header must be sent once, as `Bearer <token>`."
 )

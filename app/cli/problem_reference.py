@@ -45,6 +45,8 @@ WHAT_TO_DO = {
     "several_tokens": "Send no `Authorization: Bearer` header if a proxy adds a token to the request.",
     "origin_not_allowed": "For operators: add the page's origin to `DIALTONE_CORS_ORIGINS`. A client that is not a "
     "browser can send a listed origin in the `Origin` header.",
+    "preflight_rejected": "For operators: add the page's origin to `DIALTONE_CORS_ORIGINS`, and the request's headers "
+    "to `DIALTONE_CORS_HEADERS`. Pages may use the methods GET, POST, PUT, PATCH and DELETE.",
     "malformed_request": "Fix the HTTP request. Common causes are two `Host` or two `Content-Length` headers.",
     "invalid_token": "Get a new access token from the identity provider and repeat the request. If that fails too, "
     "send the `request_id` to the operator.",

@@ -9,6 +9,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
+from app.api.origins import AllowedOrigins
 from app.api.problems import REALM, Problem, problem_of
 from app.api.request_scope import (
     BACKCHANNEL_LOGOUT,
@@ -72,6 +73,7 @@ class BearerAuthMiddleware:
         origins: frozenset[str] = frozenset(),
     ) -> None:
         """`origins` are the origins whose pages may use a token that a proxy has added."""
+        self._origins = AllowedOrigins(origins)
         self._app = app
         self._verifier = verifier
         self._limiter = limiter
@@ -147,7 +149,7 @@ def bearer_token(headers: Mapping[bytes, bytes], request_id: str) -> str | Probl
     return unverified_token.decode("ascii")
 
 
-def proxied_token(scope: Scope, token_headers: frozenset[bytes], origins: frozenset[str]) -> tuple[str, str] | Problem:
+def proxied_token(scope: Scope, token_headers: frozenset[bytes], origins: AllowedOrigins) -> tuple[str, str] | Problem:
     """The unverified token that a proxy has added, and its header; or a Problem.
 
     The proxy adds it to every request that has the user's cookie, even if a page of another origin made the request.
@@ -166,7 +168,7 @@ def proxied_token(scope: Scope, token_headers: frozenset[bytes], origins: frozen
     return unverified_token.decode("ascii"), found[0].decode("ascii")
 
 
-def _has_allowed_origin(scope: Scope, origins: frozenset[str]) -> bool:
+def _has_allowed_origin(scope: Scope, origins: AllowedOrigins) -> bool:
     """Whether the request comes from a listed origin or from this service's own.
 
     Browsers send `Origin` with every request that may change something (Fetch standard, section 3.2).

@@ -197,6 +197,24 @@ async def test_origin_must_be_listed_or_the_services_own(
         assert_problem(answer, 403, "origin_not_allowed")
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://a.preview.example.com", 201),
+        ("capacitor://localhost", 201),
+        ("https://a.b.preview.example.com", 403),
+        ("https://preview.example.com", 403),
+        ("https://*.preview.example.com", 403),
+    ],
+)
+async def test_origin_may_match_a_wildcard_label(telnyx: Telnyx, sqlite: str, origin: str, status: int) -> None:
+    origins = "https://*.preview.example.com capacitor://localhost"
+    async with running_service(telnyx, sqlite, issuer_header="X-Token", cors_origins=origins) as service:
+        answer = await ask(service, {"X-Token": token(), "Origin": origin}, "POST", json={"device_id": "laptop"})
+
+    assert answer.status_code == status
+
+
 async def test_origin_is_not_checked_for_bearer_tokens(service: Service) -> None:
     headers = {"Authorization": f"Bearer {token()}", "Origin": "https://evil.example.com"}
 
