@@ -58,7 +58,7 @@ export class DialtoneError extends Error {
       /** `Retry-After` in milliseconds. */
       retryAfterMs?: number;
     } = {},
-    /** What was thrown or emitted, or the problem document of the service. */
+    /** `cause`: the value that was thrown or emitted, or the problem document of the service. */
     options: { cause?: unknown } = {},
   ) {
     super(messageOf(code, options.cause), options);

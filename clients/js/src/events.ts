@@ -11,7 +11,7 @@ export class Emitter<Events extends object> {
     return () => void found.delete(listener as (value: never) => void);
   }
 
-  /** Call the listeners. What a listener throws is reported as an uncaught error of the page and affects nothing else. */
+  /** Call the listeners. An error of a listener is reported as an uncaught error of the page, and affects nothing else. */
   protected emit<Name extends keyof Events>(name: Name, value: Events[Name]): void {
     for (const listener of [...(this.#listeners.get(name) ?? [])]) {
       try {

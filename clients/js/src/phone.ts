@@ -222,7 +222,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     return work;
   }
 
-  /** The connection works without the refresh. Whatever the error, it may be gone before the login expires. */
+  /** The connection works without the refresh. Any error may be gone before the login expires. */
   #refreshLater(run: Run): void {
     this.#failedRefreshes += 1;
     this.#ringIn(run, pause(this.#failedRefreshes, FIRST_REFRESH_PAUSE_MS, MAX_REFRESH_PAUSE_MS));

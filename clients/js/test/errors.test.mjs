@@ -76,7 +76,7 @@ for (const [name, thrown] of [
   ["MSAL", Object.assign(new Error("Failed"), { errorCode: "no_network_connectivity" })],
   ["Firebase", Object.assign(new Error("Failed"), { code: "auth/network-request-failed" })],
 ]) {
-  test(`accessToken() fails for want of a network, as ${name} says: retried`, async () => {
+  test(`accessToken() fails without a network, as reported by ${name}: retried`, async () => {
     let tries = 0;
     const accessToken = () => {
       tries += 1;
