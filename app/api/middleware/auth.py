@@ -78,7 +78,6 @@ class BearerAuthMiddleware:
         self._verifier = verifier
         self._limiter = limiter
         self._audit = audit
-        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _is_below(PROTECTED_PREFIX, scope):

@@ -406,7 +406,8 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
     this.#expiresAt = Date.now() + Date.parse(login.expires_at) - now;
     this.#refreshAt = Date.now() + Date.parse(login.refresh_after) - now;
     this.#failedRefreshes = 0;
-    this.#ringIn(run, Math.max(Date.parse(login.refresh_after) - now, MIN_REFRESH_MS));
+    const refreshIn = Date.parse(login.refresh_after) - now;
+    this.#ringIn(run, refreshIn > MIN_REFRESH_MS ? refreshIn : MIN_REFRESH_MS); // also if it is not a number
     const { login_token: _, login: __, password: ___, ...shown } = login;
     this.emit("login", shown);
   }
