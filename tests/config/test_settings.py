@@ -59,6 +59,11 @@ WRONG: list[tuple[dict[str, str | None], str]] = [
     ({"DIALTONE_CREDENTIAL_TTL_SECONDS": "5"}, "DIALTONE_CREDENTIAL_TTL_SECONDS"),
     ({"DIALTONE_NAMESPACE": "A b"}, "DIALTONE_NAMESPACE"),
     ({"DIALTONE_DATABASE_URL": "mysql://user:CANARY@host/db"}, "DIALTONE_DATABASE_URL"),
+    (
+        {"DIALTONE_DATABASE_URL": "postgresql://app:p@q:CANARY@db:5432/dial"},
+        "DIALTONE_DATABASE_URL: is ambiguous",
+    ),
+    ({"DIALTONE_DATABASE_URL": "postgresql://app:pw@db/dial?keepalives=1"}, "is not supported: keepalives"),
     ({"TELNYX_BASE_URL": "http://api.example.com"}, "TELNYX_BASE_URL"),
     ({"TELNYX_BASE_URL": "https://user:CANARY@api.example.com"}, "TELNYX_BASE_URL"),
     (

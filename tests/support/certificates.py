@@ -23,6 +23,8 @@ class CertificateAuthority:
     pem: str
     server: ssl.SSLContext
     """The context of a server on this machine."""
+    server_key: str
+    server_certificate: str
 
 
 @cache
@@ -45,9 +47,10 @@ def certificate_authority(name: str = "private") -> CertificateAuthority:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.pem"
         private = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+        public = certificate.public_bytes(Encoding.PEM)
+        path.write_bytes(private + public)
         context.load_cert_chain(path)
-    return CertificateAuthority(root.public_bytes(Encoding.PEM).decode(), context)
+    return CertificateAuthority(root.public_bytes(Encoding.PEM).decode(), context, private.decode(), public.decode())
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:

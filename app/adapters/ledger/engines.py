@@ -7,8 +7,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-STATEMENT_SECONDS = 5
-CONNECT_SECONDS = 3
+from app.adapters.ledger.pg_address import DRIVER, pg_address
+from app.adapters.ledger.pg_connector import CONNECT_SECONDS, PgConnector
+
 BUSY_SECONDS = 3
 """How long SQLite waits for another process's write."""
 
@@ -22,18 +23,25 @@ STAYS_BROKEN = ("SQLITE_READONLY", "SQLITE_IOERR", "25006")
 or to a server that became a standby, keeps failing after the cause is fixed."""
 
 
+_USAGE = "must be sqlite:///FILE or postgresql://..."
+
+
 def database_url(text: str) -> URL:
-    """Parse `sqlite:///FILE` or `postgresql://...` and set the asynchronous driver. Raises ValueError."""
+    """Parse `sqlite:///FILE` or `postgresql://...` and set the asynchronous driver.
+
+    Raises ValueError with one line, which names the fault and contains no part of the address.
+    """
+    if not text.startswith("sqlite"):
+        return pg_address(text)
     try:
         url = make_url(text)
-    except ArgumentError:
-        raise ValueError("must be sqlite:///FILE or postgresql://...") from None
-    match url.get_backend_name():
-        case "sqlite" if url.database and url.database != ":memory:":
-            return url.set(drivername="sqlite+aiosqlite")
-        case "postgresql" | "postgres":
-            return url.set(drivername="postgresql+asyncpg")
-    raise ValueError("must be sqlite:///FILE or postgresql://...")
+    except (ArgumentError, ValueError):  # ValueError has the text of an invalid port
+        raise ValueError(_USAGE) from None
+    file = url.database or ":memory:"
+    has_more = url.host or url.username or url.port or url.query
+    if url.get_backend_name() != "sqlite" or file == ":memory:" or not file.isprintable() or has_more:
+        raise ValueError(_USAGE)
+    return url.set(drivername="sqlite+aiosqlite")
 
 
 def open_engine(url: URL) -> AsyncEngine:
@@ -51,11 +59,10 @@ def replace_broken_connections(engine: sa.Engine) -> None:
 
 
 def _postgresql(url: URL) -> AsyncEngine:
-    arguments = {"timeout": CONNECT_SECONDS, "command_timeout": STATEMENT_SECONDS}
     return create_async_engine(
-        url,
+        f"{DRIVER}://",  # the connector has the address
         hide_parameters=True,
-        connect_args=arguments,
+        async_creator=PgConnector(url).open,
         pool_size=POOL_SIZE + 1,  # one connection only listens for notifications
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,

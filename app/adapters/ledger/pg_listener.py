@@ -1,7 +1,7 @@
 """LISTEN/NOTIFY on PostgreSQL: a replica tells the others at once that the ledger has changes for them.
 
-A notification carries no data. Replicas also poll every second, so a missed notification (a lost connection, a pooler,
-SQLite) only delays a change.
+A notification carries no data. Replicas also poll every second, so a missed notification (a lost connection, SQLite)
+only delays a change. Behind a pooler, replicas only poll: it may give the connection that listens to another client.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.adapters.ledger.database import DATABASE_ERRORS
+from app.adapters.ledger.pg_connector import is_behind_pooler
 
 CHANNEL = "dialtone"
 
@@ -62,8 +63,18 @@ class PgListener:
                 await connection.close()
 
     async def _listen(self) -> None:
-        self._connection = await self._engine.connect()
-        await (await _driver_of(self._connection)).add_listener(CHANNEL, self._schedule_call)
+        connection = await self._engine.connect()
+        try:
+            driver = await _driver_of(connection)
+            if await is_behind_pooler(driver):
+                await connection.close()
+                return
+        except BaseException:
+            await connection.invalidate()
+            await connection.close()
+            raise
+        self._connection = connection
+        await driver.add_listener(CHANNEL, self._schedule_call)
         self._heard()  # notifications before this moment were missed
 
     def _schedule_call(self, *_: object) -> None:
