@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from app.adapters.ledger.failure_reasons import reason_of
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.output import AsJson, print_json, run, settings
 from app.composition.components import Components
@@ -87,10 +88,14 @@ async def _ledger(where: Settings, components: Components) -> CheckResult:
     kind = where.database_url.get_secret_value().split(":", 1)[0]
     try:
         await components.ledger.check()
-    except LedgerUnavailable:
+        is_pooled = await components.ledger.database.is_behind_pooler()
+    except LedgerUnavailable as error:
         fix = "run `dialtone migrate`; if it fails too, check DIALTONE_DATABASE_URL and that the database is available"
-        return CheckResult("ledger", CheckVerdict.FAILED, "unreachable, read-only or not migrated", fix)
-    return CheckResult("ledger", CheckVerdict.OK, f"{kind}: reachable, writable and migrated")
+        reason = reason_of(error)
+        seen = "unreachable, read-only or not migrated" + (f": {reason}" if reason else "")
+        return CheckResult("ledger", CheckVerdict.FAILED, seen, fix)
+    through = ", through a connection pooler" if is_pooled else ""
+    return CheckResult("ledger", CheckVerdict.OK, f"{kind}: reachable, writable and migrated{through}")
 
 
 async def _issuer(components: Components, issuer: str) -> CheckResult:

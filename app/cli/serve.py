@@ -25,12 +25,13 @@ def migrate() -> None:
     """Migrate the ledger's database to this version. Idempotent; several replicas may run it at once."""
     from app.adapters.ledger import migrate as migrating
     from app.adapters.ledger.engines import database_url
+    from app.adapters.ledger.failure_reasons import reason_of
 
     url = database_url(settings().database_url.get_secret_value())
     try:
         revision = asyncio.run(migrating.migrate(url))
     except Exception as error:
-        end(f"The migration failed ({type(error).__name__}). Check DIALTONE_DATABASE_URL.")
+        end(f"The migration failed: {reason_of(error) or type(error).__name__}. Check DIALTONE_DATABASE_URL.")
     typer.echo(f"The ledger is at revision {revision}.")
 
 

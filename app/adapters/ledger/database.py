@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.adapters.ledger.engines import BUSY_SECONDS, POOL_SIZE, name_of
 from app.adapters.ledger.group_commit import GroupCommit, T, Work
+from app.adapters.ledger.pg_connector import is_behind_pooler
 from app.adapters.ledger.sqlite_threads import SqliteThreads
 from app.vending.errors import LedgerUnavailable
 from app.vending.models import UserKey
@@ -62,6 +63,13 @@ class Database:
             raise LedgerUnavailable
         if self.is_sqlite or is_read_only or self._is_in_doubt:
             await self._try_to_write(thoroughly=is_read_only or self._is_in_doubt)
+
+    async def is_behind_pooler(self) -> bool:
+        """True if connections pass a pooler such as PgBouncer. Raises LedgerUnavailable."""
+        if self.is_sqlite:
+            return False
+        async with self.reading() as connection:
+            return await is_behind_pooler((await connection.get_raw_connection()).driver_connection)
 
     async def _try_to_write(self, *, thoroughly: bool) -> None:
         """An update of no rows fails if the database is locked or read-only; only a real write fails if it is full."""
