@@ -22,26 +22,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.adapters.ledger.engines import database_url
 from tests.support.load import LoadGenerator, check_invariants
+from tests.support.outages import asked, readiness
 from tests.support.replicas import replica
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_service
 from tests.support.tcp_proxy import tcp_proxy
-from tests.support.tokens import token
 
-HEALS_SECONDS = 12.0
 Outage = Callable[[str], AbstractAsyncContextManager[None]]
-
-
-async def asked(client: httpx.AsyncClient, device: str, user: str = "alice") -> httpx.Response:
-    headers = {"Authorization": f"Bearer {token(user)}"}
-    return await client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
-
-
-async def readiness(client: httpx.AsyncClient, wanted: int, seconds: float = HEALS_SECONDS) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
-    while (answer := await client.get("/readyz")).status_code != wanted:
-        assert asyncio.get_running_loop().time() < deadline, answer.text
-        await asyncio.sleep(0.1)
 
 
 async def check_outage(client: httpx.AsyncClient, telnyx: Telnyx, outage: AbstractAsyncContextManager[None]) -> None:
