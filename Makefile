@@ -38,11 +38,13 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(@D) -r $<
 	@touch $@
 
-# Most tests wait more than they compute, so three workers share two cores. Coverage is measured in the first group only:
-# tests with real processes, browsers and faults have deadlines that tracing would break.
+# Most tests wait more than they compute, so three workers share two cores. With COVERAGE=1, as in CI, coverage is measured
+# in the first group, which takes a third longer. Tests with real processes, browsers and faults have deadlines that tracing
+# would break.
+COVERAGE ?=
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
 fast-test: $(VENV)/.dev contract-tools
-	$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report= $(SLOW:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %)
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
 
 # The SDK of the softphone page and the browser client need Node 20. Without it, the page shows an error, and its tests
@@ -75,7 +77,8 @@ $(CONTRACT)/.venv/.installed: requirements/contract.lock
 	$(CONTRACT)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/contract.lock
 	@touch $@
 
-$(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(CLIENT)/tsconfig.json $(wildcard $(CLIENT)/src/*.ts)
+$(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(wildcard $(CLIENT)/tsconfig*.json) $(wildcard $(CLIENT)/src/*.ts) \
+  $(wildcard $(CLIENT)/scripts/*)
 	cd $(CLIENT) && npm run build --silent
 	@touch $@
 
@@ -86,6 +89,7 @@ faults: $(VENV)/.dev ## Run the long fault tests: all crash points on both datab
 	KILLS=100 STOP_SECONDS=30 EXAMPLES=200 $(BIN)/pytest -n 2 tests/faults --ignore tests/faults/test_hostile_clients.py \
 	  --timeout 3000
 	HOSTILE_CONNECTIONS=2000 $(BIN)/pytest -s tests/faults/test_hostile_clients.py
+	PGBOUNCER_LOGINS=1000 $(BIN)/pytest tests/deploy/test_pgbouncer.py
 
 soak: $(VENV)/.dev ## Run ten minutes of random faults on three replicas
 	SOAK_SECONDS=600 $(BIN)/pytest -s tests/faults/test_soak.py

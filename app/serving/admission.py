@@ -43,8 +43,8 @@ MAX_UNREAD_RESPONSES = 64
 """Connections whose client does not read its responses as fast as they are sent. Each holds up to 150 KB, and its
 request may have a place in the app. Above the limit, the one that has waited longest is aborted."""
 
-MAX_HEALTH_CHECKS = 8
-"""Health checks of one client address in progress. Orchestrators and monitoring have one or two."""
+MAX_HEALTH_CHECKS = 64
+"""Health checks of one client address in progress. All probes of a node may come from one address."""
 
 EVICTION_SECONDS = 0.02
 """Least time between two rounds of rejections for MAX_UNFINISHED_BYTES. Each examines all connections."""
