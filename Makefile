@@ -38,9 +38,8 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(@D) -r $<
 	@touch $@
 
-# Most tests wait more than they compute, so three workers share two cores. With COVERAGE=1, as in CI, coverage is measured
-# in the first group, which takes a third longer. Tests with real processes, browsers and faults have deadlines that tracing
-# would break.
+# Most tests wait more than they compute, so three workers share two cores. COVERAGE=1 measures coverage in the first group,
+# which takes a third longer. Tests with real processes, browsers and faults have deadlines that tracing would break.
 COVERAGE ?=
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
 fast-test: $(VENV)/.dev contract-tools

@@ -128,7 +128,7 @@ async def test_old_pooled_credentials_are_deleted(components: Components, telnyx
 
 async def test_smaller_pool_deletes_the_surplus(telnyx: Telnyx, database: str) -> None:
     for size in (4, 2, 0):
-        async with running_components(telnyx, database, warm_pool_size=size) as components:
+        async with running_components(telnyx, database, warm_pool_size=size, telnyx_call_seconds=5.0) as components:
             await components.upkeep.warm_pool.refill()
             await components.upkeep.sweeper.sweep()
             assert len(telnyx.live()) == size
