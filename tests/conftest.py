@@ -1,5 +1,6 @@
 """Fixtures: a sandbox, a ledger on either database, and the service in front of both."""
 
+import gc
 import os
 import tempfile
 import uuid
@@ -19,6 +20,10 @@ from app.adapters.ledger.sweep import SqlSweep
 from tests.support.databases import migrate_database, sqlite_url
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
+
+gc.set_threshold(
+    10_000, 20, 50
+)  # with Python's thresholds, collections pause a worker with thousands of tests for a second
 
 
 @pytest.fixture(autouse=True)
