@@ -155,8 +155,8 @@ class DeviceLimits(ReplicaMachine):
 
 
 def test_device_limit_holds_for_any_order_of_events_on_sqlite(tmp_path: Path) -> None:
-    run_machine(DeviceLimits, fresh_sqlite(tmp_path), tmp_path, max_examples=5, max_steps=20)
+    run_machine(DeviceLimits, fresh_sqlite(tmp_path), tmp_path, max_examples=12, max_steps=20)
 
 
 def test_device_limit_holds_for_any_order_of_events_on_postgresql(postgres_server: str, tmp_path: Path) -> None:
-    run_machine(DeviceLimits, fresh_postgres(postgres_server), tmp_path, max_examples=5, max_steps=20)
+    run_machine(DeviceLimits, fresh_postgres(postgres_server), tmp_path, max_examples=12, max_steps=20)
