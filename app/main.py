@@ -184,10 +184,10 @@ def _fastapi(
     app.state.client_settings = client_settings
     exception_handlers.install(app, components.audit)
     app.include_router(telephony_credentials.router)
+    app.include_router(health.router(readiness, components.metrics))
     app.include_router(push_credentials.router)
     app.include_router(backchannel_logout.router)
     app.include_router(admin.router)
-    app.include_router(health.router(readiness, components.metrics))
     if settings.docs:
         app.include_router(docs.router(app))
     if settings.ops_page:

@@ -36,17 +36,21 @@ MAX_UNFINISHED_REQUESTS = 64
 """Requests of these whose body has not arrived. A route must not need a body to reject a token, but half-sent requests
 must not take the places of whole ones."""
 
-MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
+MAX_UNFINISHED_BYTES = 4 * 1024 * 1024
 """Bytes of all requests together that the app does not have. Above it, the longest and oldest of them are rejected."""
 
 MAX_UNREAD_RESPONSES = 64
 """Connections whose client does not read its responses as fast as they are sent. Each holds up to 150 KB, and its
 request may have a place in the app. Above the limit, the one that has waited longest is aborted."""
 
-MAX_HEALTH_CHECKS = 64
-"""Health checks of one client address in progress. All probes of a node may come from one address."""
+MAX_HEALTH_CHECKS = 256
+"""Health checks of one client address in progress. All probes of a node may come from one address,
+and one batch of `Rounds` may begin 64 of them."""
 
-EVICTION_SECONDS = 0.02
+MAX_SCRAPES = 8
+"""Requests for `/metrics` of one client address in progress. Each costs ten times as much as a rejection."""
+
+EVICTION_SECONDS = 0.01
 """Least time between two rounds of rejections for MAX_UNFINISHED_BYTES. Each examines all connections."""
 
 LARGE_PEER_SHARE = 10
@@ -73,31 +77,34 @@ NEVER_SECONDS = 86_400
 
 OVERLOADED = problems.KINDS[Overloaded]
 
+_METRICS_TARGET = b"/metrics"
 _HEALTH_TARGETS = frozenset(path.encode() for path in HEALTH_PATHS)
 
 
 class HealthChecks:
-    """The health checks in progress. They are never queued, so a client may not have many: `/metrics` is expensive."""
+    """The health checks in progress. They are never queued, so a client may not have many."""
 
     def __init__(self) -> None:
-        self._addresses: dict[FrontProtocol, str | None] = {}
-        self._counts: Counter[str | None] = Counter()
+        self._keys: dict[FrontProtocol, tuple[str | None, bool]] = {}
+        self._counts: Counter[tuple[str | None, bool]] = Counter()
+        """By address, and whether they are requests for `/metrics`."""
 
-    def begin(self, front: FrontProtocol, address: str | None) -> bool:
+    def begin(self, front: FrontProtocol, address: str | None, *, is_scrape: bool) -> bool:
         """False if the client has too many."""
-        if self._counts[address] >= MAX_HEALTH_CHECKS:
+        key = address, is_scrape
+        if self._counts[key] >= (MAX_SCRAPES if is_scrape else MAX_HEALTH_CHECKS):
             return False
-        self._counts[address] += 1
-        self._addresses[front] = address
+        self._counts[key] += 1
+        self._keys[front] = key
         return True
 
     def end(self, front: FrontProtocol) -> None:
         """The request is answered. It need not have been a health check."""
-        if front in self._addresses:
-            address = self._addresses.pop(front)
-            self._counts[address] -= 1
-            if not self._counts[address]:
-                del self._counts[address]
+        if front in self._keys:
+            key = self._keys.pop(front)
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
 
 class ConnectionLimiter:
@@ -295,7 +302,8 @@ class ConnectionLimiter:
 
     def admit(self, front: FrontProtocol, head: RequestHead) -> bool:
         if head.path in _HEALTH_TARGETS:
-            if not self._checks.begin(front, self._addresses.of(front.peer, head)):
+            address = self._addresses.of(front.peer, head)
+            if not self._checks.begin(front, address, is_scrape=head.path == _METRICS_TARGET):
                 raise FramingError(OVERLOADED)
             return True
         if self.has_room:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.serving.admission import MAX_HEALTH_CHECKS, ConnectionLimiter
+from app.serving.admission import MAX_HEALTH_CHECKS, MAX_SCRAPES, ConnectionLimiter
 from tests.support.front_server import Connection, connection_limiter, front_server
 from tests.support.waiting import eventually
 
@@ -106,22 +106,35 @@ async def test_health_check_is_not_queued() -> None:
             one.cancel()
 
 
-async def test_client_with_many_health_checks_at_a_time_gets_503() -> None:
-    class SlowChecks(CountingApp):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                await asyncio.sleep(0.3)
-            await super().__call__(scope, receive, send)
+class SlowChecks(CountingApp):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(0.3)
+        await super().__call__(scope, receive, send)
 
+
+@pytest.mark.parametrize(("path", "limit"), [(b"/livez", MAX_HEALTH_CHECKS), (b"/metrics", MAX_SCRAPES)])
+async def test_client_with_many_health_checks_at_a_time_gets_503(path: bytes, limit: int) -> None:
     async with limited_server(SlowChecks()) as (_, port):
-        check = b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %b\r\n\r\n"
-        many = [await Connection.to(port) for _ in range(MAX_HEALTH_CHECKS + 4)]
-        statuses = [head[9:12] for head, _ in await asyncio.gather(*(one.ask(check % b"203.0.113.7") for one in many))]
+        check = b"GET %b HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %b\r\n\r\n"
+        many = [await Connection.to(port) for _ in range(limit + 4)]
+        checks = [one.ask(check % (path, b"203.0.113.7")) for one in many]
+        statuses = [head[9:12] for head, _ in await asyncio.gather(*checks)]
         other = await Connection.to(port)
 
         assert statuses.count(b"503") == 4
-        assert (await other.ask(check % b"203.0.113.8"))[1] == b"alive"
-        assert (await other.ask(check % b"203.0.113.7"))[1] == b"alive", "the places are free again"
+        assert (await other.ask(check % (path, b"203.0.113.8")))[0][9:12] == b"200"
+        assert (await other.ask(check % (path, b"203.0.113.7")))[0][9:12] == b"200", "the places are free again"
+
+
+async def test_scrapes_take_no_place_of_probes() -> None:
+    async with limited_server(SlowChecks()) as (_, port):
+        scrapes = [await Connection.to(port) for _ in range(MAX_SCRAPES)]
+        asked = [asyncio.create_task(one.ask(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")) for one in scrapes]
+        probe = await Connection.to(port)
+
+        assert (await probe.ask(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"))[1] == b"alive"
+        await asyncio.gather(*asked)
 
 
 async def test_newest_request_of_an_address_is_started_first() -> None:
