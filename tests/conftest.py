@@ -3,21 +3,18 @@
 import gc
 import os
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 import structlog
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.sweep import SqlSweep
-from tests.support.databases import migrate_database, sqlite_url
+from tests.support.databases import FreshDatabase, fresh_postgres, migrate_database, sqlite_url
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
 
@@ -68,21 +65,20 @@ def postgres_server() -> Iterator[str]:
             server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def fresh_database(postgres_server: str) -> FreshDatabase:
+    return fresh_postgres(postgres_server)
+
+
 @pytest.fixture
-async def postgres(postgres_server: str) -> str:
-    """A new, empty database."""
-    name = f"t{uuid.uuid4().hex}"
-    url = database_url(postgres_server)
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    await engine.dispose()
-    return url.set(database=name).render_as_string(hide_password=False)
+async def postgres(fresh_database: FreshDatabase, tmp_path: Path) -> str:
+    """A new database of this version, without rows."""
+    return await fresh_database(tmp_path)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> str:
-    """Both databases, empty."""
+    """A file that does not exist, and a database without rows."""
     url: str = request.getfixturevalue(request.param)
     return url
 

@@ -16,10 +16,15 @@ from app.adapters.ledger.engines import database_url
 _template: Path | None = None
 """A migrated SQLite file that is copied for each test."""
 
+_migrated: set[str] = set()
+"""URLs of PostgreSQL databases that were copied from a migrated template."""
+
 
 async def migrate_database(database: str) -> None:
     """Migrate the database; a new SQLite file is copied from a template."""
     global _template
+    if database in _migrated:
+        return
     url = database_url(database)
     file = None if url.get_backend_name() != "sqlite" else Path(str(url.database))
     if file is None or file.exists():
@@ -54,20 +59,24 @@ def fresh_sqlite(folder: Path) -> FreshDatabase:
     return fresh
 
 
-def fresh_postgres(server_url: str) -> FreshDatabase:
+async def create_postgres(server_url: str, template: str = "template1") -> str:
+    """Create a database with a name of its own and return its URL. The default template is empty."""
     server = database_url(server_url)
+    name = f"t{uuid.uuid4().hex}"
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await engine.dispose()
+    return server.set(database=name).render_as_string(hide_password=False)
 
-    async def create(name: str, template: str = "template1") -> str:
-        engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
-        await engine.dispose()
-        return server.set(database=name).render_as_string(hide_password=False)
 
-    template = f"m{uuid.uuid4().hex}"
-    asyncio.run(migrating.migrate(database_url(asyncio.run(create(template)))))
+def fresh_postgres(server_url: str) -> FreshDatabase:
+    template = database_url(asyncio.run(create_postgres(server_url)))
+    asyncio.run(migrating.migrate(template))
 
     async def fresh(_: Path) -> str:
-        return await create(f"t{uuid.uuid4().hex}", template)
+        url = await create_postgres(server_url, str(template.database))
+        _migrated.add(url)
+        return url
 
     return fresh

@@ -12,6 +12,13 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import metadata, sweep_runs
 from app.vending.errors import LedgerUnavailable
+from tests.support.databases import create_postgres
+
+
+@pytest.fixture
+async def postgres(postgres_server: str) -> str:
+    """An empty database."""
+    return await create_postgres(postgres_server)
 
 
 async def test_migrations_are_idempotent_and_match_the_table_definitions(database: str) -> None:
