@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import os
 import subprocess
 import sys
 import tempfile
@@ -134,13 +133,20 @@ def _times(before: load.Reading, after: load.Reading) -> float:
     return before.requests_a_second / after.requests_a_second
 
 
+_PEAK_MEMORY = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Runs a command and prints its peak memory in kilobytes. Without this small process in between, the kernel would count
+the memory of the benchmark, which the command shares until it starts."""
+
+
 def _sweep(env: dict[str, str]) -> float:
     """Peak memory of one `dialtone sweep` in megabytes."""
-    process = subprocess.Popen([*processes.COMMAND, "sweep"], env=env, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"the sweep ended with {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss * 1024 / 1e6
+    command = [sys.executable, "-c", _PEAK_MEMORY, *processes.COMMAND, "sweep"]
+    kilobytes = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    return int(kilobytes) * 1024 / 1e6
 
 
 if __name__ == "__main__":
