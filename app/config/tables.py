@@ -1,5 +1,6 @@
 """The parts that several tables of dialtone.toml share: their base class, their errors, and conditions on claims."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
@@ -36,11 +37,19 @@ class HasKey(Table):
     has_key: str = Field(min_length=1, max_length=256)
 
 
-ClaimTable = StrictStr | StrictBool | StrictInt | OneOf | Glob | HasKey
+Positive = StrictStr | StrictBool | StrictInt | OneOf | Glob | HasKey
+
+
+class Not(Table):
+    condition: Positive = Field(alias="not")
+
+
+ClaimTable = Positive | Not
 
 
 CLAIM_KINDS = (
     'a value, `{ one_of = [...] }`, `{ glob = "..." }` with `*` and `?`, or `{ has_key = "..." }` for an object. '
+    "`{ not = ... }` with one of these requires that it does not match. "
     "For a list, one matching element suffices. A name such as `/realm_access/roles` is a JSON Pointer."
 )
 
@@ -48,11 +57,14 @@ CLAIM_KINDS = (
 def _check_claims(value: Any) -> Any:
     """Report one fault. pydantic would report one for every branch of the union."""
     for name, wanted in value.items() if isinstance(value, dict) else ():
-        is_test = isinstance(wanted, dict) and len(wanted) == 1 and set(wanted) <= {"one_of", "glob", "has_key"}
-        if not name or not (is_test or isinstance(wanted, str | bool | int)):
+        condition = wanted["not"] if isinstance(wanted, dict) and set(wanted) == {"not"} else wanted
+        is_test = (
+            isinstance(condition, dict) and len(condition) == 1 and set(condition) <= {"one_of", "glob", "has_key"}
+        )
+        if not name or not (is_test or isinstance(condition, str | bool | int)):
             raise ValueError(
                 "a claim must be a string, a number, true, false, { one_of = [...] }, "
-                '{ glob = "..." } or { has_key = "..." }'
+                '{ glob = "..." }, { has_key = "..." } or { not = ... }'
             )
         checked_path(name)
     return value
@@ -76,8 +88,10 @@ def conditions(tables: dict[str, ClaimTable]) -> tuple[ClaimCondition, ...]:
     return tuple(_condition(claim, wanted) for claim, wanted in tables.items())
 
 
-def _condition(claim: str, wanted: Scalar | OneOf | Glob | HasKey) -> ClaimCondition:
+def _condition(claim: str, wanted: Scalar | OneOf | Glob | HasKey | Not) -> ClaimCondition:
     match wanted:
+        case Not():
+            return replace(_condition(claim, wanted.condition), is_negated=True)
         case OneOf():
             return ClaimCondition(claim, one_of=wanted.one_of)
         case Glob():

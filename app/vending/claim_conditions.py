@@ -45,7 +45,7 @@ def value_at(claims: Mapping[str, Any], path: ClaimPath, absent: Any = None) -> 
 
 @dataclass(frozen=True, slots=True)
 class ClaimCondition:
-    """Condition on one claim: one of some values, text that matches a glob, or an object with a key.
+    """Condition on one claim: one of some values, text that matches a glob, or an object with a key, or none of that.
 
     If the claim is a list, one matching element suffices.
     """
@@ -55,6 +55,8 @@ class ClaimCondition:
     one_of: tuple[Scalar, ...] = ()
     glob: str | None = None
     has_key: str | None = None
+    is_negated: bool = False
+    """If true, the claims must not match the rest of the condition. An absent claim and null do not match it."""
     path: ClaimPath = field(init=False, repr=False, compare=False)
     _pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
@@ -67,8 +69,11 @@ class ClaimCondition:
         """Why the claims do not match; None if they do. Names what the rule requires, never the token's values."""
         value = value_at(claims, self.path)
         if value is None:
-            return f"there is no claim {self.claim!r}"
-        if self._accepts(value) or (type(value) is list and any(self._accepts(item) for item in value)):
+            return None if self.is_negated else f"there is no claim {self.claim!r}"
+        is_met = self._accepts(value) or (type(value) is list and any(self._accepts(item) for item in value))
+        if self.is_negated:
+            return f"claim {self.claim!r} has an excluded value" if is_met else None
+        if is_met:
             return None
         if self._pattern is not None:
             return f"claim {self.claim!r} does not match {self.glob!r}"

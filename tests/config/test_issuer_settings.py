@@ -60,6 +60,12 @@ SETTINGS: list[tuple[str, dict[str, str], str, Any]] = [
         (ClaimCondition("token_use", ("access",)), ClaimCondition("/a/b", has_key="c")),
     ),
     (
+        'required_claims = { sub = { not = "app" }, act = { not = { glob = "*" } } }',
+        {"DIALTONE_REQUIRED_CLAIMS": '{"sub": {"not": "app"}, "act": {"not": {"glob": "*"}}}'},
+        "required_claims",
+        (ClaimCondition("sub", ("app",), is_negated=True), ClaimCondition("act", glob="*", is_negated=True)),
+    ),
+    (
         'token_kind = "id"\nrequired_claims.hd = "example.com"',
         {"DIALTONE_TOKEN_KIND": "id", "DIALTONE_REQUIRED_CLAIMS": '{"hd": "example.com"}'},
         "allowed_foreign_claims",

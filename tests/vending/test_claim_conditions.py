@@ -56,6 +56,19 @@ from app.vending.claim_conditions import ClaimCondition, claim_path, value_at
         (ClaimCondition("roles", has_key="agent"), {"roles": ["agent"]}, False),
         (ClaimCondition("roles", has_key="agent"), {"roles": "agent"}, False),
         (ClaimCondition("/urn:example:roles", has_key="agent"), {"urn:example:roles": {"agent": 1}}, True),
+        (ClaimCondition("sub", ("app",), is_negated=True), {"sub": "alice"}, True),
+        (ClaimCondition("sub", ("app",), is_negated=True), {"sub": "app"}, False),
+        (ClaimCondition("sub", ("app",), is_negated=True), {"sub": ["alice", "app"]}, False),
+        (ClaimCondition("sub", ("app",), is_negated=True), {"sub": []}, True),
+        (ClaimCondition("sub", ("app",), is_negated=True), {"sub": None}, True),
+        (ClaimCondition("sub", ("app",), is_negated=True), {}, True),
+        (ClaimCondition("sub", glob="app-*", is_negated=True), {"sub": "app-1"}, False),
+        (ClaimCondition("sub", glob="app-*", is_negated=True), {"sub": 7}, True),
+        (ClaimCondition("/act/sub", glob="*", is_negated=True), {"act": {"sub": "admin"}}, False),
+        (ClaimCondition("/act/sub", glob="*", is_negated=True), {"act": "admin"}, True),
+        (ClaimCondition("roles", has_key="bot", is_negated=True), {"roles": {"bot": {}}}, False),
+        (ClaimCondition("anonymous", (True,), is_negated=True), {"anonymous": True}, False),
+        (ClaimCondition("anonymous", (True,), is_negated=True), {"anonymous": 1}, True),
         (ClaimCondition("/a~1b/c~0d", ("x",)), {"a/b": {"c~d": "x"}}, True),
         (ClaimCondition("https://example.com/role", ("x",)), {"https://example.com/role": "x"}, True),
     ],
@@ -81,6 +94,7 @@ def test_explanation_contains_no_claim_values() -> None:
         ClaimCondition("department", ("support",)),
         ClaimCondition("email", glob="*@example.com"),
         ClaimCondition("roles", has_key="agent"),
+        ClaimCondition("department", glob="*", is_negated=True),
     )
     for condition in rules:
         why = condition.why_not({"department": "CANARY", "email": "CANARY", "roles": {"CANARY": "CANARY"}})
