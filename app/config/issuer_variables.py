@@ -1,9 +1,55 @@
 """The settings of a single issuer, as environment variables name them."""
 
+import re
 from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, field_validator
+from pydantic_settings import NoDecode
+
+from app.config.providers import VALUES
+
+Value = Annotated[str | tuple[str, ...] | None, NoDecode]
+"""One value, or several that are separated by commas or spaces."""
+
+
+class ProviderVariables(BaseModel):
+    """The provider of a single issuer, and the values that its preset needs (`app.config.providers`)."""
+
+    provider: str | None = None
+    provider_domain: Value = None
+    provider_url: Value = None
+    provider_tenant_id: Value = None
+    provider_user_flow: Value = None
+    provider_authorization_server: Value = None
+    provider_user_pool_id: Value = None
+    provider_client_id: Value = None
+    provider_hosted_domain: Value = None
+    provider_project_id: Value = None
+    provider_environment_id: Value = None
+    provider_organization_id: Value = None
+    provider_origin: Value = None
+    provider_realm: Value = None
+    provider_application: Value = None
+    provider_namespace: Value = None
+    provider_service_account: Value = None
+    provider_repository: Value = None
+    provider_project_path: Value = None
+    provider_ref: Value = None
+
+    @field_validator(*sorted(f"provider_{name}" for name in VALUES), mode="before")
+    @classmethod
+    def _split_values(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        words = tuple(filter(None, re.split(r"[,\s]+", value)))
+        return words[0] if len(words) == 1 else words
+
 
 ISSUER_FIELDS = MappingProxyType(
-    {
+    {f"provider_{name}": name for name in sorted(VALUES)}
+    | {
+        "provider": "provider",
         "issuer": "issuer",
         "audience": "audiences",
         "jwks_url": "jwks_url",

@@ -20,16 +20,8 @@ from app.adapters.addresses import is_loopback, is_proxy_url, is_safe_url
 from app.adapters.ledger.engines import database_url
 from app.adapters.rate_limiter import parse_rate_limit
 from app.config.cors import check_header, check_origin
-from app.config.file import (
-    ConfigError,
-    ConfigFile,
-    IssuerTable,
-    ResolvedConfig,
-    first_fault,
-    read,
-    resolve,
-)
-from app.config.issuer_variables import ISSUER_FIELDS
+from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
+from app.config.issuer_variables import ISSUER_FIELDS, ProviderVariables
 from app.config.tables import FieldError
 from app.config.values import cleaned
 from app.observability import tracing
@@ -54,7 +46,7 @@ class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(BaseSettings):
+class Settings(ProviderVariables, BaseSettings):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
     model_config = SettingsConfigDict(
@@ -206,10 +198,11 @@ class Settings(BaseSettings):
 
     def _from_variables(self) -> ResolvedConfig:
         """The configuration of the single issuer in the environment. Errors name the variable."""
-        for name in ("issuer", "audience"):
+        for name in () if self.provider else ("issuer", "audience"):
             if not getattr(self, name) and (name == "issuer" or not self.required_claims):
                 raise SettingsError(f"{variable_of(name)} is not set; .env.example describes it")
-        wanted = {field: value for name, field in ISSUER_FIELDS.items() if (value := getattr(self, name)) is not None}
+        values = {field: getattr(self, name) for name, field in ISSUER_FIELDS.items()}
+        wanted = {field: value for field, value in values.items() if value not in (None, frozenset())}
         if self.issuer_pem is not None:
             # A PEM in an environment variable may have literal \n as line ends.
             wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")

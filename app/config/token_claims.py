@@ -15,7 +15,8 @@ from pydantic import ConfigDict, Field, field_validator
 from app.adapters.identity.claims import ID_TOKEN_CLAIMS, SubjectType
 from app.adapters.identity.compact_jws import MAX_CONFIGURABLE_TOKEN_LENGTH, MAX_TOKEN_LENGTH
 from app.adapters.identity.tenants import TENANT_ID, IssuerTemplate, Tenants
-from app.config.tables import CLAIM_KINDS, ClaimName, ClaimTables, FieldError, Table, Words
+from app.config.providers import ProviderTable
+from app.config.tables import CLAIM_KINDS, ClaimName, ClaimTables, FieldError, Words
 
 _ENTRA_ALIAS = re.compile(r"https://login\.microsoftonline\.com/(common|organizations|consumers)/")
 """Entra publishes discovery documents under these names, but no token has them in its issuer."""
@@ -38,12 +39,17 @@ class SecretEncoding(StrEnum):
     BASE64URL = "base64url"
 
 
-class TokenTable(Table):
+def _require_provider_or_issuer(schema: dict[str, Any]) -> None:
+    """A provider brings the issuer and often the audience, so a table with a provider needs neither."""
+    schema.pop("required", None)
+    alternatives = (["provider"], ["issuer", "audiences"], ["issuer", "required_claims"])
+    schema["anyOf"] = [{"required": names} for names in alternatives]
+
+
+class TokenTable(ProviderTable):
     """The part of an issuer's table that says what its tokens contain."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["audiences"]}, {"required": ["required_claims"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra=_require_provider_or_issuer)
 
     issuer: str = Field(
         min_length=1,
