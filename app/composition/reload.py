@@ -3,16 +3,13 @@
 import structlog
 
 from app.composition.components import IdentityComponents, TelnyxComponents
+from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.settings import Settings, variable_of
 
 RELOADABLE = frozenset(
-    {"config", "telnyx_api_key", "max_devices", "at_device_limit", "sip_password", "required_scopes"}
-    | {"credential_ttl_seconds", "mobile_credential_ttl_seconds", "telnyx_connection_id"}
-    | {"issuer", "audience", "jwks_url", "issuer_pem", "issuer_secret", "algorithms", "subject_claim", "scope_claim"}
-    | {"token_types", "leeway_seconds", "max_token_age_seconds", "logout_audience"}
-    | {"audience_claims", "required_claims", "token_kind", "allowed_foreign_claims", "tenants", "subject_type"}
-    | {"takes_tokens_without_iss", "secret_encoding", "max_token_bytes"}
-    | {"discovery_url", "issuer_allow_http", "issuer_use_proxy", "issuer_header", "issuer_signer"}
+    {"config", "telnyx_api_key", "telnyx_connection_id", "max_devices", "at_device_limit", "sip_password"}
+    | {"credential_ttl_seconds", "mobile_credential_ttl_seconds"}
+    | {*ISSUER_FIELDS}
     | {name for name in Settings.model_fields if name.endswith("_file")}
 )
 """Settings that a reload applies. All others require a restart."""

@@ -109,8 +109,8 @@ def expand(table: Mapping[str, Any]) -> dict[str, Any]:
         name: _filled(name, template, values)
         for name, template in _without_absent(templates, preset.optional - values.keys()).items()
     }
-    if isinstance(own_claims := own.get("required_claims", {}), Mapping):
-        own["required_claims"] = {**filled.pop("required_claims", {}), **own_claims}
+    if isinstance(own.get("required_claims"), Mapping):
+        own["required_claims"] = {**filled.get("required_claims", {}), **own["required_claims"]}
     normalized = {name: values[name][0] if len(values[name]) == 1 else values[name] for name in given}
     return {**normalized, **filled, **own}
 

@@ -9,6 +9,9 @@ from typing import Any
 Claims = dict[str, Any]
 TENANT, OTHER = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490", "11111111-2b34-4da1-9baa-8bc8c9d6a490"
 API, CLIENT = "11112222-bbbb-3333-cccc-4444dddd5555", "0oa1c01m77heEXUZt2p7"
+TYP = "(typ)"
+"""In changes of the claims: the `typ` header."""
+
 NONCE = {"nonce": "n-0S6_WzA2Mj", "at_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng"}
 """Claims that most ID tokens have. The wrong ID tokens do without, because a client need not send a nonce."""
 
@@ -25,6 +28,8 @@ class Provider:
     header: str | None = None
     right: dict[str, Claims] = field(default_factory=dict)
     """Changes of the claims that make other right tokens of the same user."""
+    scopes: str = ""
+    """The right token's scopes, as the preset reads them."""
 
 
 ENTRA_CLAIMS: Claims = {"aud": API, "oid": "user-1", "sub": "pairwise", "scp": "phone", "azp": CLIENT, "ver": "2.0"}
@@ -81,10 +86,14 @@ HOSTED = {
             "another tenant": {"iss": "https://other.eu.auth0.com/"},
         },
         typ="at+jwt",
+        scopes="openid phone",
     ),
-    "entra": Provider(ENTRA, "user-1", ENTRA_WRONG),
+    "entra": Provider(ENTRA, "user-1", ENTRA_WRONG, scopes="phone"),
     "entra-multitenant": Provider(
-        ENTRA, "user-1", ENTRA_WRONG | {"issuer of another tenant": {"tid": OTHER}, "without a tenant": {"tid": ...}}
+        ENTRA,
+        "user-1",
+        ENTRA_WRONG | {"issuer of another tenant": {"tid": OTHER}, "without a tenant": {"tid": ...}},
+        scopes="phone",
     ),
     "entra-v1": Provider(
         {
@@ -102,6 +111,7 @@ HOSTED = {
             "another tenant": {"iss": f"https://sts.windows.net/{OTHER}/"},
             "another API": {"aud": f"api://{OTHER}"},
         },
+        scopes="phone",
     ),
     "entra-b2c": Provider(
         {
@@ -118,6 +128,7 @@ HOSTED = {
             "another API": {"aud": OTHER},
             "another tenant": {"iss": f"https://staff.b2clogin.com/{OTHER}/v2.0/"},
         },
+        scopes="phone",
     ),
     "okta": Provider(
         {
@@ -137,6 +148,7 @@ HOSTED = {
             "another audience": {"aud": "https://dev.okta.com"},
         },
         typ=None,
+        scopes="openid phone",
     ),
     "cognito": Provider(
         {
@@ -155,6 +167,7 @@ HOSTED = {
             "another pool": {"iss": COGNITO.replace("EXAMPLE", "OTHER")},
         },
         typ=None,
+        scopes="phones/call",
     ),
     "cognito-id": Provider(
         {
@@ -288,5 +301,6 @@ HOSTED = {
             "another environment": {"iss": PINGONE.replace(TENANT, OTHER)},
         },
         typ="at+jwt",
+        scopes="phone",
     ),
 }

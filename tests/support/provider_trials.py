@@ -25,7 +25,7 @@ from app.config.file import ConfigFile, resolve
 from app.vending.errors import TokenRejected
 from app.vending.models import Platform
 from app.vending.policy import Allowance
-from tests.support.provider_tokens import HOSTED, Claims, Provider
+from tests.support.provider_tokens import HOSTED, TYP, Claims, Provider
 from tests.support.self_hosted_tokens import APPLICATIONS, PROXIES, SELF_HOSTED, WORKLOADS
 from tests.support.tokens import ec_key, rsa_key
 from tests.support.verification import SECRET, now
@@ -82,9 +82,9 @@ def verifier_of(table: dict[str, Any], algorithm: str) -> TokenVerifier:
 
 def token_of(provider: Provider, changes: Claims) -> str:
     moment = int(time.time())
-    claims: Claims = {"iat": moment - 5, "exp": moment + 3600} | provider.claims | changes
-    header = {"alg": provider.algorithm, "kid": "k1"} | ({} if provider.typ is None else {"typ": provider.typ})
+    claims: Claims = {"iat": moment - 5, "exp": moment + 3600, TYP: provider.typ or ...} | provider.claims | changes
     given = {name: value for name, value in claims.items() if value is not ...}
+    header = {"alg": provider.algorithm, "kid": "k1"} | ({"typ": given.pop(TYP)} if TYP in given else {})
     return jwt.encode(header, given, _key(provider.algorithm), [provider.algorithm])
 
 
@@ -128,12 +128,12 @@ async def play(provider: Provider, table: dict[str, Any]) -> Trial:
     right: dict[str, Claims] = {"usual": {}} | provider.right
     for kind, changes in right.items():
         try:
-            subject = (await verifier.verify(token_of(provider, changes), provider.header)).subject
+            user = await verifier.verify(token_of(provider, changes), provider.header)
         except TokenRejected as error:
             refused.append(f"{kind}: {error.reason}")
         else:
-            if subject != provider.subject:
-                refused.append(f"{kind}: the subject is {subject}")
+            if (user.subject, user.scopes) != (provider.subject, frozenset(provider.scopes.split())):
+                refused.append(f"{kind}: the user is {user.subject} with the scopes {' '.join(sorted(user.scopes))}")
     wrong = list(wrong_tokens(provider))
     for kind, unverified_token in wrong:
         try:

@@ -5,7 +5,7 @@ The claims are those of the providers' documentation, with invented values.
 
 import time
 
-from tests.support.provider_tokens import API, NONCE, OTHER, Claims, Provider
+from tests.support.provider_tokens import API, NONCE, OTHER, TYP, Claims, Provider
 
 URL = "https://id.example.com"
 KEYCLOAK = f"{URL}/realms/staff"
@@ -20,8 +20,9 @@ _REQUESTED: Claims = {"iss": URL, "aud": PHONES, "sub": "u1", "client_id": "soft
 _REQUESTED_WRONG: dict[str, Claims] = {
     "another client": {"client_id": "other"},
     "another API": {"aud": "https://billing.example.com"},
-    "ID token": {"aud": "softphone", "client_id": ..., "scope": ...},
+    "ID token": {"aud": "softphone", "client_id": ..., "scope": ..., TYP: "JWT"},
 }
+_TYPED_WRONG = _REQUESTED_WRONG | {"ID token with the claims of an access token": {TYP: "JWT"}}
 
 SELF_HOSTED = {
     "keycloak": Provider(
@@ -46,6 +47,7 @@ SELF_HOSTED = {
             "offline token": {"typ": "Offline"},
             "service account": {"sid": ..., "preferred_username": "service-account-batch", "azp": "batch"},
             "service account with a session": {"preferred_username": "service-account-batch"},
+            "service account without a profile": {"sid": ..., "preferred_username": ...},
             "another audience": {"aud": "account"},
             "another realm": {"iss": f"{URL}/realms/other"},
         },
@@ -80,11 +82,13 @@ SELF_HOSTED = {
             "machine": {"preferred_username": "ak-phones-client_credentials"},
         },
         right={"without the scope profile": {"preferred_username": ...}, "without nonce": {"nonce": ...}},
+        scopes="openid phone",
     ),
     "hydra": Provider(
         {**_REQUESTED, "aud": [PHONES], "scope": ..., "scp": ["openid", "phone"]},
         "u1",
         {**_REQUESTED_WRONG, "machine": {"sub": "softphone"}, "another server": {"iss": "https://other.example.com"}},
+        scopes="openid phone",
     ),
     "fusionauth": Provider(
         {
@@ -109,13 +113,14 @@ SELF_HOSTED = {
         {**_REQUESTED, "iss": "https://tenant.logto.app/oidc"},
         "u1",
         {
-            **_REQUESTED_WRONG,
+            **_TYPED_WRONG,
             "machine": {"sub": "softphone"},
             "organization token": {"aud": "urn:logto:organization:1"},
             "another tenant": {"iss": "https://other.logto.app/oidc"},
         },
         algorithm="ES384",
         typ="at+jwt",
+        scopes="openid phone",
     ),
     "adfs": Provider(
         {
@@ -135,12 +140,14 @@ SELF_HOSTED = {
             "another client": {"appid": "other"},
             "token for userinfo": {"aud": "urn:microsoft:userinfo"},
         },
+        scopes="openid",
     ),
     "duende": Provider(
         {**_REQUESTED, "scope": ["openid", "phone"], "aud": [PHONES], "sid": "s1"},
         "u1",
-        {**_REQUESTED_WRONG, "machine": {"sub": ...}, "another server": {"iss": "https://other.example.com"}},
+        {**_TYPED_WRONG, "machine": {"sub": ...}, "another server": {"iss": "https://other.example.com"}},
         typ="at+jwt",
+        scopes="openid phone",
     ),
     "spring": Provider(
         {"iss": URL, "aud": "softphone", "sub": "alice", "scope": ["openid", "phone"], "jti": "j"},
@@ -152,6 +159,7 @@ SELF_HOSTED = {
             "another server": {"iss": "https://other.example.com"},
         },
         typ=None,
+        scopes="openid phone",
     ),
     "better-auth": Provider(
         {"iss": "https://app.example.com", "aud": "https://app.example.com", "sub": "u1", "email": "alice@example.com"},
@@ -276,6 +284,7 @@ APPLICATIONS = {
             "client credentials": {"sub": "1"},
             "client credentials of older versions": {"sub": ""},
         },
+        scopes="phone",
     ),
     "devise-jwt": Provider(
         {"sub": "7", "scp": "user", "jti": "j", "aud": None},
