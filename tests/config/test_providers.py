@@ -115,6 +115,39 @@ def test_values_complete_the_settings(values: dict[str, Any], setting: str, expe
             "issuer",
             "http://localhost:4566/pool",
         ),
+        (
+            {"provider": "authentik", "client_id": "app", "issuer": "https://id/", "discovery_url": "https://id/d"},
+            "discovery_url",
+            "https://id/d",
+        ),
+        (
+            {"provider": "pingone", "client_id": "app", "issuer": "https://auth.example.com/as", "audiences": ["a"]},
+            "required_claims",
+            {"client_id": {"one_of": ["app"]}},
+        ),
+        (
+            {name: value for name, value in RECIPES["clerk"].items() if name != "origin"}
+            | {"audience_claims": ["aud"], "audiences": ["phones"]},
+            "audience_claims",
+            ["aud"],
+        ),
+        (
+            RECIPES["descope"] | {"issuer": "https://api.descope.com/v1/apps/P2"},
+            "issuer",
+            "https://api.descope.com/v1/apps/P2",
+        ),
+        (
+            RECIPES["workos"] | {"issuer": "https://api.workos.com"},
+            "jwks_url",
+            "https://api.workos.com/sso/jwks/client_1",
+        ),
+        (RECIPES["fusionauth"] | {"issuer": "acme.com"}, "jwks_url", "https://id.example.com/.well-known/jwks.json"),
+        (
+            {name: value for name, value in RECIPES["github-actions"].items() if name != "ref"}
+            | {"required_claims": {"ref": {"glob": "refs/heads/*"}}},
+            "required_claims",
+            {"repository": {"one_of": ["octo/phones"]}, "ref": {"glob": "refs/heads/*"}},
+        ),
         (SUPABASE | {"secret_env": "S"}, "jwks_url", None),
         (KEYCLOAK | {"jwks_url": "https://internal/certs"}, "issuer", "https://id.example.com/realms/staff"),
         (RECIPES["kubernetes"] | {"jwks_url": "https://other/jwks"}, "ca_file", None),
