@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from app.composition.reload import RELOADABLE
 from app.config.file import ConfigFile, IssuerTable
@@ -239,6 +243,43 @@ def test_error_names_the_value_in_one_line(
     assert said.startswith("dialtone.toml: issuers[0]")
     assert line in said
     assert "\n" not in said
+
+
+EVIL = st.sampled_from(
+    ["evil.org/", "@evil.org", "evil.org#", "evil.org?", "\\evil.org", "//evil.org", "..", "%2f", ":1"]
+)
+
+
+@given(
+    st.sampled_from(sorted(name for name in RECIPES if name not in ("descope", "stytch", "stytch-b2b"))),
+    st.lists(EVIL | st.text(max_size=12), min_size=1, max_size=3).map("".join),
+    st.data(),
+)
+def test_no_value_changes_the_host_of_an_issuer(name: str, text: str, data: st.DataObject) -> None:
+    recipe = RECIPES[name]
+    host = urlsplit(IssuerTable.model_validate(recipe).issuer).netloc
+    changed = data.draw(st.sampled_from(sorted(VALUES & recipe.keys() - {"domain", "url"}) or ["client_id"]))
+
+    try:
+        table = IssuerTable.model_validate(recipe | {changed: text})
+    except ValidationError:
+        return
+
+    assert urlsplit(table.issuer).netloc == host
+    assert ".." not in table.issuer
+
+
+@given(st.sampled_from(["auth0", "keycloak"]), st.lists(EVIL | st.text(max_size=12), max_size=3).map("".join))
+def test_domain_and_url_are_nothing_but_a_host_and_a_url(name: str, text: str) -> None:
+    changed, given_text = ("domain", f"id.{text}") if name == "auth0" else ("url", f"https://id.{text}")
+    try:
+        issuer = IssuerTable.model_validate(RECIPES[name] | {changed: given_text}).issuer
+    except ValidationError:
+        return
+
+    parts = urlsplit(issuer)
+    assert (parts.query, parts.fragment, parts.username) == ("", "", None)
+    assert given_text.removeprefix("https://").lower().startswith(parts.netloc)
 
 
 @pytest.mark.parametrize("name", ["auth0", "entra", "okta", "cognito", "keycloak", "google", "clerk"])
