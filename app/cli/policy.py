@@ -1,26 +1,25 @@
-"""`dialtone policy` and `dialtone config`: explain policy decisions, and check and print the configuration."""
+"""`dialtone policy`: explain policy decisions, and check the policy."""
 
 import asyncio
 import json
-import os
 import sys
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 
 from app.adapters.identity.verifier import TokenVerifier
-from app.cli.output import AsJson, end, print_json, settings
+from app.cli import config
+from app.cli.output import end, settings
 from app.composition.issuers import open_verifier
-from app.config.file import ConfigFile, IssuerTable
-from app.config.settings import Settings, variable_of
+from app.config.file import IssuerTable
+from app.config.settings import Settings
 from app.observability import logging as logs
 from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, TokenRejected
 from app.vending.models import Platform, Principal
 from app.vending.policy import ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Explain policy decisions and check the policy.")
-config = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
+commands.command("check")(config.check)
 
 _OF_ANOTHER_HEADER = ("wrong_header", "wrong_signer", "unknown_issuer", "not_base64url")
 """Reasons for which a token may belong to another header."""
@@ -60,46 +59,6 @@ def why(
             typer.echo(f"A token with exactly these claims is rejected ({fault}); {_EXPLAINED}.")
     if isinstance(answer, str):
         raise typer.Exit(1)
-
-
-@commands.command("check")
-@config.command("check")
-def check(
-    path: Annotated[str | None, typer.Argument(help="The file to check. Default: DIALTONE_CONFIG.")] = None,
-) -> None:
-    """Check the configuration. Exits 1 with one line if it is invalid."""
-    if path is not None:
-        os.environ["DIALTONE_CONFIG"] = path
-    resolved = settings().identity()
-    rules = len(resolved.policy.rules)
-    is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
-    typer.echo(f"Valid: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
-
-
-@config.command("show")
-def show(as_json: AsJson = False) -> None:
-    """Print all effective settings. For secrets, print only whether they are set."""
-    where = settings()
-    values = {variable_of(name): _shown(getattr(where, name)) for name in Settings.model_fields}
-    if as_json:
-        print_json(values)
-        return
-    for name, value in values.items():
-        typer.echo(f"{name}={'' if value is None else value}")
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return "(set)" if value.get_secret_value() else "(empty)"
-    if isinstance(value, frozenset):
-        return " ".join(sorted(value))
-    return value
-
-
-@config.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of dialtone.toml, for editors."""
-    typer.echo(json.dumps(ConfigFile.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 def _verified(where: Settings, unverified_token: str) -> Principal:
