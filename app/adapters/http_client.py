@@ -6,11 +6,13 @@ unwanted here, and they take as long as the call itself. An egress proxy is an e
 """
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache, partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import aiohttp
@@ -28,11 +30,65 @@ TIMEOUT_EXTENSION = {"timeout": httpx.Timeout(None, connect=CONNECT_SECONDS).as_
 MAX_CONNECTIONS = 128
 
 
-class ConnectFailed(Exception):
+class FailureReason(StrEnum):
+    """Why a request failed. The libraries' texts are not used, because they may contain the proxy's password."""
+
+    UNTRUSTED_CERTIFICATE = "the TLS certificate is not trusted"
+    SELF_SIGNED_CERTIFICATE = "the TLS certificate is self-signed"
+    EXPIRED_CERTIFICATE = "the TLS certificate has expired"
+    FUTURE_CERTIFICATE = "the TLS certificate is not valid yet"
+    CERTIFICATE_OF_OTHER_HOST = "the TLS certificate is for another host name"
+    TLS = "the TLS handshake failed"
+    UNKNOWN_HOST = "the host name cannot be resolved"
+    REFUSED = "the host refuses connections to this port"
+    UNREACHABLE = "the host is unreachable"
+    CONNECT_TIMEOUT = f"the host did not respond within {CONNECT_SECONDS:.0f} seconds"
+    UNKNOWN_PROXY = "the host name of the egress proxy cannot be resolved"
+    PROXY_UNREACHABLE = "the egress proxy is unreachable"
+    PROXY_TIMEOUT = f"the egress proxy made no connection within {CONNECT_SECONDS:.0f} seconds"
+    PROXY_TLS = "the TLS certificate of the egress proxy is not trusted"
+    PROXY_PASSWORD = "the egress proxy rejects the user or the password"  # noqa: S105 - not a password
+    PROXY_REJECTED = "the egress proxy rejects the connection"
+    INVALID_URL = "the URL is invalid"
+    DEADLINE = "the deadline has passed"
+    ENCODED = "the response is compressed"
+    TOO_LARGE = "the response is too large"
+    CLOSED = "the connection was closed early"
+    NOT_HTTP = "the response is not valid HTTP"
+    OTHER = "the connection failed"
+
+
+PROXY_FAILURES = frozenset(
+    {FailureReason.UNKNOWN_PROXY, FailureReason.PROXY_UNREACHABLE, FailureReason.PROXY_TIMEOUT}
+    | {FailureReason.PROXY_TLS, FailureReason.PROXY_PASSWORD, FailureReason.PROXY_REJECTED}
+)
+"""Failures between this machine and the egress proxy, or at the proxy."""
+
+_CERTIFICATE_FAILURES = MappingProxyType(
+    {
+        9: FailureReason.FUTURE_CERTIFICATE,
+        10: FailureReason.EXPIRED_CERTIFICATE,
+        18: FailureReason.SELF_SIGNED_CERTIFICATE,
+        62: FailureReason.CERTIFICATE_OF_OTHER_HOST,
+        64: FailureReason.CERTIFICATE_OF_OTHER_HOST,
+    }
+)
+"""By OpenSSL's X509_V_ERR codes: not yet valid, expired, self-signed leaf, host name mismatch, IP address mismatch."""
+
+
+class RequestFailed(Exception):
+    """Base of the failures of a request."""
+
+    def __init__(self, reason: FailureReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class ConnectFailed(RequestFailed):
     """No connection was made, so the request was certainly not sent."""
 
 
-class ResponseFailed(Exception):
+class ResponseFailed(RequestFailed):
     """The request may have arrived, but no complete response came within the deadline and the size limit."""
 
 
@@ -59,10 +115,11 @@ class HttpClient:
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._transport = AiohttpTransport(verify=unused, trust_env=False, client=session)
         self._proxied = self._transport
+        self._proxy_host: str | None = None
         if proxy_url is not None:
-            self._proxied = AiohttpTransport(
-                verify=unused, trust_env=False, client=session, proxy=httpx.Proxy(proxy_url)
-            )
+            proxy = httpx.Proxy(proxy_url)
+            self._proxied = AiohttpTransport(verify=unused, trust_env=False, client=session, proxy=proxy)
+            self._proxy_host = proxy.url.host
         self._headers = httpx.Headers({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 
     async def __aenter__(self) -> "HttpClient":
@@ -93,7 +150,7 @@ class HttpClient:
 
         Returns a response with any status, including redirects.
         """
-        has_proxy = False
+        proxy_host: str | None = None
         try:
             async with asyncio.timeout(deadline_seconds):
                 request = httpx.Request(
@@ -104,15 +161,16 @@ class HttpClient:
                     json=json,
                     extensions=TIMEOUT_EXTENSION,
                 )
-                has_proxy = self._proxied is not self._transport and not is_loopback(request.url.host)
-                transport = self._proxied if has_proxy else self._transport
+                is_direct = self._proxy_host is None or is_loopback(request.url.host)
+                proxy_host = None if is_direct else self._proxy_host
+                transport = self._transport if is_direct else self._proxied
                 response = await transport.handle_async_request(request)
                 try:
                     return HttpResponse(response.status_code, response.headers, await _body(response, max_bytes))
                 finally:
                     await response.aclose()
         except TimeoutError as error:
-            raise ResponseFailed("deadline") from error
+            raise ResponseFailed(FailureReason.DEADLINE) from error
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -121,9 +179,7 @@ class HttpClient:
             OSError,
             ValueError,
         ) as error:
-            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(
-                _reason(error, has_proxy=has_proxy)
-            ) from None
+            raise (ConnectFailed if _was_not_sent(error) else ResponseFailed)(_reason(error, proxy_host)) from None
 
 
 class HttpClients:
@@ -156,13 +212,13 @@ class HttpClients:
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
     """The raw body. Compressed responses are rejected and never unpacked, because the request did not ask for them."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ResponseFailed("encoded")
+        raise ResponseFailed(FailureReason.ENCODED)
     chunks: list[bytes] = []
     left = max_bytes
     async for chunk in response.aiter_raw():
         left -= len(chunk)
         if left < 0:
-            raise ResponseFailed("too large")
+            raise ResponseFailed(FailureReason.TOO_LARGE)
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -173,7 +229,7 @@ def _was_not_sent(error: Exception) -> bool:
     httpx-aiohttp 0.2 reports a dropped connection as ConnectTimeout, so only aiohttp's own error is reliable.
     """
     return isinstance(
-        error.__cause__ or error,
+        _unwrapped(error),
         aiohttp.ClientConnectorError
         | aiohttp.ClientHttpProxyError
         | aiohttp.ConnectionTimeoutError
@@ -181,17 +237,39 @@ def _was_not_sent(error: Exception) -> bool:
     )
 
 
-def _reason(error: Exception, *, has_proxy: bool) -> str:
-    """The kind of failure. The messages of the errors are not used, because they may contain the proxy's password."""
-    match error.__cause__ or error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "the TLS certificate is not trusted"
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            return "the egress proxy is unreachable or rejected the request"
+def _unwrapped(error: Exception) -> BaseException:
+    """The library's own error, which httpx-aiohttp wraps in one of httpx."""
+    return (error.__cause__ or error) if isinstance(error, httpx.HTTPError) else error
+
+
+def _reason(error: Exception, proxy_host: str | None) -> FailureReason:
+    """The kind of failure. `proxy_host` is the host of the egress proxy, if the request used it."""
+    match _unwrapped(error):
+        case aiohttp.ClientSSLError(host=host) if proxy_host is not None and host == proxy_host:
+            return FailureReason.PROXY_TLS
+        case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
+            code = getattr(cause, "verify_code", 0)
+            return _CERTIFICATE_FAILURES.get(code, FailureReason.UNTRUSTED_CERTIFICATE)
+        case aiohttp.ClientConnectorSSLError():
+            return FailureReason.TLS
+        case aiohttp.ClientHttpProxyError(status=status):
+            return FailureReason.PROXY_PASSWORD if status == 407 else FailureReason.PROXY_REJECTED
+        case aiohttp.ClientProxyConnectionError():
+            return FailureReason.PROXY_UNREACHABLE
         case aiohttp.ClientConnectorDNSError():
-            return f"the host name {'of the egress proxy ' if has_proxy else ''}cannot be resolved"
+            return FailureReason.UNKNOWN_HOST if proxy_host is None else FailureReason.UNKNOWN_PROXY
+        case aiohttp.ClientConnectorError(os_error=cause):
+            return FailureReason.REFUSED if cause.errno == errno.ECONNREFUSED else FailureReason.UNREACHABLE
+        case aiohttp.ConnectionTimeoutError():
+            return FailureReason.CONNECT_TIMEOUT if proxy_host is None else FailureReason.PROXY_TIMEOUT
+        case aiohttp.InvalidURL() | httpx.InvalidURL() | httpx.UnsupportedProtocol():
+            return FailureReason.INVALID_URL
+        case aiohttp.ClientResponseError():
+            return FailureReason.NOT_HTTP
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError() | OSError():
+            return FailureReason.CLOSED
         case _:
-            return type(error).__name__
+            return FailureReason.OTHER
 
 
 def ssl_context(ca_pem: str) -> ssl.SSLContext:

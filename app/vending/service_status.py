@@ -78,6 +78,8 @@ class KeySetStatus:
     skipped: tuple[SkippedKey, ...] = ()
     last_failure: str | None = None
     """Why the last fetch failed; None if it succeeded."""
+    fix: str | None = None
+    """The fix for `last_failure`. A name in backticks is a setting of the issuer."""
     is_on_demand: bool = False
     """Whether keys are fetched one by one, for the tokens that name them."""
 

@@ -28,7 +28,10 @@ class CertificateAuthority:
 
 
 @cache
-def certificate_authority(name: str = "private") -> CertificateAuthority:
+def certificate_authority(
+    name: str = "private", *, days: tuple[int, int] = (-1, 1), host: str = "localhost", is_self_signed: bool = False
+) -> CertificateAuthority:
+    """`days` from now: when the server's certificate begins and ends. `is_self_signed`: no CA has signed it."""
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     root = (
@@ -36,12 +39,12 @@ def certificate_authority(name: str = "private") -> CertificateAuthority:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.DNSName(OTHER_NAME), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    names = [x509.DNSName(host), x509.DNSName(OTHER_NAME), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     certificate = (
-        _builder(own, authority, server_key)
+        _builder(own, own if is_self_signed else authority, server_key, days)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(authority_key, hashes.SHA256())
+        .sign(server_key if is_self_signed else authority_key, hashes.SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
@@ -53,11 +56,13 @@ def certificate_authority(name: str = "private") -> CertificateAuthority:
     return CertificateAuthority(root.public_bytes(Encoding.PEM).decode(), context, private.decode(), public.decode())
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: tuple[int, int] = (-1, 1)
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     return (
         builder.serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
     )

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from app.adapters.addresses import is_safe_url
-from app.adapters.http_client import ConnectFailed, HttpClient, ResponseFailed
+from app.adapters.http_client import ConnectFailed, HttpClient, HttpResponse, ResponseFailed
+from app.adapters.identity import key_faults
+from app.adapters.identity.key_faults import FetchFailed
 from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, from_document
 from app.adapters.identity.unknown_keys import UnknownKeys, WantedKey
 from app.vending.errors import IdentityUnavailable, SigningKeyPending
@@ -33,9 +34,6 @@ COLD_COOLDOWN_SECONDS = 2.0
 
 HARD_LIMIT_SECONDS = 24 * 3600.0
 """Keys whose last successful fetch is older than this are no longer used."""
-
-MAX_SHOWN_REASONS = 3
-"""Skipped keys that the reason of a failure lists."""
 
 _log = structlog.get_logger("dialtone.identity")
 
@@ -112,10 +110,6 @@ class KeySetLocation:
         return self.allows_http and (self.jwks_url is None or self.jwks_url.startswith("http:"))
 
 
-class FetchFailed(Exception):
-    """A key set could not be fetched. The message gives the reason, and no URL or text of the response."""
-
-
 class RemoteKeySource:
     """A key set behind HTTP. A failed fetch never replaces good keys. At most one fetch runs at a time."""
 
@@ -137,7 +131,8 @@ class RemoteKeySource:
         self._document: dict[str, object] = {}
         self._fetches = 0
         self._failures = 0
-        self._last_failure: str | None = None
+        self._last_failure: tuple[str, str] | None = None
+        """The reason and the fix. Not the exception, which would keep the response in memory."""
         self._unknown = UnknownKeys()
 
     async def current(self) -> KeySet:
@@ -185,7 +180,17 @@ class RemoteKeySource:
     def status(self, issuer: str) -> KeySetStatus:
         age = None if self._keys is None else self._monotonic() - self._fetched_at
         keys = KeySet(()) if self._keys is None else self._keys
-        return KeySetStatus(issuer, len(keys), age, self._fetches, self._failures, keys.skipped, self._last_failure)
+        reason, fix = self._last_failure or (None, None)
+        return KeySetStatus(
+            issuer,
+            len(keys),
+            age,
+            self._fetches,
+            self._failures,
+            keys.skipped,
+            last_failure=reason,
+            fix=fix,
+        )
 
     def _fetch(self) -> asyncio.Task[None]:
         """The fetch in flight, or a new one. The task never raises."""
@@ -200,51 +205,61 @@ class RemoteKeySource:
 
     async def _fetch_once(self) -> None:
         self._fetches += 1
+        until = asyncio.get_running_loop().time() + FETCH_SECONDS
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
-                url = self.location.jwks_url or await self._discover()
-                document, refresh_seconds = await self._get(url, "key set")
+            url = self.location.jwks_url or await self._discover(until)
+            document, refresh_seconds = await self._get(url, key_faults.KEY_SET, until)
             # An unchanged document keeps the KeySet object, so that cached verdicts stay valid.
             known = self._keys if document == self._document else None
             keys = known or _keys_of(document, self.location.algorithms)
-        except (ConnectFailed, ResponseFailed, FetchFailed, TimeoutError) as error:
+        except FetchFailed as error:
             self._failures += 1
             self._failed_at = self._monotonic()
-            self._last_failure = failure_reason(error)
+            self._last_failure = (str(error), error.fix)
             self._unknown.fetch_failed()
-            _log.warning("key_set_fetch_failed", issuer=self.location.issuer, cause=self._last_failure)
+            _log.warning("key_set_fetch_failed", issuer=self.location.issuer, cause=str(error))
             return
         self._keys, self._document, self._fetched_at = keys, document, self._monotonic()
         self._refresh_seconds, self._last_failure = refresh_seconds, None
         self._unknown.fetch_succeeded()
         _log.info("key_set_fetched", issuer=self.location.issuer, keys=len(keys), skipped=len(keys.skipped))
 
-    async def _discover(self) -> str:
-        """The `jwks_uri` of the discovery document, which must name the configured issuer.
+    async def _discover(self, until: float) -> str:
+        """The `jwks_uri` of the discovery document."""
+        document, _ = await self._get(self.location.discovery, key_faults.DISCOVERY_DOCUMENT, until)
+        return key_faults.jwks_uri_of(document, self.location.issuer, allows_http=self.location.allows_http)
 
-        Source: OpenID Connect Discovery 1.0 section 4.
-        """
-        document, _ = await self._get(self.location.discovery, "discovery document")
-        url = document.get("jwks_uri")
-        if document.get("issuer") != self.location.issuer:
-            raise FetchFailed("the discovery document names another issuer than the configured one")
-        if not isinstance(url, str) or not is_safe_url(url, allows_http=self.location.allows_http):
-            raise FetchFailed("the jwks_uri of the discovery document is missing or not an allowed https URL")
-        return url
-
-    async def _get(self, url: str, what: str) -> tuple[dict[str, object], float]:
-        """A JSON object, and the seconds until it should be fetched again."""
-        answer = await self._outbound.send("GET", url, deadline_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES)
-        if answer.status != 200:
-            hint = ", and redirects are not followed" if 300 <= answer.status < 400 else ""
-            raise FetchFailed(f"the request for the {what} returned status {answer.status}{hint}")
+    async def _get(self, url: str, what: str, until: float) -> tuple[dict[str, object], float]:
+        """A JSON object, and the seconds until it should be fetched again. `until` is the loop's time."""
+        answer = await get_document(self._outbound, self.location, url, what, until, MAX_DOCUMENT_BYTES)
         try:
             document = json.loads(answer.body, parse_int=_integer)
         except (ValueError, RecursionError):
-            document = None
+            raise key_faults.body_fault(answer.body, url, what) from None
         if not isinstance(document, dict):
-            raise FetchFailed(f"the {what} is not a JSON object")
+            raise key_faults.body_fault(answer.body, url, what, is_json=True)
         return document, _refresh_after(answer.headers.get("cache-control", ""))
+
+
+async def get_document(
+    outbound: HttpClient,
+    location: KeySetLocation,
+    url: str,
+    what: str,
+    until: float,
+    max_bytes: int,
+    *,
+    absent: Container[int] = (),
+) -> HttpResponse:
+    """The response with status 200, or with a status of `absent`. `until` is the loop's time. Raises FetchFailed."""
+    seconds = until - asyncio.get_running_loop().time()
+    try:
+        answer = await outbound.send("GET", url, deadline_seconds=seconds, max_bytes=max_bytes)
+    except (ConnectFailed, ResponseFailed) as error:
+        raise key_faults.request_fault(error, url, has_own_ca=location.ca_pem is not None) from None
+    if answer.status != 200 and answer.status not in absent:
+        raise key_faults.status_fault(answer, url, what)
+    return answer
 
 
 def _integer(text: str) -> int | str:
@@ -256,24 +271,10 @@ def _keys_of(document: dict[str, object], algorithms: frozenset[str]) -> KeySet:
     try:
         keys = from_document(document, algorithms)
     except ValueError as error:
-        raise FetchFailed(f"the key set is {error}") from None
+        raise key_faults.document_fault(document, error) from None
     if not len(keys):
-        reasons = sorted({f"{key.kid or 'a key'}: {key.reason}" for key in keys.skipped})
-        raise FetchFailed("; ".join(["the key set has no usable key", *reasons[:MAX_SHOWN_REASONS]]))
+        raise key_faults.keys_fault(document, keys, algorithms)
     return keys
-
-
-def failure_reason(error: Exception) -> str:
-    """Why a fetch failed, without a URL or text of the response."""
-    match error:
-        case FetchFailed():
-            return str(error)
-        case ConnectFailed():
-            return f"no connection: {error}"
-        case ResponseFailed():
-            return f"no complete response: {error}"
-        case _:
-            return f"no complete response within {FETCH_SECONDS:.0f} seconds"
 
 
 def _refresh_after(cache_control: str) -> float:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import structlog
 
-from app.adapters.http_client import ConnectFailed, HttpClient, ResponseFailed
+from app.adapters.http_client import HttpClient
+from app.adapters.identity.key_faults import LOAD_BALANCER_KEY, FetchFailed
 from app.adapters.identity.key_sets import (
     COOLDOWN_SECONDS,
     FETCH_SECONDS,
     HARD_LIMIT_SECONDS,
-    FetchFailed,
     KeySetLocation,
-    failure_reason,
+    get_document,
 )
 from app.adapters.identity.keys import KeySet, VerificationKey, from_document
 from app.adapters.identity.unknown_keys import MAX_PENDING, WantedKey
@@ -25,6 +25,9 @@ MAX_FETCHES = 8
 
 MAX_CACHED_KEYS = 32
 MAX_PEM_BYTES = 16 * 1024
+
+NO_KEY_STATUSES = (403, 404)
+"""The keys are objects of S3, which answers 403 for an unknown name."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 """The `kid` becomes a part of the URL, so its form is checked first."""
@@ -53,7 +56,8 @@ class LoadBalancerKeySource:
         self._pending: set[str] = set()
         self._fetches = 0
         self._failures = 0
-        self._last_failure: str | None = None
+        self._last_failure: tuple[str, str] | None = None
+        """The reason and the fix."""
 
     async def current(self) -> KeySet:
         return self.cached()
@@ -92,13 +96,15 @@ class LoadBalancerKeySource:
         return self._failures == failures
 
     def status(self, issuer: str) -> KeySetStatus:
+        reason, fix = self._last_failure or (None, None)
         return KeySetStatus(
             issuer,
             len(self._keys),
             None,
             self._fetches,
             self._failures,
-            last_failure=self._last_failure,
+            last_failure=reason,
+            fix=fix,
             is_on_demand=True,
         )
 
@@ -113,10 +119,10 @@ class LoadBalancerKeySource:
         self._fetches += 1
         try:
             key = await self._get(kid)
-        except (ConnectFailed, ResponseFailed, FetchFailed) as error:
+        except FetchFailed as error:
             self._failures += 1
-            self._last_failure = failure_reason(error)
-            _log.warning("key_fetch_failed", issuer=self._location.issuer, cause=self._last_failure)
+            self._last_failure = (str(error), error.fix)
+            _log.warning("key_fetch_failed", issuer=self._location.issuer, cause=str(error))
             return
         self._last_failure = None
         if key is None:
@@ -135,21 +141,26 @@ class LoadBalancerKeySource:
 
     async def _get(self, kid: str) -> VerificationKey | None:
         """The key; None if AWS has none with this `kid`."""
-        answer = await self._outbound.send(
-            "GET",
+        until = asyncio.get_running_loop().time() + FETCH_SECONDS
+        answer = await get_document(
+            self._outbound,
+            self._location,
             f"{self._location.jwks_url}/{kid}",
-            deadline_seconds=FETCH_SECONDS,
-            max_bytes=MAX_PEM_BYTES,
+            LOAD_BALANCER_KEY,
+            until,
+            MAX_PEM_BYTES,
+            absent=NO_KEY_STATUSES,
         )
-        if answer.status in (403, 404):  # the keys are objects of S3, which answers 403 for an unknown name
+        if answer.status in NO_KEY_STATUSES:
             return None
-        if answer.status != 200:
-            raise FetchFailed(f"the request for the key returned status {answer.status}")
         try:
             keys = from_document({kid: answer.body.decode("ascii")}, self._location.algorithms)
             return next(iter(keys))
         except (ValueError, StopIteration):
-            raise FetchFailed("the key is not a PEM public key for the allowed algorithm") from None
+            raise FetchFailed(
+                "the key of the load balancer is not a PEM public key for the allowed algorithm",
+                "check that no proxy changes responses from AWS",
+            ) from None
 
     def _forget(self, kids: list[str]) -> None:
         for kid in kids:

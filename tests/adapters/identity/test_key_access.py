@@ -1,6 +1,5 @@
 """Where keys are fetched from: a discovery address, a private CA, plain http to private hosts, an egress proxy."""
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from tests.support.certificates import OTHER_NAME, certificate_authority
 from tests.support.http_proxy import HttpProxy, http_proxy
 from tests.support.http_server import serve
 from tests.support.key_server import KeyServer
+from tests.support.raw_server import http_response, raw_server
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
 from tests.support.tokens import ISSUER, rsa_key
@@ -62,7 +62,9 @@ async def test_discovery_document_must_name_the_issuer_whatever_its_address(issu
     async with HttpClient("dialtone/test") as client, serve(provider(issuer=issuer)) as url:
         reason = await outcome(replace(LOCATION, discovery_url=f"{url}/internal/configuration"), client)
 
-    assert reason == "the discovery document names another issuer than the configured one"
+    assert str(reason).startswith(
+        ("the discovery document names the issuer ", "the discovery document names no issuer")
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,14 +74,14 @@ async def test_discovered_key_set_must_be_https(jwks_uri: Any) -> None:
     async with HttpClient("dialtone/test") as client, serve(provider(jwks_uri=jwks_uri)) as url:
         reason = await outcome(replace(LOCATION, discovery_url=f"{url}/internal/configuration"), client)
 
-    assert reason == "the jwks_uri of the discovery document is missing or not an allowed https URL"
+    assert "jwks_uri" in str(reason)
 
 
 async def test_wrong_discovery_address_is_reported_with_its_status() -> None:
     async with HttpClient("dialtone/test") as client, serve(provider()) as url:
         reason = await outcome(replace(LOCATION, discovery_url=f"{url}/realms"), client)
 
-    assert reason == "the request for the discovery document returned status 404"
+    assert reason == f"the request for the discovery document at {url}/realms returned status 404"
 
 
 # -- plain http -----------------------------------------------------------------------------------------------------
@@ -94,46 +96,28 @@ async def test_key_set_at_a_private_host_is_fetched_over_http_only_if_that_is_al
             for_http = replace(location, allows_http=True, discovery_url="http://keycloak/internal/configuration")
 
             assert await outcome(for_http, client) == 1
-            assert "not an allowed https URL" in str(await outcome(replace(for_http, allows_http=False), client))
+            assert "is plain http" in str(await outcome(replace(for_http, allows_http=False), client))
 
 
 # -- a private CA ---------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def tls_server(body: bytes) -> AsyncIterator[int]:
-    """A TLS server with a certificate of the private CA; yields its port."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=certificate_authority().server)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
 async def test_certificate_of_a_private_ca_is_trusted_only_with_its_ca_file() -> None:
-    async with HttpClients("dialtone/test") as clients, tls_server(json.dumps(KEYS).encode()) as port:
+    answer = http_response(json.dumps(KEYS).encode())
+    async with HttpClients("dialtone/test") as clients, raw_server(answer, certificate_authority()) as port:
         location = replace(LOCATION, jwks_url=f"https://localhost:{port}/keys")
 
         assert await outcome(location, clients.get(certificate_authority().pem)) == 1
         for client in (clients.get(), clients.get(certificate_authority("another").pem)):
-            assert await outcome(location, client) == "no connection: the TLS certificate is not trusted"
+            assert str(await outcome(location, client)).endswith(": the TLS certificate is not trusted")
 
 
 async def test_ca_file_does_not_trust_a_certificate_of_another_host() -> None:
-    async with HttpClients("dialtone/test") as clients, tls_server(b"") as port:
-        client = clients.get(certificate_authority().pem)
+    authority = certificate_authority(host="other.example.com")
+    async with HttpClients("dialtone/test") as clients, raw_server(b"", authority) as port:
+        reason = await outcome(replace(LOCATION, jwks_url=f"https://localhost:{port}/"), clients.get(authority.pem))
 
-        reason = await outcome(replace(LOCATION, jwks_url=f"https://127.0.0.2:{port}/keys"), client)
-
-    assert reason is not None
-    assert str(reason).startswith("no connection: ")
+    assert str(reason).endswith(": the TLS certificate is for another host name")
 
 
 async def test_issuers_with_equal_settings_share_a_client() -> None:
@@ -150,7 +134,8 @@ async def test_issuers_with_equal_settings_share_a_client() -> None:
 @asynccontextmanager
 async def behind_proxy(credentials: str | None = None) -> AsyncIterator[tuple[HttpProxy, HttpClients]]:
     """A proxy, behind which `id.example.com` has a key set over https."""
-    async with tls_server(json.dumps(KEYS).encode()) as port, http_proxy(credentials) as proxy:
+    answer = http_response(json.dumps(KEYS).encode())
+    async with raw_server(answer, certificate_authority()) as port, http_proxy(credentials) as proxy:
         proxy.resolves = {f"{OTHER_NAME}:443": ("127.0.0.1", port)}
         async with HttpClients("dialtone/test", proxy.url) as clients:
             yield proxy, clients
@@ -170,7 +155,7 @@ async def test_unknown_name_of_the_proxy_is_not_reported_as_the_issuers() -> Non
     async with HttpClients("dialtone/test", "http://proxy.invalid:3128") as clients:
         reason = await outcome(location, clients.get())
 
-    assert reason == "no connection: the host name of the egress proxy cannot be resolved"
+    assert str(reason).endswith(": the host name of the egress proxy cannot be resolved")
 
 
 async def test_proxy_that_rejects_the_password_is_reported_without_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -182,7 +167,7 @@ async def test_proxy_that_rejects_the_password_is_reported_without_it(caplog: py
         with pytest.raises(ConnectFailed) as failure:
             await client.send("GET", "https://id.example.com/", deadline_seconds=2, max_bytes=100)
 
-    assert reason == "no connection: the egress proxy is unreachable or rejected the request"
+    assert str(reason).endswith(": the egress proxy rejects the user or the password")
     assert "right" not in f"{failure.value!r} {failure.value.__cause__!r} {caplog.text}"
 
 

@@ -246,13 +246,16 @@ def test_key_set_url_must_be_https_or_loopback(url: str, is_safe: bool) -> None:
 
 FAILURES: dict[str, tuple[ResponseFactory, str]] = {
     "status": (lambda _: Response(status_code=404), "returned status 404"),
-    "redirect": (INVALID_RESPONSES["redirect"], "status 307, and redirects are not followed"),
-    "html": (INVALID_RESPONSES["html"], "the key set is not a JSON object"),
+    "redirect": (
+        INVALID_RESPONSES["redirect"],
+        "returned status 307, a redirect to http://127.0.0.1:1; redirects are not followed",
+    ),
+    "html": (INVALID_RESPONSES["html"], "is an HTML page instead of JSON"),
     "no set": (lambda _: JSONResponse({"issuer": ISSUER}), "the key set is not a JWK set"),
     "too many": (INVALID_RESPONSES["too many"], "not a key set of at most 100 keys"),
-    "empty": (INVALID_RESPONSES["no keys"], "the key set has no usable key"),
+    "empty": (INVALID_RESPONSES["no keys"], "the key set is empty"),
     "unusable": (INVALID_RESPONSES["only odd keys"], "no usable key; a key: it is a shared secret"),
-    "compressed": (INVALID_RESPONSES["gzip"], "no complete response: encoded"),
+    "compressed": (INVALID_RESPONSES["gzip"], "the response is compressed"),
 }
 
 
