@@ -22,10 +22,11 @@ from pydantic import (
 
 from app.adapters.http_client import checked_ca_pem
 from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
-from app.config import token_claims
+from app.config import known_issuers, token_claims
 from app.config.key_access import find_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
+from app.config.values import stripped
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL
@@ -107,6 +108,7 @@ class IssuerTable(TokenTable):
         if sum(source is not None for source in sources) > 1:
             raise FieldError("issuer", "jwks_url, discovery_url, PEM and shared secret exclude each other; keep one")
         token_claims.check(self)
+        known_issuers.check(self)
         if self.secret_encoding is not SecretEncoding.UTF8 and not self.is_symmetric:
             raise FieldError("secret_encoding", f"has no effect, because {self.issuer} has no shared secret; remove it")
         if not any(sources) and self.tenants is not None:
@@ -154,7 +156,7 @@ class IssuerTable(TokenTable):
                 raise FieldError("secret_env", f"{self.secret_env} is not set in the environment")
             return _loaded("secret_env", self._keys_of_secret, secret, self.effective_algorithms)
         if self.secret_file is not None:
-            secret = _text("secret_file", self.secret_file).strip()
+            secret = stripped(_text("secret_file", self.secret_file))
             return _loaded("secret_file", self._keys_of_secret, secret, self.effective_algorithms)
         if self.pem_file is not None:
             return _loaded("pem_file", from_pem, _text("pem_file", self.pem_file), self.effective_algorithms)
@@ -321,7 +323,7 @@ def read(path: str) -> ConfigFile:
         raw = Path(path).read_bytes()
         if len(raw) > MAX_FILE_BYTES:
             raise ConfigError(f"{path} is larger than 1 MB")
-        return ConfigFile.model_validate(tomllib.loads(raw.decode("utf-8")))
+        return ConfigFile.model_validate(tomllib.loads(raw.decode("utf-8-sig")))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__})") from None
     except UnicodeDecodeError:
@@ -359,7 +361,7 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
 
 def _text(field: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise FieldError(field, "names a file that cannot be read") from None
 

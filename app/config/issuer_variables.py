@@ -1,16 +1,18 @@
 """The settings of a single issuer, as environment variables name them."""
 
-import re
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, field_validator
-from pydantic_settings import NoDecode
 
 from app.config.providers import VALUES
+from app.config.values import words
 
-Value = Annotated[str | tuple[str, ...] | None, NoDecode]
+Value = str | tuple[str, ...] | None
 """One value, or several that are separated by commas or spaces."""
+
+VALUE_VARIABLES = frozenset(f"provider_{name}" for name in VALUES)
+"""The settings that are such values."""
 
 
 class ProviderVariables(BaseModel):
@@ -37,13 +39,13 @@ class ProviderVariables(BaseModel):
     provider_project_path: Value = None
     provider_ref: Value = None
 
-    @field_validator(*sorted(f"provider_{name}" for name in VALUES), mode="before")
+    @field_validator(*sorted(VALUE_VARIABLES), mode="before")
     @classmethod
     def _split_values(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        words = tuple(filter(None, re.split(r"[,\s]+", value)))
-        return words[0] if len(words) == 1 else words
+        found = words(value)
+        return found[0] if len(found) == 1 else found
 
 
 ISSUER_FIELDS = MappingProxyType(

@@ -5,29 +5,35 @@ variable and never shows a value.
 """
 
 import json
-import os
 import re
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import EllipsisType
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 
-from app.adapters.addresses import is_loopback, is_proxy_url, is_safe_url
-from app.adapters.ledger.engines import database_url
-from app.adapters.rate_limiter import parse_rate_limit
-from app.config.cors import check_header, check_origin
+from app.adapters.addresses import is_loopback
+from app.config import known_issuers
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
-from app.config.issuer_variables import ISSUER_FIELDS, ProviderVariables
+from app.config.issuer_variables import ISSUER_FIELDS, VALUE_VARIABLES, ProviderVariables
+from app.config.setting_types import (
+    ApiUrl,
+    DatabaseUrl,
+    HeaderNames,
+    Origins,
+    ProxyUrl,
+    RateLimit,
+    RedisUrl,
+    Tracing,
+    TtlSeconds,
+    Words,
+)
 from app.config.tables import FieldError
-from app.config.values import cleaned
-from app.observability import tracing
+from app.config.values import ConfigWarning, words
+from app.config.variables import VariableError, Variables, read_secret
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimitAction
-from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """The format of keys from the Telnyx portal: KEY, upper-case hex, an underscore, and more characters."""
@@ -38,33 +44,41 @@ _SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "ta
 _ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
 """Variables that are read elsewhere: the path of the settings file, and the ports of `make dev`."""
 
-Words = Annotated[frozenset[str], NoDecode]
-"""Words that are separated by commas or spaces."""
+_FREE_TEXT = ("issuer_secret", "tag_key")
+"""Generated secrets, of which quotes may be a part."""
+
+_LISTS = (
+    "audience",
+    "audience_claims",
+    "logout_audience",
+    "algorithms",
+    "token_types",
+    "required_scopes",
+    "tenants",
+    "allowed_foreign_claims",
+    "cors_origins",
+    "cors_headers",
+)
+"""Settings of several values, which commas or white space separate."""
 
 
 class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(ProviderVariables, BaseSettings):
+class Settings(ProviderVariables):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="DIALTONE_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-        validate_default=True,
-        populate_by_name=True,
-    )
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, validate_default=True, populate_by_name=True)
 
-    _env_file: str | None = PrivateAttr(None)
+    _env_file: str | EllipsisType | None = PrivateAttr(None)
+    _variables: Variables = PrivateAttr(default_factory=lambda: Variables({}, {}, ""))
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # Telnyx
     telnyx_api_key: SecretStr = Field(validation_alias="TELNYX_API_KEY")
     telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^\d{1,20}$")
-    telnyx_base_url: str = Field("https://api.telnyx.com/v2", validation_alias="TELNYX_BASE_URL")
+    telnyx_base_url: ApiUrl = Field("https://api.telnyx.com/v2", validation_alias="TELNYX_BASE_URL")
     telnyx_call_seconds: float = Field(5.0, validation_alias="TELNYX_CALL_SECONDS", gt=0, le=60)
     sip_domain: str = Field("sip.telnyx.com", pattern=r"^[A-Za-z0-9.-]+(:\d+)?$")
     rtc_host: str | None = Field(None, pattern=r"^wss?://[A-Za-z0-9.:\[\]/_-]+$")
@@ -96,8 +110,8 @@ class Settings(ProviderVariables, BaseSettings):
     algorithms: Words | None = None
     subject_claim: str | None = None
     scope_claim: str | None = None
-    audience_claims: Annotated[tuple[str, ...] | None, NoDecode] = None
-    required_claims: Annotated[dict[str, Any] | None, NoDecode] = None
+    audience_claims: tuple[str, ...] | None = None
+    required_claims: dict[str, Any] | None = None
     token_kind: str | None = None
     allowed_foreign_claims: Words | None = None
     tenants: Words | None = None
@@ -112,15 +126,15 @@ class Settings(ProviderVariables, BaseSettings):
     logout_audience: Words | None = None
 
     # Policy
-    credential_ttl_seconds: int = 86_400
-    mobile_credential_ttl_seconds: int = 30 * 86_400
+    credential_ttl_seconds: TtlSeconds = 86_400
+    mobile_credential_ttl_seconds: TtlSeconds = 30 * 86_400
     max_devices: int = Field(10, ge=1, le=900)
     at_device_limit: DeviceLimitAction | None = None
     sip_password: bool = False
     warm_pool_size: int = Field(0, ge=0, le=500)
 
     # Ledger
-    database_url: SecretStr = SecretStr("sqlite:///.dialtone/ledger.db")
+    database_url: DatabaseUrl = SecretStr("sqlite:///.dialtone/ledger.db")
     namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
     tag_key: SecretStr | None = None
     retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
@@ -130,20 +144,20 @@ class Settings(ProviderVariables, BaseSettings):
     audit_retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
 
     # Limits
-    limit_user: str = "12000/minute"
-    limit_issuer: str = "none"
-    limit_failures: str = "6000/minute"
-    redis_url: SecretStr | None = None
+    limit_user: RateLimit = "12000/minute"
+    limit_issuer: RateLimit = "none"
+    limit_failures: RateLimit = "6000/minute"
+    redis_url: RedisUrl | None = None
 
     # Outbound connections
-    egress_proxy: SecretStr | None = None
+    egress_proxy: ProxyUrl | None = None
 
     # Serving
     host: str = "127.0.0.1"
     port: int = Field(8010, ge=0, le=65535)
     root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    cors_origins: Words = frozenset()
-    cors_headers: Words = frozenset()
+    cors_origins: Origins = frozenset()
+    cors_headers: HeaderNames = frozenset()
     trusted_proxies: str = "127.0.0.1"
     docs: bool = True
     ops_page: bool = True
@@ -154,26 +168,46 @@ class Settings(ProviderVariables, BaseSettings):
     shutdown_timeout_seconds: int = Field(20, ge=1, le=300)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
-    tracing: bool = False
+    tracing: Tracing = False
 
     @classmethod
-    def load(cls, **given: Any) -> "Settings":
-        """Read the environment and the file in DIALTONE_ENV_FILE (default `.env`). Raises SettingsError."""
-        unknown = sorted(name for name in os.environ if name.startswith("DIALTONE_") and name not in known_variables())
-        if unknown:
-            raise SettingsError(f"{unknown[0]} is not a setting of Dialtone; .env.example lists all settings")
-        given.setdefault("_env_file", os.environ.get("DIALTONE_ENV_FILE", ".env"))
+    def load(cls, _env_file: str | EllipsisType | None = ..., **given: Any) -> "Settings":
+        """Read the environment and the env file (`Variables.read`). `given` replaces them. Raises SettingsError."""
         try:
-            settings = cls(**given)
+            variables = Variables.read(_env_file)
+            variables.check_names(known_variables())
+            values, origins = _collected(variables, given)
+        except VariableError as error:
+            raise SettingsError(str(error)) from None
+        try:
+            settings = cls(**values)
         except ValidationError as error:
-            raise SettingsError(_one_line(error)) from None
-        settings._env_file = given["_env_file"]
+            raise SettingsError(_one_line(error, variables)) from None
+        settings._env_file, settings._variables, settings._origins = _env_file, variables, origins
         settings.identity()
         return settings
 
     def again(self) -> "Settings":
         """Read the same sources again. Raises SettingsError."""
-        return Settings.load(_env_file=self._env_file)
+        return Settings.load(self._env_file)
+
+    def origin(self, name: str) -> str:
+        """Where the value of a setting comes from: `default`, `environment` or the path of a file."""
+        return self._origins.get(name, "default")
+
+    def warnings(self) -> list[ConfigWarning]:
+        """Values that are valid, and probably not as the operator means. Raises SettingsError."""
+        found = self._variables.warnings(known_variables())
+        for number, (issuer, _) in enumerate(self.identity().issuers):
+            for doubt in known_issuers.doubts(issuer):
+                found.append(ConfigWarning(self.place(number, doubt.place), doubt.seen, doubt.fix))
+        return found
+
+    def place(self, number: int, field: str) -> str:
+        """Where a field of an issuer is: its variable, or its path in the file."""
+        if self.config is not None:
+            return f"{self.config}: issuers[{number}].{field}"
+        return variable_of(next(name for name, own in ISSUER_FIELDS.items() if own == field))
 
     def identity(self) -> ResolvedConfig:
         """Issuers, their keys and the policy, from dialtone.toml or from variables. Raises SettingsError."""
@@ -190,17 +224,24 @@ class Settings(ProviderVariables, BaseSettings):
             raise SettingsError(
                 f"{variable_of(clash)} and DIALTONE_CONFIG are both set; keep one, because the file names the issuers"
             )
-        variables = dotenv_values(self._env_file) if self._env_file else {}
         try:
-            return resolve(read(path), self.allowance, lambda name: os.environ.get(name) or variables.get(name))
+            return resolve(read(path), self.allowance, self._secret)
         except FieldError as fault:
             raise SettingsError(f"{path}: {fault.field}: {fault}") from None
+
+    def _secret(self, name: str) -> str | None:
+        """The secret in a variable that dialtone.toml names."""
+        try:
+            found = self._variables.get(name, is_free_text=True)
+        except VariableError as error:
+            raise FieldError("secret_env", str(error)) from None
+        return None if found is None else found.text
 
     def _from_variables(self) -> ResolvedConfig:
         """The configuration of the single issuer in the environment. Errors name the variable."""
         for name in () if self.provider else ("issuer", "audience"):
             if not getattr(self, name) and (name == "issuer" or not self.required_claims):
-                raise SettingsError(f"{variable_of(name)} is not set; .env.example describes it")
+                raise SettingsError(_missing(variable_of(name), self._variables))
         values = {field: getattr(self, name) for name, field in ISSUER_FIELDS.items()}
         wanted = {field: value for field, value in values.items() if value not in (None, frozenset())}
         if self.issuer_pem is not None:
@@ -222,41 +263,11 @@ class Settings(ProviderVariables, BaseSettings):
         name = next(name for name, own in ISSUER_FIELDS.items() if own == field)
         raise SettingsError(f"{variable_of(name)}: {message}")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Clean the values, and read secrets from the files that `<NAME>_FILE` names."""
-        values = cleaned(values, may_have_quotes=("issuer_secret", "tag_key"))
-        for name in _SECRETS:
-            variable = variable_of(name)
-            path = values.get(f"{name}_file") or values.get(f"{variable}_FILE")
-            if not path:
-                continue
-            if variable in values or name in values:
-                raise ValueError(f"{variable} and {variable}_FILE are both set; keep one")
-            try:
-                values[name] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError):
-                raise ValueError(f"{variable}_FILE names a file that cannot be read") from None
-        return values
-
-    @field_validator(
-        "audience",
-        "algorithms",
-        "required_scopes",
-        "token_types",
-        "logout_audience",
-        "cors_origins",
-        "cors_headers",
-        "audience_claims",
-        "allowed_foreign_claims",
-        "tenants",
-        mode="before",
-    )
+    @field_validator(*_LISTS, mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """The words in their order, which matters only for audience_claims."""
-        return tuple(filter(None, re.split(r"[,\s]+", value))) if isinstance(value, str) else value
+        """The values in their order, which matters only for audience_claims."""
+        return words(value) if isinstance(value, str) else value
 
     @field_validator("required_claims", mode="before")
     @classmethod
@@ -268,73 +279,6 @@ class Settings(ProviderVariables, BaseSettings):
         if found is not None and not isinstance(found, dict):
             raise ValueError('must be a JSON object, such as {"token_use": "access"}')
         return found
-
-    @field_validator("credential_ttl_seconds", "mobile_credential_ttl_seconds")
-    @classmethod
-    def _check_ttl(cls, value: int) -> int:
-        if not MIN_TTL <= timedelta(seconds=value) <= MAX_TTL:
-            raise ValueError("must be between 60 seconds and 90 days")
-        return value
-
-    @field_validator("telnyx_base_url")
-    @classmethod
-    def _check_url(cls, value: str) -> str:
-        if not is_safe_url(value):
-            raise ValueError("must be an https URL (or http to localhost), without user, password or fragment")
-        return value
-
-    @field_validator("database_url")
-    @classmethod
-    def _check_database(cls, value: SecretStr) -> SecretStr:
-        database_url(value.get_secret_value())
-        return value
-
-    @field_validator("limit_user", "limit_issuer", "limit_failures")
-    @classmethod
-    def _check_limit(cls, value: str) -> str:
-        try:
-            parse_rate_limit(value)
-        except ValueError:
-            raise ValueError("must be a rate such as 300/minute or 5/second, or none") from None
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
-            raise ValueError("must be redis://HOST:PORT/DATABASE or rediss://...")
-        return value
-
-    @field_validator("egress_proxy")
-    @classmethod
-    def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_proxy_url(value.get_secret_value()):
-            raise ValueError(
-                "must be http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before the host if the proxy "
-                "requires it; write special characters of the password in percent-encoding"
-            )
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, value: frozenset[str]) -> frozenset[str]:
-        for origin in sorted(value):
-            check_origin(origin)
-        return value
-
-    @field_validator("cors_headers")
-    @classmethod
-    def _check_headers(cls, value: frozenset[str]) -> frozenset[str]:
-        for name in sorted(value):
-            check_header(name)
-        return value
-
-    @field_validator("tracing")
-    @classmethod
-    def _check_tracing(cls, value: bool) -> bool:
-        if value and not tracing.is_installed():
-            raise ValueError("OpenTelemetry is not installed; see docs/observability.md#tracing")
-        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -380,7 +324,29 @@ def known_variables() -> frozenset[str]:
     return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
 
 
-def _one_line(error: ValidationError) -> str:
+def _collected(variables: Variables, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of the settings, and where each comes from. Raises VariableError."""
+    values, origins = dict(given), dict.fromkeys(given, "argument")
+    for name in Settings.model_fields:
+        if name in given:
+            continue
+        found = variables.get(
+            variable_of(name), is_list=name in _LISTS or name in VALUE_VARIABLES, is_free_text=name in _FREE_TEXT
+        )
+        if found is not None:
+            values[name], origins[name] = found
+    for name in _SECRETS:
+        path, variable = values.get(f"{name}_file"), variable_of(name)
+        if not path:
+            continue
+        if name in values:
+            raise VariableError(f"{variable} and {variable}_FILE are both set; keep one")
+        values[name] = read_secret(variable, path, is_free_text=name in _FREE_TEXT)
+        origins[name] = path
+    return values, origins
+
+
+def _one_line(error: ValidationError, variables: Variables) -> str:
     """The first fault in one line: the variable and the message, without the value."""
     fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
     message = fault["msg"].removeprefix("Value error, ")
@@ -389,5 +355,10 @@ def _one_line(error: ValidationError) -> str:
     name = str(fault["loc"][0])
     variable = variable_of(name) if name in Settings.model_fields else name
     if fault["type"] == "missing":
-        return f"{variable} is not set; .env.example describes it"
+        return _missing(variable, variables)
     return f"{variable}: {message}"
+
+
+def _missing(variable: str, variables: Variables) -> str:
+    similar = variables.misspelt(variable, known_variables())
+    return f"{variable} is not set{f', but {similar} is' if similar else ''}; .env.example describes it"

@@ -1,19 +1,76 @@
-"""Values as container environments pass them: with line ends, or in quotes."""
+"""Values as environments pass them: with line ends, in quotes, or with characters that nothing shows."""
 
-from collections.abc import Collection
-from typing import Any
+import re
+from typing import NamedTuple
+
+_HIDDEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+"""Control characters, byte-order marks and zero-width characters. Not U+200C and U+200D, which words may contain."""
+
+_HIDDEN_INSIDE = re.compile(f"[{_HIDDEN}]")
+_EDGES = re.compile(f"\\A[\\s\u200c\u200d{_HIDDEN}]+|[\\s\u200c\u200d{_HIDDEN}]+\\Z")
+_QUOTES = "\"'"
+_TYPOGRAPHIC_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 
 
-def cleaned(values: dict[str, Any], may_have_quotes: Collection[str]) -> dict[str, Any]:
-    """The values without white space around them, such as the line end of a Kubernetes secret.
+class ConfigWarning(NamedTuple):
+    """A setting that is valid, and probably not as the operator means."""
 
-    Raises ValueError for quotes around a value, which `docker --env-file` keeps. `may_have_quotes` names the generated
-    secrets, of which quotes may be a part.
+    place: str
+    """The variable, or the path into dialtone.toml."""
+    seen: str
+    fix: str
+
+
+def stripped(text: str) -> str:
+    """The text without white space, line ends and invisible characters at its ends."""
+    return _EDGES.sub("", text)
+
+
+def cleaned(text: str, *, is_list: bool = False) -> str:
+    """The value without white space at its ends, and without one pair of quotes, which `docker --env-file` keeps.
+
+    In a list, each value may have its own quotes, which `words` removes. Raises ValueError, without the value, for
+    quotes that are no pair and for invisible characters inside.
     """
-    found = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
-    for name, value in found.items():
-        is_quoted = isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-        if is_quoted and name not in may_have_quotes:
-            variable = name if name.isupper() else f"DIALTONE_{name.upper()}"
-            raise ValueError(f"{variable} has quotes around its value, which are part of it here; remove them")
+    value = stripped(text)
+    if (inner := unquoted(value)) is not None:
+        value = stripped(inner)
+    elif not is_list and value.startswith(tuple(_QUOTES)):
+        raise ValueError("begins with a quotation mark that has no counterpart at the end; remove it")
+    return _checked(value)
+
+
+def cleaned_secret(text: str) -> str:
+    """A secret of any characters, without white space at its ends. Raises ValueError for quotes around it.
+
+    Quotes may belong to such a secret. They are neither removed nor used silently.
+    """
+    value = stripped(text)
+    if unquoted(value) is not None:
+        raise ValueError("has quotes around its value; remove them, or write the secret to a file if it includes them")
+    return _checked(value)
+
+
+def unquoted(value: str) -> str | None:
+    """The text between one pair of quotes; None if the value is not such a text."""
+    quote = value[:1]
+    is_pair = len(value) > 1 and quote in _QUOTES and value.endswith(quote) and quote not in value[1:-1]
+    return value[1:-1] if is_pair else None
+
+
+def words(value: str) -> tuple[str, ...]:
+    """Values that are separated by commas or white space. Raises ValueError for JSON and for unpaired quotes."""
+    if value.startswith("["):
+        raise ValueError("must be values separated by commas, not a JSON list")
+    found = tuple(unquoted(word) or word for word in re.split(r"[,\s]+", value) if word)
+    if any('"' in word or word.startswith("'") or word.endswith("'") for word in found):
+        raise ValueError("has a quotation mark in a value; remove it")
     return found
+
+
+def _checked(value: str) -> str:
+    if (hidden := _HIDDEN_INSIDE.search(value)) is not None:
+        raise ValueError(f"contains the invisible character U+{ord(hidden[0]):04X}; write the value without it")
+    if value[:1] and (value[0] in _TYPOGRAPHIC_QUOTES or value[-1] in _TYPOGRAPHIC_QUOTES):
+        raise ValueError("has typographic quotation marks around its value; remove them")
+    return value

@@ -1,0 +1,209 @@
+"""Issuers of well-known identity providers: texts that no token has as `iss`, and texts that probably none has.
+
+`check` rejects only what the documentation of the provider, or OpenID Connect Discovery 1.0, excludes. `doubts` reports
+the rest, which may be right. A token without `iss` needs no issuer of a known form.
+"""
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from app.config.tables import FieldError
+from app.config.token_claims import TokenKind
+from app.config.values import ConfigWarning
+
+if TYPE_CHECKING:
+    from app.config.file import IssuerTable
+
+_TENANT = r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\{[A-Za-z][A-Za-z0-9_]*\})"
+"""The id of an Entra tenant in lower case, or the claim that contains it."""
+
+_NEVER = r"(?!)"
+"""Matches no path: no issuer has this host."""
+
+
+class _Provider(NamedTuple):
+    name: str
+    host: str
+    """A regular expression of the host names of its issuers."""
+    path: str
+    """A regular expression of the paths of its issuers. The scheme is https, and there is no port and no query."""
+    form: str
+
+
+_PROVIDERS = (
+    _Provider("Auth0", r"[a-z0-9.-]+\.auth0\.com", "/", "https://TENANT.REGION.auth0.com/"),
+    _Provider(
+        "Entra ID",
+        r"login\.microsoftonline\.com",
+        rf"/{_TENANT}/v2\.0/?",  # tokens of Azure AD B2C had a slash at the end under this host name
+        "https://login.microsoftonline.com/TENANT_ID/v2.0 or https://sts.windows.net/TENANT_ID/",
+    ),
+    _Provider("Entra ID (v1.0)", r"sts\.windows\.net", rf"/{_TENANT}/", "https://sts.windows.net/TENANT_ID/"),
+    _Provider(
+        "Azure AD B2C",
+        r"[a-z0-9-]+\.b2clogin\.com",
+        rf"/(?:{_TENANT}|tfp/{_TENANT}/[A-Za-z0-9_.-]+)/v2\.0/",
+        "https://TENANT.b2clogin.com/TENANT_ID/v2.0/",
+    ),
+    _Provider(
+        "Entra External ID",
+        r"[a-z0-9-]+\.ciamlogin\.com",
+        rf"/{_TENANT}/v2\.0",
+        "https://TENANT_ID.ciamlogin.com/TENANT_ID/v2.0",
+    ),
+    _Provider(
+        "Okta", r"[a-z0-9-]+-admin\.(?:okta|oktapreview|okta-emea)\.com", _NEVER, "https://DOMAIN.okta.com/oauth2/ID"
+    ),
+    _Provider(
+        "Okta",
+        r"[a-z0-9-]+\.(?:okta|oktapreview|okta-emea)\.com",
+        r"(?:/oauth2/[A-Za-z0-9_-]+)?",
+        "https://DOMAIN.okta.com/oauth2/ID",
+    ),
+    _Provider(
+        "Cognito",
+        r"cognito-idp(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?",
+        r"/[a-z0-9-]+_[A-Za-z0-9]+",
+        "https://cognito-idp.REGION.amazonaws.com/POOL_ID",
+    ),
+    _Provider(
+        "Cognito",
+        r"[a-z0-9-]+\.auth(?:-fips)?\.[a-z0-9-]+\.amazoncognito\.com",
+        _NEVER,
+        "https://cognito-idp.REGION.amazonaws.com/POOL_ID",
+    ),
+    _Provider("Google", r"accounts\.google\.com", "", "https://accounts.google.com"),
+    _Provider("Firebase", r"securetoken\.google\.com", r"/[a-z0-9:.-]+", "https://securetoken.google.com/PROJECT_ID"),
+    _Provider("Google IAP", r"cloud\.google\.com", "/iap", "https://cloud.google.com/iap"),
+    _Provider("Apple", r"appleid\.apple\.com", "", "https://appleid.apple.com"),
+    _Provider("Supabase", r"[a-z0-9]+\.supabase\.co", "/auth/v1", "https://PROJECT.supabase.co/auth/v1"),
+    _Provider("Clerk", r"[a-z0-9-]+\.clerk\.accounts\.dev", "", "https://NAME.clerk.accounts.dev"),
+    _Provider("Zitadel Cloud", r"(?:[a-z0-9-]+\.)+zitadel\.cloud", "", "https://NAME.REGION.zitadel.cloud"),
+    _Provider(
+        "Cloudflare Access",
+        r"[a-z0-9-]+\.cloudflareaccess\.com",
+        r"(?:/cdn-cgi/access/sso/oidc/[0-9a-f]+)?",
+        "https://TEAM.cloudflareaccess.com",
+    ),
+    _Provider("GitLab", r"gitlab\.com", "", "https://gitlab.com"),
+    _Provider(
+        "GitHub Actions",
+        r"token\.actions\.githubusercontent\.com",
+        r"(?:/[A-Za-z0-9_.-]+)?",
+        "https://token.actions.githubusercontent.com",
+    ),
+)
+"""Source: each provider's documentation of its tokens or of its discovery document."""
+
+_KEY_SET = re.compile(r"(?:/jwks(?:\.json|_uri)?|/jwk|/certs|/discovery/(?:v2\.0/)?keys|/v1/keys|\.json)/?\Z")
+_ENDPOINT = re.compile(r"/(?:authorize|authorization|token|userinfo|introspect|logout)/?\Z")
+_KEYCLOAK_REALM = re.compile(r"/realms/[^/]+/\Z")
+_KEYCLOAK_ENDPOINT = "/protocol/openid-connect"
+_AUTHENTIK = re.compile(r"/application/o/[^/]+\Z")
+_OKTA_ORG = re.compile(r"https://[a-z0-9-]+\.(?:okta|oktapreview|okta-emea)\.com")
+_ENTRA_SLASH = re.compile(r"https://login\.microsoftonline\.com/.*/v2\.0/")
+_PLACEHOLDER_HOST = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid)\Z")
+_PLACEHOLDER = re.compile(r"[<>]|\$[{(]|\{\{|\bYOUR[_-]|\bCHANGE[_-]?ME\b", re.IGNORECASE)
+
+
+def check(issuer: "IssuerTable") -> None:
+    """Raises FieldError for an issuer that no token can have."""
+    text = issuer.issuer
+    parts = _split(text)
+    if issuer.takes_tokens_without_iss or parts is None:
+        return
+    if re.search(r"\s", text):
+        raise FieldError("issuer", "has white space in it, which no URL has; remove it")
+    if "/.well-known/" in parts.path:
+        raise FieldError(
+            "issuer",
+            f"{text} is the URL of a document, not an issuer; write the value of `issuer` in the discovery document",
+        )
+    if _KEYCLOAK_ENDPOINT in parts.path or parts.path.endswith((".json", "/jwks")):
+        raise FieldError(
+            "issuer", f"{text} is the URL of a key set or an endpoint; write the exact `iss` of the provider's tokens"
+        )
+    is_discovered = not any((issuer.jwks_url, issuer.discovery_url, issuer.pem, issuer.pem_file, issuer.signer))
+    if is_discovered and not issuer.is_symmetric and (parts.query or "?" in text):
+        raise FieldError(
+            "issuer", f"{text} has a query, which an issuer with discovery must not have; remove it, or set jwks_url"
+        )
+    for provider in _PROVIDERS:
+        if re.fullmatch(provider.host, parts.hostname or ""):
+            _check_form(text, provider)
+            return
+
+
+def _check_form(text: str, provider: _Provider) -> None:
+    form = re.compile(f"https://{provider.host}{provider.path}")
+    if form.fullmatch(text):
+        return
+    similar = (text.rstrip("/"), f"{text.rstrip('/')}/", text.rstrip("/").lower(), f"{text.rstrip('/').lower()}/")
+    correct = next((candidate for candidate in similar if form.fullmatch(candidate)), provider.form)
+    raise FieldError("issuer", f"no token of {provider.name} has the issuer {text}; write {correct}")
+
+
+def doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
+    """What is probably wrong. The place of a warning is a field of the issuer."""
+    return [*_issuer_doubts(issuer), *_audience_doubts(issuer)]
+
+
+def _issuer_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
+    text = issuer.issuer
+    parts = _split(text)
+    if issuer.takes_tokens_without_iss:
+        return []
+    if _PLACEHOLDER.search(text) or (parts and _PLACEHOLDER_HOST.search(parts.hostname or "")):
+        return [ConfigWarning("issuer", f"{text} looks like an example", "write the `iss` of your provider's tokens")]
+    if parts is None:
+        if re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+(/\S*)?", text) and text != "accounts.google.com":
+            return [ConfigWarning("issuer", f"{text} has no scheme", "begin it with https://, if the `iss` does")]
+        return []
+    seen, fix = "", "write the exact `iss` of the provider's tokens"
+    if _KEY_SET.search(parts.path):
+        seen = f"{text} looks like the URL of a key set"
+    elif _ENDPOINT.search(parts.path):
+        seen = f"{text} looks like the URL of an endpoint"
+    elif parts.query or parts.fragment:
+        seen = f"{text} has a query or a fragment, which issuers of OpenID Connect do not have"
+    elif parts.netloc != parts.netloc.lower():
+        seen = f"{text} has capital letters in its host name"
+    elif parts.netloc.endswith((":443", ":80")):
+        seen = f"{text} has a port, which is the default"
+    elif _KEYCLOAK_REALM.search(parts.path):
+        seen, fix = f"{text} ends with a slash, and issuers of Keycloak do not", "remove the slash"
+    elif _AUTHENTIK.search(parts.path):
+        seen, fix = f"{text} has no slash at its end, and issuers of authentik do", "add the slash"
+    elif _ENTRA_SLASH.fullmatch(text):
+        seen, fix = f"{text} ends with a slash, and issuers of Entra ID do not", "remove the slash"
+    elif "//" in parts.path:
+        seen = f"{text} has two slashes in its path"
+    elif _OKTA_ORG.fullmatch(text) and issuer.token_kind is TokenKind.ACCESS:
+        seen = f"{text} is Okta's org server, whose access tokens only Okta can verify"
+        fix = "use the issuer of a custom authorization server, https://DOMAIN.okta.com/oauth2/ID"
+    return [ConfigWarning("issuer", seen, fix)] if seen else []
+
+
+def _audience_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
+    return [
+        ConfigWarning(
+            "audiences", f"{audience} looks like an example", "write the `aud` of the tokens for this service"
+        )
+        for audience in sorted(issuer.audiences)
+        if _PLACEHOLDER.search(audience) or _PLACEHOLDER_HOST.search(_host(audience))
+    ]
+
+
+def _split(text: str) -> SplitResult | None:
+    """The parts of a URL; None for another text."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    return parts if parts.hostname else None
+
+
+def _host(text: str) -> str:
+    parts = _split(text)
+    return (parts.hostname or "") if parts else text
