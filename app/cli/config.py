@@ -5,11 +5,10 @@ import os
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 
 from app.cli.output import AsJson, print_json, settings
+from app.config.effective import SettingInEffect, issuers_in_effect, settings_in_effect
 from app.config.file import ConfigFile
-from app.config.settings import Settings, variable_of
 
 commands = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
 
@@ -18,10 +17,13 @@ commands = typer.Typer(no_args_is_help=True, help="Settings, and the configurati
 def check(
     path: Annotated[str | None, typer.Argument(help="The file to check. Default: DIALTONE_CONFIG.")] = None,
 ) -> None:
-    """Check the configuration. Exits 1 with one line if it is invalid."""
+    """Check the configuration. Exits 1 with one line if it is invalid. Warnings are printed to standard error."""
     if path is not None:
         os.environ["DIALTONE_CONFIG"] = path
-    resolved = settings().identity()
+    where = settings()
+    for warning in where.warnings():
+        typer.echo(f"Warning: {warning.place}: {warning.seen}; {warning.fix}.", err=True)
+    resolved = where.identity()
     rules = len(resolved.policy.rules)
     is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
     typer.echo(f"Valid: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
@@ -29,25 +31,40 @@ def check(
 
 @commands.command()
 def show(as_json: AsJson = False) -> None:
-    """Print all effective settings. For secrets, print only whether they are set."""
+    """Print all settings in effect, and where each comes from. For secrets, print only whether they are set."""
     where = settings()
-    values = {variable_of(name): _shown(getattr(where, name)) for name in Settings.model_fields}
+    own, issuers = settings_in_effect(where), issuers_in_effect(where)
     if as_json:
-        print_json(values)
+        print_json({"settings": _as_json(own), "issuers": [_as_json(issuer) for issuer in issuers]})
         return
-    for name, value in values.items():
-        typer.echo(f"{name}={'' if value is None else value}")
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return "(set)" if value.get_secret_value() else "(empty)"
-    if isinstance(value, frozenset):
-        return " ".join(sorted(value))
-    return value
+    for entry in own:
+        typer.echo(_as_line(entry.name, entry))
+    for number, issuer in enumerate(issuers):
+        for entry in issuer:
+            typer.echo(_as_line(f"issuers[{number}].{entry.name}", entry))
 
 
 @commands.command()
 def schema() -> None:
     """Print the JSON Schema of dialtone.toml, for editors."""
     typer.echo(json.dumps(ConfigFile.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+def _as_json(entries: list[SettingInEffect]) -> dict[str, dict[str, Any]]:
+    return {entry.name: {"value": entry.value, "source": entry.source} for entry in entries}
+
+
+def _as_line(name: str, entry: SettingInEffect) -> str:
+    return f"{name}={_as_text(entry.value)}  # {entry.source}"
+
+
+def _as_text(value: Any) -> str:
+    match value:
+        case None | "" | [] | {}:
+            return "(none)"
+        case bool() | dict():
+            return json.dumps(value, ensure_ascii=False)
+        case list():
+            return " ".join(map(str, value))
+        case _:
+            return " ".join(str(value).splitlines())
