@@ -70,10 +70,20 @@ def serve(settings: Settings) -> None:
 async def reload_settings(settings: Settings, components: Components) -> None:
     """Read the settings' sources again and apply them. If anything in them is wrong, nothing changes."""
     try:
-        await components.reload(settings.again())
+        changed = settings.again()
+        log_warnings(changed)
+        await components.reload(changed)
     except SettingsError as error:
         reason = str(error)
         structlog.get_logger("dialtone").error("reload_rejected", reason=reason, note="nothing was changed")
+
+
+def log_warnings(settings: Settings) -> None:
+    """Log the settings that are valid, and probably not as the operator means. Raises SettingsError."""
+    for warning in settings.warnings():
+        structlog.get_logger("dialtone").warning(
+            "doubtful_setting", setting=warning.place, reason=warning.seen, fix=warning.fix
+        )
 
 
 def build_server_app(settings: Settings, components: Components) -> tuple[ConnectionLimiter, ASGIApp, Readiness]:
@@ -157,6 +167,7 @@ def _fastapi(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log = structlog.get_logger("dialtone")
         log.info("started", version=__version__, namespace=settings.namespace)
+        log_warnings(settings)
         components.identity.key_sets.log_plain_http()
         if settings.is_sandboxed:
             log.warning("sandbox", note="TELNYX_BASE_URL is on this machine: these credentials cannot make real calls")

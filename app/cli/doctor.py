@@ -1,5 +1,6 @@
 """`dialtone doctor`: checks the configuration and its dependencies, and suggests fixes."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from datetime import UTC
@@ -11,11 +12,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from app.adapters.addresses import is_loopback
+from app.adapters.http_client import PROXY_FAILURES, ConnectFailed, ResponseFailed
+from app.adapters.identity.key_faults import fix_of
 from app.adapters.ledger.failure_reasons import reason_of
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.output import AsJson, print_json, run, settings
 from app.composition.components import Components
-from app.config.settings import Settings
+from app.config.issuer_variables import ISSUER_FIELDS
+from app.config.settings import Settings, variable_of
 from app.vending.errors import (
     LedgerUnavailable,
     TelnyxError,
@@ -24,6 +29,9 @@ from app.vending.errors import (
     TelnyxNotFound,
 )
 from app.vending.push.models import PushType
+
+PROXY_SECONDS = 3.0
+"""Deadline of the request that checks the egress proxy."""
 
 MAX_SKEW_SECONDS = 5.0
 """A larger clock difference makes new tokens appear not yet valid, or expires them early."""
@@ -68,9 +76,13 @@ def doctor(
 
 async def _findings(where: Settings, components: Components) -> AsyncIterator[CheckResult]:
     yield CheckResult("configuration", CheckVerdict.OK, "all settings are valid")
+    for warning in where.warnings():
+        yield CheckResult(warning.place, CheckVerdict.WARNING, warning.seen, warning.fix)
     yield await _ledger(where, components)
+    if where.proxy_url is not None:
+        yield await _egress_proxy(where, components)
     for issuer in components.identity.verifier.issuers():
-        yield await _issuer(components, issuer)
+        yield await _issuer(where, components, issuer)
     for connection_id in sorted(components.identity.policy.policy.connections()):
         async for finding in _connection(components, connection_id):
             yield finding
@@ -94,21 +106,47 @@ async def _ledger(where: Settings, components: Components) -> CheckResult:
         reason = reason_of(error)
         seen = "unreachable, read-only or not migrated" + (f": {reason}" if reason else "")
         return CheckResult("ledger", CheckVerdict.FAILED, seen, fix)
-    through = ", through a connection pooler" if is_pooled else ""
-    return CheckResult("ledger", CheckVerdict.OK, f"{kind}: reachable, writable and migrated{through}")
+    return CheckResult(
+        "ledger",
+        CheckVerdict.OK,
+        f"{kind}: reachable, writable and migrated{_notifications(components, is_pooled=is_pooled)}",
+    )
 
 
-async def _issuer(components: Components, issuer: str) -> CheckResult:
+def _notifications(components: Components, *, is_pooled: bool) -> str:
+    """How replicas learn about each other's changes, which only PostgreSQL can notify."""
+    if components.ledger.database.is_sqlite:
+        return ""
+    if is_pooled:
+        return ", through a connection pooler: replicas poll for each other's changes"
+    return "; replicas use LISTEN for each other's changes"
+
+
+async def _egress_proxy(where: Settings, components: Components) -> CheckResult:
+    """Whether the proxy opens a connection to Telnyx. The check of each issuer has its own request."""
+    if where.is_sandboxed:
+        return CheckResult(
+            "egress proxy", CheckVerdict.OK, "not used for Telnyx, because the sandbox is on this machine"
+        )
+    try:
+        await components.telnyx.http.send("HEAD", where.telnyx_base_url, deadline_seconds=PROXY_SECONDS, max_bytes=0)
+    except (ConnectFailed, ResponseFailed) as error:
+        if error.reason in PROXY_FAILURES:
+            return CheckResult("egress proxy", CheckVerdict.FAILED, str(error), fix_of(error.reason))
+    return CheckResult("egress proxy", CheckVerdict.OK, "it opens connections to Telnyx")
+
+
+async def _issuer(where: Settings, components: Components, issuer: str) -> CheckResult:
     about = f"issuer {issuer}"
     missing = issuer in await components.identity.verifier.missing_keys()
     status = next(status for status in components.identity.verifier.key_sets() if status.issuer == issuer)
     if status.is_on_demand:
         return CheckResult(about, CheckVerdict.OK, "its keys are fetched when tokens name them")
     if missing or not status.keys:
-        fix = (
-            "check that this machine reaches the issuer's key set, and that it has a key for the configured algorithms"
-        )
         reason = f": {status.last_failure}" if status.last_failure else ""
+        fix = (
+            _with_variables(where, status.fix) if status.fix else "check that this machine reaches the issuer's key set"
+        )
         return CheckResult(about, CheckVerdict.FAILED, f"no usable key to verify tokens{reason}", fix)
     seen = f"{status.keys} usable key{'' if status.keys == 1 else 's'}"
     faulty = [f"{key.kid or 'a key without kid'}: {key.reason}" for key in status.skipped if key.is_fault]
@@ -116,6 +154,14 @@ async def _issuer(components: Components, issuer: str) -> CheckResult:
         fix = "ask the operator of the identity provider to correct or remove these keys"
         return CheckResult(about, CheckVerdict.WARNING, f"{seen}; skipped {'; '.join(faulty)}", fix)
     return CheckResult(about, CheckVerdict.OK, seen)
+
+
+def _with_variables(where: Settings, fix: str) -> str:
+    """The fix with the names that the operator's configuration has: fields of the file, or variables."""
+    if where.config is not None:
+        return fix
+    names = {field: variable_of(name) for name, field in ISSUER_FIELDS.items()}
+    return re.sub(r"`([a-z_]+)`", lambda match: names.get(match[1], match[0]), fix)
 
 
 async def _connection(components: Components, connection_id: str) -> AsyncIterator[CheckResult]:
@@ -199,12 +245,18 @@ def _origins(where: Settings) -> CheckResult:
     if not where.cors_origins:
         fix = "list your pages' origins in DIALTONE_CORS_ORIGINS; not needed without browser frontends"
         return CheckResult("CORS", CheckVerdict.WARNING, "no web page may call this service", fix)
-    plain = [origin for origin in where.cors_origins if urlsplit(origin).scheme == "http"]
-    remote = [origin for origin in plain if urlsplit(origin).hostname not in ("localhost", "127.0.0.1", "::1")]
+    remote = [origin for origin in where.cors_origins if not _is_secure(origin)]
     if remote:
         fix = "serve the page over https: browsers allow the microphone only there"
         return CheckResult("CORS", CheckVerdict.WARNING, f"{sorted(remote)[0]} is plain http", fix)
     return CheckResult("CORS", CheckVerdict.OK, f"{len(where.cors_origins)} origin(s)")
+
+
+def _is_secure(origin: str) -> bool:
+    """Whether browsers allow the microphone to pages of this origin: https, apps, and pages on the device itself."""
+    parts = urlsplit(origin)
+    host = parts.hostname or ""
+    return parts.scheme != "http" or is_loopback(host) or host.endswith(".localhost")
 
 
 async def _redis(components: Components) -> CheckResult:

@@ -100,7 +100,13 @@ async def test_doctor_and_migrate_work_through_a_pooler(telnyx: Telnyx, postgres
         _, output = await run(telnyx, address, "doctor", "--json")
 
         seen = {finding["about"]: finding["seen"] for finding in json.loads(output)}
-        assert seen["ledger"] == "postgresql: reachable, writable and migrated, through a connection pooler"
+        reachable = "postgresql: reachable, writable and migrated"
+        assert seen["ledger"] == f"{reachable}, through a connection pooler: replicas poll for each other's changes"
+
+        direct = postgres.replace("postgresql+asyncpg", "postgresql")
+        _, output = await run(telnyx, direct, "doctor", "--json")
+        seen = {finding["about"]: finding["seen"] for finding in json.loads(output)}
+        assert seen["ledger"] == f"{reachable}; replicas use LISTEN for each other's changes"
 
         wrong = address.replace(quote(PASSWORD, safe=""), CANARY)
         _, output = await run(telnyx, wrong, "migrate")
