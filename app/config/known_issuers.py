@@ -131,15 +131,16 @@ def check(issuer: "IssuerTable") -> None:
         )
     for provider in _PROVIDERS:
         if re.fullmatch(provider.host, parts.hostname or ""):
-            _check_form(text, provider)
+            _check_form(text, parts._replace(netloc=parts.netloc.lower()).geturl(), provider)
             return
 
 
-def _check_form(text: str, provider: _Provider) -> None:
+def _check_form(text: str, with_lower_host: str, provider: _Provider) -> None:
     form = re.compile(f"https://{provider.host}{provider.path}")
-    if form.fullmatch(text):
+    if form.fullmatch(with_lower_host):
         return
-    similar = (text.rstrip("/"), f"{text.rstrip('/')}/", text.rstrip("/").lower(), f"{text.rstrip('/').lower()}/")
+    bare = with_lower_host.rstrip("/")
+    similar = (bare, f"{bare}/", bare.lower(), f"{bare.lower()}/")
     correct = next((candidate for candidate in similar if form.fullmatch(candidate)), provider.form)
     raise FieldError("issuer", f"no token of {provider.name} has the issuer {text}; write {correct}")
 

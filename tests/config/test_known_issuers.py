@@ -59,7 +59,6 @@ def test_issuer_that_is_no_url_is_accepted_with_a_key_source(issuer: str) -> Non
 WRONG = {
     # a slash too few or too many, or capital letters: the right text is in the message
     "https://tenant.eu.auth0.com": "write https://tenant.eu.auth0.com/",
-    "https://TENANT.eu.auth0.com/": "write https://tenant.eu.auth0.com/",
     "https://accounts.google.com/": "write https://accounts.google.com",
     "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_AbC123/": "amazonaws.com/eu-west-1_AbC123",
     f"https://sts.windows.net/{TENANT}": f"write https://sts.windows.net/{TENANT}/",
@@ -148,6 +147,7 @@ DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
     f"https://login.microsoftonline.com/{TENANT}/v2.0/": ({}, "ends with a slash, and issuers of Entra ID do not"),
     "https://dev-1234.okta.com": ({}, "is Okta's org server"),
     "https://ID.corp.test": ({}, "has capital letters in its host name"),
+    "https://TENANT.eu.auth0.com/": ({}, "has capital letters in its host name"),
     "https://id.corp.test:443": ({}, "has a port, which is the default"),
     "https://id.corp.test//staff": ({}, "has two slashes in its path"),
     "https://id.corp.test/oauth2/certs": ({}, "looks like the URL of a key set"),
