@@ -10,6 +10,7 @@ from app.adapters.identity import load_balancer
 from app.adapters.identity.key_sets import KeySetLocation
 from app.config.file import IssuerTable
 from app.config.issuer_variables import ISSUER_FIELDS
+from app.config.providers import VALUES
 from app.config.settings import Settings, variable_of
 from app.vending.models import Platform
 
@@ -23,7 +24,7 @@ class SettingInEffect(NamedTuple):
     name: str
     value: Any
     source: str
-    """`default`, `environment`, or the path of a file."""
+    """`default`, `environment`, the path of a file, or the preset."""
 
 
 def settings_in_effect(settings: Settings) -> list[SettingInEffect]:
@@ -47,13 +48,15 @@ def settings_in_effect(settings: Settings) -> list[SettingInEffect]:
 
 
 def issuers_in_effect(settings: Settings) -> list[list[SettingInEffect]]:
-    """The settings of each issuer."""
+    """The settings of each issuer, with what its preset comes to."""
     tables = [table for table, _ in settings.identity().issuers]
     given = _given_in_file(settings.config) if settings.config is not None else [_given_in_variables(settings)]
     return [_issuer_in_effect(table, sources) for table, sources in zip(tables, given, strict=True)]
 
 
-def _issuer_in_effect(table: IssuerTable, sources: dict[str, str]) -> list[SettingInEffect]:
+def _issuer_in_effect(table: IssuerTable, given: dict[str, str]) -> list[SettingInEffect]:
+    preset = dict.fromkeys(table.model_fields_set, f"preset {table.provider}")
+    sources = given if table.provider is None else preset | given
     computed = _computed(table)
     return [
         SettingInEffect(
@@ -62,6 +65,7 @@ def _issuer_in_effect(table: IssuerTable, sources: dict[str, str]) -> list[Setti
             sources.get(name, DEFAULT),
         )
         for name in IssuerTable.model_fields
+        if name not in VALUES or name in sources
     ]
 
 

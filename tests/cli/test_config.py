@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.config.issuer_variables import ISSUER_FIELDS
+from app.config.providers import VALUES
 from app.config.settings import Settings, variable_of
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import pem
@@ -94,7 +95,7 @@ def test_every_setting_is_shown_once_and_no_value_is_blank(environment: pytest.M
     }
     assert len(set(names)) == len(names)
     assert {variable_of(name) for name in Settings.model_fields} - issuer_variables <= set(names)
-    assert {f"issuers[0].{field}" for field in ISSUER_FIELDS.values()} <= set(names)
+    assert {f"issuers[0].{field}" for field in ISSUER_FIELDS.values() if field not in VALUES} <= set(names)
     assert not [line for line in lines if "=  #" in line]
 
 
@@ -131,6 +132,32 @@ def test_values_of_the_file_are_shown_with_their_table(file: pytest.MonkeyPatch)
     assert issuer["leeway_seconds"] == {"value": 5, "source": source}
     assert issuer["required_claims"] == {"value": {"tier": {"one_of": ["gold"]}}, "source": source}
     assert issuer["discovery_url"] == {"value": None, "source": "default"}
+
+
+def test_settings_of_a_preset_are_shown_with_its_name(file: pytest.MonkeyPatch) -> None:
+    own = 'provider = "auth0"\ndomain = "tenant.eu.auth0.com"\naudiences = ["phones"]\nleeway_seconds = 5\n'
+    Path("dialtone.toml").write_text(f"[[issuers]]\n{own}")
+
+    (issuer,) = shown()["issuers"]
+
+    source = "dialtone.toml, issuers[0]"
+    assert issuer["issuer"] == {"value": "https://tenant.eu.auth0.com/", "source": "preset auth0"}
+    assert issuer["required_claims"]["source"] == "preset auth0"
+    assert issuer["domain"] == {"value": "tenant.eu.auth0.com", "source": source}
+    assert issuer["leeway_seconds"] == {"value": 5, "source": source}
+    assert issuer["subject_claim"] == {"value": "sub", "source": "default"}
+    assert "realm" not in issuer
+
+
+def test_settings_of_a_preset_in_variables_are_shown(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("DIALTONE_ISSUER")
+    environment.setenv("DIALTONE_PROVIDER", "auth0")
+    environment.setenv("DIALTONE_PROVIDER_DOMAIN", '"tenant.eu.auth0.com"')
+
+    lines = show().splitlines()
+
+    assert "issuers[0].issuer=https://tenant.eu.auth0.com/  # preset auth0" in lines
+    assert "issuers[0].domain=tenant.eu.auth0.com  # DIALTONE_PROVIDER_DOMAIN, environment" in lines
 
 
 def test_keys_of_a_load_balancer_are_shown(file: pytest.MonkeyPatch) -> None:
