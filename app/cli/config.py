@@ -59,9 +59,9 @@ def _as_line(name: str, entry: SettingInEffect) -> str:
 
 
 def _as_text(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "(none)"
     match value:
-        case None | "" | [] | {}:
-            return "(none)"
         case bool() | dict():
             return json.dumps(value, ensure_ascii=False)
         case list():

@@ -29,7 +29,7 @@ class SettingInEffect(NamedTuple):
 
 def settings_in_effect(settings: Settings) -> list[SettingInEffect]:
     """All settings but those of the issuers."""
-    computed = {
+    computed: dict[str, Any] = {
         "tag_key": "(derived from TELNYX_API_KEY)",
         "at_device_limit": ", ".join(
             f"{platform} {settings.allowance.action_at_limit(platform)}" for platform in Platform
@@ -38,7 +38,7 @@ def settings_in_effect(settings: Settings) -> list[SettingInEffect]:
     return [
         SettingInEffect(
             variable_of(name),
-            computed[name] if value is None and name in computed else _plain(value),
+            computed[name] if value is None and name in computed else _of_origin(value, settings.origin(name)),
             settings.origin(name),
         )
         for name in Settings.model_fields
@@ -103,6 +103,11 @@ def _given_in_file(path: str) -> list[dict[str, str]]:
     """The same for each issuer in the file, which is valid."""
     tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))["issuers"]
     return [dict.fromkeys(table, f"{path}, issuers[{number}]") for number, table in enumerate(tables)]
+
+
+def _of_origin(value: Any, origin: str) -> Any:
+    """A default is no secret, even if the setting is one."""
+    return value.get_secret_value() if origin == DEFAULT and isinstance(value, SecretStr) else _plain(value)
 
 
 def _plain(value: Any) -> Any:

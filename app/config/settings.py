@@ -199,15 +199,16 @@ class Settings(ProviderVariables):
         """Values that are valid, and probably not as the operator means. Raises SettingsError."""
         found = self._variables.warnings(known_variables())
         for number, (issuer, _) in enumerate(self.identity().issuers):
-            for doubt in known_issuers.doubts(issuer):
-                found.append(ConfigWarning(self.place(number, doubt.place), doubt.seen, doubt.fix))
+            doubts = known_issuers.doubts(issuer)
+            found += [ConfigWarning(self._place(number, doubt.place), doubt.seen, doubt.fix) for doubt in doubts]
         return found
 
-    def place(self, number: int, field: str) -> str:
-        """Where a field of an issuer is: its variable, or its path in the file."""
+    def _place(self, number: int, field: str) -> str:
+        """Where a field of an issuer is: its path in the file, or its variable."""
         if self.config is not None:
             return f"{self.config}: issuers[{number}].{field}"
-        return variable_of(next(name for name, own in ISSUER_FIELDS.items() if own == field))
+        name = next(name for name, own in ISSUER_FIELDS.items() if own == field)
+        return variable_of("provider" if self.provider and name not in self._origins else name)
 
     def identity(self) -> ResolvedConfig:
         """Issuers, their keys and the policy, from dialtone.toml or from variables. Raises SettingsError."""

@@ -75,6 +75,7 @@ def test_source_of_each_setting_is_shown(environment: pytest.MonkeyPatch, tmp_pa
 
 def test_text_has_one_line_for_each_setting(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DIALTONE_CORS_ORIGINS", "https://b.example.com,https://a.example.com")
+    environment.setenv("DIALTONE_REQUIRED_CLAIMS", '{"tier": "gold"}')
 
     lines = show().splitlines()
 
@@ -83,6 +84,8 @@ def test_text_has_one_line_for_each_setting(environment: pytest.MonkeyPatch) -> 
     assert "DIALTONE_CORS_ORIGINS=https://a.example.com https://b.example.com  # environment" in lines
     assert "issuers[0].issuer=https://id.example.com  # DIALTONE_ISSUER, environment" in lines
     assert "issuers[0].algorithms=ES256 RS256  # default" in lines
+    assert 'issuers[0].required_claims={"tier": "gold"}  # DIALTONE_REQUIRED_CLAIMS, environment' in lines
+    assert "DIALTONE_DATABASE_URL=sqlite:///.dialtone/ledger.db  # default" in lines
 
 
 def test_every_setting_is_shown_once_and_no_value_is_blank(environment: pytest.MonkeyPatch) -> None:
