@@ -211,3 +211,24 @@ async def test_reload_changes_the_header_of_an_issuer(telnyx: Telnyx, sqlite: st
 
         assert (await ask(running, token())).status_code == 401
         assert (await running.client.post(path, headers=in_header, json=body)).status_code == 200
+
+
+async def test_reload_cleans_values_and_warns_of_misspelt_names_as_at_startup(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    env_file, key = tmp_path / "env", tmp_path / "key"
+    key.write_text(f'\ufeff"{DEMO_KEY}"\r\n')
+    env_file.write_bytes(f"\ufeffTELNYX_API_KEY_FILE='{key}'\r\nDIALTONE_MAX_DEVICE=1\r\n".encode())
+    settings = {"TELNYX_API_KEY": "", "DIALTONE_ENV_FILE": str(env_file), "DIALTONE_ISSUER": f'"{ISSUER}"\n'}
+    async with replica(telnyx.url, sqlite, tmp_path, settings) as running:
+        assert (await ask(running, token())).status_code == 201
+        warned = [event["setting"] for event in events(running) if event["event"] == "doubtful_setting"]
+        assert warned == ["DIALTONE_MAX_DEVICE", "DIALTONE_ISSUER"]
+
+        key.write_text("CANARY\u200bkey")
+        refused = await reload(running, "reload_rejected")
+        assert refused["reason"].startswith("the file of TELNYX_API_KEY_FILE contains the invisible character U+200B")
+        env_file.unlink()
+        refused = await reload(running, "reload_rejected")
+        assert refused["reason"] == f"DIALTONE_ENV_FILE names a file that does not exist: {env_file}"
+        assert "CANARY" not in running.log.read_text()
