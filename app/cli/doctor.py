@@ -29,6 +29,7 @@ from app.vending.errors import (
     TelnyxNotFound,
 )
 from app.vending.push.models import PushType
+from app.vending.service_status import KeySetStatus
 
 PROXY_SECONDS = 3.0
 """Deadline of the request that checks the egress proxy."""
@@ -139,9 +140,10 @@ async def _egress_proxy(where: Settings, components: Components) -> CheckResult:
 async def _issuer(where: Settings, components: Components, issuer: str) -> CheckResult:
     about = f"issuer {issuer}"
     missing = issuer in await components.identity.verifier.missing_keys()
-    status = next(status for status in components.identity.verifier.key_sets() if status.issuer == issuer)
-    if status.is_on_demand:
+    status = _key_set(components, issuer)
+    if status.is_on_demand and await components.identity.verifier.refresh_keys(issuer):
         return CheckResult(about, CheckVerdict.OK, "its keys are fetched when tokens name them")
+    status = _key_set(components, issuer)
     if missing or not status.keys:
         reason = f": {status.last_failure}" if status.last_failure else ""
         fix = (
@@ -154,6 +156,10 @@ async def _issuer(where: Settings, components: Components, issuer: str) -> Check
         fix = "ask the operator of the identity provider to correct or remove these keys"
         return CheckResult(about, CheckVerdict.WARNING, f"{seen}; skipped {'; '.join(faulty)}", fix)
     return CheckResult(about, CheckVerdict.OK, seen)
+
+
+def _key_set(components: Components, issuer: str) -> KeySetStatus:
+    return next(status for status in components.identity.verifier.key_sets() if status.issuer == issuer)
 
 
 def _with_variables(where: Settings, fix: str) -> str:

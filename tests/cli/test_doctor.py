@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,10 +17,13 @@ from app.cli.doctor import CheckVerdict, check_clock
 from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
+from tests.support.certificates import certificate_authority
 from tests.support.databases import migrate_database
+from tests.support.http_proxy import http_proxy
 from tests.support.http_server import free_port, serve
 from tests.support.key_server import KeyServer
 from tests.support.push_material import android
+from tests.support.raw_server import http_response, raw_server
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service, settings_for
@@ -303,12 +307,36 @@ async def test_unusable_key_set_is_reported_with_the_reason(service: Service, mo
     assert failure.endswith("/jwks returned status 404")
 
 
-async def test_keys_on_demand_are_not_missing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DIALTONE_ISSUER_PEM")
+@asynccontextmanager
+async def load_balancer(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, answer: bytes) -> AsyncIterator[None]:
+    """Tokens of a load balancer, whose keys are behind the egress proxy."""
+    host = "public-keys.auth.elb.eu-west-1.amazonaws.com"
+    authority = certificate_authority(host=host)
+    (tmp_path / "ca.pem").write_text(authority.pem)
     arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/phones/0123456789abcdef"
+    monkeypatch.delenv("DIALTONE_ISSUER_PEM")
     monkeypatch.setenv("DIALTONE_ISSUER_HEADER", "x-amzn-oidc-data")
     monkeypatch.setenv("DIALTONE_ISSUER_SIGNER", arn)
+    monkeypatch.setenv("DIALTONE_ISSUER_CA_FILE", str(tmp_path / "ca.pem"))
+    async with raw_server(answer, authority) as port, http_proxy() as proxy:
+        proxy.resolves = {f"{host}:443": ("127.0.0.1", port)}
+        monkeypatch.setenv("DIALTONE_EGRESS_PROXY", proxy.url)
+        yield
 
-    _, found = await findings()
+
+async def test_keys_on_demand_are_not_missing(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    async with load_balancer(monkeypatch, tmp_path, http_response(b"", status="403 Forbidden")):
+        _, found = await findings()
 
     assert f"issuer {ISSUER}: its keys are fetched when tokens name them" in found["ok"]
+
+
+async def test_keys_on_demand_that_cannot_be_fetched_are_reported(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    async with load_balancer(monkeypatch, tmp_path, http_response(b"", status="302 Found")):
+        _, found = await findings()
+
+    (failure,) = found["failed"]
+    assert failure.startswith(f"issuer {ISSUER}: no usable key to verify tokens: the request for the key of the load")
+    assert "returned status 302" in failure

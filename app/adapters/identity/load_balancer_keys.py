@@ -23,6 +23,9 @@ from app.vending.service_status import KeySetStatus
 MAX_FETCHES = 8
 """Fetches within COOLDOWN_SECONDS that tokens may cause. A load balancer introduces one key at a time."""
 
+NO_KID = "00000000-0000-0000-0000-000000000000"
+"""No key has this name."""
+
 MAX_CACHED_KEYS = 32
 MAX_PEM_BYTES = 16 * 1024
 
@@ -90,9 +93,9 @@ class LoadBalancerKeySource:
         return self._keys
 
     async def refresh(self) -> bool:
-        """Fetch the cached keys again, and forget those that AWS has withdrawn."""
+        """Fetch the cached keys again, and forget withdrawn ones. Without cached keys, check that AWS responds."""
         failures = self._failures
-        await asyncio.gather(*(asyncio.shield(self._fetch(kid)) for kid in list(self._known)))
+        await asyncio.gather(*(asyncio.shield(self._fetch(kid)) for kid in list(self._known) or [NO_KID]))
         return self._failures == failures
 
     def status(self, issuer: str) -> KeySetStatus:
