@@ -139,12 +139,12 @@ async def _egress_proxy(where: Settings, components: Components) -> CheckResult:
 
 async def _issuer(where: Settings, components: Components, issuer: str) -> CheckResult:
     about = f"issuer {issuer}"
-    missing = issuer in await components.identity.verifier.missing_keys()
-    status = _key_set(components, issuer)
-    if status.is_on_demand and await components.identity.verifier.refresh_keys(issuer):
+    verifier = components.identity.verifier
+    is_missing = issuer in await verifier.missing_keys()
+    if _key_set(components, issuer).is_on_demand and await verifier.refresh_keys(issuer):
         return CheckResult(about, CheckVerdict.OK, "its keys are fetched when tokens name them")
     status = _key_set(components, issuer)
-    if missing or not status.keys:
+    if is_missing or not status.keys:
         reason = f": {status.last_failure}" if status.last_failure else ""
         fix = (
             _with_variables(where, status.fix) if status.fix else "check that this machine reaches the issuer's key set"

@@ -1,16 +1,33 @@
 """Faults of a key source: each is named with its reason and one fix, in `dialtone doctor` and in the log."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 from structlog.testing import capture_logs
 
-from app.adapters.http_client import HttpClient, HttpClients
-from app.adapters.identity.key_faults import MAX_SHOWN_LENGTH, shown_text, shown_url
+from app.adapters.addresses import is_safe_url
+from app.adapters.http_client import HttpClient, HttpClients, HttpResponse
+from app.adapters.identity.key_faults import (
+    DISCOVERY_DOCUMENT,
+    KEY_SET,
+    MAX_SHOWN_LENGTH,
+    FetchFailed,
+    body_fault,
+    jwks_uri_of,
+    keys_fault,
+    shown_text,
+    shown_url,
+    status_fault,
+)
 from app.adapters.identity.key_sets import FETCH_SECONDS, MAX_DOCUMENT_BYTES, KeySetLocation, RemoteKeySource
+from app.adapters.identity.keys import KeySet
 from app.vending.errors import IdentityUnavailable
 from tests.support.certificates import OTHER_NAME, certificate_authority
 from tests.support.http_proxy import http_proxy
@@ -18,7 +35,7 @@ from tests.support.http_server import free_port, serve
 from tests.support.key_server import KeyServer
 from tests.support.raw_server import http_response, raw_server
 from tests.support.tokens import pem, rsa_key
-from tests.support.verification import ALGORITHMS
+from tests.support.verification import ALGORITHMS, JSON
 
 KEYS = {"keys": [rsa_key().as_dict(private=False)]}
 ISSUER = "https://id.example.com"
@@ -380,6 +397,34 @@ async def test_untrusted_certificate_of_the_proxy_is_not_reported_as_the_provide
 
 
 # -- texts of the provider ------------------------------------------------------------------------------------------
+
+
+MEMBERS = st.sampled_from(["issuer", "jwks_uri", "keys", "kty", "alg", "crv", "use", "kid", "x5c"])
+DOCUMENT = st.dictionaries(MEMBERS | st.text(max_size=5), JSON | st.lists(st.dictionaries(MEMBERS, JSON), max_size=3))
+
+
+@given(document=DOCUMENT, jwks_uri=st.text() | st.none())
+def test_no_document_breaks_the_report(document: dict[str, Any], jwks_uri: str | None) -> None:
+    with pytest.raises(FetchFailed) as discovery:
+        jwks_uri_of(document, ISSUER, allows_http=True)
+    with suppress(FetchFailed):
+        assert is_safe_url(jwks_uri_of({"issuer": ISSUER, "jwks_uri": jwks_uri}, ISSUER, allows_http=False))
+    key_set = keys_fault(document, KeySet(()), ALGORITHMS)
+
+    for failure in (discovery.value, key_set):
+        assert f"{failure}{failure.fix}".isprintable()
+        assert len(str(failure)) < 1000
+
+
+@given(body=st.binary(max_size=50), location=st.text(max_size=50))
+def test_no_response_breaks_the_report(body: bytes, location: str) -> None:
+    for what in (KEY_SET, DISCOVERY_DOCUMENT):
+        headers = httpx.Headers({b"location": location.encode("utf-8", "replace")})
+        redirected = status_fault(HttpResponse(302, headers, body), "https://id.example.com/keys", what)
+
+        assert str(body_fault(body, "https://id.example.com/keys", what)).isprintable()
+        assert str(redirected).isprintable()
+        assert len(str(redirected)) < 1000
 
 
 def test_providers_text_is_escaped_and_shortened() -> None:
