@@ -11,7 +11,8 @@ from types import EllipsisType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.adapters.addresses import is_loopback
 from app.config import known_issuers
@@ -66,10 +67,12 @@ class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(ProviderVariables):
+class Settings(ProviderVariables, BaseSettings):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, validate_default=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", hide_input_in_errors=True, validate_default=True, populate_by_name=True
+    )
 
     _env_file: str | EllipsisType | None = PrivateAttr(None)
     _variables: Variables = PrivateAttr(default_factory=lambda: Variables({}, {}, ""))
@@ -263,6 +266,18 @@ class Settings(ProviderVariables):
         field = re.split(r"[.\[]", place.removeprefix("issuers[0]."))[0]
         name = next(name for name, own in ISSUER_FIELDS.items() if own == field)
         raise SettingsError(f"{variable_of(name)}: {message}")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only `load` gives values: it cleans each, and knows where it comes from."""
+        return (init_settings,)
 
     @field_validator(*_LISTS, mode="before")
     @classmethod
