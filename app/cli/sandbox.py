@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.output import end
+
 commands = typer.Typer(
     no_args_is_help=True, help="Run a simulated Telnyx and identity provider on this machine, for development."
 )
@@ -77,3 +79,18 @@ def sandbox_page(
         signalling=f"ws://{LOOPBACK}:{telnyx}",
     )
     listen(page, port)
+
+
+@commands.command("token")
+def sandbox_token(
+    user: Annotated[str, typer.Argument(help="alice, bob or carol")] = "alice",
+    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = "phone",
+    ttl: Annotated[int, typer.Option(help="Lifetime in seconds.")] = 3600,
+) -> None:
+    """Print a demo user's access token from the identity provider that `dialtone dev` runs."""
+    from app.sandbox import stack
+
+    try:
+        typer.echo(stack.demo_token(user, scope=scope, ttl_seconds=ttl))
+    except stack.StackError as error:
+        end(str(error))

@@ -1,4 +1,4 @@
-"""Commands to run the service (serve, migrate, dev, token) and to print generated documents (openapi, errors)."""
+"""Commands to run the service (serve, migrate, dev) and to print generated documents (openapi, errors)."""
 
 import asyncio
 import json
@@ -41,21 +41,6 @@ def dev() -> None:
     from app.sandbox import stack
 
     sys.exit(stack.run())
-
-
-@commands.command()
-def token(
-    user: Annotated[str, typer.Argument(help="alice, bob or carol")] = "alice",
-    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = "phone",
-    ttl: Annotated[int, typer.Option(help="Lifetime in seconds.")] = 3600,
-) -> None:
-    """Print a demo user's access token from the identity provider that `dialtone dev` runs."""
-    from app.sandbox import stack
-
-    try:
-        typer.echo(stack.demo_token(user, scope=scope, ttl_seconds=ttl))
-    except stack.StackError as error:
-        end(str(error))
 
 
 @commands.command()
