@@ -129,11 +129,12 @@ class Decision(NamedTuple):
     @classmethod
     def denial(cls, error: DialtoneError, user_key: UserKey | None, device_id: str | None = None) -> "Decision":
         """A denied or failed request. The reason is the error's own code, or else its class name."""
-        is_rule = isinstance(error, AccessDenied | TokenRejected | LogoutTokenRejected | RateLimited)
-        reason = error.reason if isinstance(error, TokenRejected | LogoutTokenRejected) else type(error).__name__
-        return cls(
-            AuditAction.DENIED, AuditOutcome.DENIED if is_rule else AuditOutcome.FAILED, reason, user_key, device_id
-        )
+        if isinstance(error, TokenRejected | LogoutTokenRejected):
+            return cls(
+                AuditAction.DENIED, AuditOutcome.DENIED, error.reason, user_key, device_id, details=error.expected
+            )
+        outcome = AuditOutcome.DENIED if isinstance(error, AccessDenied | RateLimited) else AuditOutcome.FAILED
+        return cls(AuditAction.DENIED, outcome, type(error).__name__, user_key, device_id)
 
 
 @dataclass(frozen=True, slots=True)

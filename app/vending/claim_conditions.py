@@ -4,6 +4,7 @@ The rules of a policy and the required claims of an issuer use the same conditio
 """
 
 import fnmatch
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,15 @@ class ClaimCondition:
         if self.has_key is not None:
             return f"claim {self.claim!r} has no key {self.has_key!r}"
         return f"claim {self.claim!r} is not {' or '.join(repr(wanted) for wanted in self.one_of)}"
+
+    @property
+    def expected(self) -> str:
+        """The condition in words."""
+        if self.glob is not None:
+            return f"{self.claim} matches {self.glob}"
+        if self.has_key is not None:
+            return f"{self.claim} has the key {self.has_key}"
+        return f"{self.claim} is {' or '.join(json.dumps(wanted) for wanted in self.one_of)}"
 
     def _accepts(self, value: Any) -> bool:
         if self._pattern is not None:

@@ -45,10 +45,13 @@
 `api/problems.py` maps errors to status codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from app.vending.models import RateLimitStatus
 from app.vending.push.material_errors import MaterialFault
+
+NOTHING_EXPECTED: Mapping[str, str] = MappingProxyType({})
 
 
 class DialtoneError(Exception):
@@ -72,15 +75,18 @@ class TokenRejected(DialtoneError):
         """`reason` is an internal code such as `expired` or `bad_signature`: logged, never returned to the caller."""
         super().__init__()
         self.reason = reason
+        self.expected: Mapping[str, str] = NOTHING_EXPECTED
+        """The requirement of the configuration, for the log. Contains no part of the token."""
 
 
 class LogoutTokenRejected(DialtoneError):
     """The logout token is malformed, is not meant for this service, or was used before."""
 
-    def __init__(self, reason: str) -> None:
-        """`reason` is an internal code for the log."""
+    def __init__(self, reason: str, expected: Mapping[str, str] = NOTHING_EXPECTED) -> None:
+        """`reason` is an internal code for the log, `expected` as in TokenRejected."""
         super().__init__()
         self.reason = reason
+        self.expected = expected
 
 
 class IdentityUnavailable(DialtoneError):

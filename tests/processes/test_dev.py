@@ -111,7 +111,12 @@ def test_port_in_use_is_reported_with_its_setting(tmp_path: Path) -> None:
 
 def test_demo_token_without_a_running_provider_explains_the_fix(tmp_path: Path) -> None:
     ended = subprocess.run(
-        command("sandbox", "token"), env=environment(**ports()), cwd=tmp_path, capture_output=True, text=True, check=False
+        command("sandbox", "token"),
+        env=environment(**ports()),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -183,7 +183,17 @@ def generate_requests(seed: int, count: int) -> Iterator[bytes]:
 
 
 ACCESS_LOG_FIELDS = ("method", "path", "client", "status")
-AUDIT_FIELDS = ("action", "outcome", "reason", "subject", "device_id", "actor_subject", "client_address", "user_agent")
+AUDIT_FIELDS = (
+    "action",
+    "outcome",
+    "reason",
+    "subject",
+    "device_id",
+    "actor_subject",
+    "client_address",
+    "user_agent",
+    "details",
+)
 
 
 def logged(lines: list[str]) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
@@ -194,7 +204,7 @@ def logged(lines: list[str]) -> tuple[list[tuple[object, ...]], list[tuple[objec
         if entry["event"] == "request":
             access.append(tuple(entry.get(name) for name in ACCESS_LOG_FIELDS))
         elif "audit" in entry:
-            audit.append((entry["event"], *(entry.get(name) for name in AUDIT_FIELDS)))
+            audit.append((entry["event"], *(str(entry.get(name)) for name in AUDIT_FIELDS)))
     return access, audit
 
 

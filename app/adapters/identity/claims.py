@@ -117,15 +117,17 @@ def principal_of(claims: dict[str, Any], issuer: Issuer, iss: str, now: float) -
 
     `iss` names the user's issuer: the template of `issuer` filled, or `issuer.issuer`.
     """
-    if not issuer.refused_claims.isdisjoint(claims):
-        refused = issuer.refused_claims & claims.keys()
-        raise TokenRejected(next(kind for claim, kind in _FOREIGN_CLAIMS.items() if claim in refused))
+    check_kind(claims, issuer)
     expires, issued, validity = _times(claims, issuer, now)
-    _check_access_audience(claims, issuer)
+    check_access_audience(claims, issuer)
     for condition in issuer.required_claims:
-        if condition.why_not(claims) is not None:
-            raise TokenRejected("required_claim")
-    principal = Principal(
+        check_required_claim(claims, condition)
+    return principal_with(claims, issuer, iss, expires, issued), validity
+
+
+def principal_with(claims: dict[str, Any], issuer: Issuer, iss: str, expires: float, issued: float | None) -> Principal:
+    """The principal of claims, of which only the subject and the scopes are checked. Raises TokenRejected."""
+    return Principal(
         iss,
         subject_of(claims, issuer),
         datetime.fromtimestamp(expires, UTC),
@@ -135,7 +137,18 @@ def principal_of(claims: dict[str, Any], issuer: Issuer, iss: str, now: float) -
         _kept(claims, issuer) if issuer.kept_claims else _NO_CLAIMS,
         None if issuer.template is None else issuer.issuer,
     )
-    return principal, validity
+
+
+def check_kind(claims: dict[str, Any], issuer: Issuer) -> None:
+    """Raises TokenRejected for ID tokens and event tokens."""
+    if not issuer.refused_claims.isdisjoint(claims):
+        refused = issuer.refused_claims & claims.keys()
+        raise TokenRejected(next(kind for claim, kind in _FOREIGN_CLAIMS.items() if claim in refused))
+
+
+def check_required_claim(claims: dict[str, Any], condition: ClaimCondition) -> None:
+    if condition.why_not(claims) is not None:
+        raise TokenRejected("required_claim")
 
 
 def _kept(claims: dict[str, Any], issuer: Issuer) -> MappingProxyType[str, Any]:
@@ -174,11 +187,20 @@ def logout_of(claims: dict[str, Any], issuer: Issuer, iss: str, now: float) -> L
 
 def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, float | None, Validity]:
     """`exp`, `iat` and the validity, extended by the leeway. Raises TokenRejected if `now` is outside it."""
-    expires = _moment(claims["exp"], "bad_exp") if "exp" in claims else None
-    issued = _moment(claims["iat"], "bad_iat") if "iat" in claims else None
+    expires, issued, validity = times_without_age(claims, issuer, now)
+    if issuer.max_age is None:
+        return expires, issued, validity
+    until = min(validity.until, end_of_age(issued, issuer.max_age, issuer, now))
+    return expires, issued, validity._replace(until=until)
+
+
+def times_without_age(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, float | None, Validity]:
+    """As `_times`, for an issuer without a maximum age."""
+    expires = numeric_date(claims["exp"], "bad_exp") if "exp" in claims else None
+    issued = numeric_date(claims["iat"], "bad_iat") if "iat" in claims else None
     since = issued or 0.0
     if "nbf" in claims:
-        since = max(since, _moment(claims["nbf"], "bad_nbf"))
+        since = max(since, numeric_date(claims["nbf"], "bad_nbf"))
     if expires is None:
         raise TokenRejected("no_expiry")
     leeway = issuer.leeway_seconds
@@ -187,24 +209,27 @@ def _times(claims: dict[str, Any], issuer: Issuer, now: float) -> tuple[float, f
         raise TokenRejected("expired")
     if now < validity.since:
         raise TokenRejected("not_yet_valid")
-    if issuer.max_age is not None:
-        if issued is None:
-            raise TokenRejected("no_issue_time")
-        until = min(validity.until, issued + issuer.max_age.total_seconds() + leeway)
-        validity = Validity(validity.since, until, now)
-        if now >= validity.until:
-            raise TokenRejected("too_old")
     return expires, issued, validity
 
 
-def _moment(value: Any, reason: str) -> float:
+def end_of_age(issued: float | None, max_age: timedelta, issuer: Issuer, now: float) -> float:
+    """When a token reaches the maximum age, in seconds since 1970. Raises TokenRejected if it has."""
+    if issued is None:
+        raise TokenRejected("no_issue_time")
+    until = issued + max_age.total_seconds() + issuer.leeway_seconds
+    if now >= until:
+        raise TokenRejected("too_old")
+    return until
+
+
+def numeric_date(value: Any, reason: str) -> float:
     """A NumericDate. Rejects booleans and strings."""
     if type(value) not in (int, float) or not 0 <= value <= LAST_MOMENT:  # a bool is an int, but not a time
         raise TokenRejected(reason)
     return float(value)
 
 
-def _check_access_audience(claims: dict[str, Any], issuer: Issuer) -> None:
+def check_access_audience(claims: dict[str, Any], issuer: Issuer) -> None:
     for path in issuer.audience_paths:
         value = value_at(claims, path, _ABSENT)
         is_absent = value is _ABSENT or (value is None and not issuer.audiences)  # devise-jwt writes null for none

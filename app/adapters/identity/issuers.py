@@ -1,11 +1,12 @@
 """The configured issuers, and which of them a token belongs to. A URL from a token is never fetched."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from app.adapters.identity import expectations
 from app.adapters.identity.claims import Issuer
 from app.adapters.identity.compact_jws import MAX_TOKEN_LENGTH
-from app.vending.errors import TokenRejected
+from app.vending.errors import NOTHING_EXPECTED, TokenRejected
 
 
 class _KnownIssuer(NamedTuple):
@@ -31,6 +32,17 @@ class Issuers:
         self.token_headers = frozenset(name.encode("ascii") for name in self._by_header)
         """Request headers that contain tokens of one issuer each, in lower case. `Authorization` is not among them."""
         self.max_token_length = max((issuer.max_token_length for issuer in given), default=MAX_TOKEN_LENGTH)
+        self.expectations = expectations.of_all(given, self.max_token_length)
+        """By reason code: what is required of tokens before their issuer is known."""
+        # Computed once, because anonymous callers can cause any number of refusals:
+        self._details = {reason: expected.as_details(None) for reason, expected in self.expectations.items()}
+        self._details_of = {
+            issuer.issuer: self._details | _details(issuer, expectations.of_issuer(issuer)) for issuer in given
+        }
+        self._logout_details_of = {
+            issuer.issuer: self._details_of[issuer.issuer] | _details(issuer, expectations.of_logout_tokens(issuer))
+            for issuer in given
+        }
 
     def __iter__(self) -> Iterator[Issuer]:
         return iter(self._issuers.values())
@@ -54,6 +66,15 @@ class Issuers:
             raise TokenRejected("wrong_tenant")
         return known.iss, issuer
 
+    def describe(self, refusal: TokenRejected, issuer: Issuer | None, *, is_logout_token: bool = False) -> None:
+        """Add what the configuration requires, unless it was added before. `issuer` is None if it is not known."""
+        if refusal.expected is not NOTHING_EXPECTED:
+            return
+        details = self._details
+        if issuer is not None:
+            details = (self._logout_details_of if is_logout_token else self._details_of).get(issuer.issuer, details)
+        refusal.expected = details.get(refusal.reason, NOTHING_EXPECTED)
+
     def of_header(self, header: str) -> Issuer | None:
         """The issuer whose tokens are in this request header."""
         return self._by_header.get(header)
@@ -68,6 +89,10 @@ class Issuers:
             if issuer.template is not None and (tenant := issuer.template.tenant_of(iss)) is not None:
                 return _KnownIssuer(iss, issuer, tenant)
         return None
+
+
+def _details(issuer: Issuer, expected: dict[str, expectations.Expectation]) -> dict[str, Mapping[str, str]]:
+    return {reason: expectation.as_details(issuer.issuer) for reason, expectation in expected.items()}
 
 
 def _listed(issuer: Issuer) -> list[_KnownIssuer]:

@@ -1,7 +1,7 @@
 """The token verifier: turns an unverified token into a Principal or an error. Read `TokenVerifier.verify` first.
 
 python-jose checks the signature. This package checks everything else, in the order of RFC 8725 and RFC 9068: syntax
-(`compact_jws`), issuer and header (this module), key and signature (`keys`), claims (`claims`), not-before.
+(`compact_jws`), issuer and header (`unverified_tokens`), key and signature (`keys`), claims (`claims`), not-before.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from app.adapters.identity import load_balancer, unverified_claims
+from app.adapters.identity import unverified_claims
 from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
-from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.identity.issuers import Issuers
-from app.adapters.identity.keys import MAX_KID_LENGTH, KeySet, SignatureKey, UnknownKey, check_signature
+from app.adapters.identity.keys import KeySet, SignatureKey, UnknownKey, check_signature
+from app.adapters.identity.unverified_tokens import UnverifiedToken, check_with_keys, key_of, read
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutTokenRejected, TokenRejected
 from app.vending.models import Principal
 from app.vending.not_before import MEMORY, LogoutClaims
@@ -33,8 +33,6 @@ READY_SECONDS = 2.0
 """How long a readiness check waits for an issuer's first key set."""
 
 R = TypeVar("R")
-
-_REFUSED_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
 
 
 class NotBeforeChecker(Protocol):
@@ -63,21 +61,10 @@ class _Verdict(NamedTuple):
     until: float
 
 
-class _Unverified(NamedTuple):
-    """A token whose syntax, issuer and header are valid. Its signature and claims were not checked."""
-
-    token: CompactJws
-    claims: dict[str, Any]
-    iss: str
-    issuer: Issuer
-    algorithm: str
-    kid: str | None
-
-
 class _Signed(NamedTuple):
     """A token, and the key that its header names."""
 
-    unverified: _Unverified
+    unverified: UnverifiedToken
     keys: KeySet
     key: SignatureKey
 
@@ -92,7 +79,7 @@ class TokenVerifier:
         not_before: NotBeforeChecker | None = None,
         max_cached_tokens: int = CACHED_VERDICTS,
     ) -> None:
-        """`not_before` checks not-before entries. None skips the check, as `dialtone policy test` does."""
+        """`not_before` checks not-before entries. None skips the check, for commands that check them separately."""
         self._clock = clock
         self._not_before = not_before
         self._max_cached_tokens = max_cached_tokens
@@ -138,21 +125,23 @@ class TokenVerifier:
         Each step checks all tokens before the next step begins. Alternating between the steps would take a third more
         CPU time, because each step evicts the others' code and data from the processor's caches.
         """
-        read = [_result_of(self._read_with_key, header, token) for token in unverified_tokens]
-        signed = [_result_of(_check_signature, found) for found in read]
-        return [_result_of(self._finish, token, found) for token, found in zip(unverified_tokens, signed, strict=True)]
+        found = [self._result_of(self._read_with_key, header, token) for token in unverified_tokens]
+        signed = [self._result_of(_check_signature, one) for one in found]
+        return [self._result_of(self._finish, token, one) for token, one in zip(unverified_tokens, signed, strict=True)]
 
     async def verify_logout(self, unverified_token: str) -> LogoutClaims:
         """The claims of a logout token. Raises LogoutTokenRejected or IdentityUnavailable.
 
         Does not detect reuse: the ledger records used logout tokens.
         """
+        unverified = None
         try:
-            unverified = self._read(unverified_token, LOGOUT_TYPES)
-            await _check_with_keys(unverified, self._logout_claims)
+            unverified = read(unverified_token, self._issuers, self._headers, LOGOUT_TYPES)
+            await check_with_keys(unverified, self._logout_claims)
             return self._logout_claims(unverified)
         except TokenRejected as refusal:
-            raise LogoutTokenRejected(refusal.reason) from None
+            self._issuers.describe(refusal, unverified and unverified.issuer, is_logout_token=True)
+            raise LogoutTokenRejected(refusal.reason, refusal.expected) from None
         except DialtoneError:
             raise
         except Exception as error:
@@ -165,6 +154,11 @@ class TokenVerifier:
     def claimed_fault(self, claims: dict[str, Any]) -> str | None:
         """Why tokens with exactly these claims are rejected; None if they are not. Raises TokenRejected as above."""
         return unverified_claims.fault_of(claims, self._issuers, self._clock().timestamp())
+
+    @property
+    def configured_issuers(self) -> Issuers:
+        """The issuers whose tokens are accepted now."""
+        return self._issuers
 
     async def missing_keys(self) -> list[str]:
         """Issuers whose keys are unavailable."""
@@ -220,7 +214,11 @@ class TokenVerifier:
             del self._verdicts[fingerprint]
             return None
         if self._not_before is not None:
-            self._not_before.check_remembered(known.principal)
+            try:
+                self._not_before.check_remembered(known.principal)
+            except TokenRejected as refusal:
+                self._issuers.describe(refusal, known.issuer)
+                raise
         self._verdicts.move_to_end(fingerprint)
         return known.principal
 
@@ -240,58 +238,39 @@ class TokenVerifier:
             raise verified
         if verified is not None:
             return verified
-        unverified = self._read(unverified_token, None, header)
-        keys = await _check_with_keys(unverified, self._access_claims)
-        principal, validity = self._access_claims(unverified)
-        if self._not_before is not None:
-            await self._not_before.check(principal)
+        unverified = read(unverified_token, self._issuers, self._headers, None, header)
+        try:
+            keys = await check_with_keys(unverified, self._access_claims)
+            principal, validity = self._access_claims(unverified)
+            if self._not_before is not None:
+                await self._not_before.check(principal)
+        except TokenRejected as refusal:
+            self._issuers.describe(refusal, unverified.issuer)
+            raise
         self._cache(unverified_token, principal, validity, keys, unverified)
         return principal
 
-    def _access_claims(self, unverified: "_Unverified") -> tuple[Principal, Validity]:
+    def _access_claims(self, unverified: UnverifiedToken) -> tuple[Principal, Validity]:
         return principal_of(unverified.claims, unverified.issuer, unverified.iss, self._clock().timestamp())
 
-    def _logout_claims(self, unverified: "_Unverified") -> LogoutClaims:
+    def _logout_claims(self, unverified: UnverifiedToken) -> LogoutClaims:
         return logout_of(unverified.claims, unverified.issuer, unverified.iss, self._clock().timestamp())
 
-    def _read(
-        self, unverified_token: str, types: frozenset[str] | None, request_header: str | None = None
-    ) -> "_Unverified":
-        """Everything that can be checked without a key. `types`: allowed `typ`; None: the issuer's."""
-        own = None if request_header is None else self._issuers.of_header(request_header)
-        if own is not None and own.signer is not None:
-            return _read_of_load_balancer(unverified_token, own, own.signer)
-        token = CompactJws.parse(unverified_token, self._issuers.max_token_length)
-        header = self._headers.get(token.encoded_header) if types is None else None
-        decoded_header = token.header() if header is None else None
-        claims = token.claims()
-        iss, issuer = self._issuers.of(claims, is_access_token=types is None)
-        if types is None and issuer.header != request_header:
-            raise TokenRejected("wrong_header")
-        if issuer.signer is not None:
-            # A load balancer signs no logout tokens. Another customer's could sign one with the same key.
-            raise TokenRejected("wrong_signer")
-        if len(unverified_token) > issuer.max_token_length:
-            raise TokenRejected("too_long")
-        if header is not None and header[0] is issuer:
-            return _Unverified(token, claims, iss, issuer, header[1], header[2])
-        algorithm, kid = checked_header(decoded_header or token.header(), issuer, types or issuer.token_types)
-        return _Unverified(token, claims, iss, issuer, algorithm, kid)
-
-    def _read_with_key(self, header: str | None, unverified_token: str) -> "_Signed | None":
-        unverified = self._read(unverified_token, None, header)
+    def _read_with_key(self, header: str | None, unverified_token: str) -> _Signed | None:
+        unverified = read(unverified_token, self._issuers, self._headers, None, header)
         keys = unverified.issuer.keys.cached()
         if keys is None:
             return None
         try:
-            key = keys.choose(unverified.algorithm, unverified.kid)
+            key = key_of(unverified, keys)
         except UnknownKey:
             return None
-        if keys.have_issuers:
-            keys.check_issuer(key, unverified.iss)
+        except TokenRejected as refusal:
+            self._issuers.describe(refusal, unverified.issuer)
+            raise
         return _Signed(unverified, keys, key)
 
-    def _finish(self, unverified_token: str, signed: "_Signed | None") -> Principal | None:
+    def _finish(self, unverified_token: str, signed: _Signed | None) -> Principal | None:
         """Check the claims of a token whose signature is valid."""
         if signed is None:
             return None
@@ -303,7 +282,7 @@ class TokenVerifier:
         return principal
 
     def _cache(
-        self, unverified_token: str, principal: Principal, validity: Validity, keys: KeySet, verified: "_Unverified"
+        self, unverified_token: str, principal: Principal, validity: Validity, keys: KeySet, verified: UnverifiedToken
     ) -> None:
         """Keep the result for this token, and what its header says for other tokens with the same header."""
         issuer, until = verified.issuer, validity.until
@@ -319,73 +298,25 @@ class TokenVerifier:
                 self._headers.clear()
             self._headers[verified.token.encoded_header] = (issuer, verified.algorithm, verified.kid)
 
-
-def _result_of(step: Callable[..., R], *values: Any) -> R | DialtoneError:
-    """The step's result, or its error. An error of the step before is passed on."""
-    last = values[-1]
-    if isinstance(last, DialtoneError):
-        return last
-    try:
-        return step(*values)
-    except DialtoneError as error:
-        return error
-    except Exception as error:
-        rejected = TokenRejected("unexpected")
-        rejected.__cause__ = error
-        return rejected
+    def _result_of(self, step: Callable[..., R], *values: Any) -> R | DialtoneError:
+        """The step's result, or its error. An error of the step before is passed on."""
+        last = values[-1]
+        if isinstance(last, DialtoneError):
+            return last
+        try:
+            return step(*values)
+        except TokenRejected as refusal:
+            self._issuers.describe(refusal, last.unverified.issuer if isinstance(last, _Signed) else None)
+            return refusal
+        except DialtoneError as error:
+            return error
+        except Exception as error:
+            rejected = TokenRejected("unexpected")
+            rejected.__cause__ = error
+            return rejected
 
 
 def _check_signature(signed: _Signed | None) -> _Signed | None:
     if signed is not None:
         check_signature(signed.unverified.token, signed.key)
     return signed
-
-
-def _read_of_load_balancer(unverified_token: str, issuer: Issuer, signer: str) -> _Unverified:
-    token = load_balancer.parse(unverified_token, issuer.max_token_length)
-    header = token.header()
-    algorithm, kid = checked_header(header, issuer, issuer.token_types)
-    claims = load_balancer.claims_of(token, header, signer)
-    if claims.get("iss") != issuer.issuer:
-        raise TokenRejected("unknown_issuer")
-    return _Unverified(token, claims, issuer.issuer, issuer, algorithm, kid)
-
-
-async def _check_with_keys(unverified: _Unverified, check_claims: Callable[[_Unverified], object]) -> KeySet:
-    """Check the signature, and return the key set that contains the key. Fetches it if necessary.
-
-    If the key is unknown, the claims are checked first: a token that no key could make valid causes no fetch.
-    """
-    keys = await unverified.issuer.keys.current()
-    try:
-        key = keys.choose(unverified.algorithm, unverified.kid)
-    except UnknownKey:
-        check_claims(unverified)
-        keys = await unverified.issuer.keys.refresh_for((unverified.algorithm, unverified.kid))
-        try:
-            key = keys.choose(unverified.algorithm, unverified.kid)
-        except UnknownKey:
-            raise TokenRejected("unknown_key") from None
-    if keys.have_issuers:
-        keys.check_issuer(key, unverified.iss)
-    check_signature(unverified.token, key)
-    return keys
-
-
-def checked_header(header: dict[str, Any], issuer: Issuer, types: frozenset[str]) -> tuple[str, str | None]:
-    """`alg` and `kid`. `jku`, `x5u`, `x5c` and `jwk` are never read: a token must not supply its own key."""
-    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
-    if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
-        raise TokenRejected("algorithm_not_allowed")
-    if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
-        raise TokenRejected("bad_kid")
-    if not _REFUSED_HEADERS.isdisjoint(header):
-        raise TokenRejected("unsupported_header")
-    if typ is not None and not _is_type(typ, types):
-        raise TokenRejected("wrong_type")
-    return algorithm, kid
-
-
-def _is_type(typ: Any, types: frozenset[str]) -> bool:
-    """True if `typ` is allowed. Case does not matter, and `application/` may be omitted (RFC 7515 section 4.1.9)."""
-    return isinstance(typ, str) and typ.lower().removeprefix("application/") in types

@@ -11,7 +11,8 @@ from app.adapters.identity.claims import Issuer
 from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import UnknownKey, check_signature, from_jwks
-from app.adapters.identity.verifier import TokenVerifier, checked_header
+from app.adapters.identity.unverified_tokens import checked_header
+from app.adapters.identity.verifier import TokenVerifier
 from app.vending.errors import TokenRejected
 from tests.support.tokens import AUDIENCE, ISSUER, rsa_key, token
 from tests.support.verification import ALGORITHMS, SETTINGS, Setting, now
