@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import audit, config, doctor, leases, operators, policy, push, sandbox, serve
+from app.cli import audit, config, doctor, leases, operators, policy, push, sandbox, serve, token
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.add_typer(serve.commands)
 app.add_typer(sandbox.commands, name="sandbox")
+app.add_typer(token.commands, name="token")
 app.add_typer(policy.commands, name="policy")
 app.add_typer(config.commands, name="config")
 app.add_typer(push.commands, name="push")

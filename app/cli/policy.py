@@ -7,25 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from app.adapters.identity.verifier import TokenVerifier
+from app.adapters.identity.diagnosis.token_report import CheckState, TokenReport
 from app.cli import config
+from app.cli.explanations import check_lines, checks_json, without_bearer
 from app.cli.output import end, settings
-from app.composition.issuers import open_verifier
-from app.config.file import IssuerTable
+from app.composition.explainer import open_explainer
 from app.config.settings import Settings
 from app.observability import logging as logs
-from app.vending.errors import AccessDenied, DialtoneError, InsufficientScope, TokenRejected
+from app.vending import strict_json
+from app.vending.errors import AccessDenied, InsufficientScope
 from app.vending.models import Platform, Principal
-from app.vending.policy import ActivePolicy, Allowance, Policy, PolicyMode, RuleEvaluation, explain
+from app.vending.policy import ActivePolicy, Allowance, Policy, PolicyMode, explain
 
 commands = typer.Typer(no_args_is_help=True, help="Explain policy decisions and check the policy.")
 commands.command("check")(config.check)
-
-_OF_ANOTHER_HEADER = ("wrong_header", "wrong_signer", "unknown_issuer", "not_base64url")
-"""Reasons for which a token may belong to another header."""
-
-
-_EXPLAINED = "docs/runbook.md explains the reason"
 
 
 @commands.command("test")
@@ -38,86 +33,66 @@ def why(
 ) -> None:
     """Explain rule by rule whether the policy allows a user. Exits 0 if allowed, 1 if denied. Never prints the token.
 
-    A token is verified as the service does, except for not-before. Claims are not verified, but if the service rejects
-    tokens with these claims, the reason is reported. Pass a token on standard input, because other users of this
-    machine can read the command line.
+    A token is verified as the service does. Of claims, everything but the signature is checked. Claims with `exp` are
+    the complete claims of a token. In claims without `exp`, issuer, audience and times are assumed if they are absent.
+    Pass a token on standard input, because other users of this machine can read the command line.
     """
-    text = (sys.stdin.read() if subject == "-" else subject).strip()
+    text = without_bearer(sys.stdin.read() if subject == "-" else subject)
+    if not text:
+        end("There is neither a token nor claims: the input is empty.", 2)
     logs.silence()
     where = settings()
-    is_token = not text.startswith("{")
-    principal, fault = (_verified(where, text), None) if is_token else _claimed(where, text)
-    policy = where.identity().policy
-    answer = _answer(policy, principal)
-    findings = explain(policy, principal)
+    is_token, report = asyncio.run(_explained(where, text))
+    policy, principal = where.identity().policy, report.principal
     if as_json:
-        found = _as_json(principal, policy, findings, answer, is_token=is_token)
-        typer.echo(json.dumps(found | {"claims_rejected": fault}, indent=2))
+        found = {
+            "issuer": principal and principal.issuer,
+            "subject": principal and principal.subject,
+            "verified": report.is_verified,
+            **(_no_decision(policy) if principal is None else decision_json(policy, principal)),
+            "claims_rejected": report.refusal,
+            "checks": checks_json(report),
+        }
+        typer.echo(json.dumps(found | {"allowed": found["allowed"] and report.refusal is None}, indent=2))
     else:
-        typer.echo("\n".join(_as_text(principal, policy, findings, answer, is_token=is_token)))
-        if fault is not None:
-            typer.echo(f"A token with exactly these claims is rejected ({fault}); {_EXPLAINED}.")
-    if isinstance(answer, str):
+        typer.echo("\n".join(_as_text(report, policy, is_token=is_token)))
+    if report.refusal is not None or principal is None or not is_allowed(policy, principal):
         raise typer.Exit(1)
 
 
-def _verified(where: Settings, unverified_token: str) -> Principal:
-    async def verify() -> Principal:
-        async with open_verifier(where) as verifier:
-            return await _verify_in_its_header(verifier, unverified_token)
-
-    try:
-        return asyncio.run(verify())
-    except TokenRejected as refusal:
-        end(f"Denied: the token is rejected ({refusal.reason}). No rule was evaluated; {_EXPLAINED}.")
-    except DialtoneError as error:
-        end(f"Denied: {error}")
-
-
-async def _verify_in_its_header(verifier: TokenVerifier, unverified_token: str) -> Principal:
-    """Verify it as in the request header of its issuer, because a command gets the token alone."""
-    refusals = []
-    for header in (None, *sorted(verifier.token_headers)):
+async def _explained(where: Settings, text: str) -> tuple[bool, TokenReport]:
+    """Whether the text is a token, and the checks of the token or of the claims."""
+    async with open_explainer(where) as explainer:
+        if not text.startswith("{"):
+            return True, await explainer.explain(text)
         try:
-            return await verifier.verify(unverified_token, None if header is None else header.decode("ascii"))
-        except TokenRejected as refusal:
-            refusals.append(refusal)
-    raise next((refusal for refusal in refusals if refusal.reason not in _OF_ANOTHER_HEADER), refusals[0])
+            claims = strict_json.parse(text.encode("utf-8", "replace"))
+        except strict_json.InvalidJson as error:
+            end(f"The argument is neither a token nor a JSON object of claims ({error.fault}).", 2)
+        if isinstance(claims.get("access_token"), str):
+            return True, await explainer.explain(text)
+        return False, explainer.explain_claims(claims)
 
 
-def _claimed(where: Settings, text: str) -> tuple[Principal, str | None]:
-    """The principal with these claims, which are not verified, and why the service rejects them if it does."""
-    try:
-        claims = json.loads(text)
-    except ValueError:
-        end("The argument is neither a token nor a JSON object of claims.", 2)
-    if not isinstance(claims, dict):
-        end("The argument is neither a token nor a JSON object of claims.", 2)
-
-    async def claimed() -> tuple[Principal, str | None]:
-        async with open_verifier(where) as verifier:
-            return verifier.claimed_principal(claims), verifier.claimed_fault(claims)
-
-    try:
-        return asyncio.run(claimed())
-    except TokenRejected as refusal:
-        tables = [table for table, _ in where.identity().issuers]
-        match refusal.reason:
-            case "unknown_issuer":
-                names = sorted(_shown_issuer(table) for table in tables)
-                end(f"Denied: `iss` must be a configured issuer: {', '.join(names)}.")
-            case "bad_subject":
-                named = " or ".join(sorted({repr(table.subject_claim) for table in tables}))
-                end(f"Denied: the claim {named}, which names the user, is missing or has another type.")
-            case reason:
-                end(f"Denied: the claims are rejected ({reason}). No rule was evaluated; {_EXPLAINED}.")
+def _as_text(report: TokenReport, policy: Policy, *, is_token: bool) -> list[str]:
+    principal = report.principal
+    lines = []
+    if principal is not None:
+        unverified = "" if report.is_verified else f" ({'the token was' if is_token else 'claims were'} not verified)"
+        lines.append(_printable(f"{principal.subject} of {principal.issuer}{unverified}"))
+    shown = (CheckState.FAILED, CheckState.ASSUMED)
+    lines += [line for check in report.checks if check.state in shown for line in check_lines(check)]
+    if principal is not None:
+        lines += decision_lines(policy, principal, is_accepted=report.refusal is None)
+    if report.refusal is not None:
+        what = "the token" if is_token else "a token with these claims"
+        more = " `dialtone token explain` has all checks." if is_token else ""
+        lines.append(f"Denied: the service rejects {what} ({report.refusal}).{more}")
+    return lines
 
 
-def _shown_issuer(table: IssuerTable) -> str:
-    """The issuer as the configuration names it; for a template, with its tenants."""
-    if isinstance(table.tenants, frozenset):
-        return f"{table.issuer} with one of the tenants {', '.join(sorted(table.tenants))}"
-    return table.issuer
+def is_allowed(policy: Policy, principal: Principal) -> bool:
+    return not isinstance(_answer(policy, principal), str)
 
 
 def _answer(policy: Policy, principal: Principal) -> Allowance | str:
@@ -132,32 +107,30 @@ def _answer(policy: Policy, principal: Principal) -> Allowance | str:
         )
 
 
-def _as_text(
-    principal: Principal, policy: Policy, findings: list[RuleEvaluation], answer: Allowance | str, *, is_token: bool
-) -> list[str]:
-    lines = [f"{principal.subject} of {principal.issuer}" + ("" if is_token else " (claims were not verified)")]
+def decision_lines(policy: Policy, principal: Principal, *, is_accepted: bool = True) -> list[str]:
+    """The rules and the decision. `is_accepted`: whether the service accepts the user's token."""
+    lines = []
     if not policy.rules:
         lines.append("There is no policy: all users of a configured issuer are allowed.")
     elif policy.mode is PolicyMode.SHADOW:
         lines.append("The policy is in shadow mode: its decisions are only logged.")
-    for number, finding in enumerate(findings, 1):
+    for number, finding in enumerate(explain(policy, principal), 1):
         what = "allows" if finding.rule.allowance is not None else "denies"
         shadow = " [shadow]" if finding.rule.mode is PolicyMode.SHADOW else ""
         decides = ", and decides" if finding.decides else ""
         verdict = f"no match: {finding.why_not}" if finding.why_not else f"matches{decides}"
         lines.append(f"{number:3}. {finding.rule.name} ({what}){shadow}: {verdict}")
+    answer = _answer(policy, principal)
     if isinstance(answer, str):
         return [*lines, f"Denied: {answer}."]
+    if not is_accepted:
+        return [*lines, "The policy allows the user, if the token is accepted."]
     return [*lines, "Allowed:", *(f"  {name:<16} {value}" for name, value in _allowed(answer, principal).items())]
 
 
-def _as_json(
-    principal: Principal, policy: Policy, findings: list[RuleEvaluation], answer: Allowance | str, *, is_token: bool
-) -> dict[str, Any]:
+def decision_json(policy: Policy, principal: Principal) -> dict[str, Any]:
+    answer = _answer(policy, principal)
     return {
-        "issuer": principal.issuer,
-        "subject": principal.subject,
-        "verified": is_token,
         "enforced": policy.is_enforced,
         "rules": [
             {
@@ -168,12 +141,23 @@ def _as_json(
                 "why_not": finding.why_not,
                 "decides": finding.decides,
             }
-            for finding in findings
+            for finding in explain(policy, principal)
         ],
         "allowed": not isinstance(answer, str),
         "why_not": answer if isinstance(answer, str) else None,
         "allowance": None if isinstance(answer, str) else _allowed(answer, principal),
     }
+
+
+def _no_decision(policy: Policy) -> dict[str, Any]:
+    """As `decision_json`, for claims that name no user."""
+    why = "there is no user"
+    return {"enforced": policy.is_enforced, "rules": [], "allowed": False, "why_not": why, "allowance": None}
+
+
+def _printable(text: str) -> str:
+    """A user's name may contain any character. It must not change the terminal's colours."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:

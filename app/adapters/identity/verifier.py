@@ -12,7 +12,6 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from app.adapters.identity import unverified_claims
 from app.adapters.identity.claims import LOGOUT_TYPES, Issuer, Validity, logout_of, principal_of
 from app.adapters.identity.issuers import Issuers
 from app.adapters.identity.keys import KeySet, SignatureKey, UnknownKey, check_signature
@@ -146,14 +145,6 @@ class TokenVerifier:
             raise
         except Exception as error:
             raise LogoutTokenRejected("unexpected") from error
-
-    def claimed_principal(self, claims: dict[str, Any]) -> Principal:
-        """The principal of claims that are not verified, to explain the policy. Raises TokenRejected."""
-        return unverified_claims.principal_of(claims, self._issuers)
-
-    def claimed_fault(self, claims: dict[str, Any]) -> str | None:
-        """Why tokens with exactly these claims are rejected; None if they are not. Raises TokenRejected as above."""
-        return unverified_claims.fault_of(claims, self._issuers, self._clock().timestamp())
 
     @property
     def configured_issuers(self) -> Issuers:

@@ -11,7 +11,7 @@ from app.adapters.identity.keys import from_pem
 from app.adapters.identity.verifier import TokenVerifier
 from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import LogoutTokenRejected
-from tests.support.tokens import AUDIENCE, ISSUER, claims_of, logout_token, pem, token, token_of_length
+from tests.support.tokens import AUDIENCE, ISSUER, logout_token, pem, token, token_of_length
 from tests.support.verification import ALGORITHMS, SETTINGS, now, rejection_reason, verifier
 
 
@@ -293,21 +293,3 @@ async def test_maximum_length_of_one_issuer_is_not_that_of_another() -> None:
 
     assert (await checked.verify(token_of_length(9000, iss=other))).issuer == other
     assert await rejection_reason(token_of_length(9000, iss=ISSUER), checked) == "too_long"
-
-
-# -- claims that are not verified, for `dialtone policy test` --------------------------------------------------------
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-async def test_claimed_principal_is_the_verified_one(setting: str) -> None:
-    on = SETTINGS[setting]
-    checked = verifier(**on.issuer)
-
-    claimed = checked.claimed_principal(claims_of(**on.claims))
-    verified = await checked.verify(token(**on.claims))
-
-    assert (claimed.user_key, claimed.scopes, claimed.issuer_template) == (
-        verified.user_key,
-        verified.scopes,
-        verified.issuer_template,
-    )

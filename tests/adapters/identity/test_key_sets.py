@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from app.adapters.addresses import is_safe_url
 from app.adapters.http_client import HttpClient
 from app.adapters.identity.claims import Issuer
+from app.adapters.identity.diagnosis.explain import TokenExplainer
 from app.adapters.identity.key_sets import (
     COLD_COOLDOWN_SECONDS,
     COOLDOWN_SECONDS,
@@ -293,3 +294,32 @@ async def test_firebase_style_certificates_by_kid_are_a_key_set() -> None:
     async with provided(provider) as verifier:
         assert (await verifier.verify(token())).subject == "alice"
         assert await rejection_reason(token(header={"kid": "old"}), verifier) == "unknown_key"
+
+
+async def test_explanation_of_an_unknown_key_names_the_usable_and_the_skipped_keys() -> None:
+    provider = KeyServer()
+    short = {"kty": "oct", "k": "AAAA", "kid": "shared"}
+    provider.answer = lambda _: JSONResponse({"keys": [rsa_key().as_dict(private=False), short]})
+    async with provided(provider) as verifier:
+        report = await explainer(verifier).explain(token(header={"kid": "rotated"}))
+
+    (key,) = report.failed
+    assert (key.name, key.reason, key.found) == ("key", "unknown_key", 'kid "rotated" and alg RS256')
+    assert key.settings == ("jwks_url",)
+    assert 'usable keys: "first" (RS256)' in str(key.hint)
+    assert 'skipped keys: "shared": it is a shared secret' in str(key.hint)
+
+
+@pytest.mark.parametrize("answer", ["500", "html", "no keys", "redirect"])
+async def test_explanation_has_the_reason_why_keys_are_unavailable(answer: str) -> None:
+    async with provided(KeyServer(answer=INVALID_RESPONSES[answer])) as verifier:
+        report = await explainer(verifier).explain(token(aud="other"))
+        (status,) = verifier.key_sets()
+
+    assert report.refusal == "keys_unavailable"
+    assert [check.name for check in report.failed] == ["key", "audience"]
+    assert report.failed[0].found == status.last_failure
+
+
+def explainer(verifier: TokenVerifier) -> TokenExplainer:
+    return TokenExplainer(verifier.configured_issuers, verifier.verify, None, now().timestamp())

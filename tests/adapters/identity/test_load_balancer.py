@@ -21,6 +21,7 @@ from starlette.routing import Route
 from app.adapters.http_client import HttpClient
 from app.adapters.identity import load_balancer
 from app.adapters.identity.claims import LOGOUT_EVENT, Issuer
+from app.adapters.identity.diagnosis.explain import TokenExplainer
 from app.adapters.identity.key_sets import COOLDOWN_SECONDS, HARD_LIMIT_SECONDS, KeySetLocation
 from app.adapters.identity.load_balancer_keys import MAX_CACHED_KEYS, MAX_FETCHES, LoadBalancerKeySource
 from app.adapters.identity.unknown_keys import MAX_PENDING
@@ -333,3 +334,31 @@ async def test_load_balancer_is_ready_before_its_first_key() -> None:
     async with verifying(RegionalKeys()) as verifier:
         assert await verifier.missing_keys() == []
         assert verifier.key_sets()[0].is_on_demand
+
+
+@pytest.mark.parametrize(
+    ("header", "payload", "name"),
+    [
+        ({}, {}, None),
+        ({"signer": OTHER_ARN}, {}, "signer"),
+        ({"iss": "https://other.example.com"}, {}, "signer"),
+        ({"client": "other"}, {}, "audience"),
+        ({"exp": 1}, {}, "expiry"),
+        ({"kid": kid(9)}, {}, "key"),
+        ({"key": ec_key("P-256", "other")}, {}, "signature"),
+        ({}, {"sub": 7}, "subject"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pad", [True, False])
+async def test_explanation_agrees_with_the_verifier(
+    header: dict[str, Any], payload: dict[str, Any], name: str | None, pad: bool
+) -> None:
+    async with verifying(RegionalKeys()) as verifier:
+        explainer = TokenExplainer(verifier.configured_issuers, verifier.verify, None, now().timestamp())
+
+        report = await explainer.explain(alb_token(payload=payload, pad=pad, **header))
+
+        assert name in [check.name for check in report.failed] if name else report.failed == []
+        assert (report.refusal is None) == (name is None)
+        assert report.refusal in {None, *(check.reason for check in report.failed)}

@@ -1,0 +1,82 @@
+"""Prints why a token or claims are accepted or rejected, for `dialtone token explain` and `dialtone policy test`."""
+
+import re
+from typing import Any
+
+from app.adapters.identity.diagnosis.explain import KEYS_UNAVAILABLE
+from app.adapters.identity.diagnosis.token_report import CheckState, TokenCheck, TokenReport
+from app.config.issuer_variables import ISSUER_FIELDS
+from app.config.settings import variable_of
+
+_VARIABLES = {field: variable_of(name) for name, field in ISSUER_FIELDS.items()} | {
+    "pem_file": variable_of("issuer_pem_file"),
+    "secret_env": variable_of("issuer_secret"),
+    "secret_file": variable_of("issuer_secret_file"),
+}
+"""The environment variable of a setting in an issuer of dialtone.toml."""
+
+_SIGNS = {
+    CheckState.PASSED: "ok  ",
+    CheckState.FAILED: "FAIL",
+    CheckState.ASSUMED: "note",
+    CheckState.NOT_CHECKED: "--  ",
+}
+
+_BEARER = re.compile(r"\Abearer(?:\s+|\Z)", re.IGNORECASE)
+
+NEVER_CHECKED = "rate limits, and limits of proxies in front of Dialtone"
+
+
+def without_bearer(text: str) -> str:
+    """The text without white space around it, and without one word Bearer before it."""
+    return _BEARER.sub("", text.strip().removeprefix("\ufeff"), count=1)
+
+
+def verdict(report: TokenReport) -> str:
+    match report.refusal:
+        case None:
+            return "Dialtone accepts the token."
+        case reason if reason == KEYS_UNAVAILABLE:
+            return "Dialtone cannot verify the token, because the issuer's keys are unavailable. Callers get 503."
+        case reason:
+            return f"Dialtone rejects the token: {reason}. Callers get 401 invalid_token."
+
+
+def check_lines(check: TokenCheck) -> list[str]:
+    """One line, and for a failed check the requirement, the settings and a hint."""
+    first = f"{_SIGNS[check.state]}  {check.name}" + (f": {check.found}" if check.found else "")
+    if check.state is not CheckState.FAILED:
+        return [first]
+    lines = [first, f"        reason    {check.reason}"]
+    if check.expected:
+        lines.append(f"        expected  {check.expected}")
+    lines += [f"        setting   {name} ({_VARIABLES[name]})" for name in check.settings]
+    if check.hint:
+        lines.append(f"        ->        {check.hint}")
+    return lines
+
+
+def report_lines(report: TokenReport) -> list[str]:
+    """Every check. A setting is named as in an issuer of dialtone.toml, with the variable in parentheses."""
+    lines = [line for check in report.checks for line in check_lines(check)]
+    lines.append(f"Not checked: {NEVER_CHECKED}.")
+    if report.issuer is not None:
+        lines.insert(0, f"The settings of the issuer {report.issuer} apply.")
+    if report.issuer is not None and not report.is_verified:
+        lines.insert(0, "The signature was not verified, so the claims below prove nothing.")
+    return lines
+
+
+def checks_json(report: TokenReport) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": check.name,
+            "state": check.state.value,
+            "found": check.found,
+            "expected": check.expected,
+            "settings": [{"file": name, "environment": _VARIABLES[name]} for name in check.settings],
+            "reason": check.reason,
+            "hint": check.hint,
+        }
+        for check in report.checks
+    ]

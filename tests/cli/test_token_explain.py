@@ -1,0 +1,181 @@
+"""`dialtone token explain`: what a person learns about a token that Dialtone rejects."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.adapters.ledger import migrate as migrating
+from app.adapters.ledger.engines import database_url
+from app.cli import app
+from tests.support.databases import sqlite_url
+from tests.support.tokens import ISSUER, claims_of, pem, token
+from tests.support.verification import SECRET
+from tests.support.wrong_tokens import CONFIGS, WRONG_TOKENS, WrongToken
+
+KEYS = {"pem": 'pem_file = "key.pem"', "secret": 'secret_env = "APP_SECRET"'}
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a command with an issuer of CONFIGS, the rest of a dialtone.toml, and a text on standard input."""
+    (tmp_path / "key.pem").write_text(pem())
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "TELNYX_API_KEY": "KEY_CANARY",
+        "TELNYX_CONNECTION_ID": "77",
+        "DIALTONE_CONFIG": "dialtone.toml",
+        "DIALTONE_ENV_FILE": "",
+        "DIALTONE_DATABASE_URL": sqlite_url(tmp_path),
+        "APP_SECRET": SECRET,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(
+        *arguments: str, typed: str | bytes = "", config: str = "plain", key: str = "pem", more: str = ""
+    ) -> Result:
+        key_line = KEYS.get(key) or f'jwks_url = "{key}"'
+        (tmp_path / "dialtone.toml").write_text(f"[[issuers]]\n{CONFIGS[config]}\n{key_line}\n{more}")
+        return CliRunner().invoke(app, ["token", "explain", *arguments], input=typed)
+
+    return run
+
+
+@pytest.mark.parametrize("wrong", WRONG_TOKENS.values(), ids=WRONG_TOKENS)
+def test_explanation_names_the_claim_and_the_setting(terminal: Any, wrong: WrongToken) -> None:
+    said = terminal(typed=wrong.text(), config=wrong.config, key=wrong.key)
+
+    assert said.exit_code == 1, said.output
+    assert [name for name in wrong.names if name not in said.output] == [], said.output
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("wrong", WRONG_TOKENS.values(), ids=WRONG_TOKENS)
+def test_explanation_contains_no_part_of_the_token(terminal: Any, wrong: WrongToken, form: list[str]) -> None:
+    text = wrong.text()
+
+    said = terminal(*form, typed=text, config=wrong.config, key=wrong.key)
+
+    secret = [part for part in text.replace('"', ".").replace(" ", ".").split(".") if len(part) > 20]
+    assert not any(part in said.output for part in [*secret, "CANARY"]), said.output
+
+
+def test_there_are_more_than_fifty_wrong_tokens() -> None:
+    assert len(WRONG_TOKENS) > 50
+
+
+def test_right_token_is_accepted_and_every_check_is_listed(terminal: Any) -> None:
+    said = terminal(typed=f"Bearer {token()}\n\n")
+
+    assert said.exit_code == 0, said.output
+    assert "Dialtone accepts the token." in said.output
+    assert "FAIL" not in said.output
+    for check in ("form", "issuer", "algorithm", "signature", "expiry", "audience", "subject", "scopes", "not-before"):
+        assert f"  {check}: " in said.output
+    assert "Not checked: rate limits" in said.output
+
+
+def test_explanation_in_json_has_every_check_with_both_names_of_its_settings(terminal: Any) -> None:
+    said = json.loads(terminal("--json", typed=token(aud="other")).output)
+
+    audience = next(check for check in said["checks"] if check["name"] == "audience")
+    assert (said["accepted"], said["reason"], said["verified"], said["issuer"]) == (
+        False,
+        "wrong_audience",
+        True,
+        ISSUER,
+    )
+    assert (audience["state"], audience["found"], audience["expected"]) == ("failed", 'aud "other"', "dialtone")
+    assert {"file": "audiences", "environment": "DIALTONE_AUDIENCE"} in audience["settings"]
+
+
+def test_token_is_read_from_a_file(terminal: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(token())
+
+    assert terminal(str(tmp_path / "token")).exit_code == 0
+
+
+@pytest.mark.parametrize("typed", ["", " \n", "Bearer ", "\ufeff"], ids=["empty", "blank", "Bearer", "BOM"])
+def test_empty_input_is_a_usage_error(terminal: Any, typed: str) -> None:
+    said = terminal(typed=typed)
+
+    assert said.exit_code == 2
+    assert said.output == "There is no token: the input is empty.\n"
+
+
+def test_token_as_an_argument_is_not_repeated(terminal: Any) -> None:
+    text = token()
+
+    said = terminal(text)
+
+    assert said.exit_code == 2
+    assert text.split(".")[1] not in said.output
+    assert "never as an argument" in said.output
+
+
+def test_bytes_that_are_no_text_are_explained(terminal: Any) -> None:
+    assert terminal(typed=b"\xff\xfe\x00ey").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["\x1b[31mred", "a\x7fb", "\u202egnitirw", "x" * 5000], ids=["escape", "DEL", "bidi", "long"]
+)
+@pytest.mark.parametrize("claim", ["iss", "aud", "exp"])
+def test_values_of_claims_cannot_change_the_terminal(terminal: Any, claim: str, value: str) -> None:
+    said = terminal(typed=token("alice", header=None, key=None, **{claim: value}))
+
+    lines = said.output.splitlines()
+    assert said.exit_code == 1
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    assert max(map(len, lines)) < 500
+
+
+def test_policy_is_evaluated_even_if_the_token_is_rejected(terminal: Any) -> None:
+    rules = '[[policy.rules]]\nname = "desk"\nclaims.department = "support"'
+
+    said = terminal(typed=token(exp=1), more=rules)
+
+    assert "Policy:" in said.output
+    assert "Denied: no rule matches." in said.output
+
+
+def test_denial_by_policy_exits_with_1(terminal: Any) -> None:
+    rules = '[[policy.rules]]\nname = "desk"\nclaims.department = "support"'
+
+    said = terminal(typed=token(), more=rules)
+
+    assert said.exit_code == 1
+    assert "Dialtone accepts the token." in said.output
+    assert "Denied: no rule matches." in said.output
+
+
+def test_not_before_entries_are_checked_if_there_is_a_ledger(
+    terminal: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without = terminal(typed=token())
+    asyncio.run(migrating.migrate(database_url(sqlite_url(tmp_path))))
+    before = terminal(typed=token())
+    text = token(iat=claims_of()["iat"] - 60)
+    CliRunner().invoke(app, ["tokens", "refuse", ISSUER, "--user", "alice"])
+    after = terminal(typed=text)
+
+    assert "--    not-before: the ledger does not exist here" in without.output
+    assert "ok    not-before: no entry rejects the token" in before.output
+    assert after.exit_code == 1
+    assert "Dialtone rejects the token: not_before" in after.output
+
+
+def test_explanation_creates_no_ledger(terminal: Any, tmp_path: Path) -> None:
+    terminal(typed=token())
+
+    assert not list(tmp_path.glob("*.db*"))
+
+
+def test_token_of_another_request_header_is_verified(terminal: Any) -> None:
+    said = terminal(typed=token(), more='header = "X-Token"')
+
+    assert said.exit_code == 0
+    assert "in the request header x-token only" in said.output
