@@ -348,7 +348,6 @@ async def test_load_balancer_is_ready_before_its_first_key() -> None:
         ({"key": ec_key("P-256", "other")}, {}, "signature"),
         ({}, {"sub": 7}, "subject"),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("pad", [True, False])
 async def test_explanation_agrees_with_the_verifier(
