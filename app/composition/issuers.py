@@ -64,7 +64,7 @@ class KeySetRegistry:
         location = KeySetLocation(
             issuer=table.issuer,
             algorithms=table.effective_algorithms,
-            jwks_url=table.jwks_url if table.signer is None else load_balancer.keys_url(table.signer),
+            jwks_url=table.jwks_url or (None if table.signer is None else load_balancer.keys_url(table.signer)),
             discovery_url=table.discovery_url,
             allows_http=table.allow_http,
             ca_pem=ca_pem,

