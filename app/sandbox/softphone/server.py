@@ -45,10 +45,14 @@ class Directory:
         return [{"user": user, "sip_uri": uri} for uri, (user, _) in self._present.items() if uri != sip_uri]
 
 
-def create_page(*, service: str, identity: str, signalling: str) -> ASGIApp:
-    """The page as an ASGI app. Its content security policy allows requests to these three URLs only."""
+def create_page(*, service: str, identity: str, signalling: str, notice: str | None = None) -> ASGIApp:
+    """The page as an ASGI app. Its content security policy allows requests to these three URLs only.
+
+    `notice` says why demo users cannot sign in. The page then shows it instead of the sign-in.
+    """
     directory = Directory()
-    config = {"service": service, "identity": identity, "users": ["alice", "bob", "carol"]}
+    users = ["alice", "bob", "carol"]
+    config = {"service": service, "identity": identity, "users": users, "notice": notice}
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
         f"connect-src 'self' {service} {identity} {signalling}; "
@@ -76,7 +80,7 @@ def create_page(*, service: str, identity: str, signalling: str) -> ASGIApp:
             sip_uri, user = here["sip_uri"], here["user"]
         except (ValueError, TypeError, KeyError):
             return Response(status_code=400)
-        if sip_uri and user in config["users"]:
+        if sip_uri and user in users:
             directory.announce(str(user), str(sip_uri))
         return JSONResponse(directory.others(sip_uri))
 

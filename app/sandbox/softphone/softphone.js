@@ -77,7 +77,11 @@ function makePhone() {
 }
 
 $("user").append(...config.users.map((name) => element("option", { value: name }, name)));
-$("sign-in-button").disabled = false;
+if (config.notice) {
+  $("sign-in").hidden = true;
+  showError({ message: config.notice, code: "other_issuer" });
+}
+$("sign-in-button").disabled = Boolean(config.notice);
 $("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (user !== null) return;
