@@ -1,155 +1,152 @@
-"""A small identity provider for demo users: discovery, a key set that can be rotated, and tokens without a password.
+"""A small identity provider for demo users: discovery, keys that can be rotated, and tokens without a password.
 
-It signs with `cryptography` and not with python-jose, so that the service's verifier is tested against another
-implementation.
+It plays the demo provider or one of `app.sandbox.providers`, with that provider's addresses, keys and claims.
 """
 
-import base64
-import json
 import time
 import uuid
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-DEMO_USERS = ("alice", "bob", "carol")
-DEMO_AUDIENCE = "dialtone"
+from app.sandbox.provider import DEMO_USERS, PlayedProvider, UnknownKind
+from app.sandbox.providers import DEMO, play
+from app.sandbox.signing import Signer
+
 TOKEN_SECONDS = 3600
 LOGOUT_SECONDS = 120
-KEYS_KEPT = 2
-"""Keys in the set. After a rotation, the previous key remains for the tokens that it signed."""
 
 
-class Signer:
-    """The provider's RSA keys, newest first."""
+class TokenRequestError(Exception):
+    """A request that the token endpoint rejects, with the JSON body of the answer."""
 
-    def __init__(self) -> None:
-        self._keys: list[tuple[str, rsa.RSAPrivateKey]] = []
-        self.rotate()
-
-    def rotate(self) -> str:
-        """Create a new signing key, and return its `kid`."""
-        kid = uuid.uuid4().hex[:12]
-        self._keys.insert(0, (kid, rsa.generate_private_key(public_exponent=65537, key_size=2048)))
-        del self._keys[KEYS_KEPT:]
-        return kid
-
-    def jwks(self) -> dict[str, Any]:
-        return {"keys": [_public_jwk(kid, key) for kid, key in self._keys]}
-
-    def sign(self, claims: dict[str, Any], typ: str = "at+jwt") -> str:
-        kid, key = self._keys[0]
-        header = {"alg": "RS256", "kid": kid, "typ": typ}
-        signing_input = ".".join(
-            _base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims)
-        )
-        signature = key.sign(signing_input.encode(), padding.PKCS1v15(), hashes.SHA256())
-        return f"{signing_input}.{_base64url(signature)}"
+    def __init__(self, **body: Any) -> None:
+        super().__init__(body["error"])
+        self.body = body
 
 
-def create_identity_provider(issuer: str, backchannel_logout_uri: str | None = None) -> Starlette:
-    """The provider as an ASGI app, served at the URL `issuer`. Sends logout tokens to `backchannel_logout_uri`."""
-    signer = Signer()
-    sessions: dict[str, str] = {}
+class TokenIssuer:
+    """Issues the tokens of one provider, and keeps a session for each user."""
 
-    async def discovery(_: Request) -> Response:
-        return JSONResponse(
-            {
-                "issuer": issuer,
-                "jwks_uri": f"{issuer}/jwks.json",
-                "token_endpoint": f"{issuer}/token",
-                "backchannel_logout_supported": True,
-                "backchannel_logout_session_supported": True,
-                "id_token_signing_alg_values_supported": ["RS256"],
-            }
-        )
+    def __init__(self, played: PlayedProvider) -> None:
+        self.played = played
+        self.signer = Signer(played.provider.algorithm)
+        self._sessions: dict[str, str] = {}
 
-    async def jwks(_: Request) -> Response:
-        return JSONResponse(signer.jwks(), headers={"Cache-Control": "public, max-age=60"})
-
-    async def token(request: Request) -> Response:
-        """Issue an access token for `{"user": "alice"}`, optionally with `scope`, `audience` and `ttl_seconds`."""
+    def issue(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """The answer of the token endpoint. Raises TokenRequestError."""
         try:
-            wanted = await request.json()
-            user = wanted["user"]
+            user, kind = str(wanted["user"]), str(wanted.get("kind") or self.played.right_kind)
             ttl = int(wanted.get("ttl_seconds", TOKEN_SECONDS))
         except (ValueError, TypeError, KeyError):
-            return JSONResponse({"error": "invalid_request"}, 400)
+            raise TokenRequestError(error="invalid_request") from None
         if user not in DEMO_USERS:
-            return JSONResponse({"error": "invalid_grant", "demo_users": DEMO_USERS}, 400)
-        now = int(time.time())
-        claims = {
-            "iss": issuer,
-            "sub": user,
-            "aud": wanted.get("audience", DEMO_AUDIENCE),
-            "iat": now,
-            "exp": now + ttl,
-            "jti": uuid.uuid4().hex,
-            "sid": sessions.setdefault(user, uuid.uuid4().hex[:16]),
-            "scope": wanted.get("scope", "phone"),
-        }
-        access = {"access_token": signer.sign(claims), "token_type": "Bearer", "expires_in": ttl}
-        return JSONResponse(access, headers={"Cache-Control": "no-store"})
+            raise TokenRequestError(error="invalid_grant", demo_users=DEMO_USERS)
+        changes: dict[str, Any] = {}
+        if "audience" in wanted:
+            changes["aud"] = wanted["audience"]
+        try:
+            token = self.played.opaque_token(kind) or self._jwt(user, kind, ttl, changes, wanted.get("scope"))
+        except UnknownKind:
+            raise TokenRequestError(error="unsupported_kind", kinds=self.played.kinds) from None
+        return {"access_token": token, "token_type": "Bearer", "expires_in": ttl, "kind": kind}
+
+    def end_session(self, user: str) -> str | None:
+        """A logout token; None if the user has no session."""
+        if user not in self._sessions:
+            return None
+        token = self._jwt(user, "logout", LOGOUT_SECONDS, {})
+        del self._sessions[user]
+        return token
+
+    def _jwt(self, user: str, kind: str, ttl: int, changes: dict[str, Any], scope: str | None = None) -> str:
+        session = self._sessions.setdefault(user, uuid.uuid4().hex[:16])
+        claims = self.played.claims(user, kind, now=int(time.time()), ttl_seconds=ttl, session=session) | changes
+        if scope is not None:
+            name = self.played.scope_claim()
+            claims[name] = scope.split() if isinstance(claims.get(name), list) else scope
+        header, claims = self.played.token_parts(claims, kind, self.signer.keys[0].kid)
+        return self.signer.sign(header, claims, is_padded=self.played.is_load_balancer)
+
+
+def create_identity_provider(base: str, backchannel_logout_uri: str | None = None, provider: str = DEMO) -> Starlette:
+    """The provider as an ASGI app, served at the URL `base`. Sends logout tokens to `backchannel_logout_uri`.
+
+    Raises UnknownProvider.
+    """
+    played = play(provider, base)
+    tokens = TokenIssuer(played)
+
+    async def token(request: Request) -> Response:
+        """Issue a token for `{"user": "alice"}`, optionally with `kind`, `scope`, `audience` and `ttl_seconds`."""
+        try:
+            answer = tokens.issue(await _json(request))
+        except TokenRequestError as error:
+            return JSONResponse(error.body, 400)
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
     async def log_out(request: Request) -> Response:
         """End the session of `{"user": "alice"}`, and send the service a logout token."""
-        try:
-            user = (await request.json())["user"]
-        except (ValueError, TypeError, KeyError):
-            return JSONResponse({"error": "invalid_request"}, 400)
-        if backchannel_logout_uri is None or user not in sessions:
+        user = (await _json(request)).get("user")
+        logout_token = tokens.end_session(str(user)) if backchannel_logout_uri is not None else None
+        if backchannel_logout_uri is None or logout_token is None:
             return JSONResponse({"error": "no backchannel_logout_uri is configured, or the user has no session"}, 400)
-        now = int(time.time())
-        claims = {
-            "iss": issuer,
-            "aud": DEMO_AUDIENCE,
-            "iat": now,
-            "exp": now + LOGOUT_SECONDS,
-            "jti": uuid.uuid4().hex,
-            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
-            "sub": user,
-            "sid": sessions.pop(user),
-        }
-        logout_token = signer.sign(claims, typ="logout+jwt")
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             response = await client.post(backchannel_logout_uri, data={"logout_token": logout_token})
         return JSONResponse({"logout_sent_to": backchannel_logout_uri, "status": response.status_code})
 
     async def rotate(_: Request) -> Response:
-        return JSONResponse({"kid": signer.rotate()})
+        return JSONResponse({"kid": tokens.signer.rotate()})
 
     return Starlette(
         # Every page on this machine may request tokens: they are not valid anywhere else.
         middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
         routes=[
-            Route("/.well-known/openid-configuration", discovery, methods=["GET"]),
-            Route("/jwks.json", jwks, methods=["GET"]),
             Route("/token", token, methods=["POST"]),
             Route("/logout", log_out, methods=["POST"]),
             Route("/rotate", rotate, methods=["POST"]),
+            *_documents(tokens, f"{base}/token"),
         ],
     )
 
 
-def _public_jwk(kid: str, key: rsa.RSAPrivateKey) -> dict[str, str]:
-    numbers = key.public_key().public_numbers()
-    return {
-        "kty": "RSA",
-        "use": "sig",
-        "alg": "RS256",
-        "kid": kid,
-        "n": _base64url(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)),
-        "e": _base64url(numbers.e.to_bytes(3)),
-    }
+def _documents(tokens: TokenIssuer, token_endpoint: str) -> list[Route]:
+    """The routes of the discovery document and of the keys, at the provider's own paths."""
+    played, signer = tokens.played, tokens.signer
+
+    async def discovery(_: Request) -> Response:
+        return JSONResponse(played.discovery(token_endpoint))
+
+    async def jwks(_: Request) -> Response:
+        keys = [key.jwk(played.jwk_members()) for key in signer.keys]
+        return JSONResponse({"keys": keys}, headers={"Cache-Control": "public, max-age=60"})
+
+    async def certificates(_: Request) -> Response:
+        return JSONResponse({key.kid: key.certificate_pem() for key in signer.keys})
+
+    async def public_key(request: Request) -> Response:
+        found = next((key for key in signer.keys if key.kid == request.path_params["kid"]), None)
+        return Response(status_code=403) if found is None else PlainTextResponse(found.public_pem())
+
+    pem = played.provider.pem
+    published = [
+        (played.discovery_path, discovery),
+        (played.provider.jwks, jwks),
+        (pem, public_key if pem is not None and "{kid}" in pem else certificates),
+    ]
+    return [Route(path, endpoint, methods=["GET"]) for path, endpoint in published if path is not None]
 
 
-def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+async def _json(request: Request) -> dict[str, Any]:
+    """The body of a request; empty if it is not a JSON object."""
+    try:
+        found = await request.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
-from starlette.types import Receive, Scope, Send
 
 from app.sandbox.identity_provider import create_identity_provider
 from app.sandbox.softphone.server import CLIENT, create_page
 from tests.support.databases import sqlite_url
-from tests.support.http_server import serve
+from tests.support.http_server import DeferredApp, serve
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
 
@@ -115,16 +114,6 @@ class BrowserEnvironment:
         await page.goto(self.url)
         await page.wait_for_selector("#sign-in-button:enabled")
         return tab
-
-
-class DeferredApp:
-    """An app that is set after its server has started, because its configuration needs the server's URL."""
-
-    app: Any = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.app is not None:
-            await self.app(scope, receive, send)
 
 
 @asynccontextmanager

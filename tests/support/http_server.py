@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def free_port() -> int:
@@ -28,6 +28,16 @@ def http_client(base_url: str, timeout: float = 5) -> httpx.AsyncClient:
     """A client for HTTP only. By default, httpx reads all CA certificates for each client, which takes 30 ms."""
     no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.AsyncClient(base_url=base_url, timeout=timeout, trust_env=False, verify=no_certificates)
+
+
+class DeferredApp:
+    """An app that is set after its server has started, because its configuration needs the server's URL."""
+
+    app: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
 
 
 class FastStoppingServer(uvicorn.Server):
