@@ -12,8 +12,10 @@ CONTRACT := tests/contract
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
+# PROVIDER=cognito plays that identity provider. `dialtone sandbox identity --list` prints the names.
+PROVIDER ?= demo
 dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
-	@$(BIN)/dialtone dev
+	@$(BIN)/dialtone dev --provider $(PROVIDER)
 
 test: lint client-test fast-test ## Run every check: style, types, layers, Dockerfile, tests
 

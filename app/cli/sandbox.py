@@ -1,10 +1,13 @@
 """`dialtone sandbox`: simulated Telnyx, identity provider and softphone page, on loopback only."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.output import end
+
+if TYPE_CHECKING:
+    from app.sandbox.provider import PlayedProvider
 
 commands = typer.Typer(
     no_args_is_help=True, help="Run a simulated Telnyx and identity provider on this machine, for development."
@@ -33,10 +36,9 @@ def sandbox_telnyx(
     account = Account(clock, token_life=timedelta(seconds=token_ttl))
     if not empty:
         account.add_demo_connection()
-    typer.echo(f"TELNYX_BASE_URL=http://{LOOPBACK}:{port}/v2")
-    typer.echo(f"TELNYX_API_KEY={DEMO_KEY}")
+    lines = [f"TELNYX_BASE_URL=http://{LOOPBACK}:{port}/v2", f"TELNYX_API_KEY={DEMO_KEY}"]
     if not empty:
-        typer.echo(f"TELNYX_CONNECTION_ID={DEMO_CONNECTION}")
+        lines.append(f"TELNYX_CONNECTION_ID={DEMO_CONNECTION}")
     app = TelnyxSandbox(
         account,
         clock,
@@ -44,22 +46,60 @@ def sandbox_telnyx(
         propagation=timedelta(seconds=propagation),
         drops_deleted=not keep_deleted,
     )
-    listen(app, port)
+    listen(app, port, "\n".join(lines))
 
 
 @commands.command("identity")
 def sandbox_identity(
+    provider: Annotated[str, typer.Option(help="The identity provider to play; --list prints all.")] = "demo",
     port: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT")] = 8012,
     service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service, for logouts.")] = 8010,
+    lists: Annotated[bool, typer.Option("--list", help="Print the providers and exit.")] = False,
 ) -> None:
-    """Run an identity provider that issues tokens to demo users without a password, on loopback only."""
+    """Run an identity provider that issues tokens to demo users without a password, on loopback only.
+
+    Prints the part of dialtone.toml that makes Dialtone accept its tokens.
+    """
     from app.sandbox.identity_provider import create_identity_provider
+    from app.sandbox.providers import NOT_VERIFIABLE, PROVIDERS, UnknownProvider, play
     from app.sandbox.server import LOOPBACK, listen
 
-    issuer = f"http://{LOOPBACK}:{port}"
-    typer.echo(f"DIALTONE_ISSUER={issuer}")
+    if lists:
+        for name, played in PROVIDERS.items():
+            typer.echo(f"{name:20} {played.title}")
+        for name, reason in NOT_VERIFIABLE.items():
+            typer.echo(f"{name:20} not possible: {reason}")
+        return
+    base = f"http://{LOOPBACK}:{port}"
+    try:
+        chosen = play(provider, base)
+    except UnknownProvider as error:
+        end(str(error), 2)
     logout_uri = f"http://{LOOPBACK}:{service}/v1/backchannel-logout"
-    listen(create_identity_provider(issuer, logout_uri), port)
+    listen(create_identity_provider(base, logout_uri, provider), port, _instructions(chosen, port))
+
+
+def _instructions(played: "PlayedProvider", port: int) -> str:
+    """How to make Dialtone accept the tokens, and how to get them. The output is a valid dialtone.toml."""
+    variables = {**played.variables, "DIALTONE_CONFIG": "dialtone.toml"}
+    print_token = ".venv/bin/dialtone sandbox token alice" + ("" if port == 8012 else f" --port {port}")
+    return "\n".join(
+        [
+            f"# {played.provider.title}, played on this machine. Add these lines to dialtone.toml:",
+            played.block(),
+            "",
+            "# Run Dialtone with them and a simulated Telnyx:",
+            f"#   {' '.join(f'{name}={value}' for name, value in variables.items())} make dev",
+            f"# Print a token that Dialtone accepts{_where(played)}:",
+            f"#   {print_token}",
+            f"# Print a token that it rejects (kinds: {', '.join(played.kinds[1:])}):",
+            f"#   {print_token} --kind {played.kinds[1]}",
+        ]
+    )
+
+
+def _where(played: "PlayedProvider") -> str:
+    return "" if played.provider.header is None else f" in the header {played.provider.header}"
 
 
 @commands.command("page")
@@ -68,6 +108,7 @@ def sandbox_page(
     service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service.")] = 8010,
     identity: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the demo provider.")] = 8012,
     telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
+    notice: Annotated[str, typer.Option(help="Show this sentence, and offer no sign-in.")] = "",
 ) -> None:
     """Serve the softphone page, on loopback only."""
     from app.sandbox.server import LOOPBACK, listen
@@ -77,6 +118,7 @@ def sandbox_page(
         service=f"http://{LOOPBACK}:{service}",
         identity=f"http://{LOOPBACK}:{identity}",
         signalling=f"ws://{LOOPBACK}:{telnyx}",
+        notice=notice or None,
     )
     listen(page, port)
 
@@ -84,13 +126,18 @@ def sandbox_page(
 @commands.command("token")
 def sandbox_token(
     user: Annotated[str, typer.Argument(help="alice, bob or carol")] = "alice",
-    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = "phone",
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Another kind than the accepted one, such as id, refresh, machine, expired or other-client."),
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="Scopes, separated by spaces.")] = None,
     ttl: Annotated[int, typer.Option(help="Lifetime in seconds.")] = 3600,
+    port: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the provider.")] = 8012,
 ) -> None:
-    """Print a demo user's access token from the identity provider that `dialtone dev` runs."""
+    """Print a demo user's token from the identity provider that `dialtone dev` or `sandbox identity` runs."""
     from app.sandbox import stack
 
     try:
-        typer.echo(stack.demo_token(user, scope=scope, ttl_seconds=ttl))
+        typer.echo(stack.demo_token(user, kind=kind, scope=scope, ttl_seconds=ttl, port=port))
     except stack.StackError as error:
         end(str(error))

@@ -36,11 +36,15 @@ def migrate() -> None:
 
 
 @commands.command()
-def dev() -> None:
+def dev(
+    provider: Annotated[
+        str, typer.Option(help="The identity provider to play; `dialtone sandbox identity --list` prints all.")
+    ] = "demo",
+) -> None:
     """Run the sandbox, a demo identity provider and the service on this machine until Ctrl-C."""
     from app.sandbox import stack
 
-    sys.exit(stack.run())
+    sys.exit(stack.run(provider))
 
 
 @commands.command()

@@ -10,22 +10,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
-from app.sandbox.identity_provider import DEMO_AUDIENCE
+from app.sandbox.environment import ISSUER_NAMES, PORTS, UserSettings, read_user_settings
+from app.sandbox.provider import PlayedProvider
+from app.sandbox.providers import DEMO, UnknownProvider, play
 
 LOOPBACK = "127.0.0.1"
-PORTS = {
-    "DIALTONE_PORT": 8010,
-    "DIALTONE_SANDBOX_PORT": 8011,
-    "DIALTONE_IDENTITY_PORT": 8012,
-    "DIALTONE_PAGE_PORT": 8013,
-}
-"""The environment variable of each port, and its default."""
+FOLDER = Path(".dialtone")
+"""The data of the demo, below the working directory."""
 
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
@@ -40,13 +38,17 @@ class _Stopped(Exception):
     """Ctrl-C or a signal to stop."""
 
 
-def run() -> int:
-    """Start all processes, print their URLs, and wait. Returns the exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+def run(provider: str = DEMO) -> int:
+    """Start all processes, print their URLs, and wait. Returns the exit status.
+
+    `provider` is the identity provider to play. With an issuer of the user's own, no provider runs.
+    """
     try:
+        plan = _plan(provider)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop)
         with ExitStack() as stack:
-            _run(stack)
+            _run(stack, plan)
     except _Stopped:
         print("\nAll processes have stopped.", flush=True)  # noqa: T201 - output of a command
         return 0
@@ -56,59 +58,136 @@ def run() -> int:
     return 0
 
 
-def demo_token(user: str, *, scope: str = "phone", ttl_seconds: int = TOKEN_SECONDS) -> str:
-    """An access token of a demo user. Raises StackError."""
-    body = json.dumps({"user": user, "scope": scope, "ttl_seconds": ttl_seconds}).encode()
-    url = f"http://{LOOPBACK}:{_port('DIALTONE_IDENTITY_PORT')}/token"
+def demo_token(
+    user: str, *, kind: str | None = None, scope: str | None = None, ttl_seconds: int = TOKEN_SECONDS, port: int = 0
+) -> str:
+    """A token of a demo user from the running provider. `kind=None`: the right one. Raises StackError."""
+    wanted = {"user": user, "kind": kind, "scope": scope, "ttl_seconds": ttl_seconds}
+    body = json.dumps({name: value for name, value in wanted.items() if value is not None}).encode()
+    port = port or _port("DIALTONE_IDENTITY_PORT")
+    url = f"http://{LOOPBACK}:{port}/token"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
-            token: str = json.load(answer)["access_token"]
-            return token
-    except urllib.error.HTTPError:
-        raise StackError(f"There is no demo user {user!r}. The demo users are alice, bob and carol.") from None
+            found = json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error, suppress(ValueError):
+            reason = json.load(error)
+            if "kinds" in reason:
+                kinds = ", ".join(reason["kinds"])
+                raise StackError(f"This provider issues no token of the kind {kind!r}. Kinds: {kinds}.") from None
+            if "demo_users" in reason:
+                users = ", ".join(reason["demo_users"])
+                raise StackError(f"There is no demo user {user!r}. The demo users are {users}.") from None
+        raise StackError(f"Another program than the demo identity provider listens on port {port}.") from None
     except OSError:
-        raise StackError("The demo identity provider is unavailable. Is `make dev` running?") from None
+        raise StackError(
+            "The demo identity provider is unavailable. Is `make dev` or `dialtone sandbox identity` running?"
+        ) from None
+    token: str = found["access_token"]
+    return token
 
 
-def _run(stack: ExitStack) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """The checked choices of one run of `dialtone dev`, before the first process starts."""
+
+    ports: dict[str, int]
+    user: UserSettings
+    played: PlayedProvider | None
+    """The identity provider to play; None if the user has an issuer of their own."""
+
+    def url(self, port: str, host: str = LOOPBACK) -> str:
+        """The URL of the part that listens on this port."""
+        return f"http://{host}:{self.ports[port]}"
+
+    @property
+    def notice(self) -> str | None:
+        """Why demo users cannot sign in at the softphone page; None if they can."""
+        if self.played is None:
+            return f"Demo users cannot sign in: Dialtone accepts tokens of {self.user.own_issuer}. Use your own page."
+        if (header := self.played.provider.header) is not None:
+            return f"Demo users cannot sign in: Dialtone accepts their tokens only in the header {header}."
+        return None
+
+
+def _plan(provider: str) -> Plan:
+    """Raises StackError for a setting that is invalid, and a port that is in use."""
+    try:
+        user = read_user_settings(os.environ)
+    except (OSError, UnicodeDecodeError):
+        raise StackError("DIALTONE_ENV_FILE names a file that cannot be read.") from None
     ports = {variable: _port(variable) for variable in PORTS}
+    if user.own_issuer is None:
+        try:
+            played = play(provider, f"http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}")
+        except UnknownProvider as error:
+            raise StackError(str(error)) from None
+    elif provider == DEMO:
+        played = None
+    else:
+        own = [name for name in ISSUER_NAMES if name in user.passed]
+        raise StackError(f"To play an identity provider, unset {' and '.join(own)}.")
     for variable, port in ports.items():
-        _check_free(variable, port)
-    environment = _environment(ports)
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    for name, part in (("sandbox", "telnyx"), ("identity provider", "identity"), ("page", "page")):
-        children[name] = stack.enter_context(_child(["sandbox", part], environment, is_quiet=True))
+        if played is not None or variable != "DIALTONE_IDENTITY_PORT":
+            _check_free(variable, port)
+    return Plan(ports, user, played)
+
+
+def _run(stack: ExitStack, plan: Plan) -> None:
+    _say_what_was_taken(plan.user)
+    environment = _environment(plan)
+    parts = {"sandbox": ["telnyx"], "page": ["page", "--notice", plan.notice or ""]}
+    if plan.played is not None:
+        parts["identity provider"] = ["identity", "--provider", plan.played.name]
+    children = {
+        name: stack.enter_context(_child(["sandbox", *arguments], environment, is_quiet=True))
+        for name, arguments in parts.items()
+    }
     if subprocess.run(_command("migrate"), env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise StackError("The migration of the ledger in .dialtone/ failed; its error is above.")
+        raise StackError(f"The ledger in {FOLDER}/ cannot be prepared; the reason is above.")
+    # After the service, which is stopped first, the others stop at the same time.
+    stack.callback(_terminate, children)
     children["service"] = stack.enter_context(_child(["serve"], environment))
-    base = f"http://{LOOPBACK}:{ports['DIALTONE_PORT']}"
-    _wait_until_ready(f"{base}/readyz", children)
-    _say_where(base, ports)
+    _wait_until_ready(f"{plan.url('DIALTONE_PORT')}/readyz", children)
+    _say_where(plan)
     while True:
         _check_alive(children)
         time.sleep(0.5)
 
 
-def _environment(ports: dict[str, int]) -> dict[str, str]:
-    """The environment of the demo. It inherits no setting of Dialtone, so that no real API key is used."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DIALTONE_", "TELNYX_"))}
-    wanted = {
+def _terminate(children: dict[str, subprocess.Popen[bytes]]) -> None:
+    for child in children.values():
+        child.terminate()
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    """The environment of the processes: the demo's settings, and those of the user's that are passed on."""
+    pages = [plan.url("DIALTONE_PAGE_PORT", host) for host in (LOOPBACK, "localhost")]
+    origins = ",".join(filter(None, [*pages, plan.user.passed.get("DIALTONE_CORS_ORIGINS")]))
+    telnyx = plan.url("DIALTONE_SANDBOX_PORT")
+    defaults = {"DIALTONE_SIP_PASSWORD": "true", "DIALTONE_WARM_POOL_SIZE": "4", "DIALTONE_LOG_LEVEL": "info"}
+    demo = {
         "TELNYX_API_KEY": DEMO_KEY,
         "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
-        "TELNYX_BASE_URL": f"http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}/v2",
-        "DIALTONE_ISSUER": f"http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}",
-        "DIALTONE_AUDIENCE": DEMO_AUDIENCE,
-        "DIALTONE_DATABASE_URL": "sqlite:///.dialtone/ledger.db",
+        "TELNYX_BASE_URL": f"{telnyx}/v2",
+        "DIALTONE_DATABASE_URL": f"sqlite:///{FOLDER}/ledger.db",
         "DIALTONE_PROPAGATION_SECONDS": "1",
-        "DIALTONE_RTC_HOST": f"ws://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}",
-        "DIALTONE_CORS_ORIGINS": f"http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}",
-        "DIALTONE_SIP_PASSWORD": "true",
-        "DIALTONE_WARM_POOL_SIZE": "4",
-        "DIALTONE_LOG_LEVEL": os.environ.get("DIALTONE_LOG_LEVEL", "info"),
+        "DIALTONE_RTC_HOST": telnyx.replace("http", "ws", 1),
+        "DIALTONE_CORS_ORIGINS": origins,
         "DIALTONE_ENV_FILE": "",
     }
-    return inherited | wanted | {variable: str(port) for variable, port in ports.items()}
+    issuer = {} if plan.played is None else _issuer(plan.played)
+    ports = {variable: str(port) for variable, port in plan.ports.items()}
+    return plan.user.unrelated | defaults | plan.user.passed | demo | issuer | ports
+
+
+def _issuer(played: PlayedProvider) -> dict[str, str]:
+    """The variables that make the service accept the played provider's tokens."""
+    FOLDER.mkdir(exist_ok=True)
+    file = FOLDER / "identity.toml"
+    file.write_text(f"# Written by `dialtone dev`.\n{played.block()}\n", encoding="utf-8")
+    return played.variables | {"DIALTONE_CONFIG": str(file)}
 
 
 @contextmanager
@@ -174,31 +253,60 @@ def _check_alive(children: dict[str, subprocess.Popen[bytes]]) -> None:
             raise StackError(f"The {name} exited with status {process.returncode}. All other processes were stopped.")
 
 
-def _say_where(base: str, ports: dict[str, int]) -> None:
-    curl: list[Any] = [
-        f"curl -sS -X POST {base}/v1/telephony-credentials",
-        f"-H 'Authorization: Bearer {demo_token('alice')}'",
-        "-H 'Content-Type: application/json'",
-        """-d '{"device_id":"laptop"}'""",
-    ]
+def _say_what_was_taken(user: UserSettings) -> None:
+    if user.passed:
+        _say(f"Taken from your environment: {', '.join(user.passed)}")
+    if user.ignored:
+        _say(f"Ignored, because the demo has its own Telnyx, ledger and addresses: {', '.join(user.ignored)}")
+
+
+def _say_where(plan: Plan) -> None:
+    print_token = ".venv/bin/dialtone sandbox token"  # noqa: S105 - a command
+    service = plan.url("DIALTONE_PORT")
+    if plan.played is None:
+        issuer, operator = f"your own: {plan.user.own_issuer}", ""
+        last = ["Stop: Ctrl-C", "Issue a login with an access token of your issuer in the variable TOKEN:"]
+    else:
+        issuer = f"{plan.url('DIALTONE_IDENTITY_PORT')}   (users: alice, bob, carol)"
+        if plan.played.name != DEMO:
+            issuer += f"   plays {plan.played.provider.title}"
+        operator = f"   ({print_token} alice --scope 'phone dialtone:admin')"
+        last = [f"Print another token: {print_token} bob        Stop: Ctrl-C", "Issue a login to Alice's laptop:"]
     lines = [
         "",
         "Dialtone is ready. Telnyx is simulated: calls do not leave this machine.",
         "",
-        f"  softphone page      http://{LOOPBACK}:{ports['DIALTONE_PAGE_PORT']}   (open two tabs for a call)",
-        f"  service             {base}   (API docs: {base}/docs)",
-        f"  operators' page     {base}/ops   (.venv/bin/dialtone sandbox token alice --scope 'phone dialtone:admin')",
-        f"  sandbox (Telnyx)    http://{LOOPBACK}:{ports['DIALTONE_SANDBOX_PORT']}   (journal: /sandbox/journal)",
-        f"  identity provider   http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}   (users: alice, bob, carol)",
-        f"  ledger              {Path('.dialtone/ledger.db').absolute()}",
+        f"  softphone page      {plan.url('DIALTONE_PAGE_PORT')}   (open two tabs for a call)",
+        f"  service             {service}   (API docs: {service}/docs)",
+        f"  operators' page     {service}/ops{operator}",
+        f"  sandbox (Telnyx)    {plan.url('DIALTONE_SANDBOX_PORT')}   (journal: /sandbox/journal)",
+        f"  identity provider   {issuer}",
+        f"  ledger              {(FOLDER / 'ledger.db').absolute()}",
         "",
-        "Print another token: .venv/bin/dialtone sandbox token bob        Stop: Ctrl-C",
-        "Issue a login to Alice's laptop:",
+        *last,
         "",
-        " ".join(curl),
+        _curl(plan),
         "",
     ]
-    print("\n".join(lines), flush=True)  # noqa: T201 - output of a command
+    _say("\n".join(lines))
+
+
+def _curl(plan: Plan) -> str:
+    """The command that requests a login."""
+    if plan.played is None:
+        header = '-H "Authorization: Bearer $TOKEN"'
+    elif plan.played.provider.header is None:
+        header = f"-H 'Authorization: Bearer {demo_token('alice')}'"
+    else:
+        # A browser would add this header to requests of other pages too, so the service requires an allowed Origin.
+        page = plan.url("DIALTONE_PAGE_PORT")
+        header = f"-H '{plan.played.provider.header}: {demo_token('alice')}' -H 'Origin: {page}'"
+    request = f"curl -sS -X POST {plan.url('DIALTONE_PORT')}/v1/telephony-credentials {header}"
+    return f"""{request} -H 'Content-Type: application/json' -d '{{"device_id":"laptop"}}'"""
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - output of a command
 
 
 def _stop(_: int, __: FrameType | None) -> NoReturn:

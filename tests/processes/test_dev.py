@@ -1,5 +1,6 @@
 """`make dev`: one command starts everything, prints a command to try, and leaves nothing running."""
 
+import asyncio
 import json
 import os
 import re
@@ -11,11 +12,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 import httpx
+import pytest
+from starlette.applications import Starlette
+from typer.testing import CliRunner, Result
 
-from tests.support.http_server import free_port
+from app.cli import app
+from app.sandbox.identity_provider import create_identity_provider
+from tests.support.http_server import free_port, serve
 from tests.support.replicas import command, environment
 
 
@@ -26,11 +34,26 @@ def ports() -> dict[str, str]:
     }
 
 
+@dataclass
+class Dev:
+    """A running `dialtone dev`."""
+
+    process: subprocess.Popen[str]
+    lines: list[str]
+    """Its output, up to the curl command."""
+
+    @property
+    def curl(self) -> str:
+        return self.lines[-1]
+
+    def says(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+
 @contextmanager
-def dev(folder: Path, settings: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The running command and the curl command that it prints."""
+def dev(folder: Path, settings: dict[str, str], *arguments: str) -> Iterator[Dev]:
     process = subprocess.Popen(
-        command("dev"),
+        command("dev", *arguments),
         env=environment(**settings),
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -39,21 +62,30 @@ def dev(folder: Path, settings: dict[str, str]) -> Iterator[tuple[subprocess.Pop
         start_new_session=True,
     )
     try:
-        assert process.stdout is not None
-        line = next((line for line in process.stdout if line.startswith("curl ")), "")
-        yield process, line
+        yield Dev(process, _lines_until(process, "curl "))
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         process.wait(30)
 
 
-def pasted(line: str) -> dict[str, str]:
+def _lines_until(process: subprocess.Popen[str], start: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(start):
+            return lines
+    raise AssertionError(lines)
+
+
+def pasted(line: str, **variables: str) -> dict[str, str]:
     """The output of the printed command, run with curl if it is installed."""
     if shutil.which("curl"):
-        output = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+        shell = ["sh", "-c", line]
+        output = subprocess.run(shell, env=os.environ | variables, capture_output=True, text=True, check=True).stdout
     else:
-        words = shlex.split(line)
+        words = shlex.split(Template(line).safe_substitute(variables))
         headers = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H")
         url = next(word for word in words if word.startswith("http://"))
         output = httpx.post(url, headers=headers, content=words[words.index("-d") + 1], trust_env=False).text
@@ -67,71 +99,156 @@ def is_free(port: str) -> bool:
         return probe.connect_ex(("127.0.0.1", int(port))) != 0
 
 
-def test_printed_command_returns_a_login_and_ctrl_c_stops_everything(tmp_path: Path) -> None:
+def test_printed_commands_of_two_runs_return_logins_and_no_process_is_left(tmp_path: Path) -> None:
+    """The second run has the old ledger, an empty sandbox, another provider, and a frontend of the user's own."""
     chosen = ports()
-    with dev(tmp_path, chosen) as (process, line):
-        login = pasted(line)
-        again = pasted(line)
-        process.send_signal(signal.SIGINT)
-        status = process.wait(30)
+    with dev(tmp_path, chosen) as first:
+        login = pasted(first.curl)
+        again = pasted(first.curl)
+        first.process.send_signal(signal.SIGINT)
+        status = first.process.wait(30)
 
     assert login["login_token"].count(".") == 2
     assert again == login | {"server_time": again["server_time"]}
     assert status == 0
     assert all(is_free(port) for port in chosen.values())
     assert not _left_over(chosen)
-    assert (tmp_path / ".dialtone" / "ledger.db").exists()
+    assert not first.says("environment")
+
+    own = {"DIALTONE_CORS_ORIGINS": "http://localhost:5173", "DIALTONE_DATABASE_URL": "x", "TELNYX_API_KEY": "y"}
+    with dev(tmp_path, chosen | own, "--provider", "cognito") as second:
+        other_login = pasted(second.curl)
+        service = f"http://127.0.0.1:{chosen['DIALTONE_PORT']}/v1/telephony-credentials"
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        origins = ("http://localhost:5173", f"http://localhost:{chosen['DIALTONE_PAGE_PORT']}", "http://localhost:1")
+        preflights = [
+            httpx.options(service, headers=asked | {"Origin": origin}, trust_env=False).status_code
+            for origin in origins
+        ]
+        wrong = _token(chosen, "--kind", "id")
+        refused = httpx.post(service, headers={"Authorization": f"Bearer {wrong}"}, json={}, trust_env=False)
+        (sandbox,) = _pids(chosen["DIALTONE_SANDBOX_PORT"], "telnyx")
+        os.kill(sandbox, signal.SIGKILL)
+        status = second.process.wait(30)
+
+    assert other_login["sip_username"] != login["sip_username"]
+    assert preflights == [200, 200, 400]
+    assert refused.json()["code"] == "invalid_token"
+    assert second.says("Taken from your environment: DIALTONE_CORS_ORIGINS")
+    assert second.says(": DIALTONE_DATABASE_URL, TELNYX_API_KEY")
+    assert second.says("plays Amazon Cognito")
+    assert status == 1, "a dead process stops the others"
+    assert all(is_free(port) for port in chosen.values())
 
 
-def test_second_run_works_with_an_old_ledger_and_an_empty_sandbox(tmp_path: Path) -> None:
+def test_own_issuer_replaces_the_demo_provider(tmp_path: Path) -> None:
+    """The own issuer is a played provider of its own, whose printed settings are pasted into dialtone.toml."""
     chosen = ports()
-    with dev(tmp_path, chosen) as (_, line):
-        first = pasted(line)
-    with dev(tmp_path, chosen) as (_, line):
-        second = pasted(line)
+    port = str(free_port())
+    printing = command("sandbox", "identity", "--provider", "entra", "--port", port)
+    provider = subprocess.Popen(printing, env=environment(), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        printed = _lines_until(provider, "#   .venv/bin/dialtone sandbox token")
+        (tmp_path / "own.toml").write_text("".join(printed))
+        with dev(tmp_path, chosen | {"DIALTONE_CONFIG": "own.toml"}) as run:
+            token = _token(chosen, "--port", port)
+            login = pasted(run.curl, TOKEN=token)
+            page = httpx.get(f"http://127.0.0.1:{chosen['DIALTONE_PAGE_PORT']}/config.json", trust_env=False).json()
+            has_demo_provider = not is_free(chosen["DIALTONE_IDENTITY_PORT"])
+    finally:
+        provider.terminate()
+        provider.wait(10)
 
-    assert second["login_token"]
-    assert second["sip_username"] != first["sip_username"]
-
-
-def test_port_in_use_is_reported_with_its_setting(tmp_path: Path) -> None:
-    chosen = ports()
-    for name in chosen:
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", int(chosen[name])))
-            other.listen()
-            ended = subprocess.run(
-                command("dev"), env=environment(**chosen), cwd=tmp_path, capture_output=True, text=True, check=False
-            )
-
-        assert ended.returncode == 1
-        assert ended.stderr.startswith(f"Port {chosen[name]} is in use.")
-        assert f"{name}=" in ended.stderr
-
-
-def test_demo_token_without_a_running_provider_explains_the_fix(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        command("sandbox", "token"),
-        env=environment(**ports()),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+    assert login["login_token"]
+    assert not has_demo_provider
+    assert (
+        page["notice"]
+        == "Demo users cannot sign in: Dialtone accepts tokens of the issuers in own.toml. Use your own page."
     )
+    assert run.says("your own: the issuers in own.toml")
 
-    assert (ended.returncode, ended.stdout) == (1, "")
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "reason"),
+    [
+        ({}, ["--provider", "cognitoo"], "There is no provider 'cognitoo'. Did you mean cognito"),
+        ({"DIALTONE_ISSUER": "https://id.example.com"}, ["--provider", "okta"], "To play an identity provider, unset"),
+        ({"DIALTONE_ENV_FILE": "missing.env"}, [], "DIALTONE_ENV_FILE names a file that cannot be read."),
+        ({"DIALTONE_PORT": "http"}, [], "DIALTONE_PORT must be a port number"),
+    ],
+)
+def test_unusable_setting_is_reported(settings: dict[str, str], arguments: list[str], reason: str) -> None:
+    ended = in_process("dev", *arguments, **(ports() | settings))
+
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "name", ["DIALTONE_PORT", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT"]
+)
+def test_port_in_use_is_reported_with_its_setting(name: str) -> None:
+    chosen = ports()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(chosen[name])))
+        other.listen()
+        ended = in_process("dev", **chosen)
+
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith(f"Port {chosen[name]} is in use.")
+    assert f"{name}=" in ended.stderr
+
+
+def test_demo_token_without_a_running_provider_explains_the_fix() -> None:
+    ended = in_process("sandbox", "token", **ports())
+
+    assert (ended.exit_code, ended.stdout) == (1, "")
     assert "make dev" in ended.stderr
 
 
-def test_dead_child_process_stops_the_others(tmp_path: Path) -> None:
-    chosen = ports()
-    with dev(tmp_path, chosen) as (process, _):
-        (sandbox,) = _pids(chosen["DIALTONE_SANDBOX_PORT"], "telnyx")
-        os.kill(sandbox, signal.SIGKILL)
-        status = process.wait(30)
+def test_sandbox_command_reports_a_port_in_use() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ended = in_process("sandbox", "identity", "--port", str(port))
 
-    assert status == 1
-    assert all(is_free(port) for port in chosen.values())
+    assert ended.exit_code == 1
+    assert ended.output == f"Port {port} is in use. Choose another one with --port.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["mallory"], "There is no demo user 'mallory'. The demo users are alice, bob, carol."),
+        (["alice", "--kind", "machine"], "This provider issues no token of the kind 'machine'. Kinds: id, access"),
+    ],
+)
+async def test_token_that_does_not_exist_is_reported(options: list[str], reason: str) -> None:
+    async with serve(create_identity_provider("http://127.0.0.1", provider="google")) as base:
+        ended = await asyncio.to_thread(in_process, "sandbox", "token", *options, "--port", base.rsplit(":", 1)[1])
+
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(reason)
+
+
+async def test_token_of_another_program_is_not_printed() -> None:
+    async with serve(Starlette()) as base:
+        ended = await asyncio.to_thread(in_process, "sandbox", "token", "--port", base.rsplit(":", 1)[1])
+
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("Another program than the demo identity provider listens on port")
+
+
+def in_process(*arguments: str, **settings: str) -> Result:
+    """The command in the test's process, which saves the start of an interpreter."""
+    return CliRunner(env=settings).invoke(app, arguments)
+
+
+def _token(chosen: dict[str, str], *options: str) -> str:
+    printed = in_process("sandbox", "token", "alice", *options, **chosen)
+    assert printed.exit_code == 0, printed.stderr
+    return printed.stdout.strip()
 
 
 def _pids(port: str, word: str) -> list[int]:
