@@ -23,7 +23,7 @@ FILES = {
     "/style.css": (HERE / "style.css", "text/css"),
     "/sdk.js": (CLIENT / "node_modules" / "@telnyx" / "webrtc" / "lib" / "bundle.mjs", "text/javascript"),
 }
-MODULES = ("index", "phone", "api", "errors", "events", "device", "schedule")
+DIST = CLIENT / "dist"
 """The modules of `dialtone-client` that the browser loads."""
 
 PRESENT_SECONDS = 6.0
@@ -66,8 +66,8 @@ def create_page(*, service: str, identity: str, signalling: str, notice: str | N
         return FileResponse(path, media_type=media_type)
 
     async def module(request: Request) -> Response:
-        path = CLIENT / "dist" / f"{request.path_params['name']}.js"
-        if request.path_params["name"] not in MODULES or not path.exists():
+        path = DIST / f"{request.path_params['name']}.js"
+        if path not in DIST.glob("*.js"):
             return Response(status_code=404)
         return FileResponse(path, media_type="text/javascript")
 

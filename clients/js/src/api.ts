@@ -1,11 +1,13 @@
-/** Client of the HTTP API: three operations, each sent once. `Phone` retries them. */
+/** Client of the HTTP API: four operations, each sent once. `TokenSource` retries them. */
 
 import { DialtoneError, errorOf, errorOfSignIn } from "./errors.js";
 import type { components } from "./openapi.js";
 
-/** A login as the service returns it. `login_token` is a secret: do not log or store it. */
-export type Login = components["schemas"]["TelephonyCredential"];
+/** A login as the service returns it for the grant `login_token`, which is a secret: do not log or store it. */
+export type Login = components["schemas"]["TelephonyCredential"] & { login_token: string };
 export type Platform = components["schemas"]["Platform"];
+/** A device of the user, without its secrets. */
+export type Device = components["schemas"]["TelephonyCredentialInfo"];
 
 export interface ApiOptions {
   /** The base URL of Dialtone, such as `https://phones.example.com`. */
@@ -14,6 +16,8 @@ export interface ApiOptions {
   accessToken: () => Promise<string | null> | string | null;
   fetch?: typeof fetch;
 }
+
+type Page = components["schemas"]["TelephonyCredentialPage"];
 
 /** Timeout of a request. */
 const TIMEOUT_MS = 15_000;
@@ -47,6 +51,20 @@ export class Api {
   /** Log the device out. Returns whether Telnyx has confirmed the deletion. */
   async revoke(id: string): Promise<boolean> {
     return (await this.#send("DELETE", `/${encodeURIComponent(id)}`)).status === 204;
+  }
+
+  /** The devices of the user. */
+  async devices(): Promise<Device[]> {
+    const devices: Device[] = [];
+    let cursor: string | null | undefined;
+    do {
+      const answer = await this.#send("GET", cursor ? `?cursor=${encodeURIComponent(cursor)}` : "");
+      const page = (await answer.json().catch(() => undefined)) as Partial<Page> | undefined;
+      if (!Array.isArray(page?.data)) throw new DialtoneError("unexpected_answer", true, { status: answer.status });
+      devices.push(...page.data);
+      cursor = page.next_cursor;
+    } while (cursor);
+    return devices;
   }
 
   async #send(method: string, path: string, body?: object): Promise<Response> {

@@ -1,7 +1,8 @@
 /** Types of the options and events of `Phone`. */
 
-import type { ApiOptions, Login, Platform } from "./api.js";
+import type { ApiOptions, Platform } from "./api.js";
 import type { DialtoneError } from "./errors.js";
+import type { LoginInfo } from "./token-source.js";
 
 /** The part of `TelnyxRTC` from `@telnyx/webrtc` that the phone uses. */
 export interface SdkClient {
@@ -41,7 +42,7 @@ export type State =
 export interface Events<Client extends SdkClient> {
   state: State;
   /** A new login, without its secret. */
-  login: Omit<Login, "login_token" | "login" | "password">;
+  login: LoginInfo;
   /** The SDK is registered. Also emitted after every reconnect. */
   ready: Client;
   /** The call of a `callUpdate` notification of the SDK, with its new state. */

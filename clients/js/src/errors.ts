@@ -16,8 +16,10 @@ export type Code =
   | "unexpected_answer"
   /** Another `Phone` in this page uses the device. Close it first, or use it. */
   | "already_open"
-  /** An option of the `Phone` is invalid; see `cause`. */
+  /** An option is invalid; see `cause`. */
   | "invalid_options"
+  /** `close()` or `revoke()` ended the request. */
+  | "closed"
   /** The Telnyx SDK threw an error; see `cause`. */
   | "sdk_failed"
   /** Telnyx's signalling does not respond; the phone reconnects. */
@@ -34,6 +36,7 @@ const MESSAGES: Partial<Record<Code, string>> = {
   device_limit_reached: "You are using the phone on too many devices. Log out on another device first.",
   line_down: "The phone network is unavailable. Trying again.",
   already_open: "The phone is already open in this page.",
+  closed: "The phone was closed.",
   telnyx_rejected: "The phone network rejected the login. Please try again later.",
   telnyx_rate_limited: "The phone network is busy. Trying again in a moment.",
   telnyx_unavailable: "The phone network is unavailable. Trying again in a moment.",

@@ -3,7 +3,8 @@
 export { Phone } from "./phone.js";
 export type { CallOf, Events, PhoneOptions, SdkClient, SdkOptions, State } from "./contract.js";
 export { Api } from "./api.js";
-export type { ApiOptions, Login, Platform } from "./api.js";
+export type { ApiOptions, Device, Login, Platform } from "./api.js";
+export type { LoginInfo } from "./token-source.js";
 export { DialtoneError } from "./errors.js";
 export type { Code, Problem } from "./errors.js";
 export { tabDeviceId } from "./device.js";

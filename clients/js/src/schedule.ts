@@ -1,44 +1,86 @@
-/** Waiting: an alarm that survives sleep and clock changes, and pauses that end early. */
+/** Waiting: deadlines and alarms that survive sleep and clock changes, and pauses that end early. */
+
+/** The clocks and timers of the machine. Times are in milliseconds. */
+export interface Clock {
+  /** The wall clock, which can be set. */
+  now(): number;
+  /** The monotonic clock, which stops while some machines sleep. */
+  elapsed(): number;
+  /**
+   * Call `callback` after a delay. Returns a function that cancels the call. A timer in the background does not keep a Node
+   * process alive.
+   */
+  after(milliseconds: number, callback: () => void, isInBackground?: boolean): () => void;
+}
+
+export const SYSTEM_CLOCK: Clock = {
+  now: () => Date.now(),
+  elapsed: () => performance.now(),
+  after: (milliseconds, callback, isInBackground = false) => {
+    const timer = setTimeout(callback, milliseconds);
+    if (isInBackground) (timer as { unref?: () => void }).unref?.();
+    return () => clearTimeout(timer);
+  },
+};
+
+/** A time that has passed as soon as one of the two clocks shows it. */
+export class Deadline {
+  readonly #clock: Clock;
+  readonly #wall: number;
+  readonly #monotonic: number;
+
+  constructor(milliseconds: number, clock: Clock) {
+    this.#clock = clock;
+    this.#wall = clock.now() + milliseconds;
+    this.#monotonic = clock.elapsed() + milliseconds;
+  }
+
+  /** Milliseconds until the deadline; zero or negative when it has passed. */
+  get left(): number {
+    return Math.min(this.#wall - this.#clock.now(), this.#monotonic - this.#clock.elapsed());
+  }
+
+  get hasPassed(): boolean {
+    return this.left <= 0;
+  }
+}
 
 /** Interval at which the clocks are checked. A browser may extend it in a hidden tab. */
 const LOOK_MS = 15_000;
 
 const WAKING = ["pageshow", "online", "focus"] as const;
 
-/**
- * Calls `ring` once when `delayMs` have passed on either clock. The monotonic clock stops while some machines sleep, and the
- * wall clock can be set back. Also checks the clocks when the page becomes active again.
- */
+/** Calls `ring` once at its deadline. Also checks the clocks when the page becomes active again. */
 export class Alarm {
   readonly #ring: () => void;
-  readonly #dueWall: number;
-  readonly #dueMonotonic: number;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #clock: Clock;
+  readonly #deadline: Deadline;
+  #unset: () => void = () => undefined;
   readonly #look = (): void => this.#check();
 
-  constructor(delayMs: number, ring: () => void) {
+  constructor(milliseconds: number, ring: () => void, clock: Clock = SYSTEM_CLOCK) {
     this.#ring = ring;
-    this.#dueWall = Date.now() + delayMs;
-    this.#dueMonotonic = performance.now() + delayMs;
+    this.#clock = clock;
+    this.#deadline = new Deadline(milliseconds, clock);
     for (const name of WAKING) globalThis.addEventListener?.(name, this.#look);
     globalThis.document?.addEventListener("visibilitychange", this.#look);
     this.#check();
   }
 
   cancel(): void {
-    clearTimeout(this.#timer);
+    this.#unset();
     for (const name of WAKING) globalThis.removeEventListener?.(name, this.#look);
     globalThis.document?.removeEventListener("visibilitychange", this.#look);
   }
 
   #check(): void {
-    clearTimeout(this.#timer);
-    const left = Math.min(this.#dueWall - Date.now(), this.#dueMonotonic - performance.now());
+    this.#unset();
+    const { left } = this.#deadline;
     if (left <= 0) {
       this.cancel();
       this.#ring();
     } else {
-      this.#timer = setTimeout(this.#look, Math.ceil(Math.min(left, LOOK_MS)));
+      this.#unset = this.#clock.after(Math.ceil(Math.min(left, LOOK_MS)), this.#look, true);
     }
   }
 }
@@ -52,15 +94,15 @@ export function pause(tries: number, first = FIRST_PAUSE_MS, max = MAX_PAUSE_MS)
 }
 
 /** Wait. `signal` ends the wait early, and with `untilOnline` the `online` event too. */
-export function sleep(milliseconds: number, signal?: AbortSignal, untilOnline = false): Promise<void> {
+export function sleep(milliseconds: number, clock: Clock, signal?: AbortSignal, untilOnline = false): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
-      clearTimeout(timer);
+      cancel();
       globalThis.removeEventListener?.("online", done);
       signal?.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, milliseconds);
+    const cancel = clock.after(milliseconds, done);
     if (untilOnline) globalThis.addEventListener?.("online", done);
     signal?.addEventListener("abort", done);
     if (signal?.aborted) done();

@@ -236,15 +236,6 @@ test("a refresh that is denied keeps the connection, and a later one succeeds", 
   assert.deepEqual(FakeSdk.made[0].logins, ["token-2"]);
 });
 
-test("refresh() rejects if it is denied, and the phone stays ready", async () => {
-  const phone = phoneAt(service(ok(), problem(403, "access_denied")));
-  await phone.connect();
-
-  await assert.rejects(phone.refresh(), { code: "access_denied" });
-
-  assert.equal(phone.state, "ready");
-});
-
 test("a denied refresh without a connection fails and disconnects", async () => {
   const phone = phoneAt(service(ok(), problem(403, "access_denied")));
   await phone.connect();

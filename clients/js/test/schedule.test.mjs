@@ -1,55 +1,70 @@
 /** The alarm after sleep and clock changes. */
 
 import assert from "node:assert/strict";
-import { mock, test } from "node:test";
+import { test } from "node:test";
 
 import { Alarm } from "../dist/schedule.js";
+import { ManualClock } from "./clock.mjs";
 
-const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const HOUR = 3_600_000;
+
+function alarm(clock, milliseconds) {
+  const rings = [];
+  const made = new Alarm(milliseconds, () => rings.push(clock.elapsed()), clock);
+  return { made, rings };
+}
 
 test("the alarm rings once after its delay", async () => {
-  let rings = 0;
-  new Alarm(60, () => (rings += 1));
+  const clock = new ManualClock();
+  const { rings } = alarm(clock, HOUR);
 
-  await later(30);
-  assert.equal(rings, 0);
-  await later(100);
-  assert.equal(rings, 1);
+  await clock.advance(HOUR - 1);
+  assert.deepEqual(rings, []);
+  await clock.advance(HOUR);
+  assert.deepEqual(rings, [HOUR]);
 });
 
 test("a cancelled alarm does not ring", async () => {
-  let rings = 0;
-  new Alarm(30, () => (rings += 1)).cancel();
+  const clock = new ManualClock();
+  const { made, rings } = alarm(clock, HOUR);
+  made.cancel();
 
-  await later(80);
-  assert.equal(rings, 0);
+  await clock.advance(2 * HOUR);
+
+  assert.deepEqual(rings, []);
 });
 
-test("the alarm rings when the machine wakes, although the monotonic clock stopped", () => {
+test("the alarm rings when the page becomes active after a sleep, although the monotonic clock stopped", () => {
   const listeners = new Map();
   globalThis.addEventListener = (name, listener) => listeners.set(name, listener);
   globalThis.removeEventListener = () => undefined;
-  let rings = 0;
-  new Alarm(3_600_000, () => (rings += 1));
-  const wall = Date.now();
-  const clock = mock.method(Date, "now", () => wall + 8 * 3_600_000);
+  const clock = new ManualClock();
+  const { rings } = alarm(clock, HOUR);
+  clock.setWall(8 * HOUR);
 
   listeners.get("pageshow")();
 
-  clock.mock.restore();
   delete globalThis.addEventListener;
   delete globalThis.removeEventListener;
-  assert.equal(rings, 1);
+  assert.deepEqual(rings, [0]);
+});
+
+test("the alarm rings at the next look after a sleep without an event of the page", async () => {
+  const clock = new ManualClock();
+  const { rings } = alarm(clock, HOUR);
+  clock.setWall(8 * HOUR);
+
+  await clock.advance(15_000);
+
+  assert.deepEqual(rings, [15_000]);
 });
 
 test("a wall clock that is set back does not delay the alarm", async () => {
-  let rings = 0;
-  new Alarm(60, () => (rings += 1));
-  const wall = Date.now();
-  const clock = mock.method(Date, "now", () => wall - 24 * 3_600_000);
+  const clock = new ManualClock();
+  const { rings } = alarm(clock, HOUR);
+  clock.setWall(-24 * HOUR);
 
-  await later(150);
+  await clock.advance(HOUR);
 
-  clock.mock.restore();
-  assert.equal(rings, 1);
+  assert.deepEqual(rings, [HOUR]);
 });

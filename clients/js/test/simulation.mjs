@@ -126,7 +126,7 @@ export function webLocks() {
 /** Load a new page in this process. `kept`: the tab's session storage. */
 export function loadPage({ locks, kept = {} } = {}) {
   delete globalThis[Symbol.for("dialtone-client.page.1")];
-  Object.defineProperty(globalThis, "navigator", { configurable: true, value: locks ? { locks } : {} });
+  Object.defineProperty(globalThis, "navigator", { configurable: true, value: { userAgent: "", ...(locks ? { locks } : {}) } });
   globalThis.sessionStorage = {
     getItem: (key) => kept[key] ?? null,
     setItem: (key, value) => (kept[key] = value),
