@@ -1,4 +1,4 @@
-/** The example of the README: it compiles with every supported TypeScript, and the packed package loads everywhere. */
+/** The examples of the documentation: they compile with every supported TypeScript, and the packed package loads everywhere. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -17,31 +17,51 @@ let project;
 /** An application in which the packed package is installed. */
 before(async () => {
   project = await mkdtemp(join(tmpdir(), "dialtone-client-"));
-  await mkdir(join(project, "node_modules", "@telnyx"), { recursive: true });
+  for (const scope of ["@telnyx", "@types"]) await mkdir(join(project, "node_modules", scope), { recursive: true });
   await run("npm", ["pack", "--ignore-scripts", "--pack-destination", project], { cwd: CLIENT });
   const archive = (await readdir(project)).find((name) => name.endsWith(".tgz"));
   await run("tar", ["-xzf", archive], { cwd: project });
   await cp(join(project, "package"), join(project, "node_modules", "dialtone-client"), { recursive: true });
-  await symlink(join(CLIENT, "node_modules", "@telnyx", "webrtc"), join(project, "node_modules", "@telnyx", "webrtc"));
+  for (const name of ["@telnyx/webrtc", "@telnyx/react-client", "@types/react", "react"]) {
+    await symlink(join(CLIENT, "node_modules", name), join(project, "node_modules", name));
+  }
   await writeFile(join(project, "package.json"), '{ "private": true }');
+  await mkdir(join(project, "esm"));
+  await writeFile(join(project, "esm", "package.json"), '{ "type": "module" }');
+  for (const [file, code] of await examples()) await writeFile(join(project, "esm", file), code);
 });
 
 after(() => rm(project, { recursive: true }));
 
-async function exampleOf(readme) {
-  const [, code] = (await readFile(join(CLIENT, readme), "utf8")).match(/```js\n(.*?)```/s);
-  return `${code}
+/** Names that the examples use and do not declare. */
+const GIVEN = `
+import { type ReactNode, useEffect, useState } from "react";
 declare const auth: { getAccessToken(): Promise<string> };
-declare const show: (text: string) => void;
-export const shown = () => show("");
+declare const useAuth: () => { user?: { id: string }; getAccessToken: () => Promise<string> };
+declare const installationId: () => Promise<string>;
+declare const show: (text: string) => void, use: (token: string) => void, report: (error: unknown) => void, signOut: () => void;
+export const given = () => [show, use, report, signOut, useEffect, useState, auth, useAuth, installationId] as const;
+export type Given = ReactNode;
 `;
+
+/** Pairs of a file name and the code of a block that starts with an import. */
+async function examples() {
+  const found = [];
+  for (const page of ["../../README.md", "README.md", "../../docs/browser.md"]) {
+    const text = await readFile(join(CLIENT, page), "utf8");
+    for (const [, language, code] of text.matchAll(/```(js|tsx?)\n(import .*?)```/gs)) {
+      found.push([`example-${found.length}.${language === "tsx" ? "tsx" : "ts"}`, `${code}${GIVEN}`]);
+    }
+  }
+  assert.equal(found.length, 6);
+  return found;
 }
 
-async function compile(compiler, file, options) {
+async function compile(compiler, files, options) {
   const tsc = join(CLIENT, "node_modules", compiler, "bin", "tsc");
-  const fixed = ["--noEmit", "--strict", "--skipLibCheck", "--target", "ES2022", "--lib", "ES2022,DOM,DOM.Iterable"];
+  const fixed = ["--noEmit", "--strict", "--skipLibCheck", "--jsx", "react-jsx", "--target", "ES2022", "--lib", "ES2022,DOM,DOM.Iterable"];
   try {
-    await run(process.execPath, [tsc, ...fixed, ...options, file], { cwd: project });
+    await run(process.execPath, [tsc, ...fixed, ...options, ...files], { cwd: project });
   } catch (error) {
     assert.fail(error.stdout);
   }
@@ -55,37 +75,46 @@ const RESOLUTIONS = [
   ["node10", "ES2022", ["typescript-5.4", "typescript"]], // the newest TypeScript has removed it
 ];
 
-for (const readme of ["../../README.md", "README.md"]) {
-  for (const [resolution, module, compilers] of RESOLUTIONS) {
-    for (const compiler of compilers) {
-      test(`${readme} compiles with ${compiler} and ${resolution}`, async () => {
-        const file = `example-${resolution}.${resolution.startsWith("node1") && module !== "node16" ? "ts" : "mts"}`;
-        await writeFile(join(project, file), await exampleOf(readme));
+for (const [resolution, module, compilers] of RESOLUTIONS) {
+  for (const compiler of compilers) {
+    test(`the examples compile with ${compiler} and ${resolution}`, async () => {
+      const files = (await readdir(join(project, "esm"))).filter((name) => name.startsWith("example-"));
 
-        await compile(compiler, file, ["--module", module, "--moduleResolution", resolution]);
-      });
-    }
+      await compile(compiler, files.map((name) => join("esm", name)), ["--module", module, "--moduleResolution", resolution]);
+    });
   }
 }
 
+const COMMON = `
+import { Phone } from "dialtone-client";
+import { PhoneProvider } from "dialtone-client/react";
+import { TokenSource } from "dialtone-client/token-source";
+export const made: [typeof Phone, typeof PhoneProvider, typeof TokenSource] = [Phone, PhoneProvider, TokenSource];
+`;
+
 for (const compiler of ALL) {
   test(`a CommonJS module compiles with ${compiler}`, async () => {
-    await writeFile(join(project, "common.cts"), 'import { Phone } from "dialtone-client";\nexport const made: typeof Phone = Phone;\n');
+    await writeFile(join(project, "common.cts"), COMMON);
 
-    await compile(compiler, "common.cts", ["--module", "node16", "--moduleResolution", "node16"]);
+    await compile(compiler, ["common.cts"], ["--module", "node16", "--moduleResolution", "node16"]);
   });
 }
 
-const USE = "if (typeof Phone !== 'function' || 'window' in globalThis) throw new Error('not loaded');";
+/** The entry points, with what each of them exports. */
+const ENTRIES = [["Phone", "dialtone-client"], ["PhoneProvider", "dialtone-client/react"], ["TokenSource", "dialtone-client/token-source"]];
+const IMPORTS = ENTRIES.map(([name, entry]) => `import { ${name} } from "${entry}";`).join("\n");
+const REQUIRES = ENTRIES.map(([name, entry]) => `const { ${name} } = require("${entry}");`).join("\n");
+const USE = `for (const made of [${ENTRIES.map(([name]) => name)}]) if (typeof made !== "function") throw new Error("not loaded");
+if ("window" in globalThis) throw new Error("a window");`;
 
 test("Node imports the package, without a window", async () => {
-  await writeFile(join(project, "use.mjs"), `import { Phone } from "dialtone-client";\n${USE}`);
+  await writeFile(join(project, "use.mjs"), `${IMPORTS}\n${USE}`);
 
   await run(process.execPath, ["use.mjs"], { cwd: project });
 });
 
 test("Node requires the package", async () => {
-  await writeFile(join(project, "use.cjs"), `const { Phone } = require("dialtone-client");\n${USE}`);
+  await writeFile(join(project, "use.cjs"), `${REQUIRES}\n${USE}`);
 
   await run(process.execPath, ["use.cjs"], { cwd: project });
 });
@@ -103,7 +132,8 @@ test("both formats share one device in a page", async () => {
 });
 
 test("Jest loads the package with its defaults", async () => {
-  const lines = 'const { Phone } = require("dialtone-client");\ntest("loads", () => expect(typeof Phone).toBe("function"));\n';
+  const names = ENTRIES.map(([name]) => name);
+  const lines = `${REQUIRES}\ntest("loads", () => [${names}].forEach((made) => expect(typeof made).toBe("function")));\n`;
   await writeFile(join(project, "use.test.js"), lines);
   const jest = join(CLIENT, "node_modules", "jest", "bin", "jest.js");
 

@@ -1,0 +1,28 @@
+/** `dialtone-client/react` on a server: no window at import, and no request at render. */
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { test } from "node:test";
+
+import { createElement as h } from "react";
+import { renderToString } from "react-dom/server";
+
+import * as modules from "../dist/react.js";
+import { ORIGIN, ok, service } from "./simulation.mjs";
+
+for (const [format, { PhoneProvider, useCall, useDevices, usePhone }] of [
+  ["ES modules", modules],
+  ["CommonJS", createRequire(import.meta.url)("../dist/cjs/react.js")],
+]) {
+  test(`a server renders the idle phone without a window (${format})`, () => {
+    const dialtone = service(ok());
+    const Status = () => h("p", null, `${usePhone().state}, ${useCall().calls.length} calls, ${useDevices().devices ?? "no"} devices`);
+    const props = { url: ORIGIN, user: "alice", accessToken: () => "a", createClient: () => assert.fail(), fetch: dialtone.fetch };
+
+    const html = renderToString(h(PhoneProvider, props, h(Status)));
+
+    assert.ok(!("window" in globalThis) && !("document" in globalThis));
+    assert.equal(html, "<p>idle, 0 calls, no devices</p>");
+    assert.equal(dialtone.requests.length, 0);
+  });
+}
