@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENT := clients/js
+BUNDLERS := clients/js/bundlers
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test contract-tools serving-compat dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test client client-test client-package-test contract-tools serving-compat dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 # PROVIDER=cognito plays that identity provider. `dialtone sandbox identity --list` prints the names.
 PROVIDER ?= demo
@@ -55,14 +56,21 @@ ifeq ($(HAS_NODE),yes)
 client: $(CLIENT)/dist/index.js
 client-test: client
 	cd $(CLIENT) && npm test --silent
+client-package-test: client $(BUNDLERS)/node_modules/.installed ## Build the packed browser client with each bundler, and print the sizes
+	cd $(CLIENT) && npm run size --silent
+	cd $(BUNDLERS) && npm test --silent
 contract-tools: $(CONTRACT)/node_modules/.installed
 else
-client client-test:
+client client-test client-package-test:
 	@echo "Node 20 is not installed: the softphone page and the browser client are not built."
 endif
 
 $(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
 	cd $(CLIENT) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+$(BUNDLERS)/node_modules/.installed: $(BUNDLERS)/package-lock.json
+	cd $(BUNDLERS) && npm ci --no-audit --no-fund --silent
 	@touch $@
 
 # Linters of the OpenAPI documents, and generators of clients. The Python generator requires an older typer than the

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ["clients/js", "benchmarks", "tests/contract"]
+PACKAGES = ["clients/js", "clients/js/bundlers", "benchmarks", "tests/contract"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LICENSE = "Apache-2.0"
 PYTHON = "Programming Language :: Python :: "
