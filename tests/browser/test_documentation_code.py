@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.support.browser import BrowserEnvironment, browser_environment
+from tests.support.browser import browser_environment, token_for
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -17,13 +16,6 @@ def code_block(page: str, language: str) -> str:
     """The only code block of that language on the page."""
     (block,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     return str(block)
-
-
-async def token_for(environment: BrowserEnvironment, user: str) -> tuple[str, dict[str, Any]]:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        config: dict[str, Any] = (await client.get(f"{environment.url}/config.json")).json()
-        answer = await client.post(f"{config['identity']}/token", json={"user": user})
-        return answer.json()["access_token"], config
 
 
 def filled_in(text: str, config: dict[str, Any]) -> str:

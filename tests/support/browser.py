@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
@@ -114,6 +115,14 @@ class BrowserEnvironment:
         await page.goto(self.url)
         await page.wait_for_selector("#sign-in-button:enabled")
         return tab
+
+
+async def token_for(environment: BrowserEnvironment, user: str) -> tuple[str, dict[str, Any]]:
+    """An access token of the demo user, and the configuration of the softphone page."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        config: dict[str, Any] = (await client.get(f"{environment.url}/config.json")).json()
+        answer = await client.post(f"{config['identity']}/token", json={"user": user})
+        return answer.json()["access_token"], config
 
 
 @asynccontextmanager
