@@ -5,7 +5,7 @@ import { afterEach, beforeEach, test } from "node:test";
 
 import { Phone } from "../dist/index.js";
 import { ManualClock } from "./clock.mjs";
-import { FakeSdk, ORIGIN, login, ok, problem, service } from "./simulation.mjs";
+import { FakeSdk, ORIGIN, login, offline, ok, problem, service } from "./simulation.mjs";
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -78,6 +78,34 @@ test("refresh() rejects if it is denied, and a later refresh is scheduled", asyn
   await clock.advance(MINUTE);
 
   assert.deepEqual(sdk.logins, ["token-2"]);
+});
+
+test("a session that ends while the phone is connected ends the phone when the connection is lost", async () => {
+  const { clock, errors, sdk } = await connected(token("token-1"), problem(401, "invalid_token"));
+  await clock.advance(2 * HOUR);
+  assert.equal(phone.state, "ready");
+  assert.deepEqual(new Set(errors.map(([code]) => code)), new Set(["not_signed_in"]));
+
+  sdk.connected = false;
+  sdk.fire("telnyx.socket.close");
+  await clock.advance(0);
+
+  assert.equal(phone.state, "failed");
+  assert.ok(sdk.isGone);
+});
+
+test("a connection that the SDK does not restore in a minute is replaced when the network is back", async () => {
+  const { clock, errors, sdk } = await connected(token("token-1"), offline(), offline(), token("token-1"));
+  sdk.connected = false;
+  sdk.fire("telnyx.socket.close");
+
+  await clock.advance(MINUTE - 1);
+  assert.deepEqual([phone.state, errors], ["reconnecting", []]);
+  await clock.advance(MINUTE);
+
+  assert.deepEqual(errors.map(([code]) => code), ["line_down", "network", "network"]);
+  assert.equal(FakeSdk.made.length, 2);
+  assert.equal(phone.state, "ready");
 });
 
 test("close() ends the retries of a denied refresh", async () => {

@@ -170,6 +170,25 @@ test("without a network the pauses grow to half a minute", async () => {
   source.close();
 });
 
+test("a request is retried immediately when the browser is online again", async () => {
+  const listeners = new Map();
+  globalThis.addEventListener = (name, listener) => listeners.set(name, listener);
+  globalThis.removeEventListener = (name) => listeners.delete(name);
+  const dialtone = service(offline(), ok());
+  const { source } = sourceAt(dialtone);
+  const getting = source.get();
+  await settled();
+  assert.equal(dialtone.requests.length, 1);
+
+  listeners.get("online")();
+
+  assert.equal((await getting).login_token, "token-1");
+  source.close();
+  delete globalThis.addEventListener;
+  delete globalThis.removeEventListener;
+  assert.equal(listeners.size, 0);
+});
+
 test("an error that a retry cannot fix rejects, and nothing is retried", async () => {
   const dialtone = service(problem(403, "device_limit_reached"));
   const { source, clock, seen } = sourceAt(dialtone);
