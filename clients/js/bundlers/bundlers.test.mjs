@@ -85,7 +85,9 @@ for (const app of ["app.mjs", "app.cjs"]) {
   });
 
   test(`esbuild bundles every entry point: ${app}`, async (context) => {
-    await run(bin("esbuild/bin/esbuild"), [app, "--bundle", "--minify", "--platform=node", `--outfile=esbuild-${app}.cjs`], { cwd: project });
+    const options = ["--bundle", "--minify", "--platform=node", '--define:process.env.NODE_ENV="production"'];
+
+    await run(bin("esbuild/bin/esbuild"), [app, ...options, `--outfile=esbuild-${app}.cjs`], { cwd: project });
 
     await check(context, `esbuild-${app}.cjs`);
   });

@@ -68,7 +68,8 @@ async function examples() {
 
 async function compile(compiler, files, options) {
   const tsc = join(CLIENT, "node_modules", compiler, "bin", "tsc");
-  const fixed = ["--noEmit", "--strict", "--skipLibCheck", "--jsx", "react-jsx", "--target", "ES2022", "--lib", "ES2022,DOM,DOM.Iterable"];
+  const language = ["--jsx", "react-jsx", "--target", "ES2022", "--lib", "ES2022,DOM,DOM.Iterable"];
+  const fixed = ["--noEmit", "--strict", "--skipLibCheck", ...language];
   try {
     await run(process.execPath, [tsc, ...fixed, ...options, ...files], { cwd: project });
   } catch (error) {
@@ -96,7 +97,11 @@ for (const [resolution, module, compilers] of RESOLUTIONS) {
 }
 
 /** The entry points, with what each of them exports. */
-const ENTRIES = [["Phone", "dialtone-client"], ["PhoneProvider", "dialtone-client/react"], ["TokenSource", "dialtone-client/token-source"]];
+const ENTRIES = [
+  ["Phone", "dialtone-client"],
+  ["PhoneProvider", "dialtone-client/react"],
+  ["TokenSource", "dialtone-client/token-source"],
+];
 const IMPORTS = ENTRIES.map(([name, entry]) => `import { ${name} } from "${entry}";`).join("\n");
 const REQUIRES = ENTRIES.map(([name, entry]) => `const { ${name} } = require("${entry}");`).join("\n");
 const USE = `for (const made of [${ENTRIES.map(([name]) => name)}]) if (typeof made !== "function") throw new Error("not loaded");

@@ -135,7 +135,8 @@ for (const [status, code] of [
 
     assert.equal((await source.refresh()).login_token, "token-2");
 
-    assert.deepEqual(dialtone.requests.map(({ url }) => url.split("/").at(-1)), ["telephony-credentials", "token", "telephony-credentials"]);
+    const paths = dialtone.requests.map(({ url }) => url.split("/").at(-1));
+    assert.deepEqual(paths, ["telephony-credentials", "token", "telephony-credentials"]);
   });
 }
 
