@@ -21,17 +21,20 @@ from app.api.middleware.errors import UnhandledErrorMiddleware
 from app.api.middleware.limits import HeaderLimitsMiddleware
 from app.api.middleware.load_shedding import LoadSheddingMiddleware, reject_overload
 from app.api.readiness import CheckStatus, IdentityCheck, Readiness, ReadinessCheck, TelnyxCheck
+from app.api.request_scope import HEALTH_PATHS, PROBE_PATHS
 from app.api.routes import admin, backchannel_logout, docs, health, ops, push_credentials, telephony_credentials
 from app.api.schemas.client_settings import ClientSettings
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
-from app.config.settings import Settings, SettingsError
+from app.config.listeners import UNIX
+from app.config.settings import Settings, SettingsError, variable_of
 from app.observability import logging as logs
 from app.serving import server
 from app.serving.admission import ConnectionLimiter
 from app.serving.fast_path import FastPath, ResponseHeads
+from app.serving.listening import ListenOptions
 from app.serving.responses import Rejections
-from app.serving.server import ServerOptions
+from app.serving.server import Listener, ServerOptions
 from app.serving.uvicorn_protocol import FrontedApp
 from app.vending.errors import LedgerUnavailable
 
@@ -44,6 +47,12 @@ NO_TELEMETRY: TelemetryConfig = {
 }
 """FastAPI's own instrumentation is off: Dialtone decides what of a request may leave the process."""
 
+MAX_ADMIN_CONNECTIONS = 256
+"""Open connections of the admin listener: operators, monitoring and probes."""
+
+MAX_ADMIN_REQUESTS = 64
+"""Requests of the admin listener that the app has at a time."""
+
 
 def create_app(settings: Settings | None = None, overrides: Overrides | None = None) -> ASGIApp:
     """The service as one ASGI app. Settings come from the environment unless given."""
@@ -52,19 +61,31 @@ def create_app(settings: Settings | None = None, overrides: Overrides | None = N
 
 
 def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT. Raises SystemExit if the port is in use."""
+    """Run the service until SIGTERM or SIGINT. Raises SystemExit if an address is not available."""
     components = build_components(settings)
     limiter, app, readiness = build_server_app(settings, components)
+    public = Listener(app, limiter, _listen_options(settings, settings.host, settings.port, "host"), settings.root_path)
+    admin = None
+    if settings.admin_hosts:
+        admin_limiter, admin_app = build_admin_app(settings, components, readiness)
+        at = _listen_options(settings, settings.admin_hosts, settings.admin_port or 0, "admin_host")
+        admin = Listener(admin_app, admin_limiter, at)
     options = ServerOptions(
-        host=settings.host,
-        port=settings.port,
-        root_path=settings.root_path,
-        trusted_proxies=settings.trusted_proxies,
+        trusted_proxies=",".join(settings.trusted_proxies),
         drain_seconds=settings.drain_seconds,
         keep_alive_seconds=settings.keep_alive_seconds,
         shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
     )
-    server.run(app, limiter, readiness, options, lambda: reload_settings(settings, components))
+    server.run(public, admin, readiness, options, lambda: reload_settings(settings, components))
+
+
+def _listen_options(settings: Settings, hosts: tuple[str, ...], port: int, setting: str) -> ListenOptions:
+    return ListenOptions(
+        hosts=tuple(host.removeprefix(UNIX) for host in hosts),
+        port=port,
+        socket_mode=int(settings.socket_mode, 8),
+        setting=variable_of(setting),
+    )
 
 
 async def reload_settings(settings: Settings, components: Components) -> None:
@@ -87,11 +108,18 @@ def log_warnings(settings: Settings) -> None:
 
 
 def build_server_app(settings: Settings, components: Components) -> tuple[ConnectionLimiter, ASGIApp, Readiness]:
-    """The app, the connection limiter in front of it, and its readiness. The limiter asks the fast path first."""
+    """The public listener's app, the connection limiter in front of it, and the readiness of the replica.
+
+    The limiter asks the fast path first.
+    """
     app, readiness = build_app(settings, components)
     access_log = build_access_log(components.telemetry.events.request)
     heads = ResponseHeads(lambda app: _with_common_headers(app, settings))
-    limiter = ConnectionLimiter(lambda: components.telephony.issuer.in_flight, Rejections(heads.lines, access_log))
+    limiter = ConnectionLimiter(
+        lambda: components.telephony.issuer.in_flight,
+        Rejections(heads.lines, access_log),
+        health_paths=_health_paths(settings),
+    )
     if settings.redis_url is None and not settings.audit_required:  # no shared counter and no audit row to wait for
         limiter.fast_path = FastPath(
             telephony_credentials.ISSUE.path,
@@ -109,6 +137,22 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Connec
     return limiter, FrontedApp(app), readiness
 
 
+def build_admin_app(
+    settings: Settings, components: Components, readiness: Readiness
+) -> tuple[ConnectionLimiter, ASGIApp]:
+    """The admin listener's app, which serves every path, and its own connection limiter."""
+    access_log = build_access_log(components.telemetry.events.request)
+    heads = ResponseHeads(lambda app: _with_common_headers(app, settings))
+    limiter = ConnectionLimiter(
+        lambda: 0,
+        Rejections(heads.lines, access_log),
+        max_requests=MAX_ADMIN_REQUESTS,
+        max_connections=MAX_ADMIN_CONNECTIONS,
+    )
+    app = _fastapi(settings, components, readiness, _client_settings(settings))
+    return limiter, FrontedApp(_middleware(app, settings, components, HEALTH_PATHS))
+
+
 def openapi_document(api: openapi.Api | None = None) -> dict[str, Any]:
     """The HTTP contract of this version, or of one half of it. It does not depend on the configuration."""
     settings = Settings.load(
@@ -119,26 +163,40 @@ def openapi_document(api: openapi.Api | None = None) -> dict[str, Any]:
         audience="dialtone",
     )
     components = build_components(settings)
-    return openapi.document(
-        _fastapi(settings, components, _readiness(components), ClientSettings(settings.sip_domain)), api
-    )
+    app = _fastapi(settings, components, _readiness(components), ClientSettings(settings.sip_domain))
+    return openapi.document(app, api)
 
 
 def build_app(settings: Settings, components: Components) -> tuple[ASGIApp, Readiness]:
-    """The middleware, outside in, around FastAPI."""
+    """The public listener's app. Without an admin listener, it has the operators' routes too."""
     # Configured here and not in the command, so that logs are redacted under every server.
     logs.configure(settings.log_level, as_json=_wants_json(settings))
     readiness = _readiness(components)
+    has_operator_routes = not settings.admin_hosts
+    app = _fastapi(settings, components, readiness, _client_settings(settings), has_operator_routes=has_operator_routes)
+    return _middleware(app, settings, components, _health_paths(settings)), readiness
+
+
+def _health_paths(settings: Settings) -> tuple[str, ...]:
+    """The public listener's paths that bypass its queues."""
+    return PROBE_PATHS if settings.admin_hosts else HEALTH_PATHS
+
+
+def _middleware(app: ASGIApp, settings: Settings, components: Components, health_paths: tuple[str, ...]) -> ASGIApp:
+    """The middleware of a listener, outside in, around its FastAPI app."""
     access_log = build_access_log(components.telemetry.events.request)
-    app: ASGIApp = BodyLimitsMiddleware(_fastapi(settings, components, readiness, _client_settings(settings)))
     app = BearerAuthMiddleware(
-        app, components.identity.verifier, components.rate_limiter, components.audit, settings.cors_origins
+        BodyLimitsMiddleware(app),
+        components.identity.verifier,
+        components.rate_limiter,
+        components.audit,
+        settings.cors_origins,
     )
     app = UnhandledErrorMiddleware(HeaderLimitsMiddleware(app))
     accepted, rejected = (
         _with_common_headers(app, settings, access_log, components.telemetry.tracer) for app in (app, reject_overload)
     )
-    return LoadSheddingMiddleware(accepted, rejected), readiness
+    return LoadSheddingMiddleware(accepted, rejected, health_paths=health_paths)
 
 
 def _with_common_headers(
@@ -161,8 +219,15 @@ def _wants_json(settings: Settings) -> bool:
 
 
 def _fastapi(
-    settings: Settings, components: Components, readiness: Readiness, client_settings: ClientSettings
+    settings: Settings,
+    components: Components,
+    readiness: Readiness,
+    client_settings: ClientSettings,
+    *,
+    has_operator_routes: bool = True,
 ) -> FastAPI:
+    """Without operator routes, their paths are unknown paths."""
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log = structlog.get_logger("dialtone")
@@ -195,13 +260,14 @@ def _fastapi(
     app.state.client_settings = client_settings
     exception_handlers.install(app, components.audit)
     app.include_router(telephony_credentials.router)
-    app.include_router(health.router(readiness, components.metrics))
+    app.include_router(health.router(readiness, components.metrics if has_operator_routes else None))
     app.include_router(push_credentials.router)
     app.include_router(backchannel_logout.router)
-    app.include_router(admin.router)
-    if settings.docs:
+    if has_operator_routes:
+        app.include_router(admin.router)
+    if has_operator_routes and settings.docs:
         app.include_router(docs.router(app))
-    if settings.ops_page:
+    if has_operator_routes and settings.ops_page:
         app.include_router(ops.router())
     return app
 

@@ -28,7 +28,10 @@ KEY_PENDING = "dialtone.key_pending"
 STATUS = "dialtone.status"
 """The status of the response, after it has started."""
 
-HEALTH_PATHS = ("/livez", "/readyz", "/metrics", "/version")
+PROBE_PATHS = ("/livez", "/readyz", "/version")
+"""Paths of health checks, which every listener serves."""
+
+HEALTH_PATHS = (*PROBE_PATHS, "/metrics")
 """Paths of health checks and monitoring, which bypass every queue."""
 
 BACKCHANNEL_LOGOUT = "/v1/backchannel-logout"

@@ -18,6 +18,7 @@ from app.adapters.addresses import is_loopback
 from app.config import known_issuers
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
 from app.config.issuer_variables import ISSUER_FIELDS, VALUE_VARIABLES, ProviderVariables
+from app.config.listeners import ListenerSettings
 from app.config.setting_types import (
     ApiUrl,
     DatabaseUrl,
@@ -59,6 +60,9 @@ _LISTS = (
     "allowed_foreign_claims",
     "cors_origins",
     "cors_headers",
+    "host",
+    "admin_host",
+    "trusted_proxies",
 )
 """Settings of several values, which commas or white space separate."""
 
@@ -67,7 +71,7 @@ class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(ProviderVariables, BaseSettings):
+class Settings(ListenerSettings, ProviderVariables, BaseSettings):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
     model_config = SettingsConfigDict(
@@ -156,12 +160,9 @@ class Settings(ProviderVariables, BaseSettings):
     egress_proxy: ProxyUrl | None = None
 
     # Serving
-    host: str = "127.0.0.1"
-    port: int = Field(8010, ge=0, le=65535)
     root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     cors_origins: Origins = frozenset()
     cors_headers: HeaderNames = frozenset()
-    trusted_proxies: str = "127.0.0.1"
     docs: bool = True
     ops_page: bool = True
     login_cache_mb: int = Field(256, ge=1, le=65_536)

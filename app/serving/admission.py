@@ -8,7 +8,7 @@ import asyncio
 import copy
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import uvicorn
@@ -78,7 +78,6 @@ NEVER_SECONDS = 86_400
 OVERLOADED = problems.KINDS[Overloaded]
 
 _METRICS_TARGET = b"/metrics"
-_HEALTH_TARGETS = frozenset(path.encode() for path in HEALTH_PATHS)
 
 
 class HealthChecks:
@@ -115,6 +114,7 @@ class ConnectionLimiter:
         logins_in_flight: Callable[[], int],
         rejections: Rejections,
         *,
+        health_paths: Iterable[str] = HEALTH_PATHS,
         max_requests: int = MAX_REQUESTS,
         max_connections: int = MAX_CONNECTIONS,
         request_seconds: float = REQUEST_SECONDS,
@@ -122,12 +122,16 @@ class ConnectionLimiter:
         max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
         max_unread_responses: int = MAX_UNREAD_RESPONSES,
     ) -> None:
-        """`logins_in_flight`: logins being created. Their requests only wait, so they do not count."""
+        """`logins_in_flight`: logins being created. Their requests only wait, so they do not count.
+
+        `health_paths` are the paths that bypass the queue.
+        """
         self.outbox = Outbox()
         self.rounds = Rounds(lambda: self.fast_path, self.outbox)
         self.fast_path: Responder | None = None
         self._logins_in_flight = logins_in_flight
         self._rejections = rejections
+        self._health_targets = frozenset(path.encode() for path in health_paths)
         self._max_requests = max_requests
         self._max_connections = max_connections
         self._request_seconds = request_seconds
@@ -176,6 +180,10 @@ class ConnectionLimiter:
     @property
     def connections(self) -> list[FrontProtocol]:
         return list(self._connections)
+
+    @property
+    def max_connections(self) -> int:
+        return self._max_connections
 
     def limit_connections(self, most: int) -> None:
         """Keep at most this number of connections, because the process may not open more."""
@@ -301,7 +309,7 @@ class ConnectionLimiter:
         return len(self._in_app) - self._logins_in_flight() < self._max_requests
 
     def admit(self, front: FrontProtocol, head: RequestHead) -> bool:
-        if head.path in _HEALTH_TARGETS:
+        if head.path in self._health_targets:
             address = self._addresses.of(front.peer, head)
             if not self._checks.begin(front, address, is_scrape=head.path == _METRICS_TARGET):
                 raise FramingError(OVERLOADED)

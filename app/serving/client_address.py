@@ -1,5 +1,6 @@
 """The client's address behind trusted proxies, as uvicorn's own middleware finds it, so that both always agree."""
 
+from asyncio import BaseTransport
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, cast
@@ -9,9 +10,20 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.serving.framing import RequestHead
 
+UNIX_PEER = "unix"
+"""The address of every peer on a Unix socket. As a trusted proxy, it stands for all of them."""
+
 MAX_CACHED_ADDRESSES = 4096
 MAX_CACHED_HEADER_BYTES = 256
 FORWARDED_FOR = b"x-forwarded-for"
+
+
+def peer_of(transport: BaseTransport) -> tuple[str, int] | None:
+    """Address and port of the connection's other end. None if a client has reset its connection already."""
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        return str(peer[0]), int(peer[1])
+    return None if isinstance(transport.get_extra_info("sockname"), tuple) else (UNIX_PEER, 0)
 
 
 class ClientAddresses:

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from app.api import problems
 from app.api.problems import ProblemKind
+from app.serving.client_address import peer_of
 from app.serving.framing import CONTINUE, FramingError, RequestHead, serialize_head, without_expect
 from app.serving.front_host import Answer, FrontHost, Request, may_answer
 from app.serving.outbox import MAX_BUFFERED_BYTES, ResponseBuffer, limit_buffers
@@ -101,12 +102,11 @@ class FrontProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not the base class
         limit_buffers(self.transport)
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self.peer_name = str(peer[0]), int(peer[1])
-            self.peer = self.peer_name[0]
-        elif isinstance(transport.get_extra_info("sockname"), tuple):
+        self.peer_name = peer_of(transport)
+        if self.peer_name is None:
             self.transport.abort()  # already reset by the client, whose requests would have no address
+        else:
+            self.peer = self.peer_name[0]
         self._server_state.connections.add(cast("Any", self))
         self._host.opened(self)
 
@@ -310,6 +310,7 @@ class FrontProtocol(asyncio.BufferedProtocol):
                 self._serve_by_app(head)
             else:
                 self.write(self._host.outbox.whole(*answer, self._server_state.default_headers))
+                self._is_stopping = self._is_stopping or self._host.outbox.closes_connections
                 self._server_state.total_requests += 1
                 self._finish()
         except FramingError as error:

@@ -22,6 +22,8 @@ SOCKET_BUFFER_BYTES = 128 * 1024
 """Size of a connection's buffers in the kernel, one for each direction. By default, Linux buffers up to 4 MB of an
 unread response."""
 
+CLOSE = (b"connection", b"close")
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -69,6 +71,8 @@ class Outbox:
         self._full: list[Buffering] = []
         self._headers: Headers = []
         self._lines = b""
+        self.closes_connections = False
+        """The server's own headers of the last `whole` close the connection after the response."""
 
     def post(self, connection: Buffering) -> None:
         if not self._full:
@@ -79,6 +83,7 @@ class Outbox:
         """A response with its status line and the server's own headers."""
         if headers is not self._headers:  # uvicorn keeps one list for a second
             self._headers, self._lines = headers, header_lines(headers)
+            self.closes_connections = CLOSE in headers
         return b"%b%b%b" % (status_line(status), self._lines, rest)
 
     def send(self) -> None:

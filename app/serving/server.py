@@ -2,21 +2,26 @@
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from app.api.readiness import Readiness
 from app.observability import logging as logs
 from app.serving.admission import MAX_CONNECTIONS, ConnectionLimiter
+from app.serving.listening import BACKLOG, ListeningSockets, ListenOptions
+from app.serving.outbox import CLOSE
 
 try:
     import resource
@@ -28,13 +33,6 @@ RESERVED_DESCRIPTORS = 256
 
 FEW_CONNECTIONS = 4_000
 """A connection limit below this is logged. It is enough for one process of most deployments."""
-
-BACKLOG = 2048
-"""New connections that the kernel holds until they are accepted."""
-
-ACCEPTS_PER_ROUND = 32
-"""Connections that are accepted in one iteration of the event loop. With one, a fresh connection would wait for as many
-iterations as there are connections before it. Each descriptor takes 3 us of each new connection."""
 
 SWITCH_INTERVAL_SECONDS = 0.0001
 """How long a thread keeps the interpreter while others wait for it. A login that reaches the ledger waits about a
@@ -50,28 +48,47 @@ Reload = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How the server listens and stops."""
+    """How the server serves and stops."""
 
-    host: str
-    port: int
-    root_path: str
     trusted_proxies: str
     drain_seconds: float
     """Time between "not ready" and the end of listening, so that load balancers notice."""
     keep_alive_seconds: int
     """How long an idle connection stays open. Longer than the proxy's, which must be the one that closes."""
     shutdown_timeout_seconds: int
-    """Time for requests in flight, after the listener is closed."""
+    """Time for requests in flight, after the listeners are closed."""
 
 
-def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options: ServerOptions, reload: Reload) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SystemExit if the port is taken."""
-    config = uvicorn.Config(
-        app,
-        host=options.host,
-        port=options.port,
-        root_path=options.root_path,
-        http=limiter,  # type: ignore[arg-type]  # uvicorn calls it to create a protocol, as it does a class
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An app, where it is served, and the limits of its connections."""
+
+    app: ASGIApp
+    limiter: ConnectionLimiter
+    at: ListenOptions
+    root_path: str = ""
+
+
+def run(public: Listener, admin: Listener | None, readiness: Readiness, options: ServerOptions, reload: Reload) -> None:
+    """Serve until SIGTERM or SIGINT. The lifespan is that of the public app.
+
+    Raises SystemExit if an address is not available.
+    """
+    with logs.non_blocking(), ExitStack() as stack:
+        opened = []
+        for listener in (public, *(() if admin is None else (admin,))):
+            sockets = ListeningSockets(listener.at)
+            stack.callback(sockets.close)
+            opened.append(OpenListener(_config(listener, options), listener.limiter, sockets))
+        _limit_connections(*(one.limiter for one in opened))
+        GracefulServer(opened, readiness, options.drain_seconds, ConfigReloader(reload)).run()
+
+
+def _config(listener: Listener, options: ServerOptions) -> uvicorn.Config:
+    return uvicorn.Config(
+        listener.app,
+        root_path=listener.root_path,
+        http=listener.limiter,  # type: ignore[arg-type]  # uvicorn calls it to create a protocol, as it does a class
         ws="none",
         lifespan="on",
         log_config=None,
@@ -81,33 +98,15 @@ def run(app: ASGIApp, limiter: ConnectionLimiter, readiness: Readiness, options:
         timeout_keep_alive=options.keep_alive_seconds,
         timeout_graceful_shutdown=options.shutdown_timeout_seconds,
     )
-    with logs.non_blocking():
-        sockets = listening_sockets(options.host, options.port)
-        limiter.limit_connections(_connection_limit())
-        GracefulServer(config, readiness, options.drain_seconds, ConfigReloader(reload)).run(sockets)
 
 
-def listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listen on all addresses of the host. Raises SystemExit if none is available.
-
-    Each socket has ACCEPTS_PER_ROUND descriptors, because libuv accepts one connection per descriptor and iteration.
-    """
-    log = structlog.get_logger("dialtone")
-    listening = []
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
-        log.warning("host_not_found", host=host)
-        raise SystemExit(1) from None
-    for family, _, _, _, address in found:
-        try:
-            listening.append(socket.create_server(address, family=family, backlog=BACKLOG))
-        except OSError as error:
-            log.warning("cannot_listen", address=address[0], port=port, reason=os.strerror(error.errno or 0))
-    if not listening:
-        raise SystemExit(1)
-    log.info("listening", addresses=[each.getsockname()[0] for each in listening], port=listening[0].getsockname()[1])
-    return [each for one in listening for each in (one, *(one.dup() for _ in range(ACCEPTS_PER_ROUND - 1)))]
+def _limit_connections(public: ConnectionLimiter, *others: ConnectionLimiter) -> None:
+    """Divide the connections that the process may have: the other listeners keep theirs when the public one is full."""
+    limit = _connection_limit()
+    for other in others:
+        other.limit_connections(max(limit // 8, 1))
+        limit -= other.max_connections
+    public.limit_connections(limit)
 
 
 def _connection_limit() -> int:
@@ -127,23 +126,47 @@ def _connection_limit() -> int:
     return limit
 
 
+@dataclass(frozen=True, slots=True)
+class OpenListener:
+    """A listener with its sockets."""
+
+    config: uvicorn.Config
+    limiter: ConnectionLimiter
+    sockets: ListeningSockets
+
+    async def serve(self, state: ServerState, app_state: dict[str, Any]) -> list[asyncio.Server]:
+        """Accept connections. Returns a server for each descriptor."""
+        if not self.config.loaded:
+            self.config.load()
+        loop = asyncio.get_running_loop()
+        create = partial(self.limiter, self.config, state, app_state)
+        return [await loop.create_server(create, sock=each, backlog=BACKLOG) for each in self.sockets.descriptors]
+
+
 class GracefulServer(uvicorn.Server):
-    """uvicorn closes its listener at the first signal. This server first reports "not ready" for `drain_seconds`."""
+    """uvicorn closes its listener at the first signal. This server first reports "not ready" for `drain_seconds`.
+
+    Meanwhile, each response closes its connection, so that clients connect to another replica.
+    """
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        listeners: Sequence[OpenListener],
         readiness: Readiness,
         drain_seconds: float,
         reloader: "ConfigReloader",
     ) -> None:
-        super().__init__(config)
+        """The first listener's app has the lifespan."""
+        super().__init__(listeners[0].config)
+        self._listeners = listeners
         self._readiness = readiness
         self._drain_seconds = drain_seconds
         self._reloader = reloader
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        for listener in self._listeners:
+            self.servers += await listener.serve(self.server_state, self.lifespan.state)
         # Objects that live as long as the process are excluded from garbage collection.
         gc.collect()
         gc.freeze()
@@ -153,7 +176,9 @@ class GracefulServer(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.start)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
+        for listener in self._listeners:
+            listener.sockets.remove_files()
+        await super().shutdown([each for listener in self._listeners for each in listener.sockets.descriptors])
         # uvicorn raises the signal again now, which ends the process at once.
         await logs.flush()
 
@@ -163,6 +188,7 @@ class GracefulServer(uvicorn.Server):
         if is_second or not self._drain_seconds:
             super().handle_exit(sig, frame)
         else:
+            self.config.encoded_headers.append(CLOSE)  # every response has them, within a second
             loop = asyncio.get_running_loop()
             loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
 

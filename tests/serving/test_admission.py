@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from app.api.request_scope import PROBE_PATHS
 from app.serving.admission import MAX_HEALTH_CHECKS, MAX_SCRAPES, ConnectionLimiter
 from tests.support.front_server import Connection, connection_limiter, front_server
 from tests.support.waiting import eventually
@@ -102,6 +103,20 @@ async def test_health_check_is_not_queued() -> None:
         await eventually(lambda: limiter.queued > 0)
 
         assert await probe(port) < 0.5
+        for one in requests:
+            one.cancel()
+
+
+async def test_path_that_only_another_listener_serves_is_queued() -> None:
+    async with limited_server(CountingApp(seconds=1), health_paths=PROBE_PATHS) as (limiter, port):
+        requests = [asyncio.create_task(ask(port, b"x")) for _ in range(10)]
+        await eventually(lambda: limiter.queued > 0)
+        before = limiter.queued
+        connection = await Connection.to(port)
+        connection.writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        await eventually(lambda: limiter.queued > before)
+        connection.writer.close()
         for one in requests:
             one.cancel()
 

@@ -259,6 +259,30 @@ async def test_server_replaces_the_list_of_default_headers_instead_of_changing_i
     assert [name for name, _ in first] == [b"date"]
 
 
+async def test_header_that_is_added_to_the_config_is_a_default_header_after_the_next_tick(
+    config: uvicorn.Config,
+) -> None:
+    """The server announces during its drain that connections close."""
+    server = uvicorn.Server(config)
+    await server.on_tick(0)
+    config.encoded_headers.append((b"connection", b"close"))
+
+    await server.on_tick(10)
+
+    assert server.server_state.default_headers[-1] == (b"connection", b"close")
+
+
+async def test_default_header_that_closes_the_connection_closes_it_after_the_response(config: uvicorn.Config) -> None:
+    state = ServerState()
+    state.default_headers = [(b"connection", b"close")]
+    protocol, transport = connect(config, state)
+
+    protocol.data_received(REQUEST)
+
+    await until(lambda: transport.closes)
+    assert transport.written.count(b"connection: close\r\n") == 1
+
+
 # Config and Server: app/serving/server.py, app/serving/admission.py
 
 
@@ -307,6 +331,22 @@ async def test_server_calls_the_factory_with_config_state_and_loop_by_name(app: 
     assert arguments["config"] is config
     assert arguments["server_state"] is server.server_state
     assert arguments["app_state"] == {}
+
+
+async def test_server_without_sockets_listens_nowhere_and_closes_the_servers_that_are_added(app: RecordingApp) -> None:
+    class Adding(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup([])
+            assert (self.servers, self.lifespan.state) == ([], {})
+            added = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+            self.servers.append(added)
+            self.should_exit = True
+
+    server = Adding(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
+    async with asyncio.timeout(5):
+        await server.serve()
+
+    assert not server.servers[0].is_serving()
 
 
 async def test_stopping_server_shuts_each_connection_down_once(app: RecordingApp) -> None:

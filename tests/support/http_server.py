@@ -69,7 +69,9 @@ class FastStoppingServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int = 5) -> AsyncIterator[str]:
+async def serve(
+    app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int = 5, *, has_lifespan: bool = True
+) -> AsyncIterator[str]:
     """Serve the app on a loopback socket; yields the base URL."""
     # asyncio disables Nagle's algorithm only for sockets that were created with IPPROTO_TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -77,6 +79,7 @@ async def serve(app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int =
     config = uvicorn.Config(
         app,
         http=http,
+        lifespan="auto" if has_lifespan else "off",
         log_config=None,
         access_log=False,
         server_header=False,

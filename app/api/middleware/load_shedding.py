@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -68,15 +69,23 @@ class RoundQueue:
 class LoadSheddingMiddleware:
     """The outermost middleware. `refusal` answers requests that arrive while the queue is full."""
 
-    def __init__(self, app: ASGIApp, refusal: ASGIApp, short_round_seconds: float = SHORT_ROUND_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        refusal: ASGIApp,
+        short_round_seconds: float = SHORT_ROUND_SECONDS,
+        health_paths: Collection[str] = HEALTH_PATHS,
+    ) -> None:
+        """Requests for `health_paths` start at once."""
         self._app = app
         self._refusal = refusal
+        self._health_paths = health_paths
         self._begins = RoundQueue(STARTED_PER_ROUND, short_round_seconds)
         self._refusals = RoundQueue(REJECTED_PER_ROUND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and path_of(scope) not in HEALTH_PATHS:
+        if scope["type"] == "http" and path_of(scope) not in self._health_paths:
             if len(self._begins) < MAX_QUEUED:
                 await self._begins.wait()
             else:

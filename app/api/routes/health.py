@@ -13,7 +13,8 @@ from app.observability.metrics import Metrics
 _PROBLEMS = problems_of(common=HEALTH)
 
 
-def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
+def router(readiness: Readiness, metrics: Metrics | None) -> APIRouter:
+    """Without `metrics`, `/metrics` does not exist."""
     routes = APIRouter(tags=["Health"])
 
     @routes.get("/livez", summary="Check that the process is alive", responses=_PROBLEMS)
@@ -41,11 +42,8 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         headers = {} if is_ready else {"Retry-After": "1"}
         return JSONResponse({"status": status, "checks": checks}, 200 if is_ready else 503, headers)
 
-    @routes.get("/metrics", summary="Get the metrics", response_class=PlainTextResponse, responses=_PROBLEMS)
-    async def get_metrics(request: Request) -> Response:
-        """The metrics of this replica in the text format of Prometheus, or of OpenMetrics if `Accept` requests it."""
-        text, media_type = metrics.exposition(request.headers.get("accept", ""))
-        return Response(text, media_type=media_type)
+    if metrics is not None:
+        _add_metrics(routes, metrics)
 
     @routes.get("/version", summary="Get the version", responses=_PROBLEMS)
     async def get_version() -> Version:
@@ -56,3 +54,11 @@ def router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         if isinstance(route, APIRoute):  # monitoring often sends HEAD; the server leaves the body out
             routes.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     return routes
+
+
+def _add_metrics(routes: APIRouter, metrics: Metrics) -> None:
+    @routes.get("/metrics", summary="Get the metrics", response_class=PlainTextResponse, responses=_PROBLEMS)
+    async def get_metrics(request: Request) -> Response:
+        """The metrics of this replica in the text format of Prometheus, or of OpenMetrics if `Accept` requests it."""
+        text, media_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
