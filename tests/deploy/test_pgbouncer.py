@@ -1,4 +1,4 @@
-"""Replicas behind PgBouncer, and with a role that only reads and writes rows."""
+"""Replicas behind PgBouncer."""
 
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.engines import database_url
 from app.adapters.ledger.migrate import migrate
 from tests.support.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.support.replicas import replica
@@ -69,24 +69,3 @@ async def test_change_reaches_another_replica_within_three_seconds(telnyx: Telny
 @needs_pgbouncer
 async def test_migrations_of_several_replicas_run_one_after_another(pooled: str) -> None:
     await asyncio.gather(*(migrate(database_url(pooled)) for _ in range(3)))
-
-
-async def test_role_without_rights_to_change_tables_can_serve(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
-    url = database_url(postgres)
-    await migrate(url)
-    engine = open_engine(url)
-    role = f"serving_{url.database}"
-    async with engine.begin() as connection:
-        for statement in (
-            f"CREATE ROLE {role} LOGIN",
-            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
-            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
-        ):
-            await connection.exec_driver_sql(statement)
-    await engine.dispose()
-    address = postgres.replace("postgres:@", f"{role}@").replace("postgresql+asyncpg", "postgresql")
-    assert role in address
-
-    async with replica(telnyx.url, address, tmp_path, migrate=False) as service:
-        assert (await service.issue()).status_code == 201
