@@ -8,7 +8,7 @@ BUNDLERS := clients/js/bundlers
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test client-package-test contract-tools serving-compat dial-tone faults soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test client client-test client-package-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ faults: $(VENV)/.dev ## Run the long fault tests: all crash points on both datab
 	  --timeout 3000
 	HOSTILE_CONNECTIONS=2000 $(BIN)/pytest -s tests/faults/test_hostile_clients.py
 	PGBOUNCER_LOGINS=1000 $(BIN)/pytest tests/deploy/test_pgbouncer.py
+
+rollout: $(VENV)/.dev ## Replace three replicas one after another under load, with the times of the Kubernetes manifests
+	ROLLOUT_REQUESTS=2000 $(BIN)/pytest -s tests/deploy/test_rolling_update.py
 
 soak: $(VENV)/.dev ## Run ten minutes of random faults on three replicas
 	SOAK_SECONDS=600 $(BIN)/pytest -s tests/faults/test_soak.py
