@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import subprocess
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -18,25 +17,13 @@ import pytest
 
 from tests.support.front_server import Connection
 from tests.support.http_server import free_port, http_client
-from tests.support.proxied_load import post_around_timeouts
-from tests.support.replicas import Replica, replica
+from tests.support.proxied_load import DIALTONE_IDLE_SECONDS, distant, post_around_timeouts
+from tests.support.proxies import PROXIED, client_from, running_proxy
+from tests.support.replicas import ROOT, Replica, replica
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token, token_of_length
 
-CONFIGURATION = """
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 30s
-    timeout server 30s
-frontend clients
-    bind 127.0.0.1:{port}
-    http-request set-header X-Forwarded-For %[src]
-    default_backend dialtone
-backend dialtone
-    http-reuse always
-    server one 127.0.0.1:{upstream} pool-purge-delay {idle_seconds}s
-"""
+SHIPPED = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 PATH = "/v1/telephony-credentials"
 FORGED = "203.0.113.9"
 ORIGIN = "https://app.example.com"
@@ -47,20 +34,29 @@ pytestmark = pytest.mark.skipif(
 
 
 @contextmanager
-def haproxy(folder: Path, upstream: int, idle_seconds: int = 5) -> Iterator[int]:
+def haproxy(folder: Path, upstream: str, *, under_prefix: bool = False, purge_seconds: float = 5) -> Iterator[int]:
+    """Run HAProxy with the shipped file, the addresses of this machine, and without TLS. Yields its port."""
     port = free_port()
+    text = SHIPPED.read_text()
+    for shipped, here in (
+        (
+            "bind :443 ssl crt /etc/haproxy/tls/phones.example.com.pem ssl-min-ver TLSv1.2 alpn h2,http/1.1",
+            f"bind :{port}",
+        ),
+        ("maxconn 20000", "maxconn 500"),
+        ("pool-purge-delay 5s", f"pool-purge-delay {purge_seconds * 1000:.0f}ms"),
+        ("server one 127.0.0.1:8010", f"server one {upstream}"),
+    ):
+        assert shipped in text
+        text = text.replace(shipped, here)
+    if under_prefix:
+        text = re.sub(r"# (http-request (?:deny|replace-path) .*/phones)", r"\1", text)
     main = folder / "haproxy.cfg"
-    main.write_text(CONFIGURATION.format(port=port, upstream=upstream, idle_seconds=idle_seconds))
+    main.write_text(text)
     checked = subprocess.run(["haproxy", "-c", "-f", main], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    process = subprocess.Popen(["haproxy", "-db", "-f", main], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(0.3)
-        assert process.poll() is None
+    with running_proxy(["haproxy", "-db", "-f", str(main)], port, folder):
         yield port
-    finally:
-        process.terminate()
-        process.wait(5)
 
 
 @dataclass
@@ -75,19 +71,10 @@ class Behind:
         return set(re.findall(r'"client(?:_address)?": ?"([^"]*)"', self.service.log.read_text()))
 
 
-SETTINGS = {
-    "DIALTONE_MAX_TOKEN_BYTES": "12288",
-    "DIALTONE_CORS_ORIGINS": ORIGIN,
-    "DIALTONE_TRUSTED_PROXIES": "127.0.0.1",
-    "DIALTONE_LIMIT_FAILURES": "5/hour",
-    "DIALTONE_LOG_FORMAT": "json",
-}
-
-
 @pytest.fixture
 async def behind(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Behind]:
-    async with replica(telnyx.url, sqlite, tmp_path, SETTINGS) as service:
-        with haproxy(tmp_path, service.client.base_url.port or 0) as port:
+    async with replica(telnyx.url, sqlite, tmp_path, PROXIED) as service:
+        with haproxy(tmp_path, f"127.0.0.1:{service.client.base_url.port}") as port:
             yield Behind(service, port)
 
 
@@ -111,26 +98,27 @@ TRAILERS = [
 ]
 
 
-@pytest.mark.parametrize("trailer", TRAILERS, ids=[one.split(":", 1)[0] for one in TRAILERS])
 @pytest.mark.parametrize("bearer", ["", token(), "garbage"], ids=["no token", "valid token", "invalid token"])
-async def test_trailer_changes_nothing(behind: Behind, trailer: str, bearer: str) -> None:
+async def test_trailers_change_nothing(behind: Behind, bearer: str) -> None:
     headers = [f"Authorization: Bearer {bearer}"] if bearer else []
-    for is_split in (False, True):
-        connection = await Connection.to(behind.port, "127.0.0.7")
-        raw = chunked(*headers, trailer=trailer + "\r\n")
-        at = raw.index(b"\r\n0\r\n") if is_split else len(raw)
-        connection.writer.write(raw[:at])
-        await asyncio.sleep(0.1 if is_split else 0)
-        connection.writer.write(raw[at:])
+    clients = {f"127.0.0.{number}": trailer for number, trailer in enumerate(TRAILERS, 10)}
+    for address, trailer in clients.items():
+        for is_split in (False, True):
+            connection = await Connection.to(behind.port, address)
+            raw = chunked(*headers, trailer=trailer + "\r\n")
+            at = raw.index(b"\r\n0\r\n") if is_split else len(raw)
+            connection.writer.write(raw[:at])
+            await asyncio.sleep(0.1 if is_split else 0)
+            connection.writer.write(raw[at:])
 
-        head, _ = await connection.answer()
-        connection.writer.close()
+            head, _ = await connection.answer()
+            connection.writer.close()
 
-        assert head.split()[1] in ((b"400",) if bearer == token() else (b"400", b"401"))
-        assert b"access-control-allow-origin" not in head.lower()
-        assert b"forged" not in head
+            assert head.split()[1] in ((b"400",) if bearer == token() else (b"400", b"401")), trailer
+            assert b"access-control-allow-origin" not in head.lower()
+            assert b"forged" not in head
     await asyncio.sleep(0.1)
-    assert behind.addresses() <= {"127.0.0.1", "127.0.0.7"}
+    assert behind.addresses() <= {"127.0.0.1", *clients}
 
 
 async def test_trailer_does_not_avoid_the_limit_of_rejected_tokens(behind: Behind) -> None:
@@ -183,11 +171,55 @@ async def test_users_on_shared_connections_get_their_own_logins(behind: Behind) 
     assert len(owners) == len(bearers)
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/readyz", "/livez"])
+async def test_metrics_and_health_checks_are_not_public(behind: Behind, path: str) -> None:
+    async with client_from("127.0.0.1", behind.port) as here, client_from("127.0.0.7", behind.port) as elsewhere:
+        assert (await here.get(path)).status_code == 200
+        assert (await elsewhere.get(path)).status_code == 403
+        assert (await elsewhere.get("/version")).status_code == 200
+
+
+async def test_large_body_is_rejected(behind: Behind) -> None:
+    async with client_from("127.0.0.7", behind.port) as client:
+        assert (await client.post(PATH, content=b"x" * 200_000)).status_code == 413
+
+
+async def test_links_work_under_a_path_prefix(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    async with replica(telnyx.url, sqlite, tmp_path, PROXIED | {"DIALTONE_ROOT_PATH": "/phones"}) as service:
+        with haproxy(tmp_path, f"127.0.0.1:{service.client.base_url.port}", under_prefix=True) as port:
+            async with client_from("127.0.0.7", port) as client:
+                headers = {"Authorization": f"Bearer {token()}"}
+                login = await client.post(f"/phones{PATH}", headers=headers, json={"device_id": "laptop"})
+                document = await client.get("/phones/openapi.json")
+                outside = await client.get("/openapi.json")
+
+    assert login.status_code == 201
+    assert document.json()["servers"] == [{"url": "/phones"}]
+    assert outside.status_code == 404
+
+
+async def test_service_on_a_unix_socket_gets_client_addresses(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    path = tmp_path / "dialtone.sock"
+    async with replica(telnyx.url, sqlite, tmp_path, PROXIED | {"DIALTONE_HOST": f"127.0.0.1,unix:{path}"}) as service:
+        with haproxy(tmp_path, f"unix@{path}") as port:
+            async with client_from("127.0.0.7", port) as client:
+                headers = {"Authorization": "Bearer garbage", "X-Forwarded-For": FORGED}
+                assert (await client.post(PATH, headers=headers, json={"device_id": "laptop"})).status_code == 401
+        await asyncio.sleep(0.2)
+
+        assert Behind(service, port).addresses() <= {"127.0.0.1", "127.0.0.7", "unix"}
+        assert "127.0.0.7" in Behind(service, port).addresses()
+
+
 @pytest.mark.no_cover
 async def test_keep_alive_timeouts_cause_no_502(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    settings = SETTINGS | {"DIALTONE_KEEP_ALIVE_SECONDS": "3"}
-    async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
-        with haproxy(tmp_path, service.client.base_url.port or 0, idle_seconds=1) as port:
+    """With the ratio of the shipped times: 5 to 75 seconds."""
+    settings = PROXIED | {"DIALTONE_KEEP_ALIVE_SECONDS": str(DIALTONE_IDLE_SECONDS)}
+    async with (
+        replica(telnyx.url, sqlite, tmp_path, settings) as service,
+        distant(service.client.base_url.port) as upstream,
+    ):
+        with haproxy(tmp_path, f"127.0.0.1:{upstream}", purge_seconds=DIALTONE_IDLE_SECONDS / 15) as port:
             url = f"http://127.0.0.1:{port}"
             statuses = await post_around_timeouts(lambda _: http_client(url))
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.http_server import free_port
-from tests.support.proxied_load import post_around_timeouts
+from tests.support.proxied_load import DIALTONE_IDLE_SECONDS, PROXY_IDLE_SECONDS, distant, post_around_timeouts
+from tests.support.proxies import PROXIED, running_proxy
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token, token_of_length
@@ -79,8 +79,10 @@ def configured(folder: Path, port: int, upstream: str, *, under_prefix: bool, up
     temporary = "".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    # As root, nginx would serve as another user, who may not open the test's files.
+    user = "user root;" if os.geteuid() == 0 else ""
     main.write_text(
-        f"pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_processes 1;"
+        f"{user} pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_processes 1;"
         f"events {{ worker_connections 512; }} http {{ access_log off; {temporary}\n{text}\n}}"
     )
     return main
@@ -93,14 +95,8 @@ def nginx(folder: Path, upstream: str, *, under_prefix: bool = False, upstream_i
     main = configured(folder, port, upstream, under_prefix=under_prefix, upstream_idle_seconds=upstream_idle_seconds)
     checked = subprocess.run(["nginx", "-t", "-c", main], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    process = subprocess.Popen(["nginx", "-c", main], stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(0.3)
-        assert process.poll() is None, (folder / "error.log").read_text()
+    with running_proxy(["nginx", "-c", str(main)], port, folder):
         yield port
-    finally:
-        process.terminate()
-        process.wait(5)
 
 
 class NginxSetup:
@@ -131,18 +127,9 @@ class NginxSetup:
         return re.findall(r'"audit".*?"client_address": ?"([^"]*)"', self.service.log.read_text())
 
 
-SETTINGS = {
-    "DIALTONE_MAX_TOKEN_BYTES": "12288",
-    "DIALTONE_CORS_ORIGINS": "https://app.example.com",
-    "DIALTONE_TRUSTED_PROXIES": "127.0.0.1",
-    "DIALTONE_LIMIT_FAILURES": "5/hour",
-    "DIALTONE_LOG_FORMAT": "json",
-}
-
-
 @pytest.fixture
 async def behind(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[NginxSetup]:
-    async with replica(telnyx.url, sqlite, tmp_path, SETTINGS) as service:
+    async with replica(telnyx.url, sqlite, tmp_path, PROXIED) as service:
         upstream = f"{service.client.base_url.host}:{service.client.base_url.port}"
         with nginx(tmp_path, upstream) as port:
             yield NginxSetup(service, port, tmp_path)
@@ -237,7 +224,7 @@ async def test_metrics_are_not_public(behind: NginxSetup) -> None:
 
 
 async def test_links_work_under_a_path_prefix(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    settings = SETTINGS | {"DIALTONE_ROOT_PATH": "/phones"}
+    settings = PROXIED | {"DIALTONE_ROOT_PATH": "/phones"}
     async with replica(telnyx.url, sqlite, tmp_path, settings, is_ready=True) as service:
         upstream = f"{service.client.base_url.host}:{service.client.base_url.port}"
         with nginx(tmp_path, upstream, under_prefix=True) as port:
@@ -261,11 +248,26 @@ async def test_links_work_under_a_path_prefix(telnyx: Telnyx, sqlite: str, tmp_p
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, PAGE["Origin"])
 
 
+async def test_service_on_a_unix_socket_gets_client_addresses(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    path = tmp_path / "dialtone.sock"
+    async with replica(telnyx.url, sqlite, tmp_path, PROXIED | {"DIALTONE_HOST": f"127.0.0.1,unix:{path}"}) as service:
+        with nginx(tmp_path, f"unix:{path}") as port:
+            behind = NginxSetup(service, port, tmp_path)
+            assert (await behind.issue(X_Forwarded_For="203.0.113.9")).status_code == 201
+            await behind.ask("/v1/telephony-credentials", address="127.0.0.7", headers=RUBBISH)
+        await asyncio.sleep(0.2)
+
+        assert behind.audited() == ["127.0.0.1", "127.0.0.7"]
+
+
 async def test_keep_alive_timeouts_cause_no_502(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     """With the shipped order of timeouts: nginx closes idle connections before Dialtone does."""
-    settings = SETTINGS | {"DIALTONE_KEEP_ALIVE_SECONDS": "3"}
-    async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
-        with nginx(tmp_path, f"127.0.0.1:{service.client.base_url.port}", upstream_idle_seconds=1) as port:
+    settings = PROXIED | {"DIALTONE_KEEP_ALIVE_SECONDS": str(DIALTONE_IDLE_SECONDS)}
+    async with (
+        replica(telnyx.url, sqlite, tmp_path, settings) as service,
+        distant(service.client.base_url.port) as upstream,
+    ):
+        with nginx(tmp_path, f"127.0.0.1:{upstream}", upstream_idle_seconds=PROXY_IDLE_SECONDS) as port:
             trust = ssl.create_default_context(cafile=str(tmp_path / "tls.pem"))
 
             def connect(number: int) -> httpx.AsyncClient:
