@@ -11,7 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.serving.framing import RequestHead
 
 UNIX_PEER = "unix"
-"""The address of every peer on a Unix socket. As a trusted proxy, it stands for all of them."""
+"""The address of every peer on a Unix socket. As a trusted proxy, it means all of them."""
 
 MAX_CACHED_ADDRESSES = 4096
 MAX_CACHED_HEADER_BYTES = 256

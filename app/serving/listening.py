@@ -95,7 +95,7 @@ class ListeningSockets:
         if host == "::":
             # A socket for each family: through one for both, IPv4 clients would have addresses such as
             # ::ffff:192.0.2.1, which DIALTONE_TRUSTED_PROXIES does not match.
-            addresses.append((socket.AF_INET, "0.0.0.0", ()))  # noqa: S104 - the setting says so
+            addresses.append((socket.AF_INET, "0.0.0.0", ()))  # noqa: S104 - by the setting
         missing: OSError | None = None
         is_open = False
         for family, address, scope in dict.fromkeys(addresses):

@@ -79,7 +79,7 @@ def request(bearer: str, device: str) -> bytes:
 
 
 class Load:
-    """Callers that log in without a pause, until they are told to stop and all requests were sent."""
+    """Callers that log in without a pause, until `is_over` is set and all requests were sent."""
 
     def __init__(self, port: int) -> None:
         self._port = port

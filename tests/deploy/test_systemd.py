@@ -63,7 +63,7 @@ class Played:
     client: httpx.AsyncClient
 
     def reload(self) -> None:
-        """What `systemctl reload` runs."""
+        """Run the command of `systemctl reload`."""
         command = self.service["ExecReload"].replace("$MAINPID", str(self.process.pid))
         subprocess.run(command.split(), check=True)
 

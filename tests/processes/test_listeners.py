@@ -160,7 +160,7 @@ async def test_each_path_is_on_its_listener(telnyx: Telnyx, sqlite: str, tmp_pat
             assert (await admin.get(path, headers=OPERATOR)).status_code == 200
 
 
-async def test_flood_on_the_public_listener_does_not_lock_operators_out(
+async def test_flood_on_the_public_listener_does_not_block_operators(
     telnyx: Telnyx, sqlite: str, tmp_path: Path
 ) -> None:
     async with two_listeners(telnyx, sqlite, tmp_path, files=600) as (running, admin):

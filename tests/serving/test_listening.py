@@ -85,7 +85,7 @@ def test_ipv4_client_of_two_colons_has_an_ipv4_address(listen: Listen) -> None:
     (own,) = {each.getsockname()[:2] for each in sockets if each.family == socket.AF_INET}
 
     assert families == {socket.AF_INET, socket.AF_INET6}
-    assert own[0] == "0.0.0.0"  # noqa: S104 - the setting says so
+    assert own[0] == "0.0.0.0"  # noqa: S104 - by the setting
 
 
 def test_several_hosts_listen_on_one_port(listen: Listen) -> None:

@@ -16,7 +16,7 @@ PROXY_IDLE_SECONDS, DIALTONE_IDLE_SECONDS = 1, 2
 
 PAUSES = (PROXY_IDLE_SECONDS, DIALTONE_IDLE_SECONDS, DIALTONE_IDLE_SECONDS)
 LATE_SECONDS = 0.6
-"""Dialtone looks for idle connections every half second, so it closes them up to this much later."""
+"""Dialtone checks for idle connections every half second, so it closes them up to this much later."""
 
 NETWORK_SECONDS = 0.1
 """Between the proxy and Dialtone, in each direction. A request may be under way while the other end closes."""
