@@ -103,7 +103,7 @@ async def listeners(telnyx: Telnyx, sqlite: str) -> AsyncIterator[TwoListeners]:
 
 
 def seen(answer: httpx.Response) -> tuple[object, ...]:
-    """The distinguishable parts of a response: everything except the request's id, the time and the count of requests."""
+    """The distinguishable parts of a response: all but the request's id, the time and the count of requests."""
     headers = {name: value for name, value in answer.headers.items() if name not in VARYING}
     return answer.status_code, headers, answer.text.replace(answer.headers["x-request-id"], "<id>")
 
