@@ -91,18 +91,6 @@ def test_invalid_setting_is_named_in_one_line_without_its_value(
     assert refusal.value.__cause__ is None
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not text"])
-def test_unreadable_settings_file_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
-) -> None:
-    if content is not None:
-        (tmp_path / "settings").write_bytes(content)
-    monkeypatch.setenv("DIALTONE_ENV_FILE", str(tmp_path / "settings"))
-
-    with pytest.raises(SettingsError, match="DIALTONE_ENV_FILE names a file that cannot be read"):
-        Settings.load()
-
-
 def test_secret_can_be_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("KEY_FROM_A_FILE\n")
 

@@ -197,7 +197,7 @@ def test_environment_overrides_the_env_file_unless_it_is_empty(monkeypatch: pyte
 
     settings = load_env_file(monkeypatch, tmp_path / "env", lines(DIALTONE_PORT="8000", DIALTONE_HOST="::1"))
 
-    assert (settings.port, settings.host) == (9000, "::1")
+    assert (settings.port, settings.host) == (9000, ("::1",))
     assert settings.origin("port") == "environment"
     assert settings.origin("host") == str(tmp_path / "env")
     assert settings.origin("docs") == "default"
@@ -208,7 +208,7 @@ def test_only_dialtones_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> N
         if name.upper() != variable_of(name):
             monkeypatch.setenv(name.upper(), "CANARY")
 
-    assert load_variables(monkeypatch).host == "127.0.0.1"
+    assert load_variables(monkeypatch).host == ("127.0.0.1",)
 
 
 # -- misspelt names -------------------------------------------------------------------------------------------------
