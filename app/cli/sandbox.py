@@ -1,5 +1,6 @@
 """`dialtone sandbox`: simulated Telnyx, identity provider and softphone page, on loopback only."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +10,14 @@ from app.cli.output import end
 if TYPE_CHECKING:
     from app.sandbox.provider import PlayedProvider
 
-commands = typer.Typer(
-    no_args_is_help=True, help="Run a simulated Telnyx and identity provider on this machine, for development."
-)
+commands = typer.Typer(no_args_is_help=True)
+
+
+@commands.callback()
+def require_sandbox() -> None:
+    """Run a simulated Telnyx and identity provider on this machine, for development."""
+    if find_spec("app.sandbox") is None:
+        end("This installation has no sandbox. Use a checkout, or an image that is built with `--target development`.")
 
 
 @commands.command("telnyx")

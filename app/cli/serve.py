@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.output import end, settings
+from app.cli.sandbox import require_sandbox
 
 commands = typer.Typer()
 
@@ -42,6 +43,7 @@ def dev(
     ] = "demo",
 ) -> None:
     """Run the sandbox, a demo identity provider and the service on this machine until Ctrl-C."""
+    require_sandbox()
     from app.sandbox import stack
 
     sys.exit(stack.run(provider))
