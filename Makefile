@@ -8,7 +8,7 @@ BUNDLERS := clients/js/bundlers
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test client client-test client-package-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test image image-test client client-test client-package-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -47,7 +47,7 @@ COVERAGE ?=
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
 fast-test: $(VENV)/.dev contract-tools
 	$(BIN)/pytest -n 3 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %)
-	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
+	$(BIN)/pytest -n 3 --dist worksteal $(SLOW) --ignore tests/deploy/test_image.py
 
 # The SDK of the softphone page and the browser client need Node 20. Without it, the page shows an error, and its tests
 # are skipped.
@@ -90,6 +90,14 @@ $(CLIENT)/dist/index.js: $(CLIENT)/node_modules/.installed $(wildcard $(CLIENT)/
   $(wildcard $(CLIENT)/scripts/*)
 	cd $(CLIENT) && npm run build --silent
 	@touch $@
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
+image: ## Build the image of the service with Docker
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) -t dialtone:$(VERSION) .
+
+# As root. The base image, which contains packages of this machine's distribution, is kept in .cache.
+image-test: $(VENV)/.dev ## Build both images and run them, as root, with podman and debootstrap
+	$(BIN)/pytest -s tests/deploy/test_image.py
 
 dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browser, ten runs each
 	DIAL_TONE_RUNS=10 $(BIN)/pytest tests/browser/test_dial_tone.py -s --timeout 600
