@@ -86,10 +86,11 @@ class ClaimCondition:
     def expected(self) -> str:
         """The condition in words."""
         if self.glob is not None:
-            return f"{self.claim} matches {self.glob}"
+            return f"{self.claim} {'does not match' if self.is_negated else 'matches'} {self.glob}"
         if self.has_key is not None:
-            return f"{self.claim} has the key {self.has_key}"
-        return f"{self.claim} is {' or '.join(json.dumps(wanted) for wanted in self.one_of)}"
+            return f"{self.claim} {'does not have' if self.is_negated else 'has'} the key {self.has_key}"
+        values = " or ".join(json.dumps(wanted) for wanted in self.one_of)
+        return f"{self.claim} {'is not' if self.is_negated else 'is'} {values}"
 
     def _accepts(self, value: Any) -> bool:
         if self._pattern is not None:

@@ -102,6 +102,22 @@ def test_explanation_contains_no_claim_values() -> None:
         assert "CANARY" not in why
 
 
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (ClaimCondition("sub", ("app",)), 'sub is "app"'),
+        (ClaimCondition("sub", ("app",), is_negated=True), 'sub is not "app"'),
+        (ClaimCondition("sub", glob="a*"), "sub matches a*"),
+        (ClaimCondition("sub", glob="a*", is_negated=True), "sub does not match a*"),
+        (ClaimCondition("roles", has_key="agent"), "roles has the key agent"),
+        (ClaimCondition("roles", has_key="agent", is_negated=True), "roles does not have the key agent"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_expectation_says_whether_the_condition_is_negated(condition: ClaimCondition, words: str) -> None:
+    assert condition.expected == words
+
+
 @pytest.mark.parametrize("name", ["/a~", "/a~2b", "/~", "/a/~b"])
 def test_invalid_json_pointer_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="RFC 6901"):
