@@ -352,8 +352,8 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         place = f"{place}.{cause.field}".lstrip(".")
-    if fault["type"] == "extra_forbidden":
-        return place, "unknown setting"
+    if place in ("issuers", "policy.rules") and fault["type"] == "tuple_type":
+        return place, f"must be a list of tables; write [[{place}]] with two pairs of brackets"
     if fault["type"] == "missing":
         return place, "is required"
     return place, _CONTAINERS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")

@@ -32,6 +32,11 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
 )
 """Providers whose tokens cannot be verified with a key, with what to do instead."""
 
+_OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {"aad": "entra", "azure": "entra", "azuread": "entra", "azure-ad": "entra", "microsoft": "entra", "aws": "cognito"}
+)
+"""Other names of a provider, by which a preset is searched."""
+
 _KEY_SOURCES = ("jwks_url", "discovery_url", "pem", "pem_file", "secret_env", "secret_file")
 _LISTS = ("audiences", "logout_audiences", "one_of")
 """Settings that are a list of values."""
@@ -71,6 +76,7 @@ class ProviderTable(Table):
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, data: Any) -> Any:
+        cls.check_names(data)  # a misspelt name is the reason why another value is missing
         return expand(data) if isinstance(data, Mapping) else data
 
 
@@ -84,6 +90,22 @@ def expanded(table: ProviderTable) -> dict[str, Any]:
         if isinstance(getattr(table, name), frozenset):
             given[name].sort()
     return {name: value for name, value in given.items() if value is not None}
+
+
+def values_behind(table: ProviderTable) -> dict[str, tuple[str, ...]]:
+    """The values in the table from which its preset takes a setting, by setting: `domain` for `issuer`."""
+    if table.provider is None:
+        return {}
+    named = {
+        setting: tuple(dict.fromkeys(map(provider_values.given_name, _names(template))))
+        for setting, template in PRESETS[table.provider].settings.items()
+        if setting != "required_claims"
+    }
+    return {
+        setting: names
+        for setting, names in named.items()
+        if names and all(getattr(table, name) is not None for name in names)
+    }
 
 
 def expand(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +142,7 @@ def _preset(provider: Any) -> Preset:
         key = str(provider).lower()
         if key in UNSUPPORTED:
             raise FieldError("provider", UNSUPPORTED[key])
-        near = difflib.get_close_matches(key, PRESETS, n=1)
+        near = [_OTHER_NAMES[key]] if key in _OTHER_NAMES else difflib.get_close_matches(key, PRESETS, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "."
         raise FieldError("provider", f"is unknown{hint} Known providers: {', '.join(sorted(PRESETS))}")
     return PRESETS[provider]

@@ -246,7 +246,9 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
         """The configuration of the single issuer in the environment. Errors name the variable."""
         for name in () if self.provider else ("issuer", "audience"):
             if not getattr(self, name) and (name == "issuer" or not self.required_claims):
-                raise SettingsError(_missing(variable_of(name), self._variables))
+                missing = _missing(variable_of(name), self._variables)
+                others = "; or set DIALTONE_PROVIDER or DIALTONE_CONFIG instead" if name == "issuer" else ""
+                raise SettingsError(f"{missing}{others}")
         values = {field: getattr(self, name) for name, field in ISSUER_FIELDS.items()}
         wanted = {field: value for field, value in values.items() if value not in (None, frozenset())}
         if self.issuer_pem is not None:

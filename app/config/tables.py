@@ -1,10 +1,23 @@
 """The parts that several tables of dialtone.toml share: their base class, their errors, and conditions on claims."""
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
+from app.config.variables import SIMILARITY
 from app.vending.claim_conditions import ClaimCondition, Scalar, claim_path
 
 
@@ -20,6 +33,23 @@ class Table(BaseModel):
     """Base of the tables. Rejects unknown keys, so that a misspelt key is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: Any) -> Any:
+        cls.check_names(data)
+        return data
+
+    @classmethod
+    def check_names(cls, data: Any) -> None:
+        """Raises FieldError for the first unknown key, with the similar names of settings."""
+        if not isinstance(data, Mapping):
+            return
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name in data:
+            if isinstance(name, str) and name not in known:
+                near = difflib.get_close_matches(name.lower(), sorted(known), n=2, cutoff=SIMILARITY)
+                raise FieldError(name, "unknown setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
 Words = frozenset[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\S+$")]]

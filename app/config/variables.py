@@ -23,6 +23,9 @@ SIMILARITY = 0.75
 
 _PREFIXES = ("DIALTONE_", "TELNYX_")
 
+_OMITTED = ("PROVIDER_", "ISSUER_")
+"""Parts of a name that are often omitted: DIALTONE_CLIENT_ID instead of DIALTONE_PROVIDER_CLIENT_ID."""
+
 _SERVICE_LINK = re.compile(r"DIALTONE_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP)\w*)")
 """Variables that Kubernetes sets in each pod for a service named `dialtone` or `dialtone-...`."""
 
@@ -148,6 +151,9 @@ def _similar(name: str, known: Collection[str]) -> str | None:
     if prefix is None:
         return None
     rest = name.upper().removeprefix(prefix)
+    for part in _OMITTED:
+        if (longer := f"{prefix}{part}{rest}") in known:
+            return longer
     known_rests = sorted(other.removeprefix(prefix) for other in known if other.startswith(prefix))
     found = difflib.get_close_matches(rest, known_rests, n=1, cutoff=SIMILARITY)
     return prefix + found[0] if found else None

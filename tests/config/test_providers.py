@@ -224,7 +224,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "repository: must be OWNER/REPOSITORY",
     ),
     (RECIPES["clerk"] | {"origin": "app.example.com"}, "origin: must be an origin, such as https://app.example.com"),
-    (AUTH0 | {"audience": "x"}, "audience: unknown setting"),
+    (AUTH0 | {"audience": "x"}, "audience: unknown setting; did you mean audiences?"),
+    (AUTH0 | {"audiences": None, "audience": "x"}, "audience: unknown setting; did you mean audiences?"),
+    (AUTH0 | {"domain": None, "domian": "acme.eu.auth0.com"}, "domian: unknown setting; did you mean domain?"),
+    (COGNITO | {"client_id": None, "clientId": "x"}, "clientId: unknown setting; did you mean client_id?"),
+    (COGNITO | {"provider": "azure"}, 'provider: is unknown; did you mean "entra"?'),
 ]
 
 
@@ -336,6 +340,7 @@ def test_shared_secret_in_the_environment_completes_a_provider(monkeypatch: pyte
         ({"DIALTONE_PROVIDER": "passport"}, 'DIALTONE_ISSUER_PEM: is required with provider = "passport"'),
         ({"DIALTONE_PROVIDER": "auth0"}, "DIALTONE_PROVIDER_CLIENT_ID: has no effect"),
         ({"DIALTONE_PROVIDER": None}, "DIALTONE_ISSUER is not set"),
+        ({"DIALTONE_PROVIDER": None}, "or set DIALTONE_PROVIDER or DIALTONE_CONFIG instead"),
         ({"DIALTONE_PROVIDER_TENANT": "x"}, "DIALTONE_PROVIDER_TENANT is not a setting"),
         ({"DIALTONE_PROVIDER": "okta", "DIALTONE_PROVIDER_DOMAIN": "x"}, "DIALTONE_PROVIDER_DOMAIN: must be a host"),
     ],

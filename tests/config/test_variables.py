@@ -224,6 +224,21 @@ def test_misspelt_variable_is_an_error_with_the_similar_name(monkeypatch: pytest
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DIALTONE_CLIENT_ID", "DIALTONE_PROVIDER_CLIENT_ID"),
+        ("DIALTONE_DOMAIN", "DIALTONE_PROVIDER_DOMAIN"),
+        ("DIALTONE_PEM_FILE", "DIALTONE_ISSUER_PEM_FILE"),
+    ],
+)
+def test_name_without_the_prefix_of_the_provider_or_issuer_is_completed(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"did you mean {meant}"):
+        load_variables(monkeypatch, **{name: "CANARY"})
+
+
 @pytest.mark.parametrize("name", ["DIALTONE_NONSENSE", "dialtone_port"])
 def test_unknown_variable_is_an_error_whatever_its_case(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is not a setting of Dialtone"):
