@@ -1,12 +1,14 @@
 """Prints why a token or claims are accepted or rejected, for `dialtone token explain` and `dialtone policy test`."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from app.adapters.identity.diagnosis.explain import KEYS_UNAVAILABLE
 from app.adapters.identity.diagnosis.token_report import CheckState, TokenCheck, TokenReport
 from app.config.issuer_variables import ISSUER_FIELDS
-from app.config.settings import variable_of
+from app.config.providers import values_behind
+from app.config.settings import Settings, variable_of
 
 _VARIABLES = {field: variable_of(name) for name, field in ISSUER_FIELDS.items()} | {
     "pem_file": variable_of("issuer_pem_file"),
@@ -42,7 +44,17 @@ def verdict(report: TokenReport) -> str:
             return f"Dialtone rejects the token: {reason}. Callers get 401 invalid_token."
 
 
-def check_lines(check: TokenCheck) -> list[str]:
+Values = Mapping[str, tuple[str, ...]]
+"""The values that replace a setting in the configuration of a preset, by setting."""
+
+
+def values_of(settings: Settings, report: TokenReport) -> Values:
+    """The values of the preset of the issuer whose settings were applied."""
+    tables = (table for table, _ in settings.identity().issuers if table.issuer == report.issuer)
+    return next((values_behind(table) for table in tables), {})
+
+
+def check_lines(check: TokenCheck, values: Values) -> list[str]:
     """One line, and for a failed check the requirement, the settings and a hint."""
     first = f"{_SIGNS[check.state]}  {check.name}" + (f": {check.found}" if check.found else "")
     if check.state is not CheckState.FAILED:
@@ -50,15 +62,19 @@ def check_lines(check: TokenCheck) -> list[str]:
     lines = [first, f"        reason    {check.reason}"]
     if check.expected:
         lines.append(f"        expected  {check.expected}")
-    lines += [f"        setting   {name} ({_VARIABLES[name]})" for name in check.settings]
+    lines += [f"        setting   {name} ({_VARIABLES[name]})" for name in _deciding(check, values)]
     if check.hint:
         lines.append(f"        ->        {check.hint}")
     return lines
 
 
-def report_lines(report: TokenReport) -> list[str]:
+def _deciding(check: TokenCheck, values: Values) -> list[str]:
+    return [name for setting in check.settings for name in values.get(setting, (setting,))]
+
+
+def report_lines(report: TokenReport, values: Values) -> list[str]:
     """Every check. A setting is named as in an issuer of dialtone.toml, with the variable in parentheses."""
-    lines = [line for check in report.checks for line in check_lines(check)]
+    lines = [line for check in report.checks for line in check_lines(check, values)]
     lines.append(f"Not checked: {NEVER_CHECKED}.")
     if report.issuer is not None:
         lines.insert(0, f"The settings of the issuer {report.issuer} apply.")
@@ -67,14 +83,14 @@ def report_lines(report: TokenReport) -> list[str]:
     return lines
 
 
-def checks_json(report: TokenReport) -> list[dict[str, Any]]:
+def checks_json(report: TokenReport, values: Values) -> list[dict[str, Any]]:
     return [
         {
             "name": check.name,
             "state": check.state.value,
             "found": check.found,
             "expected": check.expected,
-            "settings": [{"file": name, "environment": _VARIABLES[name]} for name in check.settings],
+            "settings": [{"file": name, "environment": _VARIABLES[name]} for name in _deciding(check, values)],
             "reason": check.reason,
             "hint": check.hint,
         }

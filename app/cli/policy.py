@@ -9,7 +9,7 @@ import typer
 
 from app.adapters.identity.diagnosis.token_report import CheckState, TokenReport
 from app.cli import config
-from app.cli.explanations import check_lines, checks_json, without_bearer
+from app.cli.explanations import Values, check_lines, checks_json, values_of, without_bearer
 from app.cli.output import end, settings
 from app.composition.explainer import open_explainer
 from app.config.settings import Settings
@@ -44,6 +44,7 @@ def why(
     where = settings()
     is_token, report = asyncio.run(_explained(where, text))
     policy, principal = where.identity().policy, report.principal
+    values = values_of(where, report)
     if as_json:
         found = {
             "issuer": principal and principal.issuer,
@@ -51,11 +52,11 @@ def why(
             "verified": report.is_verified,
             **(_no_decision(policy) if principal is None else decision_json(policy, principal)),
             "claims_rejected": report.refusal,
-            "checks": checks_json(report),
+            "checks": checks_json(report, values),
         }
         typer.echo(json.dumps(found | {"allowed": found["allowed"] and report.refusal is None}, indent=2))
     else:
-        typer.echo("\n".join(_as_text(report, policy, is_token=is_token)))
+        typer.echo("\n".join(_as_text(report, policy, values, is_token=is_token)))
     if report.refusal is not None or principal is None or not is_allowed(policy, principal):
         raise typer.Exit(1)
 
@@ -74,14 +75,14 @@ async def _explained(where: Settings, text: str) -> tuple[bool, TokenReport]:
         return False, explainer.explain_claims(claims)
 
 
-def _as_text(report: TokenReport, policy: Policy, *, is_token: bool) -> list[str]:
+def _as_text(report: TokenReport, policy: Policy, values: Values, *, is_token: bool) -> list[str]:
     principal = report.principal
     lines = []
     if principal is not None:
         unverified = "" if report.is_verified else f" ({'the token was' if is_token else 'claims were'} not verified)"
         lines.append(_printable(f"{principal.subject} of {principal.issuer}{unverified}"))
     shown = (CheckState.FAILED, CheckState.ASSUMED)
-    lines += [line for check in report.checks if check.state in shown for line in check_lines(check)]
+    lines += [line for check in report.checks if check.state in shown for line in check_lines(check, values)]
     if principal is not None:
         lines += decision_lines(policy, principal, is_accepted=report.refusal is None)
     if report.refusal is not None:

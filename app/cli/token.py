@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app.adapters.identity.diagnosis.token_report import TokenReport
-from app.cli.explanations import NEVER_CHECKED, checks_json, report_lines, verdict, without_bearer
+from app.cli.explanations import NEVER_CHECKED, checks_json, report_lines, values_of, verdict, without_bearer
 from app.cli.output import AsJson, end, print_json, settings
 from app.cli.policy import decision_json, decision_lines, is_allowed
 from app.composition.explainer import open_explainer
@@ -36,6 +36,7 @@ def explain(
     where = settings()
     report = asyncio.run(explained(where, text))
     policy, principal = where.identity().policy, report.principal
+    values = values_of(where, report)
     if as_json:
         print_json(
             {
@@ -43,13 +44,13 @@ def explain(
                 "reason": report.refusal,
                 "issuer": report.issuer,
                 "verified": report.is_verified,
-                "checks": checks_json(report),
+                "checks": checks_json(report, values),
                 "never_checked": NEVER_CHECKED,
                 "policy": None if principal is None else decision_json(policy, principal),
             }
         )
     else:
-        lines = [verdict(report), *report_lines(report)]
+        lines = [verdict(report), *report_lines(report, values)]
         if principal is None:
             lines.append("Policy: no rule was evaluated, because the token names no user.")
         else:

@@ -30,6 +30,7 @@ CONFIGS = {
     "tenants": f'issuer = "{ENTRA}/{{tid}}/v2.0"\ntenants = ["{TENANT}"]\naudiences = ["dialtone"]',
     "cognito": f'issuer = "{COGNITO}"\naudiences = ["{CLIENT}"]\naudience_claims = ["client_id"]\n'
     'required_claims.token_use = "access"',
+    "cognito preset": f'provider = "cognito"\nuser_pool_id = "eu-west-1_EXAMPLE"\nclient_id = "{CLIENT}"',
     "google": 'issuer = "https://accounts.google.com"\naudiences = ["1-a.apps.googleusercontent.com"]\n'
     'token_kind = "id"\nrequired_claims.hd = "example.com"',
     "firebase": 'issuer = "https://securetoken.google.com/my-app"\naudiences = ["my-app"]',
@@ -89,6 +90,19 @@ NOT_A_TOKEN = {
         lambda: response(access_token="abc123def456", id_token=token()), ("JSON response", "opaque token")
     ),
     "error response": WrongToken(lambda: '{"error": "invalid_grant"}', ("error response", "no token")),
+    "nested response": WrongToken(
+        lambda: json.dumps({"AuthenticationResult": {"IdToken": token(aud="x"), "AccessToken": token()}}),
+        ("AuthenticationResult.IdToken", "send the value of AuthenticationResult.AccessToken only"),
+    ),
+    "response in camel case": WrongToken(
+        lambda: json.dumps({"accessToken": token(), "tokenType": "Bearer"}), ("send the value of accessToken only",)
+    ),
+    "response of SimpleJWT": WrongToken(
+        lambda: json.dumps({"refresh": token(), "access": token()}), ("send the value of access only",)
+    ),
+    "device response": WrongToken(
+        lambda: json.dumps({"device_code": "a", "user_code": "B-C"}), ("first response of the device flow",)
+    ),
     "claims": WrongToken(lambda: json.dumps(claims_of()), ("claims of a token", "dialtone policy test")),
     "key set": WrongToken(lambda: json.dumps({"keys": []}), ("key set",)),
     "JSON serialization": WrongToken(
@@ -172,7 +186,7 @@ ISSUERS = {
     "white space": WrongToken(signed(iss=f"{ISSUER} "), ("white space",)),
     "Entra v1": WrongToken(
         signed(iss=f"https://sts.windows.net/{TENANT}/", aud="api://dialtone", oid="1", scp="phone"),
-        ("version 1", "accessTokenAcceptedVersion to 2"),
+        ("version 1", "requestedAccessTokenVersion to 2"),
         "entra",
     ),
     "Entra tenant": WrongToken(
@@ -236,6 +250,26 @@ CLAIMS = {
         signed(iss="https://accounts.google.com", aud="1-a.apps.googleusercontent.com"),
         ("this is an access token", "token_kind", "required_claim", "hd", "DIALTONE_REQUIRED_CLAIMS"),
         "google",
+    ),
+    "ID token of Entra": WrongToken(
+        signed(iss=f"{ENTRA}/{TENANT}/v2.0", aud="api://dialtone", oid="1", name="Alice", scope=...),
+        ("required_claim", "scp", "ID token"),
+        "entra",
+    ),
+    "machine token of a preset": WrongToken(
+        signed(iss=COGNITO, aud=..., sub=CLIENT, client_id=CLIENT, token_use="access"),
+        ("client credentials", f'sub is not "{CLIENT}"'),
+        "cognito preset",
+    ),
+    "another client of a preset": WrongToken(
+        signed(iss=COGNITO, aud=..., client_id="other", token_use="access"),
+        ("another client", "client_id (DIALTONE_PROVIDER_CLIENT_ID)"),
+        "cognito preset",
+    ),
+    "another user pool of a preset": WrongToken(
+        signed(iss=COGNITO.replace("EXAMPLE", "OTHER"), aud=..., client_id=CLIENT, token_use="access"),
+        ("unknown_issuer", "user_pool_id (DIALTONE_PROVIDER_USER_POOL_ID)"),
+        "cognito preset",
     ),
     "ID token of Cognito": WrongToken(
         signed(iss=COGNITO, aud=CLIENT, token_use="id"),

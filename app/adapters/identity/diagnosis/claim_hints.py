@@ -122,9 +122,13 @@ def of_audience(claims: Claims, issuer: Issuer) -> str:
     """For a token without an accepted audience."""
     found, first = _audiences(claims), _first_audience_claim(claims, issuer)
     if first is not None and first != "aud" and isinstance(value_at(claims, claim_path(first)), str):
-        return f"the token is for another client, which {first} names: add it to audiences if its users may log in"
+        return f"the token is for another client, which {first} names: accept this client too if its users may log in"
     if not issuer.audiences:
         return "the issuer accepts only tokens without an audience: set audiences"
+    if claims.get("ver") == "1.0" and any(own.startswith("api://") for own in found):
+        return (
+            "this is the audience of an Entra token of version 1: tokens of version 2 have the application (client) id"
+        )
     for own in sorted(found):
         for accepted in sorted(issuer.audiences):
             if own != accepted and _plain(own) == _plain(accepted):
@@ -166,6 +170,8 @@ def of_required_claim(claims: Claims) -> str:
         return "this is an ID token: send the access token"
     if _is_of_machine(claims):
         return "this token belongs to an application, not to a user (client credentials): let a user sign in"
+    if _looks_like_id_token(claims):
+        return "this is probably an ID token, because it has no scopes: send an access token with a scope of your API"
     return "the token is of another kind than required_claims requires, or the condition is wrong"
 
 

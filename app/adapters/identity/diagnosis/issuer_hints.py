@@ -146,8 +146,8 @@ def _of_entra(ours: _Address, theirs: _Address, name: str) -> str:
         wanted = 2 if _ENTRA[ours.host] == "v2" else 1
         texts.append(
             f"this is an Entra token of version {_ENTRA[theirs.host][1]}, and the configured issuer {shown(name)} is "
-            f"of version {wanted}: set accessTokenAcceptedVersion to {wanted} in the manifest of the API, or configure "
-            "the token's issuer"
+            f"of version {wanted}: set requestedAccessTokenVersion to {wanted} in the manifest of the API, or "
+            "configure the issuer and the audience of the token"
         )
     if ours.path.split("/")[1:2] != theirs.path.split("/")[1:2]:
         texts.append(f"the token's tenant is not the one of the configured issuer {shown(name)}")

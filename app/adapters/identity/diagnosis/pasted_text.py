@@ -1,10 +1,12 @@
 """Finds the token in a text that a person has copied, and says what the text is instead of a token.
 
-Nothing of the text is in the result, except for the token itself, which goes to the verifier only.
+Nothing of the text is in the result, except for the token itself, which goes to the verifier only, and the names of the
+members of a JSON object that contain a token.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +28,8 @@ _PASETO = re.compile(r"v[1-4]\.(local|public)\.")
 _TOKEN_RESPONSE = ("access_token", "id_token", "refresh_token", "token")
 _PARAMETER = re.compile(r"(?:^|[?#&\s])(access_token|id_token|token)=([^&\s]+)")
 _COOKIE = re.compile(r"(?:Set-)?Cookie:\s*|[\w.-]+=[^;\s]+;\s", re.IGNORECASE)
+_MEMBER = re.compile(r"[A-Za-z_]{1,32}(\.[A-Za-z_]{1,32})?")
+"""Names of members that a hint may repeat: without digits, a name contains no secret."""
 _ASSIGNMENT = re.compile(r"[\w.-]+\s*=\s*(?=\S)")
 
 
@@ -153,6 +157,12 @@ def _of_object(value: dict[str, Any]) -> tuple[str, str | None]:
         if found[0] != "access_token":
             return f"{what}, but without access_token: request an access token for your API", value[found[0]]
         return f"{what}: send the value of access_token only", value[found[0]]
+    if tokens := _tokens_in(value):
+        # `AccessToken` of Cognito, `accessToken` of the Azure CLI, and `access` of SimpleJWT before other tokens.
+        name = min(tokens, key=lambda name: "access" not in name.lower())
+        return f"this is a JSON object with {' and '.join(tokens)}: send the value of {name} only", tokens[name]
+    if "device_code" in value:
+        return "this is the first response of the device flow: sign in, and request the token with device_code", None
     if "error" in value:
         return "this is an error response of a token endpoint: the client got no token", None
     if "keys" in value or "kty" in value:
@@ -164,6 +174,21 @@ def _of_object(value: dict[str, Any]) -> tuple[str, str | None]:
     if {"iss", "sub", "aud", "exp"} & value.keys():
         return "these are the claims of a token, not the token. `dialtone policy test` explains claims", None
     return "this is a JSON object, not a token", None
+
+
+def _tokens_in(value: Mapping[str, Any]) -> dict[str, str]:
+    """The texts with the form of a JWT, by their member, in this object and the objects directly below it."""
+    below = {
+        f"{outer}.{name}": text
+        for outer, inner in value.items()
+        if isinstance(inner, Mapping)
+        for name, text in inner.items()
+    }
+    return {
+        name: text
+        for name, text in (value | below).items()
+        if isinstance(text, str) and _JWT.fullmatch(text) and _MEMBER.fullmatch(name)
+    }
 
 
 _WHY = {
