@@ -6,7 +6,6 @@ members of a JSON object that contain a token.
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -176,12 +175,12 @@ def _of_object(value: dict[str, Any]) -> tuple[str, str | None]:
     return "this is a JSON object, not a token", None
 
 
-def _tokens_in(value: Mapping[str, Any]) -> dict[str, str]:
+def _tokens_in(value: dict[str, Any]) -> dict[str, str]:
     """The texts with the form of a JWT, by their member, in this object and the objects directly below it."""
     below = {
         f"{outer}.{name}": text
         for outer, inner in value.items()
-        if isinstance(inner, Mapping)
+        if isinstance(inner, dict)
         for name, text in inner.items()
     }
     return {
