@@ -187,13 +187,30 @@ def _issuer_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
 
 
 def _audience_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
-    return [
+    examples = [
         ConfigWarning(
             "audiences", f"{audience} looks like an example", "write the `aud` of the tokens for this service"
         )
         for audience in sorted(issuer.audiences)
         if _PLACEHOLDER.search(audience) or _PLACEHOLDER_HOST.search(_host(audience))
     ]
+    of_provider = [
+        ConfigWarning(
+            "audiences",
+            f"{audience} is an audience of the provider itself, which tokens for other purposes have too",
+            "write the audience of your own API",
+        )
+        for audience in sorted(issuer.audiences)
+        if _is_of_provider(audience, issuer.issuer)
+    ]
+    return examples + of_provider
+
+
+def _is_of_provider(audience: str, issuer: str) -> bool:
+    """Auth0's endpoint `userinfo` and its Management API, and Keycloak's client `account`."""
+    if audience == "account":
+        return "/realms/" in issuer
+    return audience in (f"{issuer.rstrip('/')}/userinfo", f"{issuer.rstrip('/')}/api/v2/")
 
 
 def _split(text: str) -> SplitResult | None:

@@ -49,6 +49,15 @@ def guid(value: str) -> str:
     return value.lower()
 
 
+def _tenant(value: str) -> str:
+    if value.lower() in ("common", "organizations", "consumers"):
+        raise ValueError(f'{value.lower()} is no tenant; for several tenants, use provider = "entra-multitenant"')
+    try:
+        return guid(value)
+    except ValueError as error:
+        raise ValueError(f"{error}: the directory (tenant) id, not a domain") from None
+
+
 def _user_pool(value: str) -> str:
     if not _USER_POOL.fullmatch(value):
         raise ValueError("must be the id of a user pool, such as eu-west-1_EXAMPLE; in China, set issuer instead")
@@ -66,7 +75,7 @@ _READERS: Mapping[str, Callable[[str], str]] = MappingProxyType(
         "domain": _host,
         "url": _url,
         "origin": _origin,
-        "tenant_id": guid,
+        "tenant_id": _tenant,
         "environment_id": guid,
         "user_pool_id": _user_pool,
         "hosted_domain": _host,

@@ -9,6 +9,7 @@ from app.cli import app
 from app.config import known_issuers
 from app.config.file import IssuerTable
 from app.config.settings import SettingsError
+from app.config.values import ConfigWarning
 from tests.support.configuration import load_variables
 
 TENANT = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490"
@@ -177,6 +178,36 @@ def test_audience_that_looks_like_an_example_is_a_warning(audience: str) -> None
     (doubt,) = known_issuers.doubts(table("https://id.corp.test", audiences=[audience, "phones"]))
 
     assert (doubt.place, doubt.seen) == ("audiences", f"{audience} looks like an example")
+
+
+@pytest.mark.parametrize(
+    ("issuer", "audience"),
+    [
+        ("https://tenant.eu.auth0.com/", "https://tenant.eu.auth0.com/userinfo"),
+        ("https://tenant.eu.auth0.com/", "https://tenant.eu.auth0.com/api/v2/"),
+        ("https://id.corp.test/realms/staff", "account"),
+    ],
+)
+def test_audience_of_the_provider_itself_is_a_warning(issuer: str, audience: str) -> None:
+    (doubt,) = known_issuers.doubts(table(issuer, audiences=[audience, "phones"]))
+
+    assert doubt == ConfigWarning(
+        "audiences",
+        f"{audience} is an audience of the provider itself, which tokens for other purposes have too",
+        "write the audience of your own API",
+    )
+
+
+@pytest.mark.parametrize(
+    ("issuer", "audience"),
+    [
+        ("https://tenant.eu.auth0.com/", "https://phones.corp.test/userinfo"),
+        ("https://id.corp.test", "account"),
+        ("https://id.corp.test", "https://id.corp.test"),
+    ],
+)
+def test_audience_of_an_api_causes_no_warning(issuer: str, audience: str) -> None:
+    assert known_issuers.doubts(table(issuer, audiences=[audience])) == []
 
 
 def test_warnings_of_config_check_are_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,7 +184,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (ENTRA | {"audiences": [f"api://{API}"]}, "audiences: must be the application (client) id of the API"),
     (ENTRA | {"tenant_id": "contoso.onmicrosoft.com"}, "tenant_id: must be a GUID"),
-    (ENTRA | {"tenant_id": "common"}, "tenant_id: must be a GUID"),
     (ENTRA | {"tenant_id": [TENANT, API]}, "tenant_id: must be one value"),
     (AUTH0 | {"domain": ""}, "domain: must be a host name"),
     (AUTH0 | {"domain": "http://tenant.eu.auth0.com"}, "domain: must be a host name"),
@@ -228,6 +227,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (AUTH0 | {"audiences": None, "audience": "x"}, "audience: unknown setting; did you mean audiences?"),
     (AUTH0 | {"domain": None, "domian": "acme.eu.auth0.com"}, "domian: unknown setting; did you mean domain?"),
     (COGNITO | {"client_id": None, "clientId": "x"}, "clientId: unknown setting; did you mean client_id?"),
+    (RECIPES["entra"] | {"tenant_id": "common"}, "tenant_id: common is no tenant; for several tenants, use provider"),
+    (
+        RECIPES["entra"] | {"tenant_id": "acme.onmicrosoft.com"},
+        "tenant_id: must be a GUID, such as 11112222-bbbb-3333-cccc-4444dddd5555: the directory (tenant) id",
+    ),
     (COGNITO | {"provider": "azure"}, 'provider: is unknown; did you mean "entra"?'),
 ]
 
