@@ -68,7 +68,7 @@ def test_source_of_each_setting_is_shown(environment: pytest.MonkeyPatch, tmp_pa
     settings = shown()["settings"]
 
     assert settings["DIALTONE_PORT"] == {"value": 8000, "source": ".env"}
-    assert settings["DIALTONE_HOST"] == {"value": "127.0.0.2", "source": "environment"}
+    assert settings["DIALTONE_HOST"] == {"value": ["127.0.0.2"], "source": "environment"}
     assert settings["DIALTONE_DOCS"] == {"value": True, "source": "default"}
     assert settings["TELNYX_API_KEY"] == {"value": "(set)", "source": str(tmp_path / "key")}
 
