@@ -1,6 +1,6 @@
 """Presets for identity providers that are hosted services. Each names the documentation of its facts."""
 
-from app.config.preset import CLIENT, NOT_THE_CLIENT, SOME_TEXT, Preset
+from app.config.preset import CLIENT, NO_ACTOR, NOT_THE_CLIENT, SOME_TEXT, Preset
 
 _ENTRA = {
     "subject_claim": "oid",  # `sub` differs between applications
@@ -66,7 +66,7 @@ HOSTED = {
             "audiences": ["api://default"],
             "subject_claim": "uid",  # absent from tokens of applications
             "scope_claim": "scp",
-            "required_claims": {"cid": CLIENT},
+            "required_claims": {"cid": CLIENT, "uid": SOME_TEXT},  # also if another claim names the user
         },
         defaults={"authorization_server": "default"},
     ),
@@ -114,7 +114,7 @@ HOSTED = {
             "jwks_url": "https://$domain/.well-known/jwks.json",
             "audiences": "$origin",
             "audience_claims": ["azp"],
-            "required_claims": {"sub": {"glob": "user_*"}, "sts": {"not": "pending"}},
+            "required_claims": {"sub": {"glob": "user_*"}, "sts": {"not": "pending"}, "/act/sub": NO_ACTOR},
         },
     ),
     "supabase": Preset(
@@ -134,7 +134,7 @@ HOSTED = {
             "required_claims": {
                 "sid": {"glob": "session_*"},  # absent from tokens of applications
                 "org_id": {"one_of": "$organization_id"},
-                "/act/sub": {"not": {"glob": "*"}},  # an administrator impersonates the user
+                "/act/sub": NO_ACTOR,
             },
         },
         requires=(),
@@ -145,7 +145,8 @@ HOSTED = {
         {
             "issuer": "$project_id",
             "jwks_url": "https://api.descope.com/$project_id/.well-known/jwks.json",
-            "required_claims": {"drn": "DS", "sub": {"glob": "U*"}},  # DSR: refresh token; K...: access key
+            # DSR: refresh token; K...: access key
+            "required_claims": {"drn": "DS", "sub": {"glob": "U*"}, "/act/sub": NO_ACTOR},
         },
         requires=(),
     ),

@@ -8,6 +8,8 @@ SOME_TEXT = {"glob": "?*"}
 CLIENT = {"one_of": "$client_id"}
 NOT_THE_CLIENT = {"not": {"one_of": "$client_id"}}
 """A condition on `sub`: in a token of an application without a user, it is often the client id."""
+NO_ACTOR = {"not": {"glob": "*"}}
+"""A condition on `/act/sub` (RFC 8693 section 4.1): an administrator who impersonates the user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,10 @@ def read(name: str, value: Any) -> tuple[str, ...]:
 def _word(value: str) -> str:
     if not _WORD.fullmatch(value) or not value.isprintable():
         raise ValueError("must be text without white space")
+    if "*" in value:
+        raise ValueError(
+            "is compared exactly, so that * would match nothing; for a pattern, set required_claims instead"
+        )
     return value
 
 

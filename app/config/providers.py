@@ -127,6 +127,8 @@ def expand(table: Mapping[str, Any]) -> dict[str, Any]:
     for name in sorted(named - values.keys() - preset.optional):
         raise FieldError(name, f'is required with provider = "{provider}"')
     _check_required(provider, preset, own)
+    if preset.has_guid_audience:
+        own["audiences"] = _guids(own["audiences"])
     filled = {
         name: _filled(name, template, values)
         for name, template in _without_absent(templates, preset.optional - values.keys()).items()
@@ -194,14 +196,18 @@ def _check_required(provider: str, preset: Preset, own: Mapping[str, Any]) -> No
             raise FieldError(name, f'is required with provider = "{provider}"')
     if "tenants" in own and "tenants" not in preset.requires and "issuer" not in own:
         raise FieldError("tenants", f'has no effect with provider = "{provider}"; use provider = "entra-multitenant"')
-    if preset.has_guid_audience and isinstance(own["audiences"], list | tuple | frozenset):
-        for audience in own["audiences"]:
-            try:
-                provider_values.guid(str(audience))
-            except ValueError:
-                raise FieldError(
-                    "audiences", "must be the application (client) id of the API, which is the audience of these tokens"
-                ) from None
+
+
+def _guids(audiences: Any) -> Any:
+    """The audiences as tokens contain them. Raises FieldError."""
+    if not isinstance(audiences, list | tuple | frozenset):
+        return audiences
+    try:
+        return [provider_values.guid(str(audience)) for audience in audiences]
+    except ValueError:
+        raise FieldError(
+            "audiences", "must be the application (client) id of the API, which is the audience of these tokens"
+        ) from None
 
 
 def _without_absent(templates: Mapping[str, Any], absent: frozenset[str]) -> dict[str, Any]:

@@ -123,7 +123,10 @@ PROXIES = {
             "jwks_url": "https://www.gstatic.com/iap/verify/public_key-jwk",
             "algorithms": ["ES256"],
             "header": "x-goog-iap-jwt-assertion",
-            "required_claims": {"hd": {"one_of": "$hosted_domain"}},
+            "required_claims": {
+                "email": {"not": {"glob": "*.gserviceaccount.com"}},
+                "hd": {"one_of": "$hosted_domain"},
+            },
         },
         optional=frozenset({"hosted_domain"}),
     ),
@@ -167,6 +170,7 @@ WORKLOADS = {
                 "project_path": {"one_of": "$project_path"},
                 "ref": {"one_of": "$ref"},
                 "ref_type": "branch",
+                "ref_protected": "true",  # a merge request from a fork has the `ref` of its own branch
             },
         },
         defaults={"url": "https://gitlab.com"},

@@ -78,7 +78,11 @@ def test_table_keeps_its_provider_and_values() -> None:
         (AUTH0 | {"domain": "https://Tenant.eu.auth0.com/"}, "issuer", "https://tenant.eu.auth0.com/"),
         (OKTA, "issuer", "https://dev.okta.com/oauth2/default"),
         (OKTA | {"authorization_server": "aus1"}, "issuer", "https://dev.okta.com/oauth2/aus1"),
-        (OKTA | {"client_id": ["web", "ios"]}, "required_claims", {"cid": {"one_of": ["web", "ios"]}}),
+        (
+            OKTA | {"client_id": ["web", "ios"]},
+            "required_claims",
+            {"cid": {"one_of": ["web", "ios"]}, "uid": {"glob": "?*"}},
+        ),
         (COGNITO | {"client_id": ["web", "ios"]}, "audiences", ["ios", "web"]),
         (KEYCLOAK | {"url": "https://id.example.com/auth/"}, "issuer", "https://id.example.com/auth/realms/staff"),
         (
@@ -88,6 +92,7 @@ def test_table_keeps_its_provider_and_values() -> None:
         ),
         (ENTRA | {"tenant_id": TENANT.upper()}, "issuer", f"https://login.microsoftonline.com/{TENANT}/v2.0"),
         (ENTRA, "required_claims", {"scp": {"glob": "?*"}}),
+        (ENTRA | {"audiences": [API.upper()]}, "audiences", [API]),
         (ENTRA | {"client_id": "spa"}, "required_claims", {"scp": {"glob": "?*"}, "azp": {"one_of": ["spa"]}}),
         (
             {"provider": "stytch", "project_id": "project-test-1"},
@@ -222,6 +227,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         RECIPES["github-actions"] | {"repository": "octo"},
         "repository: must be OWNER/REPOSITORY",
     ),
+    (RECIPES["github-actions"] | {"ref": "refs/heads/*"}, "ref: is compared exactly, so that * would match nothing"),
+    (RECIPES["gitlab-ci"] | {"project_path": "octo/*"}, "project_path: is compared exactly"),
+    (OKTA | {"client_id": ["app", "*"]}, "client_id: is compared exactly"),
     (RECIPES["clerk"] | {"origin": "app.example.com"}, "origin: must be an origin, such as https://app.example.com"),
     (AUTH0 | {"audience": "x"}, "audience: unknown setting; did you mean audiences?"),
     (AUTH0 | {"audiences": None, "audience": "x"}, "audience: unknown setting; did you mean audiences?"),

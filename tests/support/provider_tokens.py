@@ -238,6 +238,7 @@ HOSTED = {
             "machine": {"sub": "mch_1", "azp": ...},
             "machine with an origin": {"sub": "mch_1"},
             "OAuth access token": {"azp": ..., "client_id": "c1"},
+            "impersonation": {"act": {"iss": "https://dashboard.clerk.com", "sid": "sess_2", "sub": "user_2"}},
             "another application": {"iss": "https://clerk.other.example"},
         },
         right={"version 1": {"v": ..., "sts": ...}},
@@ -284,6 +285,7 @@ HOSTED = {
         {
             "refresh token": {"drn": "DSR"},
             "access key": {"sub": "K2YuRTm"},
+            "impersonation": {"act": {"sub": "U2admin"}},
             "ID token": {"drn": ..., "aud": "P2YuRTmSv8PdoasfWiLoBrZP92as"},
             "another project": {"iss": "P2other"},
         },

@@ -124,6 +124,7 @@ WORKLOADS = MappingProxyType(
                 "project_path": "octo/phones",
                 "ref": "main",
                 "ref_type": "branch",
+                "ref_protected": "true",
                 "user_login": "$user",
             },
             {

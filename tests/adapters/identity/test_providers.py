@@ -38,6 +38,13 @@ async def test_provider_logs_in_with_its_right_tokens_only(name: str) -> None:
     assert (trial.refused, trial.accepted) == ([], [])
 
 
+@pytest.mark.parametrize("name", PROVIDERS)
+async def test_another_subject_claim_does_not_log_in_applications(name: str) -> None:
+    trial = await play(PROVIDERS[name], RECIPES[name] | {"subject_claim": "sub"})
+
+    assert trial.accepted == []
+
+
 @pytest.mark.parametrize("name", WITHOUT_PRESET)
 async def test_issuer_without_a_preset_means_the_same(name: str) -> None:
     trial = await play(PROVIDERS[name], WITHOUT_PRESET[name])
