@@ -1,6 +1,7 @@
 """Prints why a token or claims are accepted or rejected, for `dialtone token explain` and `dialtone policy test`."""
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,19 @@ _SIGNS = {
 
 _BEARER = re.compile(r"\Abearer(?:\s+|\Z)", re.IGNORECASE)
 
+MAX_INPUT_BYTES = 1024 * 1024
+
 NEVER_CHECKED = "rate limits, and limits of proxies in front of Dialtone"
+
+
+def standard_input() -> str:
+    """The text on standard input, of which at most MAX_INPUT_BYTES are read. Empty if it is closed."""
+    if sys.stdin is None:
+        return ""
+    try:
+        return sys.stdin.buffer.read(MAX_INPUT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def without_bearer(text: str) -> str:

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from app.adapters.identity.diagnosis.token_report import CheckState, TokenReport
 from app.cli import config
-from app.cli.explanations import Values, check_lines, checks_json, values_of, without_bearer
+from app.cli.explanations import Values, check_lines, checks_json, standard_input, values_of, without_bearer
 from app.cli.output import end, settings
 from app.composition.explainer import open_explainer
 from app.config.settings import Settings
@@ -37,7 +36,7 @@ def why(
     the complete claims of a token. In claims without `exp`, issuer, audience and times are assumed if they are absent.
     Pass a token on standard input, because other users of this machine can read the command line.
     """
-    text = without_bearer(sys.stdin.read() if subject == "-" else subject)
+    text = without_bearer(standard_input() if subject == "-" else subject)
     if not text:
         end("There is neither a token nor claims: the input is empty.", 2)
     logs.silence()

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from app.adapters.identity.diagnosis.token_report import TokenReport
-from app.cli.explanations import NEVER_CHECKED, checks_json, report_lines, values_of, verdict, without_bearer
+from app.cli.explanations import (
+    MAX_INPUT_BYTES,
+    NEVER_CHECKED,
+    checks_json,
+    report_lines,
+    standard_input,
+    values_of,
+    verdict,
+    without_bearer,
+)
 from app.cli.output import AsJson, end, print_json, settings
 from app.cli.policy import decision_json, decision_lines, is_allowed
 from app.composition.explainer import open_explainer
@@ -16,8 +25,6 @@ from app.config.settings import Settings
 from app.observability import logging as logs
 
 commands = typer.Typer(no_args_is_help=True, help="Explain access tokens.")
-
-MAX_INPUT_BYTES = 1024 * 1024
 
 
 @commands.command("explain")
@@ -75,14 +82,13 @@ def read_token(source: str) -> str:
 
 
 def _read(source: str) -> str:
+    if source == "-":
+        if sys.stdin is not None and sys.stdin.isatty():
+            typer.echo("Paste the token, and press Enter and Ctrl-D.", err=True)
+        return standard_input()
     try:
-        if source == "-":
-            if sys.stdin.isatty():
-                typer.echo("Paste the token, and press Enter and Ctrl-D.", err=True)
-            raw = sys.stdin.buffer.read(MAX_INPUT_BYTES)
-        else:
-            with Path(source).open("rb") as file:
-                raw = file.read(MAX_INPUT_BYTES)
+        with Path(source).open("rb") as file:
+            return file.read(MAX_INPUT_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         # The argument is not repeated: it may be the token itself.
         end(
@@ -90,4 +96,3 @@ def _read(source: str) -> str:
             "never as an argument: other users of this machine can read the command line.",
             2,
         )
-    return raw.decode("utf-8", "replace")

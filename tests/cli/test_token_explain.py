@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from app.adapters.ledger.engines import database_url
 from app.cli import app
 from tests.support.databases import sqlite_url
 from tests.support.tokens import ISSUER, claims_of, pem, token
-from tests.support.verification import SECRET
+from tests.support.verification import SECRET, raw_token
 from tests.support.wrong_tokens import CONFIGS, WRONG_TOKENS, WrongToken
 
 KEYS = {"pem": 'pem_file = "key.pem"', "secret": 'secret_env = "APP_SECRET"'}
@@ -131,6 +135,73 @@ def test_values_of_claims_cannot_change_the_terminal(terminal: Any, claim: str, 
     assert said.exit_code == 1
     assert all(line.isascii() and line.isprintable() for line in lines)
     assert max(map(len, lines)) < 500
+
+
+DEEP = f"[{'[' * 900}{']' * 900}]"
+"""Parsers of JSON accept it, and a function that calls itself for each level does not."""
+
+
+@pytest.mark.parametrize(
+    ("header", "payload"),
+    [
+        ('{"alg": "RS256"}', f'{{"iss": "{ISSUER}", "aud": {DEEP}}}'),
+        ('{"alg": "RS256"}', f'{{"iss": {DEEP}}}'),
+        ('{"alg": "RS256"}', f'{{"iss": "{ISSUER}", "aud": "dialtone", "scope": {DEEP}}}'),
+        (f'{{"alg": {DEEP}}}', f'{{"iss": "{ISSUER}"}}'),
+        (f'{{"alg": "RS256", "kid": {DEEP}}}', f'{{"iss": "{ISSUER}"}}'),
+    ],
+    ids=["aud", "iss", "scope", "alg", "kid"],
+)
+def test_nested_values_are_explained_on_one_line(terminal: Any, header: str, payload: str) -> None:
+    said = terminal(typed=raw_token(header, payload))
+
+    assert said.exit_code == 1, said.exception
+    assert "Dialtone rejects the token: too_deep" in said.output
+
+
+def test_lists_in_lists_are_counted(terminal: Any) -> None:
+    said = terminal(typed=token(aud=[["a"] * 1000, {"b": 1}]))
+
+    assert "audience: aud [a list of 1000 items, an object with 1 member]" in said.output
+
+
+@pytest.mark.parametrize("text", ["<" + "ey" * 100_000, "ey" * 100_000 + " a", "<" + "eyJhbGciOi." * 50_000])
+def test_long_text_is_explained_in_seconds(terminal: Any, text: str) -> None:
+    begin = time.monotonic()
+
+    said = terminal(typed=text)
+
+    assert said.exit_code == 1
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("command", [["token", "explain"], ["policy", "test", "-"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("standard_input", "status", "line"),
+    [
+        ("<&-", 2, "the input is empty."),
+        ("< binary", 1, "this is a text of several words, not a token"),
+    ],
+    ids=["closed", "binary"],
+)
+def test_input_that_is_no_text_causes_no_traceback(
+    terminal: Any, tmp_path: Path, command: list[str], standard_input: str, status: int, line: str
+) -> None:
+    terminal()  # writes dialtone.toml
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00 ey\x80")
+    root = Path(__file__).parents[2]
+
+    said = subprocess.run(
+        ["sh", "-c", f'"$0" -m app.cli {" ".join(command)} {standard_input}', sys.executable],
+        env=os.environ | {"PYTHONPATH": str(root), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert said.returncode == status, said.stderr
+    assert line in said.stdout + said.stderr
+    assert "Traceback" not in said.stderr
 
 
 def test_policy_is_evaluated_even_if_the_token_is_rejected(terminal: Any) -> None:

@@ -18,7 +18,10 @@ def shown(value: Any) -> str:
         case str():
             return _quoted(value)
         case list():
-            items = ", ".join(shown(item) for item in value[:MAX_SHOWN_ITEMS])
+            # Only one level: a malformed token may have any depth, and the text must stay short.
+            items = ", ".join(
+                kind_of(item) if isinstance(item, list) else shown(item) for item in value[:MAX_SHOWN_ITEMS]
+            )
             more = len(value) - MAX_SHOWN_ITEMS
             return f"[{items}" + (f", and {more} more]" if more > 0 else "]")
         case _:
