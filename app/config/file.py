@@ -333,6 +333,10 @@ def read(path: str) -> ConfigFile:
     except ValidationError as error:
         place, message = first_fault(error)
         raise ConfigError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} has too many nested lists or tables") from None
+    except ValueError:  # of tomllib, for an integer of thousands of digits
+        raise ConfigError(f"{path} has a number that is too long") from None
 
 
 _CONTAINERS = {
@@ -349,6 +353,7 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     fault = error.errors(include_input=False, include_url=False)[0]
     loc = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    place = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in place)  # a key is any text
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         place = f"{place}.{cause.field}".lstrip(".")

@@ -113,6 +113,8 @@ def check(issuer: "IssuerTable") -> None:
     parts = _split(text)
     if issuer.takes_tokens_without_iss or parts is None:
         return
+    if parts.username is not None:
+        raise FieldError("issuer", "has a user or a password in it, which no issuer has; remove it")
     if re.search(r"\s", text):
         raise FieldError("issuer", "has white space in it, which no URL has; remove it")
     if "/.well-known/" in parts.path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import NamedTuple, Self
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from app.config.values import ConfigWarning, cleaned, cleaned_secret, stripped
 
@@ -25,6 +25,8 @@ _PREFIXES = ("DIALTONE_", "TELNYX_")
 
 _OMITTED = ("PROVIDER_", "ISSUER_")
 """Parts of a name that are often omitted: DIALTONE_CLIENT_ID instead of DIALTONE_PROVIDER_CLIENT_ID."""
+_OWN_LINE = re.compile(r"\s*(?:export\s+)?((?:DIALTONE|TELNYX)_\w+)")
+_REFERENCE = re.compile(r"\$\{\w+")
 
 _SERVICE_LINK = re.compile(r"DIALTONE_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP)\w*)")
 """Variables that Kubernetes sets in each pod for a service named `dialtone` or `dialtone-...`."""
@@ -95,11 +97,19 @@ class Variables:
             raise VariableError(f"{unknown[0]} is not a setting of Dialtone{hint}; .env.example lists all settings")
 
     def warnings(self, known: Collection[str]) -> list[ConfigWarning]:
-        """Names that are probably misspelt. Other programs may read the env file too, so these are not errors."""
+        """Names that are probably misspelt, and values that refer to variables.
+
+        Other programs may read the env file too, so names in it are not errors.
+        """
         ignored = f"is not a setting of Dialtone; {self.file_path} sets it"
         found = [
             ConfigWarning(name, ignored, f"correct the name{_hint(name, known)}, or remove it")
             for name in sorted(_unknown(self.file, known))
+        ]
+        found += [
+            ConfigWarning(name, "has the text ${...}, which Dialtone does not replace", "write the value itself")
+            for name, text in sorted(self.file.items())
+            if name in known and _REFERENCE.search(text)
         ]
         # Telnyx's own name is no proof of a mistake, because other programs have such variables too.
         similar = [
@@ -170,4 +180,13 @@ def _read_env_file(path: str, *, is_named: bool) -> dict[str, str]:
         raise VariableError(f"the env file {path} cannot be read ({type(error).__name__})") from None
     except UnicodeDecodeError:
         raise VariableError(f"the env file {path} is not UTF-8 text") from None
-    return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
+    values = {}
+    for line in parse_stream(io.StringIO(text)):
+        own = _OWN_LINE.match(line.original.string)
+        if own is not None and line.value is None:
+            # An ignored line could be a check of tokens. Other programs may read the file too, in another syntax.
+            number = line.original.line + line.original.string[: own.start(1)].count("\n")
+            raise VariableError(f"the env file {path}: line {number} is not {own[1]}=VALUE")
+        if line.key is not None and line.value is not None:
+            values[line.key] = line.value
+    return values

@@ -101,8 +101,12 @@ def read_user_settings(environment: Mapping[str, str]) -> UserSettings:
     """
     variables: dict[str, str] = {}
     if path := environment.get(_ENV_FILE):
-        with Path(path).open(encoding="utf-8") as file:
-            variables = {name: value for name, value in dotenv_values(stream=file).items() if value is not None}
+        with Path(path).open(encoding="utf-8-sig") as file:
+            variables = {
+                name: value
+                for name, value in dotenv_values(stream=file, interpolate=False).items()
+                if value is not None
+            }
     variables |= {name: value for name, value in environment.items() if value.strip() or name not in variables}
     ours = {name: value for name, value in variables.items() if name.startswith(_OURS) and value.strip()}
     has_issuer = not ours.keys().isdisjoint(ISSUER_NAMES)

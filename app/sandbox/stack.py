@@ -24,6 +24,8 @@ from app.sandbox.providers import DEMO, UnknownProvider, play
 LOOPBACK = "127.0.0.1"
 FOLDER = Path(".dialtone")
 """The data of the demo, below the working directory."""
+LEDGER = FOLDER / "dev.db"
+"""Not the default file of the service, in which a real account's devices may be."""
 
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
@@ -145,7 +147,7 @@ def _run(stack: ExitStack, plan: Plan) -> None:
         for name, arguments in parts.items()
     }
     if subprocess.run(_command("migrate"), env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise StackError(f"The ledger in {FOLDER}/ cannot be prepared; the reason is above.")
+        raise StackError(f"The ledger {LEDGER} cannot be prepared; the reason is above.")
     # After the service, which is stopped first, the others stop at the same time.
     stack.callback(_terminate, children)
     children["service"] = stack.enter_context(_child(["serve"], environment))
@@ -171,7 +173,7 @@ def _environment(plan: Plan) -> dict[str, str]:
         "TELNYX_API_KEY": DEMO_KEY,
         "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
         "TELNYX_BASE_URL": f"{telnyx}/v2",
-        "DIALTONE_DATABASE_URL": f"sqlite:///{FOLDER}/ledger.db",
+        "DIALTONE_DATABASE_URL": f"sqlite:///{LEDGER}",
         "DIALTONE_PROPAGATION_SECONDS": "1",
         "DIALTONE_RTC_HOST": telnyx.replace("http", "ws", 1),
         "DIALTONE_CORS_ORIGINS": origins,
@@ -281,7 +283,7 @@ def _say_where(plan: Plan) -> None:
         f"  operators' page     {service}/ops{operator}",
         f"  sandbox (Telnyx)    {plan.url('DIALTONE_SANDBOX_PORT')}   (journal: /sandbox/journal)",
         f"  identity provider   {issuer}",
-        f"  ledger              {(FOLDER / 'ledger.db').absolute()}",
+        f"  ledger              {LEDGER.absolute()}",
         "",
         *last,
         "",

@@ -144,6 +144,10 @@ WRONG: list[tuple[str, str]] = [
         RULE + 'effect = "deny"\nadmin_requires_scope = false',
         "admin_requires_scope: has no effect in a rule that denies",
     ),
+    ("a = " + "[" * 5000, "has too many nested lists or tables"),
+    ("a = " + "{a = " * 5000, "has too many nested lists or tables"),
+    ("a = " + "9" * 5000, "has a number that is too long"),
+    (ISSUER + '"a\\nb\\u001b[31m" = 1', r"issuers[0].a\nb\x1b[31m: unknown setting"),
     (RULE + "admins = true", "policy.rules[0].admins: unknown setting"),
 ]
 

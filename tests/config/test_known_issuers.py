@@ -93,6 +93,8 @@ WRONG = {
     "https://id.corp.test/jwks.json": "is the URL of a key set or an endpoint",
     "https://id.corp.test/oauth/jwks": "is the URL of a key set or an endpoint",
     "https://id.corp.test/?tenant=staff": "has a query",
+    "https://user:CANARY@id.corp.test/jwks.json": "has a user or a password in it",
+    "https://CANARY@id.corp.test": "has a user or a password in it",
     "https://id.corp.test/a b": "has white space in it",
 }
 
@@ -104,6 +106,7 @@ def test_issuer_that_no_token_has_is_rejected(monkeypatch: pytest.MonkeyPatch, i
 
     assert str(refusal.value).startswith("DIALTONE_ISSUER: ")
     assert line in str(refusal.value)
+    assert "CANARY" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("issuer", ["https://login.microsoftonline.com/{tid}/v2.0", "https://sts.windows.net/{tid}/"])

@@ -191,6 +191,56 @@ def test_env_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, 
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'DIALTONE_REQUIRED_SCOPES="phone',
+        "DIALTONE_REQUIRED_SCOPES",
+        "export DIALTONE_REQUIRED_SCOPES='phone",
+        "DIALTONE_REQUIRED_SCOPES: phone",
+        'DIALTONE_REQUIRED_SCOPES="phone" admin',
+    ],
+)
+def test_line_of_the_env_file_that_cannot_be_read_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    path = tmp_path / "env"
+
+    with pytest.raises(SettingsError) as refusal:
+        load_env_file(monkeypatch, path, f"# first line\n\n{line}\n{lines()}")
+
+    assert str(refusal.value) == f"the env file {path}: line 3 is not DIALTONE_REQUIRED_SCOPES=VALUE"
+
+
+def test_lines_of_other_programs_in_the_env_file_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load_env_file(monkeypatch, tmp_path / "env", f"[section]\nOTHER: 1\nOTHER='x\nOTHER\n{lines()}")
+
+    assert settings.issuer == "https://id.example.com"
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_env_file_does_not_change_a_secret_with_a_dollar_sign(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quote: str
+) -> None:
+    monkeypatch.setenv("HOME", "/root")
+    secret = f"a${{HOME}}b$HOME{SECRET}"
+
+    settings = load_env_file(monkeypatch, tmp_path / "env", lines(DIALTONE_ISSUER_SECRET=f"{quote}{secret}{quote}"))
+
+    assert settings.issuer_secret is not None
+    assert settings.issuer_secret.get_secret_value() == secret
+
+
+def test_reference_to_a_variable_in_the_env_file_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load_env_file(
+        monkeypatch, tmp_path / "env", lines(DIALTONE_SIP_DOMAIN="a.example", DIALTONE_TAG_KEY="${KEY}")
+    )
+
+    assert [
+        (warning.place, warning.seen) for warning in settings.warnings() if warning.place == "DIALTONE_TAG_KEY"
+    ] == [("DIALTONE_TAG_KEY", "has the text ${...}, which Dialtone does not replace")]
+
+
 def test_environment_overrides_the_env_file_unless_it_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DIALTONE_PORT", "9000")
     monkeypatch.setenv("DIALTONE_HOST", "")

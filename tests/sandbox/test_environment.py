@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from app.config.issuer_variables import ISSUER_FIELDS
-from app.config.settings import known_variables, variable_of
+from app.config.settings import Settings, known_variables, variable_of
 from app.sandbox.environment import ISSUER_SETTINGS, PASSED, read_user_settings
+from app.sandbox.stack import LEDGER
 
 REACH_OUTSIDE = {
     "TELNYX_API_KEY": "KEY",
@@ -88,6 +89,22 @@ def test_named_env_file_is_sorted_like_the_environment(tmp_path: Path) -> None:
     assert found.passed == {"DIALTONE_CONFIG": "own.toml", "DIALTONE_LOG_LEVEL": "warning"}
     assert found.ignored == ("TELNYX_API_KEY",)
     assert found.unrelated == {"APP_SECRET": "s"}
+
+
+def test_env_file_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("\ufeffDIALTONE_CONFIG=own.toml\nAPP_SECRET=a${HOME}b\n", encoding="utf-8")
+
+    found = read_user_settings({"DIALTONE_ENV_FILE": str(file)})
+
+    assert found.passed == {"DIALTONE_CONFIG": "own.toml"}
+    assert found.unrelated == {"APP_SECRET": "a${HOME}b"}
+
+
+def test_ledger_is_not_the_default_ledger_of_the_service() -> None:
+    default = Settings.model_fields["database_url"].default.get_secret_value()
+
+    assert default != f"sqlite:///{LEDGER}"
 
 
 def test_missing_env_file_is_an_error(tmp_path: Path) -> None:
