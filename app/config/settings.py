@@ -4,7 +4,6 @@
 variable and never shows a value.
 """
 
-import json
 import re
 from datetime import timedelta
 from types import EllipsisType
@@ -34,6 +33,7 @@ from app.config.setting_types import (
 from app.config.tables import FieldError
 from app.config.values import ConfigWarning, words
 from app.config.variables import VariableError, Variables, read_secret
+from app.vending import strict_json
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimitAction
 
@@ -292,8 +292,10 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
     @classmethod
     def _read_json(cls, value: Any) -> Any:
         try:
-            found = json.loads(value) if isinstance(value, str) else value
-        except (ValueError, RecursionError):
+            found = strict_json.parse(value.encode("utf-8", "replace")) if isinstance(value, str) else value
+        except strict_json.InvalidJson as error:
+            if error.fault is strict_json.JsonFault.MEMBER_TWICE:
+                raise ValueError("has a claim twice; keep one condition for each") from None
             found = 0
         if found is not None and not isinstance(found, dict):
             raise ValueError('must be a JSON object, such as {"token_use": "access"}')

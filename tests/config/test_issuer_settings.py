@@ -295,6 +295,7 @@ def test_error_names_the_setting_and_the_issuer_in_one_line(
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
+        ({"DIALTONE_REQUIRED_CLAIMS": '{"a": "CANARY", "a": "b"}'}, "DIALTONE_REQUIRED_CLAIMS: has a claim twice"),
         ({"DIALTONE_REQUIRED_CLAIMS": "token_use=CANARY"}, "DIALTONE_REQUIRED_CLAIMS: must be a JSON object"),
         ({"DIALTONE_REQUIRED_CLAIMS": '["CANARY"]'}, "DIALTONE_REQUIRED_CLAIMS: must be a JSON object"),
         ({"DIALTONE_REQUIRED_CLAIMS": '{"a": 1.5}'}, "DIALTONE_REQUIRED_CLAIMS: a claim must be a string"),
