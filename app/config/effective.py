@@ -70,7 +70,12 @@ def _issuer_in_effect(table: IssuerTable, given: dict[str, str]) -> list[Setting
 
 
 def _shown(name: str, value: Any) -> Any:
-    return "(set)" if name == "pem" and value is not None else _plain(value)
+    if name == "pem" and value is not None:
+        return "(set)"
+    if name in ("jwks_url", "discovery_url") and value is not None:
+        address, mark, _ = value.partition("?")
+        return f"{address}?(set)" if mark else value  # a query may hold a key
+    return _plain(value)
 
 
 def _computed(table: IssuerTable) -> dict[str, Any]:

@@ -137,6 +137,15 @@ def test_values_of_the_file_are_shown_with_their_table(file: pytest.MonkeyPatch)
     assert issuer["discovery_url"] == {"value": None, "source": "default"}
 
 
+@pytest.mark.parametrize("field", ["jwks_url", "discovery_url"])
+def test_query_of_a_key_url_is_not_shown(file: pytest.MonkeyPatch, field: str) -> None:
+    write_file(f'{field} = "https://id.example.com/keys?key=CANARY"')
+
+    (issuer,) = shown()["issuers"]
+
+    assert issuer[field]["value"] == "https://id.example.com/keys?(set)"
+
+
 def test_settings_of_a_preset_are_shown_with_its_name(file: pytest.MonkeyPatch) -> None:
     own = 'provider = "auth0"\ndomain = "tenant.eu.auth0.com"\naudiences = ["phones"]\nleeway_seconds = 5\n'
     Path("dialtone.toml").write_text(f"[[issuers]]\n{own}")

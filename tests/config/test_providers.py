@@ -118,6 +118,11 @@ def test_values_complete_the_settings(values: dict[str, Any], setting: str, expe
             "required_claims",
             {"sub": {"glob": "*|*"}, "org_id": "org_1"},
         ),
+        (
+            COGNITO | {"required_claims": {"/sub": {"not": "guest"}}},
+            "required_claims",
+            {"token_use": "access", "sub": {"not": {"one_of": ["app"]}}, "/sub": {"not": "guest"}},
+        ),
         (AUTH0 | {"required_claims": {"sub": {"glob": "google-*"}}}, "required_claims", {"sub": {"glob": "google-*"}}),
         (
             {"provider": "cognito", "issuer": "http://localhost:4566/pool", "client_id": "app"},
