@@ -8,6 +8,9 @@ _HIDDEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u
 
 _HIDDEN_INSIDE = re.compile(f"[{_HIDDEN}]")
 _EDGES = re.compile(f"\\A[\\s\u200c\u200d{_HIDDEN}]+|[\\s\u200c\u200d{_HIDDEN}]+\\Z")
+_OTHER_ENCODING = re.compile("[\ud800-\udfff]")
+"""Bytes of the environment that are not UTF-8 (PEP 383)."""
+
 _QUOTES = "\"'"
 _TYPOGRAPHIC_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 
@@ -69,6 +72,8 @@ def words(value: str) -> tuple[str, ...]:
 
 
 def _checked(value: str) -> str:
+    if _OTHER_ENCODING.search(value):
+        raise ValueError("is not UTF-8 text")
     if (hidden := _HIDDEN_INSIDE.search(value)) is not None:
         raise ValueError(f"contains the invisible character U+{ord(hidden[0]):04X}; write the value without it")
     if value[:1] and (value[0] in _TYPOGRAPHIC_QUOTES or value[-1] in _TYPOGRAPHIC_QUOTES):

@@ -49,6 +49,15 @@ def test_invisible_characters_around_a_value_are_removed(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["TELNYX_API_KEY", "DIALTONE_ISSUER", "DIALTONE_AUDIENCE", "DIALTONE_ISSUER_SECRET"])
+@pytest.mark.parametrize("text", ["CANARY\udcff{}", "\udcffCANARY{}", "CANARY{}\udcff"], ids=["inside", "begin", "end"])
+def test_value_in_another_encoding_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_variables(monkeypatch, **{name: text.format(SECRET)})
+
+    assert str(refusal.value) == f"{name} is not UTF-8 text"
+
+
+@pytest.mark.parametrize("name", ["TELNYX_API_KEY", "DIALTONE_ISSUER", "DIALTONE_AUDIENCE", "DIALTONE_ISSUER_SECRET"])
 @pytest.mark.parametrize("character", ["\u200b", "\ufeff", "\u00ad", "\u202e", "\x07"], ids=ascii)
 def test_invisible_character_inside_a_value_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, character: str
