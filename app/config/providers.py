@@ -41,6 +41,12 @@ _KEY_SOURCES = ("jwks_url", "discovery_url", "pem", "pem_file", "secret_env", "s
 _LISTS = ("audiences", "logout_audiences", "one_of")
 """Settings that are a list of values."""
 
+_GUIDS = {
+    "audiences": "must be the application (client) id of the API, which is the audience of these tokens",
+    "tenants": 'must be the ids of directories (GUIDs), which tokens contain, or "any"',
+}
+"""Settings of Entra ID whose values are GUIDs, and the error for others."""
+
 _NAME = re.compile(r"\$([a-z_]+)")
 
 
@@ -128,7 +134,7 @@ def expand(table: Mapping[str, Any]) -> dict[str, Any]:
         raise FieldError(name, f'is required with provider = "{provider}"')
     _check_required(provider, preset, own)
     if preset.has_guid_audience:
-        own["audiences"] = _guids(own["audiences"])
+        own |= {name: _guids(own[name], name) for name in _GUIDS if name in own}
     filled = {
         name: _filled(name, template, values)
         for name, template in _without_absent(templates, preset.optional - values.keys()).items()
@@ -198,16 +204,14 @@ def _check_required(provider: str, preset: Preset, own: Mapping[str, Any]) -> No
         raise FieldError("tenants", f'has no effect with provider = "{provider}"; use provider = "entra-multitenant"')
 
 
-def _guids(audiences: Any) -> Any:
-    """The audiences as tokens contain them. Raises FieldError."""
-    if not isinstance(audiences, list | tuple | frozenset):
-        return audiences
+def _guids(values: Any, setting: str) -> Any:
+    """The GUIDs of a setting as tokens contain them. Raises FieldError."""
+    if not isinstance(values, list | tuple | frozenset):
+        return values
     try:
-        return [provider_values.guid(str(audience)) for audience in audiences]
+        return [provider_values.guid(str(value)) for value in values]
     except ValueError:
-        raise FieldError(
-            "audiences", "must be the application (client) id of the API, which is the audience of these tokens"
-        ) from None
+        raise FieldError(setting, _GUIDS[setting]) from None
 
 
 def _without_absent(templates: Mapping[str, Any], absent: frozenset[str]) -> dict[str, Any]:

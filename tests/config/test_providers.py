@@ -93,6 +93,8 @@ def test_table_keeps_its_provider_and_values() -> None:
         (ENTRA | {"tenant_id": TENANT.upper()}, "issuer", f"https://login.microsoftonline.com/{TENANT}/v2.0"),
         (ENTRA, "required_claims", {"scp": {"glob": "?*"}}),
         (ENTRA | {"audiences": [API.upper()]}, "audiences", [API]),
+        (RECIPES["entra-multitenant"] | {"tenants": [TENANT.upper()]}, "tenants", [TENANT]),
+        (RECIPES["entra-multitenant"] | {"tenants": "any"}, "tenants", "any"),
         (ENTRA | {"client_id": "spa"}, "required_claims", {"scp": {"glob": "?*"}, "azp": {"one_of": ["spa"]}}),
         (
             {"provider": "stytch", "project_id": "project-test-1"},
@@ -193,6 +195,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         'tenants: is required with provider = "entra-multitenant"',
     ),
     (ENTRA | {"audiences": [f"api://{API}"]}, "audiences: must be the application (client) id of the API"),
+    (
+        RECIPES["entra-multitenant"] | {"tenants": ["contoso.onmicrosoft.com"]},
+        "tenants: must be the ids of directories (GUIDs), which tokens contain",
+    ),
     (ENTRA | {"tenant_id": "contoso.onmicrosoft.com"}, "tenant_id: must be a GUID"),
     (ENTRA | {"tenant_id": [TENANT, API]}, "tenant_id: must be one value"),
     (AUTH0 | {"domain": ""}, "domain: must be a host name"),
