@@ -353,10 +353,10 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     fault = error.errors(include_input=False, include_url=False)[0]
     loc = [part for part in fault["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    place = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in place)  # a key is any text
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         place = f"{place}.{cause.field}".lstrip(".")
+    place = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in place)  # a key is any text
     if place in ("issuers", "policy.rules") and fault["type"] == "tuple_type":
         return place, f"must be a list of tables; write [[{place}]] with two pairs of brackets"
     if fault["type"] == "missing":
