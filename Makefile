@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENT := clients/js
 BUNDLERS := clients/js/bundlers
+EXAMPLES := examples/plain examples/vite-react
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test image image-test client client-test client-package-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test image image-test client client-test client-package-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -45,9 +46,10 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 # which takes a third longer. Tests with real processes, browsers and faults have deadlines that tracing would break.
 COVERAGE ?=
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
+HAS_OWN_TARGET := tests/browser/test_examples.py tests/deploy/test_image.py
 fast-test: $(VENV)/.dev contract-tools
 	$(BIN)/pytest -n 3 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %)
-	$(BIN)/pytest -n 3 --dist worksteal $(SLOW) --ignore tests/deploy/test_image.py
+	$(BIN)/pytest -n 3 --dist worksteal $(SLOW) $(HAS_OWN_TARGET:%=--ignore %)
 
 # The SDK of the softphone page and the browser client need Node 20. Without it, the page shows an error, and its tests
 # are skipped.
@@ -59,10 +61,12 @@ client-test: client
 client-package-test: client $(BUNDLERS)/node_modules/.installed ## Build the packed browser client with each bundler, and print the sizes
 	cd $(CLIENT) && npm run size --silent
 	cd $(BUNDLERS) && npm test --silent
+examples-test: $(VENV)/.dev $(EXAMPLES:%=%/node_modules/.installed) ## Build each example, and make a call with it in Chromium
+	$(BIN)/pytest tests/browser/test_examples.py
 contract-tools: $(CONTRACT)/node_modules/.installed
 else
-client client-test client-package-test:
-	@echo "Node 20 is not installed: the softphone page and the browser client are not built."
+client client-test client-package-test examples-test:
+	@echo "Node 20 is not installed: the softphone page, the browser client and the examples are not built."
 endif
 
 $(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
@@ -71,6 +75,11 @@ $(CLIENT)/node_modules/.installed: $(CLIENT)/package-lock.json
 
 $(BUNDLERS)/node_modules/.installed: $(BUNDLERS)/package-lock.json
 	cd $(BUNDLERS) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+# npm copies the compiled client into each example.
+$(EXAMPLES:%=%/node_modules/.installed): %/node_modules/.installed: %/package-lock.json $(CLIENT)/dist/index.js
+	cd $* && npm ci --no-audit --no-fund --silent
 	@touch $@
 
 # Linters of the OpenAPI documents, and generators of clients. The Python generator requires an older typer than the
@@ -152,7 +161,8 @@ lock: ## Update the lock files to the newest versions (requires uv)
 	    - -o uvicorn-$$release.lock; done
 
 clean: ## Delete the virtual environment and the data of `make dev`
-	rm -rf $(VENV) .dialtone .coverage $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules
+	rm -rf $(VENV) .dialtone .coverage $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules \
+	  $(EXAMPLES:%=%/dist) $(EXAMPLES:%=%/node_modules)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone requires Python 3.11 or newer; select one with: make PYTHON=python3.11 ...")'

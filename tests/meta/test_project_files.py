@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ["clients/js", "clients/js/bundlers", "benchmarks", "tests/contract"]
+EXAMPLES = ["examples/plain", "examples/vite-react"]
+PACKAGES = ["clients/js", "clients/js/bundlers", "benchmarks", "tests/contract", *EXAMPLES]
+CLIENT = {"resolved": "file:../../clients/js"}
+"""How the lock of an example names dialtone-client, which npm copies from this repository."""
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LICENSE = "Apache-2.0"
 PYTHON = "Programming Language :: Python :: "
@@ -51,10 +54,25 @@ def test_node_package_and_its_lock_have_the_licence(folder: str) -> None:
 @pytest.mark.parametrize("folder", PACKAGES)
 def test_node_lock_has_hashes_and_no_urls(folder: str) -> None:
     lock = json.loads((ROOT / folder / "package-lock.json").read_text())
-    locked = [entry for name, entry in lock["packages"].items() if name]
+    locked = [entry for name, entry in lock["packages"].items() if name and not CLIENT.items() <= entry.items()]
 
     assert [entry for entry in locked if "resolved" in entry] == []
     assert [entry for entry in locked if not entry["integrity"].startswith("sha512-")] == []
+
+
+def test_dependabot_updates_every_node_package() -> None:
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    (npm,) = [update for update in updates if update["package-ecosystem"] == "npm"]
+
+    assert sorted(npm["directories"]) == sorted(f"/{folder}" for folder in PACKAGES)
+
+
+def test_examples_use_the_versions_of_the_client_tests() -> None:
+    tested = json.loads((ROOT / "clients/js/package.json").read_text())["devDependencies"]
+    for folder in EXAMPLES:
+        package = json.loads((ROOT / folder / "package.json").read_text())
+        used = package["dependencies"] | package["devDependencies"]
+        assert {name: version for name, version in used.items() if version != tested.get(name, version)} == {}
 
 
 @pytest.mark.parametrize("name", ["openapi.json", "docs/openapi/user.json", "docs/openapi/operators.json"])

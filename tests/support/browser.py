@@ -127,8 +127,9 @@ async def token_for(environment: BrowserEnvironment, user: str) -> tuple[str, di
 
 @asynccontextmanager
 async def browser_environment(
-    folder: Path, *, propagation: float = 0.3, **settings: Any
+    folder: Path, *, propagation: float = 0.3, origin: str | None = None, **settings: Any
 ) -> AsyncIterator[BrowserEnvironment]:
+    """`origin`: of a page besides the softphone page."""
     chromium = await chromium_or_skip()
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
@@ -143,7 +144,7 @@ async def browser_environment(
                 sqlite_url(folder),
                 issuer=identity_url,
                 issuer_pem=None,
-                cors_origins=page_url,
+                cors_origins=",".join(filter(None, [page_url, origin])),
                 rtc_host=signalling,
                 propagation_seconds=propagation,
                 **settings,
