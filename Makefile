@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test image image-test client client-test client-package-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test image image-test client client-test client-package-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 # which takes a third longer. Tests with real processes, browsers and faults have deadlines that tracing would break.
 COVERAGE ?=
 SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
-HAS_OWN_TARGET := tests/browser/test_examples.py tests/deploy/test_image.py
+HAS_OWN_TARGET := tests/browser/test_examples.py tests/deploy/test_image.py tests/browser/test_firefox.py
 fast-test: $(VENV)/.dev contract-tools
 	$(BIN)/pytest -n 3 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %)
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW) $(HAS_OWN_TARGET:%=--ignore %)
@@ -62,10 +62,12 @@ client-package-test: client $(BUNDLERS)/node_modules/.installed ## Build the pac
 	cd $(CLIENT) && npm run size --silent
 	cd $(BUNDLERS) && npm test --silent
 examples-test: $(VENV)/.dev $(EXAMPLES:%=%/node_modules/.installed) ## Build each example, and make a call with it in Chromium
-	$(BIN)/pytest tests/browser/test_examples.py
+	$(BIN)/pytest -rs tests/browser/test_examples.py
+firefox-test: $(VENV)/.dev client ## Test the softphone page in Firefox: login, calls, refresh, reload, duplicated tab
+	$(BIN)/pytest -rs tests/browser/test_firefox.py
 contract-tools: $(CONTRACT)/node_modules/.installed
 else
-client client-test client-package-test examples-test:
+client client-test client-package-test examples-test firefox-test:
 	@echo "Node 20 is not installed: the softphone page, the browser client and the examples are not built."
 endif
 

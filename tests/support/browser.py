@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -90,13 +90,19 @@ class Tab:
 
 
 @dataclass
-class BrowserEnvironment:
-    """The servers that a page uses, and the browser that it runs in."""
+class PageServers:
+    """The servers that the softphone page uses, and the URL of the page."""
 
     telnyx: Telnyx
     service: Service
-    browser: Browser
     url: str
+
+
+@dataclass
+class BrowserEnvironment(PageServers):
+    """The servers that a page uses, and the browser that it runs in."""
+
+    browser: Browser
 
     @asynccontextmanager
     async def profile(self, **options: Any) -> AsyncIterator[BrowserContext]:
@@ -117,7 +123,7 @@ class BrowserEnvironment:
         return tab
 
 
-async def token_for(environment: BrowserEnvironment, user: str) -> tuple[str, dict[str, Any]]:
+async def token_for(environment: PageServers, user: str) -> tuple[str, dict[str, Any]]:
     """An access token of the demo user, and the configuration of the softphone page."""
     async with httpx.AsyncClient(trust_env=False) as client:
         config: dict[str, Any] = (await client.get(f"{environment.url}/config.json")).json()
@@ -126,11 +132,10 @@ async def token_for(environment: BrowserEnvironment, user: str) -> tuple[str, di
 
 
 @asynccontextmanager
-async def browser_environment(
+async def page_servers(
     folder: Path, *, propagation: float = 0.3, origin: str | None = None, **settings: Any
-) -> AsyncIterator[BrowserEnvironment]:
+) -> AsyncIterator[PageServers]:
     """`origin`: of a page besides the softphone page."""
-    chromium = await chromium_or_skip()
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
         signalling = telnyx.url.replace("http", "ws").removesuffix("/v2")
@@ -151,24 +156,38 @@ async def browser_environment(
             )
         )
         page.app = create_page(service=service.url, identity=identity_url, signalling=signalling)
-        playwright = await stack.enter_async_context(async_playwright())
+        yield PageServers(telnyx, service, page_url)
+
+
+@asynccontextmanager
+async def browser_environment(folder: Path, **options: Any) -> AsyncIterator[BrowserEnvironment]:
+    """Chromium and `page_servers`, with its options."""
+    chromium = await chromium_or_skip()
+    async with page_servers(folder, **options) as servers, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        stack.push_async_callback(browser.close)
-        yield BrowserEnvironment(telnyx, service, browser, page_url)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(browser.close)
+            yield BrowserEnvironment(servers.telnyx, servers.service, servers.url, browser)
+
+
+def skip_without(tool: str) -> NoReturn:
+    """Skip the test, because this is missing; in CI, fail."""
+    if os.environ.get("REQUIRE_ALL"):
+        pytest.fail(tool)
+    pytest.skip(tool)
+
+
+def skip_without_client() -> None:
+    if not (CLIENT / "dist" / "index.js").exists():
+        skip_without("the browser client is not built: Node 20 is needed (make client)")
 
 
 async def chromium_or_skip() -> str | None:
     """Path of Chromium, or None for Playwright's own. Skips if it or the built page is missing; fails in CI."""
+    skip_without_client()
     installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    missing = None
-    if not (CLIENT / "dist" / "index.js").exists():
-        missing = "the browser client is not built: Node 20 is needed (make client)"
-    elif installed is None:
+    if installed is None:
         async with async_playwright() as playwright:
             if not Path(playwright.chromium.executable_path).exists():
-                missing = "no Chromium: install Debian's chromium, or run `playwright install chromium`"
-    if missing is not None and os.environ.get("REQUIRE_ALL"):
-        pytest.fail(missing)
-    if missing is not None:
-        pytest.skip(missing)
+                skip_without("no Chromium: install Debian's chromium, or run `playwright install chromium`")
     return installed

@@ -1,0 +1,140 @@
+"""The softphone page in Firefox with the unmodified SDK: login, calls, token refreshes, reloads and duplicated tabs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+
+from tests.support.browser import PageServers, page_servers, skip_without_client
+from tests.support.firefox import Firefox, FirefoxTab, firefox
+
+RECEIVED_BYTES = """(async () => {
+  const [call] = Object.values(softphone.phone.client.calls);
+  const stats = [...(await call.peer.instance.getStats()).values()];
+  return stats.filter((s) => s.type === "inbound-rtp").reduce((sum, s) => sum + s.bytesReceived, 0);
+})()"""
+"""Inbound RTP bytes of the current call, as the browser counts them."""
+
+STORED = "JSON.stringify(sessionStorage)"
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+
+@dataclass
+class Environment:
+    servers: PageServers
+    browser: Firefox
+
+    async def softphone(self) -> FirefoxTab:
+        """A tab with the softphone page, in a container of its own."""
+        tab = await self.browser.profile_tab()
+        await tab.goto(self.servers.url)
+        return tab
+
+    def registrations(self) -> list[str]:
+        return self.servers.telnyx.sandbox.exchange.registrations()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def environment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Environment]:
+    skip_without_client()
+    async with (
+        firefox(tmp_path_factory.mktemp("profile")) as browser,
+        page_servers(tmp_path_factory.mktemp("servers"), max_devices=100) as servers,
+    ):
+        yield Environment(servers, browser)
+
+
+async def register(tab: FirefoxTab, user: str) -> str:
+    """Sign in, wait until the page is registered, and return the SIP URI."""
+    await tab.wait_for("document.querySelector('#sign-in-button').disabled === false")
+    await tab.evaluate(f"document.querySelector('#user').value = '{user}'")
+    await tab.evaluate("document.querySelector('#sign-in-button').click()")
+    await tab.wait_for("document.querySelector('#lamp').dataset.state === 'ready'")
+    return str(await tab.evaluate("document.querySelector('#sip-uri').textContent"))
+
+
+async def dial(tab: FirefoxTab, sip_uri: str) -> None:
+    await tab.evaluate(f"document.querySelector('#to').value = '{sip_uri}'")
+    await tab.evaluate("document.querySelector('#dial button').click()")
+
+
+async def press(tab: FirefoxTab, name: str) -> None:
+    button = f"[...document.querySelectorAll('.call button')].find((e) => e.textContent === '{name}')"
+    await tab.wait_for(button)
+    await tab.evaluate(f"{button}.click()")
+
+
+async def call(caller: FirefoxTab, called: FirefoxTab, sip_uri: str) -> None:
+    """Call, answer, and wait until both tabs talk."""
+    await dial(caller, sip_uri)
+    await press(called, "Answer")
+    for tab in (caller, called):
+        await tab.wait_for("document.querySelector('.call[data-state=active]')")
+
+
+async def test_signed_in_page_registers_and_logs_out(environment: Environment) -> None:
+    tab = await environment.softphone()
+    uri = await register(tab, "alice")
+    assert environment.registrations() == [uri.removeprefix("sip:").split("@")[0]]
+
+    await tab.evaluate("document.querySelector('#logout').click()")
+    await tab.wait_for("document.querySelector('#lamp').dataset.state === 'logged_out'")
+
+    assert environment.registrations() == []
+    await tab.close()
+
+
+async def test_two_users_call_each_other_talk_and_hang_up(environment: Environment) -> None:
+    alice, bob = await environment.softphone(), await environment.softphone()
+    await register(alice, "alice")
+    await call(alice, bob, await register(bob, "bob"))
+
+    before = [await tab.evaluate(RECEIVED_BYTES) for tab in (alice, bob)]
+    await asyncio.sleep(1.5)
+    after = [await tab.evaluate(RECEIVED_BYTES) for tab in (alice, bob)]
+    assert all(later > earlier + 1000 for earlier, later in zip(before, after, strict=True)), (before, after)
+
+    await press(bob, "Hang up")
+    for tab in (alice, bob):
+        await tab.wait_for("document.querySelector('.call') === null")
+        await tab.close()
+
+
+async def test_token_refresh_does_not_interrupt_a_call(environment: Environment) -> None:
+    account, exchange = environment.servers.telnyx.sandbox.account, environment.servers.telnyx.sandbox.exchange
+    account.token_life = timedelta(seconds=8)
+    try:
+        alice, bob = await environment.softphone(), await environment.softphone()
+        await register(alice, "alice")
+        await call(alice, bob, await register(bob, "bob"))
+        logins, talked = exchange.logins, await alice.evaluate(RECEIVED_BYTES)
+
+        await asyncio.sleep(10)
+
+        assert exchange.logins >= logins + 2
+        assert await alice.evaluate(RECEIVED_BYTES) > talked + 10_000
+        assert await alice.evaluate("document.querySelector('#lamp').dataset.state") == "ready"
+        assert await alice.evaluate("document.querySelector('.call').dataset.state") == "active"
+        await alice.close()
+        await bob.close()
+    finally:
+        account.token_life = timedelta(hours=24)
+
+
+async def test_reload_keeps_the_device_and_a_duplicated_tab_gets_its_own(environment: Environment) -> None:
+    tab = await environment.softphone()
+    uri = await register(tab, "alice")
+
+    duplicate = await tab.duplicate()
+    assert await duplicate.evaluate(STORED) == await tab.evaluate(STORED) != "{}"
+    twin = await register(duplicate, "alice")
+    await duplicate.close()
+    await tab.reload()
+
+    assert await register(tab, "alice") == uri
+    assert twin != uri
+    await tab.close()
