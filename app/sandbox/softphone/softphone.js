@@ -2,7 +2,7 @@
 
 import { Phone } from "./dialtone-client/index.js";
 import { TelnyxRTC } from "./sdk.js";
-import { $, element, showError, showExchange, showLife, showState } from "./view.js";
+import { $, copy, element, showError, showExchange, showLife, showState } from "./view.js";
 
 const config = await (await fetch("config.json")).json();
 const SHOWN_HEADERS = ["content-type", "cache-control", "retry-after", "www-authenticate", "x-request-id"];
@@ -69,6 +69,7 @@ function makePhone() {
     login = next;
     skewMs = Date.parse(next.server_time) - Date.now();
     $("sip-uri").textContent = next.sip_uri;
+    $("copy").hidden = false;
     showLife(login, skewMs);
   });
   made.on("error", showError);
@@ -98,10 +99,15 @@ function signedOut() {
   $("calls").replaceChildren();
   $("others").replaceChildren();
   $("sip-uri").textContent = "";
+  $("copy").hidden = true;
   $("user").disabled = $("sign-in-button").disabled = false;
   showLife(null, 0);
 }
 
+$("copy").addEventListener("click", async () => {
+  $("copy").textContent = (await copy($("sip-uri"))) ? "Copied" : "Selected: press Ctrl+C";
+  setTimeout(() => ($("copy").textContent = "Copy"), 3000);
+});
 $("refresh").addEventListener("click", () => phone.refresh().catch(() => undefined));
 $("logout").addEventListener("click", () => phone.logout().catch(showError));
 $("revoke").addEventListener("click", async () => {

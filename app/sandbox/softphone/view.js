@@ -32,17 +32,29 @@ export function showError(error) {
   box.replaceChildren(error.message, element("small", {}, `${error.code ?? "error"}${id}`));
 }
 
-/** The times of a login on a timeline, and as a list. */
+/** Copy the text of the element. Where the clipboard is unavailable, select it. Returns whether it was copied. */
+export async function copy(source) {
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(source);
+    return false;
+  }
+}
+
+/** The times of a login on a timeline, and as a list. The timeline begins when the login was issued. */
 export function showLife(login, skewMs) {
   const line = $("timeline");
   if (!login) {
     line.replaceChildren(element("p", { className: "hint" }, "No login yet."));
     $("times").replaceChildren();
     line.setAttribute("aria-label", "No login yet");
+    $("usable-hint").hidden = true;
     return;
   }
   const at = (name) => Date.parse(login[name]);
-  const from = Math.min(at("issued_at"), at("usable_at"));
+  const from = at("issued_at");
   const share = (time) => Math.min(100, Math.max(0, ((time - from) / (at("expires_at") - from)) * 100));
   const now = Date.now() + skewMs;
   const marks = [
@@ -57,11 +69,13 @@ export function showLife(login, skewMs) {
     element("div", { className: "bar" }),
     lived,
     ...marks.map(([name, time, row]) => {
-      const mark = element("div", { className: `mark ${row}` }, element("span", {}, name));
+      const edge = share(time) < 15 ? "start" : share(time) > 85 ? "end" : "";
+      const mark = element("div", { className: `mark ${row} ${edge}` }, element("span", {}, name));
       mark.style.left = `${share(time)}%`;
       return mark;
     }),
   );
+  $("usable-hint").hidden = at("usable_at") > from;
   const left = Math.round((at("expires_at") - now) / 1000);
   line.setAttribute("aria-label", left > 0 ? `The login expires in ${left} seconds` : "The login has expired");
   $("times").replaceChildren(
