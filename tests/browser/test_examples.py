@@ -149,7 +149,7 @@ async def test_page_without_the_service_reports_it_and_recovers(example: Example
         assert await page.get_by_role("alert").all_inner_texts() in ([], [""])
 
 
-async def test_user_who_is_signed_out_can_sign_in_again(example: Example) -> None:
+async def test_signed_out_user_can_sign_in_again(example: Example) -> None:
     async with example.environment.profile() as context:
         page = await example.open(context)
         first = await example.sign_in(page, "alice")
