@@ -91,7 +91,7 @@ def _listen_options(settings: Settings, hosts: tuple[str, ...], port: int, setti
 async def reload_settings(settings: Settings, components: Components) -> None:
     """Read the settings' sources again and apply them. If anything in them is wrong, nothing changes."""
     try:
-        changed = settings.again()
+        changed = settings.reread()
         log_warnings(changed)
         await components.reload(changed)
     except SettingsError as error:
@@ -100,7 +100,7 @@ async def reload_settings(settings: Settings, components: Components) -> None:
 
 
 def log_warnings(settings: Settings) -> None:
-    """Log the settings that are valid, and probably not as the operator means. Raises SettingsError."""
+    """Log the settings that are valid but probably wrong. Raises SettingsError."""
     for warning in settings.warnings():
         structlog.get_logger("dialtone").warning(
             "doubtful_setting", setting=warning.place, reason=warning.seen, fix=warning.fix

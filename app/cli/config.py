@@ -31,7 +31,7 @@ def check(
 
 @commands.command()
 def show(as_json: AsJson = False) -> None:
-    """Print all settings in effect, and where each comes from. For secrets, print only whether they are set."""
+    """Print all settings in effect and their sources. For secrets, print only whether they are set."""
     where = settings()
     own, issuers = settings_in_effect(where), issuers_in_effect(where)
     if as_json:

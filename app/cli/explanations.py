@@ -1,4 +1,4 @@
-"""Prints why a token or claims are accepted or rejected, for `dialtone token explain` and `dialtone policy test`."""
+"""Texts and JSON of a token report, for `dialtone token explain` and `dialtone policy test`."""
 
 import re
 import sys
@@ -48,6 +48,7 @@ def without_bearer(text: str) -> str:
 
 
 def verdict(report: TokenReport) -> str:
+    """Whether Dialtone accepts the token, in one or two sentences."""
     match report.refusal:
         case None:
             return "Dialtone accepts the token."
@@ -97,6 +98,7 @@ def report_lines(report: TokenReport, values: Values) -> list[str]:
 
 
 def checks_json(report: TokenReport, values: Values) -> list[dict[str, Any]]:
+    """Every check, with the name of each setting in the file and in the environment."""
     return [
         {
             "name": check.name,

@@ -32,8 +32,9 @@ def why(
 ) -> None:
     """Explain rule by rule whether the policy allows a user. Exits 0 if allowed, 1 if denied. Never prints the token.
 
-    A token is verified as the service does. Of claims, everything but the signature is checked. Claims with `exp` are
-    the complete claims of a token. In claims without `exp`, issuer, audience and times are assumed if they are absent.
+    Dialtone verifies a token as the service does. For claims, it checks everything except the signature. Claims with
+    `exp` are the complete claims of a token. In claims without `exp`, issuer, audience and times are assumed to be
+    valid if they are absent.
     Pass a token on standard input, because other users of this machine can read the command line.
     """
     text = without_bearer(standard_input() if subject == "-" else subject)
@@ -156,7 +157,7 @@ def _no_decision(policy: Policy) -> dict[str, Any]:
 
 
 def _printable(text: str) -> str:
-    """A user's name may contain any character. It must not change the terminal's colours."""
+    """The text with control characters escaped: a user's name may contain any, and must not change the terminal."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""Builds the explainer of tokens for commands: the issuers' keys, and the ledger if there is one."""
+"""Builds the token explainer of the commands, with the issuers' keys, and with the ledger if it exists."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""The values in effect, and where each comes from, for `dialtone config show`. Secrets are only said to be set."""
+"""The settings in effect and their sources, for `dialtone config show`. The value of a secret is not shown."""
 
 import tomllib
 from pathlib import Path
@@ -15,7 +15,7 @@ from app.config.settings import Settings, variable_of
 from app.vending.models import Platform
 
 DEFAULT = "default"
-_OF_AN_ISSUER = {*ISSUER_FIELDS, "issuer_pem_file", "issuer_secret_file"}
+_ISSUER_SETTINGS = {*ISSUER_FIELDS, "issuer_pem_file", "issuer_secret_file"}
 
 
 class SettingInEffect(NamedTuple):
@@ -38,17 +38,17 @@ def settings_in_effect(settings: Settings) -> list[SettingInEffect]:
     return [
         SettingInEffect(
             variable_of(name),
-            computed[name] if value is None and name in computed else _of_origin(value, settings.origin(name)),
+            computed[name] if value is None and name in computed else _displayed(value, settings.origin(name)),
             settings.origin(name),
         )
         for name in Settings.model_fields
-        if name not in _OF_AN_ISSUER
+        if name not in _ISSUER_SETTINGS
         for value in [getattr(settings, name)]
     ]
 
 
 def issuers_in_effect(settings: Settings) -> list[list[SettingInEffect]]:
-    """The settings of each issuer, with what its preset comes to."""
+    """The settings of each issuer, including those of its preset."""
     tables = [table for table, _ in settings.identity().issuers]
     given = _given_in_file(settings.config) if settings.config is not None else [_given_in_variables(settings)]
     return [_issuer_in_effect(table, sources) for table, sources in zip(tables, given, strict=True)]
@@ -105,18 +105,18 @@ def _given_in_variables(settings: Settings) -> dict[str, str]:
 
 
 def _given_in_file(path: str) -> list[dict[str, str]]:
-    """The same for each issuer in the file, which is valid."""
+    """The source of each setting in each issuer's table. The file is valid."""
     tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))["issuers"]
     return [dict.fromkeys(table, f"{path}, issuers[{number}]") for number, table in enumerate(tables)]
 
 
-def _of_origin(value: Any, origin: str) -> Any:
-    """A default is no secret, even if the setting is one."""
+def _displayed(value: Any, origin: str) -> Any:
+    """The value as JSON. A default is shown even if the setting is a secret."""
     return value.get_secret_value() if origin == DEFAULT and isinstance(value, SecretStr) else _plain(value)
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON: sets as sorted lists, tables as objects, secrets as a text that says that they are set."""
+    """The value as JSON: sets as sorted lists, tables as objects, secrets as `(set)`."""
     match value:
         case SecretStr():
             return "(set)"

@@ -8,36 +8,36 @@ from pydantic import BaseModel, field_validator
 from app.config.providers import VALUES
 from app.config.values import words
 
-Value = str | tuple[str, ...] | None
+ProviderValue = str | tuple[str, ...] | None
 """One value, or several that are separated by commas or spaces."""
 
 VALUE_VARIABLES = frozenset(f"provider_{name}" for name in VALUES)
-"""The settings that are such values."""
+"""The settings that hold the values of a preset."""
 
 
 class ProviderVariables(BaseModel):
     """The provider of a single issuer, and the values that its preset needs (`app.config.providers`)."""
 
     provider: str | None = None
-    provider_domain: Value = None
-    provider_url: Value = None
-    provider_tenant_id: Value = None
-    provider_user_flow: Value = None
-    provider_authorization_server: Value = None
-    provider_user_pool_id: Value = None
-    provider_client_id: Value = None
-    provider_hosted_domain: Value = None
-    provider_project_id: Value = None
-    provider_environment_id: Value = None
-    provider_organization_id: Value = None
-    provider_origin: Value = None
-    provider_realm: Value = None
-    provider_application: Value = None
-    provider_namespace: Value = None
-    provider_service_account: Value = None
-    provider_repository: Value = None
-    provider_project_path: Value = None
-    provider_ref: Value = None
+    provider_domain: ProviderValue = None
+    provider_url: ProviderValue = None
+    provider_tenant_id: ProviderValue = None
+    provider_user_flow: ProviderValue = None
+    provider_authorization_server: ProviderValue = None
+    provider_user_pool_id: ProviderValue = None
+    provider_client_id: ProviderValue = None
+    provider_hosted_domain: ProviderValue = None
+    provider_project_id: ProviderValue = None
+    provider_environment_id: ProviderValue = None
+    provider_organization_id: ProviderValue = None
+    provider_origin: ProviderValue = None
+    provider_realm: ProviderValue = None
+    provider_application: ProviderValue = None
+    provider_namespace: ProviderValue = None
+    provider_service_account: ProviderValue = None
+    provider_repository: ProviderValue = None
+    provider_project_path: ProviderValue = None
+    provider_ref: ProviderValue = None
 
     @field_validator(*sorted(VALUE_VARIABLES), mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Checks of the settings that say where an issuer's keys are, and in which request header its tokens are."""
+"""Checks of an issuer's key URLs, of its signer, and of the request header that contains its tokens."""
 
 import re
 from typing import TYPE_CHECKING, NamedTuple

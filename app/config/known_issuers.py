@@ -1,7 +1,7 @@
-"""Issuers of well-known identity providers: texts that no token has as `iss`, and texts that probably none has.
+"""Checks of `issuer` against the issuers of well-known identity providers.
 
-`check` rejects only what the documentation of the provider, or OpenID Connect Discovery 1.0, excludes. `doubts` reports
-the rest, which may be right. A token without `iss` needs no issuer of a known form.
+`check` rejects only issuers that the documentation of the provider, or OpenID Connect Discovery 1.0, excludes.
+`find_warnings` reports issuers that are probably wrong. A token without `iss` needs no issuer of a known form.
 """
 
 import re
@@ -19,7 +19,7 @@ _TENANT = r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\{[A-Za-z][A-Za-z0-9_
 """The id of an Entra tenant in lower case, or the claim that contains it."""
 
 _NEVER = r"(?!)"
-"""Matches no path: no issuer has this host."""
+"""A pattern that matches no path, for hosts that no issuer has."""
 
 
 class _Provider(NamedTuple):
@@ -147,12 +147,12 @@ def _check_form(text: str, with_lower_host: str, provider: _Provider) -> None:
     raise FieldError("issuer", f"no token of {provider.name} has the issuer {text}; write {correct}")
 
 
-def doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
-    """What is probably wrong. The place of a warning is a field of the issuer."""
-    return [*_issuer_doubts(issuer), *_audience_doubts(issuer)]
+def find_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
+    """Settings that are probably wrong. The place of a warning is a field of the issuer."""
+    return [*_issuer_warnings(issuer), *_audience_warnings(issuer)]
 
 
-def _issuer_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
+def _issuer_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
     text = issuer.issuer
     parts = _split(text)
     if issuer.takes_tokens_without_iss:
@@ -188,7 +188,7 @@ def _issuer_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
     return [ConfigWarning("issuer", seen, fix)] if seen else []
 
 
-def _audience_doubts(issuer: "IssuerTable") -> list[ConfigWarning]:
+def _audience_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
     examples = [
         ConfigWarning(
             "audiences", f"{audience} looks like an example", "write the `aud` of the tokens for this service"

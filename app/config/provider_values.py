@@ -1,4 +1,4 @@
-"""The values that complete a preset: how each is written, so that none can change the host of an issuer."""
+"""Checks of the values that complete a preset. No value can change the host of an issuer."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -92,11 +92,11 @@ _DERIVED: Mapping[str, tuple[str, Callable[[str], str]]] = MappingProxyType(
         ),
     }
 )
-"""Names in presets that follow from a value."""
+"""Names in presets whose value is derived from another value."""
 
 
 def given_name(name: str) -> str:
-    """The value from which a name in a preset follows."""
+    """The value of the table that a name in a preset needs: the name itself, or the value from which it is derived."""
     return _DERIVED[name][0] if name in _DERIVED else name
 
 

@@ -1,4 +1,4 @@
-"""`provider` in an issuer's table: the preset of an identity provider, completed with the values of the table."""
+"""Replaces `provider` in an issuer's table by the settings of its preset, completed with the values in the table."""
 
 import difflib
 import re
@@ -30,7 +30,7 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
         "next-auth": _ENCRYPTED,
     }
 )
-"""Providers whose tokens cannot be verified with a key, with what to do instead."""
+"""Providers whose tokens cannot be verified with a key, with an alternative for each."""
 
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {"aad": "entra", "azure": "entra", "azuread": "entra", "azure-ad": "entra", "microsoft": "entra", "aws": "cognito"}
@@ -51,7 +51,7 @@ _NAME = re.compile(r"\$([a-z_]+)")
 
 
 class ProviderTable(Table):
-    """The part of an issuer's table that names its provider, and the values that only its user knows."""
+    """The part of an issuer's table that names its provider, and the values that complete the preset."""
 
     provider: str | None = Field(
         None,
@@ -87,10 +87,11 @@ class ProviderTable(Table):
 
 
 VALUES = frozenset(ProviderTable.model_fields) - {"provider"}
+"""The names of all values that presets use."""
 
 
 def expanded(table: ProviderTable) -> dict[str, Any]:
-    """The settings in effect without `provider` and its values: a table that means the same without a preset."""
+    """The settings of the table and its preset, as an equivalent table without `provider`."""
     given = table.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"provider", *VALUES})
     for name in given:
         if isinstance(getattr(table, name), frozenset):

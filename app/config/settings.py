@@ -191,7 +191,7 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
         settings.identity()
         return settings
 
-    def again(self) -> "Settings":
+    def reread(self) -> "Settings":
         """Read the same sources again. Raises SettingsError."""
         return Settings.load(self._env_file)
 
@@ -200,11 +200,13 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
         return self._origins.get(name, "default")
 
     def warnings(self) -> list[ConfigWarning]:
-        """Values that are valid, and probably not as the operator means. Raises SettingsError."""
+        """Settings that are valid but probably wrong. Raises SettingsError."""
         found = self._variables.warnings(known_variables())
         for number, (issuer, _) in enumerate(self.identity().issuers):
-            doubts = known_issuers.doubts(issuer)
-            found += [ConfigWarning(self._place(number, doubt.place), doubt.seen, doubt.fix) for doubt in doubts]
+            found += [
+                warning._replace(place=self._place(number, warning.place))
+                for warning in known_issuers.find_warnings(issuer)
+            ]
         return found
 
     def _place(self, number: int, field: str) -> str:
@@ -279,7 +281,7 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only `load` gives values: it cleans each, and knows where it comes from."""
+        """Only `load` passes values: it cleans each value and records its source."""
         return (init_settings,)
 
     @field_validator(*_LISTS, mode="before")

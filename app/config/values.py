@@ -1,4 +1,4 @@
-"""Values as environments pass them: with line ends, in quotes, or with characters that nothing shows."""
+"""Cleans the values of variables and of files of secrets: white space, quotes and invisible characters."""
 
 import re
 from typing import NamedTuple
@@ -16,7 +16,7 @@ _TYPOGRAPHIC_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 
 
 class ConfigWarning(NamedTuple):
-    """A setting that is valid, and probably not as the operator means."""
+    """A setting that is valid but probably wrong."""
 
     place: str
     """The variable, or the path into dialtone.toml."""

@@ -1,4 +1,4 @@
-"""The variables of the environment, of the env file and of files of secrets, and where each value comes from."""
+"""Reads variables from the environment, the env file and files of secrets, and records the source of each value."""
 
 import difflib
 import io
@@ -111,7 +111,7 @@ class Variables:
             for name, text in sorted(self.file.items())
             if name in known and _REFERENCE.search(text)
         ]
-        # Telnyx's own name is no proof of a mistake, because other programs have such variables too.
+        # Other programs also use variables that begin with TELNYX_, so only names similar to a setting cause a warning.
         similar = [
             ConfigWarning(name, "is not a setting of Dialtone", f"correct the name{_hint(name, known)}")
             for name in sorted(self.environment.keys() | self.file.keys())
@@ -133,7 +133,7 @@ def read_secret(name: str, path: str, *, is_free_text: bool = False) -> str:
         raise VariableError(f"{name}_FILE names a file that cannot be read") from None
     except UnicodeDecodeError:
         raise VariableError(f"{name}_FILE names a file that is not UTF-8 text") from None
-    # Quotes in a file of a free text belong to it: nothing adds them on the way.
+    # No program adds quotes to a file, so quotes in the file of a free text belong to it.
     text = stripped(text) if is_free_text else _cleaned(f"the file of {name}_FILE", text)
     if not text:
         raise VariableError(f"{name}_FILE names a file that is empty")

@@ -137,7 +137,7 @@ def test_issuer_of_tokens_without_iss_may_be_any_text() -> None:
 def test_query_is_accepted_if_keys_are_not_discovered() -> None:
     issuer = table("https://id.corp.test/?tenant=staff", **JWKS)
 
-    assert [doubt.seen for doubt in known_issuers.doubts(issuer)] == [
+    assert [warning.seen for warning in known_issuers.find_warnings(issuer)] == [
         "https://id.corp.test/?tenant=staff has a query or a fragment, which issuers of OpenID Connect do not have"
     ]
 
@@ -162,25 +162,25 @@ DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("issuer", "options", "line"), [(k, *v) for k, v in DOUBTFUL.items()], ids=DOUBTFUL)
 def test_doubtful_issuer_is_a_warning(issuer: str, options: dict[str, Any], line: str) -> None:
-    (doubt,) = known_issuers.doubts(table(issuer, **options))
+    (warning,) = known_issuers.find_warnings(table(issuer, **options))
 
-    assert doubt.place == "issuer"
-    assert line in doubt.seen
-    assert doubt.fix
+    assert warning.place == "issuer"
+    assert line in warning.seen
+    assert warning.fix
 
 
 @pytest.mark.parametrize("issuer", [issuer for issuer in RIGHT if not issuer.endswith("okta.com")])
 def test_right_issuer_causes_no_warning(issuer: str) -> None:
-    assert known_issuers.doubts(table(issuer)) == []
+    assert known_issuers.find_warnings(table(issuer)) == []
 
 
 @pytest.mark.parametrize(
     "audience", ["https://phones.example.com", "<client-id>", "${AUDIENCE}", "your-client-id", "CHANGEME"]
 )
 def test_audience_that_looks_like_an_example_is_a_warning(audience: str) -> None:
-    (doubt,) = known_issuers.doubts(table("https://id.corp.test", audiences=[audience, "phones"]))
+    (warning,) = known_issuers.find_warnings(table("https://id.corp.test", audiences=[audience, "phones"]))
 
-    assert (doubt.place, doubt.seen) == ("audiences", f"{audience} looks like an example")
+    assert (warning.place, warning.seen) == ("audiences", f"{audience} looks like an example")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Requirements of the configuration for tokens, by the reason code of a token that does not meet them.
+"""The requirements that the configuration sets for tokens, by reason code.
 
 The log of rejected tokens and `dialtone token explain` use the same text. It comes from the configuration, and
 contains no part of a token.
@@ -20,12 +20,13 @@ from app.adapters.identity.key_sets import RemoteKeySource
 from app.adapters.identity.keys import HMAC_ALGORITHMS, MAX_KID_LENGTH
 
 MAX_LISTED = 5
-"""Values of a setting that are listed. A list of accepted values can be long."""
+"""Accepted values that are listed. The remaining values are counted."""
 
 MAX_EXPECTED_CHARS = 200
+"""Characters of a requirement in the log."""
 
 DISCOVERY = ("issuer", "discovery_url", "jwks_url")
-"""Settings that decide where keys are fetched from, if they are discovered."""
+"""Settings that decide from which URL discovered keys are fetched."""
 
 
 class Expectation(NamedTuple):
@@ -137,8 +138,8 @@ def of_logout_tokens(issuer: Issuer) -> dict[str, Expectation]:
 
 def of_all(issuers: Sequence[Issuer], max_token_length: int) -> dict[str, Expectation]:
     """The requirements that are checked before the issuer is known."""
-    have_tenants = any(issuer.tenants is not None for issuer in issuers)
-    settings = ("issuer", "tenants") if have_tenants else ("issuer",)
+    has_tenants = any(issuer.tenants is not None for issuer in issuers)
+    settings = ("issuer", "tenants") if has_tenants else ("issuer",)
     return {
         **OF_ANY_TOKEN,
         "unknown_issuer": Expectation("iss", one_of(map(_named, issuers)), settings),

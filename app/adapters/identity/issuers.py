@@ -33,7 +33,7 @@ class Issuers:
         """Request headers that contain tokens of one issuer each, in lower case. `Authorization` is not among them."""
         self.max_token_length = max((issuer.max_token_length for issuer in given), default=MAX_TOKEN_LENGTH)
         self.expectations = expectations.of_all(given, self.max_token_length)
-        """By reason code: what is required of tokens before their issuer is known."""
+        """The requirements for tokens whose issuer is not known, by reason code."""
         # Computed once, because anonymous callers can cause any number of refusals:
         self._details = {reason: expected.as_details(None) for reason, expected in self.expectations.items()}
         self._details_of = {
@@ -67,7 +67,7 @@ class Issuers:
         return known.iss, issuer
 
     def describe(self, refusal: TokenRejected, issuer: Issuer | None, *, is_logout_token: bool = False) -> None:
-        """Add what the configuration requires, unless it was added before. `issuer` is None if it is not known."""
+        """Add the requirement of the configuration, unless the error has one. `issuer` is None if it is unknown."""
         if refusal.expected is not NOTHING_EXPECTED:
             return
         details = self._details

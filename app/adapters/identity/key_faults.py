@@ -215,7 +215,7 @@ def keys_fault(document: Mapping[str, Any], keys: KeySet, algorithms: Iterable[s
 
 
 def _algorithms_of(entry: Any) -> Iterable[str]:
-    """The algorithms for which a key of the set is, as far as Dialtone knows them. Never another text of the set."""
+    """The supported algorithms of a key in the set. Never contains other text of the set."""
     if not isinstance(entry, dict) or entry.get("use", "sig") not in ("sig", None, ""):
         return ()
     if own := entry.get("alg"):

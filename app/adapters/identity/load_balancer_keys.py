@@ -24,13 +24,13 @@ MAX_FETCHES = 8
 """Fetches within COOLDOWN_SECONDS that tokens may cause. A load balancer introduces one key at a time."""
 
 NO_KID = "00000000-0000-0000-0000-000000000000"
-"""No key has this name."""
+"""A `kid` that no key has."""
 
 MAX_CACHED_KEYS = 32
 MAX_PEM_BYTES = 16 * 1024
 
 NO_KEY_STATUSES = (403, 404)
-"""The keys are objects of S3, which answers 403 for an unknown name."""
+"""Responses for an unknown `kid`. The keys are objects in S3, which returns 403 for an unknown name."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 """The `kid` becomes a part of the URL, so its form is checked first."""

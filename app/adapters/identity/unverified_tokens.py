@@ -13,7 +13,7 @@ from app.vending.errors import TokenRejected
 REFUSED_HEADERS = frozenset({"crit", "b64", "zip", "enc"})
 
 KnownHeaders = Mapping[bytes, tuple[Issuer, str, str | None]]
-"""By the header's text: the issuer, `alg` and `kid` of a token whose signature was valid."""
+"""The issuer, `alg` and `kid` of tokens whose signature was valid, by the encoded header."""
 
 
 class UnverifiedToken(NamedTuple):
@@ -34,7 +34,7 @@ def read(
     types: frozenset[str] | None = None,
     request_header: str | None = None,
 ) -> UnverifiedToken:
-    """Everything that can be checked without a key. Raises TokenRejected.
+    """Read the token and run every check that needs no key. Raises TokenRejected.
 
     `types`: allowed `typ` of logout tokens; None for access tokens, whose types the issuer allows.
     """
@@ -75,6 +75,7 @@ def _read_of_load_balancer(unverified_token: str, issuer: Issuer, signer: str) -
 
 
 def claims_of_load_balancer(token: CompactJws, header: dict[str, Any], issuer: Issuer, signer: str) -> dict[str, Any]:
+    """The claims of a load balancer's token. Raises TokenRejected for another signer or issuer."""
     claims = load_balancer.claims_of(token, header, signer)
     if claims.get("iss") != issuer.issuer:
         raise TokenRejected("unknown_issuer")

@@ -1,6 +1,6 @@
-"""Runs each check of the claims on its own, with the functions that the service uses, and notes every result.
+"""Runs each check of the claims with the functions that the service uses, and collects every result.
 
-The service stops at the first failed check. Here, one run shows all of them.
+The service stops at the first failed check. One run of these checks reports all failures.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _ABSENT = object()
 PERSONAL_CLAIMS = frozenset(
     {"sub", "email", "name", "preferred_username", "upn", "phone_number", "oid", "uid", "user_id"}
 )
-"""Claims whose values are not shown, because they may name a person. The claim that names the user is another."""
+"""Claims whose values are not shown, because they may identify a person. The subject claim is not shown either."""
 
 
 class CheckList:
@@ -67,7 +67,7 @@ class CheckList:
 
 
 def check_claims(checklist: CheckList, claims: Claims, issuer: Issuer, now: float, *, assumes: bool = False) -> None:
-    """Run every check of an access token's claims. `assumes`: what the claims do not have is assumed if it is usual."""
+    """Run every check of an access token's claims. `assumes`: absent times and audiences are assumed to be valid."""
     checklist.expected |= expectations.of_issuer(issuer)
     refused = sorted(claims.keys() & issuer.refused_claims)
     checklist.run(
@@ -187,7 +187,7 @@ def principal_for_policy(claims: Claims, issuer: Issuer, iss: str) -> Principal 
 
 
 def _time_of(claims: Claims, claim: str) -> float | None:
-    """The time, or None if the claim is absent or is no time."""
+    """The time in seconds since 1970; None if the claim is absent or is not a time."""
     try:
         return checks.numeric_date(claims[claim], claim) if claim in claims else None
     except TokenRejected:

@@ -37,14 +37,14 @@ class TokenExplainer:
     """Explains tokens of the configured issuers."""
 
     def __init__(self, issuers: Issuers, verify: Verify, check_not_before: CheckNotBefore | None, now: float) -> None:
-        """`verify` is the service's, and gives the verdict. `check_not_before` reads the ledger; None: no ledger."""
+        """`verify` is the service's verifier, which decides. `check_not_before` reads the ledger; None: no ledger."""
         self._issuers = issuers
         self._verify = verify
         self._check_not_before = check_not_before
         self._now = now
 
     async def explain(self, text: str) -> TokenReport:
-        """`text` is what a client sends after the word Bearer. It may be anything."""
+        """Explain the text that a client sends after the word Bearer. It may be any text."""
         checklist = CheckList(self._issuers.expectations)
         pasted = pasted_text.examine(text)
         if pasted.faults:
@@ -130,7 +130,7 @@ class TokenExplainer:
     def _parse(
         self, checklist: CheckList, token: str
     ) -> tuple[CompactJws | None, dict[str, Any] | None, Claims | None]:
-        """The token, its header and its claims. Of a malformed token, what can be decoded."""
+        """The token, its header and its claims. For a malformed token, the parts that can be decoded."""
         is_padded = "=" in token and self._of_load_balancer() is not None
         try:
             jws = load_balancer.parse(token, len(token)) if is_padded else CompactJws.parse(token, len(token))

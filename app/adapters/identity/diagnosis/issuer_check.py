@@ -1,4 +1,4 @@
-"""Finds the issuer of a token as the service does, and explains why none or another one was found."""
+"""Finds the issuer of a token as the service does. If no issuer matches, explains why."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.vending.errors import TokenRejected
 def issuer_of(
     checklist: CheckList, claims: Claims, issuers: Issuers, header: dict[str, Any] | None = None
 ) -> tuple[str, Issuer] | None:
-    """The issuer. If the check fails, the issuer that was probably meant, so that further checks can be run."""
+    """The issuer. If no issuer matches, the most similar one, so that further checks can be run."""
     found: list[tuple[str, Issuer]] = []
     near = issuer_hints.nearest(claims, issuers)
     configured = list(issuers)
@@ -36,7 +36,7 @@ def issuer_of(
 
 
 def assumed_issuer(checklist: CheckList, claims: Claims, issuers: Issuers) -> tuple[str, Issuer] | None:
-    """The issuer of claims without `iss`, if there is only one."""
+    """The issuer of claims without `iss`, if one issuer is configured."""
     configured = list(issuers)
     if "iss" in claims or len(configured) != 1 or configured[0].takes_tokens_without_iss:
         return None

@@ -1,4 +1,4 @@
-"""Which configured issuer a token with an unknown `iss` probably belongs to, and how the two differ."""
+"""Finds the configured issuer that is most similar to an unknown `iss`, and describes the difference."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class NearIssuer(NamedTuple):
 
     issuer: Issuer
     name: str
-    """The issuer that the token would have to name. For a template, it is filled."""
+    """The `iss` that the issuer's tokens have. For a template, it is filled."""
     difference: str
     distance: int
     """0: only the notation differs. 1: the same host or path. 2: the same provider."""
@@ -93,7 +93,7 @@ def _from(name: str) -> str:
 
 
 def _notation(iss: str, name: str) -> list[str] | None:
-    """How the notations of one issuer differ. None if these are two issuers."""
+    """The differences in notation. None if the texts name two different issuers."""
     ours, theirs = _address(name), _address(iss)
     differences = []
     if iss.strip() != iss:

@@ -1,7 +1,7 @@
-"""Finds the token in a text that a person has copied, and says what the text is instead of a token.
+"""Finds the token in pasted text. If there is none, names the kind of text.
 
-Nothing of the text is in the result, except for the token itself, which goes to the verifier only, and the names of the
-members of a JSON object that contain a token.
+The result contains no part of the text except the token, which only the verifier receives, and the names of the members
+of a JSON object that contain a token.
 """
 
 import json
@@ -15,6 +15,7 @@ from app.adapters.identity.diagnosis.shown import counted, shown
 from app.vending.errors import TokenRejected
 
 MAX_UNWRAPPED = 4
+"""Wrappings that are removed one after the other, such as quotation marks around JSON."""
 
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])ey[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 """Begins after another character, so that a search takes a time in proportion to the text."""
@@ -40,11 +41,11 @@ class PastedText:
     token: str | None
     """The token, if the text has one. It may still be malformed."""
     faults: tuple[str, ...] = ()
-    """Why the text is not only a token. Empty if it is one, or has at least the form of one."""
+    """Why the text is not only a token. Empty if the whole text has the form of a token."""
 
 
 def examine(text: str) -> PastedText:
-    """`text` is a text without white space around it and without the word Bearer."""
+    """Find the token. `text` has no white space around it, and does not begin with the word Bearer."""
     faults: list[str] = []
     for _ in range(MAX_UNWRAPPED):
         if (not_a_token := _other_kind(text)) is not None:
@@ -61,7 +62,7 @@ def examine(text: str) -> PastedText:
 
 
 def _other_kind(text: str) -> str | None:
-    """The kind of a text that contains no token at all."""
+    """The kind of a text that contains no token; None if it may contain one."""
     if not text:
         return "the text is empty"
     if text.startswith("-----BEGIN"):
@@ -197,7 +198,7 @@ _WHY = {
     "too_deep": "the payload has too many nested objects or lists: let the provider put fewer claims into the token",
     "not_canonical": "a part was changed or cut off: its last character is not possible in base64url",
 }
-"""The fault, by reason codes that are clear without the token."""
+"""The fault, by the reason codes whose cause does not depend on the token."""
 
 
 def why_malformed(token: str, reason: str) -> str:
@@ -255,7 +256,7 @@ def _why_three_parts_are_malformed(parts: list[str], decoded: list[dict[str, Any
 
 
 def decoded_part(part: str) -> dict[str, Any] | None:
-    """A JSON object of a part, although the part may have padding or be in base64. None if there is none."""
+    """The JSON object in a part, which may have padding or be in base64. None if the part contains no JSON object."""
     return _json_of(part.rstrip("=").replace("+", "-").replace("/", "_"))
 
 

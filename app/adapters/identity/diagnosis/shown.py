@@ -46,7 +46,7 @@ def kind_of(value: Any) -> str:
 
 
 def moment(seconds: Any, now: float) -> str:
-    """A NumericDate with its distance from now, or the value as it is if it is no time."""
+    """A NumericDate with its distance from now, or the value itself if it is not a time."""
     if type(seconds) not in (int, float) or not 0 <= seconds <= LAST_MOMENT:
         return shown(seconds)
     at = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ class CheckState(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     ASSUMED = "assumed"
-    """The claims do not have what is checked. A token is assumed to have it."""
+    """The claim is absent. A token is assumed to have a valid one."""
     NOT_CHECKED = "not_checked"
 
 
@@ -32,15 +32,17 @@ class TokenCheck:
 
 @dataclass(frozen=True, slots=True)
 class TokenReport:
+    """The checks of a token or of claims, and the verdict of the service."""
+
     checks: tuple[TokenCheck, ...]
     refusal: str | None
-    """The reason code with which the service rejects the token. None if it accepts it."""
+    """The reason code if the service rejects the token. None if it accepts the token."""
     issuer: str | None = None
     """The configured issuer whose settings were applied. None if no settings could be applied."""
     is_verified: bool = False
     """Whether the signature is valid. Otherwise the claims prove nothing."""
     principal: Principal | None = None
-    """For the policy. None if the claims name no user."""
+    """The user whose policy decision is explained. None if the claims name no user."""
 
     @property
     def failed(self) -> list[TokenCheck]:
