@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.output import AsJson, print_json, settings
-from app.config.effective import SettingInEffect, issuers_in_effect, settings_in_effect
+from app.config.effective_settings import SettingInEffect, issuers_in_effect, settings_in_effect
 from app.config.file import ConfigFile
 
 commands = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")

@@ -25,8 +25,8 @@ from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, K
 from app.config import known_issuers, token_claims
 from app.config.key_access import find_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
+from app.config.text_cleaning import stripped
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
-from app.config.values import stripped
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL

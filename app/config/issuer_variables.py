@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, field_validator
 
 from app.config.providers import VALUES
-from app.config.values import words
+from app.config.text_cleaning import words
 
 ProviderValue = str | tuple[str, ...] | None
 """One value, or several that are separated by commas or spaces."""

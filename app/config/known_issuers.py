@@ -8,9 +8,9 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from app.config.config_warning import ConfigWarning
 from app.config.tables import FieldError
 from app.config.token_claims import TokenKind
-from app.config.values import ConfigWarning
 
 if TYPE_CHECKING:
     from app.config.file import IssuerTable

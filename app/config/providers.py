@@ -10,10 +10,13 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from app.config import provider_values
-from app.config.hosted_providers import HOSTED
-from app.config.preset import Preset
+from app.config.presets.applications import APPLICATIONS
+from app.config.presets.hosted import HOSTED
+from app.config.presets.preset import Preset
+from app.config.presets.proxies import PROXIES
+from app.config.presets.self_hosted import SELF_HOSTED
+from app.config.presets.workloads import WORKLOADS
 from app.config.provider_values import Values
-from app.config.self_hosted_providers import APPLICATIONS, PROXIES, SELF_HOSTED, WORKLOADS
 from app.config.tables import FieldError, Table
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(HOSTED | SELF_HOSTED | PROXIES | WORKLOADS | APPLICATIONS)

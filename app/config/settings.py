@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.adapters.addresses import is_loopback
 from app.config import known_issuers
+from app.config.config_warning import ConfigWarning
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
 from app.config.issuer_variables import ISSUER_FIELDS, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
@@ -31,7 +32,7 @@ from app.config.setting_types import (
     Words,
 )
 from app.config.tables import FieldError
-from app.config.values import ConfigWarning, words
+from app.config.text_cleaning import words
 from app.config.variables import VariableError, Variables, read_secret
 from app.vending import strict_json
 from app.vending.models import Grant, Platform

@@ -12,7 +12,8 @@ from typing import NamedTuple, Self
 
 from dotenv.parser import parse_stream
 
-from app.config.values import ConfigWarning, cleaned, cleaned_secret, stripped
+from app.config.config_warning import ConfigWarning
+from app.config.text_cleaning import cleaned, cleaned_secret, stripped
 
 ENV_FILE = "DIALTONE_ENV_FILE"
 DEFAULT_ENV_FILE = ".env"
@@ -36,14 +37,14 @@ class VariableError(ValueError):
     """A fault of a variable. The message is one line with the variable and the fix, without the value."""
 
 
-class Value(NamedTuple):
+class VariableValue(NamedTuple):
     """The text of a variable, and its origin: `environment`, or the path of a file."""
 
     text: str
     origin: str
 
     def __repr__(self) -> str:
-        return f"Value(origin={self.origin!r})"
+        return f"VariableValue(origin={self.origin!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Variables:
             path, is_named = _cleaned(ENV_FILE, environment[ENV_FILE]), True
         return cls(environment, _read_env_file(path, is_named=is_named) if path else {}, path)
 
-    def get(self, name: str, *, is_list: bool = False, is_free_text: bool = False) -> Value | None:
+    def get(self, name: str, *, is_list: bool = False, is_free_text: bool = False) -> VariableValue | None:
         """The value of a variable; None if it is not set. Raises VariableError.
 
         `is_free_text`: a secret of any characters, of which quotes may be a part.
@@ -77,12 +78,12 @@ class Variables:
         if text := self.environment.get(name):
             text = _cleaned(name, text, is_list=is_list, is_free_text=is_free_text)
             if text:
-                return Value(text, ENVIRONMENT)
+                return VariableValue(text, ENVIRONMENT)
         if text := self.file.get(name):
             # Reading the file has removed one pair of quotes, so that those around a free text belong to it.
             text = stripped(text) if is_free_text else _cleaned(name, text, is_list=is_list)
             if text:
-                return Value(text, self.file_path)
+                return VariableValue(text, self.file_path)
         return None
 
     def check_names(self, known: Collection[str]) -> None:

@@ -1,7 +1,6 @@
 """Cleans the values of variables and of files of secrets: white space, quotes and invisible characters."""
 
 import re
-from typing import NamedTuple
 
 _HIDDEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff"
 """Control characters, byte-order marks and zero-width characters. Not U+200C and U+200D, which words may contain."""
@@ -13,15 +12,6 @@ _OTHER_ENCODING = re.compile("[\ud800-\udfff]")
 
 _QUOTES = "\"'"
 _TYPOGRAPHIC_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
-
-
-class ConfigWarning(NamedTuple):
-    """A setting that is valid but probably wrong."""
-
-    place: str
-    """The variable, or the path into dialtone.toml."""
-    seen: str
-    fix: str
 
 
 def stripped(text: str) -> str:

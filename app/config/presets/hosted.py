@@ -1,6 +1,6 @@
 """Presets for identity providers that are hosted services. Each names the documentation of its facts."""
 
-from app.config.preset import CLIENT, NO_ACTOR, NOT_THE_CLIENT, SOME_TEXT, Preset
+from app.config.presets.preset import CLIENT, NO_ACTOR, NOT_THE_CLIENT, SOME_TEXT, Preset
 
 _ENTRA = {
     "subject_claim": "oid",  # `sub` differs between applications

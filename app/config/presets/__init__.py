@@ -1,0 +1,1 @@
+"""Presets: the settings of well-known identity providers, in one module per page of docs/identity-providers/."""
