@@ -19,8 +19,7 @@ from app.adapters.ledger.failure_reasons import reason_of
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.output import AsJson, print_json, run, settings
 from app.composition.components import Components
-from app.config.issuer_variables import ISSUER_FIELDS
-from app.config.settings import Settings, variable_of
+from app.config.settings import ISSUER_VARIABLES, Settings
 from app.vending.errors import (
     LedgerUnavailable,
     TelnyxError,
@@ -166,8 +165,7 @@ def _with_variables(where: Settings, fix: str) -> str:
     """The fix with the names that the operator's configuration has: fields of the file, or variables."""
     if where.config is not None:
         return fix
-    names = {field: variable_of(name) for name, field in ISSUER_FIELDS.items()}
-    return re.sub(r"`([a-z_]+)`", lambda match: names.get(match[1], match[0]), fix)
+    return re.sub(r"`([a-z_]+)`", lambda match: ISSUER_VARIABLES.get(match[1], match[0]), fix)
 
 
 async def _connection(components: Components, connection_id: str) -> AsyncIterator[CheckResult]:

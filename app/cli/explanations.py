@@ -7,16 +7,8 @@ from typing import Any
 
 from app.adapters.identity.diagnosis.explain import KEYS_UNAVAILABLE
 from app.adapters.identity.diagnosis.token_report import CheckState, TokenCheck, TokenReport
-from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.providers import values_behind
-from app.config.settings import Settings, variable_of
-
-_VARIABLES = {field: variable_of(name) for name, field in ISSUER_FIELDS.items()} | {
-    "pem_file": variable_of("issuer_pem_file"),
-    "secret_env": variable_of("issuer_secret"),
-    "secret_file": variable_of("issuer_secret_file"),
-}
-"""The environment variable of a setting in an issuer of dialtone.toml."""
+from app.config.settings import ISSUER_VARIABLES, Settings
 
 _SIGNS = {
     CheckState.PASSED: "ok  ",
@@ -76,7 +68,7 @@ def check_lines(check: TokenCheck, values: Values) -> list[str]:
     lines = [first, f"        reason    {check.reason}"]
     if check.expected:
         lines.append(f"        expected  {check.expected}")
-    lines += [f"        setting   {name} ({_VARIABLES[name]})" for name in _deciding(check, values)]
+    lines += [f"        setting   {name} ({ISSUER_VARIABLES[name]})" for name in _deciding(check, values)]
     if check.hint:
         lines.append(f"        ->        {check.hint}")
     return lines
@@ -105,7 +97,7 @@ def checks_json(report: TokenReport, values: Values) -> list[dict[str, Any]]:
             "state": check.state.value,
             "found": check.found,
             "expected": check.expected,
-            "settings": [{"file": name, "environment": _VARIABLES[name]} for name in _deciding(check, values)],
+            "settings": [{"file": name, "environment": ISSUER_VARIABLES[name]} for name in _deciding(check, values)],
             "reason": check.reason,
             "hint": check.hint,
         }

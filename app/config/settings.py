@@ -5,8 +5,9 @@ variable and never shows a value.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
-from types import EllipsisType
+from types import EllipsisType, MappingProxyType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -270,8 +271,7 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
         except FieldError as fault:
             place, message = fault.field, str(fault)
         field = re.split(r"[.\[]", place.removeprefix("issuers[0]."))[0]
-        name = next(name for name, own in ISSUER_FIELDS.items() if own == field)
-        raise SettingsError(f"{variable_of(name)}: {message}")
+        raise SettingsError(f"{ISSUER_VARIABLES[field]}: {message}")
 
     @classmethod
     def settings_customise_sources(
@@ -341,6 +341,17 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
 def variable_of(name: str) -> str:
     """The environment variable of a setting."""
     return str(Settings.model_fields[name].validation_alias or f"DIALTONE_{name.upper()}")
+
+
+ISSUER_VARIABLES: Mapping[str, str] = MappingProxyType(
+    {field: variable_of(name) for name, field in ISSUER_FIELDS.items()}
+    | {
+        "pem_file": variable_of("issuer_pem_file"),
+        "secret_env": variable_of("issuer_secret"),
+        "secret_file": variable_of("issuer_secret_file"),
+    }
+)
+"""The environment variable of each setting in an issuer of dialtone.toml."""
 
 
 def known_variables() -> frozenset[str]:
