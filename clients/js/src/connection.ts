@@ -4,7 +4,7 @@ import type { CallOf, SdkClient } from "./contract.js";
 import type { Clock } from "./schedule.js";
 
 const LOGIN_FAILED = 46001;
-/** A fallback if the alarm failed. The SDK warns two minutes before the expiry, so immediately for short-lived tokens. */
+/** A fallback if the timer failed. The SDK warns two minutes before the expiry, so immediately for short-lived tokens. */
 const TOKEN_EXPIRING_SOON = 34001;
 const LOGIN_TIMEOUT_MS = 20_000;
 /** After a lost connection, the timeout is multiplied by this, because the SDK can restore calls in progress. */

@@ -1,4 +1,4 @@
-/** Waiting: deadlines and alarms that survive sleep and clock changes, and pauses that end early. */
+/** Deadlines, timers and delays that are correct after sleep and clock changes. Delays can end early. */
 
 /** The clocks and timers of the machine. Times are in milliseconds. */
 export interface Clock {
@@ -46,41 +46,41 @@ export class Deadline {
 }
 
 /** Interval at which the clocks are checked. A browser may extend it in a hidden tab. */
-const LOOK_MS = 15_000;
+const CHECK_INTERVAL_MS = 15_000;
 
-const WAKING = ["pageshow", "online", "focus"] as const;
+const WAKE_EVENTS = ["pageshow", "online", "focus"] as const;
 
-/** Calls `ring` once at its deadline. Also checks the clocks when the page becomes active again. */
-export class Alarm {
-  readonly #ring: () => void;
+/** Calls `callback` once at its deadline. Also checks the clocks when the page becomes active again. */
+export class Timer {
+  readonly #callback: () => void;
   readonly #clock: Clock;
   readonly #deadline: Deadline;
-  #unset: () => void = () => undefined;
-  readonly #look = (): void => this.#check();
+  #cancelCheck: () => void = () => undefined;
+  readonly #onWake = (): void => this.#check();
 
-  constructor(milliseconds: number, ring: () => void, clock: Clock = SYSTEM_CLOCK) {
-    this.#ring = ring;
+  constructor(milliseconds: number, callback: () => void, clock: Clock = SYSTEM_CLOCK) {
+    this.#callback = callback;
     this.#clock = clock;
     this.#deadline = new Deadline(milliseconds, clock);
-    for (const name of WAKING) globalThis.addEventListener?.(name, this.#look);
-    globalThis.document?.addEventListener("visibilitychange", this.#look);
+    for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, this.#onWake);
+    globalThis.document?.addEventListener("visibilitychange", this.#onWake);
     this.#check();
   }
 
   cancel(): void {
-    this.#unset();
-    for (const name of WAKING) globalThis.removeEventListener?.(name, this.#look);
-    globalThis.document?.removeEventListener("visibilitychange", this.#look);
+    this.#cancelCheck();
+    for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, this.#onWake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#onWake);
   }
 
   #check(): void {
-    this.#unset();
+    this.#cancelCheck();
     const { left } = this.#deadline;
     if (left <= 0) {
       this.cancel();
-      this.#ring();
+      this.#callback();
     } else {
-      this.#unset = this.#clock.after(Math.ceil(Math.min(left, LOOK_MS)), this.#look, true);
+      this.#cancelCheck = this.#clock.after(Math.ceil(Math.min(left, CHECK_INTERVAL_MS)), this.#onWake, true);
     }
   }
 }

@@ -6,7 +6,7 @@
 import { Api, type ApiOptions, type Login, type Platform } from "./api.js";
 import { DialtoneError } from "./errors.js";
 import { Emitter } from "./events.js";
-import { Alarm, type Clock, Deadline, SYSTEM_CLOCK, pause, sleep, unlessAborted } from "./schedule.js";
+import { type Clock, Deadline, SYSTEM_CLOCK, Timer, pause, sleep, unlessAborted } from "./schedule.js";
 
 export type { ApiOptions, Login, Platform } from "./api.js";
 export { DialtoneError } from "./errors.js";
@@ -32,7 +32,8 @@ export interface TokenSourceEvents {
   error: DialtoneError;
 }
 
-const GONE: ReadonlySet<string> = new Set(["credential_ended", "credential_not_found"]);
+/** The codes of a credential that no longer exists. */
+const DELETED: ReadonlySet<string> = new Set(["credential_ended", "credential_not_found"]);
 /** The shortest delay until a refresh. */
 const MIN_REFRESH_MS = 500;
 /** Delays after a refresh that failed with an error that is not retryable, while the login is valid. */
@@ -79,7 +80,7 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
   #login: Login | undefined;
   #refresh: Deadline | undefined;
   #expiry: Deadline | undefined;
-  #alarm: Alarm | undefined;
+  #timer: Timer | undefined;
   #failures = 0;
 
   /** Throws `invalid_options`. `clock`: for tests. */
@@ -152,7 +153,7 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
     this.#session = new Session();
     this.#flight = this.#refresh = this.#expiry = undefined;
     this.#failures = 0;
-    this.#alarm?.cancel();
+    this.#timer?.cancel();
     return session;
   }
 
@@ -167,9 +168,9 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
   async #run(session: Session, request: (session: Session) => Promise<Login>): Promise<Login> {
     try {
       await this.#revocation;
-      const login = await this.#persist(session, () => request(session));
+      const login = await this.#retry(session, () => request(session));
       const usableIn = Date.parse(login.usable_at) - Date.parse(login.server_time);
-      if (!session.aborted.aborted) this.#take(session, login);
+      if (!session.aborted.aborted) this.#store(session, login);
       if (usableIn > 0) await sleep(usableIn, this.#clock, session.stopped);
       if (session.hasStopped) throw new Error("closed while the credential was not usable yet");
       return login;
@@ -186,7 +187,7 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
   }
 
   /** Retry while the error is retryable, after the delay that the service requests. */
-  async #persist(session: Session, attempt: () => Promise<Login>): Promise<Login> {
+  async #retry(session: Session, attempt: () => Promise<Login>): Promise<Login> {
     for (let tries = 1; ; tries += 1) {
       try {
         return await attempt();
@@ -220,13 +221,13 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
     try {
       return await this.#apiOf(session).refresh(this.#login.id);
     } catch (error) {
-      if (!isGone(error)) throw error;
+      if (!isDeleted(error)) throw error;
       return this.#issue(session);
     }
   }
 
-  /** Store a login, and set the alarm for its refresh. */
-  #take(session: Session, login: Login): void {
+  /** Store a login, and set the timer for its refresh. */
+  #store(session: Session, login: Login): void {
     this.#login = login;
     if (session.hasStopped) return; // `revoke()` needs its id
     const now = Date.parse(login.server_time);
@@ -234,20 +235,20 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
     this.#refresh = new Deadline(refreshIn, this.#clock);
     this.#expiry = new Deadline(Date.parse(login.expires_at) - now, this.#clock);
     this.#failures = 0;
-    this.#ringIn(refreshIn);
+    this.#emitDueIn(refreshIn);
     this.emit("login", infoOf(login));
   }
 
-  /** The connection works without the refresh. Any error may be gone before the login expires. */
+  /** The connection works without the refresh. The cause of an error may be resolved before the login expires. */
   #retryLater(): void {
     this.#failures += 1;
-    this.#ringIn(pause(this.#failures, FIRST_REFRESH_PAUSE_MS, MAX_REFRESH_PAUSE_MS));
+    this.#emitDueIn(pause(this.#failures, FIRST_REFRESH_PAUSE_MS, MAX_REFRESH_PAUSE_MS));
   }
 
-  #ringIn(milliseconds: number): void {
-    this.#alarm?.cancel();
-    const ring = () => this.#login && this.emit("due", infoOf(this.#login));
-    this.#alarm = new Alarm(milliseconds, ring, this.#clock);
+  #emitDueIn(milliseconds: number): void {
+    this.#timer?.cancel();
+    const emitDue = () => this.#login && this.emit("due", infoOf(this.#login));
+    this.#timer = new Timer(milliseconds, emitDue, this.#clock);
   }
 
   async #delete(): Promise<void> {
@@ -256,16 +257,16 @@ export class TokenSource extends Emitter<TokenSourceEvents> {
         await this.#api.revoke(this.#login.id);
         this.#login = undefined;
       } catch (error) {
-        const mayPass = error instanceof DialtoneError && error.retryable && tries < REVOKE_TRIES;
-        if (!mayPass) throw error;
+        const isTransient = error instanceof DialtoneError && error.retryable && tries < REVOKE_TRIES;
+        if (!isTransient) throw error;
         await sleep(Math.max(error.details.retryAfterMs ?? 0, pause(tries)), this.#clock);
       }
     }
   }
 }
 
-function isGone(error: unknown): boolean {
-  return error instanceof DialtoneError && GONE.has(error.code);
+function isDeleted(error: unknown): boolean {
+  return error instanceof DialtoneError && DELETED.has(error.code);
 }
 
 function infoOf(login: Login): LoginInfo {

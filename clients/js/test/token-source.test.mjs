@@ -290,7 +290,7 @@ test("close() ends a wait for a retry, for the access token and for the device i
   }
 });
 
-test("close() ends the alarm and forgets the login, and get() starts again", async () => {
+test("close() ends the timer and forgets the login, and get() starts again", async () => {
   const dialtone = service(token("token-1"), token("token-2"));
   const { source, clock, seen } = sourceAt(dialtone);
   await source.get();
