@@ -1,32 +1,23 @@
 /** One device per tab: reloads, duplicated tabs, and components that mount and unmount. */
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, mock, test } from "node:test";
+import { beforeEach, mock, test } from "node:test";
 
 import { tabDeviceId } from "../dist/device.js";
 import { Phone } from "../dist/index.js";
+import { checkRejections, later } from "./rejections.mjs";
 import { FakeSdk, ORIGIN, eventually, loadPage, login, ok, service, webLocks } from "./simulation.mjs";
 
-const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 const devicesOf = (dialtone) => new Set(dialtone.requests.map(({ body }) => body.device_id));
 
 let locks;
-let unhandled;
-const record = (error) => unhandled.push(error);
 
 beforeEach(() => {
-  FakeSdk.made = [];
-  unhandled = [];
-  process.on("unhandledRejection", record);
   locks = webLocks();
   loadPage({ locks });
 });
 
-afterEach(async () => {
-  await later(5);
-  process.off("unhandledRejection", record);
-  assert.deepEqual(unhandled, []);
-});
+checkRejections();
 
 function phoneAt(dialtone, more = {}) {
   return new Phone({

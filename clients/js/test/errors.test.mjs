@@ -4,28 +4,21 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
 import { DialtoneError, Phone } from "../dist/index.js";
+import { checkRejections, later } from "./rejections.mjs";
 import { FakeSdk, ORIGIN, eventually, loadPage, login, ok, problem, service } from "./simulation.mjs";
 
-const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
 let phones;
-let unhandled;
-const record = (error) => unhandled.push(error);
 
 beforeEach(() => {
-  FakeSdk.made = [];
   phones = [];
-  unhandled = [];
-  process.on("unhandledRejection", record);
   loadPage();
 });
 
 afterEach(async () => {
   await Promise.all(phones.map((phone) => phone.close()));
-  await later(5);
-  process.off("unhandledRejection", record);
-  assert.deepEqual(unhandled, []);
 });
+
+checkRejections();
 
 function phoneAt(dialtone, more = {}) {
   const phone = new Phone({

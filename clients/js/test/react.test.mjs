@@ -1,79 +1,24 @@
-/** `dialtone-client/react` in React's StrictMode, with a simulated page, service and SDK. */
+/** `dialtone-client/react` in React's StrictMode: mounts, users and failures. */
 
 import assert from "node:assert/strict";
-import { afterEach, beforeEach, test } from "node:test";
+import { test } from "node:test";
 
-import { JSDOM } from "jsdom";
-
-import { FakeSdk, ORIGIN, login, ok, problem, service, webLocks, loadPage } from "./simulation.mjs";
-
-const { window } = new JSDOM("<!doctype html><body></body>", { url: "https://app.example.com", pretendToBeVisual: true });
-Object.assign(globalThis, { window, document: window.document });
-loadPage(); // React reads `navigator` when it is imported
+import { deleted, live, propsOf, readyPhone, rendered } from "./react-page.mjs";
+import { later } from "./rejections.mjs";
+import { FakeSdk, login, ok, problem, service } from "./simulation.mjs";
 
 const { StrictMode, createElement: h, useEffect } = await import("react");
 const { renderToString } = await import("react-dom/server");
-const { cleanup, configure, render, renderHook, waitFor } = await import("@testing-library/react");
+const { render, renderHook, waitFor } = await import("@testing-library/react");
 const { PhoneProvider, useCall, useDevices, usePhone } = await import("../dist/react.js");
-configure({ reactStrictMode: true, asyncUtilTimeout: 3000 });
 
-const deleted = () => new Response(null, { status: 204 });
-const later = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-const live = () => FakeSdk.made.filter(({ connected }) => connected);
 const issued = ({ requests }) => requests.filter(({ method }) => method === "POST");
 const devicesOf = (dialtone) => new Set(issued(dialtone).map(({ body }) => body.device_id));
 const bearerOf = ({ request }) => request.headers.Authorization.replace("Bearer ", "");
 
-let unhandled;
-const record = (error) => unhandled.push(error);
-
-beforeEach(() => {
-  FakeSdk.made = [];
-  unhandled = [];
-  process.on("unhandledRejection", record);
-  loadPage({ locks: webLocks() });
-});
-
-afterEach(async () => {
-  cleanup();
-  await later(10);
-  process.off("unhandledRejection", record);
-  assert.deepEqual(unhandled, []);
-  assert.deepEqual(live(), []);
-});
-
-function propsOf(dialtone, more = {}) {
-  return {
-    url: ORIGIN,
-    user: "alice",
-    accessToken: () => "token-of-alice",
-    createClient: (options) => new FakeSdk(options),
-    fetch: dialtone.fetch,
-    ...more,
-  };
-}
-
-/** Render a hook below a provider. `set` changes the provider's properties. */
-function rendered(hook, dialtone, more) {
-  let props = propsOf(dialtone, more);
-  const wrapper = ({ children }) => h(PhoneProvider, props, children);
-  const { result, rerender, unmount } = renderHook(hook, { wrapper });
-  const set = (changed) => {
-    props = { ...props, ...changed };
-    rerender();
-  };
-  return { result, set, unmount };
-}
-
 function Status() {
   const { state, error } = usePhone();
   return h("p", null, `${state} ${error?.code ?? ""}`);
-}
-
-async function readyPhone(dialtone, more) {
-  const made = rendered(usePhone, dialtone, more);
-  await waitFor(() => assert.equal(made.result.current.state, "ready"));
-  return made;
 }
 
 // -- mounts -----------------------------------------------------------------------------------------------------------
@@ -312,106 +257,6 @@ test("invalid options are shown as an error", async () => {
 
   await waitFor(() => assert.equal(result.current.error?.code, "invalid_options"));
   assert.equal(result.current.state, "failed");
-});
-
-// -- calls ------------------------------------------------------------------------------------------------------------
-
-const callUpdate = (call) => FakeSdk.made[0].fire("telnyx.notification", { type: "callUpdate", call });
-
-test("a call is shown with each of its states until it ends", async () => {
-  const { result } = rendered(() => ({ phone: usePhone(), call: useCall() }), service(ok()));
-  await waitFor(() => assert.equal(result.current.phone.state, "ready"));
-  const call = { id: "call-1", state: "ringing", direction: "inbound" };
-
-  const states = [];
-  for (const state of ["ringing", "active", "hangup", "destroy"]) {
-    call.state = state; // the SDK changes its call
-    callUpdate(call);
-    await waitFor(() => assert.equal(result.current.call.state, state === "destroy" ? undefined : state));
-    states.push(result.current.call.call?.id);
-  }
-
-  assert.deepEqual(states, ["call-1", "call-1", "call-1", undefined]);
-});
-
-test("the newest call is shown, and the others remain in the list", async () => {
-  const { result } = rendered(() => ({ phone: usePhone(), call: useCall() }), service(ok()));
-  await waitFor(() => assert.equal(result.current.phone.state, "ready"));
-
-  callUpdate({ id: "call-1", state: "held" });
-  callUpdate({ id: "call-2", state: "ringing" });
-  await waitFor(() => assert.equal(result.current.call.call?.id, "call-2"));
-  assert.deepEqual(result.current.call.calls.map(({ id }) => id), ["call-1", "call-2"]);
-  callUpdate({ id: "call-2", state: "destroy" });
-
-  await waitFor(() => assert.equal(result.current.call.call?.id, "call-1"));
-});
-
-test("calls of the previous user are not shown", async () => {
-  const { result, set } = rendered(() => ({ phone: usePhone(), call: useCall() }), service(ok()));
-  await waitFor(() => assert.equal(result.current.phone.state, "ready"));
-  callUpdate({ id: "call-1", state: "active" });
-  await waitFor(() => assert.equal(result.current.call.calls.length, 1));
-
-  set({ user: "bob" });
-
-  assert.deepEqual(result.current.call.calls, []);
-});
-
-// -- devices ----------------------------------------------------------------------------------------------------------
-
-const page = (ids, next_cursor = null) => ok({ data: ids.map((id) => ({ id, label: `device ${id}` })), next_cursor });
-
-test("the devices of the user are loaded when the phone is ready, from every page", async () => {
-  const dialtone = service(ok(), page(["a", "b"], "more"), page(["c"]));
-  const { result } = rendered(useDevices, dialtone);
-
-  await waitFor(() => assert.deepEqual(result.current.devices?.map(({ id }) => id), ["a", "b", "c"]));
-
-  assert.match(dialtone.requests[2].url, /\?cursor=more$/);
-});
-
-test("a user with too many devices can log one out and connect", async () => {
-  const dialtone = service(problem(403, "device_limit_reached"), page(["a", "b"]), deleted, page(["b"]), ok());
-  const { result } = rendered(() => ({ phone: usePhone(), list: useDevices() }), dialtone);
-  await waitFor(() => assert.equal(result.current.list.devices?.length, 2));
-  assert.equal(result.current.phone.error.code, "device_limit_reached");
-
-  await result.current.list.logout("a");
-  await waitFor(() => assert.equal(result.current.list.devices.length, 1));
-  await result.current.phone.connect();
-
-  await waitFor(() => assert.equal(result.current.phone.state, "ready"));
-  assert.match(dialtone.requests[2].url, /telephony-credentials\/a$/);
-});
-
-test("devices that cannot be loaded are an error, and reload() tries again", async () => {
-  const { result } = rendered(useDevices, service(ok(), problem(503, "ledger_unavailable"), page(["a"])));
-  await waitFor(() => assert.equal(result.current.error?.code, "ledger_unavailable"));
-
-  result.current.reload();
-
-  await waitFor(() => assert.equal(result.current.devices?.length, 1));
-  assert.equal(result.current.error, undefined);
-});
-
-test("a device that cannot be logged out is an error, and the list remains", async () => {
-  const { result } = rendered(useDevices, service(ok(), page(["a"]), problem(503, "telnyx_unavailable")));
-  await waitFor(() => assert.equal(result.current.devices?.length, 1));
-
-  assert.equal(await result.current.logout("a"), false);
-
-  await waitFor(() => assert.equal(result.current.error?.code, "telnyx_unavailable"));
-  assert.equal(result.current.devices.length, 1);
-});
-
-test("devices of the previous user are not shown", async () => {
-  const { result, set } = rendered(useDevices, service(ok(), page(["a"]), () => new Promise(() => undefined)));
-  await waitFor(() => assert.equal(result.current.devices?.length, 1));
-
-  set({ user: "bob" });
-
-  assert.equal(result.current.devices, undefined);
 });
 
 // -- hydration --------------------------------------------------------------------------------------------------------
