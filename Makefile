@@ -14,7 +14,7 @@ CONTRACT := tests/contract
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
-# PROVIDER=cognito plays that identity provider. `dialtone sandbox identity --list` prints the names.
+# PROVIDER=cognito simulates that identity provider. `dialtone sandbox identity --list` prints the names.
 PROVIDER ?= demo
 dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
 	@$(BIN)/dialtone dev --provider $(PROVIDER)

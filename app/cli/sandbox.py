@@ -8,7 +8,7 @@ import typer
 from app.cli.output import end
 
 if TYPE_CHECKING:
-    from app.sandbox.provider import PlayedProvider
+    from app.sandbox.provider import SimulatedProvider
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -57,7 +57,7 @@ def sandbox_telnyx(
 
 @commands.command("identity")
 def sandbox_identity(
-    provider: Annotated[str, typer.Option(help="The identity provider to play; --list prints all.")] = "demo",
+    provider: Annotated[str, typer.Option(help="The identity provider to simulate; --list prints all.")] = "demo",
     port: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT")] = 8012,
     service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service, for logouts.")] = 8010,
     lists: Annotated[bool, typer.Option("--list", help="Print the providers and exit.")] = False,
@@ -67,45 +67,45 @@ def sandbox_identity(
     Prints the part of dialtone.toml that makes Dialtone accept its tokens.
     """
     from app.sandbox.identity_provider import create_identity_provider
-    from app.sandbox.providers import NOT_VERIFIABLE, PROVIDERS, UnknownProvider, play
+    from app.sandbox.providers import NOT_VERIFIABLE, PROVIDERS, UnknownProvider, simulate
     from app.sandbox.server import LOOPBACK, listen
 
     if lists:
-        for name, played in PROVIDERS.items():
-            typer.echo(f"{name:20} {played.title}")
+        for name, known in PROVIDERS.items():
+            typer.echo(f"{name:20} {known.title}")
         for name, reason in NOT_VERIFIABLE.items():
             typer.echo(f"{name:20} not possible: {reason}")
         return
     base = f"http://{LOOPBACK}:{port}"
     try:
-        chosen = play(provider, base)
+        chosen = simulate(provider, base)
     except UnknownProvider as error:
         end(str(error), 2)
     logout_uri = f"http://{LOOPBACK}:{service}/v1/backchannel-logout"
     listen(create_identity_provider(base, logout_uri, provider), port, _instructions(chosen, port))
 
 
-def _instructions(played: "PlayedProvider", port: int) -> str:
-    """How to make Dialtone accept the tokens, and how to get them. The output is a valid dialtone.toml."""
-    variables = {**played.variables, "DIALTONE_CONFIG": "dialtone.toml"}
+def _instructions(simulated: "SimulatedProvider", port: int) -> str:
+    """The settings that make Dialtone accept the tokens, and commands that print tokens. A valid dialtone.toml."""
+    variables = {**simulated.variables, "DIALTONE_CONFIG": "dialtone.toml"}
     print_token = ".venv/bin/dialtone sandbox token alice" + ("" if port == 8012 else f" --port {port}")
     return "\n".join(
         [
-            f"# {played.provider.title}, played on this machine. Add these lines to dialtone.toml:",
-            played.block(),
+            f"# {simulated.provider.title}, simulated on this machine. Add these lines to dialtone.toml:",
+            simulated.block(),
             "",
             "# Run Dialtone with them and a simulated Telnyx:",
             f"#   {' '.join(f'{name}={value}' for name, value in variables.items())} make dev",
-            f"# Print a token that Dialtone accepts{_where(played)}:",
+            f"# Print a token that Dialtone accepts{_header_note(simulated)}:",
             f"#   {print_token}",
-            f"# Print a token that it rejects (kinds: {', '.join(played.kinds[1:])}):",
-            f"#   {print_token} --kind {played.kinds[1]}",
+            f"# Print a token that it rejects (kinds: {', '.join(simulated.kinds[1:])}):",
+            f"#   {print_token} --kind {simulated.kinds[1]}",
         ]
     )
 
 
-def _where(played: "PlayedProvider") -> str:
-    return "" if played.provider.header is None else f" in the header {played.provider.header}"
+def _header_note(simulated: "SimulatedProvider") -> str:
+    return "" if simulated.provider.header is None else f" in the header {simulated.provider.header}"
 
 
 @commands.command("page")
@@ -114,7 +114,7 @@ def sandbox_page(
     service: Annotated[int, typer.Option(envvar="DIALTONE_PORT", help="Port of the service.")] = 8010,
     identity: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the demo provider.")] = 8012,
     telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
-    notice: Annotated[str, typer.Option(help="Show this sentence, and offer no sign-in.")] = "",
+    notice: Annotated[str, typer.Option(help="Show this sentence instead of the sign-in.")] = "",
 ) -> None:
     """Serve the softphone page, on loopback only."""
     from app.sandbox.server import LOOPBACK, listen

@@ -39,7 +39,7 @@ def migrate() -> None:
 @commands.command()
 def dev(
     provider: Annotated[
-        str, typer.Option(help="The identity provider to play; `dialtone sandbox identity --list` prints all.")
+        str, typer.Option(help="The identity provider to simulate; `dialtone sandbox identity --list` prints all.")
     ] = "demo",
 ) -> None:
     """Run the sandbox, a demo identity provider and the service on this machine until Ctrl-C."""

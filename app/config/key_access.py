@@ -54,7 +54,7 @@ def _signer_fault(issuer: "IssuerTable", *, is_fixed: bool) -> KeyAccessFault | 
     if (issuer.header or "").lower() != LOAD_BALANCER_HEADER:
         return KeyAccessFault("header", f"must be {LOAD_BALANCER_HEADER} if signer is set")
     is_elsewhere = issuer.jwks_url is not None and not is_loopback(urlsplit(issuer.jwks_url).hostname or "")
-    if is_fixed or is_elsewhere or issuer.discovery_url is not None:  # on this machine, the sandbox plays AWS
+    if is_fixed or is_elsewhere or issuer.discovery_url is not None:  # on this machine, the sandbox simulates AWS
         return KeyAccessFault("signer", "excludes other key sources, because AWS publishes the keys; remove them")
     if not issuer.algorithms <= {"ES256"}:
         return KeyAccessFault("algorithms", "must be ES256 if signer is set")

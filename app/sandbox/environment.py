@@ -1,4 +1,4 @@
-"""Which of the user's settings `dialtone dev` passes on to the service. None of them reaches a real Telnyx account."""
+"""Selects the settings of the user that `dialtone dev` passes on. The service never reaches a real Telnyx account."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PORTS = {
 }
 """The environment variable of each port, and its default."""
 
-PASSED_PREFIXES = ("DIALTONE_CORS_", "DIALTONE_LABEL", "DIALTONE_LIMIT_", "DIALTONE_LOG_")
+PASSED_PREFIXES = ("DIALTONE_CORS_", "DIALTONE_LIMIT_", "DIALTONE_LOG_")
 PASSED = frozenset(
     f"DIALTONE_{name}"
     for name in (
@@ -66,18 +66,18 @@ ISSUER_SETTINGS = frozenset(
         "TOKEN_TYPES",
     )
 )
-"""Settings of the user's own issuer, besides DIALTONE_PROVIDER and what begins with it."""
+"""Settings of the user's own issuer, besides those that begin with DIALTONE_PROVIDER."""
 
 ISSUER_NAMES = ("DIALTONE_CONFIG", "DIALTONE_ISSUER", "DIALTONE_PROVIDER")
 """One of these names the user's own issuer. Without any, the other settings of an issuer are ignored."""
 
-_OURS = ("DIALTONE_", "TELNYX_")
+_PREFIXES = ("DIALTONE_", "TELNYX_")
 _ENV_FILE = "DIALTONE_ENV_FILE"
 
 
 @dataclass(frozen=True)
 class UserSettings:
-    """The user's environment, sorted by what happens to it."""
+    """The user's environment, divided by what `dialtone dev` does with each variable."""
 
     passed: dict[str, str]
     """Settings that the service gets."""
@@ -108,11 +108,11 @@ def read_user_settings(environment: Mapping[str, str]) -> UserSettings:
                 if value is not None
             }
     variables |= {name: value for name, value in environment.items() if value.strip() or name not in variables}
-    ours = {name: value for name, value in variables.items() if name.startswith(_OURS) and value.strip()}
+    ours = {name: value for name, value in variables.items() if name.startswith(_PREFIXES) and value.strip()}
     has_issuer = not ours.keys().isdisjoint(ISSUER_NAMES)
     passed = {name: value for name, value in ours.items() if _is_passed(name, has_issuer=has_issuer)}
     ignored = ours.keys() - passed.keys() - PORTS.keys() - {_ENV_FILE}
-    unrelated = {name: value for name, value in variables.items() if not name.startswith(_OURS)}
+    unrelated = {name: value for name, value in variables.items() if not name.startswith(_PREFIXES)}
     return UserSettings(dict(sorted(passed.items())), tuple(sorted(ignored)), unrelated)
 
 

@@ -1,6 +1,6 @@
 """A small identity provider for demo users: discovery, keys that can be rotated, and tokens without a password.
 
-It plays the demo provider or one of `app.sandbox.providers`, with that provider's addresses, keys and claims.
+It is the demo provider, or simulates one of `app.sandbox.providers` with that provider's addresses, keys and claims.
 """
 
 import time
@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.provider import DEMO_USERS, PlayedProvider, UnknownKind
-from app.sandbox.providers import DEMO, play
+from app.sandbox.provider import DEMO_USERS, SimulatedProvider, UnknownKind
+from app.sandbox.providers import DEMO, simulate
 from app.sandbox.signing import Signer
 
 TOKEN_SECONDS = 3600
@@ -24,7 +24,7 @@ LOGOUT_SECONDS = 120
 
 
 class TokenRequestError(Exception):
-    """A request that the token endpoint rejects, with the JSON body of the answer."""
+    """A request that the token endpoint rejects, with the JSON body of the response."""
 
     def __init__(self, **body: Any) -> None:
         super().__init__(body["error"])
@@ -34,15 +34,15 @@ class TokenRequestError(Exception):
 class TokenIssuer:
     """Issues the tokens of one provider, and keeps a session for each user."""
 
-    def __init__(self, played: PlayedProvider) -> None:
-        self.played = played
-        self.signer = Signer(played.provider.algorithm)
+    def __init__(self, simulated: SimulatedProvider) -> None:
+        self.simulated = simulated
+        self.signer = Signer(simulated.provider.algorithm)
         self._sessions: dict[str, str] = {}
 
     def issue(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """The answer of the token endpoint. Raises TokenRequestError."""
+        """The body of the token endpoint's response. Raises TokenRequestError."""
         try:
-            user, kind = str(wanted["user"]), str(wanted.get("kind") or self.played.right_kind)
+            user, kind = str(wanted["user"]), str(wanted.get("kind") or self.simulated.accepted_kind)
             ttl = int(wanted.get("ttl_seconds", TOKEN_SECONDS))
         except (ValueError, TypeError, KeyError):
             raise TokenRequestError(error="invalid_request") from None
@@ -52,9 +52,9 @@ class TokenIssuer:
         if "audience" in wanted:
             changes["aud"] = wanted["audience"]
         try:
-            token = self.played.opaque_token(kind) or self._jwt(user, kind, ttl, changes, wanted.get("scope"))
+            token = self.simulated.opaque_token(kind) or self._jwt(user, kind, ttl, changes, wanted.get("scope"))
         except UnknownKind:
-            raise TokenRequestError(error="unsupported_kind", kinds=self.played.kinds) from None
+            raise TokenRequestError(error="unsupported_kind", kinds=self.simulated.kinds) from None
         return {"access_token": token, "token_type": "Bearer", "expires_in": ttl, "kind": kind}
 
     def end_session(self, user: str) -> str | None:
@@ -67,12 +67,12 @@ class TokenIssuer:
 
     def _jwt(self, user: str, kind: str, ttl: int, changes: dict[str, Any], scope: str | None = None) -> str:
         session = self._sessions.setdefault(user, uuid.uuid4().hex[:16])
-        claims = self.played.claims(user, kind, now=int(time.time()), ttl_seconds=ttl, session=session) | changes
+        claims = self.simulated.claims(user, kind, now=int(time.time()), ttl_seconds=ttl, session=session) | changes
         if scope is not None:
-            name = self.played.scope_claim()
+            name = self.simulated.scope_claim()
             claims[name] = scope.split() if isinstance(claims.get(name), list) else scope
-        header, claims = self.played.token_parts(claims, kind, self.signer.keys[0].kid)
-        return self.signer.sign(header, claims, is_padded=self.played.is_load_balancer)
+        header, claims = self.simulated.token_parts(claims, kind, self.signer.keys[0].kid)
+        return self.signer.sign(header, claims, is_padded=self.simulated.is_load_balancer)
 
 
 def create_identity_provider(base: str, backchannel_logout_uri: str | None = None, provider: str = DEMO) -> Starlette:
@@ -80,8 +80,8 @@ def create_identity_provider(base: str, backchannel_logout_uri: str | None = Non
 
     Raises UnknownProvider.
     """
-    played = play(provider, base)
-    tokens = TokenIssuer(played)
+    simulated = simulate(provider, base)
+    tokens = TokenIssuer(simulated)
 
     async def token(request: Request) -> Response:
         """Issue a token for `{"user": "alice"}`, optionally with `kind`, `scope`, `audience` and `ttl_seconds`."""
@@ -118,13 +118,13 @@ def create_identity_provider(base: str, backchannel_logout_uri: str | None = Non
 
 def _documents(tokens: TokenIssuer, token_endpoint: str) -> list[Route]:
     """The routes of the discovery document and of the keys, at the provider's own paths."""
-    played, signer = tokens.played, tokens.signer
+    simulated, signer = tokens.simulated, tokens.signer
 
     async def discovery(_: Request) -> Response:
-        return JSONResponse(played.discovery(token_endpoint))
+        return JSONResponse(simulated.discovery(token_endpoint))
 
     async def jwks(_: Request) -> Response:
-        keys = [key.jwk(played.jwk_members()) for key in signer.keys]
+        keys = [key.jwk(simulated.jwk_members()) for key in signer.keys]
         return JSONResponse({"keys": keys}, headers={"Cache-Control": "public, max-age=60"})
 
     async def certificates(_: Request) -> Response:
@@ -134,10 +134,10 @@ def _documents(tokens: TokenIssuer, token_endpoint: str) -> list[Route]:
         found = next((key for key in signer.keys if key.kid == request.path_params["kid"]), None)
         return Response(status_code=403) if found is None else PlainTextResponse(found.public_pem())
 
-    pem = played.provider.pem
+    pem = simulated.provider.pem
     published = [
-        (played.discovery_path, discovery),
-        (played.provider.jwks, jwks),
+        (simulated.discovery_path, discovery),
+        (simulated.provider.jwks, jwks),
         (pem, public_key if pem is not None and "{kid}" in pem else certificates),
     ]
     return [Route(path, endpoint, methods=["GET"]) for path, endpoint in published if path is not None]

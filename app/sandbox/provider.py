@@ -1,4 +1,4 @@
-"""An identity provider on this machine: its issuer, the claims of its tokens, and the settings that accept them."""
+"""A simulated identity provider: its issuer, the claims of its tokens, and the settings that accept them."""
 
 import base64
 import json
@@ -12,12 +12,12 @@ from typing import Any
 from app.sandbox.signing import SHARED_SECRET
 
 Claims = dict[str, Any]
-"""Claims of a token, or changes of them. `...` removes a claim."""
+"""Claims of a token, or changes to them. `...` removes a claim."""
 
 DEMO_USERS = ("alice", "bob", "carol")
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 EXPIRED_SECONDS = 3600
-"""How long ago tokens of the kind `expired` have expired."""
+"""Seconds since tokens of the kind `expired` expired."""
 
 SECRET_VARIABLE = "SANDBOX_SECRET"  # noqa: S105 - the name of a variable
 
@@ -32,35 +32,35 @@ class UnknownKind(ValueError):
 
 @dataclass(frozen=True)
 class Provider:
-    """What is particular to one provider. In texts, `$base`, `$issuer`, `$user`, `$uuid` and others are filled in."""
+    """The properties in which providers differ. Texts may contain `$base`, `$issuer`, `$user`, `$uuid` and others."""
 
     title: str
     claims: Claims
-    """The claims of the right token, besides `iss`, `iat` and `exp`."""
+    """The claims of the accepted token, besides `iss`, `iat` and `exp`."""
     kinds: Mapping[str, Claims | str]
-    """Other tokens that the provider signs with the same keys, as changes of the claims; a text is an opaque token."""
+    """Other tokens that the provider signs with the same keys, as changes to the claims. A text is an opaque token."""
     settings: Mapping[str, Any]
-    """The settings of an issuer that accept the right token and reject the others."""
+    """The settings of an issuer that accept this token and reject all others."""
     path: str = ""
     """The path of the issuer."""
     jwks: str | None = "/.well-known/jwks.json"
     """The path of the key set. None: the provider publishes no keys."""
     discovery: str | None = ""
-    """The path of the discovery document. Empty: at the usual place below the issuer. None: there is none."""
+    """The path of the discovery document. Empty: the usual path below the issuer. None: no discovery document."""
     discovery_issuer: str = "$issuer"
-    """The issuer in the discovery document, which is not that of the tokens for Entra's tenants and AD FS."""
+    """The issuer in the discovery document. For Entra's tenants and AD FS, it differs from the `iss` of the tokens."""
     pem: str | None = None
     """The path of the keys in PEM: an object by `kid`, or with `{kid}` one key."""
     algorithm: str = "RS256"
     typ: str | None = "JWT"
-    """The `typ` header of the right token; None if it has none."""
+    """The `typ` header of the accepted token; None if it has none."""
     jwk: Mapping[str, Any] = field(default_factory=dict)
     """Members that its keys have or, with `...`, lack. Without `kid`, tokens have no `kid` either."""
     header: str | None = None
     """The request header that contains its tokens, if a proxy adds them."""
 
 
-class PlayedProvider:
+class SimulatedProvider:
     """A provider whose addresses begin with `base`, such as `http://127.0.0.1:8012`."""
 
     def __init__(self, name: str, provider: Provider, base: str) -> None:
@@ -70,14 +70,14 @@ class PlayedProvider:
         self._addresses = {"base": base, "issuer": base + provider.path}
 
     @property
-    def right_kind(self) -> str:
+    def accepted_kind(self) -> str:
         """The kind of token that Dialtone accepts: `access`, or `id` for providers whose ID tokens it accepts."""
         return "id" if "access" in self.provider.kinds else "access"
 
     @property
     def kinds(self) -> list[str]:
-        """All kinds of token, the right one first."""
-        return [self.right_kind, *self.provider.kinds, "expired", "logout"]
+        """All kinds of token, the accepted one first."""
+        return [self.accepted_kind, *self.provider.kinds, "expired", "logout"]
 
     @property
     def discovery_path(self) -> str | None:
@@ -134,7 +134,7 @@ class PlayedProvider:
         typ = self.provider.typ
         if kind == "logout":
             typ = "logout+jwt"
-        elif kind in ("id", "refresh") and kind != self.right_kind:
+        elif kind in ("id", "refresh") and kind != self.accepted_kind:
             typ = typ and "JWT"
         is_published = self.provider.jwks is not None or self.provider.pem is not None
         has_kid = is_published and self.provider.jwk.get("kid") is not ...
@@ -153,7 +153,7 @@ class PlayedProvider:
         return next((name for name in ("scope", "scp", "scopes") if name in self.provider.claims), "scope")
 
     def settings(self) -> dict[str, Any]:
-        """An issuer of dialtone.toml that accepts the right token and rejects the others."""
+        """An issuer of dialtone.toml that accepts the tokens of the kind `accepted_kind` and rejects all others."""
         own: dict[str, Any] = self._filled(dict(self.provider.settings))
         return {"name": self.name} | own
 

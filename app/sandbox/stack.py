@@ -18,8 +18,8 @@ from typing import NoReturn
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.sandbox.environment import ISSUER_NAMES, PORTS, UserSettings, read_user_settings
-from app.sandbox.provider import PlayedProvider
-from app.sandbox.providers import DEMO, UnknownProvider, play
+from app.sandbox.provider import SimulatedProvider
+from app.sandbox.providers import DEMO, UnknownProvider, simulate
 
 LOOPBACK = "127.0.0.1"
 FOLDER = Path(".dialtone")
@@ -43,7 +43,7 @@ class _Stopped(Exception):
 def run(provider: str = DEMO) -> int:
     """Start all processes, print their URLs, and wait. Returns the exit status.
 
-    `provider` is the identity provider to play. With an issuer of the user's own, no provider runs.
+    `provider` is the identity provider to simulate. With an issuer of the user's own, no provider runs.
     """
     try:
         plan = _plan(provider)
@@ -63,7 +63,7 @@ def run(provider: str = DEMO) -> int:
 def demo_token(
     user: str, *, kind: str | None = None, scope: str | None = None, ttl_seconds: int = TOKEN_SECONDS, port: int = 0
 ) -> str:
-    """A token of a demo user from the running provider. `kind=None`: the right one. Raises StackError."""
+    """A token of a demo user from the running provider. `kind=None`: the accepted kind. Raises StackError."""
     wanted = {"user": user, "kind": kind, "scope": scope, "ttl_seconds": ttl_seconds}
     body = json.dumps({name: value for name, value in wanted.items() if value is not None}).encode()
     port = port or _port("DIALTONE_IDENTITY_PORT")
@@ -96,8 +96,8 @@ class Plan:
 
     ports: dict[str, int]
     user: UserSettings
-    played: PlayedProvider | None
-    """The identity provider to play; None if the user has an issuer of their own."""
+    simulated: SimulatedProvider | None
+    """The identity provider to simulate; None if the user has an issuer of their own."""
 
     def url(self, port: str, host: str = LOOPBACK) -> str:
         """The URL of the part that listens on this port."""
@@ -106,9 +106,9 @@ class Plan:
     @property
     def notice(self) -> str | None:
         """Why demo users cannot sign in at the softphone page; None if they can."""
-        if self.played is None:
+        if self.simulated is None:
             return f"Demo users cannot sign in: Dialtone accepts tokens of {self.user.own_issuer}. Use your own page."
-        if (header := self.played.provider.header) is not None:
+        if (header := self.simulated.provider.header) is not None:
             return f"Demo users cannot sign in: Dialtone accepts their tokens only in the header {header}."
         return None
 
@@ -122,26 +122,26 @@ def _plan(provider: str) -> Plan:
     ports = {variable: _port(variable) for variable in PORTS}
     if user.own_issuer is None:
         try:
-            played = play(provider, f"http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}")
+            simulated = simulate(provider, f"http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}")
         except UnknownProvider as error:
             raise StackError(str(error)) from None
     elif provider == DEMO:
-        played = None
+        simulated = None
     else:
         own = [name for name in ISSUER_NAMES if name in user.passed]
-        raise StackError(f"To play an identity provider, unset {' and '.join(own)}.")
+        raise StackError(f"To simulate an identity provider, unset {' and '.join(own)}.")
     for variable, port in ports.items():
-        if played is not None or variable != "DIALTONE_IDENTITY_PORT":
+        if simulated is not None or variable != "DIALTONE_IDENTITY_PORT":
             _check_free(variable, port)
-    return Plan(ports, user, played)
+    return Plan(ports, user, simulated)
 
 
 def _run(stack: ExitStack, plan: Plan) -> None:
-    _say_what_was_taken(plan.user)
+    _print_passed_settings(plan.user)
     environment = _environment(plan)
     parts = {"sandbox": ["telnyx"], "page": ["page", "--notice", plan.notice or ""]}
-    if plan.played is not None:
-        parts["identity provider"] = ["identity", "--provider", plan.played.name]
+    if plan.simulated is not None:
+        parts["identity provider"] = ["identity", "--provider", plan.simulated.name]
     children = {
         name: stack.enter_context(_child(["sandbox", *arguments], environment, is_quiet=True))
         for name, arguments in parts.items()
@@ -152,7 +152,7 @@ def _run(stack: ExitStack, plan: Plan) -> None:
     stack.callback(_terminate, children)
     children["service"] = stack.enter_context(_child(["serve"], environment))
     _wait_until_ready(f"{plan.url('DIALTONE_PORT')}/readyz", children)
-    _say_where(plan)
+    _print_addresses(plan)
     while True:
         _check_alive(children)
         time.sleep(0.5)
@@ -179,17 +179,17 @@ def _environment(plan: Plan) -> dict[str, str]:
         "DIALTONE_CORS_ORIGINS": origins,
         "DIALTONE_ENV_FILE": "",
     }
-    issuer = {} if plan.played is None else _issuer(plan.played)
+    issuer = {} if plan.simulated is None else _issuer(plan.simulated)
     ports = {variable: str(port) for variable, port in plan.ports.items()}
     return plan.user.unrelated | defaults | plan.user.passed | demo | issuer | ports
 
 
-def _issuer(played: PlayedProvider) -> dict[str, str]:
-    """The variables that make the service accept the played provider's tokens."""
+def _issuer(simulated: SimulatedProvider) -> dict[str, str]:
+    """The variables that make the service accept the simulated provider's tokens."""
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "identity.toml"
-    file.write_text(f"# Written by `dialtone dev`.\n{played.block()}\n", encoding="utf-8")
-    return played.variables | {"DIALTONE_CONFIG": str(file)}
+    file.write_text(f"# Written by `dialtone dev`.\n{simulated.block()}\n", encoding="utf-8")
+    return simulated.variables | {"DIALTONE_CONFIG": str(file)}
 
 
 @contextmanager
@@ -255,23 +255,23 @@ def _check_alive(children: dict[str, subprocess.Popen[bytes]]) -> None:
             raise StackError(f"The {name} exited with status {process.returncode}. All other processes were stopped.")
 
 
-def _say_what_was_taken(user: UserSettings) -> None:
+def _print_passed_settings(user: UserSettings) -> None:
     if user.passed:
-        _say(f"Taken from your environment: {', '.join(user.passed)}")
+        _print(f"Passed on from your environment: {', '.join(user.passed)}")
     if user.ignored:
-        _say(f"Ignored, because the demo has its own Telnyx, ledger and addresses: {', '.join(user.ignored)}")
+        _print(f"Ignored, because the demo has its own Telnyx, ledger and addresses: {', '.join(user.ignored)}")
 
 
-def _say_where(plan: Plan) -> None:
+def _print_addresses(plan: Plan) -> None:
     print_token = ".venv/bin/dialtone sandbox token"  # noqa: S105 - a command
     service = plan.url("DIALTONE_PORT")
-    if plan.played is None:
+    if plan.simulated is None:
         issuer, operator = f"your own: {plan.user.own_issuer}", ""
         last = ["Stop: Ctrl-C", "Issue a login with an access token of your issuer in the variable TOKEN:"]
     else:
         issuer = f"{plan.url('DIALTONE_IDENTITY_PORT')}   (users: alice, bob, carol)"
-        if plan.played.name != DEMO:
-            issuer += f"   plays {plan.played.provider.title}"
+        if plan.simulated.name != DEMO:
+            issuer += f"   simulates {plan.simulated.provider.title}"
         operator = f"   ({print_token} alice --scope 'phone dialtone:admin')"
         last = [f"Print another token: {print_token} bob        Stop: Ctrl-C", "Issue a login to Alice's laptop:"]
     lines = [
@@ -290,24 +290,24 @@ def _say_where(plan: Plan) -> None:
         _curl(plan),
         "",
     ]
-    _say("\n".join(lines))
+    _print("\n".join(lines))
 
 
 def _curl(plan: Plan) -> str:
     """The command that requests a login."""
-    if plan.played is None:
+    if plan.simulated is None:
         header = '-H "Authorization: Bearer $TOKEN"'
-    elif plan.played.provider.header is None:
+    elif plan.simulated.provider.header is None:
         header = f"-H 'Authorization: Bearer {demo_token('alice')}'"
     else:
         # A browser would add this header to requests of other pages too, so the service requires an allowed Origin.
         page = plan.url("DIALTONE_PAGE_PORT")
-        header = f"-H '{plan.played.provider.header}: {demo_token('alice')}' -H 'Origin: {page}'"
+        header = f"-H '{plan.simulated.provider.header}: {demo_token('alice')}' -H 'Origin: {page}'"
     request = f"curl -sS -X POST {plan.url('DIALTONE_PORT')}/v1/telephony-credentials {header}"
     return f"""{request} -H 'Content-Type: application/json' -d '{{"device_id":"laptop"}}'"""
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - output of a command
 
 

@@ -1,4 +1,4 @@
-"""`dialtone token explain`: what a person learns about a token that Dialtone rejects."""
+"""`dialtone token explain`: the explanation of accepted and rejected tokens."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ def test_there_are_more_than_fifty_wrong_tokens() -> None:
     assert len(WRONG_TOKENS) > 50
 
 
-def test_right_token_is_accepted_and_every_check_is_listed(terminal: Any) -> None:
+def test_valid_token_is_accepted_and_every_check_is_listed(terminal: Any) -> None:
     said = terminal(typed=f"Bearer {token()}\n\n")
 
     assert said.exit_code == 0, said.output

@@ -134,15 +134,15 @@ def test_printed_commands_of_two_runs_return_logins_and_no_process_is_left(tmp_p
     assert other_login["sip_username"] != login["sip_username"]
     assert preflights == [200, 200, 400]
     assert refused.json()["code"] == "invalid_token"
-    assert second.says("Taken from your environment: DIALTONE_CORS_ORIGINS")
+    assert second.says("Passed on from your environment: DIALTONE_CORS_ORIGINS")
     assert second.says(": DIALTONE_DATABASE_URL, TELNYX_API_KEY")
-    assert second.says("plays Amazon Cognito")
+    assert second.says("simulates Amazon Cognito")
     assert status == 1, "a dead process stops the others"
     assert all(is_free(port) for port in chosen.values())
 
 
 def test_own_issuer_replaces_the_demo_provider(tmp_path: Path) -> None:
-    """The own issuer is a played provider of its own, whose printed settings are pasted into dialtone.toml."""
+    """The own issuer is a simulated provider in another process. Its printed settings are in dialtone.toml."""
     chosen = ports()
     port = str(free_port())
     printing = command("sandbox", "identity", "--provider", "entra", "--port", port)
@@ -172,7 +172,11 @@ def test_own_issuer_replaces_the_demo_provider(tmp_path: Path) -> None:
     ("settings", "arguments", "reason"),
     [
         ({}, ["--provider", "cognitoo"], "There is no provider 'cognitoo'. Did you mean cognito"),
-        ({"DIALTONE_ISSUER": "https://id.example.com"}, ["--provider", "okta"], "To play an identity provider, unset"),
+        (
+            {"DIALTONE_ISSUER": "https://id.example.com"},
+            ["--provider", "okta"],
+            "To simulate an identity provider, unset",
+        ),
         ({"DIALTONE_ENV_FILE": "missing.env"}, [], "DIALTONE_ENV_FILE names a file that cannot be read."),
         ({"DIALTONE_PORT": "http"}, [], "DIALTONE_PORT must be a port number"),
     ],

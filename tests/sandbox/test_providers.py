@@ -1,4 +1,4 @@
-"""Each provider that the sandbox plays: the printed settings accept its right tokens, and reject all others.
+"""Each provider that the sandbox simulates: the printed settings accept one kind of token, and reject all others.
 
 The provider listens on a socket. The verifier is the service's, with the printed settings and keys fetched over HTTP.
 """
@@ -22,8 +22,8 @@ from app.cli import app
 from app.composition.issuers import open_verifier
 from app.config.providers import PRESETS
 from app.sandbox.identity_provider import create_identity_provider
-from app.sandbox.provider import DEMO_USERS, PlayedProvider
-from app.sandbox.providers import DEMO, NOT_VERIFIABLE, PROVIDERS, UnknownProvider, play
+from app.sandbox.provider import DEMO_USERS, SimulatedProvider
+from app.sandbox.providers import DEMO, NOT_VERIFIABLE, PROVIDERS, UnknownProvider, simulate
 from app.vending.errors import LogoutTokenRejected, TokenRejected
 from tests.support.configuration import load_file
 from tests.support.http_server import DeferredApp, http_client, serve
@@ -33,7 +33,7 @@ from tests.support.http_server import DeferredApp, http_client, serve
 class Running:
     """A provider on a socket."""
 
-    played: PlayedProvider
+    simulated: SimulatedProvider
     http: httpx.AsyncClient
 
     async def token(self, user: str = "alice", **wanted: Any) -> str:
@@ -53,13 +53,13 @@ async def running(name: str) -> AsyncIterator[Running]:
     identity = DeferredApp()
     async with serve(identity) as base, http_client(base) as http:
         identity.app = create_identity_provider(base, provider=name)
-        yield Running(play(name, base), http)
+        yield Running(simulate(name, base), http)
 
 
 @asynccontextmanager
 async def verifier(provider: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[TokenVerifier]:
     """The service's verifier with the printed settings."""
-    settings = load_file(monkeypatch, tmp_path, provider.played.block(), **provider.played.variables)
+    settings = load_file(monkeypatch, tmp_path, provider.simulated.block(), **provider.simulated.variables)
     async with open_verifier(settings) as opened:
         yield opened
 
@@ -90,18 +90,22 @@ async def test_printed_settings_accept_the_right_kind_and_reject_all_others(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async with running(name) as provider, verifier(provider, monkeypatch, tmp_path) as checked:
-        tokens = {kind: await provider.token(kind=kind) for kind in provider.played.kinds}
+        tokens = {kind: await provider.token(kind=kind) for kind in provider.simulated.kinds}
         accepted = {
-            kind for kind, token in tokens.items() if await is_accepted(checked, token, provider.played.provider.header)
+            kind
+            for kind, token in tokens.items()
+            if await is_accepted(checked, token, provider.simulated.provider.header)
         }
 
-    assert accepted == {provider.played.right_kind}
+    assert accepted == {provider.simulated.accepted_kind}
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_tokens_of_demo_users_differ(name: str) -> None:
-    played = play(name, "http://127.0.0.1:1")
-    of_users = [played.claims(user, played.right_kind, now=0, ttl_seconds=60, session="s") for user in DEMO_USERS]
+    simulated = simulate(name, "http://127.0.0.1:1")
+    of_users = [
+        simulated.claims(user, simulated.accepted_kind, now=0, ttl_seconds=60, session="s") for user in DEMO_USERS
+    ]
     first, second, third = [{**claims, "jti": "j"} for claims in of_users]
 
     assert first != second != third != first
@@ -110,7 +114,7 @@ def test_tokens_of_demo_users_differ(name: str) -> None:
 @pytest.mark.parametrize("kind", ["access", "id", "refresh", "machine", "other-client", "other-tenant"])
 @pytest.mark.parametrize("name", ["auth0", "entra", "okta", "cognito", "keycloak"])
 async def test_common_providers_issue_each_kind(name: str, kind: str) -> None:
-    assert kind in play(name, "http://127.0.0.1:1").kinds
+    assert kind in simulate(name, "http://127.0.0.1:1").kinds
 
 
 def test_every_preset_is_played() -> None:
@@ -119,9 +123,9 @@ def test_every_preset_is_played() -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_printed_settings_are_toml(name: str) -> None:
-    played = play(name, "http://127.0.0.1:8012")
+    simulated = simulate(name, "http://127.0.0.1:8012")
 
-    assert tomllib.loads(played.block()) == {"issuers": [played.settings()]}
+    assert tomllib.loads(simulated.block()) == {"issuers": [simulated.settings()]}
 
 
 # -- what is particular to a provider ---------------------------------------------------------------------------------
@@ -230,7 +234,7 @@ async def test_unknown_kind_lists_the_kinds_of_the_provider() -> None:
         answer = await provider.http.post("/token", json={"user": "alice", "kind": "machine"})
 
     assert answer.status_code == 400
-    assert answer.json()["kinds"] == provider.played.kinds
+    assert answer.json()["kinds"] == provider.simulated.kinds
 
 
 @pytest.mark.parametrize(
@@ -247,7 +251,7 @@ async def test_unknown_kind_lists_the_kinds_of_the_provider() -> None:
 )
 def test_unknown_provider_is_reported_with_near_names(name: str, hint: str) -> None:
     with pytest.raises(UnknownProvider, match=re.escape(hint)):
-        play(name, "http://127.0.0.1:8012")
+        simulate(name, "http://127.0.0.1:8012")
 
 
 def test_command_lists_the_providers() -> None:

@@ -19,7 +19,7 @@ NONCE = {"nonce": "n-0S6_WzA2Mj", "at_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng"}
 @dataclass(frozen=True)
 class Provider:
     claims: Claims
-    """The right token's claims, in addition to `iat` and `exp`."""
+    """The accepted token's claims, in addition to `iat` and `exp`."""
     subject: str
     wrong: dict[str, Claims] = field(default_factory=dict)
     """Changes of the claims by the kind of token that they make. `...` removes a claim."""
@@ -27,9 +27,9 @@ class Provider:
     typ: str | None = "JWT"
     header: str | None = None
     right: dict[str, Claims] = field(default_factory=dict)
-    """Changes of the claims that make other right tokens of the same user."""
+    """Changes of the claims that make other accepted tokens of the same user."""
     scopes: str = ""
-    """The right token's scopes, as the preset reads them."""
+    """The accepted token's scopes, as the preset reads them."""
 
 
 ENTRA_CLAIMS: Claims = {"aud": API, "oid": "user-1", "sub": "pairwise", "scp": "phone", "azp": CLIENT, "ver": "2.0"}

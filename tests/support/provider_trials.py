@@ -1,6 +1,6 @@
-"""Tokens of every provider, played against the issuers in the documentation.
+"""Verifies tokens of every provider with the issuers in the documentation.
 
-`python -m tests.support.provider_trials` prints how many right tokens were accepted and wrong ones rejected.
+`python -m tests.support.provider_trials` prints how many valid tokens were accepted and how many others were rejected.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ _KEY_SOURCES = ("jwks_url", "discovery_url", "ca_file", "pem_file", "secret_env"
 class Trial(NamedTuple):
     right: int
     refused: list[str]
-    """The kinds of right tokens that were refused, with the reason."""
+    """The kinds of valid tokens that were rejected, with the reason."""
     wrong: int
     accepted: list[str]
-    """The kinds of wrong tokens that were accepted."""
+    """The kinds of invalid tokens that were accepted."""
 
 
 def documented_tables(page: str) -> Iterator[dict[str, Any]]:
@@ -121,8 +121,8 @@ def _stranger(algorithm: str) -> Any:
             return ec_key(_key(algorithm).curve_name, "stranger")
 
 
-async def play(provider: Provider, table: dict[str, Any]) -> Trial:
-    """Verify the provider's right and wrong tokens."""
+async def verify_tokens(provider: Provider, table: dict[str, Any]) -> Trial:
+    """Verify the provider's valid tokens, and the tokens that must be rejected."""
     verifier = verifier_of(table, provider.algorithm)
     refused, accepted = [], []
     right: dict[str, Claims] = {"usual": {}} | provider.right
@@ -145,12 +145,12 @@ async def play(provider: Provider, table: dict[str, Any]) -> Trial:
 
 
 async def report() -> list[str]:
-    """A table of the providers, with the kinds of wrong tokens that were accepted."""
+    """A table of the providers, with the kinds of invalid tokens that were accepted."""
     lines = [f"{'provider':<18} {'right accepted':>14} {'wrong rejected':>14}"]
     for table in documented_tables("identity-providers"):
         name = table["provider"]
         if name in PROVIDERS:
-            trial = await play(PROVIDERS[name], table)
+            trial = await verify_tokens(PROVIDERS[name], table)
             right, wrong = trial.right - len(trial.refused), trial.wrong - len(trial.accepted)
             counts = f"{f'{right} of {trial.right}':>14} {f'{wrong} of {trial.wrong}':>14}"
             lines.append(" ".join([f"{name:<18} {counts}", *trial.accepted]))

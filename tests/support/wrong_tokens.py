@@ -1,4 +1,4 @@
-"""Texts that are sent instead of a right token, each with what its explanation must name."""
+"""Texts that Dialtone rejects as access tokens, each with the texts that its explanation must contain."""
 
 import base64
 import json

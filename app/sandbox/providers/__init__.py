@@ -1,18 +1,18 @@
-"""The identity providers that the sandbox can play, with the tokens that each issues.
+"""The identity providers that the sandbox can simulate, with the tokens that each issues.
 
 The claims follow the providers' documentation, with invented values. All JWTs of a provider are signed with the same
-key, so that only the settings distinguish right tokens from wrong ones.
+key, so that only the settings distinguish accepted tokens from rejected ones.
 """
 
 import difflib
 from types import MappingProxyType
 
-from app.sandbox.provider import PlayedProvider
+from app.sandbox.provider import SimulatedProvider
 from app.sandbox.providers.hosted import HOSTED
 from app.sandbox.providers.self_hosted import DEMO, SELF_HOSTED
 from app.sandbox.providers.workloads import WORKLOADS
 
-__all__ = ["DEMO", "NOT_VERIFIABLE", "PROVIDERS", "UnknownProvider", "play"]
+__all__ = ["DEMO", "NOT_VERIFIABLE", "PROVIDERS", "UnknownProvider", "simulate"]
 
 PROVIDERS = MappingProxyType({DEMO: SELF_HOSTED[DEMO], **HOSTED, **SELF_HOSTED, **WORKLOADS})
 
@@ -28,17 +28,17 @@ NOT_VERIFIABLE = MappingProxyType(
         ),
     }
 )
-"""Providers whose tokens have no signature that Dialtone could check, with what to do instead."""
+"""Providers whose tokens have no signature that Dialtone can verify, with an alternative for each."""
 
 
 class UnknownProvider(ValueError):
-    """The sandbox cannot play this provider. The message says what to do."""
+    """The sandbox cannot simulate this provider. The message contains the alternative."""
 
 
-def play(name: str, base: str) -> PlayedProvider:
+def simulate(name: str, base: str) -> SimulatedProvider:
     """The provider at the URL `base`. Raises UnknownProvider."""
     if name in PROVIDERS:
-        return PlayedProvider(name, PROVIDERS[name], base)
+        return SimulatedProvider(name, PROVIDERS[name], base)
     if name in NOT_VERIFIABLE:
         raise UnknownProvider(NOT_VERIFIABLE[name])
     near = _similar(name.lower())

@@ -1,4 +1,4 @@
-"""The settings of one issuer: right and wrong tokens of each, both sides of each boundary, and strict defaults."""
+"""The settings of one issuer: accepted and rejected tokens, both sides of each boundary, and strict defaults."""
 
 from typing import Any
 

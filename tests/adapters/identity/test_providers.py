@@ -1,4 +1,4 @@
-"""Each provider's right tokens log in with the preset and the values of its recipe, and its other tokens do not.
+"""Each provider's accepted tokens log in with the preset and the values of its recipe, and its other tokens do not.
 
 The issuers are those of the documentation, with a key of the test instead of the provider's.
 """
@@ -6,7 +6,7 @@ The issuers are those of the documentation, with a key of the test instead of th
 import pytest
 
 from app.config.providers import PRESETS, VALUES
-from tests.support.provider_trials import PROVIDERS, documented_tables, play
+from tests.support.provider_trials import PROVIDERS, documented_tables, verify_tokens
 
 RECIPES = {table["provider"]: table for table in documented_tables("identity-providers")}
 WITHOUT_PRESET = {
@@ -33,7 +33,7 @@ def test_every_recipe_is_played() -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 async def test_provider_logs_in_with_its_right_tokens_only(name: str) -> None:
-    trial = await play(PROVIDERS[name], RECIPES[name])
+    trial = await verify_tokens(PROVIDERS[name], RECIPES[name])
 
     assert (trial.refused, trial.accepted) == ([], [])
 
@@ -47,6 +47,6 @@ async def test_another_subject_claim_does_not_log_in_applications(name: str) -> 
 
 @pytest.mark.parametrize("name", WITHOUT_PRESET)
 async def test_issuer_without_a_preset_means_the_same(name: str) -> None:
-    trial = await play(PROVIDERS[name], WITHOUT_PRESET[name])
+    trial = await verify_tokens(PROVIDERS[name], WITHOUT_PRESET[name])
 
     assert (trial.refused, trial.accepted) == ([], [])
