@@ -1,15 +1,20 @@
-"""An identity provider that publishes a key set and counts how often it is fetched."""
+"""An identity provider that publishes a key set and counts its fetches, and the fault of a failed fetch."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
+from app.adapters.http_client import HttpClient
+from app.adapters.identity.key_sets import KeySetLocation, RemoteKeySource
+from app.vending.errors import IdentityUnavailable
 from tests.support.tokens import rsa_key
 
 ResponseFactory = Callable[[Request], Response]
@@ -48,3 +53,16 @@ class KeyServer:
             return JSONResponse({"issuer": self.url, "jwks_uri": f"{self.url}/jwks"})
 
         return Starlette(routes=[Route("/jwks", jwks), Route("/.well-known/openid-configuration", discovery)])
+
+
+async def fetch_fault(location: KeySetLocation, client: HttpClient) -> tuple[str, str]:
+    """The reason and the fix of a failed fetch, which the log has too."""
+    source = RemoteKeySource(location, client, lambda: 1000.0)
+    with capture_logs() as lines, pytest.raises(IdentityUnavailable):
+        await source.current()
+    status = source.status(location.issuer)
+    assert status.last_failure is not None
+    assert status.fix is not None
+    assert [line["cause"] for line in lines if line["event"] == "key_set_fetch_failed"] == [status.last_failure]
+    assert (status.last_failure + status.fix).isprintable()
+    return status.last_failure, status.fix
