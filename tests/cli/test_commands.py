@@ -12,11 +12,12 @@ from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.cli import app
 from app.vending.errors import TokenRejected
+from tests.support.configuration import set_command_environment
 from tests.support.databases import sqlite_url
 from tests.support.push_material import BUNDLE_ID, key, pem_of, same_ios, secrets_in, service_account
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
-from tests.support.tokens import ISSUER, claims_of, pem, principal, token
+from tests.support.tokens import ISSUER, claims_of, principal, token
 
 RULES = """
 [[policy.rules]]
@@ -39,19 +40,10 @@ mode = "shadow"
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    (tmp_path / "key.pem").write_text(pem())
     (tmp_path / "dialtone.toml").write_text(
         f'[[issuers]]\nissuer = "{ISSUER}"\naudiences = ["dialtone"]\npem_file = "{tmp_path}/key.pem"\n{RULES}'
     )
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "TELNYX_API_KEY": "KEY_CANARY",
-        "TELNYX_CONNECTION_ID": "77",
-        "DIALTONE_CONFIG": "dialtone.toml",
-        "DIALTONE_ENV_FILE": "",
-        "DIALTONE_DATABASE_URL": sqlite_url(tmp_path),
-    }.items():
-        monkeypatch.setenv(name, value)
+    set_command_environment(monkeypatch, tmp_path)
 
     def run(*arguments: str, typed: str = "") -> Result:
         return CliRunner().invoke(app, arguments, input=typed)

@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.cli import app
+from tests.support.configuration import set_command_environment
 from tests.support.databases import sqlite_url
-from tests.support.tokens import ISSUER, claims_of, pem, token
+from tests.support.tokens import ISSUER, claims_of, token
 from tests.support.verification import SECRET, raw_token
 from tests.support.wrong_tokens import CONFIGS, WRONG_TOKENS, WrongToken
 
@@ -26,17 +27,7 @@ KEYS = {"pem": 'pem_file = "key.pem"', "secret": 'secret_env = "APP_SECRET"'}
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Runs a command with an issuer of CONFIGS, the rest of a dialtone.toml, and a text on standard input."""
-    (tmp_path / "key.pem").write_text(pem())
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "TELNYX_API_KEY": "KEY_CANARY",
-        "TELNYX_CONNECTION_ID": "77",
-        "DIALTONE_CONFIG": "dialtone.toml",
-        "DIALTONE_ENV_FILE": "",
-        "DIALTONE_DATABASE_URL": sqlite_url(tmp_path),
-        "APP_SECRET": SECRET,
-    }.items():
-        monkeypatch.setenv(name, value)
+    set_command_environment(monkeypatch, tmp_path, APP_SECRET=SECRET)
 
     def run(
         *arguments: str, typed: str | bytes = "", config: str = "plain", key: str = "pem", more: str = ""

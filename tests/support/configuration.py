@@ -1,11 +1,13 @@
-"""Settings from a dialtone.toml or from the environment of a test."""
+"""Settings from a dialtone.toml or from the environment of a test, and the environment of a command."""
 
 from pathlib import Path
 
 import pytest
 
 from app.config.settings import Settings
+from tests.support.databases import sqlite_url
 from tests.support.environment import MINIMAL_ENVIRONMENT
+from tests.support.tokens import pem
 
 ISSUER = """
 [[issuers]]
@@ -28,6 +30,21 @@ def load_variables(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Se
     return _load(
         monkeypatch, {name: value for name, value in (MINIMAL_ENVIRONMENT | changes).items() if value is not None}
     )
+
+
+def set_command_environment(monkeypatch: pytest.MonkeyPatch, folder: Path, **more: str) -> None:
+    """Run commands in the folder, with its dialtone.toml and ledger, and with the test's public key in key.pem."""
+    (folder / "key.pem").write_text(pem())
+    monkeypatch.chdir(folder)
+    variables = {
+        "TELNYX_API_KEY": "KEY_CANARY",
+        "TELNYX_CONNECTION_ID": "77",
+        "DIALTONE_CONFIG": "dialtone.toml",
+        "DIALTONE_ENV_FILE": "",
+        "DIALTONE_DATABASE_URL": sqlite_url(folder),
+    }
+    for name, value in (variables | more).items():
+        monkeypatch.setenv(name, value)
 
 
 def _load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings:
