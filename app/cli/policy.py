@@ -23,7 +23,7 @@ commands.command("check")(config.check)
 
 
 @commands.command("test")
-def why(
+def explain_decision(
     subject: Annotated[
         str,
         typer.Argument(metavar="TOKEN|CLAIMS", help="An access token, its claims as JSON, or - for standard input."),

@@ -93,15 +93,6 @@ VALUES = frozenset(ProviderTable.model_fields) - {"provider"}
 """The names of all values that presets use."""
 
 
-def expanded(table: ProviderTable) -> dict[str, Any]:
-    """The settings of the table and its preset, as an equivalent table without `provider`."""
-    given = table.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"provider", *VALUES})
-    for name in given:
-        if isinstance(getattr(table, name), frozenset):
-            given[name].sort()
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def values_behind(table: ProviderTable) -> dict[str, tuple[str, ...]]:
     """The values in the table from which its preset takes a setting, by setting: `domain` for `issuer`."""
     if table.provider is None:

@@ -1,4 +1,4 @@
-"""The log and the audit of a rejected token: what the configuration requires, and nothing of the token."""
+"""The log and the audit of a rejected token contain the requirement of the configuration, and no part of the token."""
 
 import json
 from typing import Any

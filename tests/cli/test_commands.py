@@ -179,7 +179,7 @@ def test_policy_test_denies_claims_that_the_service_rejects(
     assert (as_json["claims_rejected"], as_json["allowed"]) == (reason, reason is None)
 
 
-def test_policy_test_says_what_it_assumes(terminal: Any) -> None:
+def test_policy_test_names_its_assumptions(terminal: Any) -> None:
     said = terminal("policy", "test", '{"sub": "alice", "scope": "phone", "department": "support"}')
 
     assert said.exit_code == 0, said.output
@@ -189,7 +189,7 @@ def test_policy_test_says_what_it_assumes(terminal: Any) -> None:
 
 
 @pytest.mark.parametrize("claims", [{"aud": "other"}, {"nonce": "n"}, {"nbf": 4_000_000_000}], ids=str)
-def test_policy_test_denies_claims_that_no_assumption_can_save(terminal: Any, claims: dict[str, Any]) -> None:
+def test_policy_test_denies_invalid_claims_without_exp(terminal: Any, claims: dict[str, Any]) -> None:
     said = terminal("policy", "test", json.dumps({"sub": "alice", "scope": "phone", "department": "support"} | claims))
 
     assert said.exit_code == 1

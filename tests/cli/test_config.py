@@ -194,7 +194,7 @@ def test_no_secret_is_shown(environment: pytest.MonkeyPatch) -> None:
     assert "CANARY" not in show() + json.dumps(found)
 
 
-def test_public_key_is_only_said_to_be_set(environment: pytest.MonkeyPatch) -> None:
+def test_public_key_is_not_shown(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DIALTONE_ISSUER_PEM", pem())
 
     (issuer,) = shown()["issuers"]

@@ -1,4 +1,4 @@
-"""Issuers that no token of a well-known provider has are rejected; what is only probably wrong is a warning."""
+"""Issuers that no token of a well-known provider has are rejected. An issuer that is probably wrong is a warning."""
 
 from typing import Any
 
@@ -170,7 +170,7 @@ def test_doubtful_issuer_is_a_warning(issuer: str, options: dict[str, Any], line
 
 
 @pytest.mark.parametrize("issuer", [issuer for issuer in RIGHT if not issuer.endswith("okta.com")])
-def test_right_issuer_causes_no_warning(issuer: str) -> None:
+def test_valid_issuer_causes_no_warning(issuer: str) -> None:
     assert known_issuers.find_warnings(table(issuer)) == []
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from app.composition.reload import RELOADABLE
 from app.config.file import ConfigFile, IssuerTable
 from app.config.issuer_variables import ISSUER_FIELDS
-from app.config.providers import PRESETS, UNSUPPORTED, VALUES, expanded
+from app.config.providers import PRESETS, UNSUPPORTED, VALUES
 from app.config.settings import SettingsError
 from tests.support.configuration import load_file, load_variables
 from tests.support.provider_trials import documented_tables
@@ -29,6 +29,15 @@ KEYCLOAK = {"provider": "keycloak", "url": "https://id.example.com", "realm": "s
 ENTRA = {"provider": "entra", "tenant_id": TENANT, "audiences": [API]}
 SUPABASE = {"provider": "supabase", "project_id": "ref"}
 RECIPES = {table["provider"]: table for table in documented_tables("identity-providers")}
+
+
+def expanded(table: IssuerTable) -> dict[str, Any]:
+    """The settings of the table and its preset, as an equivalent table without `provider`."""
+    given = table.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"provider", *VALUES})
+    for name in given:
+        if isinstance(getattr(table, name), frozenset):
+            given[name].sort()
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def table_of(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Values as environments pass them: line ends, quotes, invisible characters, env files, and files of secrets."""
+"""Values of variables are cleaned: line ends, quotes and invisible characters. Env files and files of secrets."""
 
 import hmac
 import logging

@@ -108,7 +108,7 @@ async def test_claims_of_a_rejected_token_are_explained_and_marked_as_unverified
     assert {"bad_signature", "wrong_audience", "expired"} <= {check.reason for check in report.failed}
 
 
-async def test_claims_without_exp_are_assumed_to_be_usual() -> None:
+async def test_absent_claims_are_assumed_to_be_valid_without_exp() -> None:
     report = explainer(VERIFIERS["default"]).explain_claims({"sub": "alice"})
 
     assumed = [check.name for check in report.checks if check.state is CheckState.ASSUMED]

@@ -21,18 +21,18 @@ def test_every_preset_has_one_recipe() -> None:
     assert sorted(documented) == sorted(PRESETS)
 
 
-def test_recipe_sets_only_what_its_user_knows() -> None:
+def test_recipe_sets_only_values_that_the_user_knows() -> None:
     others = {name: set(table) - ONLY_THE_USER_KNOWS for name, table in RECIPES.items()}
 
     assert {name for name, settings in others.items() if settings} == set()
 
 
-def test_every_recipe_is_played() -> None:
+def test_every_recipe_is_verified() -> None:
     assert set(PROVIDERS) == set(RECIPES) - {"aws-alb"}  # test_load_balancer
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-async def test_provider_logs_in_with_its_right_tokens_only(name: str) -> None:
+async def test_provider_logs_in_with_its_accepted_tokens_only(name: str) -> None:
     trial = await verify_tokens(PROVIDERS[name], RECIPES[name])
 
     assert (trial.refused, trial.accepted) == ([], [])
