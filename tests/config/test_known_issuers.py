@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.config import known_issuers
+from app.config.config_warning import ConfigWarning
 from app.config.file import IssuerTable
 from app.config.settings import SettingsError
-from app.config.values import ConfigWarning
 from tests.support.configuration import load_variables
 
 TENANT = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490"
@@ -192,9 +192,9 @@ def test_audience_that_looks_like_an_example_is_a_warning(audience: str) -> None
     ],
 )
 def test_audience_of_the_provider_itself_is_a_warning(issuer: str, audience: str) -> None:
-    (doubt,) = known_issuers.doubts(table(issuer, audiences=[audience, "phones"]))
+    (warning,) = known_issuers.find_warnings(table(issuer, audiences=[audience, "phones"]))
 
-    assert doubt == ConfigWarning(
+    assert warning == ConfigWarning(
         "audiences",
         f"{audience} is an audience of the provider itself, which tokens for other purposes have too",
         "write the audience of your own API",
@@ -210,7 +210,7 @@ def test_audience_of_the_provider_itself_is_a_warning(issuer: str, audience: str
     ],
 )
 def test_audience_of_an_api_causes_no_warning(issuer: str, audience: str) -> None:
-    assert known_issuers.doubts(table(issuer, audiences=[audience])) == []
+    assert known_issuers.find_warnings(table(issuer, audiences=[audience])) == []
 
 
 def test_warnings_of_config_check_are_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
