@@ -40,7 +40,7 @@ async def test_provider_logs_in_with_its_accepted_tokens_only(name: str) -> None
 
 @pytest.mark.parametrize("name", PROVIDERS)
 async def test_another_subject_claim_does_not_log_in_applications(name: str) -> None:
-    trial = await play(PROVIDERS[name], RECIPES[name] | {"subject_claim": "sub"})
+    trial = await verify_tokens(PROVIDERS[name], RECIPES[name] | {"subject_claim": "sub"})
 
     assert trial.accepted == []
 
