@@ -39,8 +39,8 @@ pytestmark = [
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[tuple[int, Endpoints]]:
-    """nginx with the shipped file, without TLS. Yields its port and its upstream's servers."""
+def nginx(folder: Path, endpoints: Endpoints) -> Iterator[int]:
+    """nginx with the shipped file, without TLS, in front of the endpoints. Yields its port."""
     port, main = free_port(), folder / "nginx.conf"
 
     def write(ports: list[int]) -> None:
@@ -64,9 +64,11 @@ def nginx(folder: Path) -> Iterator[tuple[int, Endpoints]]:
         write(ports)
         subprocess.run(["nginx", "-s", "reload", "-c", main], check=True, capture_output=True)
 
-    write([])
+    write(endpoints.ports)
     with running_proxy(["nginx", "-c", str(main)], port, folder):
-        yield port, Endpoints(reload)
+        endpoints.reload = reload
+        yield port
+        endpoints.reload = None
 
 
 def request(bearer: str, device: str) -> bytes:
@@ -112,24 +114,21 @@ class Load:
 async def test_rolling_update_loses_no_request(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
     times = RolloutTimes.of_manifests(SPEED)
     await migrate_database(postgres)
-    with nginx(tmp_path) as (port, endpoints):
-        pods = list(
-            await asyncio.gather(
-                *(Pod.start(telnyx.url, postgres, tmp_path, endpoints, times) for _ in range(REPLICAS))
-            )
-        )
-        try:
+    endpoints, pods, stops = Endpoints(), [], []
+    try:
+        starts = (Pod.start(telnyx.url, postgres, tmp_path, endpoints, times) for _ in range(REPLICAS))
+        pods.extend(await asyncio.gather(*starts))
+        with nginx(tmp_path, endpoints) as port:
             load = Load(port)
             running = asyncio.create_task(load.run(REQUESTS))
-            stops = []
             for _ in range(REPLACED):
                 pods.append(await Pod.start(telnyx.url, postgres, tmp_path, endpoints, times))
                 stops.append(await pods.pop(0).delete())
             load.is_over = True
             await running
-        finally:
-            for pod in pods:
-                await pod.close()
+    finally:
+        for pod in pods:
+            await pod.close()
 
     print(f"{load.statuses.total()} requests: {dict(load.statuses)}; stops took {[round(one, 1) for one in stops]} s")
     assert load.statuses.keys() <= {"200", "201"}

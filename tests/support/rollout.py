@@ -48,17 +48,18 @@ class RolloutTimes:
 
 
 class Endpoints:
-    """The addresses that nginx sends requests to."""
+    """The ports that nginx sends requests to."""
 
-    def __init__(self, configure: Callable[[list[int]], None]) -> None:
-        """`configure` writes nginx's configuration for these ports, and reloads it."""
-        self._configure = configure
-        self._ports: list[int] = []
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+        self.reload: Callable[[list[int]], None] | None = None
+        """Writes nginx's configuration for these ports, and reloads it. None while nginx does not run."""
 
     def change(self, port: int, *, is_ready: bool) -> None:
-        if is_ready != (port in self._ports):
-            self._ports = sorted({*self._ports, port} if is_ready else set(self._ports) - {port})
-            self._configure(self._ports)
+        if is_ready != (port in self.ports):
+            self.ports = sorted({*self.ports, port} if is_ready else set(self.ports) - {port})
+            if self.reload is not None:
+                self.reload(self.ports)
 
 
 class Pod:
