@@ -153,10 +153,11 @@ errors: $(VENV)/.runtime ## Regenerate docs/errors.md after a change of problem 
 schema: $(VENV)/.runtime ## Regenerate dialtone.schema.json after a change of the configuration file
 	$(BIN)/dialtone config schema > dialtone.schema.json
 
+# Extras stay in the lock files. If a package requires coverage[toml] and the lock has only coverage, pip takes the newest release.
 lock: ## Update the lock files to the newest versions (requires uv)
 	cd requirements && for name in runtime tracing dev build contract; do \
-	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
+	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 	cd requirements && for release in $(UVICORN_RELEASES); do \
 	  echo "uvicorn~=$$release.0" | uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-deps \
 	    --no-annotate --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \

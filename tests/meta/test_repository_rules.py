@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from app.api.problems import KINDS, problem_of
 from app.config.settings import Settings, known_variables, variable_of
@@ -17,6 +19,10 @@ SOURCES = sorted((ROOT / "app").rglob("*.py"))
 
 def all_errors(base: type[errors.DialtoneError] = errors.DialtoneError) -> set[type[errors.DialtoneError]]:
     return {base} | {error for child in base.__subclasses__() for error in all_errors(child)}
+
+
+def installed_packages() -> set[str]:
+    return {canonicalize_name(distribution.name) for distribution in importlib.metadata.distributions()}
 
 
 ABSTRACT = {errors.DialtoneError, errors.TelnyxError}
@@ -79,6 +85,25 @@ def test_locks_have_hashes_and_no_urls(lock: Path) -> None:
     pinned = re.findall(r"^[a-z0-9][^ \n]*==", text, re.MULTILINE)
     assert len(pinned) > 0
     assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_lock_has_the_extras_that_its_packages_require() -> None:
+    # If pytest-cov requires coverage[toml] and the lock has only coverage, `pip install --require-hashes` takes the
+    # newest release of coverage, and fails, because that release has no hash.
+    lock = (ROOT / "requirements" / "dev.lock").read_text()
+    pins = {Requirement(pin) for pin in re.findall(r"^([a-z0-9][^ ;\n]*==[^ ;\n]*)", lock, re.MULTILINE)}
+    installed = installed_packages()
+    locked = {pin.name: pin.extras for pin in pins}
+    required = [
+        Requirement(text)
+        for pin in pins
+        for text in (importlib.metadata.requires(pin.name) if pin.name in installed else None) or []
+        if "extra ==" not in text
+    ]
+
+    missing = [str(each) for each in required if each.name in locked and not each.extras <= locked[each.name]]
+    assert any(each.extras for each in required)
+    assert missing == []
 
 
 FLOORS = {
