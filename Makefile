@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test image image-test client client-test client-package-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ PROVIDER ?= demo
 dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
 	@$(BIN)/dialtone dev --provider $(PROVIDER)
 
-test: lint client-test fast-test ## Run every check: style, types, layers, Dockerfile, tests
+test: lint client-test fast-test ## Check style, types and layers, and run the tests without browsers, proxies and images
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,14 +42,17 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(@D) -r $<
 	@touch $@
 
-# Most tests wait more than they compute, so three workers share two cores. COVERAGE=1 measures coverage in the first group,
-# which takes a third longer. Tests with real processes, browsers and faults have deadlines that tracing would break.
+# Most tests wait more than they compute, so four workers share two cores. COVERAGE=1 measures coverage in the first group,
+# which takes a third longer. Tests with real processes and faults have deadlines that tracing would break.
 COVERAGE ?=
-SLOW := tests/browser tests/contract tests/faults tests/processes tests/deploy
-HAS_OWN_TARGET := tests/browser/test_examples.py tests/deploy/test_image.py tests/browser/test_firefox.py
+SLOW := tests/contract tests/faults tests/processes tests/deploy
+HAS_OWN_TARGET := tests/browser tests/proxies tests/deploy/test_image.py
 fast-test: $(VENV)/.dev contract-tools
-	$(BIN)/pytest -n 3 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %)
+	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %) $(HAS_OWN_TARGET:%=--ignore %)
 	$(BIN)/pytest -n 3 --dist worksteal $(SLOW) $(HAS_OWN_TARGET:%=--ignore %)
+
+proxy-test: $(VENV)/.dev ## Run the service behind nginx, HAProxy and Caddy
+	$(BIN)/pytest -n 3 --dist worksteal tests/proxies
 
 # The SDK of the softphone page and the browser client need Node 20. Without it, the page shows an error, and its tests
 # are skipped.
@@ -58,16 +61,18 @@ ifeq ($(HAS_NODE),yes)
 client: $(CLIENT)/dist/index.js
 client-test: client
 	cd $(CLIENT) && npm test --silent
-client-package-test: client $(BUNDLERS)/node_modules/.installed ## Build the packed browser client with each bundler, and print the sizes
+client-package-test: client $(BUNDLERS)/node_modules/.installed ## Build the packed client with each bundler, and print the sizes
 	cd $(CLIENT) && npm run size --silent
 	cd $(BUNDLERS) && npm test --silent
+browser-test: $(VENV)/.dev client ## Test the softphone page, the operators' page and the browser client in Chromium
+	$(BIN)/pytest -n 3 --dist worksteal tests/browser --ignore tests/browser/test_examples.py --ignore tests/browser/test_firefox.py
 examples-test: $(VENV)/.dev $(EXAMPLES:%=%/node_modules/.installed) ## Build each example, and make a call with it in Chromium
 	$(BIN)/pytest -rs tests/browser/test_examples.py
 firefox-test: $(VENV)/.dev client ## Test the softphone page in Firefox: login, calls, refresh, reload, duplicated tab
 	$(BIN)/pytest -rs tests/browser/test_firefox.py
 contract-tools: $(CONTRACT)/node_modules/.installed
 else
-client client-test client-package-test examples-test firefox-test:
+client client-test client-package-test browser-test examples-test firefox-test:
 	@echo "Node 20 is not installed: the softphone page, the browser client and the examples are not built."
 endif
 

@@ -21,7 +21,7 @@ from tests.support.load import LoadGenerator, check_invariants
 from tests.support.replicas import Replica, command, replica, replica_environment
 from tests.support.sandbox import Telnyx
 
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "15"))
 """`make soak` runs for ten minutes."""
 
 RUSH_EVERY, REQUESTS = 0.5, 12
