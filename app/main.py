@@ -120,7 +120,7 @@ def build_server_app(settings: Settings, components: Components) -> tuple[Connec
         Rejections(heads.lines, access_log),
         health_paths=_health_paths(settings),
     )
-    if settings.redis_url is None and not settings.audit_required:  # no shared counter and no audit row to wait for
+    if not settings.audit_required:  # no audit row to wait for
         limiter.fast_path = FastPath(
             telephony_credentials.ISSUE.path,
             settings.root_path,

@@ -22,7 +22,6 @@ from app.adapters.ledger.pg_listener import PgListener
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.push_validation import apns, fcm
-from app.adapters.rate_limiter import RateLimiter, RateLimits, parse_rate_limit
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
@@ -48,6 +47,7 @@ from app.composition.observability import (
     log_shadow_policy,
 )
 from app.composition.periodic import TaskRunner, periodic_tasks
+from app.composition.rate_limits import build_rate_limiter, build_shared_counts
 from app.composition.reload import SettingsReloader
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
@@ -104,9 +104,12 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     push = build_push(overrides, replica, wake, audit, ledger, identity, telnyx)
     upkeep = build_upkeep(settings, overrides, replica, audit, ledger, identity, telnyx, telephony, push)
     operators = build_operators(settings, overrides, audit, ledger, identity, telnyx, telephony, upkeep)
-    rate_limiter = build_rate_limiter(settings, overrides)
+    shared_counts = build_shared_counts(settings, overrides)
+    rate_limiter = build_rate_limiter(settings, overrides, shared_counts)
     listener = PgListener(ledger.engine, wake.change_feed.set)
-    tasks = TaskRunner(periodic_tasks(wake, listener, audit, identity, telephony, push, upkeep, operators))
+    tasks = TaskRunner(
+        periodic_tasks(wake, listener, audit, identity, telephony, push, upkeep, operators, shared_counts)
+    )
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
@@ -114,6 +117,8 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
             yield
         finally:
             await audit.close()
+            if shared_counts is not None:
+                await shared_counts.close()
             await clients.__aexit__(None, None, None)
             await listener.close()
             await ledger.database.close()
@@ -135,6 +140,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         telemetry=telemetry,
         audit=audit,
         rate_limiter=rate_limiter,
+        shared_counts=shared_counts,
         ledger=ledger,
         identity=identity,
         telnyx=telnyx,
@@ -142,7 +148,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         push=push,
         upkeep=upkeep,
         operators=operators,
-        metrics=build_metrics(telemetry, rate_limiter, identity, telephony, push, operators),
+        metrics=build_metrics(telemetry, shared_counts, identity, telephony, push, operators),
         reload=SettingsReloader(settings, identity, telnyx).reload,
         open=opened,
         run=running,
@@ -197,16 +203,6 @@ def build_identity(
         policy=ActivePolicy(resolved.policy, log_shadow_policy),
         not_before=not_before,
     )
-
-
-def build_rate_limiter(settings: Settings, overrides: Overrides) -> RateLimiter:
-    rates = RateLimits(
-        parse_rate_limit(settings.limit_user),
-        parse_rate_limit(settings.limit_issuer),
-        parse_rate_limit(settings.limit_failures),
-    )
-    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    return RateLimiter(rates, redis_url, overrides.monotonic, settings.namespace)
 
 
 def build_telnyx(

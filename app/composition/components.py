@@ -23,6 +23,7 @@ from app.adapters.ledger.not_before import SqlNotBefore
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.rate_limiter import RateLimiter
+from app.adapters.shared_counts import SharedCounts
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections
@@ -188,6 +189,7 @@ class Components:
     telemetry: Telemetry
     audit: AuditLog
     rate_limiter: RateLimiter
+    shared_counts: SharedCounts | None
     ledger: LedgerComponents
     identity: IdentityComponents
     telnyx: TelnyxComponents

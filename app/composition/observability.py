@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from app import __version__
-from app.adapters.rate_limiter import RateLimiter
+from app.adapters.shared_counts import SharedCounts
 from app.composition.components import (
     IdentityComponents,
     LedgerComponents,
@@ -54,7 +54,7 @@ def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, 
 
 def build_metrics(
     telemetry: Telemetry,
-    rate_limiter: RateLimiter,
+    shared_counts: SharedCounts | None,
     identity: IdentityComponents,
     telephony: TelephonyComponents,
     push: PushComponents,
@@ -66,7 +66,7 @@ def build_metrics(
         key_sets=identity.verifier.key_sets,
         login_cache=lambda: telephony.login_cache.status,
         push_days_left=push.expiry_alerts.days_left,
-        limiter_failures=lambda: rate_limiter.store_failures,
+        limiter_failures=lambda: 0 if shared_counts is None else shared_counts.failures,
         log_lines_dropped=logs.dropped,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from app.adapters.ledger.pg_listener import PgListener
+from app.adapters.shared_counts import EXCHANGE_SECONDS, SharedCounts
 from app.adapters.telnyx.call_scheduler import PRIORITY, Priority
 from app.composition.components import (
     IdentityComponents,
@@ -63,9 +64,12 @@ def periodic_tasks(
     push: PushComponents,
     upkeep: UpkeepComponents,
     operators: OperatorComponents,
+    shared_counts: SharedCounts | None,
 ) -> list[PeriodicTask]:
     """All background tasks of the service."""
+    sharing = [] if shared_counts is None else [PeriodicTask(shared_counts.exchange, EXCHANGE_SECONDS)]
     return [
+        *sharing,
         PeriodicTask(upkeep.change_poller.poll, CHANGE_FEED_SECONDS, wake.change_feed, runs_at_start=True),
         PeriodicTask(listener.ensure_listening, LISTENER_CHECK_SECONDS, runs_at_start=True),
         PeriodicTask(upkeep.sweeper.sweep, SWEEP_SECONDS, wake.sweeper, runs_at_start=True),

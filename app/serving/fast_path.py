@@ -68,11 +68,11 @@ class FastPathRateLimiter(Protocol):
     def check_address(self, address: str) -> None:
         """Raises RateLimited for an address with too many rejected tokens."""
 
-    def record_failure_locally(self, address: str) -> None:
-        """Count a rejected token from this address, in memory."""
+    def record_failure(self, address: str) -> None:
+        """Count a rejected token from this address."""
 
-    def check_user_locally(self, principal: Principal) -> RateLimitStatus | None:
-        """Count a request of the user, in memory. Raises RateLimited."""
+    def check_user(self, principal: Principal) -> RateLimitStatus | None:
+        """Count a request of the user. Raises RateLimited."""
 
 
 class ResponseHeads:
@@ -189,7 +189,7 @@ class FastPath:
             except RateLimited as error:
                 call.refusal = error
             except TokenRejected as error:
-                self._limiter.record_failure_locally(call.address)
+                self._limiter.record_failure(call.address)
                 call.refusal = error
         if not unknown:
             return
@@ -201,7 +201,7 @@ class FastPath:
                 call.refusal = error
                 continue
             if isinstance(verified, TokenRejected):
-                self._limiter.record_failure_locally(call.address)
+                self._limiter.record_failure(call.address)
                 call.refusal = verified
             elif not isinstance(verified, DialtoneError):
                 call.principal = verified
@@ -223,7 +223,7 @@ class FastPath:
             if entry is None or entry.login.token is None:
                 return None
             try:
-                rate_limit = self._limiter.check_user_locally(principal)
+                rate_limit = self._limiter.check_user(principal)
             except RateLimited as error:
                 call.refusal = error
             else:

