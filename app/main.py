@@ -1,8 +1,9 @@
 """create_app(): the ASGI app with its routers, middleware and lifespan; and serve(), which runs it."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,10 +33,11 @@ from app.observability import logging as logs
 from app.serving import server
 from app.serving.admission import ConnectionLimiter
 from app.serving.fast_path import FastPath, ResponseHeads
-from app.serving.listening import ListenOptions
+from app.serving.listening import ListeningSockets, ListenOptions
 from app.serving.responses import Rejections
 from app.serving.server import Listener, ServerOptions
 from app.serving.uvicorn_protocol import FrontedApp
+from app.serving.workers import Supervisor, WorkerLink
 from app.vending.errors import LedgerUnavailable
 
 NO_TELEMETRY: TelemetryConfig = {
@@ -60,23 +62,39 @@ def create_app(settings: Settings | None = None, overrides: Overrides | None = N
     return build_app(settings, build_components(settings, overrides))[0]
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, workers: int = 1) -> None:
     """Run the service until SIGTERM or SIGINT. Raises SystemExit if an address is not available."""
+    logs.configure(settings.log_level, as_json=_wants_json(settings))
+    with ExitStack() as stack:
+        sockets = [ListeningSockets(_listen_options(settings, settings.host, settings.port, "host"))]
+        stack.callback(sockets[0].close)
+        if settings.admin_hosts:
+            at = _listen_options(settings, settings.admin_hosts, settings.admin_port or 0, "admin_host")
+            sockets.append(ListeningSockets(at))
+            stack.callback(sockets[1].close)
+        if workers == 1:
+            run_replica(settings, sockets)
+        else:
+            Supervisor(workers, partial(run_replica, settings, sockets), sockets, settings.drain_seconds).run()
+
+
+def run_replica(settings: Settings, sockets: Sequence[ListeningSockets], worker: WorkerLink | None = None) -> None:
+    """Run the service in this process. The sockets are those of the public and, if any, of the admin listener."""
     components = build_components(settings)
+    if worker is not None:
+        components.metrics.join_workers(worker.folder, worker.number, worker.workers)
     limiter, app, readiness = build_server_app(settings, components)
-    public = Listener(app, limiter, _listen_options(settings, settings.host, settings.port, "host"), settings.root_path)
-    admin = None
-    if settings.admin_hosts:
+    listeners = [Listener(app, limiter, sockets[0], settings.root_path)]
+    if len(sockets) > 1:
         admin_limiter, admin_app = build_admin_app(settings, components, readiness)
-        at = _listen_options(settings, settings.admin_hosts, settings.admin_port or 0, "admin_host")
-        admin = Listener(admin_app, admin_limiter, at)
+        listeners.append(Listener(admin_app, admin_limiter, sockets[1]))
     options = ServerOptions(
         trusted_proxies=",".join(settings.trusted_proxies),
         drain_seconds=settings.drain_seconds,
         keep_alive_seconds=settings.keep_alive_seconds,
         shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
     )
-    server.run(public, admin, readiness, options, lambda: reload_settings(settings, components))
+    server.run(listeners, readiness, options, lambda: reload_settings(settings, components), worker)
 
 
 def _listen_options(settings: Settings, hosts: tuple[str, ...], port: int, setting: str) -> ListenOptions:
@@ -236,7 +254,7 @@ def _fastapi(
         components.identity.key_sets.log_plain_http()
         if settings.is_sandboxed:
             log.warning("sandbox", note="TELNYX_BASE_URL is on this machine: these credentials cannot make real calls")
-        async with components.run():
+        async with components.run(), components.metrics.workers or nullcontext():
             try:
                 await components.ledger.check()
             except LedgerUnavailable:

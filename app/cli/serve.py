@@ -14,11 +14,16 @@ commands = typer.Typer()
 
 
 @commands.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="The number of processes; DIALTONE_WORKERS by default.")
+    ] = None,
+) -> None:
     """Run the service. Environment variables configure it; .env.example describes them."""
     from app.main import serve as run
 
-    run(settings())
+    configured = settings()
+    run(configured, workers or configured.workers)
 
 
 @commands.command()

@@ -162,6 +162,7 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
     egress_proxy: ProxyUrl | None = None
 
     # Serving
+    workers: int = Field(1, ge=1, le=64)
     root_path: str = Field("", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     cors_origins: Origins = frozenset()
     cors_headers: HeaderNames = frozenset()

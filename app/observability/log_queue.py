@@ -7,7 +7,10 @@ lasts. Without a queue, every request would block with it.
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO
 
@@ -42,8 +45,9 @@ class LogHandler(QueueHandler):
         """Lines that were not written: the queue was full, or the stream was broken."""
         return self._not_queued + (0 if self._listener is None else self._listener.failed)
 
-    def start(self) -> None:
-        self._listener = BatchListener(self._lines, self._stream)
+    def start(self, lock: Path | None = None) -> None:
+        """`lock` is a file, which is locked for each write: the kernel may mix long writes of several processes."""
+        self._listener = BatchListener(self._lines, self._stream, lock)
         self._listener.start()
 
     def stop(self) -> None:
@@ -70,10 +74,11 @@ class LogHandler(QueueHandler):
 class BatchListener(QueueListener):
     """Takes batches of lines from the queue and writes each with one system call."""
 
-    def __init__(self, lines: "SimpleQueue[str | None]", stream: TextIO) -> None:
+    def __init__(self, lines: "SimpleQueue[str | None]", stream: TextIO, lock: Path | None) -> None:
         super().__init__(lines)
         self._lines = lines
         self._stream = stream
+        self._lock = None if lock is None else lock.open("w")
         self.failed = self.handled = 0
 
     def dequeue(self, block: bool) -> Any:
@@ -89,7 +94,9 @@ class BatchListener(QueueListener):
         return [line for line in batch if line is not None]
 
     def handle(self, record: Any) -> None:
-        if not write(self._stream, "".join(record)):
+        with nullcontext() if self._lock is None else _locked(self._lock):
+            is_written = write(self._stream, "".join(record))
+        if not is_written:
             self.failed += len(record)
         self.handled += len(record)
 
@@ -98,6 +105,17 @@ class BatchListener(QueueListener):
         stopping = threading.Thread(target=super().stop, name="log-stop", daemon=True)
         stopping.start()
         stopping.join(CLOSE_SECONDS)
+
+
+@contextmanager
+def _locked(file: TextIO) -> Iterator[None]:
+    import fcntl  # not on Windows
+
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def write(stream: TextIO, text: str) -> bool:

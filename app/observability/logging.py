@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,12 +122,15 @@ def silence() -> None:
 
 
 @contextmanager
-def non_blocking() -> Iterator[None]:
-    """A context in which a thread writes the lines, so that a blocked reader of the log does not block requests."""
+def non_blocking(lock: Path | None = None) -> Iterator[None]:
+    """A context in which a thread writes the lines, so that a blocked reader of the log does not block requests.
+
+    `lock` is a file that every process with the same log names, if there are several.
+    """
     handler = _handler()
     if handler is None:
         raise TypeError("the log is not configured")
-    handler.start()
+    handler.start(lock)
     try:
         yield
     finally:

@@ -6,12 +6,14 @@ Labels hold values that Dialtone defines, such as routes, actions and error name
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from app.observability.worker_metrics import WorkerMetrics
 from app.vending.audit import AuditAction, AuditOutcome, Decision
 from app.vending.models import IssueSource
 from app.vending.push.expiry_alerts import DaysLeft
@@ -104,6 +106,8 @@ class Metrics:
         log_lines_dropped: Callable[[], int],
     ) -> None:
         self._registry = registry
+        self.workers: WorkerMetrics | None = None
+        """Collects the metrics of all workers. None if the service is one process."""
         self._rendered: dict[str, bytes] = {}
         """By media type: what was rendered in this round of the event loop."""
         self._add_identity(key_sets)
@@ -113,12 +117,18 @@ class Metrics:
         self._add_push(push_days_left)
         self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
+    def join_workers(self, folder: Path, number: int, workers: int) -> None:
+        """This process is one of several workers, which exchange their metrics through sockets in the folder."""
+        self.workers = WorkerMetrics(folder, number, workers, self._registry)
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
         """The current metrics and their media type, in the format that the `Accept` header prefers.
 
         Rendered once per round of the event loop: it takes as long as a hundred logins, and any client may request it.
         """
         encode, media_type = choose_encoder(accept)
+        if self.workers is not None:
+            return encode(await self.workers.collect()), media_type
         if media_type not in self._rendered:
             self._rendered[media_type] = encode(self._registry)
             asyncio.get_running_loop().call_soon(self._rendered.clear)

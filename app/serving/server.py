@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -20,8 +19,9 @@ from uvicorn.server import ServerState
 from app.api.readiness import Readiness
 from app.observability import logging as logs
 from app.serving.admission import MAX_CONNECTIONS, ConnectionLimiter
-from app.serving.listening import BACKLOG, ListeningSockets, ListenOptions
+from app.serving.listening import BACKLOG, ListeningSockets
 from app.serving.outbox import CLOSE
+from app.serving.workers import WorkerLink
 
 try:
     import resource
@@ -65,23 +65,22 @@ class Listener:
 
     app: ASGIApp
     limiter: ConnectionLimiter
-    at: ListenOptions
+    sockets: ListeningSockets
     root_path: str = ""
 
 
-def run(public: Listener, admin: Listener | None, readiness: Readiness, options: ServerOptions, reload: Reload) -> None:
-    """Serve until SIGTERM or SIGINT. The lifespan is that of the public app.
-
-    Raises SystemExit if an address is not available.
-    """
-    with logs.non_blocking(), ExitStack() as stack:
-        opened = []
-        for listener in (public, *(() if admin is None else (admin,))):
-            sockets = ListeningSockets(listener.at)
-            stack.callback(sockets.close)
-            opened.append(OpenListener(_config(listener, options), listener.limiter, sockets))
-        _limit_connections(*(one.limiter for one in opened))
-        GracefulServer(opened, readiness, options.drain_seconds, ConfigReloader(reload)).run()
+def run(
+    listeners: Sequence[Listener],
+    readiness: Readiness,
+    options: ServerOptions,
+    reload: Reload,
+    worker: WorkerLink | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until the supervisor stops this worker. The first app has the lifespan."""
+    with logs.non_blocking(None if worker is None else worker.log_lock):
+        _limit_connections(*(listener.limiter for listener in listeners))
+        opened = [OpenListener(_config(each, options), each.limiter, each.sockets) for each in listeners]
+        GracefulServer(opened, readiness, options.drain_seconds, ConfigReloader(reload), worker).run()
 
 
 def _config(listener: Listener, options: ServerOptions) -> uvicorn.Config:
@@ -155,6 +154,7 @@ class GracefulServer(uvicorn.Server):
         readiness: Readiness,
         drain_seconds: float,
         reloader: "ConfigReloader",
+        worker: WorkerLink | None = None,
     ) -> None:
         """The first listener's app has the lifespan."""
         super().__init__(listeners[0].config)
@@ -162,6 +162,7 @@ class GracefulServer(uvicorn.Server):
         self._readiness = readiness
         self._drain_seconds = drain_seconds
         self._reloader = reloader
+        self._worker = worker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
@@ -172,8 +173,12 @@ class GracefulServer(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-        if hasattr(signal, "SIGHUP"):
+        if hasattr(signal, "SIGHUP") and self._worker is None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.start)
+        if self._worker is not None:
+            self._worker.attach(partial(self.handle_exit, frame=None), self._reloader.start)
+            if self._worker.is_replacement:  # the settings may have changed since the supervisor read them
+                self._reloader.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self._listeners:
@@ -183,6 +188,8 @@ class GracefulServer(uvicorn.Server):
         await logs.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._worker is not None and frame is not None:
+            return  # a signal to the whole process group, which the supervisor passes on
         is_second = self._readiness.is_draining
         self._readiness.is_draining = True
         if is_second or not self._drain_seconds:

@@ -59,6 +59,9 @@ def router(readiness: Readiness, metrics: Metrics | None) -> APIRouter:
 def _add_metrics(routes: APIRouter, metrics: Metrics) -> None:
     @routes.get("/metrics", summary="Get the metrics", response_class=PlainTextResponse, responses=_PROBLEMS)
     async def get_metrics(request: Request) -> Response:
-        """The metrics of this replica in the text format of Prometheus, or of OpenMetrics if `Accept` requests it."""
-        text, media_type = metrics.exposition(request.headers.get("accept", ""))
+        """The metrics of this replica, with all its workers.
+
+        In the text format of Prometheus, or of OpenMetrics if `Accept` requests it.
+        """
+        text, media_type = await metrics.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=media_type)

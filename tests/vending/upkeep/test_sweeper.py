@@ -167,7 +167,7 @@ async def test_irrevocable_lease_is_listed_and_measured(components: Components, 
         await components.upkeep.sweeper.sweep()
 
     assert [lease.id for lease in await components.upkeep.sweeper.irrevocable()] == [login.lease.id]
-    shown = components.metrics.exposition("")[0].decode()
+    shown = (await components.metrics.exposition(""))[0].decode()
     assert "dialtone_sweeper_backlog 1.0" in shown
     assert "dialtone_irrevocable_leases 1.0" in shown
 

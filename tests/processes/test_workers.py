@@ -1,0 +1,225 @@
+"""A service of several worker processes: stop, reload, crashes, metrics and log."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.http_server import free_port
+from tests.support.replicas import ROOT, Replica, command, replica, replica_environment
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import AUDIENCE, ISSUER, pem, token
+from tests.support.waiting import eventually
+
+WORKERS = {"DIALTONE_WORKERS": "2"}
+PATH = "/v1/telephony-credentials"
+
+
+@asynccontextmanager
+async def service(telnyx: Telnyx, database: str, folder: Path, **settings: str) -> AsyncIterator[Replica]:
+    async with replica(telnyx.url, database, folder, WORKERS | settings) as running:
+        await eventually(lambda: len(events(running, "started")) == 2, seconds=20)
+        yield running
+
+
+def events(running: Replica, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def worker_pids(running: Replica) -> list[int]:
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+async def request(running: Replica, device: str = "laptop", user: str = "alice") -> int:
+    """The status of a login request over a new connection."""
+    async with httpx.AsyncClient(base_url=running.client.base_url, trust_env=False, timeout=20) as client:
+        headers = {"Authorization": f"Bearer {token(user)}"}
+        return (await client.post(PATH, headers=headers, json={"device_id": device})).status_code
+
+
+async def scrape(running: Replica, accept: str = "") -> str:
+    return (await running.client.get("/metrics", headers={"Accept": accept})).text
+
+
+async def test_both_workers_answer_and_one_scrape_has_the_metrics_of_both(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    async with service(telnyx, sqlite, tmp_path) as running:
+        statuses = await asyncio.gather(*(request(running, f"tab-{number}") for number in range(60)))
+        await asyncio.sleep(0.6)  # metrics are collected twice a second at most
+        text = await scrape(running)
+        open_metrics = await scrape(running, "application/openmetrics-text; version=1.0.0")
+
+    assert statuses == [201] * 60
+    created = {
+        worker: float(value)
+        for worker, value in re.findall(rf'route="{PATH}",status="201",worker="(\d)"}} (\S+)', text, re.MULTILINE)
+    }
+    assert created.keys() == {"0", "1"}, "each worker has answered some requests"
+    assert sum(created.values()) == 60
+    assert 'dialtone_worker_up{worker="1"} 1.0' in text
+    assert text.count("# TYPE dialtone_http_requests_total counter") == 1
+    assert open_metrics.endswith("# EOF\n")
+
+
+async def test_stop_finishes_requests_and_leaves_nothing(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    socket_file = tmp_path / "service.sock"
+    hosts = f"127.0.0.1 unix:{socket_file}"
+    async with service(telnyx, sqlite, tmp_path, DIALTONE_HOST=hosts, TMPDIR=str(tmp_path)) as running:
+        pids = worker_pids(running)
+        telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=1.0)
+        login = asyncio.create_task(request(running))
+        await asyncio.sleep(0.4)
+        running.process.send_signal(signal.SIGTERM)
+        status = await asyncio.to_thread(running.process.wait, 15)
+        assert await login == 201
+
+    assert status == -signal.SIGTERM
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not socket_file.exists()
+    assert list(tmp_path.glob("dialtone-*")) == []
+
+
+async def test_signal_to_the_process_group_is_one_signal(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    # systemd and terminals signal every process of the group. A second signal to a worker would end its drain.
+    async with service(telnyx, sqlite, tmp_path, DIALTONE_DRAIN_SECONDS="2") as running:
+        for pid in (running.process.pid, *worker_pids(running)):
+            os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(1)
+        assert await request(running) == 201, "it still listens"
+        assert (await running.client.get("/readyz")).status_code == 503
+        assert await asyncio.to_thread(running.process.wait, 15) == -signal.SIGTERM
+
+
+async def test_reload_reaches_all_workers_and_later_replacements(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    file = tmp_path / "dialtone.toml"
+    issuer = f'[[issuers]]\nissuer = "{ISSUER}"\naudiences = ["{AUDIENCE}"]\npem = """{pem()}"""\n'
+    file.write_text(issuer)
+    by_file = {"DIALTONE_ISSUER": "", "DIALTONE_AUDIENCE": "", "DIALTONE_ISSUER_PEM": "", "DIALTONE_CONFIG": str(file)}
+    async with service(telnyx, sqlite, tmp_path, **by_file) as running:
+        assert await request(running) == 201
+        file.write_text(issuer.replace(AUDIENCE, "other"))
+        running.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: len(events(running, "reloaded")) == 2)
+        assert {await request(running) for _ in range(20)} == {401}
+        for pid in worker_pids(running):
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: len(events(running, "started")) == 4, seconds=20)
+        await eventually(lambda: len(events(running, "reloaded")) == 4)
+        assert {await request(running) for _ in range(20)} == {401}
+
+
+async def test_killed_worker_is_replaced(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    async with service(telnyx, sqlite, tmp_path) as running:
+        victim = worker_pids(running)[0]
+        os.kill(victim, signal.SIGKILL)
+        statuses = {await request(running) for _ in range(20)}
+        await eventually(lambda: len(events(running, "started")) == 3, seconds=20)
+        [ended] = events(running, "worker_ended")
+        text = await scrape(running)
+
+    assert statuses <= {200, 201}
+    assert (ended["pid"], ended["exit_code"]) == (victim, -signal.SIGKILL)
+    assert text.count("dialtone_worker_up{") == 2
+
+
+async def test_workers_end_when_the_supervisor_is_killed(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    async with service(telnyx, sqlite, tmp_path) as running:
+        pids = worker_pids(running)
+        running.kill()
+        await eventually(lambda: not any(is_running(pid) for pid in pids), seconds=15)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_address_in_use_is_reported_once(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    async with service(telnyx, sqlite, tmp_path) as running:
+        env = replica_environment(telnyx.url, sqlite) | WORKERS | {"DIALTONE_PORT": str(running.client.base_url.port)}
+        second = await asyncio.to_thread(
+            subprocess.run, command("serve"), env=env, cwd=tmp_path, capture_output=True, timeout=30, check=False
+        )
+
+    assert second.returncode == 1
+    assert second.stderr.count(b"cannot_listen") == 1
+
+
+FAILS = """
+import os, sys
+from pathlib import Path
+from app.serving.workers import Supervisor
+def run(link):
+    if link.number == 1:
+        sys.exit(3)
+    import time; time.sleep(60)
+Supervisor(2, run, [], 0.0).run()
+"""
+
+
+async def test_worker_that_cannot_start_ends_the_service(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FAILS, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 1
+    assert b"worker_ended" in output
+    assert b"exit_code=3" in output
+
+
+async def test_lines_of_workers_do_not_mix_in_a_pipe(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    received = bytearray()
+
+    def read() -> None:
+        while block := os.read(reading, 65536):
+            received.extend(block)
+            time.sleep(0.001)
+
+    async with replica(telnyx.url, sqlite, tmp_path, WORKERS, log_to=writing) as running:
+        os.close(writing)
+        reader = asyncio.get_running_loop().run_in_executor(None, read)
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=running.client.base_url, trust_env=False, limits=limits) as client:
+            for _ in range(10):
+                await asyncio.gather(*(client.get(f"/{'long' * 500}/{number}") for number in range(40)))
+    await reader
+    os.close(reading)
+
+    lines = received.decode().splitlines()
+    assert sum(json.loads(line)["event"] == "request" for line in lines) >= 400
+
+
+@pytest.mark.parametrize("workers", ["0", "65", "many"])
+async def test_invalid_number_of_workers_is_a_usage_error(workers: str, tmp_path: Path) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command("serve", "--workers", workers),
+        env=os.environ | {"PYTHONPATH": str(ROOT), "DIALTONE_PORT": str(free_port())},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert b"--workers" in done.stderr
