@@ -1,10 +1,10 @@
-"""A small identity provider for demo users: discovery, keys that can be rotated, and tokens without a password.
+"""A small identity provider for demo users: discovery, keys that can be rotated, and sign-in without a password.
 
 It is the demo provider, or simulates one of `app.sandbox.providers` with that provider's addresses, keys and claims.
 """
 
 import time
-import uuid
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -15,81 +15,53 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.provider import DEMO_USERS, SimulatedProvider, UnknownKind
+from app.sandbox.openid.endpoints import NO_STORE, OpenIdEndpoints
+from app.sandbox.openid.tokens import TOKEN_SECONDS, Clock, TokenIssuer, TokenRequestError
 from app.sandbox.providers import DEMO, simulate
-from app.sandbox.signing import Signer
 
-TOKEN_SECONDS = 3600
-LOGOUT_SECONDS = 120
+FORM = "application/x-www-form-urlencoded"
 
 
-class TokenRequestError(Exception):
-    """A request that the token endpoint rejects, with the JSON body of the response."""
-
-    def __init__(self, **body: Any) -> None:
-        super().__init__(body["error"])
-        self.body = body
-
-
-class TokenIssuer:
-    """Issues the tokens of one provider, and keeps a session for each user."""
-
-    def __init__(self, simulated: SimulatedProvider) -> None:
-        self.simulated = simulated
-        self.signer = Signer(simulated.provider.algorithm)
-        self._sessions: dict[str, str] = {}
-
-    def issue(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """The body of the token endpoint's response. Raises TokenRequestError."""
-        try:
-            user, kind = str(wanted["user"]), str(wanted.get("kind") or self.simulated.accepted_kind)
-            ttl = int(wanted.get("ttl_seconds", TOKEN_SECONDS))
-        except (ValueError, TypeError, KeyError):
-            raise TokenRequestError(error="invalid_request") from None
-        if user not in DEMO_USERS:
-            raise TokenRequestError(error="invalid_grant", demo_users=DEMO_USERS)
-        changes: dict[str, Any] = {}
-        if "audience" in wanted:
-            changes["aud"] = wanted["audience"]
-        try:
-            token = self.simulated.opaque_token(kind) or self._jwt(user, kind, ttl, changes, wanted.get("scope"))
-        except UnknownKind:
-            raise TokenRequestError(error="unsupported_kind", kinds=self.simulated.kinds) from None
-        return {"access_token": token, "token_type": "Bearer", "expires_in": ttl, "kind": kind}
-
-    def end_session(self, user: str) -> str | None:
-        """A logout token; None if the user has no session."""
-        if user not in self._sessions:
-            return None
-        token = self._jwt(user, "logout", LOGOUT_SECONDS, {})
-        del self._sessions[user]
-        return token
-
-    def _jwt(self, user: str, kind: str, ttl: int, changes: dict[str, Any], scope: str | None = None) -> str:
-        session = self._sessions.setdefault(user, uuid.uuid4().hex[:16])
-        claims = self.simulated.claims(user, kind, now=int(time.time()), ttl_seconds=ttl, session=session) | changes
-        if scope is not None:
-            name = self.simulated.scope_claim()
-            claims[name] = scope.split() if isinstance(claims.get(name), list) else scope
-        header, claims = self.simulated.token_parts(claims, kind, self.signer.keys[0].kid)
-        return self.signer.sign(header, claims, is_padded=self.simulated.is_load_balancer)
-
-
-def create_identity_provider(base: str, backchannel_logout_uri: str | None = None, provider: str = DEMO) -> Starlette:
+def create_identity_provider(
+    base: str,
+    backchannel_logout_uri: str | None = None,
+    provider: str = DEMO,
+    *,
+    access_token_seconds: int = TOKEN_SECONDS,
+    clock: Clock = time.time,
+) -> Starlette:
     """The provider as an ASGI app, served at the URL `base`. Sends logout tokens to `backchannel_logout_uri`.
 
+    `access_token_seconds` is the lifetime of the access tokens that applications get for a code or a refresh token.
     Raises UnknownProvider.
     """
     simulated = simulate(provider, base)
-    tokens = TokenIssuer(simulated)
+    tokens = TokenIssuer(simulated, clock)
 
     async def token(request: Request) -> Response:
-        """Issue a token for `{"user": "alice"}`, optionally with `kind`, `scope`, `audience` and `ttl_seconds`."""
+        """Issue a token for a code, for a refresh token, or for `{"user": "alice"}`.
+
+        The JSON object may contain `kind`, `scope`, `audience` and `ttl_seconds` too.
+        """
+        wanted = await _json(request)
+        if not wanted and request.headers.get("content-type", "").startswith(FORM):
+            return await openid.token(request)
         try:
-            answer = tokens.issue(await _json(request))
+            answer = tokens.issue(wanted)
         except TokenRequestError as error:
             return JSONResponse(error.body, 400)
-        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+        return JSONResponse(answer, headers=NO_STORE)
+
+    async def send_logout(uri: str, logout_token: str) -> int:
+        """The status of the service's response."""
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            return (await client.post(uri, data={"logout_token": logout_token})).status_code
+
+    async def end_session(user: str) -> None:
+        logout_token = tokens.end_session(user)
+        if backchannel_logout_uri is not None and logout_token is not None:
+            with suppress(httpx.HTTPError):  # the user is signed out here although the service is unavailable
+                await send_logout(backchannel_logout_uri, logout_token)
 
     async def log_out(request: Request) -> Response:
         """End the session of `{"user": "alice"}`, and send the service a logout token."""
@@ -97,13 +69,13 @@ def create_identity_provider(base: str, backchannel_logout_uri: str | None = Non
         logout_token = tokens.end_session(str(user)) if backchannel_logout_uri is not None else None
         if backchannel_logout_uri is None or logout_token is None:
             return JSONResponse({"error": "no backchannel_logout_uri is configured, or the user has no session"}, 400)
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            response = await client.post(backchannel_logout_uri, data={"logout_token": logout_token})
-        return JSONResponse({"logout_sent_to": backchannel_logout_uri, "status": response.status_code})
+        status = await send_logout(backchannel_logout_uri, logout_token)
+        return JSONResponse({"logout_sent_to": backchannel_logout_uri, "status": status})
 
     async def rotate(_: Request) -> Response:
         return JSONResponse({"kid": tokens.signer.rotate()})
 
+    openid = OpenIdEndpoints(tokens, clock, access_token_seconds=access_token_seconds, end_session=end_session)
     return Starlette(
         # Every page on this machine may request tokens: they are not valid anywhere else.
         middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])],
@@ -111,17 +83,18 @@ def create_identity_provider(base: str, backchannel_logout_uri: str | None = Non
             Route("/token", token, methods=["POST"]),
             Route("/logout", log_out, methods=["POST"]),
             Route("/rotate", rotate, methods=["POST"]),
-            *_documents(tokens, f"{base}/token"),
+            *openid.routes,
+            *_documents(tokens),
         ],
     )
 
 
-def _documents(tokens: TokenIssuer, token_endpoint: str) -> list[Route]:
+def _documents(tokens: TokenIssuer) -> list[Route]:
     """The routes of the discovery document and of the keys, at the provider's own paths."""
     simulated, signer = tokens.simulated, tokens.signer
 
     async def discovery(_: Request) -> Response:
-        return JSONResponse(simulated.discovery(token_endpoint))
+        return JSONResponse(simulated.discovery())
 
     async def jwks(_: Request) -> Response:
         keys = [key.jwk(simulated.jwk_members()) for key in signer.keys]

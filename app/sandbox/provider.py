@@ -15,6 +15,13 @@ Claims = dict[str, Any]
 """Claims of a token, or changes to them. `...` removes a claim."""
 
 DEMO_USERS = ("alice", "bob", "carol")
+OPERATORS = ("alice",)
+"""Demo users that the authorization endpoint grants ADMIN_SCOPE."""
+
+ADMIN_SCOPE = "dialtone:admin"
+"""The scope that Dialtone requires for operators' requests."""
+
+OIDC_SCOPES = ("openid", "profile", "email", "offline_access")
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 EXPIRED_SECONDS = 3600
 """Seconds since tokens of the kind `expired` expired."""
@@ -93,12 +100,23 @@ class SimulatedProvider:
         is_encoded = settings.get("secret_encoding") == "base64"
         return {SECRET_VARIABLE: base64.b64encode(SHARED_SECRET.encode()).decode() if is_encoded else SHARED_SECRET}
 
-    def discovery(self, token_endpoint: str) -> dict[str, Any]:
+    def discovery(self) -> dict[str, Any]:
         return {
             "issuer": self._filled(self.provider.discovery_issuer),
             "jwks_uri": f"{self._base}{self.provider.jwks}",
-            "token_endpoint": token_endpoint,
+            "authorization_endpoint": f"{self._base}/authorize",
+            "token_endpoint": f"{self._base}/token",
+            "userinfo_endpoint": f"{self._base}/userinfo",
+            "end_session_endpoint": f"{self._base}/end_session",
             "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+            "scopes_supported": list(dict.fromkeys([*OIDC_SCOPES, *self.default_scopes, ADMIN_SCOPE])),
+            "claims_supported": ["sub", "name", "preferred_username", "email", "email_verified", "auth_time"],
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [self.provider.algorithm],
             "backchannel_logout_supported": True,
@@ -148,6 +166,12 @@ class SimulatedProvider:
     def is_load_balancer(self) -> bool:
         """Whether its tokens have the form of an AWS load balancer's: padded, with claims in the header."""
         return "signer" in self.provider.settings
+
+    @property
+    def default_scopes(self) -> list[str]:
+        """The scopes of each access token."""
+        scopes = self.provider.claims.get(self.scope_claim(), [])
+        return scopes.split() if isinstance(scopes, str) else list(scopes)
 
     def scope_claim(self) -> str:
         return next((name for name in ("scope", "scp", "scopes") if name in self.provider.claims), "scope")
