@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENT := clients/js
 BUNDLERS := clients/js/bundlers
-EXAMPLES := examples/plain examples/vite-react
+EXAMPLES := examples/plain examples/vite-react examples/nextjs
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
@@ -170,7 +170,7 @@ lock: ## Update the lock files to the newest versions (requires uv)
 
 clean: ## Delete the virtual environment and the data of `make dev`
 	rm -rf $(VENV) .dialtone .coverage $(CLIENT)/dist $(CLIENT)/node_modules $(CONTRACT)/.venv $(CONTRACT)/node_modules \
-	  $(EXAMPLES:%=%/dist) $(EXAMPLES:%=%/node_modules)
+	  $(EXAMPLES:%=%/dist) $(EXAMPLES:%=%/.next) $(EXAMPLES:%=%/node_modules)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dialtone requires Python 3.11 or newer; select one with: make PYTHON=python3.11 ...")'

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ["examples/plain", "examples/vite-react"]
+EXAMPLES = ["examples/plain", "examples/vite-react", "examples/nextjs"]
 PACKAGES = ["clients/js", "clients/js/bundlers", "benchmarks", "tests/contract", *EXAMPLES]
 CLIENT = {"resolved": "file:../../clients/js"}
 """How the lock of an example names dialtone-client, which npm copies from this repository."""

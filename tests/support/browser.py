@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from app.sandbox.identity_provider import create_identity_provider
+from app.sandbox.openid.tokens import TOKEN_SECONDS
 from app.sandbox.softphone.server import CLIENT, create_page
 from tests.support.databases import sqlite_url
 from tests.support.http_server import DeferredApp, serve
@@ -133,16 +134,21 @@ async def token_for(environment: PageServers, user: str) -> tuple[str, dict[str,
 
 @asynccontextmanager
 async def page_servers(
-    folder: Path, *, propagation: float = 0.3, origin: str | None = None, **settings: Any
+    folder: Path,
+    *,
+    propagation: float = 0.3,
+    origin: str | None = None,
+    access_token_seconds: int = TOKEN_SECONDS,
+    **settings: Any,
 ) -> AsyncIterator[PageServers]:
-    """`origin`: of a page besides the softphone page."""
+    """`origin`: of a page besides the softphone page. `access_token_seconds`: of tokens for an authorization code."""
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
         signalling = telnyx.url.replace("http", "ws").removesuffix("/v2")
         identity, page = DeferredApp(), DeferredApp()
         identity_url = await stack.enter_async_context(serve(identity))
         page_url = await stack.enter_async_context(serve(page))
-        identity.app = create_identity_provider(identity_url)
+        identity.app = create_identity_provider(identity_url, access_token_seconds=access_token_seconds)
         service = await stack.enter_async_context(
             running_service(
                 telnyx,
