@@ -13,7 +13,7 @@ from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
 from app.vending.errors import LedgerUnavailable, PushConflict, PushLimitReached
 from app.vending.models import UserKey
-from app.vending.push.models import PushObject, PushRegistration, PushState, PushType, RegisteredPush
+from app.vending.push.models import PushObject, PushObjectUse, PushRegistration, PushState, PushType, RegisteredPush
 
 _OBJECT_FIELDS = tuple(field.name for field in fields(PushObject))
 _REGISTRATION_FIELDS = tuple(field.name for field in fields(PushRegistration))
@@ -90,13 +90,21 @@ class SqlPush:
         expires = sa.and_(push_objects.c.not_after.is_not(None), push_objects.c.state == PushState.ACTIVE.value)
         return await self._objects(expires, order=push_objects.c.not_after, limit=limit)
 
-    async def all_objects(self, limit: int) -> list[tuple[PushObject, int, bool]]:
-        """Each object with the number of its registrations and whether a connection uses it, newest first."""
+    async def objects_in_use(self, limit: int) -> list[PushObjectUse]:
+        """The objects, newest first."""
         at = push_registrations.c
-        holders = sa.select(sa.func.count()).where(at.fingerprint == push_objects.c.fingerprint).scalar_subquery()
-        query = sa.select(push_objects, holders.label("holders"), _IS_ATTACHED.label("is_attached"))
+        is_of_object = at.fingerprint == push_objects.c.fingerprint
+        query = sa.select(
+            push_objects,
+            sa.select(sa.func.min(at.id)).where(is_of_object).scalar_subquery().label("registration_id"),
+            sa.select(sa.func.count()).where(is_of_object).scalar_subquery().label("holders"),
+            _IS_ATTACHED.label("is_attached"),
+        )
         rows = await self._database.rows(query.order_by(push_objects.c.created_at.desc()).limit(limit))
-        return [(_object(row), row["holders"], bool(row["is_attached"])) for row in rows]
+        return [
+            PushObjectUse(_object(row), row["registration_id"], row["holders"], bool(row["is_attached"]))
+            for row in rows
+        ]
 
     async def note_warning(self, before: PushObject, days: int) -> None:
         # The version stays unchanged, so that a warning does not conflict with a concurrent change.

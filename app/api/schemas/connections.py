@@ -1,11 +1,11 @@
-"""Push credentials that a Telnyx connection uses."""
+"""Push credentials for operators: all of them, and those that a Telnyx connection uses."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas.fields import Instant, ResourceId, StrictRequest
 from app.api.schemas.push_credentials import PUSH_CREDENTIAL_EXAMPLE
 from app.vending.push.attach import Attachment
-from app.vending.push.models import PushObject, PushType
+from app.vending.push.models import PushObject, PushObjectUse, PushState, PushType
 
 
 class AttachRequest(StrictRequest):
@@ -83,3 +83,55 @@ class Attachments(BaseModel):
     def from_attachments(cls, connection_id: str, found: list[Attachment]) -> "Attachments":
         by_type = {item.push_type: AttachmentInfo.from_attachment(item) for item in found}
         return cls(connection_id=connection_id, ios=by_type[PushType.IOS], android=by_type[PushType.ANDROID])
+
+
+class PushObjectInfo(BaseModel):
+    """A push credential at Telnyx. It serves every user that registered its material."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": PUSH_CREDENTIAL_EXAMPLE["id"],
+                    "type": "ios",
+                    "app_id": PUSH_CREDENTIAL_EXAMPLE["app_id"],
+                    "state": "active",
+                    "fingerprint_sha256": PUSH_CREDENTIAL_EXAMPLE["fingerprint_sha256"],
+                    "not_after": PUSH_CREDENTIAL_EXAMPLE["not_after"],
+                    "users": 12,
+                    "attached": True,
+                    "telnyx_credential_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0",
+                }
+            ]
+        }
+    )
+
+    id: str | None = Field(description="One of its registrations, to attach it. Null if there is none.")
+    type: PushType
+    app_id: str = Field(description="Bundle id or Firebase project id.")
+    state: PushState
+    fingerprint_sha256: str
+    not_after: Instant | None = Field(description="When the certificate expires; null for a service account.")
+    users: int = Field(description="The number of registrations.")
+    attached: bool = Field(description="True if a Telnyx connection uses it. Otherwise it wakes no device.")
+    telnyx_credential_id: str | None
+
+    @classmethod
+    def from_use(cls, use: PushObjectUse) -> "PushObjectInfo":
+        return cls(
+            id=use.registration_id,
+            type=use.object.type,
+            app_id=use.object.app_id,
+            state=use.object.state,
+            fingerprint_sha256=use.object.fingerprint_sha256,
+            not_after=use.object.not_after,
+            users=use.registrations,
+            attached=use.is_attached,
+            telnyx_credential_id=use.object.credential_id,
+        )
+
+
+class PushObjectList(BaseModel):
+    """The push credentials at Telnyx, newest first."""
+
+    data: list[PushObjectInfo]

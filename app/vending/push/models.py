@@ -106,6 +106,18 @@ class PushObject:
 
 
 @dataclass(frozen=True, slots=True)
+class PushObjectUse:
+    """An object, and what uses it."""
+
+    object: PushObject
+    registration_id: str | None
+    """One of its registrations, which names it in requests; None if there is none."""
+    registrations: int
+    is_attached: bool
+    """Whether a connection uses it."""
+
+
+@dataclass(frozen=True, slots=True)
 class PushRegistration:
     """One user's alias for one material."""
 
