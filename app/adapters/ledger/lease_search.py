@@ -77,4 +77,8 @@ def _conditions(criteria: LeaseCriteria) -> list[sa.ColumnElement[bool]]:
         at.connection_id: criteria.connection_id,
         at.sip_username: criteria.sip_username,
     }
-    return [at.issuer != "", *(column == value for column, value in wanted.items() if value is not None)]
+    equal = [column == value for column, value in wanted.items() if value is not None]
+    if criteria.id_prefix is not None:
+        # A range, which the index of ids serves in every collation. Ids have digits and the letters a to f.
+        equal += [at.id >= criteria.id_prefix, at.id < f"{criteria.id_prefix}g"]
+    return [at.issuer != "", *equal]

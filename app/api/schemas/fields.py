@@ -74,6 +74,7 @@ DIGITS = BeforeValidator(_check_is_digits)
 
 DEVICE_ID = r"^[A-Za-z0-9._:-]{1,64}$"
 RESOURCE_ID = r"^[0-9A-Za-z]{1,64}$"
+ID_PREFIX = r"^[0-9a-f]{4,32}$"
 CONNECTION_ID = r"^[0-9]{1,20}$"
 SIP_USERNAME = r"^[A-Za-z0-9._-]{1,128}$"
 REQUEST_ID = r"^[A-Za-z0-9._-]{1,64}$"
@@ -86,6 +87,7 @@ DISPLAY_NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufe
 FORMATS = {
     DEVICE_ID: "must have 1 to 64 characters: letters, digits, and any of . _ : -",
     RESOURCE_ID: "must have 1 to 64 characters: letters and digits",
+    ID_PREFIX: "must have 4 to 32 characters: digits and the letters a to f",
     CONNECTION_ID: "must have 1 to 20 digits",
     SIP_USERNAME: "must have 1 to 128 characters: letters, digits, and any of . _ -",
     REQUEST_ID: "must have 1 to 64 characters: letters, digits, and any of . _ -",
@@ -97,6 +99,7 @@ FORMATS = {
 
 DeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID)]
 ResourceId = Annotated[str, StringConstraints(pattern=RESOURCE_ID)]
+IdPrefix = Annotated[str, StringConstraints(pattern=ID_PREFIX)]
 ConnectionId = Annotated[str, StringConstraints(pattern=CONNECTION_ID)]
 SipUsername = Annotated[str, StringConstraints(pattern=SIP_USERNAME)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=DISPLAY_NAME)]

@@ -33,6 +33,8 @@ class LeaseCriteria:
     state: LeaseState | None = None
     connection_id: str | None = None
     sip_username: str | None = None
+    id_prefix: str | None = None
+    """The first characters of the id, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
