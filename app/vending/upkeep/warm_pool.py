@@ -67,21 +67,21 @@ class WarmPool:
         self._new_id = new_id
         self._refill_lock = asyncio.Lock()
         self.ready: dict[str, int] = {}
-        """Number of ready credentials by connection, as of the last refill."""
+        """Number of ready credentials by connection, as of the last refill or count."""
 
     async def refill(self) -> None:
         """Discard stale and surplus credentials, create missing ones. Raises LedgerUnavailable and TelnyxErrors."""
         async with self._refill_lock:
             await self._refill()
 
-    async def count(self) -> dict[str, int]:
-        """Number of ready credentials by connection, from the ledger. Raises LedgerUnavailable."""
+    async def count(self) -> None:
+        """Count the ready credentials by connection in the ledger. Raises LedgerUnavailable."""
         now = self._clock()
         found = dict.fromkeys(sorted(self._connections()), 0)
         for lease in await self._ledger.pooled(MAX_EXAMINED):
             if lease.state is LeaseState.POOLED and not _is_stale(lease, now) and lease.connection_id in found:
                 found[lease.connection_id] += 1
-        return found
+        self.ready = found
 
     async def _refill(self) -> None:
         now = self._clock()
