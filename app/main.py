@@ -8,12 +8,12 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import Tracer
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import exception_handlers, openapi
+from app.api import openapi
+from app.api.fastapi_app import build_fastapi
 from app.api.middleware.auth import BearerAuthMiddleware
 from app.api.middleware.body import BodyLimitsMiddleware
 from app.api.middleware.context import AccessLog, RequestContextMiddleware, build_access_log
@@ -39,15 +39,6 @@ from app.serving.server import Listener, ServerOptions
 from app.serving.uvicorn_protocol import FrontedApp
 from app.serving.workers import Supervisor, WorkerLink
 from app.vending.errors import LedgerUnavailable
-
-NO_TELEMETRY: TelemetryConfig = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,  # would record the texts of exceptions and of rejected input
-    "operation_spans": False,
-    "auto_configure": False,
-}
-"""FastAPI's own instrumentation is off: Dialtone decides what of a request may leave the process."""
 
 MAX_ADMIN_CONNECTIONS = 256
 """Open connections of the admin listener: operators, monitoring and probes."""
@@ -263,20 +254,7 @@ def _fastapi(
             readiness.is_draining = True
         log.info("stopped")
 
-    app = FastAPI(
-        title="Dialtone",
-        version=__version__,
-        lifespan=lifespan,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        telemetry=NO_TELEMETRY,
-        generate_unique_id_function=openapi.operation_id,
-    )
-    app.state.components = components
-    app.state.client_settings = client_settings
-    exception_handlers.install(app, components.audit)
+    app = build_fastapi(components, client_settings, lifespan)
     app.include_router(telephony_credentials.router)
     app.include_router(health.router(readiness, components.metrics if has_operator_routes else None))
     app.include_router(push_credentials.router)

@@ -1,15 +1,22 @@
-"""The `dialtone` command, with one module per group of commands."""
+"""The `dialtone` command, with one module per group of commands.
 
+The modules import what a command needs when it runs: FastAPI, SQLAlchemy and the settings take a second to import, and
+`dialtone --help`, shell completion and commands of remote mode do not need them.
+"""
+
+import io
+import sys
 from typing import Annotated
 
 import typer
 
 from app import __version__
-from app.cli import audit, config, doctor, leases, operators, policy, push, sandbox, serve, token
+from app.cli import attachments, audit, config, doctor, leases, operators, policy, push, remote, sandbox, serve, token
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help and errors are plain text, which can be piped
     help="Dialtone exchanges a signed-in user's access token for a short-lived Telnyx WebRTC login.",
 )
 app.add_typer(serve.commands)
@@ -25,6 +32,7 @@ app.add_typer(audit.commands, name="audit")
 app.command("sweep")(operators.sweep)
 app.command("warm-pool")(operators.warm_pool)
 app.command("doctor")(doctor.doctor)
+push.commands.command("attach")(attachments.attach)
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -35,13 +43,29 @@ def _print_version(is_wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="DIALTONE_URL", help="Act on the service at this URL instead of the local ledger."),
+    ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DIALTONE_TOKEN_FILE",
+            metavar="FILE|-",
+            help="The access token for --url: a file, or - for standard input.",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of `dialtone` itself."""
+    remote.OPTIONS.set(remote.RemoteOptions(url, token_file))
 
 
 def main() -> None:
     """The entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal cannot show
     app()

@@ -4,20 +4,26 @@ import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from app.cli.moments import parse_moment
-from app.cli.output import instant, run
-from app.composition.components import Components
-from app.vending.audit import AuditAction, AuditCriteria, AuditEvent, AuditOutcome
+from app.cli.identifiers import find_lease_id
+from app.cli.inputs import parse_moment
+from app.cli.output import in_seconds, note, printable
+from app.cli.service_client import JsonObject, RequestFailure, ServiceClient, run
+from app.vending.audit import AuditAction, AuditOutcome
 
 commands = typer.Typer(no_args_is_help=True, help="Print the audit.")
 
-LOOK_SECONDS = 1.0
+AUDIT = "/v1/admin/audit"
+
+POLL_SECONDS = 1.0
 LATEST = timedelta(seconds=10)
 """Each poll reads events of this last period, because events reach the ledger with a delay and out of order."""
+
+MAX_EVENTS = 1_000_000
+"""More events than one poll finds."""
 
 
 @commands.callback()
@@ -31,7 +37,7 @@ def tail(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Print new events until Ctrl-C.")] = False,
     user: Annotated[str | None, typer.Option(help="The user whom the event concerns, or who caused it.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
-    lease: Annotated[str | None, typer.Option(help="The id of the lease.")] = None,
+    lease: Annotated[str | None, typer.Option(help="The id of the lease, or its first characters.")] = None,
     action: Annotated[AuditAction | None, typer.Option()] = None,
     outcome: Annotated[AuditOutcome | None, typer.Option()] = None,
     request: Annotated[str | None, typer.Option(help="X-Request-ID of a response.")] = None,
@@ -42,58 +48,82 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Print events, oldest first."""
-    criteria = AuditCriteria(
-        subject=user,
-        device_id=device,
-        lease_id=lease,
-        action=action,
-        outcome=outcome,
-        request_id=request,
-        token_sha256=token_sha256,
-        since=since,
-    )
+    filters = {
+        "subject": user,
+        "device_id": device,
+        "action": action,
+        "outcome": outcome,
+        "request_id": request,
+        "token_sha256": token_sha256,
+        "since": None if since is None else since.isoformat(),
+    }
     line = _as_json if as_json else _as_text
-    try:
-        run(lambda components: _tail(components, criteria, count, line, follows=follow))
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
 
-
-async def _tail(
-    components: Components, criteria: AuditCriteria, count: int, line: Callable[[AuditEvent], str], *, follows: bool
-) -> None:
-    seen: dict[str, datetime] = {}
-    began = components.clock()
-    events = await components.operators.leases.audit(criteria, None, count) if count else []
-    while True:
+    async def work(client: ServiceClient) -> None:
+        if lease is not None:
+            filters["lease_id"] = await find_lease_id(client, lease)
+        events = await client.rows(AUDIT, filters, count)
         for event in reversed(events):
-            if event.id not in seen:
-                seen[event.id] = event.at
+            typer.echo(line(event))
+        if follow:
+            await _follow(client, filters, {event["id"] for event in events}, line)
+        elif not events:
+            note("No events match.")
+
+    run(work)
+
+
+async def _follow(
+    client: ServiceClient, filters: dict[str, Any], printed: set[str], line: Callable[[JsonObject], str]
+) -> None:
+    """Print the events that arrive from now on. An outage of the service is noted, and ends with it."""
+    newest = await client.rows(AUDIT, filters, 1)
+    since = _begin(newest[0]["at"]) if newest else filters["since"]
+    seen = printed | {event["id"] async for event in client.each_row(AUDIT, filters | {"since": since}, MAX_EVENTS)}
+    is_interrupted = False
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        try:
+            events = await client.rows(AUDIT, filters | {"since": since}, MAX_EVENTS)
+        except RequestFailure as failure:
+            if not failure.is_retryable:
+                raise
+            if not is_interrupted:
+                note(f"{failure} Retrying ...")
+            is_interrupted = True
+            continue
+        is_interrupted = False
+        for event in reversed(events):
+            if event["id"] not in seen:
                 typer.echo(line(event))
-        if not follows:
-            return
-        await asyncio.sleep(LOOK_SECONDS)
-        horizon = max(began, components.clock() - LATEST)
-        seen = {name: at for name, at in seen.items() if at >= horizon}
-        events = [
-            event for event in await components.operators.leases.audit(criteria, None, 1000) if event.at >= horizon
-        ]
+        if events:
+            since = _begin(events[0]["at"])
+            seen = {event["id"] for event in events}
 
 
-def _as_text(event: AuditEvent) -> str:
-    decision, context = event.decision, event.context
-    whose = "-" if decision.user_key is None else decision.user_key.subject
-    words = [instant(event.at), f"{decision.action:12}", f"{decision.outcome:11}", whose, decision.device_id or "-"]
-    if decision.reason:
-        words.append(decision.reason)
-    if context.actor is not None and context.actor != decision.user_key:
-        words.append(f"by {context.actor.subject}")
-    if context.client_address:
-        words.append(f"from {context.client_address}")
-    words += [f"{name}={value}" for name, value in decision.details.items()]
-    # A user's name may contain any character. It must not start a line or change the terminal's colours.
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in "  ".join(words))
+def _begin(newest_at: str) -> str:
+    """The earliest time at which events may still appear, by the clock of the service."""
+    return (datetime.fromisoformat(newest_at) - LATEST).isoformat()
 
 
-def _as_json(event: AuditEvent) -> str:
-    return json.dumps({**event.flat(), "at": instant(event.at)}, ensure_ascii=False)
+def _as_text(event: JsonObject) -> str:
+    actor = (event["actor_issuer"], event["actor_subject"])
+    words = [
+        in_seconds(event["at"]) or "-",
+        f"{event['action']:12}",
+        f"{event['outcome']:11}",
+        event["subject"] or "-",
+        event["device_id"] or "-",
+    ]
+    if event["reason"]:
+        words.append(event["reason"])
+    if actor[1] is not None and actor != (event["issuer"], event["subject"]):
+        words.append(f"by {actor[1]}")
+    if event["client_address"]:
+        words.append(f"from {event['client_address']}")
+    words += [f"{name}={value}" for name, value in event["details"].items()]
+    return printable("  ".join(words))
+
+
+def _as_json(event: JsonObject) -> str:
+    return json.dumps(event, ensure_ascii=False)

@@ -2,13 +2,15 @@
 
 import json
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.output import AsJson, print_json, settings
-from app.config.effective_settings import SettingInEffect, issuers_in_effect, settings_in_effect
-from app.config.file import ConfigFile
+from app.cli.in_process import settings
+from app.cli.output import AsJson, note, print_json
+
+if TYPE_CHECKING:
+    from app.config.effective_settings import SettingInEffect
 
 commands = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
 
@@ -16,15 +18,19 @@ commands = typer.Typer(no_args_is_help=True, help="Settings, and the configurati
 @commands.command()
 def check(
     path: Annotated[str | None, typer.Argument(help="The file to check. Default: DIALTONE_CONFIG.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check the configuration. Exits 1 with one line if it is invalid. Warnings are printed to standard error."""
     if path is not None:
         os.environ["DIALTONE_CONFIG"] = path
-    where = settings()
+    where = settings("config check")
     for warning in where.warnings():
-        typer.echo(f"Warning: {warning.place}: {warning.seen}; {warning.fix}.", err=True)
+        note(f"Warning: {warning.place}: {warning.seen}; {warning.fix}.")
     resolved = where.identity()
     rules = len(resolved.policy.rules)
+    if as_json:
+        print_json({"issuers": len(resolved.issuers), "rules": rules, "policy_enforced": resolved.policy.is_enforced})
+        return
     is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
     typer.echo(f"Valid: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
 
@@ -32,7 +38,9 @@ def check(
 @commands.command()
 def show(as_json: AsJson = False) -> None:
     """Print all settings in effect and their sources. For secrets, print only whether they are set."""
-    where = settings()
+    from app.config.effective_settings import issuers_in_effect, settings_in_effect
+
+    where = settings("config show")
     own, issuers = settings_in_effect(where), issuers_in_effect(where)
     if as_json:
         print_json({"settings": _as_json(own), "issuers": [_as_json(issuer) for issuer in issuers]})
@@ -47,14 +55,16 @@ def show(as_json: AsJson = False) -> None:
 @commands.command()
 def schema() -> None:
     """Print the JSON Schema of dialtone.toml, for editors."""
+    from app.config.file import ConfigFile
+
     typer.echo(json.dumps(ConfigFile.model_json_schema(), indent=2, ensure_ascii=False))
 
 
-def _as_json(entries: list[SettingInEffect]) -> dict[str, dict[str, Any]]:
+def _as_json(entries: list["SettingInEffect"]) -> dict[str, dict[str, Any]]:
     return {entry.name: {"value": entry.value, "source": entry.source} for entry in entries}
 
 
-def _as_line(name: str, entry: SettingInEffect) -> str:
+def _as_line(name: str, entry: "SettingInEffect") -> str:
     return f"{name}={_as_text(entry.value)}  # {entry.source}"
 
 

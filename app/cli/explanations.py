@@ -1,7 +1,5 @@
 """Texts and JSON of a token report, for `dialtone token explain` and `dialtone policy test`."""
 
-import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,26 +15,7 @@ _SIGNS = {
     CheckState.NOT_CHECKED: "--  ",
 }
 
-_BEARER = re.compile(r"\Abearer(?:\s+|\Z)", re.IGNORECASE)
-
-MAX_INPUT_BYTES = 1024 * 1024
-
 NEVER_CHECKED = "rate limits, and limits of proxies in front of Dialtone"
-
-
-def standard_input() -> str:
-    """The text on standard input, of which at most MAX_INPUT_BYTES are read. Empty if it is closed."""
-    if sys.stdin is None:
-        return ""
-    try:
-        return sys.stdin.buffer.read(MAX_INPUT_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def without_bearer(text: str) -> str:
-    """The text without white space around it, and without one word Bearer before it."""
-    return _BEARER.sub("", text.strip().removeprefix("\ufeff"), count=1)
 
 
 def verdict(report: TokenReport) -> str:

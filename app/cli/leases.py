@@ -1,24 +1,46 @@
-"""`dialtone leases`: list, show and revoke leases in the ledger."""
+"""`dialtone leases`: list, show and revoke leases."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
-from datetime import datetime
+import time
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import AsJson, end, instant, print_json, print_table, run
-from app.composition.components import Components
+from app.cli.identifiers import LeaseRef, find_lease_id, whole_lease_id
+from app.cli.output import (
+    AsJson,
+    Column,
+    end,
+    in_seconds,
+    note,
+    print_fields,
+    print_json,
+    print_rows,
+)
+from app.cli.service_client import JsonObject, ServiceClient, run
 from app.vending.models import Platform
-from app.vending.not_before import NotBeforeTarget, Reach
-from app.vending.operators.lease_admin import LeaseCriteria
-from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.telephony.lease import LeaseState
 
 commands = typer.Typer(no_args_is_help=True, help="List, show and revoke leases: which device holds which credential.")
+
+LEASES = "/v1/admin/leases"
+
+DELETION_SECONDS = 10.0
+"""How long `revoke` waits for the next confirmation of Telnyx."""
 
 Issuer = Annotated[str | None, typer.Option(help="The `iss` of the user's tokens.")]
 User = Annotated[str | None, typer.Option(help="The user (`sub`, or the configured subject claim).")]
 Connection = Annotated[str | None, typer.Option(help="Telnyx's id of the connection.")]
+
+COLUMNS = (
+    Column("ID", lambda lease: lease["id"], is_whole=True),
+    Column("USER", lambda lease: lease["subject"]),
+    Column("DEVICE", lambda lease: lease["device_id"]),
+    Column("STATE", lambda lease: lease["state"], is_whole=True),
+    Column("EXPIRES", lambda lease: in_seconds(lease["expires_at"]), is_whole=True),
+    Column("PLATFORM", lambda lease: lease["platform"], is_whole=True),
+    Column("SIP USERNAME", lambda lease: lease["sip_username"], is_whole=True),
+    Column("LAST USED", lambda lease: in_seconds(lease.get("last_used_at")), is_whole=True),
+)
 
 
 @commands.command("ls")
@@ -34,30 +56,42 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List leases, newest first."""
-    criteria = LeaseCriteria(issuer, user, device, platform, state, connection, sip_username)
-    found = run(lambda components: components.operators.leases.search(criteria, None, limit))
+    filters = {
+        "issuer": issuer,
+        "subject": user,
+        "device_id": device,
+        "platform": platform,
+        "state": state,
+        "connection_id": connection,
+        "sip_username": sip_username,
+    }
+    found = run(lambda client: client.rows(LEASES, filters, limit))
     if as_json:
-        print_json([_fields(lease) for lease in found])
-        return
-    _print_table(found)
+        print_json(found)
+    else:
+        print_rows(COLUMNS, found, "No leases match.")
     if len(found) == limit:
-        typer.echo(f"Showing the first {limit}. Use --limit for more.", err=True)
+        note(f"Showing the first {limit}. Use --limit for more.")
 
 
 @commands.command("show")
-def show(lease_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+def show(lease: LeaseRef, as_json: AsJson = False) -> None:
     """Show one lease. Exits 1 if it does not exist."""
-    lease = run(lambda components: components.operators.leases.get(lease_id))
+
+    async def fetch(client: ServiceClient) -> JsonObject:
+        found: JsonObject = await client.request("GET", f"{LEASES}/{await find_lease_id(client, lease)}")
+        return found
+
+    found = run(fetch)
     if as_json:
-        print_json(_fields(lease))
-        return
-    for name, value in _fields(lease).items():
-        typer.echo(f"{name:18} {'-' if value is None else value}")
+        print_json(found)
+    else:
+        print_fields({name: in_seconds(value) if name.endswith("_at") else value for name, value in found.items()})
 
 
 @commands.command("revoke")
 def revoke(
-    lease_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The lease of one device.")] = None,
+    lease: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole id of one lease.")] = None,
     issuer: Issuer = None,
     user: User = None,
     connection: Connection = None,
@@ -68,64 +102,57 @@ def revoke(
     confirm: Annotated[
         str | None, typer.Option(help="The namespace. Required to revoke leases of more than one user.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Log out one device, a user, a connection or all users. Exits 3 if Telnyx has not confirmed the deletion yet."""
-    if [lease_id is not None, user is not None, connection is not None, everything].count(True) != 1:
+    if [lease is not None, user is not None, connection is not None, everything].count(True) != 1:
         end("Specify exactly one of: ID, --issuer with --user, --connection, --everything.", 2)
     if (issuer is None) != (user is None):
         end("--issuer and --user must be given together.", 2)
     if refuse_tokens and user is None:
         end("--refuse-tokens requires --user. `dialtone tokens refuse` rejects all tokens of an issuer.", 2)
+    if (connection is not None or everything) and confirm is None:
+        end("This affects more than one user. Confirm it: --confirm with the namespace (DIALTONE_NAMESPACE).", 2)
+    lease_id = None if lease is None else whole_lease_id(lease, "leases revoke")
+    which = {"issuer": issuer, "subject": user, "connection_id": connection}
+    body = which | {"everything": everything, "refuse_tokens": refuse_tokens, "confirm": confirm}
 
-    async def work(components: Components) -> tuple[int, bool]:
+    async def work(client: ServiceClient) -> tuple[int, bool]:
         if lease_id is not None:
-            return 1, await components.operators.leases.revoke(lease_id)
-        if user is None:
-            components.operators.leases.check_confirmed(confirm)
-        elif refuse_tokens and issuer is not None:
-            await components.operators.tokens.set_not_before(NotBeforeTarget(issuer, Reach.USER, user), None)
-        count = await _revoke_all(components, LeaseCriteria(issuer, user, connection_id=connection))
-        while (swept := await components.upkeep.sweeper.sweep()).deleted:
-            pass
-        return count, not count or (not swept.taken and not components.upkeep.sweeper.backlog.waiting)
+            answer = await client.exchange("DELETE", f"{LEASES}/{lease_id}")
+            return 1, answer.status == 204
+        count = await _revoke_all(client, body)
+        return count, not count or await _are_deleted(client, which)
 
     count, is_confirmed = run(work)
-    typer.echo(f"{count} logged out; deletion {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
+    if as_json:
+        print_json({"revoked": count, "confirmed": is_confirmed})
+    else:
+        typer.echo(f"{count} logged out; deletion {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
     if not is_confirmed:
         raise typer.Exit(3)
 
 
-async def _revoke_all(components: Components, criteria: LeaseCriteria) -> int:
+async def _revoke_all(client: ServiceClient, body: JsonObject) -> int:
+    """Repeat the request until all leases have ended. Returns their number."""
     count = 0
     while True:
-        ended = await components.operators.leases.revoke_matching(criteria)
-        count += ended.count
-        if ended.is_all:
+        ended = await client.request("POST", "/v1/admin/revocations", body=body)
+        count += int(ended["revoked"])
+        if ended["complete"]:
             return count
-        typer.echo(f"{count} ...", err=True)
+        note(f"{count} ...")
 
 
-def _fields(lease: Lease) -> dict[str, Any]:
-    """The fields to print. Times are in UTC, and internal fields are omitted."""
-    left_out = ("version", "claimed_by", "claimed_until", "attempted_at", "session")
-    fields = {name: value for name, value in asdict(lease).items() if name not in left_out}
-    return {name: instant(value) if isinstance(value, datetime) else value for name, value in fields.items()}
-
-
-def _print_table(leases: Iterable[Lease]) -> None:
-    print_table(
-        ("id", "user", "device", "platform", "state", "sip username", "expires", "last used"),
-        (
-            (
-                lease.id,
-                lease.subject,
-                lease.device_id,
-                lease.platform,
-                lease.state,
-                lease.sip_username or "-",
-                instant(lease.expires_at),
-                "-" if lease.last_used_at is None else instant(lease.last_used_at),
-            )
-            for lease in leases
-        ),
-    )
+async def _are_deleted(client: ServiceClient, which: dict[str, Any]) -> bool:
+    """Wait while credentials are deleted. Returns whether Telnyx has confirmed all deletions."""
+    before: set[str] = set()
+    deadline = 0.0
+    while True:
+        remaining = {row["id"] for row in await client.rows(LEASES, which | {"state": LeaseState.REVOKING}, 100)}
+        if not remaining:
+            return True
+        if remaining != before:
+            before, deadline = remaining, time.monotonic() + DELETION_SECONDS
+        if time.monotonic() > deadline or not await client.transport.advance_deletions():
+            return False

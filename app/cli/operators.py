@@ -1,18 +1,20 @@
-"""`dialtone keys`, `tokens`, `sweep` and `warm-pool`: commands that act on all replicas through the ledger."""
+"""`dialtone keys`, `tokens`, `sweep` and `warm-pool`: commands that act on all replicas."""
 
-from dataclasses import asdict
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.moments import parse_moment
-from app.cli.output import AsJson, end, print_json, run, working
-from app.composition.components import Components
-from app.vending.not_before import NotBeforeTarget, Reach
+from app.cli.inputs import parse_moment
+from app.cli.output import AsJson, end, print_json, working
+from app.cli.service_client import JsonObject, RequestFailure, ServiceClient, run
 
 keys = typer.Typer(no_args_is_help=True, help="Refresh the signing keys of issuers.")
 tokens = typer.Typer(no_args_is_help=True, help="Reject access tokens before they expire.")
+
+FIRST_POLL_SECONDS = 0.05
+MAX_POLL_SECONDS = 2.0
 
 
 @keys.callback()
@@ -26,11 +28,18 @@ def _tokens() -> None:
 
 
 @keys.command("refresh")
-def refresh(issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None) -> None:
-    """Fetch issuers' keys on every replica, for example after a key was withdrawn. Exits 1 if the fetch fails here."""
-    refreshed = run(lambda components: components.operators.tokens.refresh_keys(issuer))
-    for name, is_good in refreshed.items():
-        typer.echo(f"{name}: {'fetched' if is_good else 'fetch FAILED; the cached keys stay in use'}")
+def refresh(
+    issuer: Annotated[str | None, typer.Argument(help="The `iss`; default: every issuer.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch issuers' keys on every replica, for example after a key was withdrawn. Exits 1 if a fetch fails."""
+    found = run(lambda client: client.request("POST", "/v1/admin/keys/refresh", body={"issuer": issuer}))
+    refreshed: dict[str, bool] = found["refreshed"]
+    if as_json:
+        print_json(found)
+    else:
+        for name, is_good in refreshed.items():
+            typer.echo(f"{name}: {'fetched' if is_good else 'fetch FAILED; the cached keys stay in use'}")
     if not all(refreshed.values()):
         raise typer.Exit(1)
 
@@ -51,16 +60,19 @@ def refuse(
             show_default=False,
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Reject tokens issued before a given time, on every replica within two seconds. Later tokens are accepted."""
     if user is not None and session is not None:
         end("--user and --session exclude each other.", 2)
-    target = NotBeforeTarget(issuer)
-    if user is not None or session is not None:
-        target = NotBeforeTarget(issuer, Reach.USER if session is None else Reach.SESSION, user or session or "")
-    mark = run(lambda components: components.operators.tokens.set_not_before(target, before))
-    target_name = f"{mark.target.reach} {mark.target.name}" if mark.target.name else "all users"
-    typer.echo(f"Tokens of {target_name} of {issuer} issued before {mark.not_before.isoformat()} are now rejected.")
+    not_before = None if before is None else before.isoformat()
+    wanted = {"issuer": issuer, "subject": user, "session": session, "not_before": not_before}
+    found = run(lambda client: client.request("PUT", "/v1/admin/not-before", body=wanted))
+    if as_json:
+        print_json(found)
+        return
+    target = f"{found['reach']} {found['name']}" if found["name"] else "all users"
+    typer.echo(f"Tokens of {target} of {issuer} issued before {found['not_before']} are now rejected.")
 
 
 def sweep(
@@ -70,7 +82,7 @@ def sweep(
 ) -> None:
     """Delete ended credentials, leftovers of a crash and orphans at Telnyx now, instead of in the background."""
     with working("Listing the credentials at Telnyx"):
-        report = asdict(run(lambda components: components.upkeep.sweep_jobs.run(dry_run=dry_run, force=force)))
+        report = run(lambda client: _sweep(client, {"dry_run": dry_run, "force": force}))
     if as_json:
         print_json(report)
         return
@@ -86,19 +98,38 @@ def sweep(
     )
 
 
+async def _sweep(client: ServiceClient, body: JsonObject) -> JsonObject:
+    """The report of a new sweep. Raises RequestFailure if it fails."""
+    found = await client.request("POST", "/v1/admin/sweeps", body=body)
+    delay = FIRST_POLL_SECONDS
+    while found["state"] == "running":
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, MAX_POLL_SECONDS)
+        found = await client.request("GET", f"/v1/admin/sweeps/{found['id']}")
+    if found["state"] != "done":
+        raise RequestFailure(_why_failed(found))
+    report: JsonObject = found["report"]
+    return report
+
+
+def _why_failed(found: JsonObject) -> str:
+    """The message of the error whose class a failed sweep names."""
+    from app.vending import errors
+
+    if found["state"] == "lost":
+        return "The sweep did not finish, because its replica stopped. Start another sweep."
+    error = getattr(errors, found["reason"] or "", None)
+    return str(error.__doc__) if isinstance(error, type) else f"The sweep failed ({found['reason']})."
+
+
 def warm_pool(as_json: AsJson = False) -> None:
     """Show the number of ready credentials in the warm pool, and the number of leases."""
-
-    async def look(components: Components) -> dict[str, Any]:
-        await components.operators.leases.refresh_counts()
-        ready = await components.upkeep.warm_pool.count()
-        return {
-            "size": components.upkeep.warm_pool.size,
-            "ready": ready,
-            "leases": components.operators.leases.lease_counts,
-        }
-
-    report = run(look)
+    state = run(lambda client: client.request("GET", "/v1/admin/state"))
+    report: dict[str, Any] = {
+        "size": state["warm_pool_size"],
+        "ready": state["warm_pool_ready"],
+        "leases": state["leases"],
+    }
     if as_json:
         print_json(report)
         return
@@ -106,6 +137,6 @@ def warm_pool(as_json: AsJson = False) -> None:
         typer.echo(
             "The warm pool is disabled: DIALTONE_WARM_POOL_SIZE is 0. New devices wait until their credential works."
         )
-    for connection_id, count in report["ready"].items():
+    for connection_id, count in report["ready"].items() if report["size"] else ():
         typer.echo(f"connection {connection_id}: {count} of {report['size']} ready")
     typer.echo(", ".join(f"{count} {state}" for state, count in report["leases"].items()) + " leases")

@@ -1,38 +1,31 @@
-"""Output of commands: tables, JSON, and one-line errors with an exit status."""
+"""Output of commands: rows, fields and JSON on standard output; messages and errors on standard error."""
 
-import asyncio
-import getpass
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from itertools import accumulate
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from app.composition.build import build_components
-from app.composition.components import Components
-from app.config.settings import Settings, SettingsError
-from app.observability import logging as logs
-from app.vending.audit import REQUEST_CONTEXT, RequestContext
-from app.vending.errors import DialtoneError
-from app.vending.models import UserKey
-
-Result = TypeVar("Result")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
+GAP = "  "
+MIN_SHORTENED = 8
+"""Characters that remain of a shortened value."""
 
-def settings() -> Settings:
-    """The configuration. Exits with one line on standard error if it is invalid."""
-    try:
-        return Settings.load()
-    except SettingsError as error:
-        end(f"Configuration: {error}")
+
+class Column(NamedTuple):
+    """A column of a list. On a narrow terminal, the last columns are omitted, and values are shortened."""
+
+    title: str
+    value: Callable[[Mapping[str, Any]], Any]
+    is_whole: bool = False
+    """Never shortened: ids and times, which are useless in part."""
 
 
 def end(line: str, status: int = 1) -> NoReturn:
@@ -40,50 +33,108 @@ def end(line: str, status: int = 1) -> NoReturn:
     raise typer.Exit(status)
 
 
-def run(work: Callable[[Components], Awaitable[Result]]) -> Result:
-    """Run `work` with the components of the service, in this process. Exits 1 with one line if it fails."""
-    logs.silence()
-    components = build_components(settings())
-
-    async def opened() -> Result:
-        REQUEST_CONTEXT.set(RequestContext(actor=UserKey("shell", _person())))
-        async with components.open():
-            return await work(components)
-
-    try:
-        return asyncio.run(opened())
-    except DialtoneError as error:
-        end(str(error))
-
-
-def _person() -> str:
-    """The name of the shell's user, for the audit."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
+def note(line: str) -> None:
+    """A remark that is no data, on standard error."""
+    typer.echo(line, err=True)
 
 
 def instant(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def in_seconds(moment: str | None) -> str | None:
+    """The time of a response, such as 2026-11-23T09:30:00.000Z, without fractions of a second."""
+    return None if moment is None else f"{moment[:19]}Z"
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print the text unchanged, because brackets in a user's name are not markup."""
-    table = Table(box=box.SIMPLE)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(soft_wrap=False).print(table)
+def print_rows(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], if_empty: str) -> None:
+    """A table on a terminal; otherwise one line per row with tabs between whole values. The first column is an id."""
+    texts = [[_text(column.value(row)) for column in columns] for row in rows]
+    if not rows:
+        note(if_empty)
+    elif not sys.stdout.isatty():
+        for row in texts:
+            typer.echo("\t".join(row))
+    else:
+        lines, omitted = table(columns, texts, shutil.get_terminal_size().columns)
+        typer.echo("\n".join(lines))
+        if omitted:
+            note(f"Not shown on this narrow terminal: {', '.join(omitted)}. Use --json to print them.")
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """One line per field: aligned on a terminal, with a tab otherwise."""
+    width = max(map(len, fields)) if sys.stdout.isatty() else 0
+    for name, value in fields.items():
+        typer.echo(f"{name:{width}}{GAP if width else chr(9)}{_text(value)}")
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[str]]:
+    """The lines of a table that fits the width if the first column does, and the titles of the omitted columns."""
+    natural = [max(map(_cells, cells)) for cells in zip([column.title for column in columns], *rows, strict=True)]
+    least = [
+        cells if column.is_whole else min(cells, max(MIN_SHORTENED, len(column.title)))
+        for column, cells in zip(columns, natural, strict=True)
+    ]
+    needed = accumulate((cells + len(GAP) for cells in least), initial=-len(GAP))
+    shown = max(1, sum(total <= width for total in needed) - 1)
+    widths = least[:shown]
+    left = width - sum(widths) - len(GAP) * (shown - 1)
+    for number in range(shown):
+        more = min(max(left, 0), natural[number] - widths[number])
+        widths[number] += more
+        left -= more
+    lines = [
+        GAP.join(_fitted(cell, cells) for cell, cells in zip(row, widths, strict=False)).rstrip()
+        for row in ([column.title for column in columns], *rows)
+    ]
+    return lines, [column.title for column in columns[shown:]]
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: a user's name may contain any, and must not change the terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Show a spinner on a terminal while the block runs."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    from rich.console import Console
+
     with Console(stderr=True).status(what):
         yield
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return printable(str(value))
+
+
+def _cells(text: str) -> int:
+    """Columns of the terminal that a text takes. Characters of some scripts take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _fitted(text: str, cells: int) -> str:
+    """The text with spaces behind it, or shortened with an ellipsis."""
+    if (used := _cells(text)) <= cells:
+        return text + " " * (cells - used)
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, cells - 1) + "…"

@@ -4,18 +4,31 @@ import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.adapters.push_validation import apns, fcm
-from app.adapters.push_validation.pem import blocks
-from app.cli.output import AsJson, end, instant, print_json, print_table, run
-from app.vending.push.material_errors import MaterialReport
+from app.cli.output import AsJson, Column, end, in_seconds, print_json, print_rows
+from app.cli.service_client import run
+
+if TYPE_CHECKING:
+    from app.vending.push.material_errors import MaterialReport
 
 commands = typer.Typer(no_args_is_help=True, help="Validate and list push credentials of mobile apps.")
 
 SOON_DAYS = 30
+
+COLUMNS = (
+    Column("ID", lambda row: row["id"], is_whole=True),
+    Column("TYPE", lambda row: row["type"], is_whole=True),
+    Column("APP", lambda row: row["app_id"]),
+    Column("STATE", lambda row: row["state"], is_whole=True),
+    Column("EXPIRES", lambda row: in_seconds(row["not_after"]), is_whole=True),
+    Column("USERS", lambda row: row["users"], is_whole=True),
+    Column("ATTACHED", lambda row: row["attached"], is_whole=True),
+    Column("TELNYX ID", lambda row: row["telnyx_credential_id"], is_whole=True),
+    Column("FINGERPRINT SHA-256", lambda row: row["fingerprint_sha256"], is_whole=True),
+)
 
 
 @commands.command("lint")
@@ -38,31 +51,16 @@ def lint(
 @commands.command("ls")
 def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJson = False) -> None:
     """List the push credentials at Telnyx: app, expiry, number of users, and whether a connection uses them."""
-    found = run(lambda components: components.ledger.push.all_objects(limit))
-    rows = [
-        {
-            "type": held.type.value,
-            "app_id": held.app_id,
-            "state": held.state.value,
-            "fingerprint_sha256": held.fingerprint_sha256,
-            "not_after": None if held.not_after is None else instant(held.not_after),
-            "users": users,
-            "is_attached": is_attached,
-            "telnyx_credential_id": held.credential_id,
-        }
-        for held, users, is_attached in found
-    ]
+    found = run(lambda client: client.request("GET", "/v1/admin/push-credentials", params={"limit": limit}))
     if as_json:
-        print_json(rows)
-        return
-    columns = ("type", "app_id", "state", "not_after", "users", "is_attached", "fingerprint_sha256")
-    print_table(
-        columns,
-        ([str(row[name])[:16] if name.startswith("finger") else str(row[name]) for name in columns] for row in rows),
-    )
+        print_json(found["data"])
+    else:
+        print_rows(COLUMNS, found["data"], "There are no push credentials.")
 
 
-def _report(texts: list[str], now: datetime) -> MaterialReport:
+def _report(texts: list[str], now: datetime) -> "MaterialReport":
+    from app.adapters.push_validation import apns, fcm
+
     if len(texts) == 1 and texts[0].lstrip().startswith(("{", "[")):
         try:
             return fcm.validate(json.loads(texts[0]))
@@ -75,6 +73,8 @@ def _report(texts: list[str], now: datetime) -> MaterialReport:
 
 
 def _labels(text: str) -> set[str]:
+    from app.adapters.push_validation.pem import blocks
+
     return {block.label for block in blocks(text)}
 
 
@@ -90,7 +90,7 @@ def _text(path: Path) -> str:
         return base64.b64encode(raw).decode("ascii")
 
 
-def _as_text(report: MaterialReport, now: datetime) -> list[str]:
+def _as_text(report: "MaterialReport", now: datetime) -> list[str]:
     if report.material is None:
         return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
     material, left = report.material, report.days_left(now)
@@ -101,7 +101,7 @@ def _as_text(report: MaterialReport, now: datetime) -> list[str]:
     return lines
 
 
-def _as_json(report: MaterialReport, now: datetime) -> dict[str, Any]:
+def _as_json(report: "MaterialReport", now: datetime) -> dict[str, Any]:
     material = report.material
     return {
         "ok": material is not None,

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli.output import end, settings
+from app.cli.in_process import load_settings, settings
+from app.cli.output import AsJson, end, print_json
 from app.cli.sandbox import require_sandbox
 
 commands = typer.Typer()
@@ -22,23 +23,26 @@ def serve(
     """Run the service. Environment variables configure it; .env.example describes them."""
     from app.main import serve as run
 
-    configured = settings()
+    configured = load_settings()
     run(configured, workers or configured.workers)
 
 
 @commands.command()
-def migrate() -> None:
+def migrate(as_json: AsJson = False) -> None:
     """Migrate the ledger's database to this version. Idempotent; several replicas may run it at once."""
     from app.adapters.ledger import migrate as migrating
     from app.adapters.ledger.engines import database_url
     from app.adapters.ledger.failure_reasons import reason_of
 
-    url = database_url(settings().database_url.get_secret_value())
+    url = database_url(settings("migrate").database_url.get_secret_value())
     try:
         revision = asyncio.run(migrating.migrate(url))
     except Exception as error:
         end(f"The migration failed: {reason_of(error) or type(error).__name__}. Check DIALTONE_DATABASE_URL.")
-    typer.echo(f"The ledger is at revision {revision}.")
+    if as_json:
+        print_json({"revision": revision})
+    else:
+        typer.echo(f"The ledger is at revision {revision}.")
 
 
 @commands.command()

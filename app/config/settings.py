@@ -45,8 +45,15 @@ _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 _SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url", "egress_proxy")
 """Settings that can also be read from a file: `<NAME>_FILE`."""
 
-_ELSEWHERE = ("DIALTONE_ENV_FILE", "DIALTONE_SANDBOX_PORT", "DIALTONE_IDENTITY_PORT", "DIALTONE_PAGE_PORT")
-"""Variables that are read elsewhere: the path of the settings file, and the ports of `make dev`."""
+_ELSEWHERE = (
+    "DIALTONE_ENV_FILE",
+    "DIALTONE_URL",
+    "DIALTONE_TOKEN_FILE",
+    "DIALTONE_SANDBOX_PORT",
+    "DIALTONE_IDENTITY_PORT",
+    "DIALTONE_PAGE_PORT",
+)
+"""Variables that are read elsewhere: the path of the settings file, remote mode, and the ports of `make dev`."""
 
 _FREE_TEXT = ("issuer_secret", "tag_key")
 """Generated secrets, of which quotes may be a part."""

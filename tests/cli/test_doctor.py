@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli import app
-from app.cli.doctor import CheckVerdict, check_clock
+from app.cli.doctor_checks import CheckVerdict, check_clock
 from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
@@ -266,7 +266,7 @@ async def test_push_credentials_are_listed_without_key_material(service: Service
     rows = json.loads((await dialtone("push", "ls", "--json")).stdout)
     table = (await dialtone("push", "ls")).stdout
 
-    assert [(row["type"], row["app_id"], row["users"], row["is_attached"]) for row in rows] == [
+    assert [(row["type"], row["app_id"], row["users"], row["attached"]) for row in rows] == [
         ("android", made["app_id"], 1, False)
     ]
     assert made["app_id"] in table

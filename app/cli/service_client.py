@@ -1,0 +1,156 @@
+"""Requests of commands to the service: to one that runs elsewhere, or to one on the ledger in this process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from app.cli.output import end
+
+if TYPE_CHECKING:
+    from app.adapters.http_client import HttpResponse
+
+Result = TypeVar("Result")
+JsonObject = dict[str, Any]
+
+MAX_PAGE = 100
+"""Rows of one request. Every list of the service allows it."""
+
+
+class RequestFailure(Exception):
+    """The service did not do what was requested. The message is for the operator."""
+
+    def __init__(
+        self, message: str, *, exit_code: int = 1, code: str | None = None, is_retryable: bool = False
+    ) -> None:
+        """`code` is the problem's code; None if the service was not reached, or if it is not Dialtone."""
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.code = code
+        self.is_retryable = is_retryable
+
+
+class Transport(Protocol):
+    """Sends requests to one service."""
+
+    async def send(self, method: str, path: str, *, params: Mapping[str, str], body: Any) -> "HttpResponse":
+        """Send one request. Raises RequestFailure if there is no response of Dialtone."""
+
+    async def advance_deletions(self) -> bool:
+        """Delete ended credentials at Telnyx, or wait while the service does. Returns whether to call it again."""
+
+    def explain(self, status: int, problem: JsonObject) -> str | None:
+        """What the operator can do about a problem document; None if its title says it."""
+
+
+class Answer(NamedTuple):
+    """The status of a response, and its JSON. None without a body."""
+
+    status: int
+    content: Any
+
+
+class ServiceClient:
+    """Requests of one command."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    async def request(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+    ) -> Any:
+        """The JSON of the response. Parameters that are None are not sent. Raises RequestFailure."""
+        return (await self.exchange(method, path, params=params, body=body)).content
+
+    async def exchange(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+    ) -> Answer:
+        """As `request`, with the status."""
+        sent = {name: str(value) for name, value in (params or {}).items() if value is not None}
+        response = await self.transport.send(method, path, params=sent, body=body)
+        content = _content(response)
+        if response.status >= 400:
+            raise self._failure(response, content)
+        return Answer(response.status, content)
+
+    async def rows(self, path: str, params: Mapping[str, Any], limit: int) -> list[JsonObject]:
+        """The first `limit` rows of a list. Raises RequestFailure."""
+        return [row async for row in self.each_row(path, params, limit)]
+
+    async def each_row(self, path: str, params: Mapping[str, Any], limit: int) -> AsyncIterator[JsonObject]:
+        """Requests page by page until `limit` rows."""
+        cursor, left = None, limit
+        while left > 0:
+            wanted = {**params, "limit": min(left, MAX_PAGE), "cursor": cursor}
+            page = await self.request("GET", path, params=wanted)
+            for row in page["data"]:
+                yield row
+            left -= len(page["data"])
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
+    def _failure(self, response: "HttpResponse", content: JsonObject) -> RequestFailure:
+        code = str(content["code"])
+        faults = [str(fault.get("message", "")) for fault in content.get("errors") or []]
+        text = " ".join([str(content.get("title", "The request failed.")), *faults])
+        request_id = content.get("request_id")
+        text += f" ({code}, request {request_id})" if request_id else f" ({code})"
+        if (hint := self.transport.explain(response.status, content)) is not None:
+            text += f" {hint}"
+        if response.status in (429, 503) and (seconds := response.headers.get("retry-after")):
+            text += f" Retry in {seconds} s."
+        return RequestFailure(
+            text,
+            exit_code=2 if code == "invalid_request" else 1,
+            code=code,
+            is_retryable=bool(content.get("retryable")),
+        )
+
+
+def run(work: Callable[[ServiceClient], Awaitable[Result]], *, needs_remote: bool = False) -> Result:
+    """Run `work` with a client of the service that the options name. Exits with one line if a request fails.
+
+    Without `--url`, the service is in this process, unless `needs_remote` is true.
+    """
+
+    async def connected() -> Result:
+        async with _open_transport(needs_remote=needs_remote) as transport:
+            return await work(ServiceClient(transport))
+
+    try:
+        return asyncio.run(connected())
+    except RequestFailure as failure:
+        end(str(failure), failure.exit_code)
+
+
+def _open_transport(*, needs_remote: bool) -> AbstractAsyncContextManager[Transport]:
+    from app.cli import remote
+
+    if needs_remote or remote.is_selected():
+        return remote.open_remote()
+    from app.cli.in_process import open_in_process
+
+    return open_in_process()
+
+
+def _content(response: "HttpResponse") -> Any:
+    """The JSON of a response. Raises RequestFailure if the response is not one of Dialtone."""
+    media_type = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    if response.status == 204 and not response.body:
+        return None
+    is_problem = response.status >= 400
+    try:
+        if media_type != ("application/problem+json" if is_problem else "application/json"):
+            raise ValueError
+        content = json.loads(response.body)
+        if not isinstance(content, dict) or (is_problem and "code" not in content):
+            raise ValueError
+    except ValueError:
+        seen = f"status {response.status}" + (f", {media_type}" if media_type else "")
+        raise RequestFailure(
+            f"The response is not one of Dialtone ({seen}). Check the address in DIALTONE_URL.",
+            is_retryable=response.status in (429, 502, 503, 504),
+        ) from None
+    return content
