@@ -17,7 +17,7 @@ from app.cli.output import end
 from app.cli.service_client import JsonObject, RequestFailure
 
 if TYPE_CHECKING:
-    from app.adapters.http_client import HttpClient, HttpResponse
+    from app.adapters.http_client import FailureReason, HttpClient, HttpResponse
 
 REQUEST_SECONDS = 60.0
 """Deadline of a request. Fetching the keys of all issuers, or ending 5,000 leases, takes seconds."""
@@ -68,28 +68,36 @@ async def open_remote() -> AsyncIterator["RemoteTransport"]:
 class RemoteTransport:
     """Sends requests to a service elsewhere. Does not follow redirects, which would send the token to another host."""
 
-    def __init__(self, url: str, token_source: Callable[[], str], client: "HttpClient") -> None:
+    def __init__(
+        self,
+        url: str,
+        token_source: Callable[[], str],
+        client: "HttpClient",
+        deadline_seconds: float = REQUEST_SECONDS,
+    ) -> None:
         """`token_source` is called for each request, so that a renewed token in the file is used."""
         self._url = url
         self._token_source = token_source
         self._client = client
+        self._deadline_seconds = deadline_seconds
 
     async def send(self, method: str, path: str, *, params: Mapping[str, str], body: Any) -> "HttpResponse":
-        from app.adapters.http_client import RequestFailed
+        from app.adapters.http_client import ConnectFailed, RequestFailed
 
         own = {"Authorization": f"Bearer {self._token_source()}", "Accept": "application/json"}
         try:
             response = await self._client.send(
                 method,
                 self._url + path,
-                deadline_seconds=REQUEST_SECONDS,
+                deadline_seconds=self._deadline_seconds,
                 max_bytes=MAX_RESPONSE_BYTES,
                 headers=self._client.headers(own),
                 params=dict(params),
                 json=body,
             )
         except RequestFailed as error:
-            raise RequestFailure(f"{self._url} cannot be used: {error}.", is_retryable=True) from None
+            what = "connection to" if isinstance(error, ConnectFailed) else "valid response from"
+            raise RequestFailure(f"No {what} {self._url}: {error}.{_fix_of(error.reason)}", is_retryable=True) from None
         if 300 <= response.status < 400:
             target = _origin(response.headers.get("location", ""))
             raise RequestFailure(
@@ -163,6 +171,14 @@ def _proxy_of(url: str) -> str | None:
     if not is_proxy_url(proxy):
         end("HTTPS_PROXY is not the URL of an HTTP proxy, such as http://proxy.example.com:3128.", 2)
     return proxy
+
+
+def _fix_of(reason: "FailureReason") -> str:
+    from app.adapters.http_client import FailureReason
+
+    if reason in (FailureReason.UNTRUSTED_CERTIFICATE, FailureReason.SELF_SIGNED_CERTIFICATE):
+        return " Set SSL_CERT_FILE to a file with the CA certificate, if it is private."
+    return ""
 
 
 def _origin(location: str) -> str:

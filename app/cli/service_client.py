@@ -31,6 +31,15 @@ class RequestFailure(Exception):
         self.is_retryable = is_retryable
 
 
+class Fields(JsonObject):
+    """An object of a response. Raises RequestFailure if a member is missing that a command needs."""
+
+    def __missing__(self, name: str) -> Any:
+        raise RequestFailure(
+            f"The response has no `{name}`: the service has another version than this command, or is not Dialtone."
+        )
+
+
 class Transport(Protocol):
     """Sends requests to one service."""
 
@@ -144,7 +153,7 @@ def _content(response: "HttpResponse") -> Any:
     try:
         if media_type != ("application/problem+json" if is_problem else "application/json"):
             raise ValueError
-        content = json.loads(response.body)
+        content = json.loads(response.body, object_hook=Fields)
         if not isinstance(content, dict) or (is_problem and "code" not in content):
             raise ValueError
     except ValueError:
