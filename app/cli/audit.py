@@ -62,11 +62,11 @@ def tail(
     async def work(client: ServiceClient) -> None:
         if lease is not None:
             filters["lease_id"] = await find_lease_id(client, lease)
-        events = await client.rows(AUDIT, filters, count)
-        for event in reversed(events):
+        events = await client.rows(AUDIT, filters, max(count, 1))
+        for event in reversed(events[:count]):
             typer.echo(line(event))
         if follow:
-            await _follow(client, filters, {event["id"] for event in events}, line)
+            await _follow(client, filters, events, line)
         elif not events:
             note("No events match.")
 
@@ -74,12 +74,14 @@ def tail(
 
 
 async def _follow(
-    client: ServiceClient, filters: dict[str, Any], printed: set[str], line: Callable[[JsonObject], str]
+    client: ServiceClient, filters: dict[str, Any], latest: list[JsonObject], line: Callable[[JsonObject], str]
 ) -> None:
-    """Print the events that arrive from now on. An outage of the service is noted, and ends with it."""
-    newest = await client.rows(AUDIT, filters, 1)
-    since = _begin(newest[0]["at"]) if newest else filters["since"]
-    seen = printed | {event["id"] async for event in client.each_row(AUDIT, filters | {"since": since}, MAX_EVENTS)}
+    """Print the events that come after the latest ones. An outage of the service is noted, and survived."""
+    since, seen = filters["since"], {event["id"] for event in latest}
+    if latest:
+        since = _begin(latest[0]["at"])
+        window = await client.rows(AUDIT, filters | {"since": since}, MAX_EVENTS)
+        seen |= {event["id"] for event in window if event["at"] <= latest[0]["at"]}
     is_interrupted = False
     while True:
         await asyncio.sleep(POLL_SECONDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -84,21 +84,17 @@ class ServiceClient:
         return Answer(response.status, content)
 
     async def rows(self, path: str, params: Mapping[str, Any], limit: int) -> list[JsonObject]:
-        """The first `limit` rows of a list. Raises RequestFailure."""
-        return [row async for row in self.each_row(path, params, limit)]
-
-    async def each_row(self, path: str, params: Mapping[str, Any], limit: int) -> AsyncIterator[JsonObject]:
-        """Requests page by page until `limit` rows."""
-        cursor, left = None, limit
-        while left > 0:
-            wanted = {**params, "limit": min(left, MAX_PAGE), "cursor": cursor}
+        """The first `limit` rows of a list, from as many pages as necessary. Raises RequestFailure."""
+        found: list[JsonObject] = []
+        cursor = None
+        while len(found) < limit:
+            wanted = {**params, "limit": min(limit - len(found), MAX_PAGE), "cursor": cursor}
             page = await self.request("GET", path, params=wanted)
-            for row in page["data"]:
-                yield row
-            left -= len(page["data"])
+            found += page["data"]
             cursor = page.get("next_cursor")
             if cursor is None:
-                return
+                break
+        return found
 
     def _failure(self, response: "HttpResponse", content: JsonObject) -> RequestFailure:
         code = str(content["code"])
