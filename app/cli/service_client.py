@@ -92,7 +92,7 @@ class ServiceClient:
             page = await self.request("GET", path, params=wanted)
             found += page["data"]
             cursor = page.get("next_cursor")
-            if cursor is None:
+            if cursor is None or not page["data"]:
                 break
         return found
 
