@@ -365,11 +365,6 @@ def build_operators(
     leases = LeaseAdmin(ledger.leases, ledger.search, telephony.revoker, ledger.audit, audit, clock, settings.namespace)
     tokens = TokenAdmin(identity.not_before, ledger.not_before, identity.verifier, audit, clock)
 
-    async def ensure_counted() -> None:
-        if not leases.lease_counts:
-            await leases.refresh_counts()
-            await upkeep.warm_pool.count()
-
     def service_status() -> ServiceStatus:
         return ServiceStatus(
             namespace=settings.namespace,
@@ -384,7 +379,7 @@ def build_operators(
             telnyx=telnyx.api.status(),
         )
 
-    return OperatorComponents(leases, tokens, ensure_counted, service_status)
+    return OperatorComponents(leases, tokens, service_status)
 
 
 def _connections(identity: IdentityComponents) -> Callable[[], frozenset[str]]:

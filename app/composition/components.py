@@ -177,8 +177,6 @@ class OperatorComponents:
 
     leases: LeaseAdmin
     tokens: TokenAdmin
-    ensure_counted: Callable[[], Awaitable[None]]
-    """Count leases and the warm pool, unless a background task has done so. Raises LedgerUnavailable."""
     service_status: Callable[[], ServiceStatus]
 
 
