@@ -45,14 +45,7 @@ _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 _SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url", "egress_proxy")
 """Settings that can also be read from a file: `<NAME>_FILE`."""
 
-_ELSEWHERE = (
-    "DIALTONE_ENV_FILE",
-    "DIALTONE_URL",
-    "DIALTONE_TOKEN_FILE",
-    "DIALTONE_SANDBOX_PORT",
-    "DIALTONE_IDENTITY_PORT",
-    "DIALTONE_PAGE_PORT",
-)
+_ELSEWHERE = ("ENV_FILE", "URL", "TOKEN_FILE", "SANDBOX_PORT", "IDENTITY_PORT", "PAGE_PORT")
 """Variables that are read elsewhere: the path of the settings file, remote mode, and the ports of `make dev`."""
 
 _FREE_TEXT = ("issuer_secret", "tag_key")
@@ -364,7 +357,7 @@ ISSUER_VARIABLES: Mapping[str, str] = MappingProxyType(
 
 def known_variables() -> frozenset[str]:
     """The names of all environment variables that Dialtone reads."""
-    return frozenset({variable_of(name) for name in Settings.model_fields} | set(_ELSEWHERE))
+    return frozenset({*map(variable_of, Settings.model_fields), *(f"DIALTONE_{name}" for name in _ELSEWHERE)})
 
 
 def _collected(variables: Variables, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -102,6 +102,11 @@ class LeaseAdmin:
     async def refresh_counts(self) -> None:
         self.lease_counts = await self._search.census()
 
+    async def ensure_counted(self) -> None:
+        """Count the leases, unless a background task has done so."""
+        if not self.lease_counts:
+            await self.refresh_counts()
+
     async def search(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         return await self._search.matching(criteria, after, limit)
 

@@ -83,6 +83,11 @@ class WarmPool:
                 found[lease.connection_id] += 1
         self.ready = found
 
+    async def ensure_counted(self) -> None:
+        """Count, unless a refill has done so. Raises LedgerUnavailable."""
+        if not self.ready:
+            await self.count()
+
     async def _refill(self) -> None:
         now = self._clock()
         pooled = await self._ledger.pooled(MAX_EXAMINED)

@@ -12,5 +12,6 @@ router = APIRouter()
 @router.get("/state", summary="Get the service status", responses=problems_of())
 async def get_service_status(components: ComponentsDep) -> ServiceStatusInfo:
     """Leases, warm pool, backlog and audit queue of the service, and the Telnyx calls of the responding replica."""
-    await components.operators.ensure_counted()
+    await components.operators.leases.ensure_counted()
+    await components.upkeep.warm_pool.ensure_counted()
     return ServiceStatusInfo.from_status(components.operators.service_status())
