@@ -50,7 +50,7 @@ class Transport(Protocol):
         """Delete ended credentials at Telnyx, or wait while the service does. Returns whether to call it again."""
 
     def explain(self, status: int, problem: JsonObject) -> str | None:
-        """What the operator can do about a problem document; None if its title says it."""
+        """A hint for the operator about a problem document; None if its title is sufficient."""
 
 
 class Answer(NamedTuple):
