@@ -88,6 +88,7 @@ OPERATIONS = {
     ("post", "/v1/admin/revocations"): ("operator", "revokeLeases"),
     ("get", "/v1/admin/dialable"): ("operator", "listDialableDevices"),
     ("get", "/v1/admin/sip-users/{sip_username}"): ("operator", "getLeaseBySipUsername"),
+    ("get", "/v1/admin/push-credentials"): ("operator", "listAllPushCredentials"),
     ("get", "/v1/admin/audit"): ("operator", "listAuditEvents"),
     ("get", "/v1/admin/activity"): ("operator", "getActivity"),
     ("get", "/v1/admin/state"): ("operator", "getServiceStatus"),

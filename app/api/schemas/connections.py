@@ -1,11 +1,23 @@
 """Push credentials for operators: all of them, and those that a Telnyx connection uses."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.api.schemas.fields import Instant, ResourceId, StrictRequest
 from app.api.schemas.push_credentials import PUSH_CREDENTIAL_EXAMPLE
 from app.vending.push.attach import Attachment
 from app.vending.push.models import PushObject, PushObjectUse, PushState, PushType
+
+PUSH_OBJECT_EXAMPLE: dict[str, JsonValue] = {
+    "id": PUSH_CREDENTIAL_EXAMPLE["id"],
+    "type": "ios",
+    "app_id": PUSH_CREDENTIAL_EXAMPLE["app_id"],
+    "state": "active",
+    "fingerprint_sha256": PUSH_CREDENTIAL_EXAMPLE["fingerprint_sha256"],
+    "not_after": PUSH_CREDENTIAL_EXAMPLE["not_after"],
+    "users": 12,
+    "attached": True,
+    "telnyx_credential_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0",
+}
 
 
 class AttachRequest(StrictRequest):
@@ -88,23 +100,7 @@ class Attachments(BaseModel):
 class PushObjectInfo(BaseModel):
     """A push credential at Telnyx. It serves every user that registered its material."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": PUSH_CREDENTIAL_EXAMPLE["id"],
-                    "type": "ios",
-                    "app_id": PUSH_CREDENTIAL_EXAMPLE["app_id"],
-                    "state": "active",
-                    "fingerprint_sha256": PUSH_CREDENTIAL_EXAMPLE["fingerprint_sha256"],
-                    "not_after": PUSH_CREDENTIAL_EXAMPLE["not_after"],
-                    "users": 12,
-                    "attached": True,
-                    "telnyx_credential_id": "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [PUSH_OBJECT_EXAMPLE]})
 
     id: str | None = Field(description="One of its registrations, to attach it. Null if there is none.")
     type: PushType
@@ -133,5 +129,7 @@ class PushObjectInfo(BaseModel):
 
 class PushObjectList(BaseModel):
     """The push credentials at Telnyx, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [PUSH_OBJECT_EXAMPLE]}]})
 
     data: list[PushObjectInfo]
