@@ -25,6 +25,9 @@ BUNDLE_ID = "com.example.softphone"
 VOIP = x509.ObjectIdentifier("1.2.840.113635.100.6.3.4")
 TOPICS = x509.ObjectIdentifier("1.2.840.113635.100.6.3.6")
 NULL = b"\x05\x00"
+EC = "ec"
+"""The owner of a certificate for `token_key()`."""
+
 YEAR = timedelta(days=365)
 
 
@@ -83,7 +86,7 @@ def certificate(
         x509.CertificateBuilder()
         .subject_name(x509.Name(names))
         .issuer_name(authority)
-        .public_key(key(owner).public_key())
+        .public_key((token_key() if owner == EC else key(owner)).public_key())
         .serial_number(serial)
         .not_valid_before(since or now - timedelta(days=1))
         .not_valid_after(until or now + YEAR)
@@ -95,6 +98,26 @@ def certificate(
 
 def cert_pem(**shape: Any) -> str:
     return certificate(**shape).public_bytes(Encoding.PEM).decode()
+
+
+@cache
+def authority_pem(name: str) -> str:
+    """The certificate of the test authority (`authority`), or of the root that issued it (`root`)."""
+    common = {"authority": "Test authority", "root": "Test root"}
+    now = datetime.now(UTC)
+    subject, issuer = (
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (common[name], common["root"])
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key(name).public_key())
+        .serial_number(9)
+        .not_valid_before(now - YEAR)
+        .not_valid_after(now + YEAR)
+    )
+    return builder.sign(key("root"), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 def ios(alias: str = "softphone", **shape: Any) -> dict[str, Any]:

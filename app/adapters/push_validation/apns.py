@@ -5,8 +5,6 @@ in its list of topics or in the subject's user id. Source: Apple's WWDR Certific
 profiles, extensions under 1.2.840.113635.100.6.3) and Apple's own certificates.
 """
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,11 +12,11 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from app.adapters.push_validation.keys import WeakKey, load
-from app.adapters.push_validation.pem import blocks
+from app.adapters.push_validation.keys import WeakKey, canonical_pem, load, spki
+from app.adapters.push_validation.pem import blocks, decoded, without_format_characters
 from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
 
@@ -34,10 +32,15 @@ MAX_FIELD_BYTES = 32 * 1024
 """Apple's certificates have about 2 KB, RSA keys of 4096 bits about 3 KB."""
 
 _UTF8_STRING, _CONSTRUCTED = 0x0C, 0x20
+_SEQUENCE = b"\x30"
+"""Every certificate, key and PFX starts with this tag."""
 
 
 def validate(certificate: str, private_key: str, now: datetime) -> MaterialReport:
-    """The material of a valid pair, or all its faults."""
+    """The material of a valid pair in canonical form, or all its faults.
+
+    The certificate may be part of a chain, and the key one of several. The pair that belongs together is selected.
+    """
     faults = [
         MaterialFault("material_too_large", field)
         for field, text in (("certificate", certificate), ("private_key", private_key))
@@ -48,20 +51,17 @@ def validate(certificate: str, private_key: str, now: datetime) -> MaterialRepor
     is_swapped = _holds_key(certificate) and _holds_certificate(private_key)
     if is_swapped and not _holds_certificate(certificate):
         return MaterialReport(None, (MaterialFault("fields_swapped", "certificate"),))
-    cert = _certificate(certificate, faults)
-    key = _private_key(private_key, faults)
+    certificates = _certificates(certificate, faults)
+    keys, unusable_keys = _private_keys(private_key)
+    cert = _own_certificate(certificates, keys, faults)
     if cert is not None:
         _check_certificate(cert, now, faults)
-    if cert is not None and key is not None and _spki(cert) != _spki(key):
-        faults.append(MaterialFault("key_mismatch", "private_key"))
+    key = next((key for key in keys if cert is not None and spki(key) == spki(cert)), None)
+    if key is None:
+        faults += unusable_keys or _mismatch(keys, has_certificate=cert is not None)
     if faults or cert is None or key is None:
         return MaterialReport(None, tuple(faults))
     der = cert.public_bytes(Encoding.DER)
-    upload = {
-        "type": PushType.IOS.value,
-        "certificate": cert.public_bytes(Encoding.PEM).decode("ascii"),
-        "private_key": blocks(private_key)[0].text,  # without the text that openssl writes around it
-    }
     return MaterialReport(
         PushMaterial(
             type=PushType.IOS,
@@ -69,48 +69,70 @@ def validate(certificate: str, private_key: str, now: datetime) -> MaterialRepor
             identity=b"ios" + der,
             fingerprint_sha256=hashlib.sha256(der).hexdigest(),
             not_after=cert.not_valid_after_utc,
-            upload=upload,
+            upload={
+                "type": PushType.IOS.value,
+                "certificate": cert.public_bytes(Encoding.PEM).decode("ascii"),
+                "private_key": canonical_pem(key),
+            },
         )
     )
 
 
-def _certificate(text: str, faults: list[MaterialFault]) -> x509.Certificate | None:
-    found = [block for block in blocks(text) if block.label.endswith("CERTIFICATE")]
-    if len(found) > 1:
-        faults.append(MaterialFault("certificate_chain", "certificate"))
-    elif not found:
-        code = _key_for_certificate(text) or _binary(text) or "certificate_unreadable"
+def _certificates(text: str, faults: list[MaterialFault]) -> list[x509.Certificate]:
+    """The different certificates in the text."""
+    found = {block.der for block in blocks(text) if block.is_certificate}
+    if not found:
+        code = _key_for_certificate(text) or _not_pem(text) or "certificate_unreadable"
         faults.append(MaterialFault(code, "certificate"))
-    else:
-        try:
-            return x509.load_pem_x509_certificate(found[0].text.encode())
-        except Exception:
-            faults.append(MaterialFault("certificate_unreadable", "certificate"))
-    return None
-
-
-def _private_key(text: str, faults: list[MaterialFault]) -> PrivateKeyTypes | None:
-    found = [block for block in blocks(text) if block.label.endswith("PRIVATE KEY")]
-    if len(found) != 1:
-        swapped = "fields_swapped" if not found and _holds_certificate(text) else None
-        faults.append(MaterialFault(swapped or _binary(text) or "private_key_unreadable", "private_key"))
-        return None
-    if found[0].label.startswith("ENCRYPTED") or "ENCRYPTED" in found[0].text:
-        faults.append(MaterialFault("private_key_encrypted", "private_key"))
-        return None
     try:
-        key = load(found[0].text)
-    except WeakKey:
-        faults.append(MaterialFault("private_key_weak", "private_key"))
-        return None
+        return [x509.load_der_x509_certificate(der) for der in found]
     except Exception:
-        faults.append(MaterialFault("private_key_unreadable", "private_key"))
-        return None
-    if isinstance(key, ec.EllipticCurvePrivateKey) and found[0].label == "PRIVATE KEY":
-        # Apple's key for token authentication is a P-256 key in PKCS#8. VoIP certificates have RSA keys.
-        faults.append(MaterialFault("is_p8_token_key", "private_key"))
-        return None
-    return key
+        faults.append(MaterialFault("certificate_unreadable", "certificate"))
+        return []
+
+
+def _own_certificate(
+    found: list[x509.Certificate], keys: list[PrivateKeyTypes], faults: list[MaterialFault]
+) -> x509.Certificate | None:
+    """The app's own certificate among those of its issuers: it belongs to the key, is for VoIP, and issued no other."""
+    public_keys, issuers = {spki(key) for key in keys}, {cert.issuer for cert in found if cert.issuer != cert.subject}
+    own = found
+    for is_own in (
+        lambda cert: spki(cert) in public_keys,
+        _is_voip,
+        lambda cert: cert.subject not in issuers,
+    ):
+        own = [cert for cert in own if is_own(cert)] or own
+    if len(own) > 1:
+        faults.append(MaterialFault("certificate_chain", "certificate"))
+    return own[0] if len(own) == 1 else None
+
+
+def _private_keys(text: str) -> tuple[list[PrivateKeyTypes], list[MaterialFault]]:
+    """The different usable keys in the text, and the fault of a key that cannot be used."""
+    found = [block for block in blocks(text) if block.is_private_key]
+    keys: dict[bytes, PrivateKeyTypes] = {}
+    codes: list[str] = []
+    if not found:
+        codes.append("fields_swapped" if _holds_certificate(text) else _not_pem(text) or "private_key_unreadable")
+    for block in found:
+        try:
+            key = load(block.der)
+            keys[spki(key)] = key
+        except WeakKey:
+            codes.append("private_key_weak")
+        except Exception as error:
+            is_encrypted = block.is_encrypted or isinstance(error, TypeError)
+            codes.append("private_key_encrypted" if is_encrypted else "private_key_unreadable")
+    return list(keys.values()), [MaterialFault(code, "private_key") for code in codes[:1]]
+
+
+def _mismatch(keys: list[PrivateKeyTypes], *, has_certificate: bool) -> list[MaterialFault]:
+    """The fault of keys that do not belong to the certificate."""
+    # Apple's key for token authentication is an EC key. VoIP Services certificates have RSA keys.
+    if any(isinstance(key, ec.EllipticCurvePrivateKey) for key in keys):
+        return [MaterialFault("is_p8_token_key", "private_key")]
+    return [MaterialFault("key_mismatch", "private_key")] if has_certificate else []
 
 
 def _check_certificate(cert: x509.Certificate, now: datetime, faults: list[MaterialFault]) -> None:
@@ -165,34 +187,35 @@ def _utf8_strings(der: bytes) -> Iterator[str]:
             yield from _utf8_strings(content)
 
 
-def _spki(holder: x509.Certificate | PrivateKeyTypes) -> bytes:
-    return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _holds_key(text: str) -> bool:
-    return any(block.label.endswith("PRIVATE KEY") for block in blocks(text))
+    return any(block.is_private_key for block in blocks(text))
 
 
 def _holds_certificate(text: str) -> bool:
-    return any(block.label.endswith("CERTIFICATE") for block in blocks(text))
+    return any(block.is_certificate for block in blocks(text))
 
 
 def _key_for_certificate(text: str) -> str | None:
     """The fault code if the certificate field contains a private key: Apple's token key, or swapped fields."""
     if not _holds_key(text):
         return None
-    faults: list[MaterialFault] = []
-    _private_key(text, faults)
-    return "is_p8_token_key" if any(fault.code == "is_p8_token_key" for fault in faults) else "fields_swapped"
+    keys, _ = _private_keys(text)
+    return "is_p8_token_key" if _mismatch(keys, has_certificate=False) else "fields_swapped"
 
 
-def _binary(text: str) -> str | None:
-    """The fault code if the field contains a binary file instead of PEM, possibly in base64."""
-    try:
-        raw = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raw = text.encode("latin-1", "replace")
-    if raw[:1] != b"\x30":  # every DER file starts with a SEQUENCE
-        return None
-    # A PFX starts with its version, INTEGER 3 (RFC 7292 section 4); a certificate starts with another SEQUENCE.
-    return "is_p12" if b"\x02\x01\x03" in raw[2:9] else "is_der"
+def _not_pem(text: str) -> str | None:
+    """The fault code if the field contains a file in another encoding than PEM."""
+    raw = decoded(without_format_characters(text).strip().strip("\"'`"))
+    if b"-----BEGIN" in raw:
+        return "is_base64_of_pem"
+    if raw[:1] == _SEQUENCE:
+        return "is_p12" if _is_pfx(raw) else "pem_boundaries_missing"
+    # Binary, decoded as Latin-1, or as UTF-8 with a replacement character for the length.
+    if text[:1] == "0" and text[1:2] in ("\x80", "\x81", "\x82", "\x83", "\ufffd"):
+        return "is_p12" if _is_pfx(text.encode("latin-1", "replace")) else "is_der"
+    return None
+
+
+def _is_pfx(der: bytes) -> bool:
+    """A PFX starts with its version, INTEGER 3 (RFC 7292 section 4); a certificate starts with another SEQUENCE."""
+    return b"\x02\x01\x03" in der[2:9]

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from app.adapters.push_validation.keys import WeakKey, load
+from app.adapters.push_validation.keys import WeakKey, canonical_pem, load, spki
+from app.adapters.push_validation.pem import blocks
 from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
 
@@ -24,7 +24,7 @@ LEGACY_KEY_PREFIX = "AAAA"
 
 
 def validate(service_account: Any) -> MaterialReport:
-    """The material of a valid service account, or all its faults."""
+    """The material of a valid service account with its key in canonical form, or all its faults."""
     foreign = _other_kind_of(service_account)
     if foreign is not None:
         return _refused(foreign)
@@ -41,17 +41,18 @@ def validate(service_account: Any) -> MaterialReport:
         faults.append("client_email_missing")
     if service_account.get("token_uri") not in TOKEN_URIS:
         faults.append("token_uri_not_google")
-    spki = _public_key(service_account.get("private_key"), faults)
-    if faults or project_id is None or client_email is None or spki is None:
+    key = _private_key(service_account.get("private_key"), faults)
+    if faults or project_id is None or client_email is None or key is None:
         return _refused(*faults)
+    public_key = spki(key)
     return MaterialReport(
         PushMaterial(
             type=PushType.ANDROID,
             app_id=project_id,
-            identity=b"android" + json.dumps([project_id, client_email]).encode() + spki,
-            fingerprint_sha256=hashlib.sha256(spki).hexdigest(),
+            identity=b"android" + json.dumps([project_id, client_email]).encode() + public_key,
+            fingerprint_sha256=hashlib.sha256(public_key).hexdigest(),
             not_after=None,
-            upload={"type": PushType.ANDROID.value, FIELD: service_account},
+            upload={"type": PushType.ANDROID.value, FIELD: {**service_account, "private_key": canonical_pem(key)}},
         )
     )
 
@@ -78,16 +79,17 @@ def _name(given: dict[str, Any], field: str) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable() else None
 
 
-def _public_key(pem: Any, faults: list[str]) -> bytes | None:
+def _private_key(text: Any, faults: list[str]) -> rsa.RSAPrivateKey | None:
+    """The only key in the text."""
+    found = {block.der for block in blocks(text) if block.is_private_key} if isinstance(text, str) else set()
     try:
-        key = load(pem)
+        key = load(found.pop()) if len(found) == 1 else None
     except WeakKey:
         faults.append("private_key_weak")
         return None
     except Exception:
-        faults.append("service_account_key_unreadable")
-        return None
+        key = None
     if not isinstance(key, rsa.RSAPrivateKey):
         faults.append("service_account_key_unreadable")
         return None
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return key

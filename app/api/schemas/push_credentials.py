@@ -15,11 +15,13 @@ Alias = Annotated[Label, Field(description="A name that the caller chooses.")]
 
 
 class IosMaterial(StrictRequest):
-    """Apple's VoIP Services certificate with its private key, both in PEM."""
+    """Apple's VoIP Services certificate with its private key, both in PEM. Line ends do not matter."""
 
     type: Literal["ios"]
     alias: Alias | None = Field(None, examples=["softphone-ios"])
-    certificate: str = Field(description="The app's certificate in PEM, without a chain.", repr=False)
+    certificate: str = Field(
+        description="The app's certificate in PEM. Its issuers' certificates are ignored.", repr=False
+    )
     private_key: str = Field(description="The private key in PEM, without a passphrase.", repr=False)
 
 

@@ -11,13 +11,17 @@ FAULT_MESSAGES: Mapping[str, str] = MappingProxyType(
     {
         "material_too_large": "The material is too large for a certificate, key or service account. Send nothing else.",
         "fields_swapped": "The certificate and the private key are swapped. Exchange the two fields.",
-        "is_p12": "This is a .p12 bundle. Split it: openssl pkcs12 -in voip.p12 -clcerts -nokeys -out cert.pem, then "
-        "openssl pkcs12 -in voip.p12 -nocerts -nodes -out key.pem.",
+        "is_p12": "This is a .p12 bundle. Convert it with dialtone push convert voip.p12, or with openssl pkcs12 "
+        "-legacy -in voip.p12 -nodes -out voip.pem.",
         "is_p8_token_key": "This is a .p8 token key, which Telnyx does not accept. Create a VoIP Services certificate "
         "for the app in Apple's developer account.",
-        "is_der": "This is binary DER. Convert it to PEM: openssl x509 -inform der -in voip.cer -out cert.pem.",
+        "is_der": "This is binary DER. Convert it to PEM: openssl x509 -inform der -in voip.cer -out cert.pem for a "
+        "certificate, openssl pkey -inform der -in key.der -out key.pem for a key.",
+        "pem_boundaries_missing": "This is base64 without the BEGIN and END lines of PEM. Add the lines, or export the "
+        "file again as PEM.",
+        "is_base64_of_pem": "This is a PEM file in base64. Decode it once: base64 -d.",
         "certificate_unreadable": "This is not a PEM certificate. Export it again, from BEGIN to END CERTIFICATE.",
-        "certificate_chain": "There is more than one certificate. Send only the app's own, without Apple's.",
+        "certificate_chain": "There is more than one certificate of the app. Send only the one to use.",
         "private_key_unreadable": "This is not a PEM private key. Export it again, from BEGIN to END PRIVATE KEY.",
         "private_key_encrypted": "The private key is encrypted. Remove the passphrase: openssl rsa -in key.pem -out "
         "plain.pem.",

@@ -1,24 +1,35 @@
 """Validation of push credentials before they reach Telnyx: each fault code, with accepted and rejected examples."""
 
 import base64
+import itertools
 import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PublicFormat,
+    pkcs12,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.adapters.push_validation import apns, fcm
 from app.vending.push.material_errors import FAULT_MESSAGES, MaterialReport
 from app.vending.push.models import PushType
+from tests.support.pem_spellings import SPELLINGS, Spelling
 from tests.support.push_material import (
     BUNDLE_ID,
+    EC,
     TOPICS,
     VOIP,
+    authority_pem,
     cert_pem,
     certificate,
     key,
@@ -45,6 +56,19 @@ def p12(passphrase: bytes | None = None) -> str:
 
 def der() -> str:
     return base64.b64encode(certificate().public_bytes(Encoding.DER)).decode()
+
+
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def torn_crt_key() -> str:
+    """A key whose exponent modulo p - 1 is wrong."""
+    good = key().private_numbers()
+    torn = rsa.RSAPrivateNumbers(
+        good.p, good.q, good.d, good.dmp1 + 2, good.dmq1, good.iqmp, good.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    return pem_of(torn)
 
 
 def torn_key() -> str:
@@ -93,11 +117,17 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "the certificate twice": (cert_pem(), cert_pem(), ["fields_swapped"]),
     "a p12": (p12(), KEY, ["is_p12"]),
     "a p12 with a passphrase": (p12(b"secret"), KEY, ["is_p12"]),
-    "der": (der(), KEY, ["is_der"]),
+    "base64 without BEGIN and END": (der(), KEY, ["pem_boundaries_missing"]),
+    "base64 in lines": ("\r\n".join(cert_pem().splitlines()[1:-1]), KEY, ["pem_boundaries_missing"]),
+    "base64 in quotes": (f'"{der()}"\n', KEY, ["pem_boundaries_missing"]),
+    "a key without BEGIN and END": (cert_pem(), "".join(KEY.splitlines()[1:-1]), ["pem_boundaries_missing"]),
+    "PEM in base64": (in_base64(cert_pem()), in_base64(KEY), ["is_base64_of_pem", "is_base64_of_pem"]),
     "raw der": (certificate().public_bytes(Encoding.DER).decode("latin-1"), KEY, ["is_der"]),
+    "der read as UTF-8": (certificate().public_bytes(Encoding.DER).decode("utf-8", "replace"), KEY, ["is_der"]),
+    "a p12 read as UTF-8": (base64.b64decode(p12()).decode("utf-8", "replace"), KEY, ["is_p12"]),
     "a p8 in place of the key": (cert_pem(), pem_of(token_key(), pkcs8=True), ["is_p8_token_key"]),
     "a p8 in place of the certificate": (pem_of(token_key(), pkcs8=True), KEY, ["is_p8_token_key"]),
-    "a chain": (cert_pem() + cert_pem(serial=2), KEY, ["certificate_chain"]),
+    "two certificates of one key": (cert_pem() + cert_pem(serial=2), KEY, ["certificate_chain"]),
     "nonsense": ("nonsense", "nonsense", ["certificate_unreadable", "private_key_unreadable"]),
     "half a certificate": (cert_pem()[:300], KEY, ["certificate_unreadable"]),
     "an empty certificate": (
@@ -109,7 +139,16 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "an encrypted key in PKCS#8": (cert_pem(), pem_of(key(), passphrase=b"x", pkcs8=True), ["private_key_encrypted"]),
     "a weak key": (cert_pem(), pem_of(key("weak", 1024)), ["private_key_weak"]),
     "a key with inconsistent numbers": (cert_pem(), torn_key(), ["private_key_unreadable"]),
-    "two keys": (cert_pem(), KEY + OTHER, ["private_key_unreadable"]),
+    "keys of other certificates": (cert_pem(), OTHER + pem_of(key("third")), ["key_mismatch"]),
+    "an encrypted key and another": (cert_pem(), pem_of(key(), passphrase=b"x") + OTHER, ["private_key_encrypted"]),
+    "a key with inconsistent CRT exponents": (cert_pem(), torn_crt_key(), ["private_key_unreadable"]),
+    "a p8 in SEC 1": (cert_pem(), pem_of(token_key()), ["is_p8_token_key"]),
+    "a p8 in one line": (cert_pem(), pem_of(token_key(), pkcs8=True).replace("\n", " "), ["is_p8_token_key"]),
+    "a chain with an unreadable certificate": (
+        cert_pem() + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        KEY,
+        ["certificate_unreadable"],
+    ),
     "the key of another certificate": (cert_pem(), OTHER, ["key_mismatch"]),
     "no VoIP": (cert_pem(uid=BUNDLE_ID, cn="Apple Push Services", extensions={}), KEY, ["certificate_not_voip"]),
     "topics without VoIP": (
@@ -228,15 +267,70 @@ def test_every_code_is_tested_here_and_has_a_message() -> None:
     assert all(sentence.endswith(".") and "\n" not in sentence for sentence in FAULT_MESSAGES.values())
 
 
-def test_fingerprint_does_not_depend_on_the_encoding() -> None:
-    cert = cert_pem()
-    plain = apns.validate(cert, KEY, NOW).material
-    dressed = apns.validate(f"Bag Attributes\n{cert}\n\n", pem_of(key(), pkcs8=True), NOW).material
+CERT = cert_pem()
+PLAIN = apns.validate(CERT, KEY, NOW)
 
-    assert plain is not None
-    assert dressed is not None
-    assert plain.identity == dressed.identity
-    assert plain.fingerprint_sha256 == dressed.fingerprint_sha256
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("private_key", [KEY, pem_of(key(), pkcs8=True)], ids=["PKCS#1", "PKCS#8"])
+def test_apple_material_is_the_same_in_every_spelling(spell: Spelling, private_key: str) -> None:
+    report = apns.validate(spell(CERT), spell(private_key), NOW)
+
+    assert codes(report) == []
+    assert report.material == PLAIN.material
+
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+def test_google_material_is_the_same_in_every_spelling(spell: Spelling) -> None:
+    account = service_account()
+
+    report = fcm.validate({**account, "private_key": spell(account["private_key"])})
+
+    assert report.material == fcm.validate(account).material
+
+
+def test_identity_of_material_is_stable() -> None:
+    """The ledger holds a hash of it, so a change would upload each registered material again."""
+    material = PLAIN.material
+    assert material is not None
+    assert material.identity == b"ios" + x509.load_pem_x509_certificate(CERT.encode()).public_bytes(Encoding.DER)
+
+    account = service_account()
+    public_key = key("google").public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    named = json.dumps([account["project_id"], account["client_email"]]).encode()
+    found = fcm.validate(account).material
+    assert found is not None
+    assert found.identity == b"android" + named + public_key
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_own_certificate_is_found_in_a_chain(order: tuple[int, ...]) -> None:
+    chain = [CERT, authority_pem("authority"), authority_pem("root")]
+
+    report = apns.validate("".join(chain[index] for index in order), KEY, NOW)
+
+    assert report.material == PLAIN.material
+
+
+def test_matching_key_is_found_among_several_keys() -> None:
+    unusable = pem_of(key("third"), passphrase=b"x")
+
+    for keys in (OTHER + KEY, KEY + OTHER, unusable + KEY, KEY + KEY):
+        assert apns.validate(CERT, keys, NOW).material == PLAIN.material
+
+
+def test_voip_pair_is_found_in_an_export_of_several_pairs() -> None:
+    development = cert_pem(owner="other", uid=BUNDLE_ID, cn="Apple Development", extensions={})
+    export = development + OTHER + CERT + KEY
+
+    assert apns.validate(export, export, NOW).material == PLAIN.material
+
+
+@pytest.mark.parametrize("pkcs8", [False, True], ids=["SEC 1", "PKCS#8"])
+def test_ec_key_of_the_certificate_is_accepted(pkcs8: bool) -> None:
+    report = apns.validate(cert_pem(owner=EC), pem_of(token_key(), pkcs8=pkcs8), NOW)
+
+    assert codes(report) == []
 
 
 @given(st.text(max_size=400), st.text(max_size=400))
