@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from app.adapters.push_validation.binary import is_binary, is_pfx
 from app.adapters.push_validation.keys import WeakKey, canonical_pem, load, spki
 from app.adapters.push_validation.pem import blocks, decoded, without_format_characters
 from app.vending.push.material_errors import MaterialFault, MaterialReport
@@ -32,8 +33,6 @@ MAX_FIELD_BYTES = 32 * 1024
 """Apple's certificates have about 2 KB, RSA keys of 4096 bits about 3 KB."""
 
 _UTF8_STRING, _CONSTRUCTED = 0x0C, 0x20
-_SEQUENCE = b"\x30"
-"""Every certificate, key and PFX starts with this tag."""
 
 
 def validate(certificate: str, private_key: str, now: datetime) -> MaterialReport:
@@ -208,14 +207,12 @@ def _not_pem(text: str) -> str | None:
     raw = decoded(without_format_characters(text).strip().strip("\"'`"))
     if b"-----BEGIN" in raw:
         return "is_base64_of_pem"
-    if raw[:1] == _SEQUENCE:
-        return "is_p12" if _is_pfx(raw) else "pem_boundaries_missing"
+    if is_pfx(raw):
+        return "is_p12"
+    if is_binary(raw):
+        return "pem_boundaries_missing"
     # Binary, decoded as Latin-1, or as UTF-8 with a replacement character for the length.
-    if text[:1] == "0" and text[1:2] in ("\x80", "\x81", "\x82", "\x83", "\ufffd"):
-        return "is_p12" if _is_pfx(text.encode("latin-1", "replace")) else "is_der"
+    raw = text[:9].replace("\ufffd", "\x82").encode("latin-1", "replace")
+    if is_binary(raw):
+        return "is_p12" if is_pfx(raw) else "is_der"
     return None
-
-
-def _is_pfx(der: bytes) -> bool:
-    """A PFX starts with its version, INTEGER 3 (RFC 7292 section 4); a certificate starts with another SEQUENCE."""
-    return b"\x02\x01\x03" in der[2:9]
