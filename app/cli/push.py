@@ -1,6 +1,5 @@
-"""`dialtone push`: validate push material, and list push credentials."""
+"""`dialtone push`: validate and convert push material, and list push credentials."""
 
-import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +12,26 @@ from app.cli.service_client import run
 
 if TYPE_CHECKING:
     from app.vending.push.material_errors import MaterialReport
+    from app.vending.push.models import PushMaterial
 
-commands = typer.Typer(no_args_is_help=True, help="Validate and list push credentials of mobile apps.")
+commands = typer.Typer(no_args_is_help=True, help="Validate, convert and list push credentials of mobile apps.")
 
 SOON_DAYS = 30
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE...",
+        help="A .p12, or the certificate and its key in one or two files (PEM or DER), or Google's JSON file.",
+    ),
+]
+PasswordFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|-", help="The file with the password of the .p12, or - for standard input."),
+]
+MinDays = Annotated[
+    int, typer.Option(min=0, metavar="DAYS", help="Exit 1 if the certificate expires in fewer days than this.")
+]
 
 COLUMNS = (
     Column("ID", lambda row: row["id"], is_whole=True),
@@ -32,20 +47,32 @@ COLUMNS = (
 
 
 @commands.command("lint")
-def lint(
-    files: Annotated[
-        list[Path], typer.Argument(help="Certificate and key in PEM, in either order, or Google's JSON file.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
-) -> None:
-    """Validate push material, and print its faults with fixes. Exits 1 if it is invalid."""
-    if len(files) > 2:
-        end("Specify a certificate and its key, or one JSON file.", 2)
+def lint(files: Files, password_file: PasswordFile = None, min_days: MinDays = 0, as_json: AsJson = False) -> None:
+    """Validate push material, and print its faults with fixes. Exits 1 if it is invalid, and sends nothing."""
+    from app.cli.push_files import read_material
+
     now = datetime.now(UTC)
-    report = _report([_text(path) for path in files], now)
+    report = read_material(files, password_file, now)
     typer.echo(json.dumps(_as_json(report, now), indent=2) if as_json else "\n".join(_as_text(report, now)))
     if report.material is None:
         raise typer.Exit(1)
+    _check_days_left(report, min_days, now)
+
+
+@commands.command("convert")
+def convert(
+    files: Files,
+    out_dir: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the new files. It may exist.")],
+    password_file: PasswordFile = None,
+) -> None:
+    """Write push material as cert.pem and key.pem, without a password, or as service-account.json.
+
+    Exits 1 if the material is invalid. Existing files are not replaced.
+    """
+    from app.cli.push_files import read_material, write_material
+
+    material = _valid_material(read_material(files, password_file, datetime.now(UTC)))
+    typer.echo("\n".join(f"Wrote {path}" for path in write_material(material, out_dir)))
 
 
 @commands.command("ls")
@@ -58,41 +85,27 @@ def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJs
         print_rows(COLUMNS, found["data"], "There are no push credentials.")
 
 
-def _report(texts: list[str], now: datetime) -> "MaterialReport":
-    from app.adapters.push_validation import apns, fcm
-
-    if len(texts) == 1 and texts[0].lstrip().startswith(("{", "[")):
-        try:
-            return fcm.validate(json.loads(texts[0]))
-        except (ValueError, RecursionError):
-            end("The file is not valid JSON.", 2)
-    certificate, private_key = texts[0], texts[-1]
-    if len(texts) == 2 and _labels(certificate).isdisjoint({"CERTIFICATE"}) and "CERTIFICATE" in _labels(private_key):
-        certificate, private_key = private_key, certificate
-    return apns.validate(certificate, private_key, now)
+def _valid_material(report: "MaterialReport") -> "PushMaterial":
+    """The material. Exits 1 with its faults if it is invalid."""
+    if report.material is None:
+        end("\n".join(_fault_lines(report)))
+    return report.material
 
 
-def _labels(text: str) -> set[str]:
-    from app.adapters.push_validation.pem import blocks
+def _check_days_left(report: "MaterialReport", min_days: int, now: datetime) -> None:
+    """Exits 1 if the certificate expires in fewer days."""
+    left = report.days_left(now)
+    if left is not None and left < min_days:
+        end(f"The certificate expires in {left} days, and --min-days is {min_days}. Renew it at Apple.")
 
-    return {block.label for block in blocks(text)}
 
-
-def _text(path: Path) -> str:
-    """The text of a file. Binary files (.p12, .cer) are encoded in base64, which the validation recognizes."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        end(f"{path} cannot be read ({type(error).__name__}).", 2)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return base64.b64encode(raw).decode("ascii")
+def _fault_lines(report: "MaterialReport") -> list[str]:
+    return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
 
 
 def _as_text(report: "MaterialReport", now: datetime) -> list[str]:
     if report.material is None:
-        return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
+        return _fault_lines(report)
     material, left = report.material, report.days_left(now)
     lines = [f"Valid: {material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
     if material.not_after is not None:

@@ -355,7 +355,7 @@ def test_push_lint_accepts_files_in_any_order(lint: Any) -> None:
 def test_push_lint_reports_faults_and_exits_with_1(lint: Any) -> None:
     wanted = same_ios()
 
-    bundle = lint(b"\x30\x82\x01\x00\x02\x01\x03\xff\xfe", wanted["private_key"])
+    bundle = lint("MIIKKgIBAzCCCfAGCSqGSIb3DQEHAaCC", wanted["private_key"])
     as_json = lint(wanted["certificate"], pem_of(key("other")), options=("--json",))
 
     assert bundle.exit_code == 1
