@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import attachments, audit, config, doctor, leases, operators, policy, push, remote, sandbox, serve, token
+from app.cli import (
+    attachments,
+    audit,
+    config,
+    doctor,
+    leases,
+    operators,
+    policy,
+    push,
+    push_renew,
+    remote,
+    sandbox,
+    serve,
+    token,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +47,7 @@ app.command("sweep")(operators.sweep)
 app.command("warm-pool")(operators.warm_pool)
 app.command("doctor")(doctor.doctor)
 push.commands.command("attach")(attachments.attach)
+push.commands.command("renew")(push_renew.renew)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -1,6 +1,5 @@
 """`dialtone push`: validate and convert push material, and list push credentials."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,10 +52,15 @@ def lint(files: Files, password_file: PasswordFile = None, min_days: MinDays = 0
 
     now = datetime.now(UTC)
     report = read_material(files, password_file, now)
-    typer.echo(json.dumps(_as_json(report, now), indent=2) if as_json else "\n".join(_as_text(report, now)))
+    if as_json:
+        print_json(_as_json(report, now))
+    elif report.material is None:
+        typer.echo("\n".join(_fault_lines(report)))
+    else:
+        typer.echo("Valid: " + "\n".join(describe(report.material, report.days_left(now))))
     if report.material is None:
         raise typer.Exit(1)
-    _check_days_left(report, min_days, now)
+    check_days_left(report, min_days, now)
 
 
 @commands.command("convert")
@@ -71,7 +75,7 @@ def convert(
     """
     from app.cli.push_files import read_material, write_material
 
-    material = _valid_material(read_material(files, password_file, datetime.now(UTC)))
+    material = valid_material(read_material(files, password_file, datetime.now(UTC)))
     typer.echo("\n".join(f"Wrote {path}" for path in write_material(material, out_dir)))
 
 
@@ -85,14 +89,14 @@ def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJs
         print_rows(COLUMNS, found["data"], "There are no push credentials.")
 
 
-def _valid_material(report: "MaterialReport") -> "PushMaterial":
+def valid_material(report: "MaterialReport") -> "PushMaterial":
     """The material. Exits 1 with its faults if it is invalid."""
     if report.material is None:
         end("\n".join(_fault_lines(report)))
     return report.material
 
 
-def _check_days_left(report: "MaterialReport", min_days: int, now: datetime) -> None:
+def check_days_left(report: "MaterialReport", min_days: int, now: datetime) -> None:
     """Exits 1 if the certificate expires in fewer days."""
     left = report.days_left(now)
     if left is not None and left < min_days:
@@ -103,14 +107,12 @@ def _fault_lines(report: "MaterialReport") -> list[str]:
     return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
 
 
-def _as_text(report: "MaterialReport", now: datetime) -> list[str]:
-    if report.material is None:
-        return _fault_lines(report)
-    material, left = report.material, report.days_left(now)
-    lines = [f"Valid: {material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
+def describe(material: "PushMaterial", days_left: int | None) -> list[str]:
+    """The material's app, fingerprint and expiry."""
+    lines = [f"{material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
     if material.not_after is not None:
-        hurry = " Renew it soon." if left is not None and left <= SOON_DAYS else ""
-        lines.append(f"It expires on {material.not_after:%Y-%m-%d}, in {left} days.{hurry}")
+        hurry = " Renew it soon." if days_left is not None and days_left <= SOON_DAYS else ""
+        lines.append(f"It expires on {material.not_after:%Y-%m-%d}, in {days_left} days.{hurry}")
     return lines
 
 
