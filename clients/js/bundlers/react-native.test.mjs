@@ -1,5 +1,5 @@
 /**
- * The React Native code of docs/mobile.md: it compiles with the types of Telnyx's SDK, and the SDK, which runs here without a
+ * The React Native code of docs/mobile/react-native.md: it compiles with the types of Telnyx's SDK, and the SDK, which runs here without a
  * phone, writes no login token to AsyncStorage.
  */
 
@@ -56,6 +56,8 @@ const GIVEN = `
 declare const auth: { getAccessToken(): Promise<string> };
 declare const installationId: () => Promise<string>;
 declare const report: (error: unknown) => void;
+declare const askToSignIn: () => void;
+declare const show: (message: string) => void;
 `;
 
 let project;
@@ -78,7 +80,7 @@ before(async () => {
     if (TYPES[name]) await writeFile(join(modules, name, "index.d.ts"), TYPES[name]);
   }
   await symlink(CLIENT, join(modules, "dialtone-client"));
-  const [, code] = (await readFile(join(CLIENT, "..", "..", "docs", "mobile.md"), "utf8")).match(/```ts\n(.*?)```/s);
+  const [, code] = (await readFile(join(CLIENT, "..", "..", "docs", "mobile", "react-native.md"), "utf8")).match(/```ts\n(.*?)```/s);
   await writeFile(join(project, "app.ts"), `${code}${GIVEN}`);
   await writeFile(join(project, "unguarded.ts"), `${code.replace(/^AsyncStorage\.setItem = .*?^};$/ms, "")}${GIVEN}`);
 });
