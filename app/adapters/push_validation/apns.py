@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from app.adapters.push_validation import der
 from app.adapters.push_validation.binary import is_binary, is_pfx
-from app.adapters.push_validation.keys import WeakKey, canonical_pem, load, spki
+from app.adapters.push_validation.keys import SUPPORTED_ALGORITHMS, WeakKey, canonical_pem, load, spki
 from app.adapters.push_validation.pem import blocks, decoded, without_format_characters
 from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
@@ -31,8 +32,6 @@ VOIP_SUFFIX = ".voip"
 COMMON_NAME_PREFIX = "VoIP Services:"
 MAX_FIELD_BYTES = 32 * 1024
 """Apple's certificates have about 2 KB, RSA keys of 4096 bits about 3 KB."""
-
-_UTF8_STRING, _CONSTRUCTED = 0x0C, 0x20
 
 
 def validate(certificate: str, private_key: str, now: datetime) -> MaterialReport:
@@ -60,13 +59,13 @@ def validate(certificate: str, private_key: str, now: datetime) -> MaterialRepor
         faults += unusable_keys or _mismatch(keys, has_certificate=cert is not None)
     if faults or cert is None or key is None:
         return MaterialReport(None, tuple(faults))
-    der = cert.public_bytes(Encoding.DER)
+    encoded = cert.public_bytes(Encoding.DER)
     return MaterialReport(
         PushMaterial(
             type=PushType.IOS,
             app_id=_bundle_id(cert) or "",
-            identity=b"ios" + der,
-            fingerprint_sha256=hashlib.sha256(der).hexdigest(),
+            identity=b"ios" + encoded,
+            fingerprint_sha256=hashlib.sha256(encoded).hexdigest(),
             not_after=cert.not_valid_after_utc,
             upload={
                 "type": PushType.IOS.value,
@@ -84,10 +83,19 @@ def _certificates(text: str, faults: list[MaterialFault]) -> list[x509.Certifica
         code = _key_for_certificate(text) or _not_pem(text) or "certificate_unreadable"
         faults.append(MaterialFault(code, "certificate"))
     try:
-        return [x509.load_der_x509_certificate(der) for der in found]
+        return [_load_certificate(encoded) for encoded in found]
     except Exception:
         faults.append(MaterialFault("certificate_unreadable", "certificate"))
         return []
+
+
+def _load_certificate(encoded: bytes) -> x509.Certificate:
+    """The certificate, with every part parsed that is used later: the library parses some of them on access."""
+    cert = x509.load_der_x509_certificate(encoded)
+    if cert.public_key_algorithm_oid not in SUPPORTED_ALGORITHMS:
+        raise ValueError("not an RSA or EC key")
+    _ = (cert.subject, cert.issuer, cert.extensions, cert.not_valid_before_utc, cert.not_valid_after_utc, spki(cert))
+    return cert
 
 
 def _own_certificate(
@@ -170,19 +178,12 @@ def _topics(cert: x509.Certificate) -> list[str]:
     return []
 
 
-def _utf8_strings(der: bytes) -> Iterator[str]:
-    """Every UTF8String in a DER value, at any depth. Stops at the first invalid byte."""
-    while len(der) >= 2:
-        tag, length, start = der[0], der[1], 2
-        if length & 0x80:
-            size = length & 0x7F
-            if not 1 <= size <= 3 or len(der) < 2 + size:
-                return
-            length, start = int.from_bytes(der[2 : 2 + size]), 2 + size
-        content, der = der[start : start + length], der[start + length :]
-        if tag == _UTF8_STRING:
+def _utf8_strings(value: bytes) -> Iterator[str]:
+    """Every UTF8String in a DER value, at any depth."""
+    for tag, content in der.elements(value):
+        if tag == der.UTF8_STRING:
             yield content.decode("utf-8", "replace")
-        elif tag & _CONSTRUCTED:
+        elif tag & der.CONSTRUCTED:
             yield from _utf8_strings(content)
 
 

@@ -3,9 +3,9 @@
 from contextlib import suppress
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, pkcs12
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
-from app.adapters.push_validation.keys import canonical_pem
+from app.adapters.push_validation.keys import canonical_pem, load
 
 _SEQUENCE = b"\x30"
 """Every certificate, key and PFX starts with this tag."""
@@ -37,7 +37,7 @@ def to_pem(raw: bytes, password: bytes | None) -> str | None:
     with suppress(Exception):
         return _certificate_pem(x509.load_der_x509_certificate(raw))
     with suppress(Exception):
-        return canonical_pem(load_der_private_key(raw, None, unsafe_skip_rsa_key_validation=True))
+        return canonical_pem(load(raw))
     return None
 
 

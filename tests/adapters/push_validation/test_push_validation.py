@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     NoEncryption,
+    PrivateFormat,
     PublicFormat,
     pkcs12,
 )
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +62,20 @@ def der() -> str:
 
 
 def in_base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+    return in_base64_of(text.encode())
+
+
+def in_base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def pem_block(label: str, encoded: bytes) -> str:
+    return f"-----BEGIN {label}-----\n{in_base64_of(encoded)}\n-----END {label}-----\n"
+
+
+def element(tag: int, content: bytes) -> bytes:
+    """DER with a length of four bytes."""
+    return bytes([tag, 0x83]) + len(content).to_bytes(3) + content
 
 
 def torn_crt_key() -> str:
@@ -69,6 +85,15 @@ def torn_crt_key() -> str:
         good.p, good.q, good.d, good.dmp1 + 2, good.dmq1, good.iqmp, good.public_numbers
     ).private_key(unsafe_skip_rsa_key_validation=True)
     return pem_of(torn)
+
+
+def ed25519_pem() -> str:
+    private = Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.USER_ID, f"{BUNDLE_ID}.voip")])
+    builder = x509.CertificateBuilder(
+        name, name, private.public_key(), 1, NOW - timedelta(days=1), NOW + timedelta(days=1)
+    )
+    return builder.sign(private, None).public_bytes(Encoding.PEM).decode()
 
 
 def torn_key() -> str:
@@ -128,6 +153,18 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "a p8 in place of the key": (cert_pem(), pem_of(token_key(), pkcs8=True), ["is_p8_token_key"]),
     "a p8 in place of the certificate": (pem_of(token_key(), pkcs8=True), KEY, ["is_p8_token_key"]),
     "two certificates of one key": (cert_pem() + cert_pem(serial=2), KEY, ["certificate_chain"]),
+    "a malformed subject": (
+        pem_block("CERTIFICATE", certificate().public_bytes(Encoding.DER).replace(b"VoIP Services", b"\xff" * 13)),
+        KEY,
+        ["certificate_unreadable"],
+    ),
+    "a certificate with an Ed25519 key": (ed25519_pem(), KEY, ["certificate_unreadable"]),
+    "an Ed25519 key": (cert_pem(), pem_of(Ed25519PrivateKey.generate(), pkcs8=True), ["private_key_unreadable"]),
+    "an encrypted key with the wrong label": (
+        cert_pem(),
+        pem_of(key(), passphrase=b"x", pkcs8=True).replace("ENCRYPTED ", ""),
+        ["private_key_encrypted"],
+    ),
     "nonsense": ("nonsense", "nonsense", ["certificate_unreadable", "private_key_unreadable"]),
     "half a certificate": (cert_pem()[:300], KEY, ["certificate_unreadable"]),
     "an empty certificate": (
@@ -249,12 +286,24 @@ def test_service_account_is_accepted_or_reported_by_code(case: tuple[Any, list[s
         assert "PRIVATE" not in repr(report)
 
 
+def long_dsa_key() -> str:
+    """A DSA key with a modulus of 60,000 bits, which takes more than a minute to load."""
+    parameters = element(0x02, b"\x7f" * 7_500) + element(0x02, b"\x7f" * 32) + element(0x02, b"\x02")
+    algorithm = element(0x30, element(0x06, bytes.fromhex("2a8648ce380401")) + element(0x30, parameters))
+    private = element(0x04, element(0x02, b"\x7f" * 7_400))
+    return pem_block("PRIVATE KEY", element(0x30, element(0x02, b"\x00") + algorithm + private))
+
+
 @pytest.mark.no_cover
-def test_oversized_key_is_rejected_quickly() -> None:
-    long = pem_of(key("long", 4096))
+@pytest.mark.parametrize(
+    ("private_key", "code"),
+    [(pem_of(key("long", 4096)), "key_mismatch"), (long_dsa_key(), "private_key_unreadable")],
+    ids=["RSA", "DSA"],
+)
+def test_oversized_key_is_rejected_quickly(private_key: str, code: str) -> None:
     began = time.perf_counter()
 
-    assert codes(apns.validate(cert_pem(), long, NOW)) == ["key_mismatch"]
+    assert codes(apns.validate(cert_pem(), private_key, NOW)) == [code]
 
     assert time.perf_counter() - began < 0.1
 
@@ -336,6 +385,34 @@ def test_ec_key_of_the_certificate_is_accepted(pkcs8: bool) -> None:
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_any_text_is_reported_as_faults(cert: str, private_key: str) -> None:
     assert apns.validate(cert, private_key, NOW).faults
+
+
+CERT_DER = certificate().public_bytes(Encoding.DER)
+KEY_DER = key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def changed(encoded: bytes, changes: list[tuple[int, int]]) -> bytes:
+    """The bytes with some of them replaced."""
+    found = bytearray(encoded)
+    for position, value in changes:
+        found[position % len(found)] = value
+    return bytes(found)
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 4096), st.integers(0, 255)), max_size=3)
+
+
+@given(CHANGES, CHANGES)
+def test_damaged_material_is_either_rejected_or_accepted(
+    cert: list[tuple[int, int]], private: list[tuple[int, int]]
+) -> None:
+    """The library parses some parts of a certificate only when they are read."""
+    certificate_pem = pem_block("CERTIFICATE", changed(CERT_DER, cert))
+    key_pem = pem_block("PRIVATE KEY", changed(KEY_DER, private))
+
+    report = apns.validate(certificate_pem, key_pem, NOW)
+
+    assert bool(report.faults) != (report.material is not None)
 
 
 BLOCKS = st.lists(
