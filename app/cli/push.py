@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from app.vending.push.material_errors import MaterialReport
     from app.vending.push.models import PushMaterial
 
-commands = typer.Typer(no_args_is_help=True, help="Validate, convert and list push credentials of mobile apps.")
+commands = typer.Typer(no_args_is_help=True, help="Validate, convert, list and renew push credentials.")
 
 SOON_DAYS = 30
 
 Files = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FILE...",
+        metavar="FILE",
         help="A .p12, or the certificate and its key in one or two files (PEM or DER), or Google's JSON file.",
     ),
 ]
@@ -47,7 +47,10 @@ COLUMNS = (
 
 @commands.command("lint")
 def lint(files: Files, password_file: PasswordFile = None, min_days: MinDays = 0, as_json: AsJson = False) -> None:
-    """Validate push material, and print its faults with fixes. Exits 1 if it is invalid, and sends nothing."""
+    """Validate push material, and print its faults with fixes.
+
+    Sends nothing. Exits 1 if the material is invalid.
+    """
     from app.cli.push_files import read_material
 
     now = datetime.now(UTC)
@@ -69,9 +72,10 @@ def convert(
     out_dir: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the new files. It may exist.")],
     password_file: PasswordFile = None,
 ) -> None:
-    """Write push material as cert.pem and key.pem, without a password, or as service-account.json.
+    """Write push material as PEM or JSON without a password.
 
-    Exits 1 if the material is invalid. Existing files are not replaced.
+    The files are cert.pem and key.pem, or service-account.json. Existing files are not replaced.
+    Exits 1 if the material is invalid.
     """
     from app.cli.push_files import read_material, write_material
 

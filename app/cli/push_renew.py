@@ -31,10 +31,11 @@ def renew(
     min_days: MinDays = MIN_DAYS,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the certificate or service account of a push credential at the service of DIALTONE_URL.
+    """Replace the material of a push credential.
 
-    The token needs the scopes of push_scopes. Repeating the command is safe. Exits 1 if the material is invalid, of
-    another app or expires soon, and 3 if it is registered, but an operator must attach it to a connection.
+    Sends the certificate or service account to the service of DIALTONE_URL. The token needs the scopes of push_scopes.
+    Repeating the command is safe. Exits 1 if the material is invalid, of another app or expires soon, and 3 if it is
+    registered, but an operator must attach it to a connection.
     """
     from app.cli.push_files import read_material
 
