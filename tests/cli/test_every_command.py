@@ -59,6 +59,12 @@ CASES = {
     "config show": Case("", uses_ledger=False),
     "config schema": Case("", has_json=False, uses_ledger=False),
     "push lint": Case("{folder}/cert.pem {folder}/key.pem", uses_ledger=False, wrong=("", "/nonexistent", "a b c")),
+    "push convert": Case(
+        "{folder}/cert.pem {folder}/key.pem --out-dir {folder}/new",
+        has_json=False,
+        uses_ledger=False,
+        wrong=("", "/nonexistent --out-dir new", "a b c --out-dir new"),
+    ),
     "push ls": Case("", wrong=("--limit 0",), empty=""),
     "push attach": Case(
         f"{DEMO_CONNECTION} --detach ios",
@@ -94,6 +100,10 @@ ENDLESS = {"serve", "dev", "sandbox telnyx", "sandbox identity", "sandbox page"}
 
 OF_SANDBOX = {"sandbox token"}
 """Requires the simulated identity provider."""
+
+
+OF_SERVICE = {"push renew"}
+"""Requires a service at DIALTONE_URL."""
 
 
 def all_commands(command: Any = None, name: str = "") -> Iterator[str]:
@@ -144,7 +154,7 @@ async def any_lease(service: Service) -> str:
 
 
 def test_each_command_has_a_case() -> None:
-    assert set(all_commands()) == CASES.keys() | ENDLESS | OF_SANDBOX
+    assert set(all_commands()) == CASES.keys() | ENDLESS | OF_SANDBOX | OF_SERVICE
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -264,6 +274,6 @@ async def test_invalid_configuration_exits_with_1(
 
     done = await run(piped, f"{name} {CASES[name].good}", material, lease="ab" * 16)
 
-    expected = (0, "") if name == "push lint" else (1, "Configuration: TELNYX_API_KEY")
+    expected = (0, "") if name in ("push lint", "push convert") else (1, "Configuration: TELNYX_API_KEY")
     assert done.exit_code == expected[0]
     assert done.stderr.startswith(expected[1])
