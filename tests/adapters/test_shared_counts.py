@@ -13,7 +13,7 @@ from app.adapters.rate_limiter import RateLimiter, RateLimits, parse_rate_limit
 from app.adapters.shared_counts import SharedCounts
 from app.vending.errors import RateLimited
 from tests.support.http_server import free_port
-from tests.support.redis import RedisServer, redis_server
+from tests.support.redis_server import RedisServer, redis_server
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_service
 from tests.support.tokens import principal
