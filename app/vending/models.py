@@ -104,7 +104,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class LoginToken:
-    """The Telnyx JWT that a device logs in with. A bearer secret: never logged, never stored."""
+    """The Telnyx JWT that a device logs in with. A bearer secret: never logged, and stored only encrypted."""
 
     secret: str = field(repr=False)
     expires_at: datetime

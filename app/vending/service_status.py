@@ -93,3 +93,14 @@ class LoginCacheStatus:
     hits: int
     misses: int
     evictions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLoginCacheStatus:
+    """One replica's use of the shared login cache. The counts are from its start."""
+
+    is_available: bool
+    hits: int
+    misses: int
+    failures: Mapping[str, int]
+    """Number of calls that failed, and of entries that could not be used, by reason."""

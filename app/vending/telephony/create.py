@@ -253,9 +253,8 @@ class LoginFactory:
             except LeaseEnded:
                 raise LeaseConflict from None  # the next attempt opens a new lease
         elif may_reuse and wanted.grant is Grant.LOGIN_TOKEN:
-            cached = self._login_cache.get(lease.user_key, lease.device_id)
-            if cached is not None and cached.lease.version == lease.version and now < cached.refresh_after:
-                self._login_cache.hits += 1
+            cached = await self._login_cache.find_current(lease, now)
+            if cached is not None:
                 return cached
         return await self._login(lease, wanted.grant, IssueSource.RENEWED)
 
@@ -294,7 +293,7 @@ class LoginFactory:
         if self._login_cache.is_outdated(lease):
             raise LeaseConflict
         if token is not None:
-            self._login_cache.put(replace(login, source=IssueSource.CACHED))
+            await self._login_cache.store(replace(login, source=IssueSource.CACHED))
         return login
 
     async def _end(self, lease: Lease, ended: Lease) -> NoReturn:

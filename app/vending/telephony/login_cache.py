@@ -1,16 +1,17 @@
 """Login cache: each device's latest login in memory, so that a repeated request needs neither Telnyx nor the ledger.
 
-Nothing is persisted. After a restart, the next request of a device mints a new token.
+A shared login cache is optional. Without one, the next request of a device after a restart mints a new token.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from app.vending.models import IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
 from app.vending.scan_resistant_cache import ScanResistantCache
 from app.vending.service_status import LoginCacheStatus
-from app.vending.telephony.lease import Lease, LeaseState, LeaseVersion
+from app.vending.telephony.lease import ENDED, Lease, LeaseState, LeaseVersion
 
 VERSION_MEMORY = timedelta(minutes=10)
 """How long the version of a changed lease is remembered, so that a mint in flight cannot cache an earlier one. Longer
@@ -63,11 +64,25 @@ class CachedLogin:
         self.decided_for = self.response = None
 
 
+class SharedLogins(Protocol):
+    """Logins that all replicas share. No method raises: what cannot be read or written counts as not stored."""
+
+    async def get(self, lease: Lease) -> Login | None:
+        """A login of exactly this version of the lease that its device need not refresh yet."""
+
+    async def put(self, login: Login) -> None:
+        """Store a login with a token."""
+
+    def discard(self, lease: Lease | LeaseVersion) -> None:
+        """Delete the login of a lease that has ended, soon."""
+
+
 class LoginCache:
     """The latest login of each device, up to `capacity` devices."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, shared: SharedLogins | None = None) -> None:
         self.capacity = capacity
+        self._shared = shared
         self._logins: ScanResistantCache[DeviceKey, CachedLogin] = ScanResistantCache(capacity)
         self._versions: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
         """By lease id: the latest known version, and when it became known."""
@@ -98,6 +113,29 @@ class LoginCache:
         if not self.is_outdated(login.lease):
             self._logins.put((login.lease.user_key, login.lease.device_id), CachedLogin(login))
 
+    async def find_current(self, lease: Lease, now: datetime) -> Login | None:
+        """A login, from memory or from the shared cache, of exactly this version of a lease.
+
+        The lease is the ledger's row, as the caller has read it. None if the device should refresh it.
+        """
+        login = self.get(lease.user_key, lease.device_id)
+        if login is not None and _is_of(login, lease) and now < login.refresh_after:
+            self.hits += 1
+            return login
+        if self._shared is None or self.is_outdated(lease):
+            return None
+        login = await self._shared.get(lease)
+        if login is None or self.is_outdated(lease):
+            return None
+        self.put(login)
+        return login
+
+    async def store(self, login: Login) -> None:
+        """Cache a new login with a token, in memory and in the shared cache."""
+        self.put(login)
+        if self._shared is not None:
+            await self._shared.put(login)
+
     def is_outdated(self, lease: Lease) -> bool:
         """Whether the lease is known to have changed or ended since this version."""
         known = self._versions.get(lease.id)
@@ -116,6 +154,8 @@ class LoginCache:
         self._versions.move_to_end(lease.id)
         while len(self._versions) > self._max_versions or next(iter(self._versions.values()))[1] < now - VERSION_MEMORY:
             self._versions.popitem(last=False)
+        if self._shared is not None and lease.state in ENDED:
+            self._shared.discard(lease)
         key = (lease.user_key, lease.device_id)
         entry = self._logins.peek(key)
         if entry is None or entry.login.lease.id != lease.id or entry.login.lease.version >= lease.version:
@@ -124,3 +164,7 @@ class LoginCache:
             entry.outdate(lease.expires_at)
         else:
             self._logins.pop(key)
+
+
+def _is_of(login: Login, lease: Lease) -> bool:
+    return (login.lease.id, login.lease.version) == (lease.id, lease.version)

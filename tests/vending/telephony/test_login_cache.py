@@ -1,11 +1,12 @@
 """The cache of logins in memory."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from app.vending.models import LoginToken
 from app.vending.service_status import LoginCacheStatus
-from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.telephony.lease import Lease, LeaseState, LeaseVersion
 from app.vending.telephony.login_cache import MIN_VERSIONS, Login, LoginCache
 from tests.support.leases import LEASE, NOW
 from tests.support.waiting import HOUR
@@ -110,3 +111,81 @@ def test_number_of_remembered_versions_is_bounded() -> None:
         cache.update(changed(login_of(f"{number}").lease), NOW)
 
     assert not cache.is_outdated(first.lease)
+
+
+class Shared:
+    """Logins that replicas share, as a dictionary."""
+
+    def __init__(self, *logins: Login) -> None:
+        self.logins = {login.lease.id: login for login in logins}
+        self.reads = 0
+        self.discarded: list[str] = []
+        self.while_reading: Callable[[], None] = lambda: None
+
+    async def get(self, lease: Lease) -> Login | None:
+        self.reads += 1
+        self.while_reading()
+        return self.logins.get(lease.id)
+
+    async def put(self, login: Login) -> None:
+        self.logins[login.lease.id] = login
+
+    def discard(self, lease: Lease | LeaseVersion) -> None:
+        self.discarded.append(lease.id)
+
+
+def lasting_login_of(device: str) -> Login:
+    return replace(login_of(device), refresh_after=NOW + HOUR)
+
+
+async def test_login_of_another_lease_is_not_current_although_its_version_is_equal() -> None:
+    cache = LoginCache(capacity=10)
+    former = lasting_login_of("one")
+    cache.put(former)
+
+    assert await cache.find_current(replace(former.lease, id="latter"), NOW) is None
+    assert await cache.find_current(changed(former.lease), NOW) is None
+    assert await cache.find_current(former.lease, NOW + HOUR) is None
+    assert await cache.find_current(former.lease, NOW) is former
+
+
+async def test_shared_login_is_read_once_and_then_in_memory() -> None:
+    login = lasting_login_of("one")
+    shared = Shared(login)
+    cache = LoginCache(capacity=10, shared=shared)
+
+    found = [await cache.find_current(login.lease, NOW) for _ in range(3)]
+
+    assert found == [login] * 3
+    assert shared.reads == 1
+    assert cache.get(LEASE.user_key, "one") is login
+
+
+async def test_new_login_is_stored_in_memory_and_shared() -> None:
+    shared, login = Shared(), lasting_login_of("one")
+    cache = LoginCache(capacity=10, shared=shared)
+
+    await cache.store(login)
+
+    assert cache.get(LEASE.user_key, "one") is login
+    assert shared.logins == {"one": login}
+
+
+async def test_lease_that_ends_while_its_shared_login_is_read_has_none() -> None:
+    login = lasting_login_of("one")
+    shared = Shared(login)
+    cache = LoginCache(capacity=10, shared=shared)
+    shared.while_reading = lambda: cache.update(login.lease.start_revoking(NOW), NOW)
+
+    assert await cache.find_current(login.lease, NOW) is None
+    assert cache.get(LEASE.user_key, "one") is None
+
+
+def test_shared_login_is_discarded_when_its_lease_ends_and_not_when_it_changes() -> None:
+    shared, lease = Shared(), login_of("one").lease
+    cache = LoginCache(capacity=10, shared=shared)
+
+    cache.update(changed(lease), NOW)
+    assert shared.discarded == []
+    cache.update(replace(changed(lease), version=9, state=LeaseState.REVOKING), NOW)
+    assert shared.discarded == ["one"]
