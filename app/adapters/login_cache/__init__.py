@@ -1,0 +1,1 @@
+"""The shared login cache: logins in Redis or Valkey, encrypted with keys that the store does not have."""
