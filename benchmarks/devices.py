@@ -135,7 +135,7 @@ def _pass(server: Server, wanted: list[Request]) -> None:
 
 def cache_capacity(megabytes: int) -> int:
     """Number of devices that DIALTONE_LOGIN_CACHE_MB has room for."""
-    from app.composition.build import BYTES_PER_DEVICE
+    from app.composition.login_cache import BYTES_PER_DEVICE
 
     return megabytes * 1024 * 1024 // BYTES_PER_DEVICE
 

@@ -22,7 +22,7 @@ STEPS = ("minted", "a second request, another token", "a third request, another 
 
 
 def main(devices: int) -> None:
-    from app.composition.build import BYTES_PER_DEVICE
+    from app.composition.login_cache import BYTES_PER_DEVICE
 
     with ExitStack() as stack:
         stub = stack.enter_context(processes.stub(0.0))

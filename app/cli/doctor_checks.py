@@ -11,6 +11,7 @@ from app.adapters.addresses import is_loopback
 from app.adapters.http_client import PROXY_FAILURES, ConnectFailed, ResponseFailed
 from app.adapters.identity.key_faults import fix_of
 from app.adapters.ledger.failure_reasons import reason_of
+from app.adapters.login_cache.shared import SharedLoginCache
 from app.adapters.telnyx.push import ConnectionInfo
 from app.composition.components import Components
 from app.config.settings import ISSUER_VARIABLES, Settings
@@ -64,6 +65,8 @@ async def check_all(where: Settings, components: Components) -> AsyncIterator[Ch
     yield _origins(where)
     if where.redis_url is not None:
         yield await _redis(components)
+    if components.telephony.shared_logins is not None:
+        yield await _shared_login_cache(components.telephony.shared_logins)
     if where.is_sandboxed:
         fix = "unset TELNYX_BASE_URL, and set a key from the Telnyx portal"
         yield CheckResult(
@@ -243,3 +246,11 @@ async def _redis(components: Components) -> CheckResult:
         return CheckResult("limits", CheckVerdict.OK, "Redis responds")
     fix = "check DIALTONE_REDIS_URL and that Redis is available; until then each replica counts in memory"
     return CheckResult("limits", CheckVerdict.FAILED, "Redis does not respond", fix)
+
+
+async def _shared_login_cache(shared: SharedLoginCache) -> CheckResult:
+    reason = await shared.check()
+    if reason is None:
+        return CheckResult("shared login cache", CheckVerdict.OK, "the store can be written and read")
+    fix = "check DIALTONE_LOGIN_CACHE_URL and that the server is available; until then each replica mints its own"
+    return CheckResult("shared login cache", CheckVerdict.FAILED, f"the store cannot be used: {reason}", fix)

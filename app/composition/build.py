@@ -39,6 +39,7 @@ from app.composition.components import (
     WakeEvents,
 )
 from app.composition.issuers import KeySetRegistry
+from app.composition.login_cache import build_shared_login_cache, cached_devices
 from app.composition.observability import (
     build_audit,
     build_metrics,
@@ -79,9 +80,6 @@ from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
 from app.vending.upkeep.warm_pool import WarmPool
 
-BYTES_PER_DEVICE = 6 * 1024
-"""Memory of a device with a cached login: the login, its response, its access token's verdict, its counters."""
-
 MAX_CALLS_PER_LOGIN = 5
 """Maximum number of Telnyx calls for one login: create, find, find again, extend, mint."""
 
@@ -119,6 +117,8 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
             await audit.close()
             if shared_counts is not None:
                 await shared_counts.close()
+            if telephony.shared_logins is not None:
+                await telephony.shared_logins.close()
             await clients.__aexit__(None, None, None)
             await listener.close()
             await ledger.database.close()
@@ -126,13 +126,16 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        async with opened(), tasks:
-            yield
-            await telephony.issuer.drain()
-            with suppress(LedgerUnavailable):
-                await telephony.last_uses.flush()
-            await push.uploads.drain()
-            await upkeep.sweep_jobs.stop()
+        async with opened():
+            if telephony.shared_logins is not None:
+                await telephony.shared_logins.maintain()  # connected before the first request
+            async with tasks:
+                yield
+                await telephony.issuer.drain()
+                with suppress(LedgerUnavailable):
+                    await telephony.last_uses.flush()
+                await push.uploads.drain()
+                await upkeep.sweep_jobs.stop()
 
     return Components(
         clock=overrides.clock,
@@ -186,11 +189,6 @@ def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
     )
 
 
-def cached_devices(settings: Settings) -> int:
-    """Devices whose login and access token are cached."""
-    return settings.login_cache_mb * 1024 * 1024 // BYTES_PER_DEVICE
-
-
 def build_identity(
     settings: Settings, overrides: Overrides, ledger: LedgerComponents, clients: HttpClients
 ) -> IdentityComponents:
@@ -237,7 +235,8 @@ def build_telephony(
     telnyx: TelnyxComponents,
 ) -> TelephonyComponents:
     clock, policy = overrides.clock, identity.policy
-    login_cache = LoginCache(cached_devices(settings))
+    shared_logins = build_shared_login_cache(settings, overrides)
+    login_cache = LoginCache(cached_devices(settings), shared_logins)
     recovery = Recovery(ledger.leases, telnyx.credentials, clock)
     renewer = LeaseRenewer(ledger.leases, telnyx.credentials, login_cache, clock)
     revoker = Revoker(policy, ledger.leases, recovery, login_cache, identity.not_before, audit, clock, wake.sweeper.set)
@@ -268,7 +267,7 @@ def build_telephony(
         admit=telnyx.credentials.admit,
     )
     devices = Devices(policy, ledger.leases, renewer, audit, clock)
-    return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache, last_uses)
+    return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses)
 
 
 def build_push(

@@ -22,6 +22,7 @@ from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.not_before import SqlNotBefore
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
+from app.adapters.login_cache.shared import SharedLoginCache
 from app.adapters.rate_limiter import RateLimiter
 from app.adapters.shared_counts import SharedCounts
 from app.adapters.telnyx.api import TelnyxApi
@@ -143,6 +144,7 @@ class TelephonyComponents:
     recovery: Recovery
     renewer: LeaseRenewer
     login_cache: LoginCache
+    shared_logins: SharedLoginCache | None
     last_uses: LastUses
 
 

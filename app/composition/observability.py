@@ -65,6 +65,7 @@ def build_metrics(
         service_status=operators.service_status,
         key_sets=identity.verifier.key_sets,
         login_cache=lambda: telephony.login_cache.status,
+        shared_login_cache=lambda: None if telephony.shared_logins is None else telephony.shared_logins.status,
         push_days_left=push.expiry_alerts.days_left,
         limiter_failures=lambda: 0 if shared_counts is None else shared_counts.failures,
         log_lines_dropped=logs.dropped,

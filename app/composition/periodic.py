@@ -29,6 +29,7 @@ WARM_POOL_SECONDS = 10.0
 RECONCILE_SECONDS = 3600.0
 EXPIRY_ALERT_SECONDS = 60.0
 LEASE_COUNT_SECONDS = 15.0
+SHARED_LOGIN_CACHE_SECONDS = 1.0
 LAST_USE_SECONDS = 20.0
 """Interval at which devices' last uses are written, so that they are accurate to a minute."""
 
@@ -68,6 +69,8 @@ def periodic_tasks(
 ) -> list[PeriodicTask]:
     """All background tasks of the service."""
     sharing = [] if shared_counts is None else [PeriodicTask(shared_counts.exchange, EXCHANGE_SECONDS)]
+    if telephony.shared_logins is not None:
+        sharing.append(PeriodicTask(telephony.shared_logins.maintain, SHARED_LOGIN_CACHE_SECONDS))
     return [
         *sharing,
         PeriodicTask(upkeep.change_poller.poll, CHANGE_FEED_SECONDS, wake.change_feed, runs_at_start=True),

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
@@ -42,8 +41,12 @@ def _check_rate(value: str) -> str:
 
 
 def _check_redis(value: SecretStr) -> SecretStr:
-    if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
+    url = value.get_secret_value()
+    if not url.startswith(("redis://", "rediss://")):
         raise ValueError("must be redis://HOST:PORT/DATABASE or rediss://...")
+    from app.adapters.login_cache.redis_store import check_url  # the import takes 0.2 s, which only its users need
+
+    check_url(url)
     return value
 
 

@@ -20,6 +20,7 @@ from app.config.config_warning import ConfigWarning
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
 from app.config.issuer_variables import ISSUER_FIELDS, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
+from app.config.redis_settings import RedisSettings
 from app.config.setting_types import (
     ApiUrl,
     DatabaseUrl,
@@ -27,7 +28,6 @@ from app.config.setting_types import (
     Origins,
     ProxyUrl,
     RateLimit,
-    RedisUrl,
     Tracing,
     TtlSeconds,
     Words,
@@ -42,7 +42,10 @@ from app.vending.policy import Allowance, DeviceLimitAction
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """The format of keys from the Telnyx portal: KEY, upper-case hex, an underscore, and more characters."""
 
-_SECRETS = ("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "redis_url", "egress_proxy")
+_SECRETS = (
+    *("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "egress_proxy"),
+    *("redis_url", "login_cache_url", "login_cache_keys"),
+)
 """Settings that can also be read from a file: `<NAME>_FILE`."""
 
 _ELSEWHERE = ("ENV_FILE", "URL", "TOKEN_FILE", "SANDBOX_PORT", "IDENTITY_PORT", "PAGE_PORT")
@@ -73,7 +76,7 @@ class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(ListenerSettings, ProviderVariables, BaseSettings):
+class Settings(ListenerSettings, ProviderVariables, RedisSettings, BaseSettings):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
     model_config = SettingsConfigDict(
@@ -100,7 +103,6 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
     issuer_secret_file: str | None = None
     database_url_file: str | None = None
     tag_key_file: str | None = None
-    redis_url_file: str | None = None
     egress_proxy_file: str | None = None
 
     # Identity: one issuer here, or several in a file
@@ -156,7 +158,6 @@ class Settings(ListenerSettings, ProviderVariables, BaseSettings):
     limit_user: RateLimit = "12000/minute"
     limit_issuer: RateLimit = "none"
     limit_failures: RateLimit = "6000/minute"
-    redis_url: RedisUrl | None = None
 
     # Outbound connections
     egress_proxy: ProxyUrl | None = None

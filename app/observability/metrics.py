@@ -17,7 +17,13 @@ from app.observability.worker_metrics import WorkerMetrics
 from app.vending.audit import AuditAction, AuditOutcome, Decision
 from app.vending.models import IssueSource
 from app.vending.push.expiry_alerts import DaysLeft
-from app.vending.service_status import KeySetStatus, LoginCacheStatus, ServiceStatus, TelnyxStatus
+from app.vending.service_status import (
+    KeySetStatus,
+    LoginCacheStatus,
+    ServiceStatus,
+    SharedLoginCacheStatus,
+    TelnyxStatus,
+)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, which nothing uses
 
@@ -101,6 +107,7 @@ class Metrics:
         service_status: Callable[[], ServiceStatus],
         key_sets: Callable[[], Iterable[KeySetStatus]],
         login_cache: Callable[[], LoginCacheStatus],
+        shared_login_cache: Callable[[], SharedLoginCacheStatus | None],
         push_days_left: Callable[[], Iterable[DaysLeft]],
         limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
@@ -114,6 +121,7 @@ class Metrics:
         self._add_telnyx(lambda: service_status().telnyx)
         self._add_leases(service_status)
         self._add_login_cache(login_cache)
+        self._add_shared_login_cache(shared_login_cache)
         self._add_push(push_days_left)
         self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
@@ -205,6 +213,37 @@ class Metrics:
         self._counter("login_cache_hits", "Requests of devices with a usable cached login.", lambda: status().hits)
         self._counter("login_cache_misses", "Requests of devices without one.", lambda: status().misses)
         self._counter("login_cache_evictions", "Logins that made room for others.", lambda: status().evictions)
+
+    def _add_shared_login_cache(self, status: Callable[[], SharedLoginCacheStatus | None]) -> None:
+        """Absent unless the shared login cache is configured."""
+
+        def configured() -> Iterable[SharedLoginCacheStatus]:
+            return [known for known in [status()] if known is not None]
+
+        self._gauges(
+            "shared_login_cache_available",
+            "1 if the store of the shared login cache is available.",
+            [],
+            lambda: [((), s.is_available) for s in configured()],
+        )
+        self._counters(
+            "shared_login_cache_hits",
+            "Logins that were found in the shared login cache.",
+            [],
+            lambda: [((), s.hits) for s in configured()],
+        )
+        self._counters(
+            "shared_login_cache_misses",
+            "Logins that were not found there.",
+            [],
+            lambda: [((), s.misses) for s in configured()],
+        )
+        self._counters(
+            "shared_login_cache_failures",
+            "Failed calls to the store, and entries that could not be used.",
+            ["reason"],
+            lambda: [([reason], count) for s in configured() for reason, count in s.failures.items()],
+        )
 
     def _add_push(self, days_left: Callable[[], Iterable[DaysLeft]]) -> None:
         self._gauges(

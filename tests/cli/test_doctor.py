@@ -27,6 +27,7 @@ from tests.support.raw_server import http_response, raw_server
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service, settings_for
+from tests.support.shared_logins import KEY
 from tests.support.tokens import ISSUER, rsa_key, token
 
 
@@ -123,6 +124,13 @@ async def test_redis_outage_is_reported(service: Service, monkeypatch: pytest.Mo
     monkeypatch.setenv("DIALTONE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
 
     assert await bad() == ["limits: Redis does not respond"]
+
+
+async def test_outage_of_the_shared_login_cache_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_LOGIN_CACHE_URL", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setenv("DIALTONE_LOGIN_CACHE_KEYS", KEY)
+
+    assert await bad() == ["shared login cache: the store cannot be used: connection"]
 
 
 async def test_missing_or_insecure_origins_are_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ REACH_OUTSIDE = {
     "DIALTONE_DATABASE_URL": "postgresql://production/ledger",
     "DIALTONE_DATABASE_URL_FILE": "/run/database",
     "DIALTONE_REDIS_URL": "redis://production",
+    "DIALTONE_LOGIN_CACHE_URL": "redis://production",
+    "DIALTONE_LOGIN_CACHE_KEYS": "key",
     "DIALTONE_EGRESS_PROXY": "http://proxy:3128",
     "DIALTONE_NAMESPACE": "production",
     "DIALTONE_HOST": "0.0.0.0",  # noqa: S104 - a value that must not be passed on

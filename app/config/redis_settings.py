@@ -1,0 +1,32 @@
+"""The settings of what replicas share in Redis or Valkey: counters of rate limits, and the shared login cache."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, SecretStr, model_validator
+
+from app.adapters.login_cache.sealing import parse_keys
+from app.config.setting_types import RedisUrl
+
+
+def _check_keys(value: SecretStr) -> SecretStr:
+    parse_keys(value.get_secret_value())
+    return value
+
+
+class RedisSettings(BaseModel):
+    """The settings of what replicas share in Redis or Valkey. `Settings` inherits them."""
+
+    redis_url: RedisUrl | None = None
+    redis_url_file: str | None = None
+    login_cache_url: RedisUrl | None = None
+    login_cache_url_file: str | None = None
+    login_cache_keys: Annotated[SecretStr, AfterValidator(_check_keys)] | None = None
+    login_cache_keys_file: str | None = None
+
+    @model_validator(mode="after")
+    def _check_login_cache(self) -> Self:
+        if self.login_cache_url is not None and self.login_cache_keys is None:
+            raise ValueError(
+                "DIALTONE_LOGIN_CACHE_URL is set, but DIALTONE_LOGIN_CACHE_KEYS is not; .env.example describes it"
+            )
+        return self
