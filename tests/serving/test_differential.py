@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ import pytest
 from app.observability import logging as logs
 from tests.support.databases import sqlite_url
 from tests.support.front_server import Connection
+from tests.support.redis_server import redis_server
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
+from tests.support.shared_logins import sharing
 from tests.support.tokens import AUDIENCE, ec_key, token
 
 REQUESTS = int(os.environ.get("DIFFERENTIAL_REQUESTS", "1500"))
@@ -208,9 +211,22 @@ def logged(lines: list[str]) -> tuple[list[tuple[object, ...]], list[tuple[objec
     return access, audit
 
 
+@pytest.fixture(params=["own", "shared"])
+def login_cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Settings: with a replica's own login cache only, and with a shared one."""
+    if request.param == "own":
+        yield {}
+        return
+    with redis_server(tmp_path) as server:
+        yield sharing(server.url)
+
+
 @pytest.mark.timeout(1800)
 async def test_front_and_app_answer_generated_requests_alike(
-    telnyx: Telnyx, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+    telnyx: Telnyx,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    login_cache: dict[str, Any],
 ) -> None:
     databases = [sqlite_url(tmp_path_factory.mktemp(name)) for name in ("front", "app")]
     seed = random.randrange(1_000_000)  # noqa: S311 - printed when the test fails
@@ -218,8 +234,8 @@ async def test_front_and_app_answer_generated_requests_alike(
     clock = StepClock()
     async with (
         telnyx_sandbox() as other,
-        running_service(telnyx, databases[0], monotonic=clock, **limits) as front,
-        running_service(other, databases[1], monotonic=clock, **limits) as app,
+        running_service(telnyx, databases[0], monotonic=clock, **limits, **login_cache) as front,
+        running_service(other, databases[1], monotonic=clock, **limits, **login_cache) as app,
     ):
         logs.configure("info", as_json=True)
         app.limiter.fast_path = None
