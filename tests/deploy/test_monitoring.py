@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from app.api.problems import all_kinds
+from tests.support.http_server import free_port
 from tests.support.push_material import android, same_ios
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
+from tests.support.shared_logins import sharing
 from tests.support.tokens import token
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,7 +57,8 @@ def labels_in(expression: str) -> dict[str, set[str]]:
 @pytest.fixture
 async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
     """The output of /metrics after each kind of event happened."""
-    async with running_service(telnyx, sqlite, warm_pool_size=1) as service:
+    settings = {"warm_pool_size": 1} | sharing(f"redis://127.0.0.1:{free_port()}/0")
+    async with running_service(telnyx, sqlite, **settings) as service:
         await service.components.upkeep.warm_pool.refill()
         await service.issue("laptop")
         await service.issue("laptop")
