@@ -83,6 +83,7 @@ def environment(telnyx: str = "http://127.0.0.1:9/v2") -> dict[str, str]:
         "DIALTONE_ISSUER": ISSUER,
         "DIALTONE_AUDIENCE": AUDIENCE,
         "DIALTONE_ISSUER_PEM": public_pem(),
+        "DIALTONE_WARM_POOL_SIZE": "0",
         "DIALTONE_ENV_FILE": "",
     }
 

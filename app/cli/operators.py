@@ -123,20 +123,20 @@ def _why_failed(found: JsonObject) -> str:
 
 
 def warm_pool(as_json: AsJson = False) -> None:
-    """Show the number of ready credentials in the warm pool, and the number of leases."""
+    """Show the ready credentials and the target of the warm pool, and the number of leases."""
     state = run(lambda client: client.request("GET", "/v1/admin/state"))
     report: dict[str, Any] = {
-        "size": state["warm_pool_size"],
+        "target": state["warm_pool_target"],
         "ready": state["warm_pool_ready"],
         "leases": state["leases"],
     }
     if as_json:
         print_json(report)
         return
-    if not report["size"]:
+    if not report["target"]:
         typer.echo(
             "The warm pool is disabled: DIALTONE_WARM_POOL_SIZE is 0. New devices wait until their credential works."
         )
-    for connection_id, count in report["ready"].items() if report["size"] else ():
-        typer.echo(f"connection {connection_id}: {count} of {report['size']} ready")
+    for connection_id, target in report["target"].items():
+        typer.echo(f"connection {connection_id}: {report['ready'].get(connection_id, 0)} of {target} ready")
     typer.echo(", ".join(f"{count} {state}" for state, count in report["leases"].items()) + " leases")

@@ -368,7 +368,7 @@ def build_operators(
         return ServiceStatus(
             namespace=settings.namespace,
             leases=leases.lease_counts,
-            warm_pool_size=upkeep.warm_pool.size,
+            warm_pool_target=upkeep.warm_pool.targets,
             warm_pool_ready=upkeep.warm_pool.ready,
             sweeper_backlog=upkeep.sweeper.backlog.waiting,
             irrevocable=upkeep.sweeper.backlog.irrevocable,

@@ -30,6 +30,7 @@ class SettingInEffect(NamedTuple):
 def settings_in_effect(settings: Settings) -> list[SettingInEffect]:
     """All settings but those of the issuers."""
     computed: dict[str, Any] = {
+        "warm_pool_size": "auto",
         "tag_key": "(derived from TELNYX_API_KEY)",
         "at_device_limit": ", ".join(
             f"{platform} {settings.allowance.action_at_limit(platform)}" for platform in Platform

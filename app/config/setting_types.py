@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from app.adapters.addresses import is_proxy_url, is_safe_url
 from app.adapters.ledger.engines import database_url
@@ -13,6 +13,8 @@ from app.observability import tracing
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
 Words = frozenset[str]
+
+MAX_POOL_SIZE = 500
 
 
 def _check_ttl(value: int) -> int:
@@ -50,6 +52,15 @@ def _check_redis(value: SecretStr) -> SecretStr:
     return value
 
 
+def _read_pool_size(value: object) -> object:
+    """None for `auto`."""
+    if value is None or value == "auto":
+        return None
+    if str(value).isascii() and str(value).isdigit() and int(str(value)) <= MAX_POOL_SIZE:
+        return value
+    raise ValueError(f"must be auto, or a number from 0 to {MAX_POOL_SIZE}")
+
+
 def _check_proxy(value: SecretStr) -> SecretStr:
     if not is_proxy_url(value.get_secret_value()):
         raise ValueError(
@@ -82,6 +93,8 @@ ApiUrl = Annotated[str, AfterValidator(_check_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database)]
 RateLimit = Annotated[str, AfterValidator(_check_rate)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis)]
+WarmPoolSize = Annotated[int | None, BeforeValidator(_read_pool_size)]
+"""The warm pool's number of credentials for a connection. None: it depends on the demand."""
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy)]
 Origins = Annotated[Words, AfterValidator(_check_origins)]
 HeaderNames = Annotated[Words, AfterValidator(_check_headers)]

@@ -20,18 +20,18 @@ from app.config.config_warning import ConfigWarning
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
 from app.config.issuer_variables import ISSUER_FIELDS, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
-from app.config.redis_settings import RedisSettings
 from app.config.setting_types import (
     ApiUrl,
     DatabaseUrl,
     HeaderNames,
     Origins,
     ProxyUrl,
-    RateLimit,
     Tracing,
     TtlSeconds,
+    WarmPoolSize,
     Words,
 )
+from app.config.shared_state import SharedStateSettings
 from app.config.tables import FieldError
 from app.config.text_cleaning import words
 from app.config.variables import VariableError, Variables, read_secret
@@ -76,7 +76,7 @@ class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(ListenerSettings, ProviderVariables, RedisSettings, BaseSettings):
+class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSettings):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
     model_config = SettingsConfigDict(
@@ -142,7 +142,7 @@ class Settings(ListenerSettings, ProviderVariables, RedisSettings, BaseSettings)
     max_devices: int = Field(10, ge=1, le=900)
     at_device_limit: DeviceLimitAction | None = None
     sip_password: bool = False
-    warm_pool_size: int = Field(0, ge=0, le=500)
+    warm_pool_size: WarmPoolSize = None
 
     # Ledger
     database_url: DatabaseUrl = SecretStr("sqlite:///.dialtone/ledger.db")
@@ -154,11 +154,6 @@ class Settings(ListenerSettings, ProviderVariables, RedisSettings, BaseSettings)
     audit_required: bool = False
     audit_retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
 
-    # Limits
-    limit_user: RateLimit = "12000/minute"
-    limit_issuer: RateLimit = "none"
-    limit_failures: RateLimit = "6000/minute"
-
     # Outbound connections
     egress_proxy: ProxyUrl | None = None
 
@@ -169,7 +164,6 @@ class Settings(ListenerSettings, ProviderVariables, RedisSettings, BaseSettings)
     cors_headers: HeaderNames = frozenset()
     docs: bool = True
     ops_page: bool = True
-    login_cache_mb: int = Field(256, ge=1, le=65_536)
     request_timeout_seconds: float = Field(10.0, gt=0, le=60)
     drain_seconds: float = Field(0.0, ge=0, le=60)
     keep_alive_seconds: int = Field(75, ge=1, le=3600)

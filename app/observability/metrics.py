@@ -193,6 +193,12 @@ class Metrics:
             ["connection"],
             lambda: _by_label(status().warm_pool_ready),
         )
+        self._gauges(
+            "warm_pool_target",
+            "Credentials that the warm pool should have.",
+            ["connection"],
+            lambda: _by_label(status().warm_pool_target),
+        )
         self._gauge(
             "orphans",
             "Telnyx credentials of this namespace without a lease, at the last check.",

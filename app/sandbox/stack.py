@@ -168,7 +168,7 @@ def _environment(plan: Plan) -> dict[str, str]:
     pages = [plan.url("DIALTONE_PAGE_PORT", host) for host in (LOOPBACK, "localhost")]
     origins = ",".join(filter(None, [*pages, plan.user.passed.get("DIALTONE_CORS_ORIGINS")]))
     telnyx = plan.url("DIALTONE_SANDBOX_PORT")
-    defaults = {"DIALTONE_SIP_PASSWORD": "true", "DIALTONE_WARM_POOL_SIZE": "4", "DIALTONE_LOG_LEVEL": "info"}
+    defaults = {"DIALTONE_SIP_PASSWORD": "true", "DIALTONE_LOG_LEVEL": "info"}
     demo = {
         "TELNYX_API_KEY": DEMO_KEY,
         "TELNYX_CONNECTION_ID": DEMO_CONNECTION,

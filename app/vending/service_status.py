@@ -39,8 +39,8 @@ class ServiceStatus:
     namespace: str
     leases: Mapping[str, int]
     """Number of leases by state."""
-    warm_pool_size: int
-    """Target per connection; 0: no warm pool."""
+    warm_pool_target: Mapping[str, int]
+    """Credentials that the warm pool should have, by connection. Empty: there is no pool."""
     warm_pool_ready: Mapping[str, int]
     """Ready credentials by connection."""
     sweeper_backlog: int

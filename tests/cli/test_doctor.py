@@ -261,10 +261,19 @@ async def test_pool_status_shows_ready_credentials(service: Service, monkeypatch
 
     assert "DIALTONE_WARM_POOL_SIZE is 0" in plain.stdout
     assert for_scripts == {
-        "size": 0,
+        "target": {},
         "ready": {DEMO_CONNECTION: 0},
         "leases": {"pending": 0, "active": 1, "pooled": 0},
     }
+
+
+async def test_pool_status_shows_the_target_by_default(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALTONE_WARM_POOL_SIZE", "auto")
+
+    report = json.loads((await dialtone("warm-pool", "--json")).stdout)
+
+    assert report["target"] == {DEMO_CONNECTION: 3}
+    assert f"connection {DEMO_CONNECTION}: 0 of 3 ready" in (await dialtone("warm-pool")).stdout
 
 
 async def test_push_credentials_are_listed_without_key_material(service: Service) -> None:

@@ -61,6 +61,7 @@ def replica_variables(telnyx_url: str, database: str) -> dict[str, str]:
         "DIALTONE_AUDIENCE": AUDIENCE,
         "DIALTONE_ISSUER_PEM": pem(),
         "DIALTONE_DATABASE_URL": database,
+        "DIALTONE_WARM_POOL_SIZE": "0",
         "DIALTONE_ENV_FILE": "",
     }
 

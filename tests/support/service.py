@@ -58,6 +58,7 @@ def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
         "audience": AUDIENCE,
         "issuer_pem": pem(),
         "database_url": database,
+        "warm_pool_size": 0,
         "patience_seconds": 8.0,
         "cors_origins": "https://app.example.com",
     } | changes

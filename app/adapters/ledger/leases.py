@@ -29,6 +29,7 @@ from app.vending.models import Principal, UserKey
 from app.vending.not_before import is_before, targets_of
 from app.vending.telephony.device_limit import ChooseEvicted, OpenedLease
 from app.vending.telephony.lease import ENDED, FIRST_ACTIVE_VERSION, Lease, LeaseState, LeaseVersion
+from app.vending.upkeep.warm_pool_size import NewDevices
 
 CHANGES_BATCH_SIZE = 10_000
 """Maximum number of changed leases that one query of the change poller reads."""
@@ -55,6 +56,23 @@ READY_IN_THE_POOL = (
     .order_by(leases.c.usable_at)
     .limit(1)
     .with_for_update(skip_locked=True)
+)
+ANY_OF_A_USER = sa.select(leases.c.id).where(leases.c.subject > "").limit(1)
+"""Not those of the warm pool, whose subject is empty: a new ledger has them within seconds."""
+
+POOLED_OF_A_CONNECTION = (
+    sa.select(sa.func.count())
+    .select_from(leases)
+    .where(IS_NOBODYS, leases.c.connection_id == sa.bindparam("connection_id"))
+)
+_NEW_DEVICES: list[sa.ColumnElement[Any]] = [
+    sa.func.count().label("longer"),
+    sa.func.sum(sa.case((leases.c.created_at >= sa.bindparam("recent"), 1), else_=0)).label("recent"),
+]
+NEW_DEVICES = sa.select(*_NEW_DEVICES).where(
+    leases.c.connection_id == sa.bindparam("connection_id"),
+    leases.c.created_at >= sa.bindparam("longer"),
+    leases.c.issuer != "",
 )
 CHANGED_SINCE = (
     sa.select(
@@ -128,10 +146,23 @@ class SqlLeases:
             raise
 
     async def is_empty(self) -> bool:
-        return not await self._database.rows(sa.select(leases.c.id).limit(1))
+        return not await self._database.rows(ANY_OF_A_USER)
 
-    async def open_pooled(self, lease: Lease) -> None:
-        await self._database.write(lambda connection: _insert(connection, lease))
+    async def open_pooled(self, lease: Lease, max_pooled: int) -> bool:
+        def work(connection: sa.Connection) -> bool:
+            one_at_a_time(connection, lease.user_key)
+            of_its_connection = {"connection_id": lease.connection_id}
+            if connection.execute(POOLED_OF_A_CONNECTION, of_its_connection).scalar_one() >= max_pooled:
+                return False
+            _insert(connection, lease)
+            return True
+
+        return await self._database.write(work)
+
+    async def new_devices(self, connection_id: str, recent: datetime, longer: datetime) -> NewDevices:
+        wanted = {"connection_id": connection_id, "recent": recent, "longer": longer}
+        (row,) = await self._database.rows(NEW_DEVICES, wanted)
+        return NewDevices(row["recent"] or 0, row["longer"])
 
     async def pooled(self, limit: int) -> list[Lease]:
         return await self._all(sa.select(leases).where(IS_NOBODYS).order_by(leases.c.created_at).limit(limit))

@@ -58,9 +58,9 @@ class ServiceStatusInfo(BaseModel):
                 {
                     "version": "0.2.0",
                     "namespace": "dialtone",
-                    "leases": {"pending": 0, "active": 812, "pooled": 20},
-                    "warm_pool_size": 20,
-                    "warm_pool_ready": {"1494404757140276705": 20},
+                    "leases": {"pending": 0, "active": 812, "pooled": 3},
+                    "warm_pool_target": {"1494404757140276705": 3},
+                    "warm_pool_ready": {"1494404757140276705": 3},
                     "sweeper_backlog": 2,
                     "irrevocable": 0,
                     "orphans": 0,
@@ -75,7 +75,9 @@ class ServiceStatusInfo(BaseModel):
     version: str
     namespace: str
     leases: dict[str, int]
-    warm_pool_size: int = Field(description="Target size of the warm pool of each connection; 0: no pool.")
+    warm_pool_target: dict[str, int] = Field(
+        description="Credentials that the warm pool should have, by connection. Empty: there is no pool."
+    )
     warm_pool_ready: dict[str, int] = Field(description="Ready credentials by connection.")
     sweeper_backlog: int
     irrevocable: int
@@ -92,7 +94,7 @@ class ServiceStatusInfo(BaseModel):
             version=__version__,
             namespace=status.namespace,
             leases=dict(status.leases),
-            warm_pool_size=status.warm_pool_size,
+            warm_pool_target=dict(status.warm_pool_target),
             warm_pool_ready=dict(status.warm_pool_ready),
             sweeper_backlog=status.sweeper_backlog,
             irrevocable=status.irrevocable,

@@ -27,7 +27,7 @@ class ReconcilerLedger(Protocol):
     async def find(self, lease_id: str) -> Lease | None: ...
 
     async def is_empty(self) -> bool:
-        """Whether no lease was ever written."""
+        """Whether no user ever had a lease."""
 
 
 class ReconcilerTelnyx(Protocol):
@@ -83,7 +83,7 @@ class Reconciler:
     async def reconcile(self, *, deletes: bool = False, force: bool = False) -> Reconciliation:
         """Find orphans and, if `deletes`, delete them. Raises TelnyxErrors and LedgerUnavailable.
 
-        Raises LedgerMismatch instead of deleting if the ledger never held a lease, unless `force`.
+        Raises LedgerMismatch instead of deleting if the ledger never held a lease of a user, unless `force`.
         """
         outcome = Reconciliation()
         for connection_id in sorted(self._connections()):

@@ -5,7 +5,7 @@ gets its owner's tag and expiry at Telnyx, and works at once.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,12 +14,23 @@ from app.vending.errors import LeaseConflict, TelnyxError, TelnyxNotFound, Telny
 from app.vending.models import Credential, Platform, UserKey
 from app.vending.replica import Replica
 from app.vending.telephony.lease import Lease, LeaseState
+from app.vending.upkeep.warm_pool_size import LONGER, RECENT, NewDevices, target_size
 
 POOLED_LIFETIME = timedelta(days=7)
 """Lifetime of a pooled credential at Telnyx, until its owner's lifetime replaces it."""
 
 MIN_REMAINING = timedelta(days=1)
 """A pooled credential with less than this left is discarded: it might expire while it is being assigned."""
+
+SURPLUS_KEPT = timedelta(hours=1)
+"""A surplus credential of a pool that sizes itself is kept for this long, because the rate may rise again."""
+
+TARGETS_KEPT = timedelta(seconds=5)
+"""How long a computed target is used. Under load, the pool is refilled many times in a second."""
+
+MIN_PAUSE = timedelta(seconds=5)
+MAX_PAUSE = timedelta(minutes=10)
+"""After a failed create, none is tried for MIN_PAUSE, doubling up to MAX_PAUSE: Telnyx may reject them for hours."""
 
 CREATE_BATCH_SIZE = 10
 MAX_EXAMINED = 2000
@@ -32,7 +43,14 @@ class WarmPoolLedger(Protocol):
     async def pooled(self, limit: int) -> list[Lease]:
         """Leases without a user, oldest first: POOLED ones, and PENDING ones that are being created for the pool."""
 
-    async def open_pooled(self, lease: Lease) -> None: ...
+    async def open_pooled(self, lease: Lease, max_pooled: int) -> bool:
+        """Insert the lease unless the pool of its connection has `max_pooled` leases. Returns whether it was inserted.
+
+        So several replicas that refill the pool at the same time do not exceed its size.
+        """
+
+    async def new_devices(self, connection_id: str, recent: datetime, longer: datetime) -> NewDevices:
+        """Number of devices that got a lease on the connection since each of the two times."""
 
     async def advance(self, before: Lease, after: Lease) -> Lease: ...
 
@@ -42,12 +60,12 @@ class WarmPoolTelnyx(Protocol):
 
 
 class WarmPool:
-    """Keeps `size` ready credentials per connection. Every replica refills the pool; surplus is discarded."""
+    """Keeps ready credentials for each connection. Every replica refills the pool; surplus is discarded."""
 
     def __init__(
         self,
         *,
-        size: int,
+        size: int | None,
         connections: Callable[[], Iterable[str]],
         ledger: WarmPoolLedger,
         telnyx: WarmPoolTelnyx,
@@ -55,8 +73,8 @@ class WarmPool:
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
+        """`size` is the number of credentials for each connection; 0: no pool; None: it depends on the demand."""
         self.size = size
-        """Target number of credentials per connection."""
         self._connections = connections
         self._ledger = ledger
         self._telnyx = telnyx
@@ -68,6 +86,11 @@ class WarmPool:
         self._refill_lock = asyncio.Lock()
         self.ready: dict[str, int] = {}
         """Number of ready credentials by connection, as of the last refill or count."""
+        self.targets: dict[str, int] = {}
+        """Number of credentials by connection that the pool should have. Empty if there is no pool."""
+        self._targets_until: datetime | None = None
+        self._failures = 0
+        self._paused_until: datetime | None = None
 
     async def refill(self) -> None:
         """Discard stale and surplus credentials, create missing ones. Raises LedgerUnavailable and TelnyxErrors."""
@@ -84,28 +107,60 @@ class WarmPool:
         self.ready = found
 
     async def ensure_counted(self) -> None:
-        """Count, unless a refill has done so. Raises LedgerUnavailable."""
+        """Count, and compute the targets, unless a refill has done so. Raises LedgerUnavailable."""
         if not self.ready:
             await self.count()
+            await self.compute_targets()
+
+    async def compute_targets(self) -> dict[str, int]:
+        """The present `targets`, from the ledger if the pool sizes itself. Raises LedgerUnavailable."""
+        now = self._clock()
+        connections = [] if self.size == 0 else sorted(self._connections())
+        if self.size is not None:
+            self.targets = dict.fromkeys(connections, self.size)
+        elif self._targets_until is None or now >= self._targets_until or connections != list(self.targets):
+            since = now - RECENT, now - LONGER
+            self.targets = {
+                connection_id: target_size(await self._ledger.new_devices(connection_id, *since))
+                for connection_id in connections
+            }
+            self._targets_until = now + TARGETS_KEPT
+        return self.targets
 
     async def _refill(self) -> None:
         now = self._clock()
         pooled = await self._ledger.pooled(MAX_EXAMINED)
-        wanted = sorted(self._connections()) if self.size else []
+        wanted = await self.compute_targets()
         for lease in pooled:
             if lease.state is LeaseState.POOLED and (_is_stale(lease, now) or lease.connection_id not in wanted):
                 await self._discard(lease)
         self.ready = {}
-        for connection_id in wanted:
+        missing: dict[str, int] = {}
+        for connection_id, target in wanted.items():
             current = [lease for lease in pooled if lease.connection_id == connection_id and not _is_stale(lease, now)]
             ready = [lease for lease in current if lease.state is LeaseState.POOLED]
             self.ready[connection_id] = len(ready)
-            for surplus in ready[self.size :]:
-                await self._discard(surplus)
-            for _ in range(min(self.size - len(current), CREATE_BATCH_SIZE)):
-                await self._create(connection_id)
+            missing[connection_id] = min(target - len(current), CREATE_BATCH_SIZE)
+            for surplus in ready[target:]:
+                if self.size is not None or surplus.created_at < now - SURPLUS_KEPT:
+                    await self._discard(surplus)
+        if self._paused_until is None or now >= self._paused_until:
+            await self._create_missing(missing)
 
-    async def _create(self, connection_id: str) -> None:
+    async def _create_missing(self, missing: Mapping[str, int]) -> None:
+        try:
+            for connection_id, count in missing.items():
+                for _ in range(count):
+                    if not await self._create(connection_id):
+                        break
+        except TelnyxError:
+            self._paused_until = self._clock() + min(MIN_PAUSE * 2 ** min(self._failures, 10), MAX_PAUSE)
+            self._failures += 1
+            raise
+        self._failures = 0
+
+    async def _create(self, connection_id: str) -> bool:
+        """Create one credential. Returns False if the pool is full, because other replicas fill it too."""
         now = self._clock()
         lease_id = self._new_id()
         lease = Lease(
@@ -128,7 +183,8 @@ class WarmPool:
             claimed_until=now + self._timing.claim,
             attempted_at=now,
         )
-        await self._ledger.open_pooled(lease)
+        if not await self._ledger.open_pooled(lease, self.targets[connection_id]):
+            return False
         try:
             credential = await self._telnyx.create(
                 connection_id=connection_id,
@@ -147,6 +203,7 @@ class WarmPool:
         with suppress(LeaseConflict):
             await self._ledger.advance(lease, lease.mark_pooled(credential, now, now + self._timing.propagation))
             self.ready[connection_id] += 1
+        return True
 
     async def _discard(self, lease: Lease) -> None:
         with suppress(LeaseConflict):  # a device has claimed it

@@ -19,6 +19,7 @@ from app.vending.models import UserKey
 from app.vending.not_before import LogoutClaims
 from app.vending.push.models import PushObject, PushRegistration, PushState, PushType
 from app.vending.telephony.lease import Lease
+from app.vending.upkeep.warm_pool_size import NewDevices
 from tests.support.leases import LEASE, NOW, credential, open_lease, pending_lease
 
 ALICE = UserKey(LEASE.issuer, LEASE.subject)
@@ -137,7 +138,7 @@ async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLeases
     made = []
     for number in range(3):
         coming = pending_lease(f"pool-{number}", number + 1, issuer="", subject="", credential_name=f"name-{number}")
-        await ledger.open_pooled(coming)
+        await ledger.open_pooled(coming, 10)
         made.append(await ledger.advance(coming, coming.mark_pooled(credential(number), NOW, NOW)))
     wanted = [pending_lease(f"tab-{number}", 100 + number) for number in range(5)]
 
@@ -152,11 +153,41 @@ async def test_pooled_lease_is_claimed_once_and_keeps_its_name(ledger: SqlLeases
     assert await ledger.pooled(10) == []
 
 
+async def test_concurrent_refills_do_not_exceed_the_size_of_the_pool(ledger: SqlLeases) -> None:
+    def coming(number: int, connection: str = "77") -> Lease:
+        return pending_lease(f"pool-{number}", number, issuer="", subject="", connection_id=connection)
+
+    opened = await asyncio.gather(*(ledger.open_pooled(coming(number), 3) for number in range(1, 11)))
+
+    assert opened.count(True) == 3
+    assert len(await ledger.pooled(100)) == 3
+    assert await ledger.open_pooled(coming(50, "other"), 3), "another connection has its own pool"
+
+
+async def test_new_devices_are_counted_by_connection_and_period(ledger: SqlLeases) -> None:
+    for number, age in enumerate((10, 50, 100, 200, 400), 1):
+        created_at = NOW - timedelta(seconds=age)
+        await open_lease(ledger, pending_lease(f"tab-{number}", number, created_at=created_at))
+    await open_lease(ledger, pending_lease("tab", 50, connection_id="other"))
+    await ledger.open_pooled(pending_lease("pool", 60, issuer="", subject=""), 1)
+    times = NOW - timedelta(minutes=1), NOW - timedelta(minutes=5)
+
+    assert await ledger.new_devices("77", *times) == NewDevices(2, 4)
+    assert await ledger.new_devices("none", *times) == NewDevices(0, 0)
+
+
+async def test_ledger_with_pooled_leases_only_is_empty(ledger: SqlLeases) -> None:
+    await ledger.open_pooled(pending_lease("pool", issuer="", subject=""), 1)
+    assert await ledger.is_empty()
+    await open_lease(ledger, pending_lease("tab", 2))
+    assert not await ledger.is_empty()
+
+
 async def test_pooled_lease_that_is_too_new_or_of_another_connection_is_not_claimed(ledger: SqlLeases) -> None:
     cases: list[dict[str, Any]] = [{"connection_id": "other"}, {}, {"expires_at": NOW}]
     for number, changes in enumerate(cases):
         coming = pending_lease(f"pool-{number}", number + 1, issuer="", subject="", **changes)
-        await ledger.open_pooled(coming)
+        await ledger.open_pooled(coming, 10)
         usable_at = NOW + timedelta(seconds=1) if number == 1 else NOW
         await ledger.advance(coming, coming.mark_pooled(credential(number), NOW, usable_at))
 

@@ -117,7 +117,7 @@ def scans(plan: list[str]) -> list[str]:
 
 
 async def test_every_statement_uses_an_index(telnyx: Telnyx, database: str, statements: Statements) -> None:
-    async with running_service(telnyx, database, warm_pool_size=1) as service:
+    async with running_service(telnyx, database, warm_pool_size=...) as service:
         await million.fill(database, LEASES)
         statements.clear()  # of the migrations, which run once
         await use_every_operation(service)

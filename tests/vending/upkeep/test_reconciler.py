@@ -20,6 +20,7 @@ from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
 from tests.support.tokens import principal
+from tests.support.waiting import eventually
 
 ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")
 OURS = "dialtone-" + "ab" * 16
@@ -114,6 +115,18 @@ async def test_empty_ledger_deletes_nothing(components: Components, telnyx: Teln
     assert telnyx.live() == [orphan]
     await components.upkeep.reconciler.reconcile(deletes=True, force=True)
     assert telnyx.live() == []
+
+
+async def test_warm_pool_does_not_make_a_ledger_the_right_one(telnyx: Telnyx, database: str) -> None:
+    orphan = made(telnyx, OURS)
+    telnyx.clock.advance(MIN_ORPHAN_AGE)
+    async with running_components(telnyx, database, warm_pool_size=1) as components:
+        await eventually(lambda: components.upkeep.warm_pool.ready == {DEMO_CONNECTION: 1})
+
+        with pytest.raises(LedgerMismatch):
+            await components.upkeep.reconciler.reconcile(deletes=True)
+
+    assert orphan in telnyx.live()
 
 
 async def test_long_list_is_walked_to_its_end(components: Components, telnyx: Telnyx) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,8 @@ from app.vending.errors import DialtoneError
 from app.vending.models import IssueRequest
 from app.vending.telephony.lease import LeaseState
 from app.vending.upkeep.sweeper import STALE_PENDING
-from app.vending.upkeep.warm_pool import MIN_REMAINING, POOLED_LIFETIME
+from app.vending.upkeep.warm_pool import MAX_PAUSE, MIN_REMAINING, POOLED_LIFETIME, SURPLUS_KEPT, TARGETS_KEPT
+from app.vending.upkeep.warm_pool_size import MIN_READY
 from tests.support.leases import read_leases
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
@@ -137,6 +140,67 @@ async def test_smaller_pool_deletes_the_surplus(telnyx: Telnyx, database: str) -
             await components.upkeep.warm_pool.refill()
             await components.upkeep.sweeper.sweep()
             assert len(telnyx.live()) == size
+
+
+async def test_pool_has_a_few_credentials_by_default(telnyx: Telnyx, database: str) -> None:
+    async with running_components(telnyx, database, warm_pool_size=...) as components:
+        await eventually(lambda: components.upkeep.warm_pool.ready == {DEMO_CONNECTION: MIN_READY})
+        telnyx.clock.advance(timedelta(seconds=6))
+
+        login = await components.telephony.issuer.issue(ALICE, LAPTOP)
+
+        assert login.lease.usable_at <= telnyx.clock(), "it works at once"
+        assert components.operators.service_status().warm_pool_target == {DEMO_CONNECTION: MIN_READY}
+
+
+async def test_default_pool_grows_with_new_devices_and_shrinks_after_an_hour(telnyx: Telnyx, sqlite: str) -> None:
+    settings: dict[str, Any] = {"warm_pool_size": ..., "telnyx_call_seconds": CALL_SECONDS}
+    async with running_components(telnyx, sqlite, **settings) as components:
+        pool = components.upkeep.warm_pool
+        for number in range(30):
+            await components.telephony.issuer.issue(principal(f"user-{number}"), LAPTOP)
+        telnyx.clock.advance(TARGETS_KEPT)
+        for _ in range(3):
+            await pool.refill()
+        grown = dict(pool.targets), len(await pooled_leases(sqlite))
+        telnyx.clock.advance(timedelta(minutes=10))
+        await pool.refill()
+        kept = dict(pool.targets), len(await pooled_leases(sqlite))
+        telnyx.clock.advance(SURPLUS_KEPT)
+        await pool.refill()
+
+        assert grown == ({DEMO_CONNECTION: 17}, 17)
+        assert kept == ({DEMO_CONNECTION: MIN_READY}, 17)
+        assert len(await pooled_leases(sqlite)) == MIN_READY
+
+
+async def test_two_replicas_create_the_pool_once(telnyx: Telnyx, database: str) -> None:
+    settings: dict[str, Any] = {"warm_pool_size": 8, "telnyx_call_seconds": CALL_SECONDS}
+    async with (
+        running_components(telnyx, database, **settings) as one,
+        running_components(telnyx, database, **settings) as two,
+    ):
+        await asyncio.gather(*(each.upkeep.warm_pool.refill() for each in (one, two) for _ in range(2)))
+        await eventually(lambda: len(telnyx.live()) == 8)
+
+    assert telnyx.created() == 8
+
+
+async def test_rejected_creates_are_tried_less_and_less_often(telnyx: Telnyx, sqlite: str) -> None:
+    telnyx.fail("status", status=422, method="POST", path="telephony_credentials$", times=10_000)
+    async with running_components(telnyx, sqlite, warm_pool_size=...) as components:
+        await eventually(lambda: telnyx.calls("POST"))
+        for _ in range(360):
+            telnyx.clock.advance(timedelta(seconds=10))
+            with suppress(DialtoneError):
+                await components.upkeep.warm_pool.refill()
+        tried = len(telnyx.calls("POST"))
+        telnyx.sandbox.faults.plans.clear()
+        telnyx.clock.advance(MAX_PAUSE)
+        await components.upkeep.warm_pool.refill()
+
+    assert tried < 20, "in an hour"
+    assert len(await pooled_leases(sqlite)) == MIN_READY
 
 
 async def test_pooled_credentials_are_not_listed_as_devices(components: Components) -> None:

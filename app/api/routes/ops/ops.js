@@ -34,13 +34,18 @@ function element(name, text = "", className = "") {
   return made;
 }
 
+/** The sum of an object's numbers. */
+function sum(counts) {
+  return Object.values(counts).reduce((total, count) => total + count, 0);
+}
+
 function showSummary(state) {
   const leases = state.leases;
-  const ready = Object.values(state.warm_pool_ready).reduce((sum, count) => sum + count, 0);
+  const [ready, target] = [state.warm_pool_ready, state.warm_pool_target].map(sum);
   const entries = [
     ["active leases", leases.active ?? 0],
     ["pending leases", leases.pending ?? 0],
-    ["warm pool", state.warm_pool_size ? `${ready} of ${state.warm_pool_size * Object.keys(state.warm_pool_ready).length}` : "off", state.warm_pool_size && !ready],
+    ["warm pool", target ? `${ready} of ${target}` : "off", target && !ready],
     ["sweeper backlog", state.sweeper_backlog],
     ["irrevocable leases", state.irrevocable, state.irrevocable > 0],
     ["orphans", state.orphans, state.orphans > 0],

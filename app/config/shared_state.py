@@ -1,11 +1,11 @@
-"""The settings of what replicas share in Redis or Valkey: counters of rate limits, and the shared login cache."""
+"""The settings of rate limits and of the login cache, which replicas can share in Redis or Valkey."""
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
 from app.adapters.login_cache.sealing import parse_keys
-from app.config.setting_types import RedisUrl
+from app.config.setting_types import RateLimit, RedisUrl
 
 
 def _check_keys(value: SecretStr) -> SecretStr:
@@ -13,11 +13,15 @@ def _check_keys(value: SecretStr) -> SecretStr:
     return value
 
 
-class RedisSettings(BaseModel):
-    """The settings of what replicas share in Redis or Valkey. `Settings` inherits them."""
+class SharedStateSettings(BaseModel):
+    """The settings of rate limits and of the login cache. `Settings` inherits them."""
 
+    limit_user: RateLimit = "12000/minute"
+    limit_issuer: RateLimit = "none"
+    limit_failures: RateLimit = "6000/minute"
     redis_url: RedisUrl | None = None
     redis_url_file: str | None = None
+    login_cache_mb: int = Field(256, ge=1, le=65_536)
     login_cache_url: RedisUrl | None = None
     login_cache_url_file: str | None = None
     login_cache_keys: Annotated[SecretStr, AfterValidator(_check_keys)] | None = None
