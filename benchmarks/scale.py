@@ -23,8 +23,10 @@ TOKEN_SECONDS = 86_400
 CALLS_A_RENEWAL = 2
 """One extends the credential, one mints the token."""
 
-CALLS_A_NEW_DEVICE = 2
-WRITES_A_RENEWAL, WRITES_A_NEW_DEVICE = 1, 2
+CALLS_A_NEW_DEVICE = 3
+"""Two assign a pooled credential and mint the token, one replaces the pooled credential."""
+
+WRITES_A_RENEWAL, WRITES_A_NEW_DEVICE = 1, 4
 AUDIT_ROWS_A_RENEWAL = 1
 PEAK = 3.0
 """Load of the busiest hour relative to the mean."""
