@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 
 from app.adapters.login_cache.sealing import InvalidEntry, LoginSealer, parse_keys
-from app.vending.models import LoginToken
 from app.vending.telephony.lease import Lease
-from app.vending.telephony.login_cache import Login
 from tests.support.leases import LEASE, NOW
-from tests.support.waiting import HOUR
-
-KEY, OTHER = b"k" * 32, b"o" * 32
-SECRET = "eyJ.secret.secret"
-LOGIN = Login(LEASE, NOW, NOW + 3 * HOUR, NOW + 2 * HOUR, LoginToken(SECRET, NOW + 3 * HOUR))
+from tests.support.shared_logins import FIRST, LOGIN, SECOND, SECRET
 
 
 def sealer(*keys: bytes, namespace: str = "dialtone") -> LoginSealer:
-    return LoginSealer(keys or (KEY,), namespace)
+    return LoginSealer(keys or (FIRST,), namespace)
 
 
 def test_login_is_the_same_after_encryption() -> None:
@@ -59,7 +53,9 @@ def test_entry_of_another_lease_or_version_is_rejected(changes: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    "other", [sealer(OTHER), sealer(namespace="other"), sealer(namespace="dialton")], ids=["key", "namespace", "prefix"]
+    "other",
+    [sealer(SECOND), sealer(namespace="other"), sealer(namespace="x")],
+    ids=["key", "namespace", "prefix"],
 )
 def test_entry_of_another_key_or_namespace_is_rejected(other: LoginSealer) -> None:
     assert other.names(LEASE) != sealer().names(LEASE)
@@ -97,7 +93,7 @@ def test_subject_that_is_no_utf8_text_has_an_entry() -> None:
 
 
 def test_rotated_keys_decrypt_entries_of_the_former_key() -> None:
-    former, during, after = sealer(KEY), sealer(OTHER, KEY), sealer(OTHER)
+    former, during, after = sealer(FIRST), sealer(SECOND, FIRST), sealer(SECOND)
     name = former.names(LEASE)[0]
 
     assert during.names(LEASE) == [after.names(LEASE)[0], name]
@@ -123,13 +119,13 @@ def test_unusable_key_is_rejected_without_its_value(text: str) -> None:
 
 def test_keys_are_read_in_either_alphabet_and_with_any_separator() -> None:
     key = bytes(range(256))[-32:]
-    texts = [base64.b64encode(KEY).decode(), base64.urlsafe_b64encode(key).decode().rstrip("=")]
+    texts = [base64.b64encode(FIRST).decode(), base64.urlsafe_b64encode(key).decode().rstrip("=")]
 
-    assert parse_keys(f" {texts[0]},\n{texts[1]} ") == (KEY, key)
+    assert parse_keys(f" {texts[0]},\n{texts[1]} ") == (FIRST, key)
 
 
 def test_repeated_key_is_rejected() -> None:
-    text = base64.b64encode(KEY).decode()
+    text = base64.b64encode(FIRST).decode()
 
     with pytest.raises(ValueError, match="has the same key twice"):
         parse_keys(f"{text},{text.rstrip('=')}")

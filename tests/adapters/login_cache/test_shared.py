@@ -9,9 +9,9 @@ import pytest
 from app.adapters.login_cache.redis_store import RedisStore
 from app.adapters.login_cache.sealing import NAME_PREFIX, LoginSealer
 from app.adapters.login_cache.shared import SharedLoginCache
-from tests.adapters.login_cache.test_sealing import KEY, LOGIN, OTHER
 from tests.support.leases import LEASE, NOW
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.shared_logins import FIRST, LOGIN, SECOND
 from tests.support.waiting import HOUR
 
 
@@ -29,14 +29,14 @@ def redis(server: RedisServer) -> RedisServer:
 
 @asynccontextmanager
 async def cache_of(redis: RedisServer, *keys: bytes) -> AsyncIterator[SharedLoginCache]:
-    cache = SharedLoginCache(RedisStore(redis.url, NAME_PREFIX), LoginSealer(keys or (KEY,), "dialtone"), lambda: NOW)
+    cache = SharedLoginCache(RedisStore(redis.url, NAME_PREFIX), LoginSealer(keys or (FIRST,), "dialtone"), lambda: NOW)
     await cache.maintain()
     yield cache
     await cache.close()
 
 
 async def test_login_is_found_while_keys_are_rotated(redis: RedisServer) -> None:
-    async with cache_of(redis, KEY) as old, cache_of(redis, OTHER, KEY) as both, cache_of(redis, OTHER) as new:
+    async with cache_of(redis, FIRST) as old, cache_of(redis, SECOND, FIRST) as both, cache_of(redis, SECOND) as new:
         await old.put(LOGIN)
         found = [await cache.get(LEASE) for cache in (old, both, new)]
         await both.put(LOGIN)
@@ -52,7 +52,7 @@ async def test_login_that_is_due_for_a_refresh_is_neither_stored_nor_returned(re
         assert redis.entries() == {}
         await cache.put(LOGIN)
         later = SharedLoginCache(
-            RedisStore(redis.url, NAME_PREFIX), LoginSealer([KEY], "dialtone"), lambda: NOW + 2 * HOUR
+            RedisStore(redis.url, NAME_PREFIX), LoginSealer([FIRST], "dialtone"), lambda: NOW + 2 * HOUR
         )
         await later.maintain()
 
@@ -61,7 +61,7 @@ async def test_login_that_is_due_for_a_refresh_is_neither_stored_nor_returned(re
 
 
 async def test_discarded_logins_are_deleted_under_every_key(redis: RedisServer) -> None:
-    async with cache_of(redis, KEY) as old, cache_of(redis, OTHER, KEY) as both:
+    async with cache_of(redis, FIRST) as old, cache_of(redis, SECOND, FIRST) as both:
         await old.put(LOGIN)
         await both.put(LOGIN)
         both.discard(LEASE)
