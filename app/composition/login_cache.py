@@ -1,5 +1,6 @@
 """Builds the shared login cache, and computes the size of a replica's own."""
 
+from app.adapters.login_cache.redis_store import RedisStore
 from app.adapters.login_cache.sealing import NAME_PREFIX, LoginSealer, parse_keys
 from app.adapters.login_cache.shared import SharedLoginCache
 from app.composition.components import Overrides
@@ -18,8 +19,6 @@ def build_shared_login_cache(settings: Settings, overrides: Overrides) -> Shared
     """None unless it is configured."""
     if settings.login_cache_url is None or settings.login_cache_keys is None:
         return None
-    from app.adapters.login_cache.redis_store import RedisStore  # the import takes 0.2 s, which only its users need
-
     store = RedisStore(settings.login_cache_url.get_secret_value(), NAME_PREFIX)
     sealer = LoginSealer(parse_keys(settings.login_cache_keys.get_secret_value()), settings.namespace)
     return SharedLoginCache(store, sealer, overrides.clock)
