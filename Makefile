@@ -68,7 +68,7 @@ browser-test: $(VENV)/.dev client ## Test the softphone page, the operators' pag
 	$(BIN)/pytest -n 3 --dist worksteal tests/browser --ignore tests/browser/test_examples.py --ignore tests/browser/test_firefox.py
 examples-test: $(VENV)/.dev $(EXAMPLES:%=%/node_modules/.installed) ## Build each example, and make a call with it in Chromium
 	$(BIN)/pytest -rs tests/browser/test_examples.py
-firefox-test: $(VENV)/.dev client ## Test the softphone page in Firefox: login, calls, refresh, reload, duplicated tab
+firefox-test: $(VENV)/.dev client ## Test the softphone page and React in Firefox: login, calls, refresh, reload, sleep
 	$(BIN)/pytest -rs tests/browser/test_firefox.py
 contract-tools: $(CONTRACT)/node_modules/.installed
 else

@@ -1,7 +1,10 @@
-"""The softphone page in Firefox with the unmodified SDK: login, calls, token refreshes, reloads and duplicated tabs."""
+"""Firefox with the unmodified SDK: the softphone page, and React 19 in StrictMode."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +13,8 @@ import pytest_asyncio
 
 from tests.support.browser import PageServers, page_servers, skip_without_client
 from tests.support.firefox import Firefox, FirefoxTab, firefox
+from tests.support.react_page import COMPONENTS, ROUNDS, bundle_react_page, react_script
+from tests.support.waiting import eventually
 
 RECEIVED_BYTES = """(async () => {
   const [call] = Object.values(softphone.phone.client.calls);
@@ -138,3 +143,96 @@ async def test_reload_keeps_the_device_and_a_duplicated_tab_gets_its_own(environ
     assert await register(tab, "alice") == uri
     assert twin != uri
     await tab.close()
+
+
+async def test_page_that_slept_past_the_expiry_recovers(environment: Environment) -> None:
+    """The processes of the pages are stopped and disconnected, and the login token has expired when they resume."""
+    telnyx = environment.servers.telnyx.sandbox
+    telnyx.account.token_life = timedelta(seconds=5)
+    try:
+        tab = await environment.softphone()
+        username = (await register(tab, "alice")).removeprefix("sip:").split("@")[0]
+        processes = environment.browser.page_processes()
+        assert processes
+
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await telnyx.exchange.cut(username)
+            await asyncio.sleep(7)
+            assert environment.registrations() == []
+        finally:
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+        await eventually(lambda: environment.registrations() == [username], 15)
+        await tab.wait_for("document.querySelector('#lamp').dataset.state === 'ready'")
+        await tab.close()
+    finally:
+        telnyx.account.token_life = timedelta(hours=24)
+
+
+# -- React 19 in StrictMode -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory, environment: Environment) -> str:
+    return bundle_react_page(tmp_path_factory.mktemp("bundle"))
+
+
+@asynccontextmanager
+async def react_tab(environment: Environment, script: str, user: str) -> AsyncIterator[FirefoxTab]:
+    """The softphone's page, into which the script is loaded. The softphone itself does nothing without a sign-in."""
+    tab = await environment.browser.profile_tab()
+    await tab.run_in_each_page(await react_script(environment.servers, script, user))
+    await tab.goto(environment.servers.url)
+    yield tab
+    await tab.evaluate("unmount()")
+    await eventually(lambda: environment.registrations() == [])
+    await tab.close()
+
+
+async def mount(tab: FirefoxTab, component: str) -> None:
+    """Mount the component, unless the browser has restored the page with it."""
+    await tab.evaluate(f"document.querySelector('#status') ?? mount('{component}')")
+
+
+async def wait_until_ready(tab: FirefoxTab) -> None:
+    await tab.wait_for("document.querySelector('#status')?.dataset.state === 'ready'")
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+async def test_mounts_and_unmounts_are_one_device(environment: Environment, script: str, component: str) -> None:
+    before = len(environment.servers.telnyx.live())
+    async with react_tab(environment, script, "alice") as tab:
+        for number in range(ROUNDS):
+            await mount(tab, component)
+            await asyncio.sleep(0.02 * (number % 5))  # before, during and after the request
+            await tab.evaluate("unmount()")
+        await mount(tab, component)
+        await wait_until_ready(tab)
+
+        assert len(environment.servers.telnyx.live()) == before + 1
+        assert len(environment.registrations()) == 1
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+async def test_reloads_and_navigations_are_one_device(environment: Environment, script: str, component: str) -> None:
+    before = len(environment.servers.telnyx.live())
+    async with react_tab(environment, script, "bob") as tab:
+        for number in range(6):
+            await mount(tab, component)
+            if number % 2:
+                await wait_until_ready(tab)
+            await tab.reload()
+        for _ in range(3):
+            await mount(tab, component)
+            await wait_until_ready(tab)
+            await tab.goto(f"{environment.servers.url}/?other")
+            await tab.back()
+        await mount(tab, component)
+        await wait_until_ready(tab)
+
+        assert len(environment.servers.telnyx.live()) == before + 1
+        await eventually(lambda: len(environment.registrations()) == 1)

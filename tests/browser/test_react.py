@@ -1,7 +1,6 @@
 """React 19 in a real browser, in StrictMode, with the unmodified SDK: a tab is one device, and has one registration."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,12 +8,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from app.sandbox.softphone.server import CLIENT
-from tests.support.browser import BrowserEnvironment, browser_environment, token_for
+from tests.support.browser import BrowserEnvironment, browser_environment
+from tests.support.react_page import COMPONENTS, ROUNDS, bundle_react_page, react_script
 from tests.support.waiting import eventually
-
-ROUNDS = 20
-COMPONENTS = ["WithProvider", "WithEffect"]
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -25,26 +21,18 @@ async def environment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         yield made
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def script(tmp_path_factory: pytest.TempPathFactory, environment: BrowserEnvironment) -> str:
-    """The page of the client's tests, bundled for development: StrictMode mounts twice only there."""
-    bundle = tmp_path_factory.mktemp("bundle") / "page.js"
-    command = ["npx", "--no-install", "esbuild", "test/pages/react.jsx", "--bundle", "--format=iife", "--jsx=automatic"]
-    options = ["--log-level=warning", '--define:process.env.NODE_ENV="development"', f"--outfile={bundle}"]
-    process = await asyncio.create_subprocess_exec(*command, *options, cwd=CLIENT)
-    assert await process.wait() == 0
-    return bundle.read_text()
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory, environment: BrowserEnvironment) -> str:
+    return bundle_react_page(tmp_path_factory.mktemp("bundle"))
 
 
 @asynccontextmanager
 async def react_page(environment: BrowserEnvironment, script: str, user: str) -> AsyncIterator[Page]:
     """The softphone's page, into which the script is loaded. The softphone itself does nothing without a sign-in."""
-    token, config = await token_for(environment, user)
-    settings = json.dumps({"service": config["service"], "token": token})
     async with environment.profile() as context:
         page = await context.new_page()
         page.on("pageerror", lambda error: pytest.fail(f"the page reports {error}"))
-        await page.add_init_script(f"globalThis.config = {settings};\n{script}")
+        await page.add_init_script(await react_script(environment, script, user))
         await page.goto(environment.url)
         yield page
         await page.evaluate("unmount()")

@@ -84,6 +84,16 @@ class FirefoxTab:
     async def reload(self) -> None:
         await self._bidi.command("browsingContext.reload", context=self.context, wait="complete")
 
+    async def back(self) -> None:
+        """Go back in the history, and wait until the page is loaded."""
+        await self._bidi.command("browsingContext.traverseHistory", context=self.context, delta=-1)
+        await self.wait_for("document.readyState === 'complete'")
+
+    async def run_in_each_page(self, script: str) -> None:
+        """Run a script in each page that this tab loads from now on, before the scripts of the page."""
+        function = f"() => {{\n{script}\n}}"
+        await self._bidi.command("script.addPreloadScript", functionDeclaration=function, contexts=[self.context])
+
     async def close(self) -> None:
         await self._bidi.command("browsingContext.close", context=self.context)
 
@@ -126,8 +136,20 @@ class FirefoxTab:
 class Firefox:
     """A running Firefox."""
 
-    def __init__(self, bidi: Bidi) -> None:
+    def __init__(self, bidi: Bidi, pid: int) -> None:
         self._bidi = bidi
+        self._pid = pid
+
+    def page_processes(self) -> list[int]:
+        """The ids of the processes that run pages."""
+        found: list[int] = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # the process has ended
+                # Processes of the fork server separate their arguments with spaces.
+                words = (folder / "cmdline").read_text().replace("\0", " ").split()
+                if words[-1:] == ["tab"] and f"-parentPid {self._pid} " in " ".join(words):
+                    found.append(int(folder.name))
+        return found
 
     async def profile_tab(self) -> FirefoxTab:
         """A tab in a new container, which shares no storage with the other tabs."""
@@ -160,7 +182,7 @@ async def firefox(profile: Path) -> AsyncIterator[Firefox]:
             bidi = Bidi(socket)
             receiver = asyncio.create_task(bidi.receive())
             await bidi.command("session.new", capabilities={})
-            yield Firefox(bidi)
+            yield Firefox(bidi, process.pid)
             receiver.cancel()
     finally:
         with suppress(ProcessLookupError):
