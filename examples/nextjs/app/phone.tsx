@@ -30,8 +30,7 @@ export function Phone({ url, user }: { url: string; user: { id: string; name: st
         return client;
       }}
     >
-      <p>Signed in as {user.name}</p>
-      <Softphone mediaError={mediaError} onDial={() => setMediaError(undefined)} />
+      <Softphone name={user.name} mediaError={mediaError} onDial={() => setMediaError(undefined)} />
       <audio id="remote" autoPlay />
     </PhoneProvider>
   );
@@ -46,7 +45,15 @@ export function SignIn({ message }: { message: string | undefined }) {
   );
 }
 
-function Softphone({ mediaError, onDial }: { mediaError: string | undefined; onDial: () => void }) {
+interface SoftphoneProps {
+  /** The name of the user. */
+  name: string;
+  /** Why the microphone cannot be used. */
+  mediaError: string | undefined;
+  onDial: () => void;
+}
+
+function Softphone({ name, mediaError, onDial }: SoftphoneProps) {
   const { state, error, sipUri, client, connect, logout } = usePhone<TelnyxRTC>();
   const [destination, setDestination] = useState("");
 
@@ -54,6 +61,7 @@ function Softphone({ mediaError, onDial }: { mediaError: string | undefined; onD
   const message = error?.message ?? mediaError;
   return (
     <main>
+      <p>Signed in as {name}</p>
       <p>
         State: <output id="state">{state}</output> {state === "failed" && <button onClick={connect}>Try again</button>}
       </p>
