@@ -79,7 +79,6 @@ class OpenIdEndpoints:
             return _redirect(target.url(error=error.error, error_description=error.description))
         if user is None:
             return sign_in_page(
-                title=self._tokens.simulated.provider.title,
                 client_id=target.client_id,
                 scopes=wanted.scopes,
                 parameters=[(name, value) for name, value in parameters if name != "login_hint"],

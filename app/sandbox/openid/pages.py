@@ -37,7 +37,7 @@ _HEADERS = {
 
 
 def sign_in_page(
-    *, title: str, client_id: str, scopes: Iterable[str], parameters: Iterable[tuple[str, str]], cancel_url: str
+    *, client_id: str, scopes: Iterable[str], parameters: Iterable[tuple[str, str]], cancel_url: str
 ) -> HTMLResponse:
     """One button for each demo user. A button sends the same request again, with the user as `login_hint`."""
     fields = "".join(
@@ -51,7 +51,7 @@ def sign_in_page(
         "Sign in",
         f"<p><code>{escape(client_id)}</code> requests access. This is a sandbox: it has no passwords.</p>"
         f'{note}<form action="/authorize">{fields}<fieldset><legend>Demo user</legend>{buttons}</fieldset></form>'
-        f'<p><a href="{escape(cancel_url)}">Cancel</a></p><p>{escape(title)}</p>',
+        f'<p><a href="{escape(cancel_url)}">Cancel</a></p>',
     )
 
 
