@@ -262,9 +262,9 @@ def _fastapi(
     if has_operator_routes:
         app.include_router(admin.router)
     if has_operator_routes and settings.docs:
-        app.include_router(docs.router(app))
+        app.include_router(docs.router(app, components.identity.sign_in))
     if has_operator_routes and settings.ops_page:
-        app.include_router(ops.router())
+        app.include_router(ops.router(components.identity.sign_in))
     return app
 
 

@@ -14,6 +14,7 @@ from app.api.openapi_responses import BODY, problems_of, resolve
 from app.api.problems import all_kinds
 from app.api.request_scope import BACKCHANNEL_LOGOUT
 from app.api.schemas.problem import ProblemDocument
+from app.vending.operators.sign_in import SignIn
 
 DESCRIPTION = """\
 Dialtone exchanges the access token of a signed-in user for a short-lived Telnyx WebRTC login.
@@ -52,6 +53,10 @@ HEADERS: dict[str, Any] = {
     "WwwAuthenticate": {"description": "The challenge of RFC 6750.", "schema": {"type": "string"}},
     "Location": {"description": "The path of the resource.", "schema": {"type": "string"}},
 }
+
+
+SIGN_IN_SCHEME = "identityProvider"
+"""The security scheme of `with_sign_in`."""
 
 
 class Api(StrEnum):
@@ -111,6 +116,33 @@ def _whole_document(app: FastAPI) -> dict[str, Any]:
             _add_request_id(operation)
     _drop_titles(spec)
     return _pruned(spec)
+
+
+def with_sign_in(spec: dict[str, Any], sign_in: SignIn) -> dict[str, Any]:
+    """The document with a second security scheme: operators sign in with the identity provider of this deployment."""
+    scopes = dict.fromkeys(sign_in.client.scopes, "")
+    flow = {
+        "authorizationUrl": sign_in.authorization_endpoint,
+        "tokenUrl": sign_in.token_endpoint,
+        "scopes": scopes,
+    }
+    scheme = {
+        "type": "oauth2",
+        "description": "Sign in with the identity provider. Leave client_secret empty.",
+        "flows": {"authorizationCode": flow},
+        "x-tokenName": "id_token" if sign_in.client.uses_id_token else "access_token",
+    }
+    paths = {
+        path: {
+            method: operation | {"security": [*operation["security"], {SIGN_IN_SCHEME: []}]}
+            if operation["security"]
+            else operation
+            for method, operation in operations.items()
+        }
+        for path, operations in spec["paths"].items()
+    }
+    schemes = spec["components"]["securitySchemes"] | {SIGN_IN_SCHEME: scheme}
+    return spec | {"paths": paths, "components": spec["components"] | {"securitySchemes": schemes}}
 
 
 def _half(spec: dict[str, Any], api: Api) -> dict[str, Any]:

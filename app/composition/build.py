@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from app import __version__
 from app.adapters.http_client import HttpClient, HttpClients
+from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
@@ -195,11 +196,14 @@ def build_identity(
     resolved = settings.identity()
     key_sets = KeySetRegistry(clients, overrides.monotonic)
     not_before = NotBeforeRegistry(ledger.not_before, overrides.clock)
+    sign_in = OperatorSignIn(overrides.monotonic)
+    key_sets.use_sign_in(resolved, sign_in)
     return IdentityComponents(
         key_sets=key_sets,
         verifier=TokenVerifier(key_sets.build_issuers(resolved), overrides.clock, not_before, cached_devices(settings)),
         policy=ActivePolicy(resolved.policy, log_shadow_policy),
         not_before=not_before,
+        sign_in=sign_in,
     )
 
 

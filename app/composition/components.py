@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.adapters.http_client import HttpClient
+from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
@@ -120,6 +121,7 @@ class IdentityComponents:
     verifier: TokenVerifier
     policy: ActivePolicy
     not_before: NotBeforeRegistry
+    sign_in: OperatorSignIn
 
 
 @dataclass(frozen=True, slots=True)

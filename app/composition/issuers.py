@@ -14,10 +14,13 @@ from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import KeySetLocation, KeySource, RemoteKeySource, StaticKeySource
 from app.adapters.identity.keys import KeySet
 from app.adapters.identity.load_balancer_keys import LoadBalancerKeySource
+from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.config.file import IssuerTable, ResolvedConfig
 from app.config.settings import Settings
 from app.config.tables import conditions
+from app.config.token_claims import TokenKind
+from app.vending.operators.sign_in import SignInClient
 
 _log = structlog.get_logger("dialtone.identity")
 
@@ -58,23 +61,49 @@ class KeySetRegistry:
                 note = "allow_http is set: a network between this machine and the host can replace the keys"
                 _log.warning("plain_http_key_set", issuer=location.issuer, note=note)
 
+    def use_sign_in(self, resolved: ResolvedConfig, sign_in: OperatorSignIn) -> None:
+        """Let operators sign in with the issuer that has a client for them."""
+        for (table, _), ca_pem in zip(resolved.issuers, resolved.ca_pems, strict=True):
+            if (client := _sign_in_client(table)) is not None:
+                http = self._clients.get(ca_pem, uses_proxy=table.use_proxy)
+                sign_in.use(client, _location(table, ca_pem), http)
+                return
+        sign_in.use(None, None, None)
+
     def _source(self, table: IssuerTable, fixed: KeySet | None, ca_pem: str | None) -> KeySource:
         if fixed is not None:
             return StaticKeySource(fixed)
-        location = KeySetLocation(
-            issuer=table.issuer,
-            algorithms=table.effective_algorithms,
-            jwks_url=table.jwks_url or (None if table.signer is None else load_balancer.keys_url(table.signer)),
-            discovery_url=table.discovery_url,
-            allows_http=table.allow_http,
-            ca_pem=ca_pem,
-            uses_proxy=table.use_proxy,
-        )
+        location = _location(table, ca_pem)
         if location not in self._known:
             client = self._clients.get(ca_pem, uses_proxy=table.use_proxy)
             kind = RemoteKeySource if table.signer is None else LoadBalancerKeySource
             self._known[location] = kind(location, client, self._monotonic)
         return self._known[location]
+
+
+def _location(table: IssuerTable, ca_pem: str | None) -> KeySetLocation:
+    return KeySetLocation(
+        issuer=table.issuer,
+        algorithms=table.effective_algorithms,
+        jwks_url=table.jwks_url or (None if table.signer is None else load_balancer.keys_url(table.signer)),
+        discovery_url=table.discovery_url,
+        allows_http=table.allow_http,
+        ca_pem=ca_pem,
+        uses_proxy=table.use_proxy,
+    )
+
+
+def _sign_in_client(table: IssuerTable) -> SignInClient | None:
+    if table.ops_client_id is None:
+        return None
+    uses_id_token = table.token_kind is TokenKind.ID
+    return SignInClient(
+        issuer=table.issuer,
+        client_id=table.ops_client_id,
+        scopes=tuple(sorted(table.ops_scopes, key=lambda scope: (scope != "openid", scope))),
+        audience=next(iter(table.audiences)) if len(table.audiences) == 1 and not uses_id_token else None,
+        uses_id_token=uses_id_token,
+    )
 
 
 def _issuer(table: IssuerTable, keys: KeySource, kept_claims: frozenset[str]) -> Issuer:

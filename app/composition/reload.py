@@ -33,6 +33,7 @@ class SettingsReloader:
         # The following lines neither fail nor await, so no request sees a part of the change.
         self._identity.verifier.replace(issuers)
         self._identity.policy.policy = resolved.policy
+        self._identity.key_sets.use_sign_in(resolved, self._identity.sign_in)
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())
         _log.info(
             "reloaded",

@@ -24,6 +24,7 @@ from app.adapters.http_client import checked_ca_pem
 from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
 from app.config import known_issuers, token_claims
 from app.config.key_access import find_fault
+from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
 from app.config.text_cleaning import stripped
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
@@ -97,6 +98,14 @@ class IssuerTable(TokenTable):
         frozenset(), description="Client ids that OIDC logout tokens may name. Default: the audiences."
     )
 
+    ops_client_id: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,255}$")] | None = Field(
+        None,
+        description="The client id with which operators sign in at /ops and /docs. Only one issuer may have one.",
+    )
+    ops_scopes: frozenset[Annotated[str, Field(pattern=SCOPE)]] = Field(
+        OPS_SCOPES, description="Scopes that the sign-in of operators requests. `openid` is required."
+    )
+
     @field_validator("token_types")
     @classmethod
     def _lower(cls, value: frozenset[str]) -> frozenset[str]:
@@ -115,7 +124,7 @@ class IssuerTable(TokenTable):
             raise FieldError(
                 "issuer", f"keys cannot be discovered from the template {self.issuer}; set jwks_url to its key set"
             )
-        if (fault := find_fault(self)) is not None:
+        if (fault := find_fault(self) or find_sign_in_fault(self)) is not None:
             raise FieldError(*fault)
         possible = HMAC_ALGORITHMS if self.is_symmetric else PUBLIC_KEY_ALGORITHMS
         if not self.algorithms <= possible:
@@ -286,6 +295,8 @@ class ConfigFile(Table):
         names = [issuer.name or issuer.issuer for issuer in self.issuers]
         if len(set(names)) != len(names):
             raise FieldError("issuers", "two issuers have the same name; without a name, it is the issuer itself")
+        if sum(issuer.ops_client_id is not None for issuer in self.issuers) > 1:
+            raise FieldError("issuers", "two issuers have an ops_client_id; operators sign in with one issuer")
         headers = [issuer.header.lower() for issuer in self.issuers if issuer.header is not None]
         if len(set(headers)) != len(headers):
             raise FieldError("issuers", "two issuers have the same header; a header belongs to one issuer")

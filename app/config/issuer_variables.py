@@ -14,10 +14,18 @@ ProviderValue = str | tuple[str, ...] | None
 VALUE_VARIABLES = frozenset(f"provider_{name}" for name in VALUES)
 """The settings that hold the values of a preset."""
 
+LIST_VARIABLES = frozenset(
+    {"audience", "audience_claims", "logout_audience", "algorithms", "token_types", "required_scopes", "tenants"}
+    | {"allowed_foreign_claims", "ops_scopes"}
+)
+"""The other settings of several values."""
+
 
 class ProviderVariables(BaseModel):
-    """The provider of a single issuer, and the values that its preset needs (`app.config.providers`)."""
+    """The provider of a single issuer, the values that its preset needs (`app.config.providers`), and the sign-in."""
 
+    ops_client_id: str | None = None
+    ops_scopes: frozenset[str] | None = None
     provider: str | None = None
     provider_domain: ProviderValue = None
     provider_url: ProviderValue = None
@@ -80,6 +88,8 @@ ISSUER_FIELDS = MappingProxyType(
         "leeway_seconds": "leeway_seconds",
         "max_token_age_seconds": "max_token_age_seconds",
         "logout_audience": "logout_audiences",
+        "ops_client_id": "ops_client_id",
+        "ops_scopes": "ops_scopes",
     }
 )
 """Settings of a single issuer, and their names in an issuer of dialtone.toml."""

@@ -18,7 +18,7 @@ from app.adapters.addresses import is_loopback
 from app.config import known_issuers
 from app.config.config_warning import ConfigWarning
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
-from app.config.issuer_variables import ISSUER_FIELDS, VALUE_VARIABLES, ProviderVariables
+from app.config.issuer_variables import ISSUER_FIELDS, LIST_VARIABLES, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
 from app.config.setting_types import (
     ApiUrl,
@@ -55,14 +55,7 @@ _FREE_TEXT = ("issuer_secret", "tag_key")
 """Generated secrets, of which quotes may be a part."""
 
 _LISTS = (
-    "audience",
-    "audience_claims",
-    "logout_audience",
-    "algorithms",
-    "token_types",
-    "required_scopes",
-    "tenants",
-    "allowed_foreign_claims",
+    *sorted(LIST_VARIABLES),
     "cors_origins",
     "cors_headers",
     "host",

@@ -145,7 +145,7 @@ def jwks_uri_of(document: Mapping[str, Any], issuer: str, *, allows_http: bool) 
 
     Source: OpenID Connect Discovery 1.0 section 4.
     """
-    _check_issuer(document, issuer)
+    check_issuer(document, issuer)
     url = document.get("jwks_uri")
     if url is None:
         raise FetchFailed("the discovery document has no jwks_uri", "set `jwks_url` to the provider's key set")
@@ -162,7 +162,8 @@ def jwks_uri_of(document: Mapping[str, Any], issuer: str, *, allows_http: bool) 
     raise FetchFailed(f"the jwks_uri of the discovery document is plain http: {shown_url(url)}", fix)
 
 
-def _check_issuer(document: Mapping[str, Any], issuer: str) -> None:
+def check_issuer(document: Mapping[str, Any], issuer: str) -> None:
+    """Raises FetchFailed if the discovery document does not name this issuer."""
     found = document.get("issuer")
     if found == issuer:
         return
