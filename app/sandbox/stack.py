@@ -188,7 +188,9 @@ def _issuer(simulated: SimulatedProvider) -> dict[str, str]:
     """The variables that make the service accept the simulated provider's tokens."""
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "identity.toml"
-    file.write_text(f"# Written by `dialtone dev`.\n{simulated.block()}\n", encoding="utf-8")
+    # Operators can sign in at /ops, because the demo provider grants the scope dialtone:admin.
+    sign_in = 'ops_client_id = "dialtone-operators"\n' if simulated.name == DEMO else ""
+    file.write_text(f"# Written by `dialtone dev`.\n{simulated.block()}\n{sign_in}", encoding="utf-8")
     return simulated.variables | {"DIALTONE_CONFIG": str(file)}
 
 
@@ -273,6 +275,8 @@ def _print_addresses(plan: Plan) -> None:
         if plan.simulated.name != DEMO:
             issuer += f"   simulates {plan.simulated.provider.title}"
         operator = f"   ({print_token} alice --scope 'phone dialtone:admin')"
+        if plan.simulated.name == DEMO:
+            operator = "   (sign in as alice)"
         last = [f"Print another token: {print_token} bob        Stop: Ctrl-C", "Issue a login to Alice's laptop:"]
     lines = [
         "",

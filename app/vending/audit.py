@@ -134,7 +134,9 @@ class Decision(NamedTuple):
                 AuditAction.DENIED, AuditOutcome.DENIED, error.reason, user_key, device_id, details=error.expected
             )
         outcome = AuditOutcome.DENIED if isinstance(error, AccessDenied | RateLimited) else AuditOutcome.FAILED
-        return cls(AuditAction.DENIED, outcome, type(error).__name__, user_key, device_id)
+        rule = error.rule if isinstance(error, AccessDenied) else None
+        details = {} if rule is None else {"rule": rule}
+        return cls(AuditAction.DENIED, outcome, type(error).__name__, user_key, device_id, details=details)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,11 @@ class SigningKeyPending(IdentityUnavailable):
 class AccessDenied(DialtoneError):
     """The policy denies this request."""
 
+    def __init__(self, rule: str | None = None) -> None:
+        """`rule` is the name of the rule that denies; None if no rule matches."""
+        super().__init__()
+        self.rule = rule
+
 
 class InsufficientScope(AccessDenied):
     """The token lacks a scope that this operation requires."""

@@ -239,7 +239,7 @@ class ActivePolicy:
             if outcome.allowance is not None:
                 return outcome.allowance
             if outcome.rule is not None:
-                raise AccessDenied
+                raise AccessDenied(outcome.rule)
         if needed := policy.helpful_scopes(principal, required, is_enough):
             raise InsufficientScope(needed)
         raise AccessDenied

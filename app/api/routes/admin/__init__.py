@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends
 
 from app.api.dependencies import require_operator
-from app.api.routes.admin import audit, connections, keys, leases, not_before, push_credentials, service_status, sweeps
+from app.api.routes.admin import audit, connections, keys, leases, not_before, policy, push_credentials, service_status, sweeps
 
 PREFIX = "/v1/admin"
 RESOURCES = (not_before, connections, push_credentials, keys, leases, audit, service_status, sweeps)

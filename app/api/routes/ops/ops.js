@@ -1,227 +1,216 @@
-/** The operators' page: polls the admin API, shows the status, and revokes leases after a confirmation. */
+/** The operators' page: sign-in, and panels that poll the admin API. */
 
-const EVERY_MS = 5000;
-const MINUTES = 60;
-const LOGINS = [["reused", "cached"], ["renewed", "renewed"], ["issued", "new devices"]];
-const DENIALS = [["denied", "denied"], ["failed", "failed"]];
+import { hasSession, providerOfSession, request, useSession } from "./api.js";
+import { applyFilters, clearFilters, filterByUser, refreshAudit, restoreAudit, showCustomRange, showNewest, showOlder } from "./audit.js";
+import { MINUTES, showActivity } from "./charts.js";
+import { refreshSearch, restoreSearch, search } from "./devices.js";
+import { $, clock, load, notify, setText, view, ZONES } from "./page.js";
+import { begin, endSessionUrl, finish, isResponse, SignInFailed, takeResponse } from "./sign-in.js";
+import { fetchKeys, showKeys, showPolicy, showStatus } from "./status.js";
 
-const $ = (id) => document.getElementById(id);
-let token = "";
+const EVERY_MS = 5_000;
+const STALE_MS = 15_000;
+
+let settings = { status: "not_configured" };
 let timer;
+let updatedAt = null;
+let running = null;
 
-class RequestFailed extends Error {}
+// -- refresh ----------------------------------------------------------------------------------------------------------
 
-/** Call the admin API. Throws RequestFailed with a message for the page. */
-async function request(path, method = "GET", body) {
-  const headers = { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) };
-  let response;
-  try {
-    response = await fetch(`v1/admin${path}`, { method, headers, cache: "no-store", body: body && JSON.stringify(body) });
-  } catch {
-    throw new RequestFailed("The service is unavailable.");
-  }
-  if (response.status === 204) return {};
-  const content = await response.json().catch(() => ({}));
-  if (!response.ok) throw new RequestFailed(`${content.title ?? "The request failed."} (${content.code ?? response.status})`);
-  return content;
-}
-
-/** An element with text. Text is never parsed as markup, because users choose parts of it. */
-function element(name, text = "", className = "") {
-  const made = document.createElement(name);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-
-/** The sum of an object's numbers. */
-function sum(counts) {
-  return Object.values(counts).reduce((total, count) => total + count, 0);
-}
-
-function showSummary(state) {
-  const leases = state.leases;
-  const [ready, target] = [state.warm_pool_ready, state.warm_pool_target].map(sum);
-  const entries = [
-    ["active leases", leases.active ?? 0],
-    ["pending leases", leases.pending ?? 0],
-    ["warm pool", target ? `${ready} of ${target}` : "off", target && !ready],
-    ["sweeper backlog", state.sweeper_backlog],
-    ["irrevocable leases", state.irrevocable, state.irrevocable > 0],
-    ["orphans", state.orphans, state.orphans > 0],
-    ["audit events dropped", state.audit_dropped, state.audit_dropped > 0],
-  ];
-  $("summary").replaceChildren(...entries.map(([name, value, isBad]) => {
-    const group = element("div");
-    group.append(element("dt", name), element("dd", String(value), isBad ? "bad" : ""));
-    return group;
-  }));
-  $("where").textContent = `${state.namespace}, version ${state.version}`;
-  $("where").hidden = false;
-}
-
-function showTelnyx(telnyx) {
-  const limit = telnyx.rate_limit;
-  const rows = [
-    ["circuit breaker", telnyx.breaker, telnyx.breaker === "open" ? "bad" : "good"],
-    ["calls", `${telnyx.calls_in_flight} in flight, ${telnyx.calls_queued} queued`],
-    ["rate limit", limit === null ? "not reported yet" : `${telnyx.rate_remaining ?? "?"} of ${limit} calls left`],
-    ["last failure", telnyx.last_failure ? `${clock(telnyx.last_failure.at)} ${telnyx.last_failure.error}, ${telnyx.last_failure.operation}` : "none"],
-  ];
-  $("telnyx").replaceChildren(...rows.flatMap(([name, value, look]) => [element("dt", name), element("dd", value, look ?? "")]));
-  $("budget").hidden = limit === null;
-  if (limit) $("budget").value = (telnyx.rate_remaining ?? limit) / limit;
-}
-
-/** A stacked bar chart with one bar per minute. The legend shows the sum of each kind. */
-function plot(name, kinds, minutes) {
-  const now = Math.floor(Date.now() / 60000);
-  const columns = Array.from({ length: MINUTES }, () => kinds.map(() => 0));
-  for (const { minute, kind, events } of minutes) {
-    const column = MINUTES - 1 - (now - Math.floor(Date.parse(minute) / 60000));
-    const index = kinds.findIndex(([known]) => known === kind);
-    if (columns[column] && index >= 0) columns[column][index] += events;
-  }
-  const top = Math.max(1, ...columns.map((column) => column.reduce((sum, count) => sum + count, 0)));
-  const svg = $(name);
-  svg.setAttribute("viewBox", `0 0 ${MINUTES} 100`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  const shapes = [shape("line", { x1: 0, x2: MINUTES, y1: 99.5, y2: 99.5 })];
-  columns.forEach((column, x) => {
-    let y = 100;
-    column.forEach((count, index) => {
-      const height = (count / top) * 96;
-      y -= height;
-      if (count) shapes.push(shape("rect", { x: x + 0.1, y, width: 0.8, height, class: `s${index}` }));
-    });
+/** Refresh all panels. Calls during a refresh share it. */
+function refresh() {
+  running ??= refreshOnce().finally(() => {
+    running = null;
   });
-  svg.replaceChildren(...shapes);
-  $(`${name}-legend`).replaceChildren(
-    ...kinds.map(([, label], index) => {
-      const sum = columns.reduce((total, column) => total + column[index], 0);
-      const entry = element("span", "", `s${index}`);
-      entry.append(element("i"), element("b", String(sum)), ` ${label}`);
-      return entry;
-    }),
-    element("span", `maximum per minute: ${top === 1 && columns.flat().every((count) => !count) ? 0 : top}`),
-  );
+  return running;
 }
 
-function shape(name, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
-
-function showActivity(minutes) {
-  plot("logins", LOGINS, minutes.map((found) => ({ ...found, kind: found.action })));
-  const denied = minutes.filter((found) => found.action === "denied");
-  plot("denials", DENIALS, denied.map((found) => ({ ...found, kind: found.outcome })));
-}
-
-function showAudit(events) {
-  $("audit").replaceChildren(...events.map((event) => {
-    const row = element("tr");
-    const by = event.actor_subject === event.subject ? "" : event.actor_subject ?? "";
-    const cells = [clock(event.at), event.action, event.outcome, event.subject ?? "", event.device_id ?? "", event.reason ?? "", by, event.client_address ?? ""];
-    for (const cell of cells) {
-      const made = element("td", cell);
-      made.title = cell;
-      row.append(made);
-    }
-    if (event.outcome === "failed") row.cells[2].className = "bad";
-    return row;
-  }));
-}
-
-const clock = (instant) => new Date(instant).toLocaleTimeString([], { hour12: false });
-
-async function refresh() {
+async function refreshOnce() {
   clearTimeout(timer);
   try {
-    const paths = ["/state", `/activity?minutes=${MINUTES}`, "/audit?limit=30"];
-    const [state, activity, audit] = await Promise.all(paths.map((path) => request(path)));
-    showSummary(state);
-    showTelnyx(state.telnyx);
-    showActivity(activity.data);
-    showAudit(audit.data);
-    $("sign-in").hidden = true;
-    if ($("board").hidden) {
-      $("board").hidden = false;
-      $("subject").focus();
-    }
+    // One request first: a rejected token is then one audit event.
+    const state = await request("/state");
+    showBoard();
+    await Promise.all([
+      load("status-panel", async () => state, showStatus),
+      load("logins-panel", () => request(`/activity?minutes=${MINUTES}`), (report) => showActivity(report.data)),
+      load("devices-panel", refreshSearch, () => {}),
+      load("audit-panel", refreshAudit, () => {}),
+      load("keys-panel", () => request("/keys"), (report) => showKeys(report.data, refresh)),
+      load("policy-panel", () => request("/policy"), showPolicy),
+    ]);
+    updatedAt = Date.now();
     showError("");
   } catch (error) {
-    showError(error.message);
-    if ($("board").hidden) return;
+    failed(error);
+    if (error.kind === "session" || error.kind === "forbidden") return;
+  } finally {
+    showAge();
   }
-  timer = setTimeout(refresh, EVERY_MS);
+  if (hasSession() && !document.hidden) timer = setTimeout(refresh, EVERY_MS);
 }
 
-function showError(message) {
-  $("error").textContent = message;
+/** Run the action of a button or form, and show its error. */
+const run = (act) => async (event) => {
+  event?.preventDefault();
+  notify("");
+  try {
+    await act(event);
+  } catch (error) {
+    failed(error);
+  }
+};
+
+function failed(error) {
+  if (error.kind === "session") {
+    const isOpen = !$("board").hidden;
+    useSession(null);
+    clearTimeout(timer);
+    showSignIn();
+    showError(isOpen ? `Your session has ended. Sign in again: the view is kept. ${error.message}` : error.message, settings.status === "available");
+  } else if (error.kind === "forbidden") {
+    clearTimeout(timer);
+    showSignIn();
+    showError(`This account is not an operator's. Sign in with another one. ${error.message}`);
+  } else if (error.kind === "unavailable") {
+    showError(`${error.message}${hasSession() ? " The page retries." : ""}`);
+  } else {
+    if (error.kind === undefined && !(error instanceof SignInFailed)) console.error(error);
+    showError(error.message);
+  }
+}
+
+function showError(message, canSignIn = false) {
+  setText($("error-text"), message);
   $("error").hidden = !message;
+  $("error-action").hidden = !canSignIn;
+  $("error-action").textContent = "Sign in again";
 }
 
-async function find(subject) {
-  const { data } = await request(`/leases?limit=50&subject=${encodeURIComponent(subject)}`);
-  const live = data.filter((lease) => lease.state === "active" || lease.state === "pending");
-  const ended = data.length - live.length;
-  const rows = live.map((lease) => {
-    const row = element("div", "", "lease");
-    const text = element("p", `${lease.device_id}${lease.label ? ` (${lease.label})` : ""}, ${lease.platform}, ${lease.state}`);
-    text.append(element("small", `${lease.sip_uri ?? "no SIP address yet"}, expires ${new Date(lease.expires_at).toLocaleString()}`));
-    const button = element("button", "Revoke", "danger");
-    button.onclick = () => revoke(`the device ${lease.device_id} of ${subject}`, subject, () => request(`/leases/${lease.id}`, "DELETE"));
-    row.append(text, button);
-    return row;
-  });
-  const summary = element("p", live.length ? "" : `${subject} has no live lease.`, "hint");
-  if (ended) summary.textContent += ` ${ended} ended ${ended === 1 ? "lease" : "leases"} in the ledger.`;
-  const issuers = [...new Set(data.map((lease) => lease.issuer))];
-  const everywhere = live.length ? issuers.map((issuer) => {
-    const button = element("button", issuers.length > 1 ? `Revoke all (${issuer})` : "Revoke all", "danger all");
-    button.onclick = () => revoke(`all devices of ${subject}`, subject, (refuse) =>
-      request("/revocations", "POST", { issuer, subject, refuse_tokens: refuse }), true);
-    return button;
-  }) : [];
-  $("found").replaceChildren(...rows, ...everywhere, summary);
+function showAge() {
+  if (updatedAt === null) return;
+  const isStale = Date.now() - updatedAt > STALE_MS;
+  $("board").classList.toggle("stale", isStale);
+  $("updated").classList.toggle("bad", isStale);
+  $("updated").setAttribute("aria-live", isStale ? "polite" : "off");
+  setText($("updated"), isStale ? `Not updated since ${clock(updatedAt)}` : `Updated at ${clock(updatedAt)}`);
 }
 
-/** Revoke after a confirmation. Enter cancels. */
-async function revoke(what, subject, act, offersTokens = false) {
-  const dialog = $("confirm");
-  $("confirm-what").textContent = `This logs out ${what}.`;
-  $("confirm-tokens").hidden = !offersTokens;
-  $("refuse").checked = true;
-  dialog.returnValue = "no";
-  dialog.showModal();
-  await new Promise((closed) => dialog.addEventListener("close", closed, { once: true }));
-  if (dialog.returnValue !== "yes") return;
+function showBoard() {
+  $("sign-in").hidden = true;
+  $("controls").hidden = false;
+  if (!$("board").hidden) return;
+  $("board").hidden = false;
+  $("query").focus({ preventScroll: true });
+}
+
+/** Show the sign-in above the board, which keeps its data. */
+function showSignIn() {
+  $("sign-in").hidden = false;
+  if (settings.status !== "available") $("paste").open = true;
+}
+
+// -- sign-in ----------------------------------------------------------------------------------------------------------
+
+const STATES = {
+  available: "Sign in with an operator's account of your identity provider.",
+  unavailable: "The identity provider is unavailable. Reload the page to try again, or enter an access token.",
+  not_configured: "No sign-in is configured. Enter an access token of your identity provider.",
+};
+
+async function start() {
+  const returned = isResponse() ? takeResponse() : null;
+  restoreView();
   try {
-    await act($("refuse").checked);
-    await find(subject);
-    await refresh();
-  } catch (error) {
-    showError(error.message);
+    const response = await fetch("ops/sign-in.json", { cache: "no-store" });
+    if (!response.ok) throw new Error();
+    settings = await response.json();
+  } catch {
+    settings = { status: "unavailable" };
   }
+  $("sign-in-state").textContent = STATES[settings.status];
+  $("provider").hidden = settings.status !== "available";
+  if (settings.status === "available") $("provider").textContent = `Sign in with ${new URL(settings.issuer).host}`;
+  else $("paste").open = true;
+  if (!returned) return;
+  if (settings.status !== "available") throw new SignInFailed("The sign-in cannot be completed. Sign in again.");
+  useSession(await finish(settings, returned), settings);
+  await refresh();
 }
 
-$("enter").onsubmit = (event) => {
-  event.preventDefault();
-  token = $("token").value.trim();
+function restoreView() {
+  $("zone").replaceChildren(...ZONES.map(([value, name]) => new Option(name, value)));
+  $("zone").value = view.get("zone");
+  if ($("zone").selectedIndex < 0) $("zone").selectedIndex = 0;
+  restoreSearch();
+  restoreAudit();
+}
+
+/** Forget the token and all data. The session at the provider continues until the operator ends it there. */
+function signOut() {
+  const url = endSessionUrl(providerOfSession());
+  useSession(null);
+  if (url) {
+    location.assign(url);
+    return;
+  }
+  location.reload();
+}
+
+$("provider").onclick = run(() => begin(settings));
+$("error-action").onclick = run(() => begin(settings));
+$("sign-out").onclick = run(signOut);
+$("enter").onsubmit = run(() => {
+  useSession({ token: $("token").value.trim() });
   $("token").value = "";
-  refresh();
-};
+  showError("");
+  return refresh();
+});
 
-$("search").onsubmit = async (event) => {
+// -- controls ---------------------------------------------------------------------------------------------------------
+
+$("refresh").onclick = run(refresh);
+$("search").onsubmit = run(() => load("devices-panel", search, () => {}));
+$("filters").onsubmit = run(() => {
+  applyFilters();
+  return load("audit-panel", refreshAudit, () => {});
+});
+$("clear").onclick = run(() => {
+  clearFilters();
+  return load("audit-panel", refreshAudit, () => {});
+});
+$("range").onchange = showCustomRange;
+$("older").onclick = run(showOlder);
+$("newest").onclick = run(() => {
+  showNewest();
+  return load("audit-panel", refreshAudit, () => {});
+});
+$("refresh-keys").onclick = run(() => fetchKeys(null, refresh));
+$("zone").onchange = run(() => {
+  view.set({ zone: $("zone").value });
+  restoreAudit();
+  showNewest();
+  return refresh();
+});
+document.addEventListener("changed", run(refresh));
+document.addEventListener("audit-of", run(async (event) => {
+  filterByUser(event.detail);
+  await load("audit-panel", refreshAudit, () => {});
+  $("audit-title").scrollIntoView();
+}));
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && hasSession()) refresh();
+});
+window.addEventListener("hashchange", run(() => {
+  restoreView();
+  showNewest();
+  return hasSession() ? refresh() : undefined;
+}));
+window.addEventListener("unhandledrejection", (event) => {
   event.preventDefault();
-  try {
-    await find($("subject").value.trim());
-  } catch (error) {
-    showError(error.message);
-  }
-};
+  failed(event.reason);
+});
+setInterval(showAge, 1_000);
 
-$("enter").querySelector("button").disabled = false;
-$("token").focus();
+run(start)();
