@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, Page, Request, async_playwright, expect
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, async_playwright, expect
 
 from app.sandbox.identity_provider import create_identity_provider
 from app.vending.policy import ADMIN_SCOPE
@@ -140,11 +140,12 @@ async def ops_environment(
         page = await context.new_page()
         made = OpsPage(context, page, service, telnyx, identity_url)
         page.on("pageerror", lambda error: made.errors.append(str(error)))
-        page.on("console", lambda line: made.errors.append(line.text) if _is_fault(line.type, line.text) else None)
+        page.on("console", lambda line: made.errors.append(line.text) if _is_fault(line, service.url) else None)
         page.on("request", lambda request: made.requests.append(request))
         yield made
 
 
-def _is_fault(kind: str, text: str) -> bool:
-    """Chromium logs each response with an error status, which tests of errors cause."""
-    return kind == "error" and "Failed to load resource" not in text
+def _is_fault(line: ConsoleMessage, url: str) -> bool:
+    """Chromium logs each response with an error status, which tests of errors cause. The provider has pages too."""
+    is_own = line.location["url"].startswith(url)
+    return line.type == "error" and is_own and "Failed to load resource" not in line.text

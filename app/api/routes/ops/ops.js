@@ -193,7 +193,7 @@ $("zone").onchange = run(() => {
   showNewest();
   return refresh();
 });
-document.addEventListener("changed", run(refresh));
+document.addEventListener("changed", refresh);
 document.addEventListener("audit-of", run(async (event) => {
   filterByUser(event.detail);
   await load("audit-panel", refreshAudit, () => {});

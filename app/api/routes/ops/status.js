@@ -83,7 +83,7 @@ async function rejectTokensOfIssuer(issuer) {
     title: `Reject all tokens of ${issuer}`,
     effects: [
       "Dialtone rejects every token that this issuer issued before now, on all replicas. This cannot be undone.",
-      "All users of the issuer must sign in again, operators included: your own token is rejected too.",
+      "All users of the issuer need a new token, operators included.",
       "Devices stay logged in until their login expires or you log them out.",
     ],
     yes: "Reject tokens",
