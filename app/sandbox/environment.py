@@ -55,6 +55,8 @@ ISSUER_SETTINGS = frozenset(
         "MAX_TOKEN_AGE_SECONDS",
         "MAX_TOKEN_BYTES",
         "REQUIRED_CLAIMS",
+        "OPS_CLIENT_ID",
+        "OPS_SCOPES",
         "REQUIRED_SCOPES",
         "SCOPE_CLAIM",
         "SECRET_ENCODING",
