@@ -87,6 +87,7 @@ OPERATIONS = {
     ("delete", "/v1/admin/leases/{id}"): ("operator", "revokeLease"),
     ("post", "/v1/admin/revocations"): ("operator", "revokeLeases"),
     ("get", "/v1/admin/dialable"): ("operator", "listDialableDevices"),
+    ("get", "/v1/admin/policy"): ("operator", "getPolicy"),
     ("get", "/v1/admin/sip-users/{sip_username}"): ("operator", "getLeaseBySipUsername"),
     ("get", "/v1/admin/push-credentials"): ("operator", "listAllPushCredentials"),
     ("get", "/v1/admin/audit"): ("operator", "listAuditEvents"),

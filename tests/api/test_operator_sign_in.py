@@ -1,4 +1,4 @@
-"""What the service publishes for the sign-in of operators, and the policy that it shows them."""
+"""The published settings of the sign-in of operators, and the policy that operators see."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -22,7 +22,7 @@ effect = "deny"
 claims = {{ sub = "bob" }}
 
 [[policy.rules]]
-name = "everyone"
+name = "all-users"
 admin = true
 """
 

@@ -254,7 +254,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (AUTH0 | {"audience": "x"}, "audience: unknown setting; did you mean audiences?"),
     (AUTH0 | {"audiences": None, "audience": "x"}, "audience: unknown setting; did you mean audiences?"),
     (AUTH0 | {"domain": None, "domian": "acme.eu.auth0.com"}, "domian: unknown setting; did you mean domain?"),
-    (COGNITO | {"client_id": None, "clientId": "x"}, "clientId: unknown setting; did you mean client_id?"),
+    (
+        COGNITO | {"client_id": None, "clientId": "x"},
+        "clientId: unknown setting; did you mean client_id or ops_client_id?",
+    ),
     (RECIPES["entra"] | {"tenant_id": "common"}, "tenant_id: common is no tenant; for several tenants, use provider"),
     (
         RECIPES["entra"] | {"tenant_id": "acme.onmicrosoft.com"},

@@ -31,7 +31,10 @@ def test_default_scopes_contain_the_scope_of_operators(monkeypatch: pytest.Monke
         ({"OPS_CLIENT_ID": "x", "OPS_SCOPES": "admin"}, "DIALTONE_OPS_SCOPES: must contain openid"),
         ({"OPS_CLIENT_ID": "x", "OPS_SCOPES": 'openid "a'}, "DIALTONE_OPS_SCOPES"),
         ({"OPS_CLIENT_ID": "x" * 256}, "DIALTONE_OPS_CLIENT_ID"),
-        ({"OPS_CLIENT_ID": "x", "ISSUER": "backend", "ISSUER_SECRET": "s" * 32}, "DIALTONE_OPS_CLIENT_ID: requires an issuer with a discovery"),
+        (
+            {"OPS_CLIENT_ID": "x", "ISSUER": "backend", "ISSUER_SECRET": "s" * 32},
+            "DIALTONE_OPS_CLIENT_ID: requires an issuer with a discovery",
+        ),
         ({"OPS_CLIENT_ID": "x", "ISSUER_HEADER": "X-Token"}, "DIALTONE_OPS_CLIENT_ID: has no effect, because a proxy"),
     ],
 )

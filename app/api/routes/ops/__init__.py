@@ -25,7 +25,7 @@ def router(sign_in: SignInSource) -> APIRouter:
 
     @routes.get("/ops/sign-in.json")
     async def sign_in_settings() -> Response:
-        """What the page needs to sign in. Contains no secret: the client has none."""
+        """The settings of the page's sign-in. They contain no secret: the client has none."""
         return JSONResponse(_settings(sign_in, await available_sign_in(sign_in)))
 
     @routes.get("/ops/{name}")

@@ -6,12 +6,12 @@ import { $, button, confirmed, element, facts, notify, time, update } from "./pa
 export function showStatus(state) {
   const { leases, warm_pool_ready: ready, warm_pool_size: size } = state;
   const pooled = Object.values(ready).reduce((sum, count) => sum + count, 0);
-  const wanted = size * Math.max(Object.keys(ready).length, 1);
+  const target = size * Math.max(Object.keys(ready).length, 1);
   const bad = (isBad) => (isBad ? "bad" : "");
   $("summary").replaceChildren(...facts([
     ["active leases", leases.active ?? 0],
     ["pending leases", leases.pending ?? 0],
-    ["warm pool", size ? `${pooled} of ${wanted}` : "off", bad(size && !pooled)],
+    ["warm pool", size ? `${pooled} of ${target}` : "off", bad(size && !pooled)],
     ["sweeper backlog", state.sweeper_backlog],
     ["irrevocable leases", state.irrevocable, bad(state.irrevocable)],
     ["orphans", state.orphans, bad(state.orphans)],
