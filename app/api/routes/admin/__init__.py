@@ -3,10 +3,20 @@
 from fastapi import APIRouter, Depends
 
 from app.api.dependencies import require_operator
-from app.api.routes.admin import audit, connections, keys, leases, not_before, policy, push_credentials, service_status, sweeps
+from app.api.routes.admin import (
+    audit,
+    connections,
+    keys,
+    leases,
+    not_before,
+    policy,
+    push_credentials,
+    service_status,
+    sweeps,
+)
 
 PREFIX = "/v1/admin"
-RESOURCES = (not_before, connections, push_credentials, keys, leases, audit, service_status, sweeps)
+RESOURCES = (not_before, connections, push_credentials, keys, policy, leases, audit, service_status, sweeps)
 
 router = APIRouter(prefix=PREFIX, tags=["Operators"], dependencies=[Depends(require_operator)])
 for resource in RESOURCES:
