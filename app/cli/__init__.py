@@ -25,6 +25,7 @@ from app.cli import (
     sandbox,
     serve,
     token,
+    users,
 )
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.add_typer(leases.commands, name="leases")
 app.add_typer(operators.keys, name="keys")
 app.add_typer(operators.tokens, name="tokens")
 app.add_typer(audit.commands, name="audit")
+app.add_typer(users.commands, name="users")
 app.command("sweep")(operators.sweep)
 app.command("warm-pool")(operators.warm_pool)
 app.command("doctor")(doctor.doctor)

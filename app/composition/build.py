@@ -1,8 +1,6 @@
 """Builds the components of the service, with one function per part. No connection opens before it is used."""
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +13,7 @@ from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.erasure import SqlErasure
 from app.adapters.ledger.lease_search import SqlLeaseSearch
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.migrate import newest_revision
@@ -51,10 +50,12 @@ from app.composition.observability import (
 from app.composition.periodic import TaskRunner, periodic_tasks
 from app.composition.rate_limits import build_rate_limiter, build_shared_counts
 from app.composition.reload import SettingsReloader
+from app.composition.replica import build_replica
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.vending.errors import LedgerUnavailable
 from app.vending.not_before import NotBeforeRegistry
+from app.vending.operators.erasure import UserEraser
 from app.vending.operators.lease_admin import LeaseAdmin
 from app.vending.operators.token_admin import TokenAdmin
 from app.vending.policy import ActivePolicy
@@ -65,27 +66,20 @@ from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
 from app.vending.service_status import ServiceStatus
 from app.vending.telephony.create import LoginFactory
-from app.vending.telephony.deadlines import Timing
 from app.vending.telephony.device_limit import DeviceLimit
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.login_cache import LoginCache
-from app.vending.telephony.naming import Naming
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
 from app.vending.upkeep.change_feed import ChangePoller
+from app.vending.upkeep.erased_users import CachedUsers
 from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
 from app.vending.upkeep.warm_pool import WarmPool
-
-MAX_CALLS_PER_LOGIN = 5
-"""Maximum number of Telnyx calls for one login: create, find, find again, extend, mint."""
-
-CLAIM_MARGIN = timedelta(seconds=3)
-"""Time allowed for a create in addition to its call to Telnyx: two commits on a busy database."""
 
 
 def build_components(settings: Settings, overrides: Overrides | None = None) -> Components:
@@ -94,7 +88,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     replica = build_replica(settings, overrides)
     wake = WakeEvents()
     telemetry = build_telemetry(settings, overrides)
-    ledger = build_ledger(settings, telemetry)
+    ledger = build_ledger(settings, telemetry, replica)
     audit = build_audit(settings, overrides, telemetry, ledger)
     clients = HttpClients(f"dialtone/{__version__}", settings.proxy_url)
     identity = build_identity(settings, overrides, ledger, clients)
@@ -102,7 +96,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     telephony = build_telephony(settings, overrides, replica, wake, audit, ledger, identity, telnyx)
     push = build_push(overrides, replica, wake, audit, ledger, identity, telnyx)
     upkeep = build_upkeep(settings, overrides, replica, audit, ledger, identity, telnyx, telephony, push)
-    operators = build_operators(settings, overrides, audit, ledger, identity, telnyx, telephony, upkeep)
+    operators = build_operators(settings, overrides, wake, audit, ledger, identity, telnyx, telephony, upkeep)
     shared_counts = build_shared_counts(settings, overrides)
     rate_limiter = build_rate_limiter(settings, overrides, shared_counts)
     listener = PgListener(ledger.engine, wake.change_feed.set)
@@ -153,27 +147,13 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         upkeep=upkeep,
         operators=operators,
         metrics=build_metrics(telemetry, shared_counts, identity, telephony, push, operators),
-        reload=SettingsReloader(settings, identity, telnyx).reload,
+        reload=SettingsReloader(settings, replica, identity, telnyx).reload,
         open=opened,
         run=running,
     )
 
 
-def build_replica(settings: Settings, overrides: Overrides) -> Replica:
-    timeout = settings.telnyx_call_seconds
-    return Replica(
-        id=overrides.new_id(),
-        naming=Naming(settings.namespace, _tag_key(settings)),
-        timing=Timing(
-            request_timeout_seconds=settings.request_timeout_seconds,
-            flight_seconds=MAX_CALLS_PER_LOGIN * timeout + CLAIM_MARGIN.total_seconds(),
-            claim=timedelta(seconds=timeout) + CLAIM_MARGIN,
-            propagation=timedelta(seconds=settings.propagation_seconds),
-        ),
-    )
-
-
-def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
+def build_ledger(settings: Settings, telemetry: Telemetry, replica: Replica) -> LedgerComponents:
     engine = open_engine(database_url(settings.database_url.get_secret_value()))
     database = Database(engine, telemetry.tracer)
     revision = newest_revision()
@@ -185,7 +165,8 @@ def build_ledger(settings: Settings, telemetry: Telemetry) -> LedgerComponents:
         sweep=SqlSweep(database),
         not_before=SqlNotBefore(database),
         push=SqlPush(database),
-        audit=SqlAudit(database),
+        audit=SqlAudit(database, replica.naming),
+        erasure=SqlErasure(database, replica.naming),
         check=lambda: database.check_ready(revision),
     )
 
@@ -349,7 +330,14 @@ def build_upkeep(
         new_id=overrides.new_id,
     )
     change_poller = ChangePoller(
-        ledger.not_before, ledger.leases, login_cache, identity.not_before, verifier.refresh_keys, clock
+        ledger.not_before,
+        ledger.leases,
+        login_cache,
+        identity.not_before,
+        verifier.refresh_keys,
+        ledger.erasure,
+        CachedUsers((login_cache, verifier), replica.naming.user_hashes),
+        clock,
     )
     return UpkeepComponents(sweeper, reconciler, warm_pool, sweep_jobs, change_poller)
 
@@ -357,6 +345,7 @@ def build_upkeep(
 def build_operators(
     settings: Settings,
     overrides: Overrides,
+    wake: WakeEvents,
     audit: AuditLog,
     ledger: LedgerComponents,
     identity: IdentityComponents,
@@ -367,6 +356,9 @@ def build_operators(
     clock = overrides.clock
     leases = LeaseAdmin(ledger.leases, ledger.search, telephony.revoker, ledger.audit, audit, clock, settings.namespace)
     tokens = TokenAdmin(identity.not_before, ledger.not_before, identity.verifier, audit, clock)
+    users = UserEraser(
+        ledger.erasure, ledger.search, ledger.push, telephony.revoker, audit, clock, wake.push_sweeper.set
+    )
 
     def service_status() -> ServiceStatus:
         return ServiceStatus(
@@ -382,17 +374,9 @@ def build_operators(
             telnyx=telnyx.api.status(),
         )
 
-    return OperatorComponents(leases, tokens, service_status)
+    return OperatorComponents(leases, tokens, users, service_status)
 
 
 def _connections(identity: IdentityComponents) -> Callable[[], frozenset[str]]:
     """The connections that the current policy assigns to users. A reload may change them."""
     return lambda: identity.policy.policy.connections()
-
-
-def _tag_key(settings: Settings) -> bytes:
-    """The key of the users' tags, by default derived from the API key. No lookup depends on a tag."""
-    if settings.tag_key is not None:
-        return settings.tag_key.get_secret_value().encode()
-    api_key = settings.telnyx_api_key.get_secret_value()
-    return hmac.new(api_key.encode(), b"dialtone tag key", hashlib.sha256).digest()

@@ -18,6 +18,7 @@ from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.erasure import SqlErasure
 from app.adapters.ledger.lease_search import SqlLeaseSearch
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.not_before import SqlNotBefore
@@ -35,6 +36,7 @@ from app.observability.audit_log import AuditLog
 from app.observability.metrics import EventMetrics, Metrics
 from app.vending.ids import new_id
 from app.vending.not_before import NotBeforeRegistry
+from app.vending.operators.erasure import UserEraser
 from app.vending.operators.lease_admin import LeaseAdmin
 from app.vending.operators.token_admin import TokenAdmin
 from app.vending.policy import ActivePolicy
@@ -109,6 +111,7 @@ class LedgerComponents:
     not_before: SqlNotBefore
     push: SqlPush
     audit: SqlAudit
+    erasure: SqlErasure
     check: Callable[[], Awaitable[None]]
     """Raises LedgerUnavailable unless the database is reachable, writable and migrated."""
 
@@ -181,6 +184,7 @@ class OperatorComponents:
 
     leases: LeaseAdmin
     tokens: TokenAdmin
+    users: UserEraser
     service_status: Callable[[], ServiceStatus]
 
 

@@ -3,11 +3,22 @@
 import structlog
 
 from app.composition.components import IdentityComponents, TelnyxComponents
+from app.composition.replica import tag_keys
 from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.settings import Settings, variable_of
+from app.vending.replica import Replica
 
 RELOADABLE = frozenset(
-    {"config", "telnyx_api_key", "telnyx_connection_id", "max_devices", "at_device_limit", "sip_password"}
+    {
+        "config",
+        "telnyx_api_key",
+        "tag_key",
+        "previous_tag_key",
+        "telnyx_connection_id",
+        "max_devices",
+        "at_device_limit",
+        "sip_password",
+    }
     | {"credential_ttl_seconds", "mobile_credential_ttl_seconds"}
     | {*ISSUER_FIELDS}
     | {name for name in Settings.model_fields if name.endswith("_file")}
@@ -20,9 +31,12 @@ _log = structlog.get_logger("dialtone.reload")
 class SettingsReloader:
     """Applies changed settings to the components that can change while the service runs."""
 
-    def __init__(self, settings: Settings, identity: IdentityComponents, telnyx: TelnyxComponents) -> None:
+    def __init__(
+        self, settings: Settings, replica: Replica, identity: IdentityComponents, telnyx: TelnyxComponents
+    ) -> None:
         """`settings` are the settings at startup."""
         self._settings = settings
+        self._naming = replica.naming
         self._identity = identity
         self._telnyx = telnyx
 
@@ -34,6 +48,7 @@ class SettingsReloader:
         self._identity.verifier.replace(issuers)
         self._identity.policy.policy = resolved.policy
         self._identity.key_sets.use_sign_in(resolved, self._identity.sign_in)
+        self._naming.use_keys(*tag_keys(changed))
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())
         _log.info(
             "reloaded",

@@ -43,7 +43,7 @@ _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """The format of keys from the Telnyx portal: KEY, upper-case hex, an underscore, and more characters."""
 
 _SECRETS = (
-    *("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "egress_proxy"),
+    *("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "previous_tag_key", "egress_proxy"),
     *("redis_url", "login_cache_url", "login_cache_keys"),
 )
 """Settings that can also be read from a file: `<NAME>_FILE`."""
@@ -51,7 +51,7 @@ _SECRETS = (
 _ELSEWHERE = ("ENV_FILE", "URL", "TOKEN_FILE", "SANDBOX_PORT", "IDENTITY_PORT", "PAGE_PORT")
 """Variables that are read elsewhere: the path of the settings file, remote mode, and the ports of `make dev`."""
 
-_FREE_TEXT = ("issuer_secret", "tag_key")
+_FREE_TEXT = ("issuer_secret", "tag_key", "previous_tag_key")
 """Generated secrets, of which quotes may be a part."""
 
 _LISTS = (
@@ -96,6 +96,7 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
     issuer_secret_file: str | None = None
     database_url_file: str | None = None
     tag_key_file: str | None = None
+    previous_tag_key_file: str | None = None
     egress_proxy_file: str | None = None
 
     # Identity: one issuer here, or several in a file
@@ -141,6 +142,7 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
     database_url: DatabaseUrl = SecretStr("sqlite:///.dialtone/ledger.db")
     namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
     tag_key: SecretStr | None = None
+    previous_tag_key: SecretStr | None = None
     retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
 
     # Audit

@@ -8,7 +8,7 @@ keys would keep the next scan out of the small queue, but not in the main one.
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 NEW_SHARE = 20
@@ -43,6 +43,10 @@ class ScanResistantCache(Generic[K, E]):
 
     def __len__(self) -> int:
         return len(self._new) + len(self._kept)
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys of all entries."""
+        yield from (*self._kept, *self._new)
 
     def get(self, key: K) -> E | None:
         entry = self._kept.get(key)

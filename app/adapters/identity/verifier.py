@@ -7,7 +7,7 @@ python-jose checks the signature. This package checks everything else, in the or
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -17,7 +17,7 @@ from app.adapters.identity.issuers import Issuers
 from app.adapters.identity.keys import KeySet, SignatureKey, UnknownKey, check_signature
 from app.adapters.identity.unverified_tokens import UnverifiedToken, check_with_keys, key_of, read
 from app.vending.errors import DialtoneError, IdentityUnavailable, LogoutTokenRejected, TokenRejected
-from app.vending.models import Principal
+from app.vending.models import Principal, UserKey
 from app.vending.not_before import MEMORY, LogoutClaims
 from app.vending.service_status import KeySetStatus
 
@@ -212,6 +212,15 @@ class TokenVerifier:
                 raise
         self._verdicts.move_to_end(fingerprint)
         return known.principal
+
+    def users(self) -> set[UserKey]:
+        """The users of cached results."""
+        return {verdict.principal.user_key for verdict in self._verdicts.values()}
+
+    def forget(self, users: Collection[UserKey]) -> None:
+        """Remove the cached results of these users. Their tokens are verified again when they are used."""
+        for fingerprint in [key for key, one in self._verdicts.items() if one.principal.user_key in users]:
+            del self._verdicts[fingerprint]
 
     @staticmethod
     def fingerprint(unverified_token: str) -> bytes:

@@ -7,27 +7,22 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.adapters.ledger.audit_rows import event_of
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.tables import activity
+from app.adapters.ledger.erasure import pseudonymize_late
+from app.adapters.ledger.tables import activity, erasures
 from app.adapters.ledger.tables import audit_events as events
-from app.vending.audit import (
-    ActivityCount,
-    AuditAction,
-    AuditCriteria,
-    AuditEvent,
-    AuditOutcome,
-    Decision,
-    RequestContext,
-)
+from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEvent, AuditOutcome
 from app.vending.errors import LedgerUnavailable
-from app.vending.models import UserKey
+from app.vending.telephony.naming import Naming
 
 
 class SqlAudit:
     """Stores audit events. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, naming: Naming) -> None:
         self._database = database
+        self._naming = naming
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def add(self, new_events: Sequence[AuditEvent]) -> None:
@@ -40,11 +35,11 @@ class SqlAudit:
             raise
 
     async def _add(self, new_events: Sequence[AuditEvent]) -> None:
-        rows = [event.flat() for event in new_events]
         # All replicas update rows in the same order. Otherwise two of them could deadlock.
         counts = sorted(Counter(map(_minute, new_events)).items())
 
         def add(connection: sa.Connection) -> None:
+            rows = [event.flat() for event in pseudonymize_late(connection, self._naming, new_events)]
             connection.execute(events.insert(), rows)
             for (minute, action, outcome), count in counts:
                 row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
@@ -62,7 +57,7 @@ class SqlAudit:
             moment = sa.bindparam("moment", after[0], events.c.at.type)
             query = query.where(sa.tuple_(events.c.at, events.c.id) < sa.tuple_(moment, sa.literal(after[1])))
         newest_first = query.order_by(events.c.at.desc(), events.c.id.desc()).limit(limit)
-        return [_event(row) for row in await self._database.rows(newest_first)]
+        return [event_of(row) for row in await self._database.rows(newest_first)]
 
     async def activity(self, since: datetime) -> list[ActivityCount]:
         at = activity.c
@@ -79,6 +74,8 @@ class SqlAudit:
         async with self._database.writing() as connection:
             await connection.execute(events.delete().where(events.c.id.in_([row["id"] for row in rows])))
             await connection.execute(activity.delete().where(activity.c.minute < recorded_before))
+            # Every event that an erasure changed is deleted by now, and no replica has a queued one.
+            await connection.execute(erasures.delete().where(erasures.c.recorded_at < recorded_before))
         return len(rows)
 
 
@@ -92,33 +89,6 @@ def _is_about_data(error: BaseException | None) -> bool:
 def _minute(event: AuditEvent) -> tuple[datetime, str, str]:
     decision = event.decision
     return event.at.replace(second=0, microsecond=0), decision.action.value, decision.outcome.value
-
-
-def _event(row: sa.RowMapping) -> AuditEvent:
-    return AuditEvent(
-        row["id"],
-        row["at"],
-        Decision(
-            AuditAction(row["action"]),
-            AuditOutcome(row["outcome"]),
-            row["reason"],
-            _owner(row["issuer"], row["subject"]),
-            row["device_id"],
-            row["lease_id"],
-            row["token_sha256"],
-            details=row["details"],
-        ),
-        RequestContext(
-            row["request_id"],
-            row["client_address"],
-            row["user_agent"],
-            _owner(row["actor_issuer"], row["actor_subject"]),
-        ),
-    )
-
-
-def _owner(issuer: str | None, subject: str | None) -> UserKey | None:
-    return None if issuer is None or subject is None else UserKey(issuer, subject)
 
 
 def _conditions(criteria: AuditCriteria) -> list[sa.ColumnElement[bool]]:

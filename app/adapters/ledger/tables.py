@@ -203,6 +203,17 @@ key_refreshes = sa.Table(
     sa.Column("requested_at", UtcTime, nullable=False),
 )
 
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("user_hash", sa.String(64), primary_key=True),
+    sa.Column("pseudonym", sa.Text, nullable=False),
+    sa.Column("erased_before", UtcTime, nullable=False),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+    sa.Index("erasures_by_time", "recorded_at"),
+)
+"""Users that were erased, by keyed hash. Without a name, so that it is no record of whom it was."""
+
 
 def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
     chosen = [leases.c[column] for column in columns]

@@ -198,7 +198,7 @@ class PushRegistrar:
 
         Objects are identified by a keyed hash. If the key has changed since, the registration moves to the new object.
         """
-        push_object = (await self._uploads.ensure(material)).object
+        push_object = (await self._uploads.ensure(material, known.registration.fingerprint)).object
         if push_object.fingerprint == known.registration.fingerprint:
             return known
         moved = replace(known.registration, fingerprint=push_object.fingerprint, updated_at=self._clock())

@@ -116,10 +116,26 @@ class PushUploader:
         self._clock = clock
         self._flights: SingleFlight[Uploaded] = SingleFlight(replica.timing.request_timeout_seconds)
 
-    async def ensure(self, material: PushMaterial) -> Uploaded:
-        """The material's object at Telnyx; callers share one upload. Raises IssueInProgress and TelnyxErrors."""
-        fingerprint = self._naming.push_fingerprint(material.identity)
+    async def ensure(self, material: PushMaterial, registered: str | None = None) -> Uploaded:
+        """The material's object at Telnyx; callers share one upload. Raises IssueInProgress and TelnyxErrors.
+
+        `registered` is the fingerprint of the caller's registration. It is kept while its key is known.
+        """
+        fingerprint = await self._fingerprint(material, registered)
         return await self._flights.do(fingerprint, None, lambda: self._within_deadline(fingerprint, material))
+
+    async def _fingerprint(self, material: PushMaterial, registered: str | None) -> str:
+        """The fingerprint of the material's object, which may be a hash of the previous tag key."""
+        newest, *previous = self._naming.push_fingerprints(material.identity)
+        if registered in previous:
+            return registered
+        if not previous or await self._ledger.object(newest) is not None:
+            return newest
+        for fingerprint in previous:
+            row = await self._ledger.object(fingerprint)
+            if row is not None and row.state is not PushState.DELETING:
+                return fingerprint
+        return newest
 
     async def drain(self) -> None:
         """Wait until no upload is in flight."""

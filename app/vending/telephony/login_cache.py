@@ -4,6 +4,7 @@ A shared login cache is optional. Without one, the next request of a device afte
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -163,6 +164,14 @@ class LoginCache:
         if lease.state is LeaseState.ACTIVE:
             entry.outdate(lease.expires_at)
         else:
+            self._logins.pop(key)
+
+    def users(self) -> set[UserKey]:
+        return {user_key for user_key, _ in self._logins}
+
+    def forget(self, users: Collection[UserKey]) -> None:
+        """Remove the logins of these users. Known versions stay, so that a mint in flight is not cached."""
+        for key in [key for key in self._logins if key[0] in users]:
             self._logins.pop(key)
 
 

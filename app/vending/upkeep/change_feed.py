@@ -8,6 +8,7 @@ from typing import Protocol
 from app.vending.not_before import MEMORY, NotBefore, NotBeforeRegistry
 from app.vending.telephony.lease import LeaseVersion
 from app.vending.telephony.login_cache import LoginCache
+from app.vending.upkeep.erased_users import CachedUsers, ErasureNotice
 
 OVERLAP = timedelta(seconds=30)
 """Every poll reads this much again: replicas' clocks differ, and commits arrive out of order."""
@@ -36,8 +37,12 @@ class ChangeNotices(Protocol):
     async def key_refreshes_since(self, moment: datetime) -> list[KeyRefresh]: ...
 
 
+class ErasureFeed(Protocol):
+    async def erasures_since(self, moment: datetime) -> list[ErasureNotice]: ...
+
+
 class ChangePoller:
-    """Reads the changed and ended leases, not-before entries and key refresh requests since the last poll."""
+    """Reads changed and ended leases, not-before entries, key refresh requests and erasures since the last poll."""
 
     def __init__(
         self,
@@ -46,6 +51,8 @@ class ChangePoller:
         login_cache: LoginCache,
         not_before: NotBeforeRegistry,
         refresh_keys: Callable[[str], Awaitable[bool]],
+        erasures: ErasureFeed,
+        cached_users: CachedUsers,
         clock: Callable[[], datetime],
     ) -> None:
         self._notices = notices
@@ -56,13 +63,21 @@ class ChangePoller:
         self._clock = clock
         self._began = self._seen_until = clock()
         self._refreshed: dict[str, datetime] = {}
+        self._erasures = erasures
+        self._cached_users = cached_users
+        self._forgotten: set[ErasureNotice] = set()
 
     async def poll(self) -> None:
         """Raises LedgerUnavailable; the next poll then reads the same changes."""
         now = self._clock()
         since = self._seen_until - OVERLAP
         await self._read_not_before(since if self._not_before.are_loaded else now - MEMORY)
+        # Read before the leases: a login that is cached after this is compared with leases that the erasure has ended.
+        erased = set(await self._erasures.erasures_since(since))
         await self._read_leases(since, now)
+        if erased - self._forgotten:
+            await self._cached_users.forget({notice.user_hash for notice in erased - self._forgotten})
+        self._forgotten = erased
         for wanted in await self._notices.key_refreshes_since(max(since, self._began)):
             if self._refreshed.get(wanted.issuer) != wanted.requested_at:
                 self._refreshed[wanted.issuer] = wanted.requested_at

@@ -21,6 +21,7 @@ from app.vending.telephony.lease import Lease, LeaseState, LeaseVersion
 from app.vending.telephony.login_cache import Login, LoginCache
 from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from app.vending.upkeep.change_feed import ChangePoller, KeyRefresh
+from app.vending.upkeep.erased_users import CachedUsers, ErasureNotice
 from app.vending.upkeep.sweeper import IRREVOCABLE_ATTEMPTS, STALE_PENDING, Backlog, SweepResult
 from tests.support.leases import LEASE
 from tests.support.sandbox import Telnyx
@@ -112,10 +113,15 @@ async def test_change_poller_reads_every_logout() -> None:
         async def refresh(self, issuer: str) -> bool:
             raise AssertionError(issuer)
 
+        async def erasures_since(self, moment: datetime) -> list[ErasureNotice]:
+            return []
+
     ledger = BatchLedger()
     made = [NotBefore(NotBeforeTarget(f"{n}"), now, now + timedelta(seconds=n)) for n in range(25)]
     marks = NotBeforeRegistry(cast("Any", ledger), lambda: now)
-    await ChangePoller(ledger, ledger, cache, marks, ledger.refresh, lambda: now).poll()
+    await ChangePoller(
+        ledger, ledger, cache, marks, ledger.refresh, ledger, CachedUsers((), lambda _: ()), lambda: now
+    ).poll()
 
     assert len(cache) == 0
     assert len(marks) == 25

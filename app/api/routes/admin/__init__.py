@@ -6,6 +6,7 @@ from app.api.dependencies import require_operator
 from app.api.routes.admin import (
     audit,
     connections,
+    erasures,
     keys,
     leases,
     not_before,
@@ -16,7 +17,10 @@ from app.api.routes.admin import (
 )
 
 PREFIX = "/v1/admin"
-RESOURCES = (not_before, connections, push_credentials, keys, policy, leases, audit, service_status, sweeps)
+RESOURCES = (
+    *(not_before, connections, push_credentials, keys, policy, leases, erasures),
+    *(audit, service_status, sweeps),
+)
 
 router = APIRouter(prefix=PREFIX, tags=["Operators"], dependencies=[Depends(require_operator)])
 for resource in RESOURCES:

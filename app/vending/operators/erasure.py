@@ -1,0 +1,172 @@
+"""Erasing a user: logins end, push registrations are removed, and a pseudonym replaces the user in the audit.
+
+The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on the machine). Each step is committed
+separately and finds what is left to do, so an erasure that was interrupted is completed by repeating it.
+
+Not-before entries stay. They name the user, but without them a stolen access token would be accepted again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.vending.audit import Audit, AuditAction, AuditOutcome, Decision
+from app.vending.models import UserKey
+from app.vending.operators.lease_admin import REVOKE_BATCH_SIZE, LeaseCriteria
+from app.vending.pseudonyms import ErasedUser
+from app.vending.push.models import PushRegistration, RegisteredPush
+from app.vending.telephony.lease import Lease
+from app.vending.telephony.revoke import Revoker
+
+MAX_EVENTS_PER_CALL = 20_000
+"""Audit events that one call pseudonymizes: a few seconds' work."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureCounts:
+    """What the ledger has about a user, or what an erasure changed."""
+
+    leases: int = 0
+    credentials: int = 0
+    """Leases of which a credential exists, or may exist, at Telnyx."""
+    push_registrations: int = 0
+    audit_events: int = 0
+    """Events about the user, and events with the user as the actor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """Outcome of a call."""
+
+    counts: ErasureCounts
+    pseudonym: str
+    is_complete: bool
+    """False if audit events are left: the caller repeats the call."""
+    unconfirmed: int
+    """Credentials whose deletion Telnyx has not confirmed yet. The sweeper retries."""
+
+
+class ErasureLedger(Protocol):
+    """The part of the ledger that an erasure needs. Every method raises LedgerUnavailable."""
+
+    async def count(self, user_key: UserKey) -> ErasureCounts: ...
+
+    async def record(self, user_key: UserKey, erased_before: datetime, now: datetime) -> ErasedUser:
+        """Record the erasure, by hash, for all replicas. A user that was erased before keeps the pseudonym.
+
+        From then on, events from before `erased_before` are stored with the pseudonym.
+        """
+
+    async def pseudonymize_leases(self, erased: ErasedUser) -> int:
+        """Change one batch of ended leases. Returns their number; 0 if none is left."""
+
+    async def wait_for_audit_writers(self) -> None:
+        """Return when the next `pseudonymize_events` sees all events that are stored without the pseudonym."""
+
+    async def pseudonymize_events(self, erased: ErasedUser) -> int:
+        """Change one batch of audit events. Returns their number; 0 if none is left."""
+
+    async def unconfirmed(self, erased: ErasedUser) -> int: ...
+
+
+class EndLeases(Protocol):
+    async def end_matching(
+        self, criteria: LeaseCriteria, made_until: datetime, after_id: str, now: datetime, limit: int
+    ) -> list[Lease]: ...
+
+
+class ErasurePush(Protocol):
+    async def registrations(self, user_key: UserKey) -> list[RegisteredPush]: ...
+
+    async def deregister(self, registration: PushRegistration, now: datetime) -> None: ...
+
+
+class UserEraser:
+    """Erases users from the ledger and at Telnyx."""
+
+    def __init__(
+        self,
+        ledger: ErasureLedger,
+        leases: EndLeases,
+        push: ErasurePush,
+        revoker: Revoker,
+        audit: Audit,
+        clock: Callable[[], datetime],
+        wake_push_sweeper: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._leases = leases
+        self._push = push
+        self._revoker = revoker
+        self._audit = audit
+        self._clock = clock
+        self._wake_push_sweeper = wake_push_sweeper
+
+    async def count(self, user_key: UserKey) -> ErasureCounts:
+        """What an erasure would change. An erased user has nothing."""
+        return await self._ledger.count(user_key)
+
+    async def erase(self, user_key: UserKey, max_events: int = MAX_EVENTS_PER_CALL) -> Erasure:
+        """Erase what is known about the user up to now. Idempotent. What follows is the data of a new user.
+
+        Returns once that is committed; the sweepers delete credentials and unused push objects at Telnyx. Raises
+        LedgerUnavailable: then a repeated call continues.
+        """
+        erased_before, before = self._clock(), await self._ledger.count(user_key)
+        await self._end_leases(user_key, erased_before)
+        erased = await self._ledger.record(user_key, erased_before, self._clock())
+        leases = 0
+        while batch := await self._ledger.pseudonymize_leases(erased):
+            leases += batch
+        registrations = await self._remove_registrations(user_key)
+        events, is_complete = await self._pseudonymize_events(erased, max_events)
+        counts = ErasureCounts(leases, before.credentials, registrations, events)
+        erasure = Erasure(counts, erased.pseudonym, is_complete, await self._ledger.unconfirmed(erased))
+        await self._record(erased, erasure)
+        return erasure
+
+    async def unconfirmed(self, user_key: UserKey, pseudonym: str) -> int:
+        """Number of an erased user's credentials whose deletion Telnyx has not confirmed yet."""
+        return await self._ledger.unconfirmed(ErasedUser(user_key, pseudonym, self._clock()))
+
+    async def _end_leases(self, user_key: UserKey, made_until: datetime) -> None:
+        criteria, last_id = LeaseCriteria(user_key.issuer, user_key.subject), ""
+        while ended := await self._leases.end_matching(criteria, made_until, last_id, self._clock(), REVOKE_BATCH_SIZE):
+            self._revoker.on_leases_ended(ended)
+            last_id = ended[-1].id
+
+    async def _remove_registrations(self, user_key: UserKey) -> int:
+        """Remove the registrations. An object that another user registered or that a connection uses stays."""
+        found = await self._push.registrations(user_key)
+        for registered in found:
+            await self._push.deregister(registered.registration, self._clock())
+        if found:
+            self._wake_push_sweeper()
+        return len(found)
+
+    async def _pseudonymize_events(self, erased: ErasedUser, max_events: int) -> tuple[int, bool]:
+        await self._ledger.wait_for_audit_writers()
+        count, loop = 0, asyncio.get_running_loop()
+        while count < max_events:
+            began = loop.time()
+            batch = await self._ledger.pseudonymize_events(erased)
+            if not batch:
+                return count, True
+            count += batch
+            # Logins get the database for at least half of the time.
+            await asyncio.sleep(loop.time() - began)
+        return count, False
+
+    async def _record(self, erased: ErasedUser, erasure: Erasure) -> None:
+        """Record the erasure under the pseudonym."""
+        is_done = erasure.is_complete and not erasure.unconfirmed
+        details = {
+            "leases": erasure.counts.leases,
+            "push_registrations": erasure.counts.push_registrations,
+            "audit_events": erasure.counts.audit_events,
+        }
+        outcome = AuditOutcome.DONE if is_done else AuditOutcome.UNCONFIRMED
+        decision = Decision(AuditAction.ADMIN_ACTION, outcome, "user_erased", erased.alias, details=details)
+        await self._audit.record(decision)
