@@ -109,18 +109,23 @@ class HttpClient:
 
         Raises ValueError for an invalid `ca_pem`.
         """
-        session = cache(partial(_session, True if ca_pem is None else ssl_context(ca_pem)))
+        self._session = session = cache(partial(_session, True if ca_pem is None else ssl_context(ca_pem)))
         # The session's connector verifies certificates. The transport would create a second SSL context, which it does
         # not use, and read all CA certificates for it. The empty context trusts no certificate.
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._transport = AiohttpTransport(verify=unused, trust_env=False, client=session)
         self._proxied = self._transport
         self._proxy_host: str | None = None
-        if proxy_url is not None:
-            proxy = httpx.Proxy(proxy_url)
-            self._proxied = AiohttpTransport(verify=unused, trust_env=False, client=session, proxy=proxy)
-            self._proxy_host = proxy.url.host
         self._headers = httpx.Headers({"User-Agent": user_agent, "Accept-Encoding": "identity"})
+        if proxy_url is not None:
+            self.use_proxy(proxy_url)
+
+    def use_proxy(self, proxy_url: str) -> None:
+        """Send new requests through this proxy. Requests in flight keep the former one."""
+        proxy = httpx.Proxy(proxy_url)
+        unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._proxied = AiohttpTransport(verify=unused, trust_env=False, client=self._session, proxy=proxy)
+        self._proxy_host = proxy.url.host
 
     async def __aenter__(self) -> "HttpClient":
         return self
@@ -198,6 +203,15 @@ class HttpClients:
     ) -> None:
         for client in self._clients.values():
             await client.__aexit__(kind, error, trace)
+
+    def use_proxy(self, proxy_url: str) -> None:
+        """Use this proxy in place of the present one."""
+        if proxy_url == self._proxy_url:
+            return
+        self._proxy_url = proxy_url
+        for (_, has_proxy), client in self._clients.items():
+            if has_proxy:
+                client.use_proxy(proxy_url)
 
     def get(self, ca_pem: str | None = None, *, uses_proxy: bool = True) -> HttpClient:
         """The client with these CA certificates (None: the system's). Raises ValueError if they are invalid."""

@@ -40,7 +40,10 @@ class SharedCounts:
     """
 
     def __init__(self, url: str, monotonic: Callable[[], float], key_prefix: str = "dialtone") -> None:
-        self._redis = redis.Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
+        self._url = url
+        self._redis = _client(url)
+        self._former: list[redis.Redis] = []
+        """Clients to close."""
         self._monotonic = monotonic
         self._key_prefix = key_prefix
         self._hits: dict[tuple[str, ...], tuple[Window, int]] = {}
@@ -55,8 +58,16 @@ class SharedCounts:
         # Hits of an earlier window that were not exchanged no longer matter.
         self._hits[names] = (window, known[1] + 1 if known is not None and known[0] is window else 1)
 
+    def use_login(self, url: str) -> None:
+        """Use this address from now on. It differs from the present one in the user or password only."""
+        if url != self._url:
+            self._former.append(self._redis)
+            self._url, self._redis, self._paused_until = url, _client(url), -math.inf
+
     async def exchange(self) -> None:
         """Add this replica's hits in Redis, and set the windows to the sums. Failures are logged and counted."""
+        while self._former:
+            await self._former.pop().aclose()
         now = self._monotonic()
         while self._hits:
             batch = [(names, *self._hits.pop(names)) for names in list(self._hits)[:MAX_EXCHANGED]]
@@ -111,3 +122,7 @@ class SharedCounts:
         kind, *what = names
         text = "\0".join(what).encode("utf-8", "surrogatepass")
         return f"{self._key_prefix}:{kind}:{hashlib.blake2b(text, digest_size=16).hexdigest()}"
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)

@@ -18,7 +18,9 @@ from app.adapters.ledger.lease_search import SqlLeaseSearch
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.migrate import newest_revision
 from app.adapters.ledger.not_before import SqlNotBefore
+from app.adapters.ledger.pg_connector import PgConnector
 from app.adapters.ledger.pg_listener import PgListener
+from app.adapters.ledger.pg_login import PgLogin
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.push_validation import apns, fcm
@@ -147,19 +149,22 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         upkeep=upkeep,
         operators=operators,
         metrics=build_metrics(telemetry, shared_counts, identity, telephony, push, operators),
-        reload=SettingsReloader(settings, replica, identity, telnyx).reload,
+        reload=SettingsReloader(settings, replica, ledger, identity, telnyx, shared_counts, clients).reload,
         open=opened,
         run=running,
     )
 
 
 def build_ledger(settings: Settings, telemetry: Telemetry, replica: Replica) -> LedgerComponents:
-    engine = open_engine(database_url(settings.database_url.get_secret_value()))
+    url = database_url(settings.database_url.get_secret_value())
+    connector = None if url.get_backend_name() == "sqlite" else PgConnector(url)
+    engine = open_engine(url, connector)
     database = Database(engine, telemetry.tracer)
     revision = newest_revision()
     return LedgerComponents(
         engine=engine,
         database=database,
+        login=PgLogin(url, connector),
         leases=SqlLeases(database),
         search=SqlLeaseSearch(database),
         sweep=SqlSweep(database),

@@ -22,6 +22,7 @@ from app.adapters.ledger.erasure import SqlErasure
 from app.adapters.ledger.lease_search import SqlLeaseSearch
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.not_before import SqlNotBefore
+from app.adapters.ledger.pg_login import PgLogin
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.login_cache.shared import SharedLoginCache
@@ -105,6 +106,7 @@ class LedgerComponents:
 
     engine: AsyncEngine
     database: Database
+    login: PgLogin
     leases: SqlLeases
     search: SqlLeaseSearch
     sweep: SqlSweep

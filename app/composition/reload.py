@@ -1,11 +1,21 @@
 """Reload: the settings that SIGHUP applies, and their atomic replacement."""
 
-import structlog
+from collections.abc import Sequence
+from urllib.parse import SplitResult, urlsplit
 
-from app.composition.components import IdentityComponents, TelnyxComponents
+import structlog
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
+
+from app.adapters.http_client import HttpClients
+from app.adapters.ledger.engines import database_url
+from app.adapters.ledger.failure_reasons import reason_of
+from app.adapters.shared_counts import SharedCounts
+from app.composition.components import IdentityComponents, LedgerComponents, TelnyxComponents
 from app.composition.replica import tag_keys
 from app.config.issuer_variables import ISSUER_FIELDS
-from app.config.settings import Settings, variable_of
+from app.config.settings import Settings, SettingsError, variable_of
+from app.vending.errors import LedgerUnavailable
 from app.vending.replica import Replica
 
 RELOADABLE = frozenset(
@@ -25,6 +35,9 @@ RELOADABLE = frozenset(
 )
 """Settings that a reload applies. All others require a restart."""
 
+LOGINS = frozenset({"database_url", "redis_url", "egress_proxy"})
+"""Addresses. A reload applies a change of the user and the password, but not of the rest."""
+
 _log = structlog.get_logger("dialtone.reload")
 
 
@@ -32,34 +45,83 @@ class SettingsReloader:
     """Applies changed settings to the components that can change while the service runs."""
 
     def __init__(
-        self, settings: Settings, replica: Replica, identity: IdentityComponents, telnyx: TelnyxComponents
+        self,
+        settings: Settings,
+        replica: Replica,
+        ledger: LedgerComponents,
+        identity: IdentityComponents,
+        telnyx: TelnyxComponents,
+        shared_counts: SharedCounts | None,
+        clients: HttpClients,
     ) -> None:
         """`settings` are the settings at startup."""
         self._settings = settings
         self._naming = replica.naming
+        self._login = ledger.login
         self._identity = identity
         self._telnyx = telnyx
+        self._shared_counts = shared_counts
+        self._clients = clients
 
     async def reload(self, changed: Settings) -> None:
         """Apply the settings. If it raises SettingsError, no setting was changed."""
         resolved = changed.identity()
         issuers = self._identity.key_sets.build_issuers(resolved)
+        requires_restart = self._requiring_restart(changed)
+        database = database_url(changed.database_url.get_secret_value())
+        if "database_url" not in requires_restart:
+            await self._check_login(database)
         # The following lines neither fail nor await, so no request sees a part of the change.
         self._identity.verifier.replace(issuers)
         self._identity.policy.policy = resolved.policy
         self._identity.key_sets.use_sign_in(resolved, self._identity.sign_in)
         self._naming.use_keys(*tag_keys(changed))
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())
+        self._use_logins(changed, database, requires_restart)
         _log.info(
             "reloaded",
             issuers=len(issuers),
             rules=len(resolved.policy.rules),
-            requires_restart=self._requiring_restart(changed),
+            requires_restart=[variable_of(name) for name in requires_restart],
         )
         self._identity.key_sets.log_plain_http()
         await self._identity.verifier.refresh_all_keys()
 
+    async def _check_login(self, database: URL) -> None:
+        try:
+            await self._login.check(database)
+        except LedgerUnavailable as error:
+            reason = reason_of(error) or "the server does not accept a connection"
+            raise SettingsError(f"{variable_of('database_url')}: {reason}") from None
+
+    def _use_logins(self, changed: Settings, database: URL, requires_restart: Sequence[str]) -> None:
+        """Use the passwords of the database, Redis and the egress proxy."""
+        if "database_url" not in requires_restart:
+            self._login.use(database)
+        if self._shared_counts is not None and changed.redis_url is not None and "redis_url" not in requires_restart:
+            self._shared_counts.use_login(changed.redis_url.get_secret_value())
+        if changed.proxy_url is not None and "egress_proxy" not in requires_restart:
+            self._clients.use_proxy(changed.proxy_url)
+
     def _requiring_restart(self, changed: Settings) -> list[str]:
-        """Environment variables that differ from the start and that a reload does not apply."""
-        names = [name for name in Settings.model_fields if name not in RELOADABLE]
-        return [variable_of(name) for name in names if getattr(changed, name) != getattr(self._settings, name)]
+        """Settings that differ from the start and that a reload does not apply."""
+        names = [
+            name for name in Settings.model_fields if name not in RELOADABLE and not self._is_new_login(changed, name)
+        ]
+        return [name for name in names if getattr(changed, name) != getattr(self._settings, name)]
+
+    def _is_new_login(self, changed: Settings, name: str) -> bool:
+        """Whether the setting is an address whose user or password may have changed, but nothing else."""
+        before, after = getattr(self._settings, name), getattr(changed, name)
+        if not isinstance(before, SecretStr) or not isinstance(after, SecretStr) or name not in LOGINS:
+            return False
+        addresses = before.get_secret_value(), after.get_secret_value()
+        if name == "database_url":
+            return self._login.is_only_change(database_url(addresses[1]))
+        first, second = (urlsplit(address) for address in addresses)
+        return first._replace(netloc=_host(first)) == second._replace(netloc=_host(second))
+
+
+def _host(address: SplitResult) -> str:
+    """The host and port, without the user and password."""
+    return address.netloc.rpartition("@")[2]

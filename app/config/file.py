@@ -21,7 +21,14 @@ from pydantic import (
 )
 
 from app.adapters.http_client import checked_ca_pem
-from app.adapters.identity.keys import HMAC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet, from_pem, from_secret
+from app.adapters.identity.keys import (
+    HMAC_ALGORITHMS,
+    PUBLIC_KEY_ALGORITHMS,
+    KeySet,
+    checked_secret,
+    from_pem,
+    from_secret,
+)
 from app.config import known_issuers, token_claims
 from app.config.key_access import find_fault
 from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
@@ -68,6 +75,10 @@ class IssuerTable(TokenTable):
         None, description="The environment variable with the shared secret, at least 32 bytes (HS256/384/512)."
     )
     secret_file: str | None = Field(None, description="The file with the shared secret.")
+    previous_secret_env: Variable | None = Field(
+        None, description="The environment variable with the former shared secret, which is accepted too."
+    )
+    previous_secret_file: str | None = Field(None, description="The file with the former shared secret.")
     ca_file: str | None = Field(
         None,
         description="The file with the CA certificates of its key URLs, in PEM. Replaces the system's certificates.",
@@ -116,6 +127,9 @@ class IssuerTable(TokenTable):
         sources = [self.jwks_url, self.discovery_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
         if sum(source is not None for source in sources) > 1:
             raise FieldError("issuer", "jwks_url, discovery_url, PEM and shared secret exclude each other; keep one")
+        previous = (self.previous_secret_env, self.previous_secret_file)
+        if any(previous) and (all(previous) or not self.is_symmetric):
+            raise FieldError("previous_secret_env", "requires a shared secret, and excludes previous_secret_file")
         token_claims.check(self)
         known_issuers.check(self)
         if self.secret_encoding is not SecretEncoding.UTF8 and not self.is_symmetric:
@@ -154,24 +168,30 @@ class IssuerTable(TokenTable):
         is_default = "token_types" not in self.model_fields_set
         return frozenset({"jwt"}) if self.token_kind is TokenKind.ID and is_default else self.token_types
 
-    def _keys_of_secret(self, secret: str, algorithms: frozenset[str]) -> KeySet:
-        return from_secret(token_claims.secret_bytes(secret, self.secret_encoding), algorithms)
-
     def fixed_keys(self, secret_of: SecretOf) -> KeySet | None:
         """The keys from the configuration; None if they are fetched. Raises FieldError."""
-        if self.secret_env is not None:
-            secret = secret_of(self.secret_env)
-            if not secret:
-                raise FieldError("secret_env", f"{self.secret_env} is not set in the environment")
-            return _loaded("secret_env", self._keys_of_secret, secret, self.effective_algorithms)
-        if self.secret_file is not None:
-            secret = stripped(_text("secret_file", self.secret_file))
-            return _loaded("secret_file", self._keys_of_secret, secret, self.effective_algorithms)
+        secret = self._secret("secret_env", "secret_file", secret_of)
+        if secret is not None:
+            previous = self._secret("previous_secret_env", "previous_secret_file", secret_of)
+            return from_secret(secret, self.effective_algorithms, previous)
         if self.pem_file is not None:
             return _loaded("pem_file", from_pem, _text("pem_file", self.pem_file), self.effective_algorithms)
         if self.pem is not None:
             return _loaded("pem", from_pem, self.pem, self.effective_algorithms)
         return None
+
+    def _secret(self, variable_field: str, file_field: str, secret_of: SecretOf) -> bytes | None:
+        """A shared secret; None if neither field is set. Raises FieldError."""
+        variable, file = getattr(self, variable_field), getattr(self, file_field)
+        if variable is None and file is None:
+            return None
+        text = stripped(_text(file_field, file)) if variable is None else secret_of(variable)
+        if variable is not None and not text:
+            raise FieldError(variable_field, f"{variable} is not set in the environment")
+        return _loaded(file_field if variable is None else variable_field, self._secret_bytes, text)
+
+    def _secret_bytes(self, text: str) -> bytes:
+        return checked_secret(token_claims.secret_bytes(text, self.secret_encoding))
 
 
 class TtlTable(Table):

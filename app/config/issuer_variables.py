@@ -71,6 +71,7 @@ ISSUER_FIELDS = MappingProxyType(
         "issuer_signer": "signer",
         "issuer_pem": "pem",
         "issuer_secret": "secret_env",
+        "previous_issuer_secret": "previous_secret_env",
         "algorithms": "algorithms",
         "subject_claim": "subject_claim",
         "scope_claim": "scope_claim",

@@ -20,6 +20,7 @@ from app.config.config_warning import ConfigWarning
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
 from app.config.issuer_variables import ISSUER_FIELDS, LIST_VARIABLES, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
+from app.config.secret_settings import FREE_TEXT, SECRETS, SecretSettings
 from app.config.setting_types import (
     ApiUrl,
     DatabaseUrl,
@@ -42,17 +43,8 @@ from app.vending.policy import Allowance, DeviceLimitAction
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
 """The format of keys from the Telnyx portal: KEY, upper-case hex, an underscore, and more characters."""
 
-_SECRETS = (
-    *("telnyx_api_key", "database_url", "issuer_secret", "issuer_pem", "tag_key", "previous_tag_key", "egress_proxy"),
-    *("redis_url", "login_cache_url", "login_cache_keys"),
-)
-"""Settings that can also be read from a file: `<NAME>_FILE`."""
-
 _ELSEWHERE = ("ENV_FILE", "URL", "TOKEN_FILE", "SANDBOX_PORT", "IDENTITY_PORT", "PAGE_PORT")
 """Variables that are read elsewhere: the path of the settings file, remote mode, and the ports of `make dev`."""
-
-_FREE_TEXT = ("issuer_secret", "tag_key", "previous_tag_key")
-"""Generated secrets, of which quotes may be a part."""
 
 _LISTS = (
     *sorted(LIST_VARIABLES),
@@ -69,7 +61,7 @@ class SettingsError(Exception):
     """An invalid setting. The message is one line with the variable and the fix, without values."""
 
 
-class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSettings):
+class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateSettings, BaseSettings):
     """The configuration of one process. `TELNYX_*` are Telnyx's own names; all others begin with `DIALTONE_`."""
 
     model_config = SettingsConfigDict(
@@ -81,7 +73,6 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # Telnyx
-    telnyx_api_key: SecretStr = Field(validation_alias="TELNYX_API_KEY")
     telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^\d{1,20}$")
     telnyx_base_url: ApiUrl = Field("https://api.telnyx.com/v2", validation_alias="TELNYX_BASE_URL")
     telnyx_call_seconds: float = Field(5.0, validation_alias="TELNYX_CALL_SECONDS", gt=0, le=60)
@@ -89,15 +80,6 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
     rtc_host: str | None = Field(None, pattern=r"^wss?://[A-Za-z0-9.:\[\]/_-]+$")
     rtc_region: Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"] | None = None
     propagation_seconds: float = Field(5.0, ge=0, le=60)
-
-    # Secrets, as files
-    telnyx_api_key_file: str | None = Field(None, validation_alias="TELNYX_API_KEY_FILE")
-    issuer_pem_file: str | None = None
-    issuer_secret_file: str | None = None
-    database_url_file: str | None = None
-    tag_key_file: str | None = None
-    previous_tag_key_file: str | None = None
-    egress_proxy_file: str | None = None
 
     # Identity: one issuer here, or several in a file
     config: str | None = None
@@ -110,8 +92,6 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
     issuer_use_proxy: bool | None = None
     issuer_header: str | None = None
     issuer_signer: str | None = None
-    issuer_pem: SecretStr | None = None
-    issuer_secret: SecretStr | None = None
     algorithms: Words | None = None
     subject_claim: str | None = None
     scope_claim: str | None = None
@@ -141,8 +121,6 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
     # Ledger
     database_url: DatabaseUrl = SecretStr("sqlite:///.dialtone/ledger.db")
     namespace: str = Field("dialtone", pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
-    tag_key: SecretStr | None = None
-    previous_tag_key: SecretStr | None = None
     retention_days: float = Field(30.0, ge=1 / 1440, le=3650)
 
     # Audit
@@ -251,12 +229,15 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
             wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")
         if self.tenants == frozenset({"any"}):
             wanted["tenants"] = "any"
-        if self.issuer_secret is not None:
-            wanted["secret_env"] = variable_of("issuer_secret")
+        secrets = {
+            variable_of(name): secret.get_secret_value()
+            for name in ("issuer_secret", "previous_issuer_secret")
+            if (secret := getattr(self, name)) is not None
+        }
+        wanted |= {field: name for field, name in ISSUER_VARIABLES.items() if name in secrets}
         try:
             issuer = IssuerTable.model_validate(wanted)
-            secret = None if self.issuer_secret is None else self.issuer_secret.get_secret_value()
-            return resolve(ConfigFile(issuers=(issuer,)), self.allowance, lambda _: secret)
+            return resolve(ConfigFile(issuers=(issuer,)), self.allowance, secrets.get)
         except ValidationError as error:
             place, message = first_fault(error)
         except FieldError as fault:
@@ -297,6 +278,7 @@ class Settings(ListenerSettings, ProviderVariables, SharedStateSettings, BaseSet
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        self.check_rotation()
         is_plain_http = urlsplit(self.telnyx_base_url).scheme == "http"
         if is_plain_http and _REAL_API_KEY.match(self.telnyx_api_key.get_secret_value()):
             raise ValueError("TELNYX_API_KEY looks like a real key, but TELNYX_BASE_URL is plain http; use https")
@@ -340,6 +322,7 @@ ISSUER_VARIABLES: Mapping[str, str] = MappingProxyType(
         "pem_file": variable_of("issuer_pem_file"),
         "secret_env": variable_of("issuer_secret"),
         "secret_file": variable_of("issuer_secret_file"),
+        "previous_secret_file": variable_of("previous_issuer_secret_file"),
     }
 )
 """The environment variable of each setting in an issuer of dialtone.toml."""
@@ -357,17 +340,17 @@ def _collected(variables: Variables, given: dict[str, Any]) -> tuple[dict[str, A
         if name in given:
             continue
         found = variables.get(
-            variable_of(name), is_list=name in _LISTS or name in VALUE_VARIABLES, is_free_text=name in _FREE_TEXT
+            variable_of(name), is_list=name in _LISTS or name in VALUE_VARIABLES, is_free_text=name in FREE_TEXT
         )
         if found is not None:
             values[name], origins[name] = found
-    for name in _SECRETS:
+    for name in SECRETS:
         path, variable = values.get(f"{name}_file"), variable_of(name)
         if not path:
             continue
         if name in values:
             raise VariableError(f"{variable} and {variable}_FILE are both set; keep one")
-        values[name] = read_secret(variable, path, is_free_text=name in _FREE_TEXT)
+        values[name] = read_secret(variable, path, is_free_text=name in FREE_TEXT)
         origins[name] = path
     return values, origins
 

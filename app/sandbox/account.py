@@ -105,7 +105,7 @@ class Account:
     """The objects that one API key gives access to."""
 
     clock: Callable[[], datetime]
-    api_key: str = DEMO_KEY
+    api_keys: tuple[str, ...] = (DEMO_KEY,)
     token_life: timedelta = TOKEN_LIFE
     credentials: dict[str, StoredCredential] = field(default_factory=dict)
     push_credentials: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import hmac
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -93,7 +93,7 @@ def _telnyx_routes(account: Account, limit: SandboxRateLimit) -> list[Route]:
         async def guarded(request: Request) -> Response:
             may_pass, headers = limit.count()
             try:
-                _check_key(request, account.api_key)
+                _check_key(request, account.api_keys)
                 if not may_pass:
                     raise ApiError(429, "10011", "Too many requests")
                 response = await endpoint(request)
@@ -257,9 +257,9 @@ def _entry(request: Request) -> Entry:
     return entry
 
 
-def _check_key(request: Request, api_key: str) -> None:
+def _check_key(request: Request, api_keys: Sequence[str]) -> None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(key.encode(), api_key.encode()):
+    if scheme.lower() != "bearer" or not any(hmac.compare_digest(key.encode(), own.encode()) for own in api_keys):
         raise ApiError(
             401,
             "10009",

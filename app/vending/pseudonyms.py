@@ -1,4 +1,4 @@
-"""Pseudonyms: what replaces an erased user in the audit and in the rows of ended leases.
+"""Pseudonyms: they replace an erased user in the audit and in the rows of ended leases.
 
 A pseudonym is a keyed hash, so it cannot be reversed or guessed without the key. It is the same in all rows of one
 user, so that an incident stays readable.
@@ -23,7 +23,7 @@ IMPERSONAL_DETAILS = frozenset(
 
 
 class ErasedUser(NamedTuple):
-    """A user whose data up to a time is erased. What the same user does later is the data of a new user."""
+    """A user whose data up to a time is erased. Later data of the same user is that of a new user."""
 
     user_key: UserKey
     pseudonym: str
@@ -40,7 +40,7 @@ Opaque = Callable[[ErasedUser, str], str]
 
 
 def pseudonymize(event: AuditEvent, erased: ErasedUser, opaque: Opaque) -> AuditEvent:
-    """The event without the user. What it says about another user, who acted or was acted upon, stays."""
+    """The event without the user. Data about another user, who is the actor or the target, stays."""
     decision, context, alias = event.decision, event.context, erased.alias
     is_target, is_actor = decision.user_key == erased.user_key, context.actor == erased.user_key
     if is_target or (is_actor and decision.user_key is None):

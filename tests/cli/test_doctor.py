@@ -79,7 +79,7 @@ async def bad(**wanted: str) -> list[str]:
 
 
 async def test_rejected_api_key_is_reported(service: Service, telnyx: Telnyx) -> None:
-    telnyx.sandbox.account.api_key = "another"
+    telnyx.sandbox.account.api_keys = ("another",)
 
     assert await bad() == ["Telnyx key: Telnyx rejects it"]
 

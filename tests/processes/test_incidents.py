@@ -99,7 +99,7 @@ async def test_telnyx_key_can_be_rotated(telnyx: Telnyx, sqlite: str, tmp_path: 
     async with replica(telnyx.url, sqlite, tmp_path, by_file) as service:
         shell = Shell(service, replica_variables(telnyx.url, sqlite) | by_file)
         known = await service.issue("laptop")
-        telnyx.sandbox.account.api_key = NEW_KEY
+        telnyx.sandbox.account.api_keys = (NEW_KEY,)
 
         refused = await service.issue("new-laptop")
 

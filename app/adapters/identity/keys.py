@@ -5,7 +5,7 @@ known faults: a key's algorithm does not bind the header's, a public key passes 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -143,11 +143,32 @@ def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
     return KeySet([_verification_key(None, public_keys.from_pem(pem), algorithms)])
 
 
-def from_secret(secret: bytes, algorithms: frozenset[str]) -> KeySet:
-    """A key set of one shared secret. Raises ValueError if it is shorter than 32 bytes."""
+def checked_secret(secret: bytes) -> bytes:
+    """The shared secret. Raises ValueError if it is shorter than 32 bytes."""
     if len(secret) < 32:
         raise ValueError("a shared secret must have 32 bytes or more")
-    return KeySet([VerificationKey(None, {name: jwk.construct(secret, name) for name in algorithms & HMAC_ALGORITHMS})])
+    return secret
+
+
+def from_secret(secret: bytes, algorithms: frozenset[str], previous: bytes | None = None) -> KeySet:
+    """A key set of one shared secret, and of its former value during a rotation. Tokens do not name which.
+
+    Raises ValueError if one is shorter than 32 bytes.
+    """
+    secrets = [checked_secret(one) for one in (secret, previous) if one is not None]
+    names = algorithms & HMAC_ALGORITHMS
+    checks = {name: _RotatedSecret([jwk.construct(one, name) for one in secrets]) for name in names}
+    return KeySet([VerificationKey(None, checks)])
+
+
+class _RotatedSecret:
+    """A shared secret with its former values."""
+
+    def __init__(self, keys: Sequence[SignatureKey]) -> None:
+        self._keys = keys
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        return any(key.verify(msg, sig) for key in self._keys)
 
 
 def _usable(entries: list[Any], key_of: Callable[[Any], VerificationKey], kid_of: Callable[[Any], object]) -> KeySet:

