@@ -9,7 +9,7 @@ from app.cli.in_process import run_in_process, settings
 from app.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
-    from app.cli.doctor_checks import CheckResult
+    from app.cli.check_result import CheckResult
     from app.composition.components import Components
 
 SIGNS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
@@ -20,7 +20,8 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
 ) -> None:
     """Check the configuration and suggest fixes. Exits 1 if a check fails."""
-    from app.cli.doctor_checks import CheckVerdict, check_all
+    from app.cli.check_result import CheckVerdict
+    from app.cli.doctor_checks import check_all
 
     where = settings("doctor")
 

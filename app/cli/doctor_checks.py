@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC
-from enum import StrEnum
 from urllib.parse import urlsplit
 
 from app.adapters.addresses import is_loopback
@@ -13,6 +11,8 @@ from app.adapters.identity.key_faults import fix_of
 from app.adapters.ledger.failure_reasons import reason_of
 from app.adapters.login_cache.shared import SharedLoginCache
 from app.adapters.telnyx.push import ConnectionInfo
+from app.cli.check_result import CheckResult, CheckVerdict
+from app.cli.deployment_checks import check_deployment
 from app.composition.components import Components
 from app.config.settings import ISSUER_VARIABLES, Settings
 from app.vending.errors import (
@@ -32,29 +32,14 @@ MAX_SKEW_SECONDS = 5.0
 """A larger clock difference makes new tokens appear not yet valid, or expires them early."""
 
 
-class CheckVerdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    """It works, but possibly not as expected."""
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The subject of a check, its result, and a fix."""
-
-    about: str
-    verdict: CheckVerdict
-    seen: str
-    fix: str | None = None
-
-
 async def check_all(where: Settings, components: Components) -> AsyncIterator[CheckResult]:
     """The results one by one, because some checks take seconds."""
     yield CheckResult("configuration", CheckVerdict.OK, "all settings are valid")
     for warning in where.warnings():
         yield CheckResult(warning.place, CheckVerdict.WARNING, warning.seen, warning.fix)
     yield await _ledger(where, components)
+    async for finding in check_deployment(where, components):
+        yield finding
     if where.proxy_url is not None:
         yield await _egress_proxy(where, components)
     for issuer in components.identity.verifier.issuers():
@@ -80,8 +65,9 @@ async def _ledger(where: Settings, components: Components) -> CheckResult:
         await components.ledger.check()
         is_pooled = await components.ledger.database.is_behind_pooler()
     except LedgerUnavailable as error:
-        fix = "run `dialtone migrate`; if it fails too, check DIALTONE_DATABASE_URL and that the database is available"
         reason = reason_of(error)
+        is_unmigrated = reason is None or "not migrated" in reason
+        fix = "run `dialtone migrate`" if is_unmigrated else "make the database available at DIALTONE_DATABASE_URL"
         seen = "unreachable, read-only or not migrated" + (f": {reason}" if reason else "")
         return CheckResult("ledger", CheckVerdict.FAILED, seen, fix)
     return CheckResult(

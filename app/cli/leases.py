@@ -122,7 +122,7 @@ def revoke(
             answer = await client.exchange("DELETE", f"{LEASES}/{lease_id}")
             return 1, answer.status == 204
         count = await _revoke_all(client, body)
-        return count, not count or await _are_deleted(client, which)
+        return count, not count or await are_deleted(client, which)
 
     count, is_confirmed = run(work)
     if as_json:
@@ -144,7 +144,7 @@ async def _revoke_all(client: ServiceClient, body: JsonObject) -> int:
         note(f"{count} ...")
 
 
-async def _are_deleted(client: ServiceClient, which: dict[str, Any]) -> bool:
+async def are_deleted(client: ServiceClient, which: dict[str, Any]) -> bool:
     """Wait while credentials are deleted. Returns whether Telnyx has confirmed all deletions."""
     before: set[str] = set()
     deadline = 0.0

@@ -1,18 +1,18 @@
 """`dialtone users`: erase a user from the ledger and at Telnyx."""
 
-import sys
-from dataclasses import asdict, replace
-from typing import Annotated, Any
+from collections import Counter
+from typing import Annotated
 
 import typer
 
-from app.cli.output import AsJson, end, print_json, run
-from app.composition.components import Components
-from app.vending.models import UserKey
-from app.vending.not_before import NotBeforeTarget, Reach
-from app.vending.operators.erasure import Erasure, ErasureCounts
+from app.cli.leases import are_deleted
+from app.cli.output import AsJson, end, note, print_json
+from app.cli.service_client import JsonObject, ServiceClient, run
 
 commands = typer.Typer(no_args_is_help=True, help="Erase a user's data.")
+
+ERASURES = "/v1/admin/erasures"
+COUNTS = ("leases", "credentials", "push_registrations", "audit_events")
 
 
 @commands.callback()
@@ -38,44 +38,41 @@ def erase(
     """
     if not issuer or not user:
         end("--issuer and --user must not be empty.", 2)
-    user_key = UserKey(issuer, user)
-    if dry_run:
-        counts = run(lambda components: components.operators.users.count(user_key))
-        _print({"dry_run": True, **asdict(counts)}, f"Would erase {_in_words(counts)}.", as_json=as_json)
-        return
+    if not dry_run and confirm is None:
+        end("An erasure cannot be undone. Confirm it: --confirm with the namespace (DIALTONE_NAMESPACE).", 2)
+    body = {"issuer": issuer, "subject": user, "dry_run": dry_run, "refuse_tokens": refuse_tokens, "confirm": confirm}
 
-    async def work(components: Components) -> Erasure:
-        components.operators.leases.check_confirmed(confirm)
-        if refuse_tokens:
-            await components.operators.tokens.set_not_before(NotBeforeTarget(issuer, Reach.USER, user), None)
-        erasure = await components.operators.users.erase(user_key, max_events=sys.maxsize)
-        while (await components.upkeep.sweeper.sweep()).deleted:
-            pass
-        await components.push.uploads.sweep()
-        left = await components.operators.users.unconfirmed(user_key, erasure.pseudonym)
-        return replace(erasure, unconfirmed=left)
+    async def work(client: ServiceClient) -> tuple[Counter[str], JsonObject, bool]:
+        counts, last = await _erase_all(client, body)
+        which = {"issuer": issuer, "subject": last["pseudonym"]}
+        return counts, last, not last["unconfirmed"] or await are_deleted(client, which)
 
-    erasure = run(work)
-    confirmed = "confirmed" if not erasure.unconfirmed else "not yet confirmed"
-    text = (
-        f"Erased {_in_words(erasure.counts)}. The audit now names {erasure.pseudonym}.\n"
-        f"Deletion of the credentials {confirmed} by Telnyx."
-    )
-    shown = {"pseudonym": erasure.pseudonym, "unconfirmed": erasure.unconfirmed}
-    _print({"dry_run": False, **asdict(erasure.counts), **shown}, text, as_json=as_json)
-    if erasure.unconfirmed:
+    counts, last, is_confirmed = run(work)
+    values = {name: counts[name] for name in COUNTS}
+    if as_json:
+        print_json({"dry_run": dry_run, **values, "pseudonym": last["pseudonym"], "confirmed": is_confirmed})
+    elif dry_run:
+        typer.echo(f"Would erase {_in_words(counts)}.")
+    else:
+        typer.echo(f"Erased {_in_words(counts)}. The audit now names {last['pseudonym']}.")
+        typer.echo(f"Deletion of the credentials {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
+    if not is_confirmed:
         raise typer.Exit(3)
 
 
-def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(values)
-    else:
-        typer.echo(text)
+async def _erase_all(client: ServiceClient, body: JsonObject) -> tuple[Counter[str], JsonObject]:
+    """Repeat the request until nothing is left. Returns the sums of the counts, and the last response."""
+    counts: Counter[str] = Counter()
+    while True:
+        erased = await client.request("POST", ERASURES, body=body)
+        counts.update({name: int(erased[name]) for name in COUNTS})
+        if erased["complete"]:
+            return counts, erased
+        note(f"{counts['audit_events']} audit events ...")
 
 
-def _in_words(counts: ErasureCounts) -> str:
+def _in_words(counts: Counter[str]) -> str:
     return (
-        f"{counts.leases} leases ({counts.credentials} with a credential at Telnyx), "
-        f"{counts.push_registrations} push registrations and {counts.audit_events} audit events"
+        f"{counts['leases']} leases ({counts['credentials']} with a credential at Telnyx), "
+        f"{counts['push_registrations']} push registrations and {counts['audit_events']} audit events"
     )

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli import app
-from app.cli.doctor_checks import CheckVerdict, check_clock
+from app.cli.check_result import CheckVerdict
+from app.cli.doctor_checks import check_clock
 from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
