@@ -105,13 +105,8 @@ class SqlErasure:
     async def pseudonymize_leases(self, erased: ErasedUser) -> int:
         """One batch of the user's ended leases. Their credentials are found by id and by name."""
         at, opaque = leases.c, self._naming.opaque
-        query = (
-            sa.select(at.id, at.device_id)
-            .where(owned_by(erased.user_key), HAS_ENDED, at.created_at <= erased.erased_before)
-            .order_by(at.id)
-            .limit(BATCH_SIZE)
-            .with_for_update()
-        )
+        query = sa.select(at.id, at.device_id).where(_ended_of(erased)).order_by(at.id).limit(BATCH_SIZE)
+        query = query.with_for_update(skip_locked=True)
 
         def work(connection: sa.Connection) -> int:
             rows = [
@@ -124,6 +119,9 @@ class SqlErasure:
 
         return await self._database.write(work)
 
+    async def has_leases(self, erased: ErasedUser) -> bool:
+        return bool(await self._database.rows(sa.select(leases.c.id).where(_ended_of(erased)).limit(1)))
+
     async def wait_for_audit_writers(self) -> None:
         """Return when every transaction that began to write audit events before this call has ended."""
         await self._alone(_wait_for_audit_writers)
@@ -131,21 +129,25 @@ class SqlErasure:
     async def pseudonymize_events(self, erased: ErasedUser) -> int:
         """One batch of the audit events that name the user."""
         at = audit_events.c
-        of_old_lease = at.lease_id.in_(sa.select(leases.c.id).where(owned_by(erased.alias)))
 
         def work(connection: sa.Connection) -> int:
-            for is_named in _names(erased.user_key):
-                for is_old in (at.at <= erased.erased_before, of_old_lease):
-                    query = sa.select(audit_events).where(is_named, is_old).order_by(at.at, at.id).limit(BATCH_SIZE)
-                    # Rows that the retention is deleting are skipped. Otherwise the two could deadlock.
-                    found = connection.execute(query.with_for_update(skip_locked=True)).mappings().all()
-                    if found:
-                        events = [pseudonymize(event_of(row), erased, self._naming.opaque) for row in found]
-                        connection.execute(_REWRITE, [_rewritten(event) for event in events])
-                        return len(events)
+            for condition in _events_of(erased):
+                query = sa.select(audit_events).where(condition).order_by(at.at, at.id).limit(BATCH_SIZE)
+                # Rows that the retention or another erasure has locked are skipped, because waiting could deadlock.
+                found = connection.execute(query.with_for_update(skip_locked=True)).mappings().all()
+                if found:
+                    events = [pseudonymize(event_of(row), erased, self._naming.opaque) for row in found]
+                    connection.execute(_REWRITE, [_rewritten(event) for event in events])
+                    return len(events)
             return 0
 
         return await self._database.write(work)
+
+    async def has_events(self, erased: ErasedUser) -> bool:
+        for condition in _events_of(erased):
+            if await self._database.rows(sa.select(audit_events.c.id).where(condition).limit(1)):
+                return True
+        return False
 
     async def unconfirmed(self, erased: ErasedUser) -> int:
         """Number of the user's credentials whose deletion Telnyx has not confirmed yet."""
@@ -210,6 +212,21 @@ def _names(user_key: UserKey) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[
         sa.and_(at.subject == user_key.subject, at.issuer == user_key.issuer),
         sa.and_(at.actor_subject == user_key.subject, at.actor_issuer == user_key.issuer),
     )
+
+
+def _ended_of(erased: ErasedUser) -> sa.ColumnElement[bool]:
+    return sa.and_(owned_by(erased.user_key), HAS_ENDED, leases.c.created_at <= erased.erased_before)
+
+
+def _events_of(erased: ErasedUser) -> list[sa.ColumnElement[bool]]:
+    """The conditions for the events to change, each with an index: those before the erasure, and of earlier leases."""
+    at = audit_events.c
+    of_old_lease = at.lease_id.in_(sa.select(leases.c.id).where(owned_by(erased.alias)))
+    return [
+        sa.and_(is_named, is_old)
+        for is_named in _names(erased.user_key)
+        for is_old in (at.at <= erased.erased_before, of_old_lease)
+    ]
 
 
 def _rewritten(event: AuditEvent) -> dict[str, Any]:

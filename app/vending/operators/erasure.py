@@ -7,7 +7,8 @@ Not-before entries stay. They name the user, but without them a stolen access to
 """
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -22,6 +23,10 @@ from app.vending.telephony.revoke import Revoker
 
 MAX_EVENTS_PER_CALL = 20_000
 """Audit events that one call pseudonymizes: a few seconds' work."""
+
+
+LOCKED_SECONDS = 0.05
+"""How soon rows that another erasure is changing are checked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +65,19 @@ class ErasureLedger(Protocol):
         """
 
     async def pseudonymize_leases(self, erased: ErasedUser) -> int:
-        """Change one batch of ended leases. Returns their number; 0 if none is left."""
+        """Change one batch of ended leases. Returns their number."""
+
+    async def has_leases(self, erased: ErasedUser) -> bool:
+        """Whether ended leases are left."""
 
     async def wait_for_audit_writers(self) -> None:
         """Return when the next `pseudonymize_events` sees all events that are stored without the pseudonym."""
 
     async def pseudonymize_events(self, erased: ErasedUser) -> int:
-        """Change one batch of audit events. Returns their number; 0 if none is left."""
+        """Change one batch of audit events. Returns their number."""
+
+    async def has_events(self, erased: ErasedUser) -> bool:
+        """Whether audit events are left."""
 
     async def unconfirmed(self, erased: ErasedUser) -> int: ...
 
@@ -117,11 +128,12 @@ class UserEraser:
         erased_before, before = self._clock(), await self._ledger.count(user_key)
         await self._end_leases(user_key, erased_before)
         erased = await self._ledger.record(user_key, erased_before, self._clock())
-        leases = 0
-        while batch := await self._ledger.pseudonymize_leases(erased):
-            leases += batch
+        leases, _ = await _repeat(self._ledger.pseudonymize_leases, self._ledger.has_leases, erased, sys.maxsize)
         registrations = await self._remove_registrations(user_key)
-        events, is_complete = await self._pseudonymize_events(erased, max_events)
+        await self._ledger.wait_for_audit_writers()
+        events, is_complete = await _repeat(
+            self._ledger.pseudonymize_events, self._ledger.has_events, erased, max_events
+        )
         counts = ErasureCounts(leases, before.credentials, registrations, events)
         erasure = Erasure(counts, erased.pseudonym, is_complete, await self._ledger.unconfirmed(erased))
         await self._record(erased, erasure)
@@ -146,19 +158,6 @@ class UserEraser:
             self._wake_push_sweeper()
         return len(found)
 
-    async def _pseudonymize_events(self, erased: ErasedUser, max_events: int) -> tuple[int, bool]:
-        await self._ledger.wait_for_audit_writers()
-        count, loop = 0, asyncio.get_running_loop()
-        while count < max_events:
-            began = loop.time()
-            batch = await self._ledger.pseudonymize_events(erased)
-            if not batch:
-                return count, True
-            count += batch
-            # Logins get the database for at least half of the time.
-            await asyncio.sleep(loop.time() - began)
-        return count, False
-
     async def _record(self, erased: ErasedUser, erasure: Erasure) -> None:
         """Record the erasure under the pseudonym."""
         is_done = erasure.is_complete and not erasure.unconfirmed
@@ -170,3 +169,22 @@ class UserEraser:
         outcome = AuditOutcome.DONE if is_done else AuditOutcome.UNCONFIRMED
         decision = Decision(AuditAction.ADMIN_ACTION, outcome, "user_erased", erased.alias, details=details)
         await self._audit.record(decision)
+
+
+async def _repeat(
+    change: Callable[[ErasedUser], Awaitable[int]],
+    is_left: Callable[[ErasedUser], Awaitable[bool]],
+    erased: ErasedUser,
+    most: int,
+) -> tuple[int, bool]:
+    """Change batches until no row is left, or `most` were changed. Returns their number and whether no row is left."""
+    count, loop = 0, asyncio.get_running_loop()
+    while count < most:
+        began = loop.time()
+        batch = await change(erased)
+        if not batch and not await is_left(erased):
+            return count, True
+        count += batch
+        # Logins get the database for at least half of the time. Without a batch, another erasure has locked the rows.
+        await asyncio.sleep(max(loop.time() - began, 0 if batch else LOCKED_SECONDS))
+    return count, False

@@ -22,11 +22,6 @@ class Naming:
         """Make new hashes with `tag_key`. Hashes that were made with `previous_tag_key` are still recognized."""
         self._keys = (tag_key,) if previous_tag_key is None else (tag_key, previous_tag_key)
 
-    @property
-    def is_rotating(self) -> bool:
-        """Whether hashes of a previous key are recognized."""
-        return len(self._keys) > 1
-
     def credential_name(self, lease_id: str) -> str:
         """Deterministic, so that a create with a lost response is found by `filter[name]`."""
         return self._prefix + lease_id

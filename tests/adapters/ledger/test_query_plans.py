@@ -84,6 +84,8 @@ async def use_every_operation(service: Service) -> None:
     whole = {"connection_id": "another", "confirm": "dialtone"}
     await admin_request(service, "POST", "/revocations", whole)
     await service.ask("DELETE")
+    for changes in ({"dry_run": True}, {"confirm": "dialtone"}):
+        await admin_request(service, "POST", "/erasures", {"issuer": ISSUER, "subject": "alice", **changes})
     service.clock.advance(timedelta(hours=1))
     components = service.components
     await components.upkeep.change_poller.poll()

@@ -41,3 +41,22 @@ def test_tag_depends_on_the_key() -> None:
     user_key = UserKey("https://id.example.com", "alice")
 
     assert Naming("dialtone", b"one").tag(user_key) != Naming("dialtone", b"two").tag(user_key)
+
+
+def test_previous_tag_key_is_recognized_and_the_new_one_is_used() -> None:
+    old, new = Naming("dialtone", b"old"), Naming("dialtone", b"new")
+    both = Naming("dialtone", b"new", b"old")
+    user_key = UserKey("https://id.example.com", "alice")
+
+    assert both.push_fingerprints(b"material") == (
+        *new.push_fingerprints(b"material"),
+        *old.push_fingerprints(b"material"),
+    )
+    assert both.user_hashes(user_key) == (*new.user_hashes(user_key), *old.user_hashes(user_key))
+    assert both.tag(user_key) == new.tag(user_key)
+
+
+def test_hash_of_an_erased_user_cannot_be_matched_with_the_tag() -> None:
+    naming, user_key = Naming("dialtone", b"k"), UserKey("https://id.example.com", "alice")
+
+    assert naming.tag(user_key) not in naming.user_hashes(user_key)[0]
