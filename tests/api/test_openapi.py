@@ -86,6 +86,7 @@ OPERATIONS = {
     ("get", "/v1/admin/leases/{id}"): ("operator", "getLease"),
     ("delete", "/v1/admin/leases/{id}"): ("operator", "revokeLease"),
     ("post", "/v1/admin/revocations"): ("operator", "revokeLeases"),
+    ("post", "/v1/admin/erasures"): ("operator", "eraseUser"),
     ("get", "/v1/admin/dialable"): ("operator", "listDialableDevices"),
     ("get", "/v1/admin/policy"): ("operator", "getPolicy"),
     ("get", "/v1/admin/sip-users/{sip_username}"): ("operator", "getLeaseBySipUsername"),
