@@ -21,7 +21,7 @@ from app.vending.push.models import PushRegistration, RegisteredPush
 from app.vending.telephony.lease import Lease
 from app.vending.telephony.revoke import Revoker
 
-MAX_EVENTS_PER_CALL = 20_000
+MAX_EVENTS_PER_CALL = 5_000
 """Audit events that one call pseudonymizes: a few seconds' work."""
 
 
