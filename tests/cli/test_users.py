@@ -85,7 +85,7 @@ async def test_empty_user_is_rejected(components: Components) -> None:
     assert (await erase("--confirm", "dialtone", user="")).exit_code == 2
 
 
-@pytest.mark.parametrize("user", ["--help", "a b\n'\"%_*", "erased-1"])
+@pytest.mark.parametrize("user", ["--help", "a b'\"%_*", "erased-1"])
 async def test_user_may_have_any_characters(components: Components, user: str) -> None:
     said = await erase(f"--user={user}", "--dry-run")
 
