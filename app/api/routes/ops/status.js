@@ -3,15 +3,19 @@
 import { request } from "./api.js";
 import { $, button, confirmed, element, facts, notify, time, update } from "./page.js";
 
+/** The sum of an object's numbers. */
+function sum(counts) {
+  return Object.values(counts).reduce((total, count) => total + count, 0);
+}
+
 export function showStatus(state) {
-  const { leases, warm_pool_ready: ready, warm_pool_size: size } = state;
-  const pooled = Object.values(ready).reduce((sum, count) => sum + count, 0);
-  const target = size * Math.max(Object.keys(ready).length, 1);
+  const { leases } = state;
+  const [ready, target] = [state.warm_pool_ready, state.warm_pool_target].map(sum);
   const bad = (isBad) => (isBad ? "bad" : "");
   $("summary").replaceChildren(...facts([
     ["active leases", leases.active ?? 0],
     ["pending leases", leases.pending ?? 0],
-    ["warm pool", size ? `${pooled} of ${target}` : "off", bad(size && !pooled)],
+    ["warm pool", target ? `${ready} of ${target}` : "off", bad(target && !ready)],
     ["sweeper backlog", state.sweeper_backlog],
     ["irrevocable leases", state.irrevocable, bad(state.irrevocable)],
     ["orphans", state.orphans, bad(state.orphans)],
