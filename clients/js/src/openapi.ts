@@ -196,7 +196,7 @@ export interface components {
          * @enum {string}
          */
         Grant: "login_token" | "sip_password";
-        /** @description Apple's VoIP Services certificate with its private key, both in PEM. */
+        /** @description Apple's VoIP Services certificate with its private key, both in PEM. Line ends do not matter. */
         IosMaterial: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -205,7 +205,7 @@ export interface components {
             type: "ios";
             /** @example softphone-ios */
             alias?: string | null;
-            /** @description The app's certificate in PEM, without a chain. */
+            /** @description The app's certificate in PEM. Its issuers' certificates are ignored. */
             certificate: string;
             /** @description The private key in PEM, without a passphrase. */
             private_key: string;
@@ -222,7 +222,7 @@ export interface components {
              * @example softphone-ios
              */
             alias: string;
-            /** @description The app's certificate in PEM, without a chain. */
+            /** @description The app's certificate in PEM. Its issuers' certificates are ignored. */
             certificate: string;
             /** @description The private key in PEM, without a passphrase. */
             private_key: string;
@@ -236,7 +236,7 @@ export interface components {
          * @description Stable: clients branch on it.
          * @enum {string}
          */
-        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "overloaded" | "preflight_rejected" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_base64_of_pem" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "overloaded" | "pem_boundaries_missing" | "preflight_rejected" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
             /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]` replaces a name that is not a plain identifier. */
@@ -629,7 +629,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`. */
+        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `pem_boundaries_missing`, `is_base64_of_pem`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`. */
         InvalidPushMaterial: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -639,7 +639,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`, `push_type_mismatch`. */
+        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `pem_boundaries_missing`, `is_base64_of_pem`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`, `push_type_mismatch`. */
         InvalidPushReplacement: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
