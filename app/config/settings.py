@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.adapters.addresses import is_loopback
 from app.config import known_issuers
 from app.config.config_warning import ConfigWarning
-from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, first_fault, read, resolve
+from app.config.faults import first_fault
+from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, read, resolve
 from app.config.issuer_variables import ISSUER_FIELDS, LIST_VARIABLES, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
 from app.config.secret_settings import FREE_TEXT, SECRETS, SecretSettings

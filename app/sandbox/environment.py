@@ -54,6 +54,8 @@ ISSUER_SETTINGS = frozenset(
         "LOGOUT_AUDIENCE",
         "MAX_TOKEN_AGE_SECONDS",
         "MAX_TOKEN_BYTES",
+        "PREVIOUS_ISSUER_SECRET",
+        "PREVIOUS_ISSUER_SECRET_FILE",
         "REQUIRED_CLAIMS",
         "OPS_CLIENT_ID",
         "OPS_SCOPES",

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.schemas.audit import EVENT_EXAMPLE
 from tests.support.http_server import serve
-from tests.support.replicas import command, environment
+from tests.support.replicas import command, environment, take_interrupts
 from tests.support.waiting import eventually
 
 BEGIN = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -77,6 +77,7 @@ async def following(server: AuditServer, folder: Path, *arguments: str) -> Async
                 env=environment(DIALTONE_URL=url, DIALTONE_TOKEN_FILE=str(folder / "token")),
                 stdout=stdout,
                 stderr=stderr,
+                preexec_fn=take_interrupts,
             )
         try:
             yield Follower(process, out, err)

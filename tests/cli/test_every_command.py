@@ -92,6 +92,11 @@ CASES = {
         wrong=("", f"{ISSUER} --user a --session b", f"{ISSUER} --before yesterday"),
         fails=("https://other.example.com", f"{ISSUER} --before 2999-01-01"),
     ),
+    "users erase": Case(
+        f"--issuer {ISSUER} --user none --confirm dialtone",
+        wrong=("", f"--issuer {ISSUER} --user none", "--user none --dry-run"),
+        fails=(f"--issuer {ISSUER} --user none --confirm other",),
+    ),
     "audit tail": Case("", wrong=("--action none", "-n -1", "--since now", "--lease xyz"), empty="--user none"),
 }
 

@@ -18,7 +18,7 @@ from app.vending.models import IssueRequest
 from app.vending.operators.lease_admin import LeaseCriteria
 from tests.support.command_line import RemoteShell, operator_shell
 from tests.support.raw_server import raw_server
-from tests.support.replicas import command, environment, replica_variables
+from tests.support.replicas import command, environment, replica_variables, take_interrupts
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.terminals import on_terminal, piped
@@ -198,7 +198,11 @@ async def test_interrupt_ends_a_request_with_130(tmp_path: Path) -> None:
     async with raw_server(None) as port:
         variables = environment(DIALTONE_URL=f"http://127.0.0.1:{port}", DIALTONE_TOKEN_FILE=str(tmp_path / "token"))
         process = await asyncio.create_subprocess_exec(
-            *command("leases", "ls"), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            *command("leases", "ls"),
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=take_interrupts,
         )
         await asyncio.sleep(3)
         process.send_signal(signal.SIGINT)

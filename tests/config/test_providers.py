@@ -308,7 +308,7 @@ def test_no_value_changes_the_host_of_an_issuer(name: str, text: str, data: st.D
         assert urlsplit(table.issuer).netloc.endswith(".supabase.co")
     else:
         assert urlsplit(table.issuer).netloc == host
-    assert ".." not in table.issuer
+    assert ".." not in urlsplit(table.issuer).path.split("/")
 
 
 @given(st.sampled_from(["auth0", "keycloak"]), st.lists(EVIL | st.text(max_size=12), max_size=3).map("".join))
