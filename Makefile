@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react examples/nextjs
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ PROVIDER ?= demo
 dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
 	@$(BIN)/dialtone dev --provider $(PROVIDER)
 
-test: lint client-test fast-test ## Check style, types and layers, and run the tests without browsers, proxies and images
+test: lint client-test fast-test ## Check style, types and layers, and run the tests that need no browser, proxy or image
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -45,11 +45,14 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 # Most tests wait more than they compute, so four workers share two cores. COVERAGE=1 measures coverage in the first group,
 # which takes a third longer. Tests with real processes and faults have deadlines that tracing would break.
 COVERAGE ?=
-SLOW := tests/contract tests/faults tests/processes tests/deploy
-HAS_OWN_TARGET := tests/browser tests/proxies tests/deploy/test_image.py
+SLOW := tests/contract tests/faults
+HAS_OWN_TARGET := tests/browser tests/processes tests/deploy tests/proxies
 fast-test: $(VENV)/.dev contract-tools
 	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %) $(HAS_OWN_TARGET:%=--ignore %)
-	$(BIN)/pytest -n 3 --dist worksteal $(SLOW) $(HAS_OWN_TARGET:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
+
+process-test: $(VENV)/.dev client ## Run the service as processes: replicas, workers, reload, stop, rotation, deployment files
+	$(BIN)/pytest -n 3 --dist worksteal tests/processes tests/deploy --ignore tests/deploy/test_image.py
 
 proxy-test: $(VENV)/.dev ## Run the service behind nginx, HAProxy and Caddy
 	$(BIN)/pytest -n 3 --dist worksteal tests/proxies
