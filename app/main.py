@@ -29,6 +29,7 @@ from app.composition.build import build_components
 from app.composition.components import Components, Overrides
 from app.config.listeners import UNIX
 from app.config.settings import Settings, SettingsError, variable_of
+from app.config.variables import Variables
 from app.observability import logging as logs
 from app.serving import server
 from app.serving.admission import ConnectionLimiter
@@ -165,7 +166,7 @@ def build_admin_app(
 def openapi_document(api: openapi.Api | None = None) -> dict[str, Any]:
     """The HTTP contract of this version, or of one half of it. It does not depend on the configuration."""
     settings = Settings.load(
-        _env_file=None,
+        Variables({}, {}, ""),
         telnyx_api_key="none",
         telnyx_connection_id="0",
         issuer="https://issuer.example.com",

@@ -1,7 +1,6 @@
 """`dialtone config`: check and print the configuration."""
 
 import json
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,9 +20,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check the configuration. Exits 1 with one line if it is invalid. Warnings are printed to standard error."""
-    if path is not None:
-        os.environ["DIALTONE_CONFIG"] = path
-    where = settings("config check")
+    where = settings("config check") if path is None else settings("config check", config=path)
     for warning in where.warnings():
         note(f"Warning: {warning.place}: {warning.seen}; {warning.fix}.")
     resolved = where.identity()

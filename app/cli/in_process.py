@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def settings(what: str) -> "Settings":
-    """The configuration of this machine, for the command `what`.
+def settings(what: str, **given: str) -> "Settings":
+    """The configuration of this machine, for the command `what`. `given` replaces variables.
 
     Exits with one line on standard error if the configuration is invalid, or if the options name a service elsewhere.
     """
     refuse_remote(what)
-    return load_settings()
+    return load_settings(**given)
 
 
-def load_settings() -> "Settings":
+def load_settings(**given: str) -> "Settings":
     """As `settings`, for commands that run the service."""
     from app.config.settings import Settings, SettingsError
 
     try:
-        return Settings.load()
+        return Settings.load(**given)
     except SettingsError as error:
         end(f"Configuration: {error}")
 

@@ -7,7 +7,7 @@ variable and never shows a value.
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from types import EllipsisType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -69,7 +69,6 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
         extra="ignore", hide_input_in_errors=True, validate_default=True, populate_by_name=True
     )
 
-    _env_file: str | EllipsisType | None = PrivateAttr(None)
     _variables: Variables = PrivateAttr(default_factory=lambda: Variables({}, {}, ""))
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -147,10 +146,13 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
     tracing: Tracing = False
 
     @classmethod
-    def load(cls, _env_file: str | EllipsisType | None = ..., **given: Any) -> "Settings":
-        """Read the environment and the env file (`Variables.read`). `given` replaces them. Raises SettingsError."""
+    def load(cls, variables: Variables | None = None, /, **given: Any) -> "Settings":
+        """The variables are those of the environment and the env file by default. `given` replaces them.
+
+        Raises SettingsError.
+        """
         try:
-            variables = Variables.read(_env_file)
+            variables = Variables.read() if variables is None else variables
             variables.check_names(known_variables())
             values, origins = _collected(variables, given)
         except VariableError as error:
@@ -159,13 +161,13 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
             settings = cls(**values)
         except ValidationError as error:
             raise SettingsError(_one_line(error, variables)) from None
-        settings._env_file, settings._variables, settings._origins = _env_file, variables, origins
+        settings._variables, settings._origins = variables, origins
         settings.identity()
         return settings
 
     def reread(self) -> "Settings":
         """Read the same sources again. Raises SettingsError."""
-        return Settings.load(self._env_file)
+        return Settings.load()
 
     def origin(self, name: str) -> str:
         """Where the value of a setting comes from: `default`, `environment` or the path of a file."""

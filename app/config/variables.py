@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import EllipsisType
 from typing import NamedTuple, Self
 
 from dotenv.parser import parse_stream
@@ -56,17 +55,15 @@ class Variables:
     file_path: str
 
     @classmethod
-    def read(cls, env_file: str | EllipsisType | None = ...) -> Self:
+    def read(cls) -> Self:
         """Read the environment and the env file. Raises VariableError.
 
-        The env file is `env_file` (None: no file), by default the file that DIALTONE_ENV_FILE names, by default `.env`.
-        Only `.env` may be missing if it is not named.
+        The env file is the file that DIALTONE_ENV_FILE names, by default `.env`. Only `.env` may be missing if it is
+        not named.
         """
         environment = dict(os.environ)
         path, is_named = DEFAULT_ENV_FILE, False
-        if not isinstance(env_file, EllipsisType):
-            path, is_named = env_file or "", True
-        elif ENV_FILE in environment:
+        if ENV_FILE in environment:
             path, is_named = _cleaned(ENV_FILE, environment[ENV_FILE]), True
         return cls(environment, _read_env_file(path, is_named=is_named) if path else {}, path)
 

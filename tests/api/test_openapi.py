@@ -258,3 +258,10 @@ async def test_docs_can_be_switched_off(telnyx: Telnyx, sqlite: str) -> None:
     async with running_service(telnyx, sqlite, docs=False) as service:
         for path in ("/docs", "/openapi.json", "/openapi/user.json", "/docs/swagger-ui.css"):
             assert (await service.client.get(path)).status_code == 404
+
+
+def test_document_does_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]) -> None:
+    monkeypatch.setenv("DIALTONE_CONFIG", "/nonexistent.toml")
+    monkeypatch.setenv("DIALTONE_DATABASE_URL", "nonsense")
+
+    assert openapi_document() == document

@@ -92,12 +92,12 @@ async def test_each_new_event_is_printed_once_and_in_order(tmp_path: Path) -> No
     for number in range(5):
         server.add(f"old-{number}", number)
     async with following(server, tmp_path, "-n", "3") as follower:
-        await eventually(lambda: len(follower.ids()) == 3, 10)
+        await eventually(lambda: len(follower.ids()) == 3, 20)
         for number in range(5):
             server.add(f"new-{number}", 60 + number)
-        await eventually(lambda: len(follower.ids()) == 8)
+        await eventually(lambda: len(follower.ids()) == 8, 20)
         server.add("late", 59)
-        await eventually(lambda: len(follower.ids()) == 9)
+        await eventually(lambda: len(follower.ids()) == 9, 20)
 
     news = [f"new-{number}" for number in range(5)]
     assert follower.ids() == ["old-2", "old-3", "old-4", *news, "late"]
@@ -108,7 +108,7 @@ async def test_follower_starts_with_an_empty_audit(tmp_path: Path) -> None:
     async with following(server, tmp_path, "-n", "0") as follower:
         await asyncio.sleep(2)
         server.add("first", 0)
-        await eventually(lambda: follower.ids() == ["first"])
+        await eventually(lambda: follower.ids() == ["first"], 20)
 
     assert follower.err.read_text() == ""
 
@@ -117,12 +117,12 @@ async def test_outage_is_noted_once_and_survived(tmp_path: Path) -> None:
     server = AuditServer()
     server.add("before", 0)
     async with following(server, tmp_path) as follower:
-        await eventually(lambda: follower.ids() == ["before"], 10)
+        await eventually(lambda: follower.ids() == ["before"], 20)
         server.is_down = True
-        await eventually(lambda: server.rejects >= 2)
+        await eventually(lambda: server.rejects >= 2, 20)
         server.add("during", 30)
         server.is_down = False
-        await eventually(lambda: follower.ids() == ["before", "during"])
+        await eventually(lambda: follower.ids() == ["before", "during"], 20)
 
         follower.process.send_signal(signal.SIGINT)
         assert await follower.process.wait() == 130

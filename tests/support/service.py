@@ -1,5 +1,6 @@
 """The service behind a real socket, connected to the sandbox."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
 from app.config.settings import Settings
+from app.config.variables import Variables
 from app.main import build_server_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Clock
 from app.serving.admission import ConnectionLimiter
@@ -62,7 +64,8 @@ def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
         "patience_seconds": 8.0,
         "cors_origins": "https://app.example.com",
     } | changes
-    return Settings.load(_env_file=None, **{name: value for name, value in wanted.items() if value is not ...})
+    given = {name: value for name, value in wanted.items() if value is not ...}
+    return Settings.load(Variables(dict(os.environ), {}, ""), **given)
 
 
 @asynccontextmanager
