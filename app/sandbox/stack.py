@@ -84,7 +84,8 @@ def demo_token(
         raise StackError(f"Another program than the demo identity provider listens on port {port}.") from None
     except OSError:
         raise StackError(
-            "The demo identity provider is unavailable. Is `make dev` or `dialtone sandbox identity` running?"
+            f"The demo identity provider is unavailable on port {port}. Is `make dev` or `dialtone sandbox identity` "
+            "running? If it has another port, add --port."
         ) from None
     token: str = found["access_token"]
     return token

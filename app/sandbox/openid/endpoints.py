@@ -119,7 +119,7 @@ class OpenIdEndpoints:
         return JSONResponse(self._tokens.profile(grant.user), headers=NO_STORE)
 
     async def end_session(self, request: Request) -> Response:
-        """Sign the user of the cookie or of `id_token_hint` out (OpenID Connect RP-Initiated Logout)."""
+        """Sign the user of `id_token_hint`, or else of the cookie, out (OpenID Connect RP-Initiated Logout)."""
         try:
             form = read_form(request.url.query.encode() if request.method == "GET" else await request.body())
         except TokenRequestError as error:
@@ -127,12 +127,14 @@ class OpenIdEndpoints:
         back = form.get("post_logout_redirect_uri")
         if back is not None and not is_loopback_url(back):
             return error_page("post_logout_redirect_uri must be a URL on this machine.")
-        user = self._signed_in_user(request) or self._id_tokens.get(form.get("id_token_hint", ""))
+        of_cookie = self._signed_in_user(request)
+        user = self._id_tokens.get(form.get("id_token_hint", "")) or of_cookie
         if user is not None:
             await self._end_session(user)
         state = {"state": form["state"]} if "state" in form else {}
         answer = signed_out_page() if back is None else _redirect(with_parameters(back, state))
-        answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax")
+        if of_cookie in (None, user):  # another user may be signed in in another tab
+            answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax")
         return answer
 
     def _signed_in_user(self, request: Request) -> str | None:

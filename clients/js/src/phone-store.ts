@@ -52,7 +52,10 @@ export class PhoneStore<Client extends SdkClient> {
     await this.#phone?.connect().catch(() => undefined);
   };
 
-  /** Unregister, and delete the credential of this device. Returns whether it was deleted. A failure is shown in `error`. */
+  /**
+   * Unregister, and delete the credential of this device. Returns whether the user can sign out: the credential was deleted, or
+   * the session has already ended, so that no request can delete it. A failure is shown in `error`.
+   */
   readonly logout = async (): Promise<boolean> => {
     const phone = this.#phone;
     if (phone === undefined) return true;
@@ -61,7 +64,7 @@ export class PhoneStore<Client extends SdkClient> {
       return true;
     } catch (error) {
       this.#showError(phone, error as DialtoneError);
-      return false;
+      return (error as DialtoneError).code === "not_signed_in";
     }
   };
 

@@ -31,7 +31,10 @@ export interface PhoneProviderProps<Client extends SdkClient> extends PhoneOptio
 export interface PhoneHook<Client extends SdkClient> extends PhoneView<Client> {
   /** Connect again, for example after a failure. A failure is shown in `error`. */
   connect(): Promise<void>;
-  /** Unregister, and delete the credential of this device. Returns whether it was deleted. A failure is shown in `error`. */
+  /**
+   * Unregister, and delete the credential of this device. Returns whether the user can sign out: the credential was deleted, or
+   * the session has already ended, so that no request can delete it. A failure is shown in `error`.
+   */
   logout(): Promise<boolean>;
 }
 

@@ -192,6 +192,13 @@ test("a logout() that fails shows its error and can be repeated", async () => {
   assert.equal(await result.current.logout(), true);
 });
 
+test("a logout() after the end of the session returns true, because the user can only sign out", async () => {
+  const { result } = await readyPhone(service(ok(), problem(401, "invalid_token")));
+
+  assert.equal(await result.current.logout(), true);
+  await waitFor(() => assert.equal(result.current.error.code, "not_signed_in"));
+});
+
 test("the phone of the next user has a new connection and the next user's token", async () => {
   const dialtone = service(ok(), ok(login({ token: "token-2" })));
   const { result, set } = await readyPhone(dialtone);
