@@ -60,7 +60,10 @@ class WorkerLink:
         """Report that this worker accepts connections, and call a function for each signal of the supervisor."""
 
         def receive() -> None:
-            received = self.control.recv(64)
+            try:
+                received = self.control.recv(64)
+            except OSError:
+                received = b""
             if not received:  # the supervisor was killed
                 asyncio.get_running_loop().remove_reader(self.control)
                 stop(signal.SIGTERM)
@@ -70,7 +73,8 @@ class WorkerLink:
                 else:
                     stop(signal.Signals(number))
 
-        self.control.send(READY)
+        with suppress(OSError):  # the supervisor was killed, which `receive` notices
+            self.control.send(READY)
         asyncio.get_running_loop().add_reader(self.control, receive)
 
 
