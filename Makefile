@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react examples/nextjs
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -45,11 +45,13 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 # Most tests wait more than they compute, so four workers share two cores. COVERAGE=1 measures coverage in the first group,
 # which takes a third longer. Tests with real processes and faults have deadlines that tracing would break.
 COVERAGE ?=
-SLOW := tests/contract tests/faults
-HAS_OWN_TARGET := tests/browser tests/processes tests/deploy tests/proxies
-fast-test: $(VENV)/.dev contract-tools
-	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(SLOW:%=--ignore %) $(HAS_OWN_TARGET:%=--ignore %)
-	$(BIN)/pytest -n 3 --dist worksteal $(SLOW)
+HAS_OWN_TARGET := tests/browser tests/contract tests/processes tests/deploy tests/proxies
+fast-test: $(VENV)/.dev
+	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) --ignore tests/faults $(HAS_OWN_TARGET:%=--ignore %)
+	$(BIN)/pytest -n 3 --dist worksteal tests/faults
+
+contract-test: $(VENV)/.dev contract-tools ## Check the OpenAPI documents with linters, and clients that are generated from them
+	$(BIN)/pytest -n 3 --dist worksteal tests/contract
 
 process-test: $(VENV)/.dev client ## Run the service as processes: replicas, workers, reload, stop, rotation, deployment files
 	$(BIN)/pytest -n 3 --dist worksteal tests/processes tests/deploy --ignore tests/deploy/test_image.py
@@ -67,7 +69,7 @@ client-test: client
 client-package-test: client $(BUNDLERS)/node_modules/.installed ## Build the packed client with each bundler, and print the sizes
 	cd $(CLIENT) && npm run size --silent
 	cd $(BUNDLERS) && npm test --silent
-browser-test: $(VENV)/.dev client ## Test the softphone page, the operators' page and the browser client in Chromium
+browser-test: $(VENV)/.dev client contract-tools ## Test the softphone page, the operators' page and the browser client in Chromium
 	$(BIN)/pytest -n 3 --dist worksteal tests/browser --ignore tests/browser/test_examples.py --ignore tests/browser/test_firefox.py
 examples-test: $(VENV)/.dev $(EXAMPLES:%=%/node_modules/.installed) ## Build each example, and make a call with it in Chromium
 	$(BIN)/pytest -rs tests/browser/test_examples.py
