@@ -35,7 +35,7 @@ function showTelnyx(telnyx) {
   const limit = telnyx.rate_limit;
   $("telnyx").replaceChildren(...facts([
     ["circuit breaker", telnyx.breaker === "open" ? "open: calls are suspended" : telnyx.breaker, telnyx.breaker === "open" ? "bad" : "good"],
-    ["calls", `${telnyx.calls_in_flight} in flight, ${telnyx.calls_queued} queued, at most ${telnyx.concurrency_limit}`],
+    ["calls", `${telnyx.calls_in_flight} in flight, ${telnyx.calls_queued} queued, at most ${Math.floor(telnyx.concurrency_limit)}`],
     ["rate limit", limit === null ? "not reported yet" : `${telnyx.rate_remaining ?? "?"} of ${limit} calls left`],
     ["last failure", failure],
   ]));
