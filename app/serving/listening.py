@@ -20,6 +20,9 @@ iterations as there are connections before it. Each descriptor takes 3 us of eac
 PROBE_SECONDS = 1.0
 """Time for the process that owns a socket file to accept a connection."""
 
+FREE_PORT_ATTEMPTS = 20
+"""Ports that are tried if any free port will do, because it must be free on all hosts."""
+
 UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that this machine does not have, such as `::1` without IPv6."""
 
@@ -54,19 +57,25 @@ class ListeningSockets:
         self._opened: list[socket.socket] = []
         self._files: list[_SocketFile] = []
         log, host = structlog.get_logger("dialtone"), ""
-        port = options.port
-        try:
-            for host in options.hosts:
-                if os.path.isabs(host):
-                    self._open_file(host, options.socket_mode)
-                else:
-                    port = self._open_addresses(host, port)
-        except (CannotListen, OSError) as error:
-            self.close()
-            place = {} if os.path.isabs(host) else {"port": port}
-            # Without the traceback: the reason is all that an operator needs.
-            log.error("cannot_listen", setting=options.setting, address=host, **place, reason=_reason(error))  # noqa: TRY400
-            raise SystemExit(1) from None
+        attempts = FREE_PORT_ATTEMPTS if options.port == 0 else 1
+        while not self._opened:
+            port = options.port
+            try:
+                for host in options.hosts:
+                    if os.path.isabs(host):
+                        self._open_file(host, options.socket_mode)
+                    else:
+                        port = self._open_addresses(host, port)
+            except (CannotListen, OSError) as error:
+                self.close()
+                attempts -= 1
+                if attempts and getattr(error, "errno", None) == errno.EADDRINUSE:
+                    self._opened, self._files = [], []
+                    continue  # the free port of the first host is in use on another one
+                place = {} if os.path.isabs(host) else {"port": port}
+                # Without the traceback: the reason is all that an operator needs.
+                log.error("cannot_listen", setting=options.setting, address=host, **place, reason=_reason(error))  # noqa: TRY400
+                raise SystemExit(1) from None
         names = [each.getsockname() for each in self._opened]
         addresses = [name[0] if isinstance(name, tuple) else name for name in names]
         ports = {name[1] for name in names if isinstance(name, tuple)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -86,6 +87,21 @@ def test_ipv4_client_of_two_colons_has_an_ipv4_address(listen: Listen) -> None:
 
     assert families == {socket.AF_INET, socket.AF_INET6}
     assert own[0] == "0.0.0.0"  # noqa: S104 - by the setting
+
+
+def test_free_port_is_free_on_all_hosts(listen: Listen) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    try:
+        with ExitStack() as stack:
+            for _ in range(min(8000, limits[1] // 2)):  # of about 28,000
+                stack.enter_context(socket.socket()).bind(("127.0.0.2", 0))
+            for _ in range(20):
+                sockets = listen("127.0.0.1", "127.0.0.2")
+                assert len({each.getsockname()[1] for each in sockets.descriptors}) == 1
+                sockets.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_several_hosts_listen_on_one_port(listen: Listen) -> None:
