@@ -165,7 +165,7 @@ async def test_erasure_is_idempotent(service: Service) -> None:
 
 
 async def test_unknown_user_is_erased_without_effect(service: Service) -> None:
-    answer = await erase(service, issuer="https://former.example.com", subject="nobody-knows")
+    answer = await erase(service, issuer="https://former.example.com", subject="unknown-user")
 
     assert (answer.status_code, answer.json()["leases"], answer.json()["audit_events"]) == (200, 0, 0)
 
