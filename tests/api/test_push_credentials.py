@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from telnyx import AsyncTelnyx
 
@@ -150,7 +151,13 @@ async def test_shared_object_is_deleted_with_its_last_user(service: Service) -> 
     users = [f"user-{number}" for number in range(100)]
     official = AsyncTelnyx(api_key=DEMO_KEY, base_url=service.telnyx.url)
 
-    answers = await asyncio.gather(*(register(service, same_ios(), user) for user in users))
+    together = asyncio.Semaphore(20)
+
+    async def register_one(user: str) -> httpx.Response:
+        async with together:
+            return await register(service, same_ios(), user)
+
+    answers = await asyncio.gather(*(register_one(user) for user in users))
 
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["id"] for answer in answers}) == 100

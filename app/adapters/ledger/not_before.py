@@ -7,7 +7,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.pg_listener import announce
@@ -37,30 +36,33 @@ class SqlNotBefore:
         self._database = database
 
     async def set_not_before(self, not_before_entry: NotBefore) -> None:
-        async with self._database.writing() as connection:
-            await self._put(connection, not_before_entry)
+        await self._database.write(lambda connection: self._put(connection, not_before_entry))
 
     async def log_out(self, logout: LogoutClaims, now: datetime) -> list[Lease]:
         spent = logout_tokens.insert().values(
             issuer=logout.issuer, token_id=logout.token_id, expires_at=logout.expires_at
         )
+
+        def work(connection: sa.Connection) -> list[Lease]:
+            connection.execute(logout_tokens.delete().where(logout_tokens.c.expires_at < now))
+            connection.execute(spent)
+            if logout.subject is not None:
+                one_at_a_time(connection, UserKey(logout.issuer, logout.subject))
+            for not_before_entry in logout.not_before_entries(now):
+                self._put(connection, not_before_entry)
+            return _end_leases(connection, logout, now)
+
         try:
-            async with self._database.writing() as connection:
-                await connection.execute(logout_tokens.delete().where(logout_tokens.c.expires_at < now))
-                await connection.execute(spent)
-                if logout.subject is not None:
-                    await connection.run_sync(one_at_a_time, UserKey(logout.issuer, logout.subject))
-                for not_before_entry in logout.not_before_entries(now):
-                    await self._put(connection, not_before_entry)
-                return await _end_leases(connection, logout, now)
+            return await self._database.write(work)
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
                 raise LogoutTokenRejected("used_before") from None
             raise
 
     async def not_before(self, targets: Sequence[NotBeforeTarget]) -> datetime | None:
-        async with self._database.reading() as connection:
-            return await connection.run_sync(_latest, targets)
+        (row,) = await self._database.rows(latest_not_before(len(targets)), named(targets))
+        latest: datetime | None = row["latest"]
+        return latest
 
     async def not_before_since(self, moment: datetime) -> list[NotBefore]:
         query = (
@@ -77,19 +79,21 @@ class SqlNotBefore:
         ]
 
     async def request_key_refresh(self, wanted: KeyRefresh) -> None:
-        async with self._database.writing() as connection:
-            await connection.run_sync(announce)
+        def work(connection: sa.Connection) -> None:
+            announce(connection)
             insert = self._insert(key_refreshes).values(issuer=wanted.issuer, requested_at=wanted.requested_at)
             changes = {"requested_at": insert.excluded.requested_at}
-            await connection.execute(insert.on_conflict_do_update(index_elements=["issuer"], set_=changes))
+            connection.execute(insert.on_conflict_do_update(index_elements=["issuer"], set_=changes))
+
+        await self._database.write(work)
 
     async def key_refreshes_since(self, moment: datetime) -> list[KeyRefresh]:
         query = sa.select(key_refreshes).where(key_refreshes.c.requested_at >= moment)
         return [KeyRefresh(row["issuer"], row["requested_at"]) for row in await self._database.rows(query)]
 
-    async def _put(self, connection: AsyncConnection, not_before_entry: NotBefore) -> None:
+    def _put(self, connection: sa.Connection, not_before_entry: NotBefore) -> None:
         """Write a mark. If the target has one already, the later not-before is kept."""
-        await connection.run_sync(announce)
+        announce(connection)
         insert = self._insert(not_before_marks).values(
             issuer=not_before_entry.target.issuer,
             reach=not_before_entry.target.reach,
@@ -101,7 +105,7 @@ class SqlNotBefore:
         later = sa.case(
             (new.not_before > not_before_marks.c.not_before, new.not_before), else_=not_before_marks.c.not_before
         )
-        await connection.execute(
+        connection.execute(
             insert.on_conflict_do_update(
                 index_elements=["issuer", "reach", "name"], set_={"not_before": later, "made_at": new.made_at}
             )
@@ -109,11 +113,6 @@ class SqlNotBefore:
 
     def _insert(self, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
         return sqlite.insert(table) if self._database.is_sqlite else postgresql.insert(table)
-
-
-def _latest(connection: sa.Connection, targets: Sequence[NotBeforeTarget]) -> datetime | None:
-    latest: datetime | None = connection.scalar(latest_not_before(len(targets)), named(targets))
-    return latest
 
 
 @lru_cache(maxsize=8)
@@ -126,7 +125,7 @@ def latest_not_before(targets: int) -> sa.Select[Any]:
     each = (
         sa.and_(*(not_before_marks.c[part] == sa.bindparam(f"{part}{n}") for part in parts)) for n in range(targets)
     )
-    return sa.select(sa.func.max(not_before_marks.c.not_before)).where(sa.or_(*each))
+    return sa.select(sa.func.max(not_before_marks.c.not_before).label("latest")).where(sa.or_(*each))
 
 
 def named(targets: Sequence[NotBeforeTarget]) -> dict[str, str]:
@@ -137,13 +136,13 @@ def named(targets: Sequence[NotBeforeTarget]) -> dict[str, str]:
     }
 
 
-async def _end_leases(connection: AsyncConnection, logout: LogoutClaims, now: datetime) -> list[Lease]:
+def _end_leases(connection: sa.Connection, logout: LogoutClaims, now: datetime) -> list[Lease]:
     ended = []
     query = sa.select(leases).where(IS_LIVE, _concerns(logout)).order_by(leases.c.id).with_for_update()
-    for row in (await connection.execute(query)).mappings().all():
+    for row in connection.execute(query).mappings().all():
         lease = lease_of(row).start_revoking(now)
         changes = {"state": lease.state, "version": lease.version, "updated_at": now, "retry_at": lease.retry_at}
-        await connection.execute(leases.update().where(leases.c.id == lease.id).values(changes))
+        connection.execute(leases.update().where(leases.c.id == lease.id).values(changes))
         ended.append(lease)
     return ended
 

@@ -1,15 +1,13 @@
 """Push objects, registrations and attachments in the ledger. Only public facts of the material are stored."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
+from app.adapters.ledger.group_commit import Work
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
 from app.vending.errors import LedgerUnavailable, PushConflict, PushLimitReached
 from app.vending.models import UserKey
@@ -49,30 +47,26 @@ class SqlPush:
         return found[0] if found else None
 
     async def open_object(self, new: PushObject) -> None:
-        try:
-            async with self._database.writing() as connection:
-                await connection.execute(push_objects.insert().values(asdict(new)))
-        except LedgerUnavailable as error:
-            if is_duplicate(error.__cause__):
-                raise PushConflict from None
-            raise
+        def work(connection: sa.Connection) -> None:
+            connection.execute(push_objects.insert().values(asdict(new)))
+
+        await self._write_unique(work)
 
     async def advance_object(self, before: PushObject, after: PushObject) -> PushObject:
-        async with self._database.writing() as connection:
-            await _advance(connection, before, after)
+        await self._database.write(lambda connection: _advance(connection, before, after))
         return after
 
     async def retire_object(self, before: PushObject, after: PushObject) -> PushObject:
-        async with self._database.writing() as connection:
-            await _lock(connection, before.fingerprint)
-            await _advance(connection, before, after, ~_IS_REGISTERED, ~_IS_ATTACHED)
+        def work(connection: sa.Connection) -> None:
+            _lock(connection, before.fingerprint)
+            _advance(connection, before, after, ~_IS_REGISTERED, ~_IS_ATTACHED)
+
+        await self._database.write(work)
         return after
 
     async def drop_object(self, before: PushObject) -> None:
         is_before = sa.and_(push_objects.c.fingerprint == before.fingerprint, push_objects.c.version == before.version)
-        async with self._database.writing() as connection:
-            if (await connection.execute(push_objects.delete().where(is_before))).rowcount != 1:
-                raise PushConflict
+        await self._database.write(lambda connection: _change_one(connection, push_objects.delete().where(is_before)))
 
     async def unwanted_objects(self, now: datetime, stale_before: datetime, limit: int) -> list[PushObject]:
         at = push_objects.c
@@ -111,9 +105,7 @@ class SqlPush:
         at = push_objects.c
         is_first = sa.or_(at.warned_days.is_(None), at.warned_days > days)
         update = push_objects.update().where(at.fingerprint == before.fingerprint, is_first).values(warned_days=days)
-        async with self._database.writing() as connection:
-            if (await connection.execute(update)).rowcount != 1:
-                raise PushConflict
+        await self._database.write(lambda connection: _change_one(connection, update))
 
     # -- registrations ------------------------------------------------------------------------------------------
 
@@ -131,17 +123,20 @@ class SqlPush:
         return [_registered(row) for row in await self._database.rows(query)]
 
     async def holders_of(self, fingerprint: str) -> int:
-        async with self._database.reading() as connection:
-            return await _holders(connection, fingerprint)
+        (row,) = await self._database.rows(_count_holders(fingerprint))
+        return int(row["holders"])
 
     async def register(self, new: PushRegistration, most: int) -> None:
         count = sa.select(sa.func.count()).select_from(push_registrations).where(_of(new.user_key))
-        async with self._writing_aliases() as connection:
-            await connection.run_sync(one_at_a_time, new.user_key)
-            if (await connection.scalar(count) or 0) >= most:
+
+        def work(connection: sa.Connection) -> None:
+            one_at_a_time(connection, new.user_key)
+            if (connection.scalar(count) or 0) >= most:
                 raise PushLimitReached
-            await _check_active(connection, new.fingerprint)
-            await connection.execute(push_registrations.insert().values(asdict(new)))
+            _check_active(connection, new.fingerprint)
+            connection.execute(push_registrations.insert().values(asdict(new)))
+
+        await self._write_unique(work)
 
     async def reregister(self, before: PushRegistration, after: PushRegistration) -> None:
         at = push_registrations.c
@@ -149,21 +144,25 @@ class SqlPush:
             at.id == before.id, at.fingerprint == before.fingerprint, at.updated_at == before.updated_at
         )
         changes = {"alias": after.alias, "fingerprint": after.fingerprint, "updated_at": after.updated_at}
-        async with self._writing_aliases() as connection:
+
+        def work(connection: sa.Connection) -> None:
             # Locked in a fixed order. Otherwise two writers that swap the same materials could deadlock.
             for fingerprint in sorted({before.fingerprint, after.fingerprint}):
-                await _lock(connection, fingerprint)
-            await _check_active(connection, after.fingerprint)
-            if (await connection.execute(push_registrations.update().where(is_before).values(changes))).rowcount != 1:
-                raise PushConflict
+                _lock(connection, fingerprint)
+            _check_active(connection, after.fingerprint)
+            _change_one(connection, push_registrations.update().where(is_before).values(changes))
             if before.fingerprint != after.fingerprint:
-                await _delete_if_unused(connection, before.fingerprint, after.updated_at)
+                _delete_if_unused(connection, before.fingerprint, after.updated_at)
+
+        await self._write_unique(work)
 
     async def deregister(self, registration: PushRegistration, now: datetime) -> None:
-        async with self._database.writing() as connection:
-            await _lock(connection, registration.fingerprint)
-            await connection.execute(push_registrations.delete().where(push_registrations.c.id == registration.id))
-            await _delete_if_unused(connection, registration.fingerprint, now)
+        def work(connection: sa.Connection) -> None:
+            _lock(connection, registration.fingerprint)
+            connection.execute(push_registrations.delete().where(push_registrations.c.id == registration.id))
+            _delete_if_unused(connection, registration.fingerprint, now)
+
+        await self._database.write(work)
 
     # -- attachments --------------------------------------------------------------------------------------------
 
@@ -178,12 +177,16 @@ class SqlPush:
     async def set_attached(self, connection_id: str, push_type: PushType, fingerprint: str | None) -> None:
         at = push_attachments.c
         old = sa.and_(at.connection_id == connection_id, at.type == push_type.value)
-        async with self._database.writing() as connection:
-            await connection.execute(push_attachments.delete().where(old))
+
+        def work(connection: sa.Connection) -> None:
             if fingerprint is not None:
-                await _check_active(connection, fingerprint)
+                _check_active(connection, fingerprint)
+            connection.execute(push_attachments.delete().where(old))
+            if fingerprint is not None:
                 row = {"connection_id": connection_id, "type": push_type.value, "fingerprint": fingerprint}
-                await connection.execute(push_attachments.insert().values(row))
+                connection.execute(push_attachments.insert().values(row))
+
+        await self._database.write(work)
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
@@ -198,58 +201,56 @@ class SqlPush:
         rows = await self._database.rows(_REGISTERED.where(*conditions))
         return _registered(rows[0]) if rows else None
 
-    @asynccontextmanager
-    async def _writing_aliases(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that raises PushConflict if the user already has the alias."""
+    async def _write_unique(self, work: Work[None]) -> None:
+        """Raises PushConflict if another row has the fingerprint or the user's alias."""
         try:
-            async with self._database.writing() as connection:
-                yield connection
+            await self._database.write(work)
         except LedgerUnavailable as error:
             if is_duplicate(error.__cause__):
                 raise PushConflict from None
             raise
 
 
-async def _lock(connection: AsyncConnection, fingerprint: str) -> None:
+def _lock(connection: sa.Connection, fingerprint: str) -> None:
     """Lock the object's row, so that registrations and deregistrations of one object are serialized."""
     query = sa.select(push_objects.c.version).where(push_objects.c.fingerprint == fingerprint)
-    await connection.execute(query.with_for_update())
+    connection.execute(query.with_for_update())
 
 
-async def _check_active(connection: AsyncConnection, fingerprint: str) -> None:
+def _check_active(connection: sa.Connection, fingerprint: str) -> None:
     query = sa.select(push_objects.c.state).where(push_objects.c.fingerprint == fingerprint)
-    if await connection.scalar(query.with_for_update()) != PushState.ACTIVE.value:
+    if connection.scalar(query.with_for_update()) != PushState.ACTIVE.value:
         raise PushConflict
 
 
-async def _delete_if_unused(connection: AsyncConnection, fingerprint: str, now: datetime) -> None:
+def _delete_if_unused(connection: sa.Connection, fingerprint: str, now: datetime) -> None:
     """Mark an object for deletion if it has no registration left and no connection uses it."""
-    found = (
-        (await connection.execute(sa.select(push_objects).where(push_objects.c.fingerprint == fingerprint)))
-        .mappings()
-        .first()
-    )
-    if found is None or await _holders(connection, fingerprint):
+    query = sa.select(push_objects).where(push_objects.c.fingerprint == fingerprint)
+    found = connection.execute(query).mappings().first()
+    if found is None or connection.scalar(_count_holders(fingerprint)):
         return
     used = sa.select(push_attachments.c.fingerprint).where(push_attachments.c.fingerprint == fingerprint)
-    if await connection.scalar(used) is None:
+    if connection.scalar(used) is None:
         before = _object(found)
-        await _advance(connection, before, before.start_deleting(now))
+        _advance(connection, before, before.start_deleting(now))
 
 
-async def _advance(
-    connection: AsyncConnection, before: PushObject, after: PushObject, *conditions: sa.ColumnElement[bool]
+def _advance(
+    connection: sa.Connection, before: PushObject, after: PushObject, *conditions: sa.ColumnElement[bool]
 ) -> None:
     changed = {name: value for name in _OBJECT_FIELDS if (value := getattr(after, name)) != getattr(before, name)}
     is_before = sa.and_(push_objects.c.fingerprint == before.fingerprint, push_objects.c.version == before.version)
-    update = push_objects.update().where(is_before, *conditions).values(changed)
-    if (await connection.execute(update)).rowcount != 1:
+    _change_one(connection, push_objects.update().where(is_before, *conditions).values(changed))
+
+
+def _change_one(connection: sa.Connection, change: sa.Update | sa.Delete) -> None:
+    """Raises PushConflict unless the change applies to exactly one row."""
+    if connection.execute(change).rowcount != 1:
         raise PushConflict
 
 
-async def _holders(connection: AsyncConnection, fingerprint: str) -> int:
-    holders = sa.select(sa.func.count()).where(push_registrations.c.fingerprint == fingerprint)
-    return await connection.scalar(holders) or 0
+def _count_holders(fingerprint: str) -> sa.Select[Any]:
+    return sa.select(sa.func.count().label("holders")).where(push_registrations.c.fingerprint == fingerprint)
 
 
 def _of(user_key: UserKey) -> sa.ColumnElement[bool]:
