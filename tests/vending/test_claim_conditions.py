@@ -82,11 +82,11 @@ def test_condition_matches_its_values(condition: ClaimCondition, claims: Mapping
 def test_no_claim_makes_a_glob_slow() -> None:
     condition = ClaimCondition("name", glob="*a*b*c*d*e*f*!")
     claims = {"name": "abcdef" * 1300}
-    began = time.perf_counter()
+    began = time.thread_time()
 
     assert condition.why_not(claims)
 
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
 
 
 def test_explanation_contains_no_claim_values() -> None:

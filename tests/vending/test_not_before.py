@@ -189,6 +189,14 @@ async def test_token_ended_by_a_logout_opens_no_device(notices: SqlNotBefore, le
     await open_lease(ledger, pending_lease(), 10, holder(NOW + SECOND))
 
 
+async def test_token_ended_by_a_logout_finds_no_lease_of_its_device(notices: SqlNotBefore, ledger: SqlLeases) -> None:
+    await open_lease(ledger, pending_lease())
+    await notices.log_out(logout(session=None), NOW)
+
+    with pytest.raises(TokenRejected):
+        await open_lease(ledger, pending_lease(number=2), holder=holder(NOW - SECOND))
+
+
 async def test_marks_and_key_refreshes_are_listed_since_a_given_time(notices: SqlNotBefore) -> None:
     for hour in range(3):
         made = NOW + timedelta(hours=hour)

@@ -76,9 +76,9 @@ def test_any_bytes_raise_only_invalid_json(raw: bytes) -> None:
 @pytest.mark.parametrize("unclosed", [b'\\"', b"\\", b'""', b'{"a'], ids=repr)
 def test_time_to_parse_grows_linearly(unclosed: bytes) -> None:
     raw = b'"' + b"[" * (MAX_DEPTH + 1) + unclosed * 40_000
-    began = time.perf_counter()
+    began = time.thread_time()
 
     with pytest.raises(InvalidJson):
         parse(raw)
 
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5

@@ -97,10 +97,11 @@ INSERT = leases.insert()
 
 @lru_cache(maxsize=8)
 def _look_before_opening(targets: int) -> sa.Select[Any]:
-    """One query for the not-before, the number of live devices and the availability of a pooled credential."""
+    """One query for the not-before, the device's lease, the number of live devices and a pooled credential."""
     in_the_pool = sa.select(leases.c.id).where(IS_READY_IN_THE_POOL).limit(1)
     return sa.select(
         latest_not_before(targets).scalar_subquery().label("not_before"),
+        sa.select(leases.c.id).where(_OF_THE_DEVICE).exists().label("has_lease"),
         LIVE_DEVICES.scalar_subquery().label("devices"),
         in_the_pool.scalar_subquery().label("in_the_pool"),
     )
@@ -134,9 +135,11 @@ class SqlLeases:
             seen = _look(connection, lease, principal)
             if seen.not_before is not None and is_before(principal, seen.not_before):
                 raise TokenRejected("not_before")
+            if seen.has_lease:
+                return OpenedLease(_live(connection, lease), is_new=False, evicted=[])
             evicted = [] if seen.devices < max_devices else _make_room(connection, lease, choose)
             claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
-            return OpenedLease(claimed or _insert(connection, lease), evicted)
+            return OpenedLease(claimed or _insert(connection, lease), is_new=True, evicted=evicted)
 
         try:
             return await self._database.write(work)
@@ -226,6 +229,7 @@ def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:
     targets = targets_of(principal)
     wanted = {
         **lease.user_key._asdict(),
+        "device_id": lease.device_id,
         "now": lease.created_at,
         "connection_id": lease.connection_id,
         **named(targets),
@@ -233,11 +237,18 @@ def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:
     return connection.execute(_look_before_opening(len(targets)), wanted).one()
 
 
-def _make_room(connection: sa.Connection, lease: Lease, choose: ChooseEvicted) -> list[Lease]:
-    """Evict the user's leases that `choose` returns. Raises LeaseExists if the device itself has a live lease."""
-    live = [lease_of(row) for row in connection.execute(LIVE_LEASES, lease.user_key._asdict()).mappings()]
-    if any(other.device_id == lease.device_id for other in live):
+def _live(connection: sa.Connection, lease: Lease) -> Lease:
+    """The live lease of the device. Raises LeaseExists if it has ended in the meantime, so that the caller retries."""
+    of_the_device = {**lease.user_key._asdict(), "device_id": lease.device_id}
+    found = connection.execute(LIVE_LEASE, of_the_device).mappings().first()
+    if found is None:
         raise LeaseExists
+    return lease_of(found)
+
+
+def _make_room(connection: sa.Connection, lease: Lease, choose: ChooseEvicted) -> list[Lease]:
+    """Evict the user's leases that `choose` returns."""
+    live = [lease_of(row) for row in connection.execute(LIVE_LEASES, lease.user_key._asdict()).mappings()]
     evicted = []
     for before in choose(live):
         after = before.start_revoking(lease.created_at)

@@ -119,17 +119,12 @@ class LoginFactory:
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None
     ) -> Login | None:
         """One attempt, according to the row's state. None: another replica has claimed the row."""
-        lease = await self._ledger.live_lease(principal.user_key, wanted.device_id)
-        now = self._clock()
-        if lease_id is not None and (lease is None or lease.id != lease_id):
-            raise LeaseEnded
-        if lease is None:
-            lease = await self._device_limit.open(
-                lambda: self._intent(principal.user_key, wanted, terms), principal, terms.allowance
-            )
+        lease, is_new = await self._find_or_open(principal, wanted, terms, lease_id)
+        if is_new:
             return await (
                 self._create(lease, wanted) if lease.credential_id is None else self._assign_pooled(lease, wanted)
             )
+        now = self._clock()
         if lease.state is LeaseState.ACTIVE:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.mark_expired(now))
@@ -141,6 +136,20 @@ class LoginFactory:
             await self._end(lease, lease.start_revoking(now))
         lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)
+
+    async def _find_or_open(
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None
+    ) -> tuple[Lease, bool]:
+        """The device's live lease and whether it is new. With `lease_id`, none is opened."""
+        if lease_id is None:
+            opened = await self._device_limit.open(
+                lambda: self._intent(principal.user_key, wanted, terms), principal, terms.allowance
+            )
+            return opened.lease, opened.is_new
+        lease = await self._ledger.live_lease(principal.user_key, wanted.device_id)
+        if lease is None or lease.id != lease_id:
+            raise LeaseEnded
+        return lease, False
 
     def _intent(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms) -> Lease:
         """The PENDING row that is committed before Telnyx is called."""

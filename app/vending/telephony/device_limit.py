@@ -22,9 +22,10 @@ WAIT_SECONDS = 3.0
 
 
 class OpenedLease(NamedTuple):
-    """A lease that was opened, and the leases of other devices that were evicted for it, now REVOKING."""
+    """The device's live lease, and the leases of other devices that were evicted for a new one, now REVOKING."""
 
     lease: Lease
+    is_new: bool
     evicted: list[Lease]
 
 
@@ -34,11 +35,11 @@ ChooseEvicted = Callable[[list[Lease]], list[Lease]]
 
 class DeviceLimitLedger(Protocol):
     async def open(self, lease: Lease, max_devices: int, principal: Principal, choose: ChooseEvicted) -> OpenedLease:
-        """Insert the lease, or claim a pooled lease for it. A claimed lease is returned with its credential.
+        """The device's live lease. If it has none, insert this one, or claim a pooled lease with its credential.
 
         If the user has `max_devices` live leases, `choose` gets them and returns those to evict. If it raises, nothing
-        is written. Raises LeaseExists if the device has a live lease, and TokenRejected if a not-before entry (a
-        logout, for instance) has rejected the user's token since it was verified.
+        is written. Raises LeaseExists if another writer has inserted a lease of the device, and TokenRejected if a
+        not-before entry (a logout, for instance) has rejected the user's token since it was verified.
         """
 
 
@@ -56,8 +57,10 @@ class DeviceLimit:
         self._on_evicted = on_evicted
         self._last_use = last_use
 
-    async def open(self, intent: Callable[[], Lease], principal: Principal, allowance: Allowance) -> Lease:
-        """Open the lease that `intent` returns. It is called again after a wait, so that the claim starts then.
+    async def open(self, intent: Callable[[], Lease], principal: Principal, allowance: Allowance) -> OpenedLease:
+        """Find the device's live lease, or open the one that `intent` returns.
+
+        `intent` is called again after a wait, so that the claim starts then.
 
         Raises DeviceLimitReached, IssueInProgress if creates of other devices occupy places for WAIT_SECONDS, and what
         the ledger raises.
@@ -81,7 +84,7 @@ class DeviceLimit:
             else:
                 if opened.evicted:
                     await self._on_evicted(opened.evicted)
-                return opened.lease
+                return opened
             await asyncio.sleep(pause)
             pause = min(pause * 2, POLL_SECONDS * 10)
 
