@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react examples/nextjs
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test fault-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ PROVIDER ?= demo
 dev: $(VENV)/.runtime client ## Run sandbox, demo identity provider and service on this machine until Ctrl-C
 	@$(BIN)/dialtone dev --provider $(PROVIDER)
 
-test: lint client-test fast-test ## Check style, types and layers, and run the tests that need no browser, proxy or image
+test: lint client-test fast-test ## Check style, types and layers, and run the tests that need no browser, proxy or process of their own
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,12 +42,14 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target $(@D) -r $<
 	@touch $@
 
-# Most tests wait more than they compute, so four workers share two cores. COVERAGE=1 measures coverage in the first group,
-# which takes a third longer. Tests with real processes and faults have deadlines that tracing would break.
+# Most tests wait more than they compute, so four workers share two cores. COVERAGE=1 measures coverage, which takes a third
+# longer. The other groups have deadlines that tracing would break.
 COVERAGE ?=
-HAS_OWN_TARGET := tests/browser tests/contract tests/processes tests/deploy tests/proxies
+HAS_OWN_TARGET := tests/browser tests/contract tests/deploy tests/faults tests/processes tests/proxies
 fast-test: $(VENV)/.dev
-	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) --ignore tests/faults $(HAS_OWN_TARGET:%=--ignore %)
+	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(HAS_OWN_TARGET:%=--ignore %)
+
+fault-test: $(VENV)/.dev ## Run the short fault tests: kills, stops, a failing Telnyx and database, hostile clients
 	$(BIN)/pytest -n 3 --dist worksteal tests/faults
 
 contract-test: $(VENV)/.dev contract-tools ## Check the OpenAPI documents with linters, and clients that are generated from them
