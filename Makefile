@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react examples/nextjs
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test fault-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema lock clean
+.PHONY: help dev test lint fast-test fault-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema docs docs-serve docs-test lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -45,7 +45,7 @@ $(VENV)/uvicorn-%/.installed: requirements/uvicorn-%.lock | $(VENV)/.dev
 # Most tests wait more than they compute, so four workers share two cores. COVERAGE=1 measures coverage, which takes a third
 # longer. The other groups have deadlines that tracing would break.
 COVERAGE ?=
-HAS_OWN_TARGET := tests/browser tests/contract tests/deploy tests/faults tests/processes tests/proxies
+HAS_OWN_TARGET := tests/browser tests/contract tests/deploy tests/docs tests/faults tests/processes tests/proxies
 fast-test: $(VENV)/.dev
 	$(BIN)/pytest -n 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=) $(HAS_OWN_TARGET:%=--ignore %)
 
@@ -161,6 +161,22 @@ openapi: $(VENV)/.runtime ## Regenerate the OpenAPI documents after a change of 
 
 errors: $(VENV)/.runtime ## Regenerate docs/errors.md after a change of problem codes
 	$(BIN)/dialtone errors > docs/errors.md
+
+# `zensical.toml` explains the folders. The site has no font and no script from another host.
+SITE_FILES := '*.md' ':(glob)docs/**' ':(glob)deploy/**' ':(glob)examples/**' 'benchmarks/results/*' Dockerfile LICENSE docker-compose.yml \
+  .env.example openapi.json dialtone.example.toml dialtone.schema.json ':!.github' ':!tests' ':!docs/site'
+docs: $(VENV)/.dev ## Build the documentation site in build/site
+	rm -rf build/docs build/site && mkdir -p build/docs
+	git ls-files -z $(SITE_FILES) | xargs -0 cp --parents -t build/docs
+	$(BIN)/python docs/site/reference.py build/docs/docs
+	$(BIN)/zensical build --strict
+	cp .env.example build/site/
+
+docs-serve: docs ## Build the documentation site and serve it at http://127.0.0.1:8014
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8014
+
+docs-test: docs ## Check the links, the search and the layout of the documentation site
+	$(BIN)/pytest -n 2 tests/docs
 
 schema: $(VENV)/.runtime ## Regenerate dialtone.schema.json after a change of the configuration file
 	$(BIN)/dialtone config schema > dialtone.schema.json

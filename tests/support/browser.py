@@ -168,6 +168,7 @@ async def page_servers(
 @asynccontextmanager
 async def browser_environment(folder: Path, **options: Any) -> AsyncIterator[BrowserEnvironment]:
     """Chromium and `page_servers`, with its options."""
+    skip_without_client()
     chromium = await chromium_or_skip()
     async with page_servers(folder, **options) as servers, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
@@ -189,8 +190,7 @@ def skip_without_client() -> None:
 
 
 async def chromium_or_skip() -> str | None:
-    """Path of Chromium, or None for Playwright's own. Skips if it or the built page is missing; fails in CI."""
-    skip_without_client()
+    """Path of Chromium, or None for Playwright's own. Skips if it is missing; fails in CI."""
     installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if installed is None:
         async with async_playwright() as playwright:

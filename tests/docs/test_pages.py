@@ -1,0 +1,76 @@
+"""The documentation site in Chromium: search, two widths, two color schemes, no request to another host."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, Page, Request, async_playwright
+from starlette.staticfiles import StaticFiles
+
+from tests.docs.site import SITE
+from tests.support.browser import CHROMIUM_FLAGS, SCREENSHOT_FOLDER, chromium_or_skip
+from tests.support.http_server import serve
+
+WIDTHS = (360, 1280)
+PAGES = ("", "docs/configuration/", "docs/identity-providers/hosted/", "docs/metrics/", "docs/cli-reference/")
+
+
+@dataclass
+class Site:
+    url: str
+    browser: Browser
+    foreign: list[str] = field(default_factory=list)
+    """Addresses of other hosts that a page requested."""
+
+    async def open(self, path: str, width: int = 1280, scheme: str = "light") -> Page:
+        page = await self.browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light"
+        )
+        page.on("request", self._note)
+        await page.goto(self.url + "/" + path)
+        return page
+
+    def _note(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self.url).netloc and not request.url.startswith("data:"):
+            self.foreign.append(request.url)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    chromium = await chromium_or_skip()
+    async with serve(StaticFiles(directory=SITE, html=True)) as url, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield Site(url, browser)
+        await browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_page_fits_the_width(site: Site, width: int, scheme: str) -> None:
+    for path in PAGES:
+        page = await site.open(path, width, scheme)
+
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+        name = path.strip("/").replace("/", "-") or "home"
+        if SCREENSHOT_FOLDER.is_dir():
+            await page.screenshot(path=SCREENSHOT_FOLDER / f"site-{name}-{width}-{scheme}.png")
+        await page.close()
+
+
+async def test_search_finds_a_setting(site: Site) -> None:
+    page = await site.open("")
+
+    await page.keyboard.press("/")
+    await page.keyboard.type("DIALTONE_CORS_ORIGINS", delay=20)
+
+    await page.wait_for_selector("a[href*='docs/settings']:visible, a[href*='docs/configuration']:visible")
+
+
+async def test_site_requests_no_other_host(site: Site) -> None:
+    for path in PAGES:
+        page = await site.open(path)
+        await page.wait_for_load_state("networkidle")
+
+    assert site.foreign == []
