@@ -167,7 +167,7 @@ SITE_FILES := '*.md' ':(glob)docs/**' ':(glob)deploy/**' ':(glob)examples/**' 'b
   .env.example openapi.json dialtone.example.toml dialtone.schema.json ':!.github' ':!tests' ':!docs/site'
 docs: $(VENV)/.dev ## Build the documentation site in build/site
 	rm -rf build/docs build/site && mkdir -p build/docs
-	git ls-files -z $(SITE_FILES) | xargs -0 cp --parents -t build/docs
+	git ls-files -z --cached --others --exclude-standard $(SITE_FILES) | xargs -0 cp --parents -t build/docs
 	$(BIN)/python docs/site/reference.py build/docs/docs
 	$(BIN)/zensical build --strict
 	cp .env.example build/site/

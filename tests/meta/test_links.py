@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def markdown_files() -> list[Path]:
-    """Every Markdown file of the repository, without those of installed packages and hidden folders."""
+    """Every Markdown file of the repository, without those of packages, the built site and hidden folders."""
     found = []
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [name for name in folders if name != "node_modules" and not name.startswith(".")]
+        folders[:] = [name for name in folders if name not in ("build", "node_modules") and name[0] != "."]
         found += [Path(folder, name) for name in names if name.endswith(".md")]
     return sorted(found)
 
