@@ -9,7 +9,7 @@ EXAMPLES := examples/plain examples/vite-react examples/nextjs
 CONTRACT := tests/contract
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint fast-test fault-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema docs docs-serve docs-test lock clean
+.PHONY: help dev test lint fast-test fault-test contract-test process-test proxy-test image image-test client client-test client-package-test browser-test firefox-test examples-test contract-tools serving-compat dial-tone faults rollout soak storm bench bench-quick openapi errors schema docs docs-serve docs-test lock clean release-check audit
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -183,7 +183,7 @@ schema: $(VENV)/.runtime ## Regenerate dialtone.schema.json after a change of th
 
 # Extras stay in the lock files. If a package requires coverage[toml] and the lock has only coverage, pip takes the newest release.
 lock: ## Update the lock files to the newest versions (requires uv)
-	cd requirements && for name in runtime tracing dev build contract; do \
+	cd requirements && for name in runtime tracing dev build contract release; do \
 	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.lock; done
 	cd requirements && for release in $(UVICORN_RELEASES); do \
@@ -208,3 +208,25 @@ $(VENV)/.runtime: requirements/build.lock requirements/runtime.lock pyproject.to
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@touch $@
+
+# Tools that the service and its tests do not need.
+RELEASE_TOOLS ?= $(VENV)/release
+$(RELEASE_TOOLS)/.installed: requirements/release.lock | $(BIN)/python
+	$(PYTHON) -m venv $(RELEASE_TOOLS)
+	$(RELEASE_TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.lock
+	@touch $@
+
+# RELEASE=0 rehearses a release with an unreleased version. TAG=v1.2.3 compares the version with a tag.
+RELEASE ?= 1
+TAG ?=
+release-check: $(VENV)/.dev client $(RELEASE_TOOLS)/.installed ## Check that HEAD can be released, and write dist/. RELEASE=0 rehearses it
+	$(BIN)/python -m release --validator $(RELEASE_TOOLS)/bin/python $(if $(filter 0,$(RELEASE)),--rehearsal) $(if $(TAG),--tag "$(TAG)")
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) image-test; else echo "The images were not built: that requires root. Run: sudo make image-test"; fi
+
+# The network must reach advisories. Each command runs, and the target fails if one failed.
+audit: $(RELEASE_TOOLS)/.installed ## Compare the locked packages with published advisories
+	@failed=0; for name in runtime tracing build; do \
+	  echo "requirements/$$name.lock"; \
+	  $(RELEASE_TOOLS)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off -r requirements/$$name.lock || failed=1; done; \
+	for folder in $(CLIENT) $(EXAMPLES); do \
+	  echo "$$folder/package-lock.json"; (cd $$folder && npm audit --package-lock-only) || failed=1; done; exit $$failed
