@@ -36,7 +36,7 @@ class LicencePolicy:
     reviewed: dict[str, str]
 
     def permits(self, expression: str) -> bool:
-        """Whether one choice of an `OR`, and all parts of an `AND`, are allowed."""
+        """Whether one choice of an `OR`, and all parts of an `AND`, are allowed. The expression is valid."""
         return _Expression(expression, self.allowed).permitted()
 
 
@@ -49,9 +49,6 @@ class _Expression:
         self._allowed = allowed
 
     def permitted(self) -> bool:
-        return self._any() and not self._parts
-
-    def _any(self) -> bool:
         found = self._all()
         while self._parts[:1] == ["OR"]:
             self._parts.pop(0)
@@ -66,11 +63,12 @@ class _Expression:
         return found
 
     def _one(self) -> bool:
-        part = self._parts.pop(0) if self._parts else ""
+        part = self._parts.pop(0)
         if part != "(":
             return part in self._allowed
-        found = self._any()
-        return (self._parts.pop(0) if self._parts else "") == ")" and found
+        found = self.permitted()
+        self._parts.pop(0)
+        return found
 
 
 def read_policy(path: Path) -> LicencePolicy:
@@ -86,7 +84,7 @@ def licence_of(
     The policy comes first, then the lock file, then the metadata of the installed package if it has the locked version.
     """
     if reviewed := policy.reviewed.get(str(package)):
-        return reviewed
+        return _spdx(reviewed)
     if package.license:
         return _spdx(package.license)
     try:
