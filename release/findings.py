@@ -1,4 +1,4 @@
-"""What a release check found: the file, the problem and the remedy, in one line."""
+"""The result of a release check: the file, the problem and the remedy, in one line."""
 
 from dataclasses import dataclass
 
