@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from release import builds, licences, locks, sbom, versions
+from release.files import read_json
 from release.findings import CheckFailed, Finding
 
 CHECKSUMS = "SHA256SUMS"
@@ -30,6 +31,9 @@ class Report:
             findings = list(find())
         except CheckFailed as error:
             findings = [error.finding]
+        except OSError as error:
+            problem = error.strerror or str(error)
+            findings = [Finding(str(error.filename or name), problem, "correct it, and run the check again")]
         ignored = [finding for finding in findings if finding.release_only and self._rehearsal]
         failures = [finding for finding in findings if finding not in ignored]
         self.failed += len(failures)
@@ -51,13 +55,14 @@ class Artifacts:
         self._work = work
         self._validator = validator
         self._folders: list[Path] = []
-        self._policy = licences.read_policy(root / licences.POLICY)
+        self._policy = licences.LicencePolicy(frozenset(), {})
         self._licences: list[tuple[locks.LockedPackage, str]] = []
 
     def export(self) -> Iterable[Finding]:
         self._folders = builds.export_twice(self.root, self._work)
         self.epoch_seconds = builds.commit_time(self.root)
         self.version = versions.project_version(self._folders[0])
+        self._policy = licences.read_policy(self._folders[0])
         return builds.check_committed(self.root)
 
     def python_package(self) -> Iterable[Finding]:
@@ -91,10 +96,10 @@ class Artifacts:
         return [(package, licences.licence_of(package, self._policy)) for package in packages]
 
     def _python_packages(self, name: str) -> list[locks.LockedPackage]:
-        return locks.python_packages(self._folders[0] / "requirements" / f"{name}.lock")
+        return locks.python_packages(self._folders[0], f"requirements/{name}.lock")
 
     def _client_packages(self) -> list[locks.LockedPackage]:
-        return locks.npm_packages(self._folders[0] / versions.CLIENT_LOCK)
+        return locks.npm_packages(self._folders[0], versions.CLIENT_LOCK)
 
     def python_sboms(self) -> Iterable[Finding]:
         for name, suffix in PYTHON_LOCKS.items():
@@ -103,7 +108,7 @@ class Artifacts:
             yield from self._write_sbom(f"dialtone-{self.version}{suffix}.cdx.json", document, packages)
 
     def client_sbom(self) -> Iterable[Finding]:
-        package = json.loads((self._folders[0] / versions.CLIENT).read_text())
+        package = read_json(self._folders[0], versions.CLIENT)
         command = ["npm", "sbom", "--sbom-format", "cyclonedx", "--package-lock-only"]
         printed = builds.run(command, self._folders[0] / builds.CLIENT, "run `npm ci` in clients/js")
         document = sbom.client_sbom(json.loads(printed), package["name"], self.epoch_seconds)

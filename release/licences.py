@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageMetadata, PackageNotFoundError
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from release.files import read_toml
 from release.findings import Finding
 from release.locks import LockedPackage
 
@@ -71,9 +71,9 @@ class _Expression:
         return found
 
 
-def read_policy(path: Path) -> LicencePolicy:
-    found = tomllib.loads(path.read_text())
-    return LicencePolicy(frozenset(found["allowed"]), found["reviewed"])
+def read_policy(root: Path) -> LicencePolicy:
+    found = read_toml(root, POLICY)
+    return LicencePolicy(frozenset(found.get("allowed", [])), found.get("reviewed", {}))
 
 
 def licence_of(

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import quote
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from release.files import read_json, read_text
 from release.findings import CheckFailed
 
 
@@ -42,11 +42,14 @@ class LockedPackage:
         return f"pkg:{self.ecosystem}/{name}@{self.version}"
 
 
-def python_packages(lock: Path) -> list[LockedPackage]:
-    """The packages of a compiled requirements file. Raises CheckFailed for a package without a version or a hash."""
-    packages = [_python_package(lock.name, entry) for entry in _entries(lock.read_text())]
+def python_packages(root: Path, lock: str) -> list[LockedPackage]:
+    """The packages of a compiled requirements file. `lock` is its path below `root`.
+
+    Raises CheckFailed for a package without a version or a hash.
+    """
+    packages = [_python_package(lock, entry) for entry in _entries(read_text(root, lock))]
     if not packages:
-        raise CheckFailed(f"requirements/{lock.name}", "contains no package", "run `make lock`")
+        raise CheckFailed(lock, "contains no package", "run `make lock`")
     return packages
 
 
@@ -57,24 +60,24 @@ def _entries(text: str) -> Iterator[str]:
             yield entry
 
 
-def _python_package(name: str, entry: str) -> LockedPackage:
+def _python_package(lock: str, entry: str) -> LockedPackage:
     try:
         pin = Requirement(re.split(r"\s*(?:\\|--hash|#|\n)", entry, maxsplit=1)[0])
     except InvalidRequirement as error:
-        raise CheckFailed(f"requirements/{name}", f"cannot read {entry.split()[0]!r}", "run `make lock`") from error
+        raise CheckFailed(lock, f"cannot read {entry.split()[0]!r}", "run `make lock`") from error
     versions = [specifier.version for specifier in pin.specifier if specifier.operator == "=="]
     hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry)
     if pin.url or len(versions) != 1 or len(pin.specifier) != 1 or not hashes:
-        raise CheckFailed(f"requirements/{name}", f"{pin.name} has no pinned version with a hash", "run `make lock`")
+        raise CheckFailed(lock, f"{pin.name} has no pinned version with a hash", "run `make lock`")
     comments = [comment.strip() for comment in re.findall(r"^ +#(.*)$", entry, re.MULTILINE)]
     parents = (re.sub(r"^via(?:\s+|$)", "", comment) for comment in comments)
     required_by = tuple(parent for parent in parents if parent)
     return LockedPackage("pypi", pin.name, versions[0], tuple(hashes), str(pin.marker or ""), required_by)
 
 
-def npm_packages(lock: Path) -> list[LockedPackage]:
+def npm_packages(root: Path, lock: str) -> list[LockedPackage]:
     """The packages of a package-lock.json, each name and version once. Raises CheckFailed for one without a hash."""
-    entries: dict[str, dict[str, Any]] = json.loads(lock.read_text())["packages"]
+    entries: dict[str, dict[str, Any]] = read_json(root, lock, "packages")
     found = {}
     for path, entry in entries.items():
         if not path:
@@ -87,7 +90,7 @@ def npm_packages(lock: Path) -> list[LockedPackage]:
             hexadecimal = base64.b64decode(digest, validate=True).hex()
         except (KeyError, ValueError, binascii.Error) as error:
             remedy = "delete its entry, and run `npm install --package-lock-only`"
-            raise CheckFailed(f"clients/js/{lock.name}", f"{name} has no SHA-512 hash", remedy) from error
+            raise CheckFailed(lock, f"{name} has no SHA-512 hash", remedy) from error
         package = LockedPackage("npm", name, entry["version"], (hexadecimal,), license=str(entry.get("license") or ""))
         found[name, package.version] = package
     return list(found.values())

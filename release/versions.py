@@ -1,6 +1,5 @@
 """Versions and the changelog: every file names the version in app/__init__.py, and the changelog describes it."""
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -9,6 +8,7 @@ from typing import NamedTuple
 
 from packaging.version import Version
 
+from release.files import read_json, read_text
 from release.findings import CheckFailed, Finding
 
 VERSION_FILE = "app/__init__.py"
@@ -30,7 +30,7 @@ class Section(NamedTuple):
 
 def project_version(root: Path) -> str:
     """The version in app/__init__.py. Raises CheckFailed if there is none, or if it is not a version."""
-    found = re.search(r'^__version__ = "([^"]+)"$', (root / VERSION_FILE).read_text(), re.MULTILINE)
+    found = re.search(r'^__version__ = "([^"]+)"$', read_text(root, VERSION_FILE), re.MULTILINE)
     if found is None or re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc|\.dev)\d+)?", found[1]) is None:
         raise CheckFailed(VERSION_FILE, "no version such as 1.2.3 or 1.2.3rc1", "set __version__")
     return found[1]
@@ -58,15 +58,15 @@ def check_versions(root: Path, tag: str = "") -> Iterator[Finding]:
     if tag and tag != f"v{version}":
         yield Finding(VERSION_FILE, f"the version is {version}, but the tag is {tag}", f"push the tag v{version}")
     for name in OPENAPI:
-        documented = json.loads((root / name).read_text())["info"]["version"]
+        documented = read_json(root, name, "info", "version")
         if documented != version:
             yield Finding(name, f"the version is {documented}, not {version}", "run `make openapi`")
-    client, expected = json.loads((root / CLIENT).read_text())["version"], npm_version(version)
+    client, expected = read_json(root, CLIENT, "version"), npm_version(version)
     if client != expected:
         remedy = f"run `npm version {expected} --no-git-tag-version` in clients/js"
         yield Finding(CLIENT, f"the version is {client}, not {expected}", remedy, True)
-    locked = json.loads((root / CLIENT_LOCK).read_text())
-    if {locked["version"], locked["packages"][""]["version"]} != {client}:
+    locked = [read_json(root, CLIENT_LOCK, *keys) for keys in (["version"], ["packages", "", "version"])]
+    if locked != [client, client]:
         remedy = "run `npm install --package-lock-only` in clients/js"
         yield Finding(CLIENT_LOCK, f"the version differs from {client} in package.json", remedy)
 
@@ -96,7 +96,7 @@ def _empty_headings(section: Section) -> list[str]:
 def check_changelog(root: Path) -> Iterator[Finding]:
     """No heading is empty, the newest version is the project's and has a date, and nothing is left under Unreleased."""
     version = project_version(root)
-    found = sections((root / CHANGELOG).read_text())
+    found = sections(read_text(root, CHANGELOG))
     for section in found:
         if not section.body and section.title != UNRELEASED:
             yield Finding(CHANGELOG, f"[{section.title}] is empty", "describe the version, or delete the heading")

@@ -41,12 +41,22 @@ def test_check_that_cannot_continue_fails_a_rehearsal(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "FAIL  client: npm pack: failed: no disk; free some space\n"
 
 
+def test_error_of_the_file_system_names_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    def fill() -> list[Finding]:
+        raise OSError(28, "No space left on device", "dialtone.whl")
+
+    report = Report(rehearsal=True)
+    report.check("wheel", fill)
+
+    assert capsys.readouterr().out == (
+        "FAIL  wheel: dialtone.whl: No space left on device; correct it, and run the check again\n"
+    )
+
+
 def test_failed_check_deletes_the_artifacts_of_an_earlier_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_project(tmp_path / "clone", version="1.2.4.dev0")
-    (root / "release").mkdir()
-    (root / "release" / "licences.toml").write_text("allowed = []\n[reviewed]\n")
     (root / "dist").mkdir()
     (root / "dist" / "old.whl").write_text("")
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)

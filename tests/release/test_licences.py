@@ -8,7 +8,6 @@ from typing import cast
 import pytest
 
 from release.licences import (
-    POLICY,
     LicencePolicy,
     MetadataReader,
     check_licences,
@@ -139,11 +138,11 @@ def test_stale_entries_of_the_policy_are_findings() -> None:
 
 
 def test_all_licences_of_this_repository_are_known_and_allowed() -> None:
-    policy = read_policy(ROOT / POLICY)
+    policy = read_policy(ROOT)
     packages = [
-        *python_packages(ROOT / "requirements/runtime.lock"),
-        *python_packages(ROOT / "requirements/tracing.lock"),
-        *npm_packages(ROOT / "clients/js/package-lock.json"),
+        *python_packages(ROOT, "requirements/runtime.lock"),
+        *python_packages(ROOT, "requirements/tracing.lock"),
+        *npm_packages(ROOT, "clients/js/package-lock.json"),
     ]
     licences = [(package, licence_of(package, policy)) for package in packages]
 

@@ -14,16 +14,18 @@ HASH = "ab" * 32
 SHA512 = "sha512-" + "A" * 86 + "=="
 
 
+LOCK = "requirements/runtime.lock"
+
+
 def python_lock(folder: Path, text: str) -> Path:
-    path = folder / "runtime.lock"
-    path.write_text(text)
-    return path
+    (folder / "requirements").mkdir()
+    (folder / LOCK).write_text(text)
+    return folder
 
 
 def npm_lock(folder: Path, **entries: dict[str, str]) -> Path:
-    path = folder / "package-lock.json"
-    path.write_text(json.dumps({"packages": {"": {"version": "1.0.0"}, **entries}}))
-    return path
+    (folder / "package-lock.json").write_text(json.dumps({"packages": {"": {"version": "1.0.0"}, **entries}}))
+    return folder
 
 
 def test_package_has_version_hashes_marker_and_parents(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_package_has_version_hashes_marker_and_parents(tmp_path: Path) -> None:
         f"two==2.0 \\\n    --hash=sha256:{HASH}\n    # via viaduct\n"
     )
 
-    one, two = python_packages(python_lock(tmp_path, text))
+    one, two = python_packages(python_lock(tmp_path, text), LOCK)
 
     assert (one.name, one.version, one.hashes) == ("one", "1.0", (HASH, "cd" * 32))
     assert one.marker == 'python_version < "3.12"'
@@ -54,7 +56,7 @@ def test_package_has_version_hashes_marker_and_parents(tmp_path: Path) -> None:
 )
 def test_package_without_pinned_version_and_hash_stops_the_check(tmp_path: Path, entry: str) -> None:
     with pytest.raises(CheckFailed) as caught:
-        python_packages(python_lock(tmp_path, entry))
+        python_packages(python_lock(tmp_path, entry), LOCK)
 
     assert str(caught.value.finding) == (
         "requirements/runtime.lock: one has no pinned version with a hash; run `make lock`"
@@ -63,14 +65,13 @@ def test_package_without_pinned_version_and_hash_stops_the_check(tmp_path: Path,
 
 def test_empty_lock_stops_the_check(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="contains no package"):
-        python_packages(python_lock(tmp_path, "# Nothing.\n"))
+        python_packages(python_lock(tmp_path, "# Nothing.\n"), LOCK)
 
 
 @pytest.mark.parametrize("name", ["runtime", "tracing"])
 def test_every_pin_of_the_lock_is_read(name: str) -> None:
-    path = ROOT / "requirements" / f"{name}.lock"
-    text = path.read_text()
-    packages = python_packages(path)
+    text = (ROOT / f"requirements/{name}.lock").read_text()
+    packages = python_packages(ROOT, f"requirements/{name}.lock")
 
     assert len(packages) == len(re.findall(r"^[a-z0-9][^ \n]*==", text, re.MULTILINE))
     assert sum(len(package.hashes) for package in packages) == text.count("--hash=sha256:")
@@ -79,7 +80,7 @@ def test_every_pin_of_the_lock_is_read(name: str) -> None:
 
 def test_npm_package_has_the_name_behind_its_alias(tmp_path: Path) -> None:
     entry = {"name": "@scope/real", "version": "1.0.0", "integrity": SHA512, "license": "MIT"}
-    (package,) = npm_packages(npm_lock(tmp_path, **{"node_modules/alias": entry}))
+    (package,) = npm_packages(npm_lock(tmp_path, **{"node_modules/alias": entry}), "package-lock.json")
 
     assert (package.name, package.hashes, package.license) == ("@scope/real", ("00" * 64,), "MIT")
     assert package.url == "pkg:npm/%40scope/real@1.0.0"
@@ -89,7 +90,9 @@ def test_npm_package_that_is_installed_twice_is_listed_once(tmp_path: Path) -> N
     entry = {"version": "1.0.0", "integrity": SHA512}
     nested = {"node_modules/one": entry, "node_modules/two/node_modules/one": entry}
 
-    assert [str(package) for package in npm_packages(npm_lock(tmp_path, **nested))] == ["one==1.0.0"]
+    assert [str(package) for package in npm_packages(npm_lock(tmp_path, **nested), "package-lock.json")] == [
+        "one==1.0.0"
+    ]
 
 
 @pytest.mark.parametrize("integrity", [None, "", "sha1-AAAA", "sha512-?"])
@@ -97,4 +100,4 @@ def test_npm_package_without_hash_stops_the_check(tmp_path: Path, integrity: str
     entry = {"version": "1.0.0"} | ({} if integrity is None else {"integrity": integrity})
 
     with pytest.raises(CheckFailed, match="one has no SHA-512 hash"):
-        npm_packages(npm_lock(tmp_path, **{"node_modules/one": entry}))
+        npm_packages(npm_lock(tmp_path, **{"node_modules/one": entry}), "package-lock.json")

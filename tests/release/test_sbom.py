@@ -39,13 +39,13 @@ def test_time_is_that_of_the_commit() -> None:
 
 
 def test_sbom_names_every_locked_package() -> None:
-    packages = python_packages(ROOT / "requirements/tracing.lock")
+    packages = python_packages(ROOT, "requirements/tracing.lock")
 
     assert missing_packages("sbom.json", sbom_of(*packages), packages) == []
 
 
 def test_sbom_has_no_address_of_a_package_index() -> None:
-    text = str(sbom_of(*python_packages(ROOT / "requirements/tracing.lock")))
+    text = str(sbom_of(*python_packages(ROOT, "requirements/tracing.lock")))
 
     assert text.count("://") == 1
     assert "http://cyclonedx.org/schema/bom-1.6.schema.json" in text
