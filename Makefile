@@ -220,7 +220,7 @@ $(RELEASE_TOOLS)/.installed: requirements/release.lock | $(BIN)/python
 RELEASE := 1
 release-check: $(VENV)/.dev client $(RELEASE_TOOLS)/.installed ## Check that HEAD can be released, and write dist/. RELEASE=0 rehearses it
 	$(BIN)/python -m release --validator $(RELEASE_TOOLS)/bin/python $(if $(filter 0,$(RELEASE)),--rehearsal) --tag "$${TAG:-}"
-	@if [ "$$(id -u)" = 0 ]; then $(MAKE) image-test; else echo "The images were not built: that requires root. Run: sudo make image-test"; fi
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) image-test || { rm -rf dist; exit 1; }; else echo "The images were not built: that requires root. Run: sudo make image-test"; fi
 
 # The network must reach advisories. Without --strict, pip-audit accepts packages that it could not compare. Each command
 # runs, and the target fails if one failed.
