@@ -23,7 +23,7 @@ from app.api.middleware.limits import HeaderLimitsMiddleware
 from app.api.middleware.load_shedding import LoadSheddingMiddleware, reject_overload
 from app.api.readiness import CheckStatus, IdentityCheck, Readiness, ReadinessCheck, TelnyxCheck
 from app.api.request_scope import HEALTH_PATHS, PROBE_PATHS
-from app.api.routes import admin, backchannel_logout, docs, health, ops, push_credentials, telephony_credentials
+from app.api.routes import admin, backchannel_logout, docs, grants, health, ops, push_credentials, telephony_credentials
 from app.api.schemas.client_settings import ClientSettings
 from app.composition.build import build_components
 from app.composition.components import Components, Overrides
@@ -259,6 +259,7 @@ def _fastapi(
     app.include_router(telephony_credentials.router)
     app.include_router(health.router(readiness, components.metrics if has_operator_routes else None))
     app.include_router(push_credentials.router)
+    app.include_router(grants.router)
     app.include_router(backchannel_logout.router)
     if has_operator_routes:
         app.include_router(admin.router)

@@ -1,4 +1,4 @@
-"""Rate limits for a user, for all users of an issuer, and for rejected tokens from one address.
+"""Rate limits for a user or a guest, for all users of an issuer, for guests of a backend, and for rejected tokens.
 
 Each replica counts in memory, so that a request waits for no store. With Redis, `SharedCounts` adds the counts of the
 replicas several times a second.
@@ -13,6 +13,7 @@ from typing import Protocol
 from limits import parse
 
 from app.vending.errors import RateLimited
+from app.vending.grants.models import GrantKind
 from app.vending.models import Principal, RateLimitStatus
 
 TIDY_SECONDS = 30.0
@@ -46,6 +47,10 @@ class RateLimits:
     issuer: RateLimit | None
     failures: RateLimit | None
     """Rejected tokens from one address."""
+    guest: RateLimit | None = None
+    """Requests of one guest, instead of `user`."""
+    guest_grants: RateLimit | None = None
+    """Guests that one backend vouches for."""
 
 
 @dataclass(slots=True)
@@ -95,9 +100,15 @@ class RateLimiter:
         issuer, subject = principal.user_key
         if self._rates.issuer is not None:
             status = self._check(self._rates.issuer, ("issuer", issuer))
-        if self._rates.user is not None:
-            status = self._check(self._rates.user, ("user", issuer, subject))
+        own = self._rates.guest if issuer == GrantKind.GUEST.issuer else self._rates.user
+        if own is not None:
+            status = self._check(own, ("user", issuer, subject))
         return status
+
+    def check_guest_grant(self, backend: Principal) -> None:
+        """Count a guest that the backend vouches for. Raises RateLimited."""
+        if self._rates.guest_grants is not None:
+            self._check(self._rates.guest_grants, ("guest_grants", *backend.user_key))
 
     def _check(self, rate: RateLimit, names: tuple[str, ...]) -> RateLimitStatus:
         window = self._hit(rate, names)

@@ -37,6 +37,10 @@ USER_TAGS = [
         "name": "Push credentials",
         "description": "Apple and Google push material that wakes the caller's mobile apps for an incoming call.",
     },
+    {
+        "name": "Grants",
+        "description": "A backend vouches for a user without an access token, or for a guest. Requires its own token.",
+    },
 ]
 OPERATOR_TAGS = [
     {"name": "Identity provider", "description": "Called by the identity provider, not by users or operators."},

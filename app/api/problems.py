@@ -74,6 +74,7 @@ KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.LeaseNotFound: ProblemKind(404, "credential_not_found", str(errors.LeaseNotFound.__doc__)),
     errors.LeaseEnded: ProblemKind(410, "credential_ended", str(errors.LeaseEnded.__doc__)),
     errors.SweepNotFound: ProblemKind(404, "sweep_not_found", str(errors.SweepNotFound.__doc__)),
+    errors.GrantNotFound: ProblemKind(404, "grant_not_found", str(errors.GrantNotFound.__doc__)),
     errors.PushNotAllowed: ProblemKind(403, "push_not_allowed", str(errors.PushNotAllowed.__doc__)),
     errors.PushLimitReached: ProblemKind(403, "push_limit_reached", str(errors.PushLimitReached.__doc__)),
     errors.PushCredentialNotFound: ProblemKind(

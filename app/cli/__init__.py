@@ -16,6 +16,7 @@ from app.cli import (
     audit,
     config,
     doctor,
+    grants,
     leases,
     operators,
     policy,
@@ -41,6 +42,7 @@ app.add_typer(policy.commands, name="policy")
 app.add_typer(config.commands, name="config")
 app.add_typer(push.commands, name="push")
 app.add_typer(leases.commands, name="leases")
+app.add_typer(grants.commands, name="grants")
 app.add_typer(operators.keys, name="keys")
 app.add_typer(operators.tokens, name="tokens")
 app.add_typer(audit.commands, name="audit")

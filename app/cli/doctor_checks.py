@@ -14,6 +14,7 @@ from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.check_result import CheckResult, CheckVerdict
 from app.cli.deployment_checks import check_deployment
 from app.composition.components import Components
+from app.config.grant_rules import guest_connections
 from app.config.settings import ISSUER_VARIABLES, Settings
 from app.vending.errors import (
     LedgerUnavailable,
@@ -47,6 +48,10 @@ async def check_all(where: Settings, components: Components) -> AsyncIterator[Ch
     for connection_id in sorted(components.identity.policy.policy.connections()):
         async for finding in _connection(components, connection_id):
             yield finding
+    for connection_id in sorted(guest_connections(components.identity.policy.policy)):
+        seen = "guests call through it, and Dialtone does not check its limits"
+        fix = "limit its destinations, channels and daily spend in an outbound voice profile at Telnyx"
+        yield CheckResult(f"connection {connection_id}", CheckVerdict.WARNING, seen, fix)
     yield _origins(where)
     if where.redis_url is not None:
         yield await _redis(components)

@@ -8,12 +8,14 @@ from datetime import timedelta
 
 from app import __version__
 from app.adapters.http_client import HttpClient, HttpClients
+from app.adapters.identity.grant_keys import ActiveGrantKeys
 from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.erasure import SqlErasure
+from app.adapters.ledger.grants import SqlGrants
 from app.adapters.ledger.lease_search import SqlLeaseSearch
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.migrate import newest_revision
@@ -24,11 +26,13 @@ from app.adapters.ledger.pg_login import PgLogin
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.push_validation import apns, fcm
+from app.adapters.rate_limiter import RateLimiter
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.composition.components import (
     Components,
+    GrantComponents,
     IdentityComponents,
     LedgerComponents,
     OperatorComponents,
@@ -56,6 +60,9 @@ from app.composition.replica import build_replica
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.vending.errors import LedgerUnavailable
+from app.vending.grants.binding import DeviceBinding
+from app.vending.grants.mint import GrantMinter
+from app.vending.grants.revoke import GrantRevoker
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.erasure import UserEraser
 from app.vending.operators.lease_admin import LeaseAdmin
@@ -101,6 +108,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     operators = build_operators(settings, overrides, wake, audit, ledger, identity, telnyx, telephony, upkeep)
     shared_counts = build_shared_counts(settings, overrides)
     rate_limiter = build_rate_limiter(settings, overrides, shared_counts)
+    grants = build_grants(settings, overrides, audit, rate_limiter, ledger, identity, telephony)
     listener = PgListener(ledger.engine, wake.change_feed.set)
     tasks = TaskRunner(
         periodic_tasks(wake, listener, audit, identity, telephony, push, upkeep, operators, shared_counts)
@@ -146,6 +154,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         telnyx=telnyx,
         telephony=telephony,
         push=push,
+        grants=grants,
         upkeep=upkeep,
         operators=operators,
         metrics=build_metrics(telemetry, shared_counts, identity, telephony, push, operators),
@@ -172,6 +181,7 @@ def build_ledger(settings: Settings, telemetry: Telemetry, replica: Replica) -> 
         push=SqlPush(database),
         audit=SqlAudit(database, replica.naming),
         erasure=SqlErasure(database, replica.naming),
+        grants=SqlGrants(database),
         check=lambda: database.check_ready(revision),
     )
 
@@ -190,6 +200,7 @@ def build_identity(
         policy=ActivePolicy(resolved.policy, log_shadow_policy),
         not_before=not_before,
         sign_in=sign_in,
+        grant_keys=ActiveGrantKeys(resolved.grant_keys),
     )
 
 
@@ -229,7 +240,10 @@ def build_telephony(
     login_cache = LoginCache(cached_devices(settings), shared_logins)
     recovery = Recovery(ledger.leases, telnyx.credentials, clock)
     renewer = LeaseRenewer(ledger.leases, telnyx.credentials, login_cache, clock)
-    revoker = Revoker(policy, ledger.leases, recovery, login_cache, identity.not_before, audit, clock, wake.sweeper.set)
+    binding = DeviceBinding(ledger.grants, audit)
+    revoker = Revoker(
+        policy, ledger.leases, recovery, login_cache, identity.not_before, binding, audit, clock, wake.sweeper.set
+    )
     last_uses = LastUses(ledger.leases, clock)
     maker = LoginFactory(
         ledger=ledger.leases,
@@ -250,13 +264,14 @@ def build_telephony(
         login_factory=maker,
         login_cache=login_cache,
         last_uses=last_uses,
+        binding=binding,
         audit=audit,
         clock=clock,
         monotonic=overrides.monotonic,
         timeout_seconds=settings.request_timeout_seconds,
         admit=telnyx.credentials.admit,
     )
-    devices = Devices(policy, ledger.leases, renewer, audit, clock)
+    devices = Devices(policy, ledger.leases, renewer, binding, audit, clock)
     return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses)
 
 
@@ -300,6 +315,29 @@ def build_push(
     )
 
 
+def build_grants(
+    settings: Settings,
+    overrides: Overrides,
+    audit: AuditLog,
+    limiter: RateLimiter,
+    ledger: LedgerComponents,
+    identity: IdentityComponents,
+    telephony: TelephonyComponents,
+) -> GrantComponents:
+    minter = GrantMinter(
+        identity.policy,
+        ledger.grants,
+        identity.grant_keys,
+        limiter,
+        audit,
+        overrides.clock,
+        overrides.new_id,
+        timedelta(seconds=settings.grant_ttl_seconds),
+    )
+    revoker = GrantRevoker(ledger.grants, identity.not_before, telephony.revoker, audit, overrides.clock)
+    return GrantComponents(minter, revoker)
+
+
 def build_upkeep(
     settings: Settings,
     overrides: Overrides,
@@ -314,7 +352,7 @@ def build_upkeep(
     clock, login_cache, verifier = overrides.clock, telephony.login_cache, identity.verifier
     connections = _connections(identity)
     retention = timedelta(days=settings.retention_days)
-    sweeper = Sweeper(ledger.sweep, telephony.revoker, login_cache, audit, clock, retention)
+    sweeper = Sweeper(ledger.sweep, ledger.grants, telephony.revoker, login_cache, audit, clock, retention)
     reconciler = Reconciler(ledger.leases, telnyx.credentials, replica.naming, connections, audit, clock)
     sweep_jobs = SweepJobs(
         sweeper=sweeper,

@@ -14,11 +14,13 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.adapters.http_client import HttpClient
+from app.adapters.identity.grant_keys import ActiveGrantKeys
 from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.erasure import SqlErasure
+from app.adapters.ledger.grants import SqlGrants
 from app.adapters.ledger.lease_search import SqlLeaseSearch
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.not_before import SqlNotBefore
@@ -35,6 +37,8 @@ from app.composition.issuers import KeySetRegistry
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.observability.metrics import EventMetrics, Metrics
+from app.vending.grants.mint import GrantMinter
+from app.vending.grants.revoke import GrantRevoker
 from app.vending.ids import new_id
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.erasure import UserEraser
@@ -114,6 +118,7 @@ class LedgerComponents:
     push: SqlPush
     audit: SqlAudit
     erasure: SqlErasure
+    grants: SqlGrants
     check: Callable[[], Awaitable[None]]
     """Raises LedgerUnavailable unless the database is reachable, writable and migrated."""
 
@@ -127,6 +132,7 @@ class IdentityComponents:
     policy: ActivePolicy
     not_before: NotBeforeRegistry
     sign_in: OperatorSignIn
+    grant_keys: ActiveGrantKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,14 @@ class PushComponents:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantComponents:
+    """Grants of backends."""
+
+    minter: GrantMinter
+    revoker: GrantRevoker
+
+
+@dataclass(frozen=True, slots=True)
 class UpkeepComponents:
     """Background work on the ledger and at Telnyx."""
 
@@ -205,6 +219,7 @@ class Components:
     telnyx: TelnyxComponents
     telephony: TelephonyComponents
     push: PushComponents
+    grants: GrantComponents
     upkeep: UpkeepComponents
     operators: OperatorComponents
     metrics: Metrics

@@ -52,7 +52,7 @@ class KeySetRegistry:
         ]
         in_use = {issuer.keys for issuer in found}
         self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
-        return found
+        return found if resolved.grant_keys is None else found + resolved.grant_keys.issuers(kept)
 
     def log_plain_http(self) -> None:
         """Warn of key sets that are fetched without TLS."""

@@ -18,5 +18,7 @@ def build_rate_limiter(settings: Settings, overrides: Overrides, shared_counts: 
         parse_rate_limit(settings.limit_user),
         parse_rate_limit(settings.limit_issuer),
         parse_rate_limit(settings.limit_failures),
+        parse_rate_limit(settings.limit_guest),
+        parse_rate_limit(settings.limit_guest_grants),
     )
     return RateLimiter(rates, overrides.monotonic, shared_counts)

@@ -22,6 +22,8 @@ RELOADABLE = frozenset(
     {
         "config",
         "telnyx_api_key",
+        "grant_key",
+        "other_grant_key",
         "tag_key",
         "previous_tag_key",
         "telnyx_connection_id",
@@ -74,6 +76,7 @@ class SettingsReloader:
         # The following lines neither fail nor await, so no request sees a part of the change.
         self._identity.verifier.replace(issuers)
         self._identity.policy.policy = resolved.policy
+        self._identity.grant_keys.keys = resolved.grant_keys
         self._identity.key_sets.use_sign_in(resolved, self._identity.sign_in)
         self._naming.use_keys(*tag_keys(changed))
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())

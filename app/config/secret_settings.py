@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 SECRETS = (
     *("telnyx_api_key", "database_url", "issuer_secret", "previous_issuer_secret", "issuer_pem"),
+    *("grant_key", "other_grant_key"),
     *("tag_key", "previous_tag_key", "redis_url", "login_cache_url", "login_cache_keys", "egress_proxy"),
 )
 """Settings that can also be read from a file: `<NAME>_FILE`."""
@@ -21,6 +22,8 @@ class SecretSettings(BaseModel):
     previous_issuer_secret: SecretStr | None = None
     tag_key: SecretStr | None = None
     previous_tag_key: SecretStr | None = None
+    grant_key: SecretStr | None = None
+    other_grant_key: SecretStr | None = None
 
     telnyx_api_key_file: str | None = Field(None, validation_alias="TELNYX_API_KEY_FILE")
     issuer_pem_file: str | None = None
@@ -29,6 +32,8 @@ class SecretSettings(BaseModel):
     database_url_file: str | None = None
     tag_key_file: str | None = None
     previous_tag_key_file: str | None = None
+    grant_key_file: str | None = None
+    other_grant_key_file: str | None = None
     egress_proxy_file: str | None = None
 
     @property

@@ -26,7 +26,7 @@ SECRET_SHAPES = re.compile(
     re.DOTALL,
 )
 MASK = "[redacted]"
-ID_FIELDS = frozenset({"request_id", "lease_id", "audit", "token_sha256", "replica"})
+ID_FIELDS = frozenset({"request_id", "lease_id", "grant_id", "audit", "token_sha256", "replica"})
 """Values that Dialtone generates. They may have the shape of a secret: a lease id has 32 hex digits."""
 
 MAX_TEXT_CHARS = 500
@@ -73,10 +73,17 @@ def clean(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {clean(str(key)): MASK if _is_secret_field(str(key)) else clean(item) for key, item in value.items()}
+        return {clean(str(key)): _clean_item(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [clean(item) for item in value]
     return clean(str(value))
+
+
+def _clean_item(name: str, value: Any) -> Any:
+    """A member of an object, such as the details of an audit event."""
+    if name in ID_FIELDS and isinstance(value, str):
+        return _one_line(value)
+    return MASK if _is_secret_field(name) else clean(value)
 
 
 @lru_cache(maxsize=1024)

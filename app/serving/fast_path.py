@@ -32,6 +32,7 @@ from app.serving.responses import header_lines, problem_lines
 from app.vending import strict_json
 from app.vending.audit import NO_REQUEST, REQUEST_CONTEXT, Audit, Decision, RequestContext
 from app.vending.errors import DialtoneError, RateLimited, TokenRejected
+from app.vending.grants.models import may_use_origin
 from app.vending.models import IssueRequest, Principal, RateLimitStatus
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.login_cache import CachedLogin, Login
@@ -218,6 +219,9 @@ class FastPath:
         rate_limit = None
         if principal is not None:
             REQUEST_CONTEXT.set(context)  # the policy may log
+            origin = headers.get(b"origin")
+            if not may_use_origin(principal, None if origin is None else origin.decode("latin-1")):
+                return None  # the middleware rejects the token
             wanted = _issue_request(call.request)
             entry = None if wanted is None else self._issuer.cached_login(principal, wanted, now)
             if entry is None or entry.login.token is None:

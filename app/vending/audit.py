@@ -34,6 +34,12 @@ class AuditAction(StrEnum):
     """A credential was deleted at Telnyx because its lease had ended or because it had no lease."""
     PUSH_CHANGED = "push_changed"
     """A push credential was registered, replaced, removed or attached."""
+    GRANT_MINTED = "grant_minted"
+    """A backend vouched for a user or a guest."""
+    GRANT_USED = "grant_used"
+    """A device used a grant first. The grant is bound to it."""
+    GRANT_REVOKED = "grant_revoked"
+    """A grant was revoked by its backend or an operator."""
     ADMIN_ACTION = "admin_action"
     """Any other operator action."""
 

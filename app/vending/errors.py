@@ -17,6 +17,7 @@
     |-- LeaseNotFound
     |-- LeaseEnded                revoked or expired
     |-- SweepNotFound
+    |-- GrantNotFound             the grant does not exist, or another backend minted it
     |-- PushMaterialRejected      the push material has faults, each with its own code
     |-- PushCredentialNotFound
     |-- PushAliasTaken            the user's alias belongs to other material
@@ -152,6 +153,10 @@ class LeaseEnded(DialtoneError):
 
 class SweepNotFound(DialtoneError):
     """The sweep does not exist. Old sweeps are deleted."""
+
+
+class GrantNotFound(DialtoneError):
+    """The grant does not exist."""
 
 
 class PushMaterialRejected(DialtoneError):

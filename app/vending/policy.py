@@ -12,11 +12,15 @@ from types import MappingProxyType
 
 from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import AccessDenied, GrantNotAllowed, InsufficientScope, PushNotAllowed
+from app.vending.grants.models import GrantKind, is_granted
 from app.vending.models import Grant, IssueRequest, Platform, Principal
 from app.vending.telephony.durations import lifetime
 
 ADMIN_SCOPE = "dialtone:admin"
 """Scope that an operator's token must hold, in addition to what policy requires."""
+
+GRANTS_SCOPE = "dialtone:grants"
+"""Scope that a backend's token must hold to mint grants, in addition to what policy requires."""
 
 
 class DeviceLimitAction(StrEnum):
@@ -62,6 +66,8 @@ class Allowance:
     """Whether a token with ADMIN_SCOPE may call the operator API."""
     admin_requires_scope: bool = True
     """False: `admin` suffices without ADMIN_SCOPE, for identity providers whose scopes cannot contain it."""
+    vouches_for: frozenset[GrantKind] = frozenset()
+    """The kinds of grants that a token with GRANTS_SCOPE may mint."""
 
     def action_at_limit(self, platform: Platform) -> DeviceLimitAction:
         return self.at_device_limit or DEFAULT_ACTIONS[platform]
@@ -87,6 +93,8 @@ class Rule:
 
     def why_not(self, principal: Principal) -> str | None:
         """Why the rule does not apply to the principal, scopes aside; None if it applies."""
+        if self.issuers is None and is_granted(principal):
+            return "the rule names no issuer, and grants require a rule of their own"
         if self.issuers is not None and principal.configured_issuer not in self.issuers:
             return f"the issuer is not {' or '.join(sorted(self.issuers))}"
         for condition in self.claims:
@@ -112,7 +120,7 @@ class Policy:
     """An operator's rules and defaults."""
 
     default: Allowance
-    """The permissions of every user of a configured issuer while no policy is enforced."""
+    """The permissions of every user of a configured issuer while no policy is enforced. Grants are denied then."""
     rules: tuple[Rule, ...] = ()
     mode: PolicyMode = PolicyMode.ENFORCE
     required_scopes: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -134,7 +142,7 @@ class Policy:
     def enforced(self, principal: Principal) -> PolicyResult:
         """The result that applies to the principal now."""
         if not self.is_enforced:
-            return PolicyResult(None, self.default)
+            return PolicyResult(None, None if is_granted(principal) else self.default)
         return _first_fit((rule for rule in self.rules if rule.mode is PolicyMode.ENFORCE), principal)
 
     def shadow(self, principal: Principal) -> PolicyResult:
@@ -148,11 +156,11 @@ class Policy:
 
         If there are several sets, returns the one with the fewest missing scopes.
 
-        ADMIN_SCOPE counts only if it is `required`: it does not help a user.
+        ADMIN_SCOPE and GRANTS_SCOPE count only if they are `required`: they do not help a user.
         """
         wanted = {required} | {required | rule.scopes for rule in self.rules if rule.why_not(principal) is None}
         for scopes in sorted(wanted, key=lambda scopes: (len(scopes - principal.scopes), sorted(scopes))):
-            if ADMIN_SCOPE in scopes - principal.scopes - required:
+            if {ADMIN_SCOPE, GRANTS_SCOPE} & (scopes - principal.scopes - required):
                 continue
             allowance = self.enforced(replace(principal, scopes=principal.scopes | scopes)).allowance
             if allowance is not None and is_enough(allowance):
@@ -207,11 +215,27 @@ class ActivePolicy:
 
         A rule with `admin_requires_scope = false` grants them without the scope.
         """
+        if is_granted(principal):
+            raise AccessDenied
         granted = self.policy.enforced(principal).allowance
         is_by_rule = granted is not None and granted.is_operator(principal.scopes)
         required = frozenset[str]() if is_by_rule else frozenset({ADMIN_SCOPE})
         if not self._authorize(principal, required, lambda allowance: allowance.admin).admin:
             raise AccessDenied
+
+    def authorize_grants(self, backend: Principal, kind: GrantKind) -> None:
+        """Raises InsufficientScope, or AccessDenied if policy does not let the backend mint grants of this kind."""
+        if is_granted(backend):
+            raise AccessDenied
+        allowance = self._authorize(backend, frozenset({GRANTS_SCOPE}), lambda allowance: kind in allowance.vouches_for)
+        if kind not in allowance.vouches_for:
+            raise AccessDenied
+
+    def authorize_all_devices(self, principal: Principal) -> Allowance:
+        """As `authorize`, for an operation on all devices of a user. A grant belongs to one device, so it is denied."""
+        if is_granted(principal):
+            raise AccessDenied
+        return self.authorize(principal)
 
     def is_operator(self, principal: Principal) -> bool:
         try:

@@ -1,6 +1,6 @@
 """PS256/384/512 and EdDSA, which python-jose 3.5 lacks, added through its own extension point (`jwk.register_key`).
 
-It supports verification with public keys only, because this service signs nothing.
+PS256/384/512 are for verification only. Ed25519 also signs, for grants.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from jose import jwk
 from jose.backends.base import Key
 
@@ -46,11 +46,22 @@ class PssKey(Key):
 
 
 class Ed25519Key(Key):
-    """Ed25519 (RFC 8032), as a JWK (RFC 8037)."""
+    """Ed25519 (RFC 8032): a public key as a JWK (RFC 8037), or the 32 bytes of a private key."""
 
-    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+    def __init__(self, key: dict[str, Any] | bytes, algorithm: str) -> None:
         super().__init__(key, algorithm)
-        self._public = Ed25519PublicKey.from_public_bytes(canonical_base64url(key["x"]))
+        self._private = Ed25519PrivateKey.from_private_bytes(key) if isinstance(key, bytes) else None
+        self._public = (
+            Ed25519PublicKey.from_public_bytes(canonical_base64url(key["x"]))
+            if isinstance(key, dict)
+            else Ed25519PrivateKey.from_private_bytes(key).public_key()
+        )
+
+    def sign(self, msg: bytes) -> bytes:
+        """Raises ValueError if the key is a public key."""
+        if self._private is None:
+            raise ValueError("a public key signs nothing")
+        return self._private.sign(msg)
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         try:

@@ -16,11 +16,13 @@ from app.adapters.ledger.tables import (
     IS_UNFINISHED,
     audit_events,
     erasures,
+    grants,
     leases,
     owned_by,
     push_registrations,
 )
 from app.vending.audit import AuditEvent
+from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import UserKey
 from app.vending.operators.erasure import ErasureCounts
 from app.vending.pseudonyms import PSEUDONYM_PREFIX, ErasedUser, pseudonymize
@@ -97,6 +99,10 @@ class SqlErasure:
                 row = {"pseudonym": pseudonym, "erased_before": erased_before, "recorded_at": now}
                 insert = self._insert(erasures).values(user_hash=user_hash, **row)
                 connection.execute(insert.on_conflict_do_update(index_elements=["user_hash"], set_=row))
+            # Without its row, a grant is rejected.
+            if (kind := GRANT_ISSUERS.get(user_key.issuer)) is not None:
+                of_user = sa.and_(grants.c.subject == user_key.subject, grants.c.kind == kind.value)
+                connection.execute(grants.delete().where(of_user))
             announce(connection)
             return ErasedUser(user_key, pseudonym, erased_before)
 

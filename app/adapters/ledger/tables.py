@@ -214,6 +214,25 @@ erasures = sa.Table(
 )
 """Users that were erased, by keyed hash. Without a name, so that it is no record of whom it was."""
 
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("backend_issuer", sa.Text, nullable=False),
+    sa.Column("backend_subject", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("device_id", sa.String(64)),
+    sa.Column("revoked_at", UtcTime),
+    sa.Index("grants_by_expiry", "expires_at"),
+    sa.Index("grants_of_a_backend", "backend_subject", "backend_issuer"),
+    sa.Index("grants_of_a_user", "subject"),
+)
+"""Grants that have not expired, or that a live lease was made with. Their tokens are not stored."""
+
 
 def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
     chosen = [leases.c[column] for column in columns]

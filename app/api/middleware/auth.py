@@ -23,6 +23,7 @@ from app.api.request_scope import (
 )
 from app.vending.audit import REQUEST_CONTEXT, Audit, AuditAction, AuditOutcome, Decision, RequestContext
 from app.vending.errors import DialtoneError, RateLimited, SigningKeyPending, TokenRejected
+from app.vending.grants.models import may_use_origin
 from app.vending.models import Principal, RateLimitStatus
 
 PROTECTED_PREFIX = "/v1"
@@ -102,6 +103,8 @@ class BearerAuthMiddleware:
                 principal = await self._verifier.verify(unverified_token, header)
             request_id, client_address, user_agent, _ = REQUEST_CONTEXT.get()
             REQUEST_CONTEXT.set(RequestContext(request_id, client_address, user_agent, principal.user_key))
+            if not may_use_origin(principal, _origin_of(scope)):
+                raise TokenRejected("grant_of_other_origin")
             scope[RATE_LIMIT] = self._limiter.check_user(principal)
         except (TokenRejected, RateLimited) as error:
             if isinstance(error, RateLimited):
@@ -179,6 +182,12 @@ def _has_allowed_origin(scope: Scope, origins: AllowedOrigins) -> bool:
     scheme, host = scope["scheme"], headers.get(b"host", b"").decode("latin-1").lower()
     own = f"{scheme}://{host.removesuffix(DEFAULT_PORTS.get(scheme, ''))}"
     return bool(host) and (origin.decode("latin-1") in origins or origin.decode("latin-1") == own)
+
+
+def _origin_of(scope: Scope) -> str | None:
+    """The request's origin. None if there is none, or several."""
+    found = [value for name, value in scope["headers"] if name == b"origin"]
+    return found[0].decode("latin-1") if len(found) == 1 else None
 
 
 def is_bearer(headers: Mapping[bytes, bytes]) -> bool:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from app.vending.audit import Audit, AuditAction, Decision
 from app.vending.errors import IssueInProgress, LeaseConflict, LeaseEnded, LeaseNotFound
+from app.vending.grants.binding import DeviceBinding
 from app.vending.models import Principal, UserKey
 from app.vending.policy import ActivePolicy, Allowance
 from app.vending.telephony.durations import lifetime
@@ -41,12 +42,14 @@ class Devices:
         policy: ActivePolicy,
         ledger: DeviceLedger,
         renewer: LeaseRenewer,
+        binding: DeviceBinding,
         audit: Audit,
         clock: Callable[[], datetime],
     ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._renewer = renewer
+        self._binding = binding
         self._audit = audit
         self._clock = clock
 
@@ -56,10 +59,11 @@ class Devices:
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.user_key != principal.user_key:
             raise LeaseNotFound
+        await self._binding.check(principal, lease.device_id)
         return lease
 
     async def list(self, principal: Principal, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        self._policy.authorize(principal)
+        self._policy.authorize_all_devices(principal)
         return await self._ledger.page(principal.user_key, after, limit)
 
     async def update(self, principal: Principal, lease_id: str, change: LeaseChange) -> Lease:

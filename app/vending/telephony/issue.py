@@ -23,6 +23,7 @@ from app.vending.errors import (
     TelnyxServerError,
     TelnyxUnreachable,
 )
+from app.vending.grants.binding import DeviceBinding
 from app.vending.models import Grant, IssueRequest, IssueSource, Principal, UserKey
 from app.vending.policy import ActivePolicy, IssueTerms
 from app.vending.single_flight import SingleFlight
@@ -64,6 +65,7 @@ class CredentialIssuer:
         login_factory: LoginFactory,
         login_cache: LoginCache,
         last_uses: LastUses,
+        binding: DeviceBinding,
         audit: Audit,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -76,6 +78,7 @@ class CredentialIssuer:
         self._login_factory = login_factory
         self._login_cache = login_cache
         self._last_uses = last_uses
+        self._binding = binding
         self._audit = audit
         self._clock = clock
         self._monotonic = monotonic
@@ -126,6 +129,7 @@ class CredentialIssuer:
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.user_key != principal.user_key:
             raise LeaseNotFound
+        await self._binding.check(principal, lease.device_id)
         if lease.state not in (LeaseState.PENDING, LeaseState.ACTIVE):
             raise LeaseEnded
         wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
@@ -150,7 +154,8 @@ class CredentialIssuer:
         terms = self._policy.authorize_issue(principal, wanted)
         user_key = principal.user_key
         if (login := self._ready_login(user_key, wanted, terms)) is not None:
-            return login
+            return login  # a login that was made with another grant does not fit, because its session differs
+        await self._binding.check(principal, wanted.device_id)
         try:
             return await self._flights.do(
                 (user_key, wanted.device_id),

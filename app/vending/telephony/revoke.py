@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.vending.audit import Audit, AuditAction, AuditOutcome, Decision
 from app.vending.errors import LeaseConflict, LeaseNotFound, TelnyxError, TelnyxRateLimited, TelnyxUnreachable
+from app.vending.grants.binding import DeviceBinding
 from app.vending.models import Principal, UserKey
 from app.vending.not_before import LogoutClaims, NotBeforeRegistry
 from app.vending.policy import ActivePolicy
@@ -57,6 +58,7 @@ class Revoker:
         recovery: Recovery,
         login_cache: LoginCache,
         not_before: NotBeforeRegistry,
+        binding: DeviceBinding,
         audit: Audit,
         clock: Callable[[], datetime],
         wake_sweeper: Callable[[], None],
@@ -67,6 +69,7 @@ class Revoker:
         self._recovery = recovery
         self._login_cache = login_cache
         self._not_before = not_before
+        self._binding = binding
         self._clock = clock
         self._wake_sweeper = wake_sweeper
 
@@ -76,11 +79,12 @@ class Revoker:
         lease = await self._ledger.find(lease_id)
         if lease is None or lease.user_key != principal.user_key:
             raise LeaseNotFound
+        await self._binding.check(principal, lease.device_id)
         return await self.end(lease, "asked_by_user")
 
     async def revoke_all(self, principal: Principal) -> bool:
         """Log the user out everywhere. Returns whether Telnyx has confirmed every deletion."""
-        self._policy.authorize(principal)
+        self._policy.authorize_all_devices(principal)
         semaphore = asyncio.Semaphore(DELETE_CONCURRENCY)
 
         async def one(lease: Lease) -> bool:

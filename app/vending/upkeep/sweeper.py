@@ -29,6 +29,15 @@ IRREVOCABLE_ATTEMPTS = 8
 """Deletion attempts after which a lease counts as irrevocable. They take about ten minutes."""
 
 
+EXPIRED_GRANT_AGE = timedelta(minutes=15)
+"""Rows of grants are kept this long after the expiry, because clocks differ."""
+
+
+class GrantSweepLedger(Protocol):
+    async def delete_expired(self, expired_before: datetime, limit: int) -> int:
+        """Delete grants that expired before that moment, unless a live lease was made with them."""
+
+
 class SweepLedger(Protocol):
     async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
         """Leases to work on: AWAITING_DELETION ones that are due, ACTIVE ones past their expiry, stale PENDING ones."""
@@ -73,6 +82,7 @@ class Sweeper:
     def __init__(
         self,
         ledger: SweepLedger,
+        grants: GrantSweepLedger,
         revoker: Revoker,
         login_cache: LoginCache,
         audit: Audit,
@@ -80,6 +90,7 @@ class Sweeper:
         retention: timedelta,
     ) -> None:
         self._ledger = ledger
+        self._grants = grants
         self._revoker = revoker
         self._login_cache = login_cache
         self._audit = audit
@@ -108,6 +119,7 @@ class Sweeper:
             if len(batch) < DELETE_CONCURRENCY:
                 break
         purged = await self._ledger.delete_ended(self._clock() - self._retention, PURGE_BATCH_SIZE)
+        await self._grants.delete_expired(self._clock() - EXPIRED_GRANT_AGE, PURGE_BATCH_SIZE)
         self.backlog = await self._ledger.backlog(IRREVOCABLE_ATTEMPTS)
         return SweepResult(taken, outcomes[DeletionOutcome.CONFIRMED], purged)
 

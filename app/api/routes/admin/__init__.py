@@ -7,6 +7,7 @@ from app.api.routes.admin import (
     audit,
     connections,
     erasures,
+    grants,
     keys,
     leases,
     not_before,
@@ -18,7 +19,7 @@ from app.api.routes.admin import (
 
 PREFIX = "/v1/admin"
 RESOURCES = (
-    *(not_before, connections, push_credentials, keys, policy, leases, erasures),
+    *(not_before, connections, push_credentials, keys, policy, leases, erasures, grants),
     *(audit, service_status, sweeps),
 )
 

@@ -1,0 +1,1 @@
+"""Grants: tokens that Dialtone signs for users whom a backend has authenticated, and for guests."""
