@@ -10,6 +10,8 @@ import structlog
 
 from app.observability import logging as logs
 from app.sandbox.account import DEMO_KEY
+from tests.support.admin_api import admin_request
+from tests.support.grants import grant_key, granting_service, mint, minted, minted_for_guest, use
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_components, running_service
 from tests.support.tokens import principal, token
@@ -157,3 +159,38 @@ def test_exception_messages_are_not_logged_but_their_tracebacks_are(written: Cap
     assert "hunter2" not in written.getvalue()
     assert written.getvalue().count('"exception":"ValueError"') == 2
     assert "test_canaries.py" in written.getvalue()
+
+
+async def test_tokens_and_keys_of_grants_are_in_no_log_and_no_database(
+    telnyx: Telnyx, tmp_path: Path, written: CapturedLog
+) -> None:
+    database = f"sqlite:///{tmp_path / 'ledger.db'}"
+    (tmp_path / "configuration").mkdir()
+    async with granting_service(telnyx, database, tmp_path / "configuration", log_level="debug") as service:
+        grant, guest = await minted(service), await minted_for_guest(service, origin="https://app.example.com")
+        answers = [
+            await use(service, grant),
+            await use(service, grant),
+            await use(service, grant, "other"),
+            await use(service, guest),
+            await use(service, guest, Origin="https://app.example.com"),
+            await mint(service, backend="alice"),
+            await admin_request(service, "POST", "/grant-revocations", {"grant_id": grant["id"]}),
+            await use(service, grant),
+            await admin_request(service, "GET", "/audit"),
+            await service.client.get("/.well-known/jwks.json"),
+        ]
+        metrics = (await service.client.get("/metrics")).text
+
+    outputs = {
+        "log": written.getvalue(),
+        "answers": "".join(answer.text for answer in answers),
+        "metrics": metrics,
+        "files": "".join(p.read_bytes().decode("latin-1") for p in tmp_path.iterdir() if p.is_file()),
+    }
+    key_lines = [line for line in grant_key().splitlines() if "-----" not in line]
+    for place, text in outputs.items():
+        forbidden = [*key_lines, *(token[part:] for token in (grant["token"], guest["token"]) for part in (0, -60))]
+        assert [secret for secret in forbidden if secret in text] == [], place
+    assert "grant_minted" in outputs["files"]
+    assert '"d":' not in outputs["answers"]

@@ -14,7 +14,7 @@ from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.check_result import CheckResult, CheckVerdict
 from app.cli.deployment_checks import check_deployment
 from app.composition.components import Components
-from app.config.grant_rules import guest_connections
+from app.config.grants import guest_connections
 from app.config.settings import ISSUER_VARIABLES, Settings
 from app.vending.errors import (
     LedgerUnavailable,

@@ -63,6 +63,7 @@ WHAT_TO_DO = {
     "`POST /v1/telephony-credentials`.",
     "issuer_not_found": "For operators: send the issuer exactly as the configuration names it (the `iss` claim).",
     "not_found": "Check the path, and the path prefix of the proxy.",
+    "grant_not_found": "Check the `id`. A grant of another backend has this code too. Expired grants are deleted.",
     "push_credential_not_found": "List the push credentials with `GET /v1/push-credentials`. Another user's push "
     "credential has this code too.",
     "sweep_not_found": "For operators: start a new sweep.",

@@ -26,13 +26,11 @@ from app.adapters.ledger.pg_login import PgLogin
 from app.adapters.ledger.push import SqlPush
 from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.push_validation import apns, fcm
-from app.adapters.rate_limiter import RateLimiter
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.composition.components import (
     Components,
-    GrantComponents,
     IdentityComponents,
     LedgerComponents,
     OperatorComponents,
@@ -44,6 +42,7 @@ from app.composition.components import (
     UpkeepComponents,
     WakeEvents,
 )
+from app.composition.grants import build_grants
 from app.composition.issuers import KeySetRegistry
 from app.composition.login_cache import build_shared_login_cache, cached_devices
 from app.composition.observability import (
@@ -61,8 +60,6 @@ from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.vending.errors import LedgerUnavailable
 from app.vending.grants.binding import DeviceBinding
-from app.vending.grants.mint import GrantMinter
-from app.vending.grants.revoke import GrantRevoker
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.erasure import UserEraser
 from app.vending.operators.lease_admin import LeaseAdmin
@@ -313,29 +310,6 @@ def build_push(
         validate_apns=lambda certificate, key: asyncio.to_thread(apns.validate, certificate, key, clock()),
         validate_fcm=lambda account: asyncio.to_thread(fcm.validate, account),
     )
-
-
-def build_grants(
-    settings: Settings,
-    overrides: Overrides,
-    audit: AuditLog,
-    limiter: RateLimiter,
-    ledger: LedgerComponents,
-    identity: IdentityComponents,
-    telephony: TelephonyComponents,
-) -> GrantComponents:
-    minter = GrantMinter(
-        identity.policy,
-        ledger.grants,
-        identity.grant_keys,
-        limiter,
-        audit,
-        overrides.clock,
-        overrides.new_id,
-        timedelta(seconds=settings.grant_ttl_seconds),
-    )
-    revoker = GrantRevoker(ledger.grants, identity.not_before, telephony.revoker, audit, overrides.clock)
-    return GrantComponents(minter, revoker)
 
 
 def build_upkeep(

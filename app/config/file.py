@@ -30,14 +30,14 @@ from app.adapters.identity.keys import (
     from_pem,
     from_secret,
 )
-from app.config import grant_rules, known_issuers, token_claims
+from app.config import grants, known_issuers, token_claims
 from app.config.faults import first_fault
 from app.config.key_access import find_fault
 from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
 from app.config.text_cleaning import stripped
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
-from app.vending.grants.models import GRANT_ISSUERS, RESERVED_PREFIX, GrantKind
+from app.vending.grants.models import RESERVED_PREFIX, GrantKind
 from app.vending.models import Grant, Platform
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL
@@ -127,6 +127,8 @@ class IssuerTable(TokenTable):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        if self.issuer.startswith(RESERVED_PREFIX):
+            raise FieldError("issuer", f"{self.issuer} is reserved for grants; an identity provider cannot have it")
         sources = [self.jwks_url, self.discovery_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
         if sum(source is not None for source in sources) > 1:
             raise FieldError("issuer", "jwks_url, discovery_url, PEM and shared secret exclude each other; keep one")
@@ -214,9 +216,7 @@ class RuleTable(Table):
         PolicyMode.ENFORCE, description="`shadow`: the rule decides nothing; its decision is only logged."
     )
     issuers: frozenset[str] | None = Field(
-        None,
-        min_length=1,
-        description="Names of issuers. Default: all. `dialtone:users` and `dialtone:guests` are the issuers of grants.",
+        None, min_length=1, description="Names of issuers; dialtone:users and dialtone:guests for grants. Default: all."
     )
     claims: ClaimTables = Field(default_factory=dict, description=f"Conditions on claims, all required: {CLAIM_KINDS}")
     scopes: Words = Field(frozenset(), description="Scopes that the token must have for the rule to match.")
@@ -244,7 +244,7 @@ class RuleTable(Table):
 
     @model_validator(mode="after")
     def _check_effect(self) -> Self:
-        grant_rules.check(self.issuers or frozenset(), {name: getattr(self, name) for name in self.model_fields_set})
+        grants.check(self.issuers, {name: getattr(self, name) for name in self.model_fields_set})
         given = self.model_fields_set - {"name", "effect", "mode", "issuers", "claims", "scopes"}
         if self.effect == "deny" and given:
             raise FieldError(min(given), "has no effect in a rule that denies; remove it")
@@ -256,13 +256,12 @@ class RuleTable(Table):
 
     def as_rule(self, default: Allowance, issuers: Mapping[str, str]) -> Rule:
         """The domain's rule, with defaults for omitted values. Raises FieldError for an unknown issuer."""
-        issuers = {**issuers, **{issuer: issuer for issuer in GRANT_ISSUERS}}
         for name in sorted(self.issuers or ()):
             if name not in issuers:
                 raise FieldError("issuers", f"{name!r} is not the name of a configured issuer")
         return Rule(
             name=self.name,
-            allowance=None if self.effect == "deny" else self._allowance(default),
+            allowance=None if self.effect == "deny" else grants.limited(self.issuers, self._allowance(default)),
             issuers=None if self.issuers is None else frozenset(issuers[name] for name in self.issuers),
             claims=conditions(self.claims),
             scopes=self.scopes,
@@ -271,15 +270,13 @@ class RuleTable(Table):
 
     def _allowance(self, default: Allowance) -> Allowance:
         ttl = {platform: getattr(self.ttl_seconds, platform) for platform in Platform}
-        is_for_guests = GrantKind.GUEST.issuer in (self.issuers or ())
-        default_grants = frozenset({Grant.LOGIN_TOKEN}) if is_for_guests else default.grants
         return Allowance(
             connection_id=self.connection_id or default.connection_id,
             ttl={platform: timedelta(seconds=own) if own else default.ttl[platform] for platform, own in ttl.items()},
-            grants=default_grants if self.grants is None else self.grants,
+            grants=default.grants if self.grants is None else self.grants,
             max_devices=self.max_devices or default.max_devices,
             at_device_limit=self.at_device_limit or default.at_device_limit,
-            push=self.push and not is_for_guests,
+            push=self.push,
             push_scopes=self.push_scopes,
             admin=self.admin,
             admin_requires_scope=self.admin_requires_scope,
@@ -304,7 +301,7 @@ class PolicyTable(Table):
         return self
 
     def as_policy(self, default: Allowance, issuers: tuple[IssuerTable, ...]) -> Policy:
-        by_name = {issuer.name or issuer.issuer: issuer.issuer for issuer in issuers}
+        by_name = {issuer.name or issuer.issuer: issuer.issuer for issuer in issuers} | grants.NAMES
         rules = []
         for number, rule in enumerate(self.rules):
             try:
@@ -331,8 +328,6 @@ class ConfigFile(Table):
         names = [issuer.name or issuer.issuer for issuer in self.issuers]
         if len(set(names)) != len(names):
             raise FieldError("issuers", "two issuers have the same name; without a name, it is the issuer itself")
-        if reserved := next((own.issuer for own in self.issuers if own.issuer.startswith(RESERVED_PREFIX)), None):
-            raise FieldError("issuers", f"{reserved} is reserved for grants; an identity provider cannot have it")
         if sum(issuer.ops_client_id is not None for issuer in self.issuers) > 1:
             raise FieldError("issuers", "two issuers have an ops_client_id; operators sign in with one issuer")
         headers = [issuer.header.lower() for issuer in self.issuers if issuer.header is not None]

@@ -16,12 +16,11 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.adapters.addresses import is_loopback
-from app.adapters.identity.grant_keys import GrantKeys, SigningKey
 from app.config import known_issuers
 from app.config.config_warning import ConfigWarning
 from app.config.faults import first_fault
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, read, resolve
-from app.config.grant_rules import grant_rules
+from app.config.grants import load_grant_keys
 from app.config.issuer_variables import ISSUER_FIELDS, LIST_VARIABLES, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
 from app.config.secret_settings import FREE_TEXT, SECRETS, SecretSettings
@@ -200,31 +199,11 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
             found = self._from_variables() if self.config is None else self._from_file(self.config)
         except ConfigError as error:
             raise SettingsError(str(error)) from None
-        found = replace(found, grant_keys=self._grant_keys())
-        if found.grant_keys is None and (rule := next(iter(grant_rules(found.policy)), None)) is not None:
-            raise SettingsError(f"the rule {rule.name} is for grants, but DIALTONE_GRANT_KEY is not set")
-        return found
-
-    def _grant_keys(self) -> GrantKeys | None:
-        """The keys of grants; None if there are none. Raises SettingsError."""
-        signing, other = self._signing_key("grant_key"), self._signing_key("other_grant_key")
-        if signing is None:
-            if other is not None:
-                raise SettingsError("DIALTONE_OTHER_GRANT_KEY is set without DIALTONE_GRANT_KEY; set both")
-            return None
-        if other is not None and other.kid == signing.kid:
-            raise SettingsError("DIALTONE_OTHER_GRANT_KEY and DIALTONE_GRANT_KEY are equal")
-        return GrantKeys(signing, other, self.namespace)
-
-    def _signing_key(self, name: str) -> SigningKey | None:
-        secret: SecretStr | None = getattr(self, name)
-        if secret is None:
-            return None
         try:
-            # A PEM in an environment variable may have literal \\n as line ends.
-            return SigningKey(secret.get_secret_value().replace("\\n", "\n"))
-        except ValueError as error:
-            raise SettingsError(f"{variable_of(name)}: {error}") from None
+            keys = load_grant_keys(self.grant_key, self.other_grant_key, self.namespace, found.policy)
+        except FieldError as fault:
+            raise SettingsError(f"{variable_of(fault.field)}: {fault}") from None
+        return replace(found, grant_keys=keys)
 
     def _from_file(self, path: str) -> ResolvedConfig:
         clash = next((name for name in ISSUER_FIELDS if getattr(self, name) not in (None, frozenset())), None)

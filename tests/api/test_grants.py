@@ -40,12 +40,14 @@ async def granting(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator
         yield service
 
 
-async def events_of(service: Service, **criteria: str) -> list[dict[str, Any]]:
-    while service.components.audit.queued:
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.05)
-    found: list[dict[str, Any]] = (await admin_request(service, "GET", "/audit", **criteria)).json()["data"]
-    return found
+async def events_of(service: Service, count: int = 1, **criteria: str) -> list[dict[str, Any]]:
+    """The audit events, once there are `count`."""
+    deadline = asyncio.get_running_loop().time() + 5
+    while True:
+        found: list[dict[str, Any]] = (await admin_request(service, "GET", "/audit", **criteria)).json()["data"]
+        if len(found) >= count or asyncio.get_running_loop().time() > deadline:
+            return found
+        await asyncio.sleep(0.05)
 
 
 async def rows_of(service: Service) -> list[sa.RowMapping]:

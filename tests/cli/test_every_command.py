@@ -48,6 +48,9 @@ class Case(NamedTuple):
 CASES = {
     "sweep": Case("--dry-run"),
     "warm-pool": Case(""),
+    "grants revoke": Case(
+        "--everything --confirm dialtone", wrong=("", "--everything", "--backend shop"), fails=(UNKNOWN_ID,)
+    ),
     "doctor": Case("", uses_ledger=False),
     "migrate": Case("", uses_ledger=False),
     "errors": Case("", has_json=False, uses_ledger=False),

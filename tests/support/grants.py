@@ -35,10 +35,10 @@ claims.sub = "olga"
 admin = true
 
 [[policy.rules]]
-name = "everyone"
+name = "all-users"
 
 [[policy.rules]]
-name = "session users"
+name = "session-users"
 issuers = ["dialtone:users"]
 
 [[policy.rules]]
@@ -46,7 +46,7 @@ name = "guests"
 issuers = ["dialtone:guests"]
 connection_id = "{DEMO_CONNECTION}"
 ttl_seconds.browser = 3600
-""".replace('"session users"', '"session-users"')
+"""
 
 
 @cache

@@ -27,7 +27,7 @@ TOKEN_TYPE = "grant+jwt"  # noqa: S105 - a media type
 """The `typ` of grants (RFC 8725 section 3.11), so that no other token of the same key passes as a grant."""
 
 
-class SigningKey:
+class GrantSigningKey:
     """A private key that signs grants."""
 
     def __init__(self, pem: str) -> None:
@@ -63,8 +63,8 @@ class SigningKey:
 class GrantKeys:
     """The signing key, and during a rotation a second key whose grants are accepted too."""
 
-    signing: SigningKey
-    other: SigningKey | None
+    signing: GrantSigningKey
+    other: GrantSigningKey | None
     namespace: str
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
