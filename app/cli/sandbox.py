@@ -115,6 +115,7 @@ def sandbox_page(
     identity: Annotated[int, typer.Option(envvar="DIALTONE_IDENTITY_PORT", help="Port of the demo provider.")] = 8012,
     telnyx: Annotated[int, typer.Option(envvar="DIALTONE_SANDBOX_PORT", help="Port of the Telnyx sandbox.")] = 8011,
     notice: Annotated[str, typer.Option(help="Show this sentence instead of the sign-in.")] = "",
+    guests: Annotated[bool, typer.Option("--guests", help="Let guests call: the service accepts grants.")] = False,
 ) -> None:
     """Serve the softphone page, on loopback only."""
     from app.sandbox.server import LOOPBACK, listen
@@ -125,6 +126,7 @@ def sandbox_page(
         identity=f"http://{LOOPBACK}:{identity}",
         signalling=f"ws://{LOOPBACK}:{telnyx}",
         notice=notice or None,
+        has_guests=guests,
     )
     listen(page, port)
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.sandbox.environment import ISSUER_NAMES, PORTS, UserSettings, read_user_settings
 from app.sandbox.provider import SimulatedProvider
@@ -141,6 +144,8 @@ def _run(stack: ExitStack, plan: Plan) -> None:
     _print_passed_settings(plan.user)
     environment = _environment(plan)
     parts = {"sandbox": ["telnyx"], "page": ["page", "--notice", plan.notice or ""]}
+    if plan.simulated is not None and plan.simulated.name == DEMO:
+        parts["page"].append("--guests")
     if plan.simulated is not None:
         parts["identity provider"] = ["identity", "--provider", plan.simulated.name]
     children = {
@@ -189,10 +194,40 @@ def _issuer(simulated: SimulatedProvider) -> dict[str, str]:
     """The variables that make the service accept the simulated provider's tokens."""
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "identity.toml"
-    # Operators can sign in at /ops, because the demo provider grants the scope dialtone:admin.
-    sign_in = 'ops_client_id = "dialtone-operators"\n' if simulated.name == DEMO else ""
-    file.write_text(f"# Written by `dialtone dev`.\n{simulated.block()}\n{sign_in}", encoding="utf-8")
+    if simulated.name == DEMO:
+        file.write_text(f"# Written by `dialtone dev`.\n{demo_configuration(simulated)}", encoding="utf-8")
+        variables = {"DIALTONE_CONFIG": str(file), "DIALTONE_GRANT_KEY": grant_key()}
+        return simulated.variables | variables
+    file.write_text(f"# Written by `dialtone dev`.\n{simulated.block()}\n", encoding="utf-8")
     return simulated.variables | {"DIALTONE_CONFIG": str(file)}
+
+
+def demo_configuration(simulated: SimulatedProvider) -> str:
+    """The dialtone.toml of the demo. Every demo user may be an operator and may vouch for guests, by scope."""
+    return f"""{simulated.block()}
+ops_client_id = "dialtone-operators"
+
+[[policy.rules]]
+name = "demo-users"
+admin = true
+vouches_for = ["user", "guest"]
+
+[[policy.rules]]
+name = "demo-grant-users"
+issuers = ["dialtone:users"]
+
+[[policy.rules]]
+name = "demo-guests"
+issuers = ["dialtone:guests"]
+connection_id = "{DEMO_CONNECTION}"
+ttl_seconds.browser = 3600
+"""
+
+
+def grant_key() -> str:
+    """A new private key that signs grants, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 @contextmanager

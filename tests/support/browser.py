@@ -15,8 +15,11 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from app.sandbox.identity_provider import create_identity_provider
 from app.sandbox.openid.tokens import TOKEN_SECONDS
+from app.sandbox.providers import DEMO, simulate
 from app.sandbox.softphone.server import CLIENT, create_page
+from app.sandbox.stack import demo_configuration, grant_key
 from tests.support.databases import sqlite_url
+from tests.support.grants import from_file
 from tests.support.http_server import DeferredApp, serve
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
@@ -139,9 +142,13 @@ async def page_servers(
     propagation: float = 0.3,
     origin: str | None = None,
     access_token_seconds: int = TOKEN_SECONDS,
+    has_guests: bool = False,
     **settings: Any,
 ) -> AsyncIterator[PageServers]:
-    """`origin`: of a page besides the softphone page. `access_token_seconds`: of tokens for an authorization code."""
+    """`origin`: of a page besides the softphone page. `access_token_seconds`: of tokens for an authorization code.
+
+    `has_guests`: with the configuration of `make dev`, in which guests can call.
+    """
     async with AsyncExitStack() as stack:
         telnyx = await stack.enter_async_context(telnyx_sandbox(propagation=timedelta(seconds=propagation)))
         signalling = telnyx.url.replace("http", "ws").removesuffix("/v2")
@@ -149,19 +156,22 @@ async def page_servers(
         identity_url = await stack.enter_async_context(serve(identity))
         page_url = await stack.enter_async_context(serve(page))
         identity.app = create_identity_provider(identity_url, access_token_seconds=access_token_seconds)
+        identity_settings: dict[str, Any] = {"issuer": identity_url, "issuer_pem": None}
+        if has_guests:
+            (folder / "dialtone.toml").write_text(demo_configuration(simulate(DEMO, identity_url)))
+            identity_settings = {**from_file(str(folder / "dialtone.toml")), "grant_key": grant_key()}
         service = await stack.enter_async_context(
             running_service(
                 telnyx,
                 sqlite_url(folder),
-                issuer=identity_url,
-                issuer_pem=None,
+                **identity_settings,
                 cors_origins=",".join(filter(None, [page_url, origin])),
                 rtc_host=signalling,
                 propagation_seconds=propagation,
                 **settings,
             )
         )
-        page.app = create_page(service=service.url, identity=identity_url, signalling=signalling)
+        page.app = create_page(service=service.url, identity=identity_url, signalling=signalling, has_guests=has_guests)
         yield PageServers(telnyx, service, page_url)
 
 

@@ -14,6 +14,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.sandbox.softphone.backend import GuestBackend
+
 HERE = Path(__file__).parent
 CLIENT = HERE.parents[2] / "clients" / "js"
 FILES = {
@@ -25,6 +27,9 @@ FILES = {
 }
 DIST = CLIENT / "dist"
 """The modules of `dialtone-client` that the browser loads."""
+
+GUEST = "guest"
+"""The entry of the sign-in for callers without an account."""
 
 PRESENT_SECONDS = 6.0
 """Time after which a page without a report is offline. Pages report every two seconds."""
@@ -45,13 +50,18 @@ class Directory:
         return [{"user": user, "sip_uri": uri} for uri, (user, _) in self._present.items() if uri != sip_uri]
 
 
-def create_page(*, service: str, identity: str, signalling: str, notice: str | None = None) -> ASGIApp:
+def create_page(
+    *, service: str, identity: str, signalling: str, notice: str | None = None, has_guests: bool = False
+) -> ASGIApp:
     """The page as an ASGI app. Its content security policy allows requests to these three URLs only.
+
+    `has_guests`: the service accepts grants for guests, which the page's backend mints.
 
     `notice` says why demo users cannot sign in. The page then shows it instead of the sign-in.
     """
     directory = Directory()
-    users = ["alice", "bob", "carol"]
+    users = ["alice", "bob", "carol", *([GUEST] if has_guests else [])]
+    backend = GuestBackend(service, identity)
     config = {"service": service, "identity": identity, "users": users, "notice": notice}
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
@@ -90,6 +100,7 @@ def create_page(*, service: str, identity: str, signalling: str, notice: str | N
             Route("/dialtone-client/{name}.js", module, methods=["GET"]),
             Route("/config.json", show_config, methods=["GET"]),
             Route("/directory", meet, methods=["POST"]),
+            *([Route("/grant", backend.mint_grant, methods=["POST"])] if has_guests else []),
         ]
     )
 
