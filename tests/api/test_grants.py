@@ -244,6 +244,22 @@ async def test_user_of_an_identity_provider_is_another_user_than_that_of_a_grant
     assert [code_of(answer) for answer in answers] == [(404, "credential_not_found")] * 3
 
 
+async def test_guest_cannot_touch_the_login_of_another_guest(granting: Service) -> None:
+    mine = (await use(granting, await minted_for_guest(granting), "tab")).json()
+    other = await minted_for_guest(granting)
+
+    for method, tail in (("GET", ""), ("DELETE", ""), ("POST", "/token")):
+        answer = await call(granting, other, method, f"/v1/telephony-credentials/{mine['id']}{tail}")
+        assert code_of(answer) == (404, "credential_not_found")
+
+
+async def test_rule_may_examine_the_claims_of_a_grant(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    own = 'issuers = ["dialtone:users"]\n'
+    async with granting_service(telnyx, sqlite, tmp_path, RULES.replace(own, own + 'claims.sub = "erin"\n')) as service:
+        assert (await use(service, await minted(service))).status_code == 201
+        assert code_of(await mint(service, subject="frank")) == (403, "access_denied")
+
+
 async def test_identity_provider_cannot_name_the_issuer_of_grants(granting: Service) -> None:
     forged = {"token": current_token(granting, "erin", iss="dialtone:users", aud="dialtone:dialtone", sid="x")}
 

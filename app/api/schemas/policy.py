@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.vending.grants.models import GrantKind
 from app.vending.policy import Policy, PolicyMode, Rule
 
 RULE_EXAMPLE: dict[str, Any] = {
@@ -14,6 +15,7 @@ RULE_EXAMPLE: dict[str, Any] = {
     "claims": ["employment"],
     "scopes": [],
     "admin": False,
+    "vouches_for": [],
 }
 
 
@@ -27,6 +29,7 @@ class PolicyRuleInfo(BaseModel):
     claims: list[str] = Field(description="Names of the claims that the rule examines.")
     scopes: list[str] = Field(description="Scopes that the token must have for the rule to match.")
     admin: bool = Field(description="Whether the rule allows operators' requests.")
+    vouches_for: list[GrantKind] = Field(description="The kinds of grants that the rule lets a backend mint.")
 
     @classmethod
     def from_rule(cls, rule: Rule) -> Self:
@@ -38,6 +41,7 @@ class PolicyRuleInfo(BaseModel):
             claims=sorted({condition.path[0] for condition in rule.claims}),
             scopes=sorted(rule.scopes),
             admin=rule.allowance is not None and rule.allowance.admin,
+            vouches_for=[] if rule.allowance is None else sorted(rule.allowance.vouches_for),
         )
 
 

@@ -76,11 +76,12 @@ class GrantMinter:
         """
         self._policy.authorize_grants(backend, wanted.kind)
         grant = self._grant(backend, wanted)
-        if self._policy.policy.enforced(grant.principal()).allowance is None:
+        claims = _claims(grant)
+        if self._policy.policy.enforced(grant.principal(claims)).allowance is None:
             raise AccessDenied  # no rule applies to grants of this kind
         if wanted.kind is GrantKind.GUEST:
             self._limiter.check_guest_grant(backend)
-        token = self._signer.sign(_claims(grant))
+        token = self._signer.sign(claims)
         await self._ledger.add(grant)
         details = {"grant_id": grant.id, "kind": grant.kind.value, "expires_at": grant.expires_at.isoformat()}
         await self._audit.record(Decision(AuditAction.GRANT_MINTED, user_key=grant.user_key, details=details))

@@ -1,8 +1,10 @@
 """Values of grants: their kinds, the issuers of their users, and the row of a grant in the ledger."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from app.vending.models import Principal, UserKey
 
@@ -60,6 +62,8 @@ class AccessGrant:
     def user_key(self) -> UserKey:
         return UserKey(self.kind.issuer, self.subject)
 
-    def principal(self) -> Principal:
-        """The principal that the grant's token proves."""
-        return Principal(self.kind.issuer, self.subject, self.expires_at, issued_at=self.created_at, session=self.id)
+    def principal(self, claims: Mapping[str, Any]) -> Principal:
+        """The principal that a token with these claims proves."""
+        return Principal(
+            self.kind.issuer, self.subject, self.expires_at, issued_at=self.created_at, session=self.id, claims=claims
+        )

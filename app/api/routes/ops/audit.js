@@ -4,7 +4,10 @@ import { request } from "./api.js";
 import { $, element, instantOf, setText, time, view, zoneName } from "./page.js";
 
 const PAGE_SIZE = 50;
-const ACTIONS = ["issued", "reused", "renewed", "denied", "revoked", "swept", "push_changed", "admin_action"];
+const ACTIONS = [
+  ...["issued", "reused", "renewed", "denied", "revoked", "swept", "push_changed"],
+  ...["grant_minted", "grant_used", "grant_revoked", "admin_action"],
+];
 const OUTCOMES = ["done", "unconfirmed", "denied", "failed"];
 const FIELDS = ["range", "since", "until", "action", "outcome", "user", "request"];
 const COLUMNS = ["Time", "Action", "Outcome", "User", "Device", "Reason", "Actor", "Address", "Request"];
