@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.output import AsJson, end, print_json
+from app.cli.output import AsJson, end, print_json, say
 from app.cli.service_client import JsonObject, run
 
 PLATFORMS = ("ios", "android")
@@ -37,7 +37,7 @@ def attach(
         print_json(found)
         return
     for platform in PLATFORMS:
-        typer.echo(f"{platform}: {_name(found[platform]['now'])} (before: {_name(found[platform]['before'])})")
+        say(f"{platform}: {_name(found[platform]['now'])} (before: {_name(found[platform]['before'])})")
 
 
 def _name(attached: JsonObject | None) -> str:

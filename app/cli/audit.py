@@ -1,7 +1,6 @@
 """`dialtone audit`: print audit events, and follow new ones."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 
 from app.cli.identifiers import find_lease_id
 from app.cli.inputs import parse_moment
-from app.cli.output import in_seconds, note, printable
+from app.cli.output import in_seconds, json_text, note, printable, say
 from app.cli.service_client import JsonObject, RequestFailure, ServiceClient, run
 from app.vending.audit import AuditAction, AuditOutcome
 
@@ -57,14 +56,14 @@ def tail(
         "token_sha256": token_sha256,
         "since": None if since is None else since.isoformat(),
     }
-    line = _as_json if as_json else _as_text
+    line = json_text if as_json else _as_text
 
     async def work(client: ServiceClient) -> None:
         if lease is not None:
             filters["lease_id"] = await find_lease_id(client, lease)
         events = await client.rows(AUDIT, filters, max(count, 1))
         for event in reversed(events[:count]):
-            typer.echo(line(event))
+            say(line(event))
         if follow:
             await _follow(client, filters, events, line)
         elif not events:
@@ -97,7 +96,7 @@ async def _follow(
         is_interrupted = False
         for event in reversed(events):
             if event["id"] not in seen:
-                typer.echo(line(event))
+                say(line(event))
         if events:
             since = _begin(events[0]["at"])
             seen = {event["id"] for event in events}
@@ -125,7 +124,3 @@ def _as_text(event: JsonObject) -> str:
         words.append(f"from {event['client_address']}")
     words += [f"{name}={value}" for name, value in event["details"].items()]
     return printable("  ".join(words))
-
-
-def _as_json(event: JsonObject) -> str:
-    return json.dumps(event, ensure_ascii=False)

@@ -1,6 +1,7 @@
 """`dialtone leases`: list, show and revoke leases."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from app.cli.output import (
     print_fields,
     print_json,
     print_rows,
+    say,
 )
 from app.cli.service_client import JsonObject, ServiceClient, run
 from app.vending.models import Platform
@@ -122,13 +124,13 @@ def revoke(
             answer = await client.exchange("DELETE", f"{LEASES}/{lease_id}")
             return 1, answer.status == 204
         count = await _revoke_all(client, body)
-        return count, not count or await are_deleted(client, which)
+        return count, not count or not await await_deletions(client, which)
 
     count, is_confirmed = run(work)
     if as_json:
         print_json({"revoked": count, "confirmed": is_confirmed})
     else:
-        typer.echo(f"{count} logged out; deletion {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
+        say(f"{count} logged out; deletion {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
     if not is_confirmed:
         raise typer.Exit(3)
 
@@ -144,15 +146,24 @@ async def _revoke_all(client: ServiceClient, body: JsonObject) -> int:
         note(f"{count} ...")
 
 
-async def are_deleted(client: ServiceClient, which: dict[str, Any]) -> bool:
-    """Wait while credentials are deleted. Returns whether Telnyx has confirmed all deletions."""
+async def await_deletions(
+    client: ServiceClient,
+    which: dict[str, Any],
+    states: Sequence[LeaseState] = (LeaseState.REVOKING,),
+    limit: int = 100,
+) -> list[JsonObject]:
+    """Wait while credentials are deleted. Returns the leases whose deletion Telnyx has not confirmed yet.
+
+    Per state, at most `limit` leases are listed.
+    """
     before: set[str] = set()
     deadline = 0.0
     while True:
-        remaining = {row["id"] for row in await client.rows(LEASES, which | {"state": LeaseState.REVOKING}, 100)}
+        left = [row for state in states for row in await client.rows(LEASES, which | {"state": state}, limit)]
+        remaining = {row["id"] for row in left}
         if not remaining:
-            return True
+            return []
         if remaining != before:
             before, deadline = remaining, time.monotonic() + DELETION_SECONDS
         if time.monotonic() > deadline or not await client.transport.advance_deletions():
-            return False
+            return left

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.inputs import parse_moment
-from app.cli.output import AsJson, end, print_json, working
+from app.cli.output import AsJson, end, print_json, say, working
 from app.cli.service_client import JsonObject, RequestFailure, ServiceClient, run
 
 keys = typer.Typer(no_args_is_help=True, help="Refresh the signing keys of issuers.")
@@ -39,7 +39,7 @@ def refresh(
         print_json(found)
     else:
         for name, is_good in refreshed.items():
-            typer.echo(f"{name}: {'fetched' if is_good else 'fetch FAILED; the cached keys stay in use'}")
+            say(f"{name}: {'fetched' if is_good else 'fetch FAILED; the cached keys stay in use'}")
     if not all(refreshed.values()):
         raise typer.Exit(1)
 
@@ -72,7 +72,7 @@ def refuse(
         print_json(found)
         return
     target = f"{found['reach']} {found['name']}" if found["name"] else "all users"
-    typer.echo(f"Tokens of {target} of {issuer} issued before {found['not_before']} are now rejected.")
+    say(f"Tokens of {target} of {issuer} issued before {found['not_before']} are now rejected.")
 
 
 def sweep(
@@ -87,12 +87,12 @@ def sweep(
         print_json(report)
         return
     for row in report["due"]:
-        typer.echo(f"{'would delete' if dry_run else 'not deleted yet'}: {row['credential']} ({row['state']})")
+        say(f"{'would delete' if dry_run else 'not deleted yet'}: {row['credential']} ({row['state']})")
     for row in report["irrevocable"]:
-        typer.echo(f"irrevocable: {row['credential']}, {row['attempts']} attempts; the log has Telnyx's responses")
+        say(f"irrevocable: {row['credential']}, {row['attempts']} attempts; the log has Telnyx's responses")
     for row in report["orphans"]:
-        typer.echo(f"{'would delete orphan' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
-    typer.echo(
+        say(f"{'would delete orphan' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
+    say(
         f"{report['walked']} credentials checked: {report['foreign']} foreign and {report['young']} new ones skipped, "
         f"{len(report['orphans'])} orphans, {report['deleted_orphans']} deleted; {report['ended']} ended ones deleted."
     )
@@ -134,9 +134,7 @@ def warm_pool(as_json: AsJson = False) -> None:
         print_json(report)
         return
     if not report["target"]:
-        typer.echo(
-            "The warm pool is disabled: DIALTONE_WARM_POOL_SIZE is 0. New devices wait until their credential works."
-        )
+        say("The warm pool is disabled: DIALTONE_WARM_POOL_SIZE is 0. New devices wait until their credential works.")
     for connection_id, target in report["target"].items():
-        typer.echo(f"connection {connection_id}: {report['ready'].get(connection_id, 0)} of {target} ready")
-    typer.echo(", ".join(f"{count} {state}" for state, count in report["leases"].items()) + " leases")
+        say(f"connection {connection_id}: {report['ready'].get(connection_id, 0)} of {target} ready")
+    say(", ".join(f"{count} {state}" for state, count in report["leases"].items()) + " leases")

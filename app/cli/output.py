@@ -28,14 +28,19 @@ class Column(NamedTuple):
     """Never shortened: ids and times, which are useless in part."""
 
 
-def end(line: str, status: int = 1) -> NoReturn:
-    typer.echo(line, err=True)
+def say(text: str) -> None:
+    """Print data on standard output. It may contain text of a service, which must not control the terminal."""
+    typer.echo(_lines(text))
+
+
+def note(text: str) -> None:
+    """Print a remark, which is no data, on standard error."""
+    typer.echo(_lines(text), err=True)
+
+
+def end(text: str, status: int = 1) -> NoReturn:
+    note(text)
     raise typer.Exit(status)
-
-
-def note(line: str) -> None:
-    """A remark that is no data, on standard error."""
-    typer.echo(line, err=True)
 
 
 def instant(moment: datetime) -> str:
@@ -48,7 +53,13 @@ def in_seconds(moment: str | None) -> str | None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """The value as JSON. Characters that could control a terminal are escaped, which changes no value."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)
 
 
 def print_rows(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], if_empty: str) -> None:
@@ -68,9 +79,10 @@ def print_rows(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], if_
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """One line per field: aligned on a terminal, with a tab otherwise."""
-    width = max(map(len, fields)) if sys.stdout.isatty() else 0
+    names = {name: printable(name) for name in fields}
+    width = max(map(len, names.values()), default=0) if sys.stdout.isatty() else 0
     for name, value in fields.items():
-        typer.echo(f"{name:{width}}{GAP if width else chr(9)}{_text(value)}")
+        typer.echo(f"{names[name]:{width}}{GAP if width else chr(9)}{_text(value)}")
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[str]]:
@@ -98,6 +110,10 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) 
 def printable(text: str) -> str:
     """The text with control characters escaped: a user's name may contain any, and must not change the terminal."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextmanager

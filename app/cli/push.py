@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.output import AsJson, Column, end, in_seconds, print_json, print_rows
-from app.cli.service_client import run
+from app.cli.service_client import JsonObject, ServiceClient, rows_of, run
 
 if TYPE_CHECKING:
     from app.vending.push.material_errors import MaterialReport
@@ -86,11 +86,15 @@ def convert(
 @commands.command("ls")
 def ls(limit: Annotated[int, typer.Option(min=1, max=1000)] = 100, as_json: AsJson = False) -> None:
     """List the push credentials at Telnyx: app, expiry, number of users, and whether a connection uses them."""
-    found = run(lambda client: client.request("GET", "/v1/admin/push-credentials", params={"limit": limit}))
+    found = run(lambda client: _list(client, limit))
     if as_json:
-        print_json(found["data"])
+        print_json(found)
     else:
-        print_rows(COLUMNS, found["data"], "There are no push credentials.")
+        print_rows(COLUMNS, found, "There are no push credentials.")
+
+
+async def _list(client: ServiceClient, limit: int) -> list[JsonObject]:
+    return rows_of(await client.request("GET", "/v1/admin/push-credentials", params={"limit": limit}))
 
 
 def valid_material(report: "MaterialReport") -> "PushMaterial":

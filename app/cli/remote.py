@@ -183,5 +183,8 @@ def _fix_of(reason: "FailureReason") -> str:
 
 def _origin(location: str) -> str:
     """The scheme and host of a redirect. Its path and query may contain secrets."""
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return "an invalid URL"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme and parts.netloc else "another path"

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from app.cli.output import end
+from app.cli.output import end, printable
 
 if TYPE_CHECKING:
     from app.adapters.http_client import HttpResponse
@@ -24,20 +24,21 @@ class RequestFailure(Exception):
     def __init__(
         self, message: str, *, exit_code: int = 1, code: str | None = None, is_retryable: bool = False
     ) -> None:
-        """`code` is the problem's code; None if the service was not reached, or if it is not Dialtone."""
-        super().__init__(message)
+        """`code` is the problem's code; None if the service was not reached, or if it is not Dialtone.
+
+        The message may contain text of the service, so control characters are escaped.
+        """
+        super().__init__(printable(message))
         self.exit_code = exit_code
         self.code = code
         self.is_retryable = is_retryable
 
 
 class Fields(JsonObject):
-    """An object of a response. Raises RequestFailure if a member is missing that a command needs."""
+    """An object of a response. The command exits with 1 if a member is missing that it needs, also for its output."""
 
     def __missing__(self, name: str) -> Any:
-        raise RequestFailure(
-            f"The response has no `{name}`: the service has another version than this command, or is not Dialtone."
-        )
+        end(f"The response has no `{name}`: the service has another version than this command, or is not Dialtone.")
 
 
 class Transport(Protocol):
@@ -69,8 +70,11 @@ class ServiceClient:
     async def request(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
     ) -> Any:
-        """The JSON of the response. Parameters that are None are not sent. Raises RequestFailure."""
-        return (await self.exchange(method, path, params=params, body=body)).content
+        """The object in the response. Parameters that are None are not sent. Raises RequestFailure."""
+        answer = await self.exchange(method, path, params=params, body=body)
+        if answer.content is None:
+            raise _not_dialtone(f"status {answer.status}")
+        return answer.content
 
     async def exchange(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
@@ -90,15 +94,17 @@ class ServiceClient:
         while len(found) < limit:
             wanted = {**params, "limit": min(limit - len(found), MAX_PAGE), "cursor": cursor}
             page = await self.request("GET", path, params=wanted)
-            found += page["data"]
+            rows = rows_of(page)
+            found += rows
             cursor = page.get("next_cursor")
-            if cursor is None or not page["data"]:
+            if cursor is None or not rows:
                 break
         return found
 
     def _failure(self, response: "HttpResponse", content: JsonObject) -> RequestFailure:
         code = str(content["code"])
-        faults = [str(fault.get("message", "")) for fault in content.get("errors") or []]
+        errors = found if isinstance(found := content.get("errors"), list) else []
+        faults = [str(fault.get("message", "")) for fault in errors if isinstance(fault, dict)]
         text = " ".join([str(content.get("title", "The request failed.")), *faults])
         request_id = content.get("request_id")
         text += f" ({code}, request {request_id})" if request_id else f" ({code})"
@@ -130,6 +136,14 @@ def run(work: Callable[[ServiceClient], Awaitable[Result]], *, needs_remote: boo
         end(str(failure), failure.exit_code)
 
 
+def rows_of(page: JsonObject) -> list[JsonObject]:
+    """The rows of a list. Raises RequestFailure if they are no objects."""
+    rows = page["data"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _not_dialtone("the list has no rows")
+    return rows
+
+
 def _open_transport(*, needs_remote: bool) -> AbstractAsyncContextManager[Transport]:
     from app.cli import remote
 
@@ -152,10 +166,13 @@ def _content(response: "HttpResponse") -> Any:
         content = json.loads(response.body, object_hook=Fields)
         if not isinstance(content, dict) or (is_problem and "code" not in content):
             raise ValueError
-    except ValueError:
+    except (ValueError, RecursionError):
         seen = f"status {response.status}" + (f", {media_type}" if media_type else "")
-        raise RequestFailure(
-            f"The response is not one of Dialtone ({seen}). Check the address in DIALTONE_URL.",
-            is_retryable=response.status in (429, 502, 503, 504),
-        ) from None
+        raise _not_dialtone(seen, is_retryable=response.status in (429, 502, 503, 504)) from None
     return content
+
+
+def _not_dialtone(seen: str, *, is_retryable: bool = False) -> RequestFailure:
+    return RequestFailure(
+        f"The response is not one of Dialtone ({seen}). Check the address in DIALTONE_URL.", is_retryable=is_retryable
+    )

@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
-from app.cli.leases import are_deleted
-from app.cli.output import AsJson, end, note, print_json
+from app.cli.leases import await_deletions
+from app.cli.output import AsJson, end, note, print_json, say
 from app.cli.service_client import JsonObject, ServiceClient, run
+from app.vending.telephony.lease import AWAITING_DELETION
 
 commands = typer.Typer(no_args_is_help=True, help="Erase a user's data.")
 
 ERASURES = "/v1/admin/erasures"
 COUNTS = ("leases", "credentials", "push_registrations", "audit_events")
+PENDING = ("credential_name", "state", "deletion_attempts", "retry_at")
+"""Fields of a lease that are printed while Telnyx has not confirmed the deletion of its credential."""
+
+MAX_PENDING = 1000
+"""Leases of one state that are listed. A user has a few."""
 
 
 @commands.callback()
@@ -33,8 +39,8 @@ def erase(
 ) -> None:
     """Log a user out, remove push registrations, and pseudonymize ended leases and the audit. It cannot be undone.
 
-    Exits 3 if Telnyx has not confirmed the deletion of a credential yet; Dialtone then retries it. After an
-    interruption, run the command again.
+    Exits 3 and lists the credentials if Telnyx has not confirmed their deletion yet; Dialtone then retries it. Run the
+    command again until it exits 0, also after an interruption.
     """
     if not issuer or not user:
         end("--issuer and --user must not be empty.", 2)
@@ -42,21 +48,30 @@ def erase(
         end("An erasure cannot be undone. Confirm it: --confirm with the namespace (DIALTONE_NAMESPACE).", 2)
     body = {"issuer": issuer, "subject": user, "dry_run": dry_run, "refuse_tokens": refuse_tokens, "confirm": confirm}
 
-    async def work(client: ServiceClient) -> tuple[Counter[str], JsonObject, bool]:
+    async def work(client: ServiceClient) -> tuple[Counter[str], str | None, list[JsonObject]]:
         counts, last = await _erase_all(client, body)
+        if not last["unconfirmed"]:
+            return counts, last["pseudonym"], []
+        # Also leases that had ended before the erasure: their credentials are the user's data, too.
         which = {"issuer": issuer, "subject": last["pseudonym"]}
-        return counts, last, not last["unconfirmed"] or await are_deleted(client, which)
+        pending = await await_deletions(client, which, AWAITING_DELETION, MAX_PENDING)
+        return counts, last["pseudonym"], [{name: lease[name] for name in PENDING} for lease in pending]
 
-    counts, last, is_confirmed = run(work)
-    values = {name: counts[name] for name in COUNTS}
+    counts, pseudonym, pending = run(work)
     if as_json:
-        print_json({"dry_run": dry_run, **values, "pseudonym": last["pseudonym"], "confirmed": is_confirmed})
+        values = {name: counts[name] for name in COUNTS}
+        report = {"dry_run": dry_run, **values, "pseudonym": pseudonym, "confirmed": not pending, "pending": pending}
+        print_json(report)
     elif dry_run:
-        typer.echo(f"Would erase {_in_words(counts)}.")
+        say(f"Would erase {_in_words(counts)}.")
     else:
-        typer.echo(f"Erased {_in_words(counts)}. The audit now names {last['pseudonym']}.")
-        typer.echo(f"Deletion of the credentials {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
-    if not is_confirmed:
+        say(f"Erased {_in_words(counts)}. The audit now names {pseudonym}.")
+        for lease in pending:
+            attempts = lease["deletion_attempts"]
+            say(f"not deleted yet: {lease['credential_name']} ({lease['state']}; deletion attempts: {attempts})")
+        say(f"Deletion of the credentials {'not yet confirmed' if pending else 'confirmed'} by Telnyx.")
+    if pending:
+        note("Dialtone retries the deletion. Run the same command again until it exits with 0.")
         raise typer.Exit(3)
 
 

@@ -22,7 +22,7 @@ from tests.support.replicas import command, environment, replica_variables, take
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.terminals import on_terminal, piped
-from tests.support.tokens import principal
+from tests.support.tokens import ISSUER, principal
 from tests.support.waiting import eventually
 
 ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -119,6 +119,34 @@ async def test_doctor_has_colours_unless_the_environment_forbids_them(
     text = await asyncio.to_thread(_in_terminal, "doctor", replica_variables(telnyx.url, sqlite) | extra)
 
     assert ("\x1b" in text) == has_colours
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+async def test_event_is_one_line_with_whole_values(service: Service, columns: int) -> None:
+    """The terminal wraps a long line itself. The program neither breaks nor shortens it, so ids can be copied."""
+    done = await asyncio.to_thread(on_terminal, "audit", "tail", columns=columns)
+
+    assert len(done.lines) == 3
+    (long,) = [line for line in done.lines if SUBJECT in line]
+    assert DEVICE in long
+    assert len(long) > 80
+    assert "…" not in done.stdout
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+async def test_ids_that_a_command_prints_are_whole(service: Service, telnyx: Telnyx, columns: int) -> None:
+    telnyx.fail("status", method="DELETE", status=500, times=1000)
+    (lease,) = [one for one in await lease_ids(service) if one.startswith("feed0001")]
+    erase = ("users", "erase", "--issuer", ISSUER, "--user", SUBJECT, "--confirm", "dialtone")
+
+    shown = await asyncio.to_thread(on_terminal, "leases", "show", lease, columns=columns)
+    erased = await asyncio.to_thread(on_terminal, *erase, columns=columns)
+
+    assert lease in shown.stdout.splitlines()[0]
+    assert re.search(
+        r"^not deleted yet: dialtone-[0-9a-f]{32} \(revoking; deletion attempts: \d\)$", erased.stdout, re.MULTILINE
+    )
+    assert re.search(r" erased-[0-9a-f]{32}\.$", erased.stdout, re.MULTILINE)
 
 
 def _in_terminal(line: str, variables: dict[str, str]) -> str:

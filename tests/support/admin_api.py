@@ -17,4 +17,4 @@ async def admin_request(service: Service, method: str, path: str, body: Any = No
 def current_token(service: Service, user: str = "alice", **changes: Any) -> str:
     """A token that is valid at the sandbox's clock."""
     now = int(service.clock().timestamp())
-    return token(user, iat=now, exp=now + 3600, **changes)
+    return token(user, **{"iat": now, "exp": now + 3600, **changes})
