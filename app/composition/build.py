@@ -155,7 +155,9 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         upkeep=upkeep,
         operators=operators,
         metrics=build_metrics(telemetry, shared_counts, identity, telephony, push, operators),
-        reload=SettingsReloader(settings, replica, ledger, identity, telnyx, shared_counts, clients).reload,
+        reload=SettingsReloader(
+            settings, replica, ledger, identity, telnyx, shared_counts, telephony.shared_logins, clients
+        ).reload,
         open=opened,
         run=running,
     )

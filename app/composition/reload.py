@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from app.adapters.http_client import HttpClients
 from app.adapters.ledger.engines import database_url
 from app.adapters.ledger.failure_reasons import reason_of
+from app.adapters.login_cache.shared import SharedLoginCache
 from app.adapters.shared_counts import SharedCounts
 from app.composition.components import IdentityComponents, LedgerComponents, TelnyxComponents
 from app.composition.replica import tag_keys
@@ -37,7 +38,7 @@ RELOADABLE = frozenset(
 )
 """Settings that a reload applies. All others require a restart."""
 
-LOGINS = frozenset({"database_url", "redis_url", "egress_proxy"})
+LOGINS = frozenset({"database_url", "redis_url", "login_cache_url", "egress_proxy"})
 """Addresses. A reload applies a change of the user and the password, but not of the rest."""
 
 _log = structlog.get_logger("dialtone.reload")
@@ -54,6 +55,7 @@ class SettingsReloader:
         identity: IdentityComponents,
         telnyx: TelnyxComponents,
         shared_counts: SharedCounts | None,
+        shared_logins: SharedLoginCache | None,
         clients: HttpClients,
     ) -> None:
         """`settings` are the settings at startup."""
@@ -63,6 +65,7 @@ class SettingsReloader:
         self._identity = identity
         self._telnyx = telnyx
         self._shared_counts = shared_counts
+        self._shared_logins = shared_logins
         self._clients = clients
 
     async def reload(self, changed: Settings) -> None:
@@ -98,11 +101,17 @@ class SettingsReloader:
             raise SettingsError(f"{variable_of('database_url')}: {reason}") from None
 
     def _use_logins(self, changed: Settings, database: URL, requires_restart: Sequence[str]) -> None:
-        """Use the passwords of the database, Redis and the egress proxy."""
+        """Use the passwords of the database, of Redis and of the egress proxy."""
         if "database_url" not in requires_restart:
             self._login.use(database)
         if self._shared_counts is not None and changed.redis_url is not None and "redis_url" not in requires_restart:
             self._shared_counts.use_login(changed.redis_url.get_secret_value())
+        if (
+            self._shared_logins is not None
+            and changed.login_cache_url is not None
+            and "login_cache_url" not in requires_restart
+        ):
+            self._shared_logins.use_login(changed.login_cache_url.get_secret_value())
         if changed.proxy_url is not None and "egress_proxy" not in requires_restart:
             self._clients.use_proxy(changed.proxy_url)
 

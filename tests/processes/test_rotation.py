@@ -21,8 +21,10 @@ from app.adapters.ledger.tables import leases
 from app.sandbox.account import DEMO_KEY
 from tests.support.http_server import free_port
 from tests.support.push_material import same_ios
+from tests.support.redis_server import redis_server
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
+from tests.support.shared_logins import KEY
 from tests.support.tokens import token
 from tests.support.waiting import eventually
 
@@ -305,3 +307,26 @@ async def test_redis_password_is_rotated(telnyx: Telnyx, postgres: str, tmp_path
     finally:
         server.terminate()
         server.wait()
+
+
+@BOTH
+async def test_password_of_the_shared_login_cache_is_rotated(
+    telnyx: Telnyx, postgres: str, tmp_path: Path, how: str
+) -> None:
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis", password="old") as server:
+        new_url = server.url.replace(":old@", ":new@")
+        async with fleet(telnyx, postgres, tmp_path, login_cache_url=server.url, login_cache_keys=KEY) as own:
+            server.client.execute_command("ACL", "SETUSER", "default", ">new")
+            own.write(login_cache_url=new_url)
+            await rotate(own, how)
+            server.client.execute_command("ACL", "SETUSER", "default", "<old")
+            await asyncio.sleep(2)
+            server.client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+            await asyncio.sleep(3)
+            metrics = [(await one.client.get("/metrics")).text for _, one in own.running.values()]
+            unavailable = [event["reason"] for _, one in own.running.values() for event in _events(one)
+                           if event["event"] == "shared_login_cache_unavailable"]  # fmt: skip
+
+    assert all("\ndialtone_shared_login_cache_available 1.0" in text for text in metrics)
+    assert "authentication" not in unavailable

@@ -66,6 +66,15 @@ class RedisStore:
     def _connect(self) -> Redis:
         return Redis.from_url(self._url, protocol=2, max_connections=2 * MAX_CALLS, retry=Retry(NoBackoff(), 0))
 
+    def use_login(self, url: str) -> None:
+        """Connect with this address at the next `probe`; until then, the store is unavailable.
+
+        The address differs from the present one in the user or the password only.
+        """
+        if url != self._url:
+            self._url = url
+            self.is_available = False
+
     async def get(self, name: str) -> bytes | None:
         """The value, of which at most one byte more than MAX_ENTRY_BYTES is read; None if there is none."""
         found: bytes | str = await self._call(lambda: self._client.getrange(name, 0, MAX_ENTRY_BYTES))
@@ -86,7 +95,7 @@ class RedisStore:
 
     async def probe(self) -> None:
         """Check an unavailable store, on new connections. Never raises."""
-        old, self._client = self._client, self._connect()
+        url, old, self._client = self._url, self._client, self._connect()
         with suppress(Exception):
             await _within(PROBE_SECONDS, old.aclose())
         try:
@@ -94,6 +103,8 @@ class RedisStore:
         except StoreFailed as error:
             self._report_unavailable(error.reason)
             return
+        if url != self._url:
+            return  # the next probe uses the new address
         self._failures = 0
         self.is_available = True
         if self._has_reported:
@@ -124,7 +135,7 @@ class RedisStore:
 
     def _failed(self, reason: str) -> StoreFailed:
         self._failures += 1
-        if reason != "invalid" and (reason not in PASSING or self._failures >= MAX_FAILURES):
+        if self.is_available and reason != "invalid" and (reason not in PASSING or self._failures >= MAX_FAILURES):
             self.is_available = False
             self._report_unavailable(reason)
         return StoreFailed(reason)

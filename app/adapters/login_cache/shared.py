@@ -42,6 +42,9 @@ class LoginStore(Protocol):
     def is_available(self) -> bool:
         """False until `probe` has succeeded, and after failures."""
 
+    def use_login(self, url: str) -> None:
+        """Connect with this address at the next `probe`; until then, the store is unavailable."""
+
     async def get(self, name: str) -> bytes | None:
         """The value, of which at most one byte more than MAX_ENTRY_BYTES is read; None if there is none."""
 
@@ -73,6 +76,10 @@ class SharedLoginCache:
     @property
     def status(self) -> SharedLoginCacheStatus:
         return SharedLoginCacheStatus(self._store.is_available, self._hits, self._misses, dict(self._failures))
+
+    def use_login(self, url: str) -> None:
+        """Use this address from the next `maintain` on. It differs in the user or the password only."""
+        self._store.use_login(url)
 
     async def get(self, lease: Lease) -> Login | None:
         """The login of this version of the lease, unless its device should refresh it. The lease is from the ledger."""

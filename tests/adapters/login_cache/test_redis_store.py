@@ -84,6 +84,53 @@ async def test_hundred_calls_at_a_time_succeed(redis: RedisServer) -> None:
     assert found == [b"%d" % number for number in range(100)]
 
 
+async def test_new_password_is_used_from_the_next_probe_on(tmp_path: Path) -> None:
+    with redis_server(tmp_path, password="old") as server:
+        async with store_at(server.url) as store:
+            server.client.execute_command("ACL", "SETUSER", "default", ">new", "<old")
+            await store.put("name", b"value", 60_000)
+
+            store.use_login(server.url.replace(":old@", ":new@"))
+            before = await reason_of(store)
+            await store.probe()
+
+            assert (before, await store.get("name")) == ("unavailable", b"value")
+
+
+async def test_same_address_does_not_interrupt_the_store(redis: RedisServer) -> None:
+    async with store_at(redis.url) as store:
+        store.use_login(redis.url)
+
+        assert store.is_available
+
+
+async def test_probe_of_the_former_address_does_not_make_the_store_available(redis: RedisServer) -> None:
+    async with store_at(redis.url) as store:
+        probing = asyncio.create_task(store.probe())
+        await asyncio.sleep(0)
+        store.use_login(redis.url.replace("redis://", "redis://:wrong@"))
+        await probing
+        is_available = store.is_available
+        await store.probe()
+
+    assert (is_available, store.is_available) == (False, False)
+
+
+async def test_password_that_the_server_rejects_is_logged_once(redis: RedisServer) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with store_at(redis.url) as store:
+            store.use_login(redis.url.replace("redis://", "redis://:CANARY@"))
+            for _ in range(3):
+                await store.probe()
+            reason = await reason_of(store)
+
+    assert reason == "unavailable"
+    assert [(line["event"], line["reason"]) for line in logged] == [
+        ("shared_login_cache_unavailable", "authentication")
+    ]
+    assert "CANARY" not in str(logged)
+
+
 async def test_busy_event_loop_is_no_timeout(redis: RedisServer) -> None:
     async def block() -> None:
         for _ in range(5):
