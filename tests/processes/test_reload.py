@@ -11,8 +11,11 @@ import httpx
 
 from app.sandbox.account import DEMO_KEY
 from app.vending.policy import ADMIN_SCOPE
+from tests.support.certificates import certificate_authority
+from tests.support.http_proxy import http_proxy
 from tests.support.http_server import serve
 from tests.support.key_server import KeyServer
+from tests.support.raw_server import http_response, raw_server
 from tests.support.replicas import Replica, replica
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import AUDIENCE, ISSUER, logout_token, pem, rsa_key, token
@@ -232,3 +235,34 @@ async def test_reload_cleans_values_and_warns_of_misspelt_names_as_at_startup(
         refused = await reload(running, "reload_rejected")
         assert refused["reason"] == f"DIALTONE_ENV_FILE names a file that does not exist: {env_file}"
         assert "CANARY" not in running.log.read_text()
+
+
+async def test_reload_applies_a_new_password_of_the_egress_proxy(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    authority, file = certificate_authority(host="id.test"), tmp_path / "proxy"
+    keys = json.dumps({"keys": [rsa_key().as_dict(private=False)]}).encode()
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    answer = http_response(keys, "Content-Type: application/json")
+    async with raw_server(answer, authority) as port, http_proxy("user:OLD_CANARY") as proxy:
+        proxy.resolves["id.test:443"] = ("127.0.0.1", port)
+        file.write_text(proxy.url)
+        settings = {
+            "DIALTONE_ISSUER_PEM": "",
+            "DIALTONE_JWKS_URL": "https://id.test/keys",
+            "DIALTONE_ISSUER_CA_FILE": str(tmp_path / "ca.pem"),
+            "DIALTONE_EGRESS_PROXY_FILE": str(file),
+        }
+        async with replica(telnyx.url, sqlite, tmp_path, settings) as running:
+            assert (await ask(running, token())).status_code == 201
+            proxy.credentials = "user:NEW_CANARY"
+            await reload(running, "key_set_fetch_failed")
+
+            file.write_text(proxy.url)
+            await reload(running, "key_set_fetched")
+            applied = next(event for event in reversed(events(running)) if event["event"] == "reloaded")
+            file.write_text(proxy.url.replace("127.0.0.1", "CANARY.example.com"))
+            other_host = await reload(running, "reloaded")
+            await reload(running, "key_set_fetched")
+
+            assert applied["requires_restart"] == []
+            assert other_host["requires_restart"] == ["DIALTONE_EGRESS_PROXY"]
+            assert "CANARY" not in running.log.read_text()
