@@ -10,11 +10,14 @@ import structlog
 
 from app.observability import logging as logs
 from app.sandbox.account import DEMO_KEY
+from app.vending.policy import ADMIN_SCOPE
 from tests.support.admin_api import admin_request
 from tests.support.grants import grant_key, granting_service, mint, minted, minted_for_guest, use
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_components, running_service
-from tests.support.tokens import principal, token
+from tests.support.tokens import ISSUER, principal, token
+
+KEYS: dict[str, Any] = {"tag_key": "TAG-KEY-CANARY-" * 3, "previous_tag_key": "FORMER-KEY-CANARY-" * 3}
 
 
 class CapturedLog:
@@ -35,7 +38,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> CapturedLog:
 
 
 def secrets_of(telnyx: Telnyx) -> set[str]:
-    found = {DEMO_KEY}
+    found = {DEMO_KEY, "TAG-KEY-CANARY", "FORMER-KEY-CANARY"}
     for credential in telnyx.sandbox.account.credentials.values():
         found.add(credential.sip_password)
     return found
@@ -60,7 +63,7 @@ async def test_no_secret_is_in_logs_responses_metrics_audit_or_database(
     database = f"sqlite:///{tmp_path / 'ledger.db'}"
     users_token = token("alice", jti="USER-TOKEN-CANARY")
     headers = {"Authorization": f"Bearer {users_token}", "User-Agent": f"curl {users_token}"}
-    async with running_service(telnyx, database, log_level=level, sip_password=True) as service:
+    async with running_service(telnyx, database, log_level=level, sip_password=True, **KEYS) as service:
         for fault in faults:
             telnyx.fail(**fault)
         answers = [await service.ask("POST", json={"device_id": "laptop"}, headers=headers) for _ in range(3)]
@@ -69,13 +72,18 @@ async def test_no_secret_is_in_logs_responses_metrics_audit_or_database(
         listed = [await service.ask("GET"), await service.ask("GET", "/" + "0" * 32)]
         refused = await service.ask("POST", json={"device_id": "x", "SECRET": "SECRET-CANARY"})
         deleted = await service.ask("DELETE")
+        admin = {"Authorization": f"Bearer {token('olga', scope=ADMIN_SCOPE)}"}
+        body = {"issuer": ISSUER, "subject": "bob", "confirm": "dialtone"}
+        erased = await service.client.post("/v1/admin/erasures", headers=admin, json=body)
+        state = await service.client.get("/v1/admin/state", headers=admin)
+        assert (erased.is_success, state.is_success) == (True, True), erased.text
         metrics = (await service.client.get("/metrics")).text
         (issued,) = {a.json()["login_token"] for a in answers if a.is_success}
 
     belongs = password.json()["password"]
     outputs = {
         "log": written.getvalue(),
-        "answers": "".join(a.text for a in [*answers, *listed, refused, deleted]),
+        "answers": "".join(a.text for a in [*answers, *listed, refused, deleted, erased, state]),
         "metrics": metrics,
         "files": "".join(p.read_bytes().decode("latin-1") for p in tmp_path.iterdir()),
     }
@@ -96,7 +104,7 @@ async def test_error_messages_contain_no_secrets(telnyx: Telnyx, sqlite: str) ->
     from app.vending.errors import DialtoneError
     from app.vending.models import IssueRequest
 
-    async with running_components(telnyx, sqlite) as components:
+    async with running_components(telnyx, sqlite, **KEYS) as components:
         for fault in FAULTS[1:]:
             telnyx.fail(**fault[0])
             try:

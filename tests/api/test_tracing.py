@@ -53,7 +53,7 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     await migrate_database(sqlite)
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    settings = settings_for(telnyx.url, sqlite)
+    settings = settings_for(telnyx.url, sqlite, tag_key="tag-key-canary-" * 3)
     components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
     limiter, app, _ = build_server_app(settings, components)
     counter = RequestCounter(app)
