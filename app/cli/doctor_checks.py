@@ -235,13 +235,14 @@ def _is_secure(origin: str) -> bool:
 async def _redis(components: Components) -> CheckResult:
     if components.shared_counts is None or await components.shared_counts.is_reachable():
         return CheckResult("limits", CheckVerdict.OK, "Redis responds")
-    fix = "check DIALTONE_REDIS_URL and that Redis is available; until then each replica counts in memory"
-    return CheckResult("limits", CheckVerdict.FAILED, "Redis does not respond", fix)
+    seen = "Redis does not respond, so each replica counts only its own requests"
+    return CheckResult("limits", CheckVerdict.FAILED, seen, "check DIALTONE_REDIS_URL, and that Redis is available")
 
 
 async def _shared_login_cache(shared: SharedLoginCache) -> CheckResult:
     reason = await shared.check()
     if reason is None:
         return CheckResult("shared login cache", CheckVerdict.OK, "the store can be written and read")
-    fix = "check DIALTONE_LOGIN_CACHE_URL and that the server is available; until then each replica mints its own"
-    return CheckResult("shared login cache", CheckVerdict.FAILED, f"the store cannot be used: {reason}", fix)
+    seen = f"the store cannot be used ({reason}), so each replica mints its own logins"
+    fix = "check DIALTONE_LOGIN_CACHE_URL, and that the server is available"
+    return CheckResult("shared login cache", CheckVerdict.FAILED, seen, fix)

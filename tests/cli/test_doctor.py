@@ -124,14 +124,16 @@ async def test_issuer_without_keys_is_reported(service: Service, monkeypatch: py
 async def test_redis_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIALTONE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
 
-    assert await bad() == ["limits: Redis does not respond"]
+    assert await bad() == ["limits: Redis does not respond, so each replica counts only its own requests"]
 
 
 async def test_outage_of_the_shared_login_cache_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIALTONE_LOGIN_CACHE_URL", f"redis://127.0.0.1:{free_port()}/0")
     monkeypatch.setenv("DIALTONE_LOGIN_CACHE_KEYS", KEY)
 
-    assert await bad() == ["shared login cache: the store cannot be used: connection"]
+    assert await bad() == [
+        "shared login cache: the store cannot be used (connection), so each replica mints its own logins"
+    ]
 
 
 async def test_missing_or_insecure_origins_are_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
