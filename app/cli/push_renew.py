@@ -55,7 +55,7 @@ def renew(
     if not found["attached"]:
         note(
             "No connection uses it, so that it wakes no device. An operator attaches it with: "
-            f"dialtone push attach CONNECTION --{found['type']} {credential_id}"
+            f"dialtone push attach CONNECTION --{material.type.value} {credential_id}"
         )
         raise typer.Exit(NOT_ATTACHED)
 

@@ -70,6 +70,8 @@ def erase(
             attempts = lease["deletion_attempts"]
             say(f"not deleted yet: {lease['credential_name']} ({lease['state']}; deletion attempts: {attempts})")
         say(f"Deletion of the credentials {'not yet confirmed' if pending else 'confirmed'} by Telnyx.")
+    if not any(counts.values()) and not pending:
+        note("There is no data under this issuer and user. If you expected some, compare both with the user's tokens.")
     if pending:
         note("Dialtone retries the deletion. Run the same command again until it exits with 0.")
         raise typer.Exit(3)

@@ -142,6 +142,16 @@ async def test_repeated_erasure_exits_with_0_when_telnyx_has_confirmed(
     assert (json.loads(again.stdout)["leases"], json.loads(again.stdout)["pending"]) == (0, [])
 
 
+@pytest.mark.parametrize("arguments", [("--dry-run",), ("--confirm", "dialtone")], ids=str)
+async def test_user_without_data_is_named_as_a_possible_mistake(erase: Erase, arguments: tuple[str, ...]) -> None:
+    """A mistyped name must not look like a successful erasure."""
+    said = await erase(*arguments, "--json", user="alicia")
+
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["leases"] == 0
+    assert said.stderr.startswith("There is no data under this issuer and user.")
+
+
 async def test_empty_user_is_rejected(erase: Erase) -> None:
     assert (await erase("--confirm", "dialtone", user="")).exit_code == 2
 
