@@ -17,7 +17,7 @@ PROBLEM = "Content-Type: application/problem+json"
 EMPTY = b'{"data": [], "next_cursor": null}'
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r"
-"""Sequences that control a terminal: a title, an erased screen, a colour with an 8-bit introducer, and reversed text."""
+"""Sequences that control a terminal: its title, an erased screen, a colour after an 8-bit introducer, reversed text."""
 
 IN_HEADER = ESCAPES.rstrip("\r")
 LEASE = "0" * 32
