@@ -5,6 +5,7 @@ the extension 1.2.840.113635.100.6.3.4; its newer push certificates list topics 
 WWDR Certification Practice Statement). Google's key file: cloud.google.com, "Create and delete service account keys".
 """
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+
+from app.vending.push.material_errors import MaterialReport
 
 BUNDLE_ID = "com.example.softphone"
 VOIP = x509.ObjectIdentifier("1.2.840.113635.100.6.3.4")
@@ -50,6 +53,14 @@ def pem_of(private: Any, *, passphrase: bytes | None = None, pkcs8: bool = False
     form = PrivateFormat.PKCS8 if pkcs8 else PrivateFormat.TraditionalOpenSSL
     encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
     return str(private.private_bytes(Encoding.PEM, form, encryption), "ascii")
+
+
+def pem_block(label: str, encoded: bytes) -> str:
+    return f"-----BEGIN {label}-----\n{base64.b64encode(encoded).decode()}\n-----END {label}-----\n"
+
+
+def codes(report: MaterialReport) -> list[str]:
+    return [fault.code for fault in report.faults]
 
 
 def der_string(text: str) -> bytes:

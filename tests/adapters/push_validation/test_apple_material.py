@@ -1,30 +1,17 @@
-"""Validation of push credentials before they reach Telnyx: each fault code, with accepted and rejected examples."""
+"""Validation of Apple's certificates and keys: valid and invalid pairs, chains, and spellings of PEM."""
 
 import base64
 import itertools
-import json
-import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    pkcs12,
-)
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
-from app.adapters.push_validation import apns, fcm
-from app.vending.push.material_errors import FAULT_MESSAGES, MaterialReport
+from app.adapters.push_validation import apns
 from app.vending.push.models import PushType
 from tests.support.pem_spellings import SPELLINGS, Spelling
 from tests.support.push_material import (
@@ -35,9 +22,10 @@ from tests.support.push_material import (
     authority_pem,
     cert_pem,
     certificate,
+    codes,
     key,
+    pem_block,
     pem_of,
-    service_account,
     token_key,
     topics,
 )
@@ -45,10 +33,6 @@ from tests.support.push_material import (
 NOW = datetime.now(UTC)
 KEY = pem_of(key())
 UNIVERSAL = topics((BUNDLE_ID, "app"), (f"{BUNDLE_ID}.voip", "voip"), (f"{BUNDLE_ID}.complication", "complication"))
-
-
-def codes(report: MaterialReport) -> list[str]:
-    return [fault.code for fault in report.faults]
 
 
 def p12(passphrase: bytes | None = None) -> str:
@@ -62,20 +46,7 @@ def der() -> str:
 
 
 def in_base64(text: str) -> str:
-    return in_base64_of(text.encode())
-
-
-def in_base64_of(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def pem_block(label: str, encoded: bytes) -> str:
-    return f"-----BEGIN {label}-----\n{in_base64_of(encoded)}\n-----END {label}-----\n"
-
-
-def element(tag: int, content: bytes) -> bytes:
-    """DER with a length of four bytes."""
-    return bytes([tag, 0x83]) + len(content).to_bytes(3) + content
+    return base64.b64encode(text.encode()).decode()
 
 
 def torn_crt_key() -> str:
@@ -233,89 +204,6 @@ def test_certificate_is_valid_until_its_last_second(offset: float, is_good: bool
     assert (report.material is not None) is is_good
 
 
-GOOGLES: dict[str, tuple[Any, list[str]]] = {
-    "as downloaded": (service_account(), []),
-    "with an older token_uri": (service_account(token_uri="https://accounts.google.com/o/oauth2/token"), []),
-    "a JSON string": (json.dumps(service_account()), ["service_account_is_text"]),
-    "a list": ([service_account()], ["service_account_is_text"]),
-    "nothing": (None, ["service_account_is_text"]),
-    "a server key": ("AAAAx7Yz:APA91b" + "x" * 100, ["is_server_key"]),
-    "google-services.json": ({"project_info": {"project_id": "x"}, "client": []}, ["is_google_services_json"]),
-    "an OAuth client": ({"installed": {"client_id": "x"}}, ["is_oauth_client"]),
-    "another type": (service_account(type="authorized_user"), ["service_account_wrong_type"]),
-    "no project": (service_account(project_id=...), ["project_id_missing"]),
-    "an empty project": (service_account(project_id=""), ["project_id_missing"]),
-    "no e-mail": (service_account(client_email=...), ["client_email_missing"]),
-    "an invalid e-mail": (service_account(client_email="x"), ["client_email_missing"]),
-    "no key": (service_account(private_key=...), ["service_account_key_unreadable"]),
-    "half a key": (service_account(private_key=KEY[:200]), ["service_account_key_unreadable"]),
-    "an encrypted key": (
-        service_account(private_key=pem_of(key(), passphrase=b"x")),
-        ["service_account_key_unreadable"],
-    ),
-    "an EC key": (service_account(private_key=pem_of(token_key(), pkcs8=True)), ["service_account_key_unreadable"]),
-    "a weak key": (service_account(private_key=pem_of(key("weak", 1024))), ["private_key_weak"]),
-    "another token_uri": (service_account(token_uri="https://evil.example.com/token"), ["token_uri_not_google"]),
-    "no token_uri": (service_account(token_uri=...), ["token_uri_not_google"]),
-    "huge": (service_account(padding="x" * 40_000), ["material_too_large"]),
-    "empty": (
-        {},
-        [
-            "service_account_wrong_type",
-            "project_id_missing",
-            "client_email_missing",
-            "token_uri_not_google",
-            "service_account_key_unreadable",
-        ],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", GOOGLES.values(), ids=GOOGLES)
-def test_service_account_is_accepted_or_reported_by_code(case: tuple[Any, list[str]]) -> None:
-    given_account, wanted = case
-
-    report = fcm.validate(given_account)
-
-    assert codes(report) == wanted
-    assert (report.material is None) == bool(wanted)
-    if report.material is not None:
-        assert report.material.app_id == "softphone-1234"
-        assert report.material.not_after is None
-        assert report.material.upload["project_account_json_file"] == given_account
-        assert "PRIVATE" not in repr(report)
-
-
-def long_dsa_key() -> str:
-    """A DSA key with a modulus of 60,000 bits, which takes more than a minute to load."""
-    parameters = element(0x02, b"\x7f" * 7_500) + element(0x02, b"\x7f" * 32) + element(0x02, b"\x02")
-    algorithm = element(0x30, element(0x06, bytes.fromhex("2a8648ce380401")) + element(0x30, parameters))
-    private = element(0x04, element(0x02, b"\x7f" * 7_400))
-    return pem_block("PRIVATE KEY", element(0x30, element(0x02, b"\x00") + algorithm + private))
-
-
-@pytest.mark.no_cover
-@pytest.mark.parametrize(
-    ("private_key", "code"),
-    [(pem_of(key("long", 4096)), "key_mismatch"), (long_dsa_key(), "private_key_unreadable")],
-    ids=["RSA", "DSA"],
-)
-def test_oversized_key_is_rejected_quickly(private_key: str, code: str) -> None:
-    began = time.perf_counter()
-
-    assert codes(apns.validate(cert_pem(), private_key, NOW)) == [code]
-
-    assert time.perf_counter() - began < 0.1
-
-
-def test_every_code_is_tested_here_and_has_a_message() -> None:
-    shown = {code for *_, wanted in WRONG.values() for code in wanted}
-    shown |= {code for _, wanted in GOOGLES.values() for code in wanted}
-
-    assert shown == set(FAULT_MESSAGES)
-    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in FAULT_MESSAGES.values())
-
-
 CERT = cert_pem()
 PLAIN = apns.validate(CERT, KEY, NOW)
 
@@ -329,27 +217,11 @@ def test_apple_material_is_the_same_in_every_spelling(spell: Spelling, private_k
     assert report.material == PLAIN.material
 
 
-@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
-def test_google_material_is_the_same_in_every_spelling(spell: Spelling) -> None:
-    account = service_account()
-
-    report = fcm.validate({**account, "private_key": spell(account["private_key"])})
-
-    assert report.material == fcm.validate(account).material
-
-
 def test_identity_of_material_is_stable() -> None:
     """The ledger holds a hash of it, so a change would upload each registered material again."""
     material = PLAIN.material
     assert material is not None
     assert material.identity == b"ios" + x509.load_pem_x509_certificate(CERT.encode()).public_bytes(Encoding.DER)
-
-    account = service_account()
-    public_key = key("google").public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    named = json.dumps([account["project_id"], account["client_email"]]).encode()
-    found = fcm.validate(account).material
-    assert found is not None
-    assert found.identity == b"android" + named + public_key
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
@@ -380,66 +252,3 @@ def test_ec_key_of_the_certificate_is_accepted(pkcs8: bool) -> None:
     report = apns.validate(cert_pem(owner=EC), pem_of(token_key(), pkcs8=pkcs8), NOW)
 
     assert codes(report) == []
-
-
-@given(st.text(max_size=400), st.text(max_size=400))
-def test_any_text_is_reported_as_faults(cert: str, private_key: str) -> None:
-    assert apns.validate(cert, private_key, NOW).faults
-
-
-CERT_DER = certificate().public_bytes(Encoding.DER)
-KEY_DER = key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-
-def changed(encoded: bytes, changes: list[tuple[int, int]]) -> bytes:
-    """The bytes with some of them replaced."""
-    found = bytearray(encoded)
-    for position, value in changes:
-        found[position % len(found)] = value
-    return bytes(found)
-
-
-CHANGES = st.lists(st.tuples(st.integers(0, 4096), st.integers(0, 255)), max_size=3)
-
-
-@given(CHANGES, CHANGES)
-def test_damaged_material_is_either_rejected_or_accepted(
-    cert: list[tuple[int, int]], private: list[tuple[int, int]]
-) -> None:
-    """The library parses some parts of a certificate only when they are read."""
-    certificate_pem = pem_block("CERTIFICATE", changed(CERT_DER, cert))
-    key_pem = pem_block("PRIVATE KEY", changed(KEY_DER, private))
-
-    report = apns.validate(certificate_pem, key_pem, NOW)
-
-    assert bool(report.faults) != (report.material is not None)
-
-
-BLOCKS = st.lists(
-    st.sampled_from(
-        [
-            "-----BEGIN CERTIFICATE-----",
-            "-----END CERTIFICATE-----",
-            "-----BEGIN PRIVATE KEY-----",
-            "-----END PRIVATE KEY-----",
-            "MIIB",
-            "\n",
-            "\\n",
-            cert_pem(),
-            KEY,
-        ]
-    ),
-    max_size=8,
-).map("".join)
-
-
-@given(BLOCKS, BLOCKS)
-def test_any_sequence_of_pem_blocks_is_either_rejected_or_accepted(cert: str, private_key: str) -> None:
-    report = apns.validate(cert, private_key, NOW)
-
-    assert bool(report.faults) != (report.material is not None)
-
-
-@given(st.recursive(st.none() | st.booleans() | st.text(max_size=9), lambda inner: st.dictionaries(st.text(), inner)))
-def test_any_json_is_reported_as_faults(account: Any) -> None:
-    assert fcm.validate(account).faults
