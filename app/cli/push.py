@@ -112,7 +112,12 @@ def check_days_left(report: "MaterialReport", min_days: int, now: datetime) -> N
 
 
 def _fault_lines(report: "MaterialReport") -> list[str]:
-    return [f"{fault.code} ({fault.field}): {fault.message}" for fault in report.faults]
+    """One line per code. A file with both the certificate and the key may have the same fault in both fields."""
+    fields: dict[str, list[str]] = {}
+    for fault in report.faults:
+        fields.setdefault(fault.code, []).append(fault.field)
+    messages = {fault.code: fault.message for fault in report.faults}
+    return [f"{code} ({', '.join(fields[code])}): {messages[code]}" for code in messages]
 
 
 def describe(material: "PushMaterial", days_left: int | None) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.adapters.push_validation import apns, binary, fcm
-from app.adapters.push_validation.pem import PemBlock, blocks
+from app.adapters.push_validation.pem import PemBlock, blocks, decoded
 from app.cli.output import end
 from app.vending.push.material_errors import MaterialReport
 from app.vending.push.models import PushMaterial, PushType
@@ -20,21 +20,23 @@ MAX_FILE_BYTES = 1024 * 1024
 
 def read_material(paths: list[Path], password_source: str | None, now: datetime) -> MaterialReport:
     """The validated material of the files. Exits 2 if they cannot be read."""
-    if len(paths) > 2:
-        end("Specify a certificate and its key, one .p12, or one JSON file.", 2)
-    contents = [_bytes(path) for path in paths]
+    contents = [_material(path) for path in paths]
     if password_source is not None and not any(map(binary.is_pfx, contents)):
         end("--password-file is the password of a .p12, and no file is one.", 2)
     password = None if password_source is None else _password(password_source)
     texts = [_text(path, content, password) for path, content in zip(paths, contents, strict=True)]
-    if len(texts) == 1 and texts[0].lstrip().startswith(("{", "[")):
-        return _service_account(texts[0])
+    is_json = any(map(_is_json, texts))
+    if len(texts) > (1 if is_json else 2):
+        end("Specify a certificate and its key, one .p12, or one JSON file.", 2)
+    if is_json:
+        return _service_account(paths[0], texts[0])
     certificate, private_key = texts[0], texts[-1]
-    if len(texts) == 1:
-        _check_has_pair(paths[0], blocks(texts[0]))
-    elif not _has_certificate(certificate) and _has_certificate(private_key):
+    if not _has_certificate(certificate) and _has_certificate(private_key):
         certificate, private_key = private_key, certificate
-    return apns.validate(certificate, private_key, now)
+    report = apns.validate(certificate, private_key, now)
+    if len(texts) == 1 and not any(fault.code == "is_p8_token_key" for fault in report.faults):
+        _check_has_pair(paths[0], blocks(texts[0]))
+    return report
 
 
 def write_material(material: PushMaterial, folder: Path) -> list[Path]:
@@ -55,7 +57,7 @@ def write_material(material: PushMaterial, folder: Path) -> list[Path]:
         _remove(written)
         if isinstance(error, FileExistsError):
             end(f"{error.filename} exists. Remove it, or choose another folder.", 2)
-        end(f"{error.filename or folder} cannot be written ({type(error).__name__}).", 2)
+        end(f"{error.filename or folder} cannot be written: {error.strerror or type(error).__name__}.", 2)
     return written
 
 
@@ -64,12 +66,22 @@ def _remove(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
+def _material(path: Path) -> bytes:
+    """The content of a file that is not empty. Base64 is decoded: secrets of CI are text, so a .p12 is stored in it."""
+    content = _bytes(path)
+    text = content.removeprefix(codecs.BOM_UTF8)
+    if not text.strip():
+        end(f"{path} is empty.", 2)
+    raw = decoded(text.decode("ascii")) if text.isascii() else b""
+    return raw if binary.is_binary(raw) or b"-----BEGIN" in raw else content
+
+
 def _bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        end(f"{path} cannot be read ({type(error).__name__}).", 2)
+        end(f"{path} cannot be read: {error.strerror or type(error).__name__}.", 2)
     if len(content) > MAX_FILE_BYTES:
         end(f"{path} is too large for push material.", 2)
     return content
@@ -98,11 +110,18 @@ def _text(path: Path, content: bytes, password: bytes | None) -> str:
         return content.decode("latin-1")
 
 
-def _service_account(text: str) -> MaterialReport:
+def _is_json(text: str) -> bool:
+    """True for an object, a list, and text in quotes that contains one."""
+    return text.lstrip().removeprefix('"').startswith(("{", "["))
+
+
+def _service_account(path: Path, text: str) -> MaterialReport:
     try:
         given: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        end("The file is not valid JSON.", 2)
+    except json.JSONDecodeError as error:
+        end(f"{path} is not valid JSON: line {error.lineno}, column {error.colno}.", 2)
+    except RecursionError:
+        end(f"{path} is not valid JSON: it is nested too deeply.", 2)
     return fcm.validate(given)
 
 

@@ -1,5 +1,6 @@
 """`dialtone push lint` and `convert` with the files that keychains, openssl and consoles write."""
 
+import base64
 import json
 import re
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner, Result
 
@@ -23,6 +26,7 @@ from tests.support.push_material import (
     pem_of,
     secrets_in,
     service_account,
+    token_key,
 )
 
 DOCS = Path(__file__).parents[2] / "docs" / "mobile.md"
@@ -185,6 +189,91 @@ def test_expired_certificate_fails(push: Push, tmp_path: Path) -> None:
             "certificate_expired (certificate): The certificate has expired. Renew it in Apple's developer account.\n"
         )
     assert not (tmp_path / "out").exists()
+
+
+# -- base64, and files of another kind ------------------------------------------------------------------------------
+
+
+@needs_openssl
+def test_bundle_in_base64_is_valid(push: Push, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "voip.p12", "keychain")
+    (tmp_path / "secret").write_bytes(base64.encodebytes((tmp_path / "voip.p12").read_bytes()))
+
+    assert push("lint", "secret", "--password-file", "-", text=PASSWORD).exit_code == 0
+
+
+def test_text_files_in_base64_are_valid(push: Push, tmp_path: Path) -> None:
+    for name, text in (("both", cert_pem() + pem_of(key())), ("account", json.dumps(service_account()))):
+        (tmp_path / name).write_bytes(base64.b64encode(text.encode()))
+
+        assert push("lint", name).exit_code == 0
+
+
+def test_pem_without_its_first_and_last_line_is_valid(push: Push, tmp_path: Path) -> None:
+    for name, pem in (("cert", cert_pem()), ("key", pem_of(key()))):
+        (tmp_path / name).write_text("\n".join(pem.splitlines()[1:-1]))
+
+    assert push("lint", "cert", "key").exit_code == 0
+
+
+@pytest.mark.parametrize("command", [("lint",), ("convert", "--out-dir", "out")], ids=lambda command: command[0])
+def test_token_key_of_apple_is_named(push: Push, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "AuthKey_ABC.p8").write_text(pem_of(token_key(), pkcs8=True))
+
+    said = push(*command, "AuthKey_ABC.p8")
+
+    assert said.exit_code == 1
+    assert said.output.startswith("is_p8_token_key (certificate, private_key): This is a .p8")
+
+
+def test_fault_of_both_fields_is_printed_once(push: Push, tmp_path: Path) -> None:
+    request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key(), hashes.SHA256())
+    (tmp_path / "csr.pem").write_bytes(request.public_bytes(Encoding.PEM))
+
+    said = push("lint", "csr.pem")
+
+    assert said.exit_code == 1
+    assert said.output.startswith("is_certificate_request (certificate, private_key): This is a certificate signing")
+    assert said.output.count("\n") == 1
+
+
+def test_service_account_in_a_json_string_is_named(push: Push, tmp_path: Path) -> None:
+    (tmp_path / "account.json").write_text(json.dumps(json.dumps(service_account())))
+
+    assert push("lint", "account.json").output.startswith("service_account_is_text (project_account_json_file)")
+
+
+def test_service_account_next_to_another_file_is_a_usage_error(push: Push, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text(cert_pem())
+    (tmp_path / "account.json").write_text(json.dumps(service_account()))
+
+    for files in (("cert.pem", "account.json"), ("account.json", "cert.pem")):
+        said = push("lint", *files)
+        assert said.exit_code == 2
+        assert said.output == "Specify a certificate and its key, one .p12, or one JSON file.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "file is empty."),
+        (b"\xef\xbb\xbf \r\n", "file is empty."),
+        (b'{\n"type": "service_account",}', "file is not valid JSON: line 2, column 27."),
+        (b"[" * 100_000, "file is not valid JSON: it is nested too deeply."),
+    ],
+    ids=["empty", "white space", "a comma too many", "nested"],
+)
+def test_unreadable_file_is_named(push: Push, tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "file").write_bytes(content)
+
+    said = push("lint", "file")
+
+    assert said.exit_code == 2
+    assert said.output == f"{message}\n"
+
+
+def test_missing_file_is_named(push: Push) -> None:
+    assert push("lint", "none.p12").output == "none.p12 cannot be read: No such file or directory.\n"
 
 
 # -- convert --------------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from app.adapters.push_validation import der
-from app.adapters.push_validation.binary import is_binary, is_pfx
 from app.adapters.push_validation.keys import SUPPORTED_ALGORITHMS, WeakKey, canonical_pem, load, spki
-from app.adapters.push_validation.pem import blocks, decoded, without_format_characters
+from app.adapters.push_validation.other_kinds import other_kind_of
+from app.adapters.push_validation.pem import blocks
 from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
 
@@ -80,7 +80,7 @@ def _certificates(text: str, faults: list[MaterialFault]) -> list[x509.Certifica
     """The different certificates in the text."""
     found = {block.der for block in blocks(text) if block.is_certificate}
     if not found:
-        code = _key_for_certificate(text) or _not_pem(text) or "certificate_unreadable"
+        code = _key_for_certificate(text) or other_kind_of(text) or "certificate_unreadable"
         faults.append(MaterialFault(code, "certificate"))
     try:
         return [_load_certificate(encoded) for encoded in found]
@@ -121,7 +121,7 @@ def _private_keys(text: str) -> tuple[list[PrivateKeyTypes], list[MaterialFault]
     keys: dict[bytes, PrivateKeyTypes] = {}
     codes: list[str] = []
     if not found:
-        codes.append("fields_swapped" if _holds_certificate(text) else _not_pem(text) or "private_key_unreadable")
+        codes.append("is_certificate" if _holds_certificate(text) else other_kind_of(text) or "private_key_unreadable")
     for block in found:
         try:
             key = load(block.der)
@@ -196,24 +196,8 @@ def _holds_certificate(text: str) -> bool:
 
 
 def _key_for_certificate(text: str) -> str | None:
-    """The fault code if the certificate field contains a private key: Apple's token key, or swapped fields."""
+    """The fault code if the certificate field contains a private key: Apple's token key, or another one."""
     if not _holds_key(text):
         return None
     keys, _ = _private_keys(text)
-    return "is_p8_token_key" if _mismatch(keys, has_certificate=False) else "fields_swapped"
-
-
-def _not_pem(text: str) -> str | None:
-    """The fault code if the field contains a file in another encoding than PEM."""
-    raw = decoded(without_format_characters(text).strip().strip("\"'`"))
-    if b"-----BEGIN" in raw:
-        return "is_base64_of_pem"
-    if is_pfx(raw):
-        return "is_p12"
-    if is_binary(raw):
-        return "pem_boundaries_missing"
-    # Binary, decoded as Latin-1, or as UTF-8 with a replacement character for the length.
-    raw = text[:9].replace("\ufffd", "\x82").encode("latin-1", "replace")
-    if is_binary(raw):
-        return "is_p12" if is_pfx(raw) else "is_der"
-    return None
+    return "is_p8_token_key" if _mismatch(keys, has_certificate=False) else "is_private_key"

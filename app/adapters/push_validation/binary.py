@@ -13,6 +13,9 @@ _SEQUENCE = b"\x30"
 _LONG_FORMS = (b"\x80", b"\x81", b"\x82", b"\x83")
 """How a length over 127 bytes starts; 0x80 is BER's indefinite length, which Apple's tools write."""
 
+_SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
+"""The content type of a PKCS #7 file with certificates (RFC 2315 section 14)."""
+
 
 class BundleLocked(ValueError):
     """The bundle cannot be opened with the password, or it is damaged."""
@@ -25,6 +28,11 @@ def is_binary(raw: bytes) -> bool:
 def is_pfx(raw: bytes) -> bool:
     """True for a .p12: it starts with its version, INTEGER 3 (RFC 7292 section 4)."""
     return raw[:1] == _SEQUENCE and b"\x02\x01\x03" in raw[2:9]
+
+
+def is_pkcs7(raw: bytes) -> bool:
+    """True for a .p7b, and for a provisioning profile, which is signed data too."""
+    return raw[:1] == _SEQUENCE and _SIGNED_DATA in raw[2:24]
 
 
 def to_pem(raw: bytes, password: bytes | None) -> str | None:

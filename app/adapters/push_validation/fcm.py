@@ -30,9 +30,7 @@ def validate(service_account: Any) -> MaterialReport:
         return _refused(foreign)
     if len(json.dumps(service_account)) > MAX_BYTES:
         return _refused("material_too_large")
-    faults = []
-    if service_account.get("type") != "service_account":
-        faults.append("service_account_wrong_type")
+    faults: list[str] = []
     project_id = _name(service_account, "project_id")
     client_email = _name(service_account, "client_email")
     if project_id is None:
@@ -71,7 +69,9 @@ def _other_kind_of(given: Any) -> str | None:
         return "is_google_services_json"
     if "installed" in given or "web" in given:
         return "is_oauth_client"
-    return None
+    if FIELD in given or "certificate" in given:
+        return "is_registration_request"
+    return None if given.get("type") == "service_account" else "service_account_wrong_type"
 
 
 def _name(given: dict[str, Any], field: str) -> str | None:

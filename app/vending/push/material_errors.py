@@ -11,6 +11,13 @@ FAULT_MESSAGES: Mapping[str, str] = MappingProxyType(
     {
         "material_too_large": "The material is too large for a certificate, key or service account. Send nothing else.",
         "fields_swapped": "The certificate and the private key are swapped. Exchange the two fields.",
+        "is_certificate": "This is a certificate, not a private key. Send the private key that belongs to it.",
+        "is_private_key": "This is a private key, not a certificate. Send the certificate that Apple issued for it.",
+        "is_public_key": "This is a public key. Send the certificate and the private key.",
+        "is_certificate_request": "This is a certificate signing request. Upload it in Apple's developer account, and "
+        "send the certificate that Apple issues, with its private key.",
+        "is_pkcs7": "This is a PKCS #7 file, such as a .p7b or a provisioning profile. Send the certificate that Apple "
+        "issued, with its private key.",
         "is_p12": "This is a .p12 bundle. Convert it with dialtone push convert voip.p12, or with openssl pkcs12 "
         "-legacy -in voip.p12 -nodes -out voip.pem.",
         "is_p8_token_key": "This is a .p8 token key, which Telnyx does not accept. Create a VoIP Services certificate "
@@ -19,7 +26,7 @@ FAULT_MESSAGES: Mapping[str, str] = MappingProxyType(
         "certificate, openssl pkey -inform der -in key.der -out key.pem for a key.",
         "pem_boundaries_missing": "This is base64 without the BEGIN and END lines of PEM. Add the lines, or export the "
         "file again as PEM.",
-        "is_base64_of_pem": "This is a PEM file in base64. Decode it once: base64 -d.",
+        "is_base64_of_pem": "This is a file in base64. Decode it once: base64 -d.",
         "certificate_unreadable": "This is not a PEM certificate. Export it again, from BEGIN to END CERTIFICATE.",
         "certificate_chain": "There is more than one certificate of the app. Send only the one to use.",
         "private_key_unreadable": "This is not a PEM private key. Export it again, from BEGIN to END PRIVATE KEY.",
@@ -31,10 +38,11 @@ FAULT_MESSAGES: Mapping[str, str] = MappingProxyType(
         "bundle_id_missing": "The certificate has no bundle ID. Create it again in Apple's developer account.",
         "certificate_expired": "The certificate has expired. Renew it in Apple's developer account.",
         "certificate_not_yet_valid": "The certificate is not valid yet. Check its start date and this server's clock.",
-        "service_account_is_text": "The service account must be a JSON object, not a string that contains one.",
+        "service_account_is_text": "The service account must be the JSON object of Google's file, not text or a list.",
         "is_server_key": "This is a legacy server key. Create a service account key in Firebase (Service accounts).",
         "is_google_services_json": "This is the app's google-services.json. Create a service account key in Firebase.",
         "is_oauth_client": "These are OAuth client credentials. Create a service account key in Firebase.",
+        "is_registration_request": "This is the body of a registration. Use the files of Apple or Google.",
         "service_account_wrong_type": "The type is not service_account. Create a service account key in Firebase.",
         "project_id_missing": "The service account has no project_id. Download its key again.",
         "client_email_missing": "The service account has no client_email. Download its key again.",

@@ -6,9 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, pkcs12
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PublicFormat,
+    pkcs7,
+    pkcs12,
+)
 from cryptography.x509.oid import NameOID
 
 from app.adapters.push_validation import apns
@@ -38,15 +46,19 @@ UNIVERSAL = topics((BUNDLE_ID, "app"), (f"{BUNDLE_ID}.voip", "voip"), (f"{BUNDLE
 def p12(passphrase: bytes | None = None) -> str:
     encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
     bundle = pkcs12.serialize_key_and_certificates(b"voip", key(), certificate(), None, encryption)
-    return base64.b64encode(bundle).decode()
+    return in_base64(bundle)
 
 
 def der() -> str:
-    return base64.b64encode(certificate().public_bytes(Encoding.DER)).decode()
+    return in_base64(certificate().public_bytes(Encoding.DER))
 
 
-def in_base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def in_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def pkcs7_file(encoding: Encoding) -> bytes:
+    return pkcs7.serialize_certificates([certificate()], encoding)
 
 
 def torn_crt_key() -> str:
@@ -107,17 +119,41 @@ def test_valid_apple_material_is_accepted_and_names_its_app(pair: tuple[str, str
 
 
 OTHER = pem_of(key("other"))
+PUBLIC_KEY = key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+SIGNING_REQUEST = (
+    x509.CertificateSigningRequestBuilder(x509.Name([]))
+    .sign(key(), hashes.SHA256())
+    .public_bytes(Encoding.PEM)
+    .decode()
+)
 WRONG: dict[str, tuple[str, str, list[str]]] = {
     "swapped": (KEY, cert_pem(), ["fields_swapped"]),
-    "the key twice": (KEY, KEY, ["fields_swapped"]),
-    "the certificate twice": (cert_pem(), cert_pem(), ["fields_swapped"]),
+    "the key twice": (KEY, KEY, ["is_private_key"]),
+    "the certificate twice": (cert_pem(), cert_pem(), ["is_certificate"]),
+    "a signing request": (SIGNING_REQUEST, KEY, ["is_certificate_request"]),
+    "a signing request of an older tool": (
+        SIGNING_REQUEST.replace("CERTIFICATE REQ", "NEW CERTIFICATE REQ"),
+        KEY,
+        ["is_certificate_request"],
+    ),
+    "a signing request in place of the key": (cert_pem(), SIGNING_REQUEST, ["is_certificate_request"]),
+    "a public key in place of the key": (cert_pem(), PUBLIC_KEY, ["is_public_key"]),
+    "a public key in place of the certificate": (PUBLIC_KEY, KEY, ["is_public_key"]),
+    "a PKCS #7 file": (pkcs7_file(Encoding.PEM).decode(), KEY, ["is_pkcs7"]),
+    "a PKCS #7 file with another label": (pem_block("CMS", pkcs7_file(Encoding.DER)), KEY, ["is_pkcs7"]),
+    "a PKCS #7 file without BEGIN and END": (in_base64(pkcs7_file(Encoding.DER)), KEY, ["is_pkcs7"]),
+    "a binary PKCS #7 file": (pkcs7_file(Encoding.DER).decode("latin-1"), KEY, ["is_pkcs7"]),
     "a p12": (p12(), KEY, ["is_p12"]),
     "a p12 with a passphrase": (p12(b"secret"), KEY, ["is_p12"]),
     "base64 without BEGIN and END": (der(), KEY, ["pem_boundaries_missing"]),
     "base64 in lines": ("\r\n".join(cert_pem().splitlines()[1:-1]), KEY, ["pem_boundaries_missing"]),
     "base64 in quotes": (f'"{der()}"\n', KEY, ["pem_boundaries_missing"]),
     "a key without BEGIN and END": (cert_pem(), "".join(KEY.splitlines()[1:-1]), ["pem_boundaries_missing"]),
-    "PEM in base64": (in_base64(cert_pem()), in_base64(KEY), ["is_base64_of_pem", "is_base64_of_pem"]),
+    "PEM in base64": (
+        in_base64(cert_pem().encode()),
+        in_base64(KEY.encode()),
+        ["is_base64_of_pem", "is_base64_of_pem"],
+    ),
     "raw der": (certificate().public_bytes(Encoding.DER).decode("latin-1"), KEY, ["is_der"]),
     "der read as UTF-8": (certificate().public_bytes(Encoding.DER).decode("utf-8", "replace"), KEY, ["is_der"]),
     "a p12 read as UTF-8": (base64.b64decode(p12()).decode("utf-8", "replace"), KEY, ["is_p12"]),

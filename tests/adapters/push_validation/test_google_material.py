@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.adapters.push_validation import fcm
 from tests.support.pem_spellings import SPELLINGS, Spelling
-from tests.support.push_material import codes, key, pem_of, service_account, token_key
+from tests.support.push_material import android, codes, ios, key, pem_of, service_account, token_key
 
 KEY = pem_of(key())
 
@@ -37,15 +37,17 @@ GOOGLES: dict[str, tuple[Any, list[str]]] = {
     "another token_uri": (service_account(token_uri="https://evil.example.com/token"), ["token_uri_not_google"]),
     "no token_uri": (service_account(token_uri=...), ["token_uri_not_google"]),
     "huge": (service_account(padding="x" * 40_000), ["material_too_large"]),
-    "empty": (
-        {},
-        [
-            "service_account_wrong_type",
-            "project_id_missing",
-            "client_email_missing",
-            "token_uri_not_google",
-            "service_account_key_unreadable",
-        ],
+    "credentials of a user": (
+        {"type": "authorized_user", "client_id": "x", "client_secret": "y", "refresh_token": "z"},
+        ["service_account_wrong_type"],
+    ),
+    "a web app's configuration": ({"apiKey": "x", "projectId": "y"}, ["service_account_wrong_type"]),
+    "the body of a registration": (android(), ["is_registration_request"]),
+    "the body of a registration of an iOS app": (ios(), ["is_registration_request"]),
+    "empty": ({}, ["service_account_wrong_type"]),
+    "the type alone": (
+        {"type": "service_account"},
+        ["project_id_missing", "client_email_missing", "token_uri_not_google", "service_account_key_unreadable"],
     ),
 }
 
