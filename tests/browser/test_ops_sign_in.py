@@ -3,12 +3,14 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import Route, expect
 
 from app.vending.audit import AuditAction, AuditCriteria
+from app.vending.policy import ADMIN_SCOPE
 from tests.support.ops_page import CLIENT_ID, OpsPage, ops_environment
 
 pytestmark = pytest.mark.timeout(120)
@@ -20,11 +22,6 @@ STORAGE = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cook
 async def ops_page(tmp_path: Path) -> AsyncIterator[OpsPage]:
     async with ops_environment(tmp_path) as made:
         yield made
-
-
-async def sent_bearer_token(ops_page: OpsPage) -> str:
-    headers = [await request.all_headers() for request in ops_page.requests if "/v1/admin/" in request.url]
-    return headers[-1]["authorization"].removeprefix("Bearer ")
 
 
 async def test_operator_signs_in_with_a_code_and_pkce(ops_page: OpsPage) -> None:
@@ -43,7 +40,7 @@ async def test_operator_signs_in_with_a_code_and_pkce(ops_page: OpsPage) -> None
 
 async def test_token_is_neither_in_storage_nor_in_a_url(ops_page: OpsPage) -> None:
     await ops_page.open()
-    token = await sent_bearer_token(ops_page)
+    token = await ops_page.sent_bearer_token()
 
     assert len(token) > 100
     assert await ops_page.page.evaluate(STORAGE) == '[{},{},""]'
@@ -52,7 +49,7 @@ async def test_token_is_neither_in_storage_nor_in_a_url(ops_page: OpsPage) -> No
     assert ops_page.page.url.split("#")[0] == ops_page.url, "the code is removed from the URL"
 
 
-async def test_only_the_state_the_nonce_and_the_verifier_are_stored_during_the_redirect(ops_page: OpsPage) -> None:
+async def test_no_token_and_no_code_is_stored_during_the_redirect(ops_page: OpsPage) -> None:
     await ops_page.page.goto(ops_page.url)
     await ops_page.page.click("#provider")
     await ops_page.page.wait_for_selector("button[value=alice]")
@@ -60,7 +57,7 @@ async def test_only_the_state_the_nonce_and_the_verifier_are_stored_during_the_r
     await ops_page.page.goto(f"{ops_page.service.url}/ops/style.css")
     stored = json.loads(await ops_page.page.evaluate(STORAGE))
 
-    assert json.loads(stored[1]["dialtone-sign-in"]).keys() == {"state", "nonce", "verifier", "fragment"}
+    assert json.loads(stored[1]["dialtone-sign-in"]).keys() == {"state", "nonce", "verifier", "issuer", "fragment"}
 
 
 async def test_sign_in_keeps_the_view(ops_page: OpsPage) -> None:
@@ -125,6 +122,80 @@ async def test_id_token_with_another_nonce_is_rejected(ops_page: OpsPage) -> Non
     assert "its nonce is wrong" in await ops_page.error()
 
 
+@pytest.mark.parametrize(
+    ("response", "explanation"),
+    [
+        ({"content_type": "text/html", "body": "<h1>Maintenance</h1>"}, "sent no tokens and no error. (status 200)"),
+        ({"json": None}, "sent no tokens and no error. (status 200)"),
+        ({"status": 502, "body": ""}, "sent no tokens and no error. (status 502)"),
+        ({"status": 503, "json": {"error": "server_error"}}, "The identity provider failed. Try again later."),
+        ({"json": {"access_token": "e30.e30.AAAA"}}, "returned no ID token"),
+        ({"json": {"access_token": "e30.e30.AAAA", "id_token": "x.bm90IEpTT04.y"}}, "returned no ID token"),
+    ],
+    ids=["HTML", "null", "no body", "server error", "no ID token", "an ID token that is not JSON"],
+)
+async def test_invalid_answer_of_the_token_endpoint_is_explained(
+    ops_page: OpsPage, response: dict[str, Any], explanation: str
+) -> None:
+    await ops_page.page.route("**/token", lambda route: route.fulfill(**response))
+    await ops_page.page.goto(ops_page.url)
+    await ops_page.page.click("#provider")
+    await ops_page.page.click("button[value=alice]")
+
+    assert explanation in await ops_page.error()
+    assert await ops_page.page.is_hidden("#board")
+
+
+async def test_opaque_access_token_is_explained(ops_page: OpsPage) -> None:
+    async def with_opaque_token(route: Route) -> None:
+        answer = await (await route.fetch()).json()
+        await route.fulfill(json=answer | {"access_token": "n2fF6-opaque"})
+
+    await ops_page.page.route("**/token", with_opaque_token)
+    await ops_page.page.goto(ops_page.url)
+    await ops_page.page.click("#provider")
+    await ops_page.page.click("button[value=alice]")
+
+    assert "The access_token of the identity provider is not a JWT" in await ops_page.error()
+
+
+async def test_code_is_not_sent_to_another_issuer_than_the_sign_in_began_with(ops_page: OpsPage) -> None:
+    await ops_page.page.goto(ops_page.url)
+    await ops_page.page.click("#provider")
+    await ops_page.page.wait_for_selector("button[value=alice]")
+    settings = (await ops_page.service.client.get("/ops/sign-in.json")).json()
+    other = settings | {"issuer": "https://other.example.com"}
+    await ops_page.page.route("**/sign-in.json", lambda route: route.fulfill(json=other))
+    await ops_page.page.click("button[value=alice]")
+
+    assert "comes from another issuer" in await ops_page.error()
+    assert not any(request.url.endswith("/token") for request in ops_page.requests)
+
+
+async def test_two_tabs_sign_in_independently(ops_page: OpsPage) -> None:
+    first, second = ops_page.page, await ops_page.context.new_page()
+    for tab in (first, second):
+        await tab.goto(ops_page.url)
+        await tab.click("#provider")
+        await tab.wait_for_selector("button[value=alice]")
+    for tab in (second, first):
+        await tab.click("button[value=alice]")
+        await expect(tab.locator("#updated")).to_contain_text("Updated at")
+
+    await second.click("#sign-out")
+    await second.wait_for_selector("#provider:not([hidden])")
+    assert await first.is_visible("#board")
+
+
+async def test_unavailable_service_is_not_reported_as_unavailable_provider(ops_page: OpsPage) -> None:
+    await ops_page.page.route("**/sign-in.json", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    await ops_page.page.goto(ops_page.url)
+
+    await expect(ops_page.page.locator("#sign-in-state")).to_have_text(
+        "Dialtone does not answer. Reload the page to try again."
+    )
+
+
 async def test_unavailable_token_endpoint_is_explained(ops_page: OpsPage) -> None:
     await ops_page.page.route("**/token", lambda route: route.abort())
     await ops_page.page.goto(ops_page.url)
@@ -132,52 +203,6 @@ async def test_unavailable_token_endpoint_is_explained(ops_page: OpsPage) -> Non
     await ops_page.page.click("button[value=alice]")
 
     assert f"must allow the origin {ops_page.service.url} (CORS)" in await ops_page.error()
-
-
-async def test_account_without_admin_rights_is_explained(ops_page: OpsPage) -> None:
-    await ops_page.page.goto(ops_page.url)
-    await ops_page.page.click("#provider")
-    await ops_page.page.click("button[value=bob]")
-
-    assert "insufficient_scope" in await ops_page.error()
-    assert "Sign in with another one" in await ops_page.error()
-    assert await ops_page.page.is_hidden("#board")
-
-
-async def test_expired_token_is_renewed_without_a_page(ops_page: OpsPage) -> None:
-    await ops_page.open()
-    before = await sent_bearer_token(ops_page)
-    attempts = 0
-
-    async def reject_once(route: Route) -> None:
-        nonlocal attempts
-        attempts += 1
-        await (route.fulfill(status=401, json={}) if attempts == 1 else route.continue_())
-
-    await ops_page.page.route("**/v1/admin/state", reject_once)
-    await ops_page.page.click("#refresh")
-    await expect(ops_page.page.locator("#updated")).to_contain_text("Updated at")
-    await ops_page.page.wait_for_timeout(500)
-
-    assert attempts == 2
-    assert await sent_bearer_token(ops_page) != before
-    assert await ops_page.page.is_hidden("#error")
-
-
-async def test_ended_session_keeps_the_view_until_the_next_sign_in(ops_page: OpsPage) -> None:
-    await ops_page.issue("bob", "laptop")
-    await ops_page.open()
-    await ops_page.find("bob")
-    await ops_page.page.route("**/v1/admin/**", lambda route: route.fulfill(status=401, json={"code": "invalid_token"}))
-    await ops_page.page.click("#refresh")
-
-    assert "Your session has ended. Sign in again: the view is kept." in await ops_page.error()
-    assert await ops_page.page.is_visible(".devices li")
-    await ops_page.page.unroute("**/v1/admin/**")
-    await ops_page.page.click("#error-action")
-    await ops_page.page.click("button[value=alice]")
-    await ops_page.wait_until_open()
-    await expect(ops_page.page.locator(".devices li")).to_have_count(1)
 
 
 async def test_sign_out_ends_the_session_of_the_provider(ops_page: OpsPage) -> None:
@@ -211,6 +236,25 @@ async def test_entered_token_opens_the_page_and_is_forgotten_at_sign_out(ops_pag
 
     await ops_page.page.wait_for_selector("#sign-in:not([hidden])")
     assert await ops_page.page.is_hidden("#board")
+
+
+async def test_entered_token_may_follow_the_word_bearer(ops_page: OpsPage) -> None:
+    await ops_page.page.goto(ops_page.url)
+    await ops_page.enter(f"Bearer  {await ops_page.token(scope=f'phone {ADMIN_SCOPE}')} ")
+
+    await ops_page.wait_until_open()
+
+
+@pytest.mark.parametrize(
+    "text", ["two words", "\u201ce30.e30.AAAA\u201d", "n2fF6-opaque", '{"access_token": "e30.e30.AAAA"}']
+)
+async def test_text_that_is_no_token_is_not_sent(ops_page: OpsPage, text: str) -> None:
+    await ops_page.page.goto(ops_page.url)
+    await ops_page.enter(text)
+
+    assert "This text is not an access token." in await ops_page.error()
+    assert not any("/v1/admin/" in request.url for request in ops_page.requests)
+    assert await ops_page.page.input_value("#token") == ""
 
 
 async def test_page_without_a_client_accepts_entered_tokens_only(tmp_path: Path) -> None:

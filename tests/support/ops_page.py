@@ -78,6 +78,11 @@ class OpsPage:
         await self.page.wait_for_selector("#board:not([hidden])")
         await expect(self.page.locator("#updated")).to_contain_text("Updated at")
 
+    async def sent_bearer_token(self) -> str:
+        """The token of the last request to the admin API."""
+        headers = [await request.all_headers() for request in self.requests if "/v1/admin/" in request.url]
+        return headers[-1]["authorization"].removeprefix("Bearer ")
+
     async def error(self) -> str:
         await self.page.wait_for_selector("#error:not([hidden])")
         return await self.page.inner_text("#error")

@@ -1,14 +1,18 @@
 /** Requests to the admin API with the operator's token, which is in memory only. */
 
-import { isDue, renew, SignInFailed } from "./sign-in.js";
+import { hasEnded, isDue, isRecord, renew, SignInFailed } from "./sign-in.js";
 
 const TIMEOUT_MS = 15_000;
 
 let session = null;
 let settings = null;
 let renewing = null;
+let clockOffset = 0;
 
-/** A failed request. `kind` is session (401), forbidden (403), unavailable (no answer or 5xx) or rejected. */
+/** The service's time in milliseconds, by its last response. The clock of this computer may be wrong. */
+export const serverNow = () => Date.now() + clockOffset;
+
+/** A failed request. `kind` is session (401), forbidden (not an operator), unavailable (no answer or 5xx) or rejected. */
 export class RequestFailed extends Error {
   constructor(kind, message) {
     super(message);
@@ -29,46 +33,67 @@ export const providerOfSession = () => settings;
 
 /** Call the admin API. Returns the content with the `status` of the response. Throws RequestFailed. */
 export async function request(path, method = "GET", body) {
-  if (session === null) throw new RequestFailed("session", "You are signed out.");
-  if (isDue(session)) await renewed();
+  if (session !== null && isDue(session)) {
+    const error = await renewed();
+    // The former token is used until it ends.
+    if (error?.isTemporary && session !== null && hasEnded(session)) throw new RequestFailed("unavailable", error.message);
+  }
   let response = await send(path, method, body);
-  if (response.status === 401 && session?.refresh && (await renewed())) response = await send(path, method, body);
-  const content = response.status === 204 ? {} : await response.json().catch(() => ({}));
-  if (response.ok) return { ...content, httpStatus: response.status };
-  throw failure(response.status, content);
+  if (response.status === 401 && session?.refresh) {
+    const error = await renewed();
+    if (error?.isTemporary) throw new RequestFailed("unavailable", error.message);
+    if (!error) response = await send(path, method, body);
+  }
+  const content = response.status === 204 ? {} : await response.json().catch(() => null);
+  if (response.ok && isRecord(content)) return { ...content, httpStatus: response.status };
+  throw failure(response, isRecord(content) ? content : {});
 }
 
 async function send(path, method, body) {
-  const headers = { Authorization: `Bearer ${session?.token}`, ...(body && { "Content-Type": "application/json" }) };
+  if (session === null) throw new RequestFailed("session", "You are signed out.");
+  const headers = { Authorization: `Bearer ${session.token}`, ...(body && { "Content-Type": "application/json" }) };
   const options = { method, headers, cache: "no-store", credentials: "same-origin", body: body && JSON.stringify(body) };
   try {
-    return await fetch(`v1/admin${path}`, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const response = await fetch(`v1/admin${path}`, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    clockOffset = (Date.parse(response.headers.get("Date")) || Date.now()) - Date.now();
+    return response;
   } catch {
     const message = navigator.onLine ? "Dialtone does not answer." : "This computer has no network connection.";
     throw new RequestFailed("unavailable", message);
   }
 }
 
-function failure(status, content) {
+/** The scope that a response requires (RFC 6750 section 3); undefined if it names none. */
+const requiredScope = (response) => /\bscope="([^"]+)"/.exec(response.headers.get("WWW-Authenticate") ?? "")?.[1];
+
+function failure(response, content) {
+  const { status } = response;
+  if (response.ok) return new RequestFailed("unavailable", `The response is not one of Dialtone. (status ${status})`);
   const detail = [content.code ?? status, content.request_id && `request ${content.request_id}`].filter(Boolean).join(", ");
   const message = `${content.title ?? "The request failed."} (${detail})`;
   if (status === 401) return new RequestFailed("session", message);
-  if (status === 403) return new RequestFailed("forbidden", message);
+  if (content.code === "insufficient_scope") {
+    const scope = requiredScope(response) ?? "that operators need";
+    return new RequestFailed("forbidden", `The token lacks the scope ${scope}. Grant the account this scope, and check that the sign-in requests it. (${detail})`);
+  }
+  if (content.code === "access_denied") {
+    return new RequestFailed("forbidden", `The policy must have a rule with admin = true for this user. (${detail})`);
+  }
   return new RequestFailed(status >= 500 || status === 429 ? "unavailable" : "rejected", message);
 }
 
-/** Renew the token once for all requests that need it. Returns whether that succeeded. */
+/** Renew the token once for all requests that need it. Returns the error; null if the token is renewed. */
 function renewed() {
   const former = session;
   renewing ??= renew(settings, former)
     .then((fresh) => {
       if (session === former) session = fresh;
-      return true;
+      return null;
     })
     .catch((error) => {
       if (!(error instanceof SignInFailed)) throw error;
-      if (session === former) session = { ...former, refresh: null };
-      return false;
+      if (session === former && !error.isTemporary) session = { ...former, refresh: null };
+      return error;
     })
     .finally(() => {
       renewing = null;

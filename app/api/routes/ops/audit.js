@@ -1,7 +1,7 @@
 /** The audit panel: filters, pages of events, and updates that keep the rows and the position. */
 
-import { request } from "./api.js";
-import { $, element, instantOf, setText, time, view, zoneName } from "./page.js";
+import { request, serverNow } from "./api.js";
+import { $, element, instantOf, plain, setText, time, view, zoneName } from "./page.js";
 
 const PAGE_SIZE = 50;
 const ACTIONS = [
@@ -84,7 +84,7 @@ function query() {
       if (instant) wanted.set(name, instant);
     }
   } else if (Number(range) > 0) {
-    wanted.set("since", new Date(Date.now() - Number(range) * 60_000).toISOString());
+    wanted.set("since", new Date(serverNow() - Number(range) * 60_000).toISOString());
   }
   for (const [field, parameter] of [["action", "action"], ["outcome", "outcome"], ["user", "subject"], ["request", "request_id"]]) {
     if (view.get(field)) wanted.set(parameter, view.get(field));
@@ -120,7 +120,7 @@ function rowOf(event) {
   const cells = [time(event.at), event.action.replace("_", " "), event.outcome, event.subject, event.device_id, reason, actor, event.client_address, event.request_id];
   cells.forEach((content, index) => {
     const cell = element("td", "", "", { role: "cell", "data-label": COLUMNS[index] });
-    cell.append(content ?? "");
+    cell.append(content instanceof Node ? content : plain(content ?? ""));
     if (!cell.textContent) cell.classList.add("empty");
     row.append(cell);
   });

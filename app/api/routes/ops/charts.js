@@ -1,5 +1,6 @@
 /** Stacked bar charts with one bar per minute. The values of a minute are shown on hover and with the arrow keys. */
 
+import { serverNow } from "./api.js";
 import { $, element, minute as clockMinute } from "./page.js";
 
 export const MINUTES = 60;
@@ -45,7 +46,7 @@ class Chart {
   }
 
   show(minutes) {
-    this.now = Math.floor(Date.now() / 60_000);
+    this.now = Math.floor(serverNow() / 60_000);
     this.columns = Array.from({ length: MINUTES }, () => this.kinds.map(() => 0));
     for (const { minute, kind, events } of minutes) {
       const column = this.columns[MINUTES - 1 - (this.now - Math.floor(Date.parse(minute) / 60_000))];

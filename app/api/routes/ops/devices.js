@@ -121,7 +121,10 @@ async function logOutDevice(lease) {
   if (answer === null) return;
   // Set before the logout. Otherwise the device could log in between the two.
   if (answer) await request("/not-before", "PUT", { issuer: lease.issuer, subject: lease.subject });
-  const { httpStatus } = await request(`/leases/${lease.id}`, "DELETE");
+  const { httpStatus } = await request(`/leases/${lease.id}`, "DELETE").catch((error) => {
+    if (answer) error.message = `Dialtone rejects earlier tokens of ${lease.subject}, but the device is not logged out. ${error.message}`;
+    throw error;
+  });
   const pending = httpStatus === 202 ? " Telnyx has not confirmed it yet. Dialtone retries." : "";
   const tokens = answer ? ` Dialtone rejects earlier tokens of ${lease.subject}.` : "";
   notify(`Dialtone logged out device ${nameOf(lease)} of ${lease.subject}.${tokens}${pending}`);

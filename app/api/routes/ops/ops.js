@@ -5,7 +5,7 @@ import { applyFilters, clearFilters, filterByUser, refreshAudit, restoreAudit, s
 import { MINUTES, showActivity } from "./charts.js";
 import { refreshSearch, restoreSearch, search } from "./devices.js";
 import { $, clock, load, notify, setText, view, ZONES } from "./page.js";
-import { begin, endSessionUrl, finish, isResponse, SignInFailed, takeResponse } from "./sign-in.js";
+import { begin, endSessionUrl, finish, isJwt, isResponse, SignInFailed, takeResponse } from "./sign-in.js";
 import { fetchKeys, showKeys, showPolicy, showStatus } from "./status.js";
 
 const EVERY_MS = 5_000;
@@ -68,11 +68,15 @@ function failed(error) {
     useSession(null);
     clearTimeout(timer);
     showSignIn();
-    showError(isOpen ? `Your session has ended. Sign in again: the view is kept. ${error.message}` : error.message, settings.status === "available");
+    if (!isOpen) showError(`${error.message} The command dialtone token explain shows the reason.`);
+    else showError(`Your session has ended. Sign in again: the view is kept. ${error.message}`, signInAgain());
   } else if (error.kind === "forbidden") {
+    const provider = providerOfSession();
+    useSession(null);
     clearTimeout(timer);
+    $("board").hidden = $("controls").hidden = true;
     showSignIn();
-    showError(`This account is not an operator's. Sign in with another one. ${error.message}`);
+    showError(`This account is not an operator's. ${error.message}`, provider && otherAccount(provider));
   } else if (error.kind === "unavailable") {
     showError(`${error.message}${hasSession() ? " The page retries." : ""}`);
   } else {
@@ -81,11 +85,22 @@ function failed(error) {
   }
 }
 
-function showError(message, canSignIn = false) {
+/** Show an error, with a button if it has an action, which is [text, function]. */
+function showError(message, action = null) {
   setText($("error-text"), message);
   $("error").hidden = !message;
-  $("error-action").hidden = !canSignIn;
-  $("error-action").textContent = "Sign in again";
+  $("error-action").hidden = !action;
+  if (!action) return;
+  $("error-action").textContent = action[0];
+  $("error-action").onclick = run(action[1]);
+}
+
+const signInAgain = () => settings.status === "available" && ["Sign in again", () => begin(settings)];
+
+/** The provider may sign in the same account without a question, until its session ends or it is asked for another. */
+function otherAccount(provider) {
+  const url = endSessionUrl(provider);
+  return url ? ["Sign out", () => location.assign(url)] : ["Sign in with another account", () => begin(provider, "select_account")];
 }
 
 function showAge() {
@@ -117,6 +132,7 @@ const STATES = {
   available: "Sign in with an operator's account of your identity provider.",
   unavailable: "The identity provider is unavailable. Reload the page to try again, or enter an access token.",
   not_configured: "No sign-in is configured. Enter an access token of your identity provider.",
+  unreachable: "Dialtone does not answer. Reload the page to try again.",
 };
 
 async function start() {
@@ -124,19 +140,25 @@ async function start() {
   restoreView();
   try {
     const response = await fetch("ops/sign-in.json", { cache: "no-store" });
-    if (!response.ok) throw new Error();
-    settings = await response.json();
+    const found = await response.json();
+    if (!response.ok || !(found?.status in STATES)) throw new Error();
+    settings = found;
   } catch {
-    settings = { status: "unavailable" };
+    settings = { status: "unreachable" };
   }
   $("sign-in-state").textContent = STATES[settings.status];
   $("provider").hidden = settings.status !== "available";
   if (settings.status === "available") $("provider").textContent = `Sign in with ${new URL(settings.issuer).host}`;
   else $("paste").open = true;
   if (!returned) return;
-  if (settings.status !== "available") throw new SignInFailed("The sign-in cannot be completed. Sign in again.");
-  useSession(await finish(settings, returned), settings);
-  await refresh();
+  if (settings.status !== "available") throw new SignInFailed(`The sign-in cannot be completed. ${STATES[settings.status]}`);
+  $("sign-in-state").textContent = "Signing in.";
+  try {
+    useSession(await finish(settings, returned), settings);
+    await refresh();
+  } finally {
+    $("sign-in-state").textContent = STATES.available;
+  }
 }
 
 function restoreView() {
@@ -159,11 +181,12 @@ function signOut() {
 }
 
 $("provider").onclick = run(() => begin(settings));
-$("error-action").onclick = run(() => begin(settings));
 $("sign-out").onclick = run(signOut);
 $("enter").onsubmit = run(() => {
-  useSession({ token: $("token").value.trim() });
+  const token = $("token").value.trim().replace(/^bearer\s+/i, "");
   $("token").value = "";
+  if (!isJwt(token)) throw new SignInFailed("This text is not an access token. A token has three parts with dots between them, and no spaces.");
+  useSession({ token });
   showError("");
   return refresh();
 });
@@ -201,6 +224,10 @@ document.addEventListener("audit-of", run(async (event) => {
 }));
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && hasSession()) refresh();
+});
+// The browser may restore the page as it was at the sign-out, with all data.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted && !hasSession()) location.reload();
 });
 window.addEventListener("hashchange", run(() => {
   restoreView();

@@ -2,10 +2,14 @@
 
 export const $ = (id) => document.getElementById(id);
 
+/** The text with visible escapes for the characters that reverse other text: users choose parts of it. */
+export const plain = (text) =>
+  String(text).replace(/[\u202a-\u202e\u2066-\u2069]/g, (character) => `\\u${character.charCodeAt(0).toString(16)}`);
+
 /** An element with text. Text is never parsed as markup, because users choose parts of it. */
 export function element(name, text = "", className = "", attributes = {}) {
   const made = document.createElement(name);
-  made.textContent = text;
+  made.textContent = plain(text);
   if (className) made.className = className;
   for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
   return made;
@@ -111,19 +115,19 @@ export async function load(panel, fetchData, show) {
 
 /** Set the text of a status line. An unchanged text is not announced again. */
 export function setText(line, text) {
-  if (line.textContent !== text) line.textContent = text;
+  if (line.textContent !== plain(text)) line.textContent = plain(text);
 }
 
 /** Announce the result of an action. */
 export function notify(text) {
-  $("notice").textContent = text;
+  $("notice").textContent = plain(text);
   $("notice").hidden = !text;
 }
 
 /** Ask for confirmation. Returns null if the operator cancels, else whether the option is checked. */
 export async function confirmed({ title, effects, yes, option, isChecked = true }) {
   const dialog = $("confirm");
-  $("confirm-title").textContent = title;
+  $("confirm-title").textContent = plain(title);
   $("confirm-effects").replaceChildren(...effects.map((effect) => element("li", effect)));
   $("confirm-yes").textContent = yes;
   $("confirm-more").hidden = !option;

@@ -7,8 +7,18 @@
 const PENDING = "dialtone-sign-in";
 const RENEW_BEFORE_MS = 30_000;
 
-/** A sign-in that failed. The message says what to do. */
-export class SignInFailed extends Error {}
+/** A sign-in or a renewal that failed. The message says what to do. A temporary failure may be retried. */
+export class SignInFailed extends Error {
+  constructor(message, { isTemporary = false } = {}) {
+    super(message);
+    this.isTemporary = isTemporary;
+  }
+}
+
+/** Whether the text is a signed JWT. Dialtone accepts no other tokens. */
+export const isJwt = (text) => typeof text === "string" && /^[\w-]+\.[\w-]+\.[\w-]+$/.test(text);
+
+export const isRecord = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 const base64url = (bytes) =>
   btoa(String.fromCharCode(...new Uint8Array(bytes))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
@@ -21,10 +31,14 @@ export async function challengeOf(verifier) {
 
 const redirectUri = () => location.origin + location.pathname;
 
-/** Leave the page for the provider's sign-in page. The fragment of the URL, which contains the view, is kept. */
-export async function begin(settings) {
+/**
+ * Leave the page for the provider's sign-in page. The fragment of the URL, which contains the view, is kept.
+ * `prompt` is what the provider shall ask for (OpenID Connect Core 3.1.2.1).
+ */
+export async function begin(settings, prompt = null) {
   if (!crypto.subtle) throw new SignInFailed("The sign-in requires https. Open this page at its https address.");
-  const pending = { state: randomText(), nonce: randomText(), verifier: randomText(), fragment: location.hash };
+  const secrets = { state: randomText(), nonce: randomText(), verifier: randomText() };
+  const pending = { ...secrets, issuer: settings.issuer, fragment: location.hash };
   try {
     sessionStorage.setItem(PENDING, JSON.stringify(pending));
   } catch {
@@ -41,6 +55,7 @@ export async function begin(settings) {
     code_challenge: await challengeOf(pending.verifier),
     code_challenge_method: "S256",
     ...(settings.audience && { audience: settings.audience }),
+    ...(prompt && { prompt }),
   };
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
   location.assign(url);
@@ -57,10 +72,11 @@ export function takeResponse() {
   const response = new URLSearchParams(location.search);
   let pending = null;
   try {
-    pending = JSON.parse(sessionStorage.getItem(PENDING));
+    const stored = sessionStorage.getItem(PENDING);
     sessionStorage.removeItem(PENDING);
+    pending = JSON.parse(stored);
   } catch {
-    // Without storage there is no pending sign-in.
+    // Without storage, or with other content in it, there is no pending sign-in.
   }
   history.replaceState(null, "", location.pathname + (pending?.fragment ?? ""));
   return { response, pending };
@@ -72,7 +88,9 @@ export async function finish(settings, { response, pending }) {
   if (response.get("state") !== pending.state) {
     throw new SignInFailed("The response belongs to another sign-in: its state is wrong. Sign in again.");
   }
-  if (response.has("iss") && response.get("iss") !== settings.issuer) {
+  // The code is sent only to the provider that issued it: the response may name it (RFC 9207), and the configuration may
+  // have changed since the sign-in began.
+  if (pending.issuer !== settings.issuer || (response.has("iss") && response.get("iss") !== settings.issuer)) {
     throw new SignInFailed("The response comes from another issuer. Sign in again.");
   }
   if (response.has("error")) throw new SignInFailed(explained(response.get("error"), response.get("error_description")));
@@ -87,7 +105,10 @@ export async function finish(settings, { response, pending }) {
 }
 
 /** Whether the session's token ends soon and can be renewed. */
-export const isDue = (session) => Boolean(session.refresh) && Date.now() > session.endsAt - RENEW_BEFORE_MS;
+export const isDue = (session) => Boolean(session.refresh) && Date.now() > session.renewAt;
+
+/** Whether the session's token has ended. */
+export const hasEnded = (session) => Date.now() > session.endsAt;
 
 /** A session with a new token. Throws SignInFailed. */
 export async function renew(settings, session) {
@@ -113,11 +134,17 @@ async function requestTokens(settings, parameters) {
   } catch {
     throw new SignInFailed(
       `The identity provider's token endpoint does not answer. If it is available, its client must allow the origin ${location.origin} (CORS).`,
+      { isTemporary: true },
     );
   }
-  const answer = await response.json().catch(() => ({}));
+  const answer = await response.json().catch(() => null);
+  if (!isRecord(answer)) {
+    const message = `The identity provider's token endpoint sent no tokens and no error. (status ${response.status})`;
+    throw new SignInFailed(`${message} Try again later.`, { isTemporary: true });
+  }
   if (!response.ok || answer.error) {
-    throw new SignInFailed(explained(answer.error ?? `status ${response.status}`, answer.error_description));
+    const isTemporary = response.status >= 500 || response.status === 429;
+    throw new SignInFailed(explained(answer.error ?? `status ${response.status}`, answer.error_description), { isTemporary });
   }
   return answer;
 }
@@ -125,8 +152,13 @@ async function requestTokens(settings, parameters) {
 function sessionOf(settings, answer, former) {
   const token = answer[settings.token];
   if (!token) throw new SignInFailed(`The identity provider returned no ${settings.token}. Check its client.`);
-  const seconds = Number(answer.expires_in) || Infinity;
-  return { token, refresh: answer.refresh_token ?? former.refresh, endsAt: Date.now() + seconds * 1000 };
+  if (!isJwt(token)) {
+    throw new SignInFailed(`The ${settings.token} of the identity provider is not a JWT. Configure Dialtone's audience at the identity provider.`);
+  }
+  const milliseconds = Number(answer.expires_in) > 0 ? Number(answer.expires_in) * 1000 : Infinity;
+  const renewIn = Math.max(milliseconds - RENEW_BEFORE_MS, milliseconds / 2);
+  const now = Date.now();
+  return { token, refresh: answer.refresh_token ?? former.refresh, renewAt: now + renewIn, endsAt: now + milliseconds };
 }
 
 /**
