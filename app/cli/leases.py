@@ -110,7 +110,7 @@ def revoke(
     if [lease is not None, user is not None, connection is not None, everything].count(True) != 1:
         end("Specify exactly one of: ID, --issuer with --user, --connection, --everything.", 2)
     if (issuer is None) != (user is None):
-        end("--issuer and --user must be given together.", 2)
+        end("--issuer and --user must be given together. `dialtone leases show ID` prints the issuer of a lease.", 2)
     if refuse_tokens and user is None:
         end("--refuse-tokens requires --user. `dialtone tokens refuse` rejects all tokens of an issuer.", 2)
     if (connection is not None or everything) and confirm is None:

@@ -37,6 +37,12 @@ def explain_decision(
     text = without_bearer(standard_input() if subject == "-" else subject)
     if not text:
         end("There is neither a token nor claims: the input is empty.", 2)
+    if subject != "-" and not text.startswith("{") and ("/" in text or text.count(".") < 2):
+        end(
+            "The argument is neither a token (a JWT) nor a JSON object of claims. For a user, pass claims such as "
+            """'{"sub": "alice"}'. For a file with a token, use standard input: dialtone policy test - < FILE.""",
+            2,
+        )
     logs.silence()
     is_token, report = asyncio.run(explained(where, text))
     policy, principal = where.identity().policy, report.principal

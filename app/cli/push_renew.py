@@ -39,6 +39,7 @@ def renew(
     """
     from app.cli.push_files import read_material
 
+    credential_id = credential_id.lower()
     if not _ID.fullmatch(credential_id):
         end("The id of a push credential has 32 characters, which are digits and the letters a to f.", 2)
     if password_file == "-" == remote.OPTIONS.get().token_file:  # noqa: S105 - standard input
@@ -54,7 +55,7 @@ def renew(
         typer.echo("Renewed: " + "\n".join(describe(material, report.days_left(now))))
     if not found["attached"]:
         note(
-            "No connection uses it, so that it wakes no device. An operator attaches it with: "
+            "No connection uses it, so it wakes no device. An operator attaches it with: "
             f"dialtone push attach CONNECTION --{material.type.value} {credential_id}"
         )
         raise typer.Exit(NOT_ATTACHED)
@@ -68,13 +69,20 @@ async def _replace(client: ServiceClient, credential_id: str, material: "PushMat
         _check_not_older(before, material)
         after: JsonObject = await client.request("PUT", path, body={"alias": before["alias"], **material.upload})
     except RequestFailure as failure:
-        if failure.code not in ("insufficient_scope", "push_not_allowed"):
-            raise
-        raise RequestFailure(
-            "The token's user may not register push credentials. The policy rule of the user must allow push, and the "
-            f"token needs the scopes in push_scopes of that rule ({failure.code}).",
-            code=failure.code,
-        ) from failure
+        match failure.code:
+            case "insufficient_scope" | "push_not_allowed":
+                reason = (
+                    "The token's user may not register push credentials. The policy rule of the user must allow push, "
+                    "and the token needs the scopes in push_scopes of that rule"
+                )
+            case "push_credential_not_found":
+                reason = (
+                    "The token's user has no push credential with this id. GET /v1/push-credentials with this token "
+                    "lists those of the user"
+                )
+            case _:
+                raise
+        raise RequestFailure(f"{reason} ({failure.code}).", code=failure.code) from failure
     return after
 
 

@@ -302,6 +302,8 @@ def _print_passed_settings(user: UserSettings) -> None:
 
 def _print_addresses(plan: Plan) -> None:
     print_token = ".venv/bin/dialtone sandbox token"  # noqa: S105 - a command
+    identity_port = plan.ports["DIALTONE_IDENTITY_PORT"]
+    of_port = "" if identity_port == PORTS["DIALTONE_IDENTITY_PORT"] else f" --port {identity_port}"
     service = plan.url("DIALTONE_PORT")
     if plan.simulated is None:
         issuer, operator = f"your own: {plan.user.own_issuer}", ""
@@ -310,10 +312,13 @@ def _print_addresses(plan: Plan) -> None:
         issuer = f"{plan.url('DIALTONE_IDENTITY_PORT')}   (users: alice, bob, carol)"
         if plan.simulated.name != DEMO:
             issuer += f"   simulates {plan.simulated.provider.title}"
-        operator = f"   ({print_token} alice --scope 'phone dialtone:admin')"
+        operator = f"   ({print_token} alice --scope 'phone dialtone:admin'{of_port})"
         if plan.simulated.name == DEMO:
             operator = "   (sign in as alice)"
-        last = [f"Print another token: {print_token} bob        Stop: Ctrl-C", "Issue a login to Alice's laptop:"]
+        last = [
+            f"Print another token: {print_token} bob{of_port}        Stop: Ctrl-C",
+            "Issue a login to Alice's laptop:",
+        ]
     lines = [
         "",
         "Dialtone is ready. Telnyx is simulated: calls do not leave this machine.",

@@ -216,7 +216,9 @@ pem_file = "{tmp_path}/key.pem"
 @pytest.mark.parametrize(
     ("given", "status", "line"),
     [
-        ("nonsense", 1, "this is an opaque token of 8 characters"),
+        ("alice", 2, """For a user, pass claims such as '{"sub": "alice"}'."""),
+        ("token.txt", 2, "For a file with a token, use standard input: dialtone policy test - < FILE."),
+        ("/run/user.v1/token.txt", 2, "For a file with a token, use standard input"),
         (token(exp=1), 1, "Denied: the service rejects the token (expired)"),
         ("{", 2, "neither a token nor a JSON object of claims (not_json)"),
         ('{"sub": 1, "sub": 2}', 2, "neither a token nor a JSON object of claims (member_twice)"),
@@ -224,13 +226,20 @@ pem_file = "{tmp_path}/key.pem"
         ('{"iss": "https://other.example.com"}', 1, f"expected  {ISSUER}"),
         (json.dumps({"iss": ISSUER}), 1, "no claim sub names the user"),
     ],
-    ids=["nonsense", "expired", "half json", "twice", "empty", "other issuer", "no subject"],
+    ids=["user", "file", "path", "expired", "half json", "twice", "empty", "other issuer", "no subject"],
 )
 def test_policy_test_explains_invalid_input(terminal: Any, given: str, status: int, line: str) -> None:
     said = terminal("policy", "test", given)
 
     assert said.exit_code == status
     assert line in said.output
+
+
+def test_policy_test_explains_an_opaque_token(terminal: Any) -> None:
+    said = terminal("policy", "test", "-", typed="nonsense")
+
+    assert said.exit_code == 1
+    assert "this is an opaque token of 8 characters" in said.output
 
 
 def test_configuration_file_can_be_checked_before_use(terminal: Any, tmp_path: Path) -> None:
@@ -355,11 +364,11 @@ def test_push_lint_accepts_files_in_any_order(lint: Any) -> None:
 def test_push_lint_reports_faults_and_exits_with_1(lint: Any) -> None:
     wanted = same_ios()
 
-    bundle = lint("MIIKKgIBAzCCCfAGCSqGSIb3DQEHAaCC", wanted["private_key"])
+    unreadable = lint("nonsense", wanted["private_key"])
     as_json = lint(wanted["certificate"], pem_of(key("other")), options=("--json",))
 
-    assert bundle.exit_code == 1
-    assert bundle.output.startswith("is_p12 (certificate): This is a .p12 bundle")
+    assert unreadable.exit_code == 1
+    assert unreadable.output.startswith("certificate_unreadable (certificate): This is not a PEM certificate.")
     assert as_json.exit_code == 1
     assert json.loads(as_json.output)["faults"][0]["code"] == "key_mismatch"
 

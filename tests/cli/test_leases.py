@@ -114,3 +114,9 @@ async def test_ambiguous_or_unconfirmed_revocation_changes_nothing(
 
     assert said.exit_code == status, said.output
     assert len(telnyx.live()) == 3
+
+
+async def test_user_without_an_issuer_is_explained(components: Components) -> None:
+    said = await leases("revoke", "--user", "alice")
+
+    assert "--issuer and --user must be given together. `dialtone leases show ID` prints the issuer" in said.output

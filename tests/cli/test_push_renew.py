@@ -208,7 +208,14 @@ async def test_unknown_id_fails_with_its_code(renew: Renew) -> None:
     said = await renew("0" * 32, "new.pem")
 
     assert said.exit_code == 1
-    assert "push_credential_not_found" in said.output
+    assert said.output == (
+        "The token's user has no push credential with this id. GET /v1/push-credentials with this token lists those of "
+        "the user (push_credential_not_found).\n"
+    )
+
+
+async def test_id_may_be_written_in_capital_letters(service: Service, renew: Renew) -> None:
+    assert (await renew((await registered(service)).upper(), "new.pem")).exit_code == 0
 
 
 @pytest.mark.parametrize("credential_id", ["x/../../admin", "", "0" * 31, "?a"])

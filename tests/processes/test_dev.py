@@ -114,6 +114,7 @@ def test_printed_commands_of_two_runs_return_logins_and_no_process_is_left(tmp_p
     assert all(is_free(port) for port in chosen.values())
     assert not _left_over(chosen)
     assert not first.says("environment")
+    assert first.says(f"dialtone sandbox token bob --port {chosen['DIALTONE_IDENTITY_PORT']} ")
 
     own = {"DIALTONE_CORS_ORIGINS": "http://localhost:5173", "DIALTONE_DATABASE_URL": "x", "TELNYX_API_KEY": "y"}
     with dev(tmp_path, chosen | own, "--provider", "cognito") as second:
