@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from app.adapters.push_validation import apns, fcm
 from app.vending.push.material_errors import FAULT_MESSAGES
-from tests.adapters.push_validation.test_apple_material import WRONG
-from tests.adapters.push_validation.test_google_material import GOOGLES
 from tests.support.push_material import cert_pem, certificate, codes, key, pem_block, pem_of
+from tests.support.push_material_examples import GOOGLE_MATERIAL, INVALID_APPLE_MATERIAL
 
 NOW = datetime.now(UTC)
 KEY = pem_of(key())
@@ -47,8 +46,8 @@ def test_oversized_key_is_rejected_quickly(private_key: str, code: str) -> None:
 
 
 def test_every_code_has_an_example_and_a_message() -> None:
-    shown = {code for *_, wanted in WRONG.values() for code in wanted}
-    shown |= {code for _, wanted in GOOGLES.values() for code in wanted}
+    shown = {code for *_, wanted in INVALID_APPLE_MATERIAL.values() for code in wanted}
+    shown |= {code for _, wanted in GOOGLE_MATERIAL.values() for code in wanted}
 
     assert shown == set(FAULT_MESSAGES)
     assert all(sentence.endswith(".") and "\n" not in sentence for sentence in FAULT_MESSAGES.values())

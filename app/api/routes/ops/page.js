@@ -101,10 +101,12 @@ export async function load(panel, fetchData, show) {
     show(await fetchData());
     section.dataset.loadedAt = new Date().toISOString();
     state.hidden = true;
+    state.classList.remove("bad");
     state.textContent = "";
   } catch (error) {
     const since = section.dataset.loadedAt ? ` The data is from ${clock(section.dataset.loadedAt)}.` : "";
     setText(state, `${error.message}${since}`);
+    state.classList.add("bad");
     state.hidden = false;
     if (error.kind === "session") throw error;
     if (error.kind === undefined) console.error(error);
