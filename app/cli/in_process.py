@@ -29,12 +29,16 @@ def settings(what: str, **given: str) -> "Settings":
 
 def load_settings(**given: str) -> "Settings":
     """As `settings`, for commands that run the service."""
+    return _load("", **given)
+
+
+def _load(hint: str, /, **given: str) -> "Settings":
     from app.config.settings import Settings, SettingsError
 
     try:
         return Settings.load(**given)
     except SettingsError as error:
-        end(f"Configuration: {error}")
+        end(f"Configuration: {error}{hint}")
 
 
 def run_in_process(where: "Settings", work: Callable[["Components"], Awaitable[Result]]) -> Result:
@@ -54,7 +58,7 @@ def run_in_process(where: "Settings", work: Callable[["Components"], Awaitable[R
 @asynccontextmanager
 async def open_in_process() -> AsyncIterator["LedgerTransport"]:
     """Requests to the service in this process."""
-    where = load_settings()
+    where = _load(". To use a service on another machine, set DIALTONE_URL and DIALTONE_TOKEN_FILE.")
     async with _open_components(where) as components:
         try:
             yield LedgerTransport(components, where)

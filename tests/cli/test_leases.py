@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +121,15 @@ async def test_user_without_an_issuer_is_explained(components: Components) -> No
     said = await leases("revoke", "--user", "alice")
 
     assert "--issuer and --user must be given together. `dialtone leases show ID` prints the issuer" in said.output
+
+
+async def test_command_without_settings_names_the_remote_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    said = await leases("ls")
+
+    assert said.exit_code == 1
+    assert said.output == (
+        "Configuration: TELNYX_API_KEY is not set; .env.example describes it. To use a service on another machine, set "
+        "DIALTONE_URL and DIALTONE_TOKEN_FILE.\n"
+    )
