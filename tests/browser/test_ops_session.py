@@ -116,7 +116,7 @@ async def test_short_lived_token_is_not_renewed_for_each_request(ops_page: OpsPa
 
 async def test_answer_of_a_proxy_is_not_shown_as_data(ops_page: OpsPage) -> None:
     await ops_page.open()
-    await ops_page.page.route("**/v1/admin/state", lambda route: route.fulfill(status=200, body="<h1>Log in</h1>"))
+    await ops_page.page.route("**/v1/admin/**", lambda route: route.fulfill(status=200, body="<h1>Log in</h1>"))
     await ops_page.page.click("#refresh")
 
     assert "The response is not one of Dialtone. (status 200) The page retries." in await ops_page.error()
@@ -165,11 +165,21 @@ async def test_data_is_hidden_when_the_rights_are_withdrawn(ops_page: OpsPage) -
     await ops_page.issue("bob", "laptop")
     await ops_page.open("#find=bob")
     problem = {"status": 403, "json": {"code": "access_denied"}}
-    await ops_page.page.route("**/v1/admin/state", lambda route: route.fulfill(**problem))
+    await ops_page.page.route("**/v1/admin/**", lambda route: route.fulfill(**problem))
     await ops_page.page.click("#refresh")
 
     assert "not an operator's" in await ops_page.error()
     assert await ops_page.page.is_hidden("#board")
+
+
+async def test_denied_action_does_not_end_the_session(ops_page: OpsPage) -> None:
+    await ops_page.open()
+    problem = {"status": 403, "json": {"title": "The policy denies this.", "code": "access_denied"}}
+    await ops_page.page.route("**/v1/admin/keys/refresh", lambda route: route.fulfill(**problem))
+    await ops_page.page.click("#keys >> text=Fetch keys")
+
+    assert "The policy denies this. (access_denied)" in await ops_page.error()
+    assert await ops_page.page.is_visible("#board")
 
 
 # -- clocks, text of users, and sign-out ------------------------------------------------------------------------------
@@ -220,3 +230,6 @@ async def test_partly_failed_logout_says_what_was_done(ops_page: OpsPage) -> Non
 
     assert "Dialtone rejects earlier tokens of bob, but the device is not logged out." in await ops_page.error()
     assert "ledger_unavailable" in await ops_page.error()
+    updated = await ops_page.page.inner_text("#updated")
+    await expect(ops_page.page.locator("#updated")).not_to_have_text(updated)
+    assert await ops_page.page.is_visible("#error"), "a refresh does not remove it"

@@ -12,11 +12,15 @@ let clockOffset = 0;
 /** The service's time in milliseconds, by its last response. The clock of this computer may be wrong. */
 export const serverNow = () => Date.now() + clockOffset;
 
-/** A failed request. `kind` is session (401), forbidden (not an operator), unavailable (no answer or 5xx) or rejected. */
+/**
+ * A failed request. `kind` is session (401), forbidden (403), unavailable (no answer or 5xx) or rejected. A forbidden request
+ * may have a `reason`: what the token or the policy lacks.
+ */
 export class RequestFailed extends Error {
-  constructor(kind, message) {
+  constructor(kind, message, reason = "") {
     super(message);
     this.kind = kind;
+    this.reason = reason;
   }
 }
 
@@ -72,12 +76,12 @@ function failure(response, content) {
   const detail = [content.code ?? status, content.request_id && `request ${content.request_id}`].filter(Boolean).join(", ");
   const message = `${content.title ?? "The request failed."} (${detail})`;
   if (status === 401) return new RequestFailed("session", message);
-  if (content.code === "insufficient_scope") {
-    const scope = requiredScope(response) ?? "that operators need";
-    return new RequestFailed("forbidden", `The token lacks the scope ${scope}. Grant the account this scope, and check that the sign-in requests it. (${detail})`);
-  }
-  if (content.code === "access_denied") {
-    return new RequestFailed("forbidden", `The policy must have a rule with admin = true for this user. (${detail})`);
+  if (status === 403) {
+    const scope = requiredScope(response);
+    const reason = scope
+      ? `The token lacks the scope ${scope}. Grant the account this scope, and check that the sign-in requests it.`
+      : "The policy must have a rule with admin = true for this user.";
+    return new RequestFailed("forbidden", message, `${reason} (${detail})`);
   }
   return new RequestFailed(status >= 500 || status === 429 ? "unavailable" : "rejected", message);
 }

@@ -15,6 +15,7 @@ let settings = { status: "not_configured" };
 let timer;
 let updatedAt = null;
 let running = null;
+let isErrorOfRefresh = false;
 
 // -- refresh ----------------------------------------------------------------------------------------------------------
 
@@ -41,9 +42,12 @@ async function refreshOnce() {
       load("policy-panel", () => request("/policy"), showPolicy),
     ]);
     updatedAt = Date.now();
-    showError("");
+    // The error of an action stays until the next action.
+    if (isErrorOfRefresh) showError("");
   } catch (error) {
-    failed(error);
+    if (error.kind === "forbidden") showNotAnOperator(error.reason);
+    else failed(error);
+    isErrorOfRefresh = true;
     if (error.kind === "session" || error.kind === "forbidden") return;
   } finally {
     showAge();
@@ -55,6 +59,7 @@ async function refreshOnce() {
 const run = (act) => async (event) => {
   event?.preventDefault();
   notify("");
+  showError("");
   try {
     await act(event);
   } catch (error) {
@@ -70,13 +75,6 @@ function failed(error) {
     showSignIn();
     if (!isOpen) showError(`${error.message} The command dialtone token explain shows the reason.`);
     else showError(`Your session has ended. Sign in again: the view is kept. ${error.message}`, signInAgain());
-  } else if (error.kind === "forbidden") {
-    const provider = providerOfSession();
-    useSession(null);
-    clearTimeout(timer);
-    $("board").hidden = $("controls").hidden = true;
-    showSignIn();
-    showError(`This account is not an operator's. ${error.message}`, provider && otherAccount(provider));
   } else if (error.kind === "unavailable") {
     showError(`${error.message}${hasSession() ? " The page retries." : ""}`);
   } else {
@@ -85,8 +83,19 @@ function failed(error) {
   }
 }
 
+/** End the session of an account that may not see the page, and hide all data. */
+function showNotAnOperator(reason) {
+  const provider = providerOfSession();
+  useSession(null);
+  clearTimeout(timer);
+  $("board").hidden = $("controls").hidden = true;
+  showSignIn();
+  showError(`This account is not an operator's. ${reason}`, provider && otherAccount(provider));
+}
+
 /** Show an error, with a button if it has an action, which is [text, function]. */
 function showError(message, action = null) {
+  isErrorOfRefresh = false;
   setText($("error-text"), message);
   $("error").hidden = !message;
   $("error-action").hidden = !action;
@@ -187,7 +196,6 @@ $("enter").onsubmit = run(() => {
   $("token").value = "";
   if (!isJwt(token)) throw new SignInFailed("This text is not an access token. A token has three parts with dots between them, and no spaces.");
   useSession({ token });
-  showError("");
   return refresh();
 });
 
