@@ -148,8 +148,8 @@ benchmarks/node_modules/.installed: benchmarks/package-lock.json
 	cd benchmarks && npm ci --no-audit --no-fund --silent
 	@touch $@
 
-bench: $(VENV)/.dev client $(BENCH_NODE) ## Run all benchmarks: floors, peers, storm, a million leases (25 minutes)
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev client $(BENCH_NODE) ## Run all benchmarks: floors, peers, storm, a million leases (25 minutes); BENCH_ROWS="fresh workers" runs parts
+	$(BIN)/python -m benchmarks $(if $(BENCH_ROWS),--only $(BENCH_ROWS))
 
 bench-quick: $(VENV)/.dev ## Run short benchmarks without a network (1 minute); fails if a ratio fell by a fifth
 	$(BIN)/python -m benchmarks --quick

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
@@ -16,18 +17,22 @@ from benchmarks import (
     devices,
     fresh,
     goals,
-    hot,
     inside,
     load,
+    memory,
     million,
-    page_loads,
+    new_devices,
     played,
     processes,
     refusals,
+    scale,
+    shared_cache,
+    start,
+    workers,
 )
-from benchmarks.goals import Line, Row, at_most
+from benchmarks.goals import Line, Missing, Row
+from benchmarks.scale import RESULTS
 
-RESULTS = processes.HERE / "results"
 BASELINE = processes.HERE / "baseline.json"
 MAY_FALL = 0.8
 """The part of its baseline that a ratio may fall to, because machines differ and have other load."""
@@ -35,55 +40,74 @@ MAY_FALL = 0.8
 Part = tuple[str, Callable[[], list[Line]]]
 
 WHOLE: Sequence[Part] = (
-    ("Start", lambda: start(3)),
-    ("Hot path", lambda: hot.measure(3, 3)),
     ("Fresh tokens", lambda: fresh.measure(3, 3)),
+    ("Workers", lambda: workers.measure(3, 3)),
     ("Audit", lambda: audited.measure(3, 5)),
     ("Devices", lambda: devices.measure(3, 2)),
+    ("Memory", lambda: memory.measure(10_000)),
+    ("Page loads", shared_cache.page_loads),
+    ("Restart", lambda: shared_cache.restart(10_000)),
+    ("New devices", new_devices.measure),
+    ("Start", lambda: start.measure(3)),
     ("Refusals", lambda: refusals.measure(3, 2)),
-    ("Cold mints", cold.measure),
-    ("Page loads", page_loads.measure),
+    ("Cold logins", cold.measure),
     ("A million leases", lambda: million.measure(3, 2)),
     ("Stampede", played.stampede),
     ("Time to dial tone", played.dial_tone),
     ("Reconnect storm", played.storm),
 )
-QUICK: Sequence[Part] = (("Inside one process", inside.measure),)
-
-
-def start(rounds: int) -> list[Line]:
-    """Time from the start of the process to the first 200 from `/readyz`, with a migrated ledger."""
-    seconds = []
-    with processes.stub(0.0) as stub:
-        for _ in range(rounds):
-            with processes.dialtone(f"{stub.url}/v2") as server:
-                seconds.append(server.started_seconds)
-    return [at_most("start to ready", 1.5, sorted(seconds)[rounds // 2], "s")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="run for about a minute, and compare with the baseline")
-    parser.add_argument("--only", nargs="+", help="run only the parts whose name begins with one of these")
+    names = ", ".join(name for name, _ in WHOLE)
+    parser.add_argument(
+        "--only", metavar="PART", nargs="+", help=f"run only the parts whose name begins with one of these: {names}"
+    )
     wanted = parser.parse_args()
-    only = tuple(name.lower() for name in wanted.only or ())
     machine = described()
     print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, load by {load.GENERATOR}")
     began = time.monotonic()
-    lines: list[Line] = []
-    for name, measure in QUICK if wanted.quick else WHOLE:
-        if wanted.only is None or name.lower().startswith(only):
-            print(f"{name} ...", flush=True)
-            lines += measure()
-    print(f"\n{goals.table(lines)}\n\n{time.monotonic() - began:.0f} s")
+    lines = inside.measure() if wanted.quick else measured(selected(wanted.only))
+    took = time.monotonic() - began
+    print(f"\n{goals.table(lines)}\n\n{took:.0f} s")
     if wanted.quick:
         return compared(lines)
     if wanted.only is None:
-        goals.save(lines, machine, RESULTS / "latest.json")
-        chart.save(lines, RESULTS / "latest.svg", "Measurements relative to their goals (right of the line: met)")
-        print(f"Written: {RESULTS / 'latest.json'} and latest.svg")
+        goals.save(lines, machine | {"minutes": f"{took / 60:.0f}"}, RESULTS)
+        chart.save(lines, RESULTS.with_suffix(".svg"), "Measurements relative to their goals (right of the line: met)")
+        scale.write_pages()
+        print(f"Written: {RESULTS}, latest.md and latest.svg, and the tables in {', '.join(scale.PAGES)}")
     print(goals.summary(lines))
-    return 0
+    failed = {name for name, _ in WHOLE} & {line.name for line in lines}
+    return 1 if failed else 0
+
+
+def selected(only: Sequence[str] | None) -> list[Part]:
+    """The parts whose name begins with one of these. Raises SystemExit if there is none."""
+    beginnings = ("",) if only is None else tuple(name.lower() for name in only)
+    parts = [part for part in WHOLE if part[0].lower().startswith(beginnings)]
+    if not parts:
+        raise SystemExit(
+            f"No part begins with {' or '.join(beginnings)}. Parts: {', '.join(name for name, _ in WHOLE)}"
+        )
+    return parts
+
+
+def measured(parts: Sequence[Part]) -> list[Line]:
+    """The lines of all parts. A part that fails is a line too, because the others have taken minutes."""
+    lines: list[Line] = []
+    for name, measure in parts:
+        print(f"{name} ...", flush=True)
+        began = time.monotonic()
+        try:
+            lines += measure()
+        except Exception as error:
+            traceback.print_exc()
+            lines.append(Missing(name, f"{type(error).__name__}: {str(error)[:120]}".replace("\n", " ")))
+        print(f"  {name}: {time.monotonic() - began:.0f} s", flush=True)
+    return lines
 
 
 def compared(lines: Sequence[Line]) -> int:
@@ -92,7 +116,7 @@ def compared(lines: Sequence[Line]) -> int:
     now = _ratios(lines)
     if fell := fallen(now, before):
         print(f"Measuring again, because these ratios fell: {', '.join(fell)}")
-        again = _ratios(line for _, measure in QUICK for line in measure())
+        again = _ratios(inside.measure())
         fell = [name for name in fallen(again, before) if name in fell]
     details = "; ".join(f"{name} {now[name]:.2f} (was {before[name]:.2f})" for name in fell or now)
     print(f"{'Fell by more than a fifth' if fell else 'No ratio fell'}: {details}")

@@ -7,7 +7,6 @@ import asyncio
 import os
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +18,15 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.tables import audit_events
 from benchmarks import fresh, processes
 from benchmarks.browser import behind_proxy, empty_route
-from benchmarks.goals import FASTAPI, FRESH_AUDITED, Line, Missing, reached
+from benchmarks.goals import AUDIT_BYTES, FASTAPI, FRESH_AUDITED, RATE, Figure, Line, Missing, reached
 from benchmarks.load import Once
+from benchmarks.million import used_bytes
 from benchmarks.processes import Server
 from benchmarks.turns import in_turns
 from benchmarks.warm import warm
 
 MAX_DRAIN_SECONDS = 120.0
+QUEUED, DROPPED = "dialtone_audit_events_queued", "dialtone_audit_events_dropped_total"
 
 
 @dataclass
@@ -40,14 +41,14 @@ class Queue:
         """Wait until all events are written, so that the next server has the core to itself."""
         if after is not self.server:
             return
-        self.left.append(audit_metric(after, "queued"))
+        self.left.append(int(after.metric(QUEUED)))
         self.seconds.append(wait_until_written(after))
 
 
 def wait_until_written(server: Server) -> float:
     """Wait until no audit event is queued. Returns the duration in seconds."""
     began = time.monotonic()
-    while audit_metric(server, "queued") and time.monotonic() < began + MAX_DRAIN_SECONDS:
+    while server.metric(QUEUED) and time.monotonic() < began + MAX_DRAIN_SECONDS:
         time.sleep(0.1)
     return time.monotonic() - began
 
@@ -76,11 +77,13 @@ def _measured(kind: str, database: str, rounds: int, seconds: float) -> list[Lin
         queue = Queue(dialtone)
         queue.drain(dialtone)
         queue = Queue(dialtone)
-        before, dropped = asyncio.run(_rows(database)), audit_metric(dialtone, "dropped")
+        stored = _stored(database)
+        before, dropped = asyncio.run(_rows(database)), int(dialtone.metric(DROPPED))
         hello = empty_route(own_address[: fresh.DEVICES])
         seen = in_turns([(fastapi, hello), (dialtone, Once(own_address))], rounds, seconds, queue.drain)
         rows = asyncio.run(_rows(database)) - before
-        dropped = audit_metric(dialtone, "dropped") - dropped
+        dropped = int(dialtone.metric(DROPPED)) - dropped
+        stored = _stored(database) - stored
     ours, floor = seen[dialtone.name], seen[FASTAPI]
     took = ours.requests / ours.requests_a_second + sum(queue.seconds)
     times = ours.requests_a_second / floor.requests_a_second
@@ -91,14 +94,17 @@ def _measured(kind: str, database: str, rounds: int, seconds: float) -> list[Lin
         f"({written / floor.requests_a_second:.2f} x {FASTAPI}); most queued at the end of a run: {max(queue.left):,}"
     )
     name = f"{FRESH_AUDITED}, {kind}"
-    return [reached(f"{name}: against {FASTAPI}", times, load), reached(f"{name}: dropped", dropped, details)]
+    lines: list[Line] = [
+        reached(f"{name}: against {FASTAPI}", times, load),
+        reached(f"{name}: dropped", dropped, details),
+        Figure(f"{name}: {RATE}", ours.requests_a_second, "requests/s", "one core"),
+    ]
+    return lines + ([Figure(AUDIT_BYTES, stored / rows, "bytes", f"of {rows:,} events")] if stored else [])
 
 
-def audit_metric(server: Server, name: str) -> int:
-    """The value of `dialtone_audit_events_<name>`."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:
-        lines = answer.read().decode().splitlines()
-    return int(sum(float(line.split()[1]) for line in lines if line.startswith(f"dialtone_audit_events_{name}")))
+def _stored(database: str) -> int:
+    """Size of the database in bytes; 0 for PostgreSQL."""
+    return used_bytes(database) if database.startswith("sqlite:") else 0
 
 
 async def _rows(database: str) -> int:

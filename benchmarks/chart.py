@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.goals import Line, Row
 
-LEFT, WIDTH, STEP, TOP = 430, 420, 24, 44
+LEFT, WIDTH, STEP, TOP = 560, 420, 24, 44
 LOWEST, HIGHEST = 0.1, 10.0
 GOOD, SHORT = "#2f7d4f", "#b4531a"
 

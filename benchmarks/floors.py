@@ -1,18 +1,11 @@
-"""Floors: minimal apps on uvicorn, Starlette and FastAPI. No request can be answered faster than by these."""
+"""The floor: a minimal FastAPI app. Dialtone's app cannot answer faster than its empty route."""
 
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
-
-HELLO = b'{"message":"hello"}'
-HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(HELLO))]
+from starlette.types import Receive, Send
 
 
 async def live(receive: Receive, send: Send) -> None:
@@ -22,22 +15,6 @@ async def live(receive: Receive, send: Send) -> None:
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return
-
-
-async def raw(scope: Scope, receive: Receive, send: Send) -> None:
-    """Only uvicorn."""
-    if scope["type"] == "lifespan":
-        await live(receive, send)
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    await send({"type": "http.response.body", "body": HELLO})
-
-
-async def _hello(_: Request) -> Response:
-    return JSONResponse({"message": "hello"})
-
-
-starlette = Starlette(routes=[Route("/", _hello, methods=["GET", "POST"])])
 
 
 class Hello(BaseModel):

@@ -9,9 +9,10 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.processes import HERE, LOAD_CORES
+from benchmarks.processes import HERE, LOAD_CORES, pin
 
 CONNECTIONS = 64
 IS_WRK = shutil.which("wrk") is not None
@@ -84,7 +85,7 @@ class Reading:
         return f"{rates}, p50 {self.p50_ms:.2f}, p99 {self.p99_ms:.2f} ms (to {other.p99_ms:.2f} ms)"
 
 
-def send(url: str, load: Load, seconds: float, connections: int = CONNECTIONS) -> Reading:
+def send(url: str, load: Load, seconds: float, connections: int = CONNECTIONS, cores: set[int] = LOAD_CORES) -> Reading:
     """Send all requests in turn at the maximum rate, with a given concurrency. `Once` may end earlier."""
     is_once = isinstance(load, Once)
     with tempfile.NamedTemporaryFile("w", suffix=".requests") as file:
@@ -105,7 +106,13 @@ def send(url: str, load: Load, seconds: float, connections: int = CONNECTIONS) -
             command = ["node", str(HERE / "load.mjs"), url, str(connections), f"{seconds:g}"]
         env = os.environ | {"REQUESTS": file.name, "ONCE": "1" if is_once else ""}
         run = subprocess.run(
-            command, env=env, check=True, capture_output=True, text=True, timeout=seconds + 60, preexec_fn=_pin
+            command,
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=seconds + 60,
+            preexec_fn=partial(pin, cores),
         )
     seen = json.loads(run.stdout.strip().splitlines()[-1])
     rate = seen["requests"] / seen["seconds"] if seen["requests"] else 0.0
@@ -122,10 +129,6 @@ def median(readings: Sequence[Reading]) -> Reading:
         sum(reading.broken for reading in readings),
         sum(reading.requests for reading in readings),
     )
-
-
-def _pin() -> None:
-    os.sched_setaffinity(0, LOAD_CORES)
 
 
 def installed() -> bool:

@@ -4,12 +4,13 @@
 """
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,9 +21,9 @@ from app.adapters.ledger.tables import leases, row_of
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.models import Platform
 from app.vending.telephony.lease import Lease, LeaseState
-from benchmarks import hot, load, processes
+from benchmarks import fresh, load, processes
 from benchmarks.cold import new_devices, run
-from benchmarks.goals import Line, at_most
+from benchmarks.goals import LEASE_BYTES, Figure, Line, at_most
 from benchmarks.tokens import issue
 from benchmarks.turns import in_turns
 from benchmarks.warm import warm
@@ -91,6 +92,15 @@ def ledger(count: int) -> Iterator[str]:
         yield database
 
 
+def used_bytes(database: str) -> int:
+    """Size of a SQLite database without its free pages."""
+    with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as connection:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+    return int((pages - free) * size)
+
+
 async def expire(database: str, count: int) -> None:
     """Let this number of leases expire."""
     engine = open_engine(database_url(database))
@@ -102,9 +112,10 @@ async def expire(database: str, count: int) -> None:
 
 
 def measure(rounds: int, seconds: float) -> list[Line]:
-    wanted = [issue(f"user-{number}") for number in range(hot.DEVICES)]
+    wanted = [issue(f"user-{number}") for number in range(fresh.DEVICES)]
     with ExitStack() as stack:
         database = stack.enter_context(ledger(COUNT))
+        lease_bytes = used_bytes(database) / COUNT
         stub = stack.enter_context(processes.stub(0.03))
         telnyx = f"{stub.url}/v2"
         with processes.dialtone(telnyx, database, name="a million leases") as full:
@@ -126,6 +137,7 @@ def measure(rounds: int, seconds: float) -> list[Line]:
         at_most("a million leases: cold mint p50, times an empty ledger's", 1.2, slower, "x"),
         at_most("a million leases: start", 2.0, started, "s", details),
         at_most(f"a million leases: sweep of {DUE:,} due, memory", 200, megabytes, "MB"),
+        Figure(LEASE_BYTES, lease_bytes, "bytes", f"of {COUNT:,} leases"),
     ]
 
 

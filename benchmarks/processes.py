@@ -1,7 +1,8 @@
-"""Servers under measurement. Each is a separate process on the first core; load generator and stub use the other
-cores."""
+"""Servers under measurement. Each is a separate process on the first core, unless a row says otherwise. The load
+generator and the stub use the other cores."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from cryptography.hazmat.primitives import serialization
@@ -24,8 +26,9 @@ from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent
 CORES = sorted(os.sched_getaffinity(0))
-SERVER_CORES, LOAD_CORES = {CORES[0]}, set(CORES[1:]) or {CORES[0]}
+ALL_CORES, SERVER_CORES, LOAD_CORES = set(CORES), {CORES[0]}, set(CORES[1:]) or {CORES[0]}
 START_SECONDS = 20.0
+NONE: Mapping[str, str] = MappingProxyType({})
 
 ISSUER, AUDIENCE = "https://id.example.com", "dialtone"
 NO_LIMIT = "1000000000/minute"
@@ -68,8 +71,27 @@ class Server:
 
     @property
     def megabytes(self) -> float:
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        """Resident memory. That of several workers is added, with the pages that they share counted for each."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids())
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the server and its workers since their start."""
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split() for pid in self._pids()]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series. Raises KeyError if there is no such metric."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        if not any(line.startswith(f"# TYPE {name} ") for line in lines):
+            raise KeyError(name)
+        return sum(float(line.split()[1]) for line in lines if re.match(rf"{name}[{{ ]", line))
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
 
 
 def environment(telnyx: str = "http://127.0.0.1:9/v2") -> dict[str, str]:
@@ -119,7 +141,7 @@ def stub(delay_seconds: float) -> Iterator[Server]:
 
 
 @contextmanager
-def settings(telnyx: str, database: str | None = None, **more: str) -> Iterator[dict[str, str]]:
+def settings(telnyx: str, database: str | None = None, more: Mapping[str, str] = NONE) -> Iterator[dict[str, str]]:
     """The environment of the service with all functions enabled, and a migrated ledger."""
     with tempfile.TemporaryDirectory(prefix="dialtone-bench-") as folder:
         env = environment(telnyx) | {
@@ -136,12 +158,19 @@ def settings(telnyx: str, database: str | None = None, **more: str) -> Iterator[
 
 
 @contextmanager
-def dialtone(telnyx: str, database: str | None = None, *, name: str = "Dialtone", **more: str) -> Iterator[Server]:
+def dialtone(
+    telnyx: str,
+    database: str | None = None,
+    *,
+    name: str = "Dialtone",
+    cores: set[int] = SERVER_CORES,
+    more: Mapping[str, str] = NONE,
+) -> Iterator[Server]:
     """Run the service with `dialtone serve`, and wait until it is ready."""
     port = free_port()
     with (
-        settings(telnyx, database, DIALTONE_PORT=str(port), **more) as env,
-        _process(name, [*COMMAND, "serve"], env, port, "/readyz") as server,
+        settings(telnyx, database, {"DIALTONE_PORT": str(port), **more}) as env,
+        _process(name, [*COMMAND, "serve"], env, port, "/readyz", cores) as server,
     ):
         yield server
 
@@ -155,13 +184,10 @@ def _process(
     path: str,
     cores: set[int] = SERVER_CORES,
 ) -> Iterator[Server]:
-    def pin() -> None:
-        os.sched_setaffinity(0, cores)
-
     url = f"http://127.0.0.1:{port}"
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         began = time.monotonic()
-        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, preexec_fn=pin)
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, preexec_fn=partial(pin, cores))
         try:
             _wait(process, lambda: _answers(url + path), name, Path(log.name))
             yield Server(name, url, process.pid, time.monotonic() - began, Path(log.name))
@@ -192,6 +218,11 @@ def _answers(url: str) -> bool:
         return error.code < 500
     except OSError:
         return False
+
+
+def pin(cores: set[int]) -> None:
+    """Restrict this process to the cores."""
+    os.sched_setaffinity(0, cores)
 
 
 def free_port() -> int:

@@ -1,7 +1,7 @@
-"""Computed costs of many devices, and a model of a storm: `python -m benchmarks.scale`. See docs/scale.md.
+"""What many devices cost, computed from the last `make bench`, and a model of a storm: `python -m benchmarks.scale`.
 
-The model queues as the service does and uses the service's `RetryAfterAllocator`. It has no network and no CPU cost.
-`--check FILE` compares it with the measurements of a real storm (`STORM_FIGURES`).
+`write_pages` writes the tables of README.md and docs/scale.md. The model queues as the service does and uses the
+service's `RetryAfterAllocator`. It has no network and no CPU cost.
 """
 
 import argparse
@@ -9,12 +9,49 @@ import heapq
 import json
 import math
 import random
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.adapters.telnyx.api import CALL_SECONDS, QUEUE_SHARE
 from app.adapters.telnyx.rate_budget import MIN_RESERVE, RetryAfterAllocator
+from app.composition.login_cache import BYTES_PER_DEVICE
 from app.vending.telephony.durations import REFRESH_SHARE
+from benchmarks.goals import (
+    AUDIT_BYTES,
+    BURST,
+    COLD_RATE,
+    CPU_TIME,
+    DEVICE_BYTES,
+    FASTAPI,
+    FASTIFY,
+    FRESH,
+    FRESH_AUDITED,
+    FRESH_BROWSER,
+    IDLE_MEMORY,
+    LEASE_BYTES,
+    NEW_DEVICE,
+    ONE_REPLICA,
+    ONE_WORKER,
+    POOLED_CALLS,
+    RATE,
+    REDIS_BYTES,
+    RESTART_WITHOUT,
+    SAME,
+    SAME_BROWSER,
+    SMALL_CACHE,
+    THREE_REPLICAS,
+    TWO_WORKERS,
+    TWO_WORKERS_CALLS,
+    number,
+)
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
+PAGES = ("README.md", "docs/scale.md")
+BLOCK = re.compile(r"(?s)(<!-- make bench: (\w+) -->\n).*?(<!-- end -->)")
+"""A table of a page that `write_pages` replaces."""
 
 DAY_SECONDS = 86_400
 TOKEN_SECONDS = 86_400
@@ -23,13 +60,16 @@ TOKEN_SECONDS = 86_400
 CALLS_A_RENEWAL = 2
 """One extends the credential, one mints the token."""
 
-CALLS_A_NEW_DEVICE = 3
-"""Two assign a pooled credential and mint the token, one replaces the pooled credential."""
-
 WRITES_A_RENEWAL, WRITES_A_NEW_DEVICE = 1, 4
 AUDIT_ROWS_A_RENEWAL = 1
 PEAK = 3.0
 """Load of the busiest hour relative to the mean."""
+
+PAGE_LOAD_RATE = f"{FRESH_AUDITED}, SQLite: {RATE}"
+"""The rate of one core, if each request has a new access token and an audit event of its own, as page loads have."""
+
+Measured = Callable[[str], float]
+"""The measurement of a row; not a number if the row was not measured."""
 
 
 @dataclass(frozen=True)
@@ -45,38 +85,134 @@ class Fleet:
     """Share of devices that are new each day."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """The measured capacity of one core (benchmarks/results/latest.json)."""
-
-    hits_a_second: float
-    mints_a_second: float
-    lease_bytes: float
-    audit_bytes: float = 710.0
-    """Size of an audit row with its indexes, measured with 20,000 rows in SQLite."""
-
-
 def refreshes_a_day() -> float:
     """Number of logins that a device requests per day if it is always online."""
     return DAY_SECONDS / (TOKEN_SECONDS * sum(REFRESH_SHARE) / 2)
 
 
-def costs(fleet: Fleet, machine: Machine) -> dict[str, float]:
+def costs(fleet: Fleet, measured: Measured) -> dict[str, str]:
     """Rates in the busiest hour, and storage."""
     renewals = fleet.devices * max(refreshes_a_day() * fleet.online_share, 1.0) / DAY_SECONDS * PEAK
     new = fleet.devices * fleet.new_share / DAY_SECONDS * PEAK
     hits = fleet.devices * fleet.page_loads / DAY_SECONDS * PEAK
-    cores = hits / machine.hits_a_second + (renewals + new) / machine.mints_a_second
-    audit_rows = renewals / PEAK * AUDIT_ROWS_A_RENEWAL + new / PEAK + hits / PEAK
+    cores = hits / measured(PAGE_LOAD_RATE) + (renewals + new) / measured(COLD_RATE)
+    audit_rows = (renewals * AUDIT_ROWS_A_RENEWAL + new + hits) / PEAK * DAY_SECONDS * 30
+    replicas = cores if math.isnan(cores) else math.ceil(cores * 2) + 1
     return {
-        "Telnyx calls a second": renewals * CALLS_A_RENEWAL + new * CALLS_A_NEW_DEVICE,
-        "ledger writes a second": renewals * WRITES_A_RENEWAL + new * WRITES_A_NEW_DEVICE,
-        "requests a second": renewals + new + hits,
-        "cores busy": cores,
-        "replicas of one core at half load, plus one": math.ceil(cores * 2) + 1,
-        "lease rows, GB": fleet.devices * machine.lease_bytes / 1e9,
-        "audit rows of 30 days, GB": audit_rows * DAY_SECONDS * 30 * machine.audit_bytes / 1e9,
+        "Telnyx calls per second, busiest hour": _cell(renewals * CALLS_A_RENEWAL + new * measured(POOLED_CALLS)),
+        "ledger writes per second, busiest hour": _cell(renewals * WRITES_A_RENEWAL + new * WRITES_A_NEW_DEVICE),
+        "requests per second, busiest hour": _cell(renewals + new + hits),
+        "busy cores": _cell(cores),
+        "replicas of one core at half load, plus one": _cell(replicas),
+        "lease rows": _cell(fleet.devices * measured(LEASE_BYTES) / 1e9, "GB"),
+        "audit rows of 30 days": _cell(audit_rows * measured(AUDIT_BYTES) / 1e9, "GB"),
     }
+
+
+def tables(measured: Measured) -> dict[str, str]:
+    """The tables of PAGES by name."""
+    return {
+        "speed": _speed(measured),
+        "calls": _calls(measured),
+        "memory": _memory(measured),
+        "workers": _rows(
+            measured,
+            {
+                f"{TWO_WORKERS}: {RATE}, against one worker": "x",
+                f"{ONE_WORKER}: {CPU_TIME}": "us",
+                f"{TWO_WORKERS}: {CPU_TIME}": "us",
+            },
+        ),
+        "new": _rows(
+            measured,
+            {
+                NEW_DEVICE: "s",
+                f"{BURST}: can log in within 0.5 s": "devices",
+                f"{BURST}: longest response": "s",
+                f"{BURST}: longest time until it can log in": "s",
+            },
+        ),
+        "fleet": _fleets(measured),
+        "inputs": _rows(
+            measured, {PAGE_LOAD_RATE: "requests/s", COLD_RATE: "logins/s", LEASE_BYTES: "bytes", AUDIT_BYTES: "bytes"}
+        ),
+    }
+
+
+def _speed(measured: Measured) -> str:
+    loads = (FRESH, FRESH_BROWSER, f"{FRESH_AUDITED}, SQLite", SAME, SAME_BROWSER)
+    rows = []
+    for load in loads:
+        fastify = "" if load not in (FRESH, FRESH_BROWSER) else _cell(measured(f"{load}: against {FASTIFY}"))
+        rows.append([load, _cell(measured(f"{load}: {RATE}")), _cell(measured(f"{load}: against {FASTAPI}")), fastify])
+    return _table(["load", "requests/s", f"x {FASTAPI}", "x Fastify, which verifies the token"], rows)
+
+
+def _calls(measured: Measured) -> str:
+    restart = "restart with 10,000 devices, shared login cache: Telnyx calls"
+    each = {
+        ONE_REPLICA: measured(ONE_REPLICA) / 100,
+        THREE_REPLICAS: measured(THREE_REPLICAS) / 100,
+        restart: measured(restart) / 10_000,
+        RESTART_WITHOUT: measured(RESTART_WITHOUT),
+        SMALL_CACHE: 1 - measured(SMALL_CACHE),
+        TWO_WORKERS_CALLS: measured(TWO_WORKERS_CALLS),
+        POOLED_CALLS: measured(POOLED_CALLS),
+    }
+    return _table(["row", "Telnyx calls per page load"], [[row, _cell(calls)] for row, calls in each.items()])
+
+
+def _memory(measured: Measured) -> str:
+    rows = []
+    for devices in (10_000, 40_000, 100_000, 1_000_000):
+        setting = math.ceil(devices * BYTES_PER_DEVICE / 1024**2)
+        process = measured(IDLE_MEMORY) + devices * measured(f"{DEVICE_BYTES}, three page loads") / 1e6
+        redis = devices * measured(REDIS_BYTES) / 1e6
+        rows.append([f"{devices:,}", f"{setting:,}", _cell(process, "MB"), _cell(redis, "MB")])
+    return _table(["devices of a replica", "DIALTONE_LOGIN_CACHE_MB", "memory of the replica", "memory in Redis"], rows)
+
+
+def _fleets(measured: Measured) -> str:
+    sizes = (10_000, 1_000_000, 10_000_000)
+    columns = [costs(Fleet(devices), measured) for devices in sizes]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    return _table(["", *(f"{devices:,} devices" for devices in sizes)], rows)
+
+
+def _rows(measured: Measured, units: Mapping[str, str]) -> str:
+    return _table(["row", "measured"], [[row, _cell(measured(row), unit)] for row, unit in units.items()])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = f"|{'---|' * len(head)}\n"
+    return _line(head) + rule + "".join(map(_line, rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in cells)}|\n"
+
+
+def _cell(value: float, unit: str = "") -> str:
+    return "not measured" if math.isnan(value) else number(value, unit)
+
+
+def last_results(path: Path = RESULTS) -> Measured:
+    """The rows of the last `make bench`."""
+    rows = {row["name"]: row["measured"] for row in json.loads(path.read_text())["rows"] if "measured" in row}
+    return lambda name: float(rows.get(name, math.nan))
+
+
+def page_with_tables(text: str, measured: Measured) -> str:
+    """The page with the tables of these results."""
+    by_name = tables(measured)
+    return BLOCK.sub(lambda block: block[1] + by_name[block[2]] + block[3], text)
+
+
+def write_pages() -> None:
+    """Write the tables of the last results into PAGES."""
+    measured = last_results()
+    for page in PAGES:
+        (ROOT / page).write_text(page_with_tables((ROOT / page).read_text(), measured))
 
 
 @dataclass(frozen=True)
@@ -114,29 +250,18 @@ def storm(devices: int, allowed: float, seed: int = 1) -> Storm:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
-    parser.add_argument("--check", type=Path, help="measurements of a real storm")
-    parser.add_argument("--hits", type=float, default=15_000, help="hits a second of one core")
-    parser.add_argument("--mints", type=float, default=330, help="cold mints a second of one core")
-    parser.add_argument("--lease-bytes", type=float, default=1_023, help="a lease's row and indexes")
+    parser.add_argument("--write", action="store_true", help="write the tables of README.md and docs/scale.md")
+    parser.add_argument("--storm", action="store_true", help="simulate storms, which takes a minute")
     wanted = parser.parse_args()
-    machine = Machine(wanted.hits, wanted.mints, wanted.lease_bytes)
-    for devices in (10_000, 1_000_000, 10_000_000):
-        print(f"{devices:,} devices, busiest hour:")
-        for name, value in costs(Fleet(devices), machine).items():
-            print(f"  {name:<46}{value:>14,.1f}")
-    print("A storm by the model:")
-    for devices, allowed in ((10_000, 50), (10_000, 100), (1_000_000, 1_000)):
+    for name, table in tables(last_results()).items():
+        print(f"{name}\n\n{table}")
+    if wanted.write:
+        write_pages()
+    for devices, allowed in ((10_000, 50), (10_000, 100), (1_000_000, 1_000)) if wanted.storm else ():
         found = storm(devices, allowed)
         print(
-            f"  {devices:>10,} devices, {allowed:>6,} calls/s: {found.seconds:>9,.0f} s, "
+            f"{devices:>10,} devices, {allowed:>6,} calls/s: {found.seconds:>9,.0f} s, "
             f"{found.share_of_allowed:.3f} of what is allowed, {found.asked:.1f} requests per device"
-        )
-    if wanted.check:
-        seen = json.loads(wanted.check.read_text())
-        found = storm(seen["devices"], seen["allowed"])
-        print(
-            f"Measured {seen['devices']:,} at {seen['allowed']}: {seen['share_of_allowed']:.3f} of what is allowed, "
-            f"{seen['asked']:.1f} requests per device; the model: {found.share_of_allowed:.3f} and {found.asked:.1f}"
         )
 
 

@@ -1,6 +1,8 @@
 """A Telnyx stub with the operations that a login needs. Each responds after STUB_SECONDS.
 
-Unlike the sandbox, it stores nothing, so that its own cost does not affect the measurement.
+Unlike the sandbox, it stores nothing, so that its own cost does not affect the measurement. It counts the
+calls that create and assign credentials and mint tokens. It does not count those that list credentials, which the
+reconciler makes after a start.
 """
 
 import asyncio
@@ -44,24 +46,29 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
-    _calls += 1
+    if scope["method"] != "GET":
+        _calls += 1
     if DELAY_SECONDS:
         await asyncio.sleep(DELAY_SECONDS)
     if scope["path"].endswith("/token"):
         await _answer(send, 201, _TOKEN, b"text/plain")
     elif scope["method"] == "POST":
         await _answer(send, 201, json.dumps({"data": _credential(json.loads(body or b"{}"))}).encode())
+    elif scope["method"] == "PATCH":
+        credential_id = scope["path"].rpartition("/")[2]
+        await _answer(send, 200, json.dumps({"data": _credential(json.loads(body), credential_id)}).encode())
     elif scope["method"] == "DELETE":
         await _answer(send, 200, json.dumps({"data": {}}).encode())
     else:
         await _answer(send, 200, json.dumps({"data": [], "meta": {"total_pages": 1}}).encode())
 
 
-def _credential(wanted: dict[str, str]) -> dict[str, object]:
+def _credential(wanted: dict[str, str], credential_id: str | None = None) -> dict[str, object]:
+    """A new credential, or one whose name and connection the stub does not know."""
     number = next(_numbers)
     now = datetime.now(UTC)
     return {
-        "id": f"00000000-0000-4000-8000-{number:012d}",
+        "id": credential_id or f"00000000-0000-4000-8000-{number:012d}",
         "name": wanted.get("name", ""),
         "resource_id": f"connection:{wanted.get('connection_id', '')}",
         "sip_username": f"gencred{number}",

@@ -5,20 +5,24 @@ from dataclasses import replace
 
 from benchmarks import load
 from benchmarks.load import Load, Once, Reading
-from benchmarks.processes import Server
+from benchmarks.processes import LOAD_CORES, Server
 
 Contest = Sequence[tuple[Server, Load]]
 
 
 def in_turns(
-    contest: Contest, rounds: int, seconds: float, after: Callable[[Server], None] = lambda _: None
+    contest: Contest,
+    rounds: int,
+    seconds: float,
+    after: Callable[[Server], None] = lambda _: None,
+    cores: set[int] = LOAD_CORES,
 ) -> dict[str, Reading]:
-    """The medians by server name; prints them. `after` is called after each run."""
+    """The medians by server name; prints them. `after` is called after each run. `cores` are the load generator's."""
     seen: dict[str, list[Reading]] = {server.name: [] for server, _ in contest}
     for number in range(rounds):
         for server, wanted in contest:
             now = wanted.part(number, rounds) if isinstance(wanted, Once) else wanted
-            seen[server.name].append(load.send(server.url, now, seconds))
+            seen[server.name].append(load.send(server.url, now, seconds, cores=cores))
             after(server)
     medians = {name: load.median(readings) for name, readings in seen.items()}
     for name, reading in medians.items():

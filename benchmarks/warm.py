@@ -1,6 +1,7 @@
-"""Warming: each device sends its own request, so that its login is cached. wrk cannot be used, as it may omit some."""
+"""One request of each device, which wrk cannot send, as it may omit some; and the Telnyx calls that requests cause."""
 
 import asyncio
+import urllib.request
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -51,3 +52,9 @@ def _content_length(head: bytes) -> int:
         if name.lower() == b"content-length":
             return int(value)
     return 0
+
+
+def telnyx_calls(stub: Server) -> int:
+    """Number of calls that the Telnyx stub has answered."""
+    with urllib.request.urlopen(f"{stub.url}/calls", timeout=10) as answer:
+        return int(answer.read())

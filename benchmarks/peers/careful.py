@@ -1,5 +1,7 @@
-"""The careful peer: as the naive one, but with a shared client on aiohttp's pool, and tokens verified once. No
-ledger."""
+"""The careful peer: a FastAPI route that creates a credential and mints a token for each request.
+
+It has a shared client on aiohttp's pool, and verifies each token once. It has no ledger.
+"""
 
 import os
 from collections.abc import AsyncIterator
