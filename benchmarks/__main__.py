@@ -46,7 +46,7 @@ WHOLE: Sequence[Part] = (
     ("Devices", lambda: devices.measure(3, 2)),
     ("Memory", lambda: memory.measure(10_000)),
     ("Page loads", shared_cache.page_loads),
-    ("Restart", lambda: shared_cache.restart(10_000)),
+    ("Restart", lambda: shared_cache.restart(goals.RESTARTED_DEVICES)),
     ("New devices", new_devices.measure),
     ("Start", lambda: start.measure(3)),
     ("Refusals", lambda: refusals.measure(3, 2)),

@@ -31,7 +31,7 @@ TELNYX_CALL_SECONDS = 0.03
 
 @dataclass(frozen=True)
 class Waited:
-    """What the user of a new device waits for."""
+    """The waiting time of a new device's user."""
 
     response: float
     """Seconds until the response."""

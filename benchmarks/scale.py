@@ -31,6 +31,7 @@ from benchmarks.goals import (
     FRESH_BROWSER,
     IDLE_MEMORY,
     LEASE_BYTES,
+    LOADS,
     NEW_DEVICE,
     ONE_REPLICA,
     ONE_WORKER,
@@ -38,9 +39,11 @@ from benchmarks.goals import (
     RATE,
     REDIS_BYTES,
     RESTART_WITHOUT,
+    RESTARTED_DEVICES,
     SAME,
     SAME_BROWSER,
     SMALL_CACHE,
+    STORM,
     THREE_REPLICAS,
     TWO_WORKERS,
     TWO_WORKERS_CALLS,
@@ -133,6 +136,10 @@ def tables(measured: Measured) -> dict[str, str]:
             },
         ),
         "fleet": _fleets(measured),
+        "storm": _rows(
+            measured,
+            {f"{STORM}: duration": "s", f"{STORM}: share of what is allowed": "", f"{STORM}: requests of a device": ""},
+        ),
         "inputs": _rows(
             measured, {PAGE_LOAD_RATE: "requests/s", COLD_RATE: "logins/s", LEASE_BYTES: "bytes", AUDIT_BYTES: "bytes"}
         ),
@@ -149,11 +156,11 @@ def _speed(measured: Measured) -> str:
 
 
 def _calls(measured: Measured) -> str:
-    restart = "restart with 10,000 devices, shared login cache: Telnyx calls"
+    restart = f"restart with {RESTARTED_DEVICES:,} devices, shared login cache: Telnyx calls"
     each = {
-        ONE_REPLICA: measured(ONE_REPLICA) / 100,
-        THREE_REPLICAS: measured(THREE_REPLICAS) / 100,
-        restart: measured(restart) / 10_000,
+        ONE_REPLICA: measured(ONE_REPLICA) / LOADS,
+        THREE_REPLICAS: measured(THREE_REPLICAS) / LOADS,
+        restart: measured(restart) / RESTARTED_DEVICES,
         RESTART_WITHOUT: measured(RESTART_WITHOUT),
         SMALL_CACHE: 1 - measured(SMALL_CACHE),
         TWO_WORKERS_CALLS: measured(TWO_WORKERS_CALLS),
@@ -205,7 +212,7 @@ def last_results(path: Path = RESULTS) -> Measured:
 def page_with_tables(text: str, measured: Measured) -> str:
     """The page with the tables of these results."""
     by_name = tables(measured)
-    return BLOCK.sub(lambda block: block[1] + by_name[block[2]] + block[3], text)
+    return BLOCK.sub(lambda block: f"{block[1]}\n{by_name[block[2]]}\n{block[3]}", text)
 
 
 def write_pages() -> None:
@@ -251,7 +258,7 @@ def storm(devices: int, allowed: float, seed: int = 1) -> Storm:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.scale", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the tables of README.md and docs/scale.md")
-    parser.add_argument("--storm", action="store_true", help="simulate storms, which takes a minute")
+    parser.add_argument("--storm", action="store_true", help="simulate storms, which takes minutes")
     wanted = parser.parse_args()
     for name, table in tables(last_results()).items():
         print(f"{name}\n\n{table}")

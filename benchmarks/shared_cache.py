@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from benchmarks import processes
 from benchmarks.goals import (
+    LOADS,
     ONE_REPLICA,
     REDIS_BYTES,
     RESTART_WITHOUT,
@@ -32,7 +33,7 @@ from benchmarks.processes import LOAD_CORES, Server, pin
 from benchmarks.tokens import issue, login_request, sign_all
 from benchmarks.warm import send_each, telnyx_calls, warm
 
-LOADS, LOADS_PER_TOKEN = 100, 10
+LOADS_PER_TOKEN = 10
 FEW = 200
 """Devices of the restart without a shared login cache, where each costs a call."""
 
@@ -96,7 +97,7 @@ def restart(devices: int) -> list[Line]:
 
 @dataclass(frozen=True)
 class Restarted:
-    """What a page load of each device costs after the restart."""
+    """The cost of a page load of each device after the restart."""
 
     calls: int
     """Calls to Telnyx."""

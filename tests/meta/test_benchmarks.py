@@ -1,11 +1,15 @@
-"""The benchmark comparison in CI: every ratio has a baseline, and a ratio that fell is reported."""
+"""The benchmarks: the comparison in CI, the loads, the table of goals, and the pages that quote it."""
 
 import json
+import math
+from pathlib import Path
 
-from benchmarks import inside
-from benchmarks.__main__ import BASELINE, fallen
+import pytest
+
+from benchmarks import goals, inside, scale
+from benchmarks.__main__ import BASELINE, fallen, measured, selected
 from benchmarks.browser import behind_proxy
-from benchmarks.goals import at_most
+from benchmarks.goals import Figure, Line, Missing, at_least, at_most
 from benchmarks.load import Once, Request
 
 BEFORE = {"hot": 1.4, "cold": 0.5}
@@ -53,3 +57,65 @@ def test_each_request_behind_the_proxy_has_its_own_id_and_an_address_in_turn() -
     heads = [dict(request.headers) for request in behind_proxy([Request("/")] * 3, 2)]
     assert [head["x-forwarded-for"] for head in heads] == ["10.0.0.0", "10.0.0.1", "10.0.0.0"]
     assert len({head["x-request-id"] for head in heads}) == 3
+
+
+def test_parts_are_selected_by_the_beginning_of_their_names() -> None:
+    assert [name for name, _ in selected(["fresh", "new"])] == ["Fresh tokens", "New devices"]
+
+
+def test_selection_without_a_part_is_an_error() -> None:
+    with pytest.raises(SystemExit, match="No part begins with nonsense"):
+        selected(["nonsense"])
+
+
+def test_part_that_fails_is_a_line_and_the_others_are_measured() -> None:
+    def fail() -> list[Line]:
+        raise RuntimeError("Dialtone did not start")
+
+    row = at_most("dropped", 0, 0, "events")
+
+    assert measured([("Fails", fail), ("Works", lambda: [row])]) == [
+        Missing("Fails", "RuntimeError: Dialtone did not start"),
+        row,
+    ]
+
+
+def test_results_page_names_goal_measurement_and_whether_it_is_reached(tmp_path: Path) -> None:
+    lines: list[Line] = [
+        at_least("fresh", 1.3, 1.42),
+        at_most("memory", 100, 115, "MB"),
+        Figure("cold", 420.4, "logins/s"),
+        Missing("restart", "redis-server is not installed"),
+    ]
+    goals.save(lines, {"cores": "2"}, tmp_path / "latest.json")
+    page = (tmp_path / "latest.md").read_text()
+
+    assert "| fresh | >= 1.3 x | 1.42 x | yes |" in page
+    assert "| memory | <= 100 MB | 115 MB | **no** |" in page
+    assert "| cold | 420 logins/s |" in page
+    assert "| restart | redis-server is not installed |" in page
+
+
+@pytest.mark.parametrize("page", scale.PAGES)
+def test_page_quotes_the_last_results(page: str) -> None:
+    text = (scale.ROOT / page).read_text()
+
+    assert "<!-- make bench: speed -->" in text
+    assert scale.page_with_tables(text, scale.last_results()) == text, "run: python -m benchmarks.scale --write"
+
+
+def test_rows_that_were_not_measured_are_named_as_such() -> None:
+    tables = scale.tables(lambda _: math.nan)
+
+    assert "| fresh tokens | not measured | not measured | not measured |" in tables["speed"]
+    assert "| busy cores | not measured | not measured | not measured |" in tables["fleet"]
+
+
+def test_memory_of_a_replica_is_computed_from_measured_bytes() -> None:
+    rows = {goals.IDLE_MEMORY: 100.0, f"{goals.DEVICE_BYTES}, three page loads": 5000.0, goals.REDIS_BYTES: 1000.0}
+
+    assert "| 100,000 | 586 | 600 MB | 100 MB |" in scale.tables(lambda name: rows.get(name, math.nan))["memory"]
+
+
+def test_calls_of_a_hundred_page_loads_are_quoted_per_page_load() -> None:
+    assert "three replicas, shared login cache: Telnyx calls | 0.02 |" in scale.tables(lambda _: 2.0)["calls"]
