@@ -1,8 +1,9 @@
-"""A service of several worker processes: stop, reload, crashes, metrics and log."""
+"""A service of several worker processes: responses, stop, reload, crashes, metrics and log."""
 
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -16,14 +17,26 @@ from typing import Any
 import httpx
 import pytest
 
+from app.observability import logging as logs
+from tests.support.databases import sqlite_url
+from tests.support.generated_requests import PATH, Names, Side, generate_requests, logged
 from tests.support.http_server import free_port
+from tests.support.redis_server import redis_server
 from tests.support.replicas import ROOT, Replica, command, replica, replica_environment
-from tests.support.sandbox import Telnyx
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.service import running_service
+from tests.support.shared_logins import KEY
 from tests.support.tokens import AUDIENCE, ISSUER, pem, token
 from tests.support.waiting import eventually
 
 WORKERS = {"DIALTONE_WORKERS": "2"}
-PATH = "/v1/telephony-credentials"
+
+DIFFERENTIAL_REQUESTS = 400
+CONNECTIONS = 8
+"""Connections in turn, so that both workers get requests."""
+
+UNLIMITED = "1000000/minute"
+"""Each worker counts alone, so the limits of two workers and of one service cannot be compared."""
 
 
 @asynccontextmanager
@@ -73,6 +86,67 @@ async def test_both_workers_answer_and_one_scrape_has_the_metrics_of_both(
     assert 'dialtone_worker_up{worker="1"} 1.0' in text
     assert text.count("# TYPE dialtone_http_requests_total counter") == 1
     assert open_metrics.endswith("# EOF\n")
+
+
+class NamesWithoutTokens(Names):
+    """Leaves out what may differ: a worker that gets no response of Redis in time mints a login token of its own."""
+
+    def plain(self, text: str) -> str:
+        text = re.sub(r'"last_used_at":("[^"]*"|null)', "", text)  # written by each worker every 20 seconds
+        return super().plain(re.sub(r"eyJ[\w.-]+", "<token>", text))
+
+
+@pytest.mark.timeout(300)
+async def test_two_workers_that_share_logins_answer_generated_requests_as_the_app_alone(
+    telnyx: Telnyx, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = random.randrange(1_000_000)  # noqa: S311 - printed when the test fails
+    # Another worker learns of a logout within two seconds, so the moment of a DELETE would matter.
+    requests = [one for one in generate_requests(seed, DIFFERENTIAL_REQUESTS) if not one.startswith(b"DELETE")]
+    limits: dict[str, Any] = {"limit_failures": UNLIMITED, "limit_user": UNLIMITED}
+    folders = [tmp_path / name for name in ("workers", "app")]
+    for folder in folders:
+        folder.mkdir()
+    with redis_server(tmp_path) as redis:
+        settings = {
+            **{f"DIALTONE_{name.upper()}": value for name, value in limits.items()},
+            "DIALTONE_CORS_ORIGINS": "https://app.example.com",
+            "DIALTONE_LOGIN_CACHE_URL": redis.url,
+            "DIALTONE_LOGIN_CACHE_KEYS": KEY,
+        }
+        async with (
+            telnyx_sandbox() as other,
+            service(telnyx, sqlite_url(folders[0]), folders[0], **settings) as workers,
+            running_service(other, sqlite_url(folders[1]), **limits) as app,
+        ):
+            logs.configure("info", as_json=True)
+            app.limiter.fast_path = None
+            names, port = NamesWithoutTokens(), int(workers.client.base_url.port or 0)
+            sides = [Side(port, names=names) for _ in range(CONNECTIONS)]
+            alone = Side(app.port, names=NamesWithoutTokens())
+            capsys.readouterr()
+            for number, one in enumerate(requests):
+                answers = await sides[number % CONNECTIONS].ask(one), await alone.ask(one)
+                assert answers[0] == answers[1], (seed, number, one)
+            await asyncio.sleep(0.6)  # metrics are collected twice a second at most
+            metrics = await scrape(workers)
+            await app.components.audit.close()
+            by_app = logged(capsys.readouterr().err.splitlines())
+    lines = workers.log.read_text().splitlines()
+    by_workers = logged([line for line in lines if '"/metrics"' not in line and '"/readyz"' not in line])
+
+    assert sorted(map(str, by_workers[0])) == sorted(map(str, by_app[0])), seed
+    assert allowed(by_workers[1]) == allowed(by_app[1]), seed
+    assert set(re.findall(rf'route="{PATH}",status="200",worker="(\d)"}} [1-9]', metrics)) == {"0", "1"}
+    assert re.search(r"(?m)^dialtone_shared_login_cache_hits_total\S* [1-9]", metrics)
+
+
+def allowed(audit: list[tuple[object, ...]]) -> set[tuple[object, ...]]:
+    """Event, action, outcome, reason, user and device of events, without rejections.
+
+    Each worker combines repeats, and limits the events of rejections per second.
+    """
+    return {event[:6] for event in audit if event[0] != "denied"}
 
 
 async def test_stop_finishes_requests_and_leaves_nothing(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
