@@ -52,7 +52,6 @@ WHOLE: Sequence[Part] = (
     ("Refusals", lambda: refusals.measure(3, 2)),
     ("Cold logins", cold.measure),
     ("A million leases", lambda: million.measure(3, 2)),
-    ("Stampede", played.stampede),
     ("Time to dial tone", played.dial_tone),
     ("Reconnect storm", played.storm),
 )

@@ -22,7 +22,7 @@ FEW, MANY = SIZES[0], SIZES[-1]
 CACHE_MB = 1024
 """DIALTONE_LOGIN_CACHE_MB of these servers, which is enough for all devices and for their fresh tokens."""
 
-TOKENS = 60_000
+TOKENS = 36_000
 """Fresh tokens per server, for all rounds."""
 
 SMALL_CACHE_MB, PASSES = 12, 3

@@ -49,8 +49,8 @@ def measure() -> list[Line]:
         processes.dialtone(f"{stub.url}/v2", more={"DIALTONE_WARM_POOL_SIZE": "auto"}) as server,
     ):
         single, calls = [], []
+        _wait_until_full(server)
         for number in range(MIN_READY):
-            _wait_until_full(server)
             before = telnyx_calls(stub)
             single += asyncio.run(_at_once(server.url, [issue(f"single-{number}")]))
             _wait_until_full(server)

@@ -1,4 +1,4 @@
-"""Goals that tests measure: a storm, a stampede, a real browser. pytest runs them and writes the measurements."""
+"""Goals that tests measure: a storm, a real browser. pytest runs them and writes the measurements."""
 
 import json
 import os
@@ -31,13 +31,6 @@ def storm() -> list[Line]:
         Figure(f"{name}: duration", took, "s", "from the first byte of the first device"),
         Figure(f"{name}: requests of a device", figures["asked"], ""),
     ]
-
-
-def stampede() -> list[Line]:
-    """A thousand callers for one device on three replicas: the test fails unless they cause one create."""
-    name = "1,000 callers for one device on three replicas: creates"
-    outcome = _run("tests/processes/test_replicas.py::test_a_thousand_requests_for_one_device_cause_one_create", {})
-    return [at_most(name, 1, 1, "create")] if outcome is None else [Missing(name, outcome)]
 
 
 def dial_tone() -> list[Line]:
