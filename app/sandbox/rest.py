@@ -20,8 +20,10 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from app.sandbox.account import Account, ApiError, Clock
+from app.sandbox.billing import Billing
 from app.sandbox.faults import Fault, FaultMiddleware
 from app.sandbox.journal import Entry, Journal, masked
+from app.sandbox.registrations import credential_registration
 from app.sandbox.signalling import SignallingServer
 
 MAX_PAGE_SIZE = 250
@@ -65,9 +67,11 @@ class TelnyxSandbox:
     ) -> None:
         self.account = account
         self.clock = clock
+        self.billing = Billing()
         self.journal = Journal()
-        self.faults = FaultMiddleware(Starlette(routes=_telnyx_routes(account, SandboxRateLimit(requests_a_second))))
         self.exchange = SignallingServer(account, clock, propagation=propagation, drops_deleted=drops_deleted)
+        limit = SandboxRateLimit(requests_a_second)
+        self.faults = FaultMiddleware(Starlette(routes=_telnyx_routes(account, self.billing, self.exchange, limit)))
         self._controls = Starlette(routes=_control_routes(self))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +92,9 @@ class TelnyxSandbox:
         await self.faults(scope, receive, noting)
 
 
-def _telnyx_routes(account: Account, limit: SandboxRateLimit) -> list[Route]:
+def _telnyx_routes(
+    account: Account, billing: Billing, exchange: SignallingServer, limit: SandboxRateLimit
+) -> list[Route]:
     def route(path: str, method: str, endpoint: Endpoint) -> Route:
         async def guarded(request: Request) -> Response:
             may_pass, headers = limit.count()
@@ -177,6 +183,15 @@ def _telnyx_routes(account: Account, limit: SandboxRateLimit) -> list[Route]:
         }
         return JSONResponse({"data": status})
 
+    async def sip_registration_status(request: Request) -> Response:
+        return JSONResponse(credential_registration(account, exchange, request.query_params))
+
+    async def show_outbound_profile(request: Request) -> Response:
+        return JSONResponse({"data": billing.outbound_profile(request.path_params["id"])})
+
+    async def list_spend_limits(request: Request) -> Response:
+        return _page(request, billing.spend_limits, default_size=20)
+
     credentials, push, connections = (
         "/telephony_credentials",
         "/mobile_push_credentials",
@@ -199,6 +214,9 @@ def _telnyx_routes(account: Account, limit: SandboxRateLimit) -> list[Route]:
         route(connections + "/{id}", "PATCH", update_connection),
         route(connections + "/{id}", "DELETE", delete_connection),
         route(connections + "/{id}/actions/check_registration_status", "POST", registration_status),
+        route("/sip_registration_status", "GET", sip_registration_status),
+        route("/outbound_voice_profiles/{id}", "GET", show_outbound_profile),
+        route("/spend_limits", "GET", list_spend_limits),
     ]
 
 

@@ -13,7 +13,7 @@ import json
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -46,6 +46,7 @@ class SignallingSession:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     credential_id: str | None = None
     sip_username: str | None = None
+    registered_at: datetime | None = None
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     async def reply(self, frame: Frame, result: Frame) -> None:
@@ -94,6 +95,10 @@ class SignallingServer:
     def registrations(self) -> list[str]:
         """SIP usernames that are registered now."""
         return list(self._registered)
+
+    def registration(self, sip_username: str) -> SignallingSession | None:
+        """The connection that is registered under this name now."""
+        return self._registered.get(sip_username)
 
     async def cut(self, sip_username: str) -> None:
         """Close the connection that is registered under this name, as a network failure would."""
@@ -171,6 +176,7 @@ class SignallingServer:
             await session.refuse(frame, refusal.error)
             return
         session.credential_id, session.sip_username = credential.id, credential.sip_username
+        session.registered_at = self._clock()
         older = self._registered.get(credential.sip_username)
         self._registered[credential.sip_username] = session
         if older is not None and older is not session:

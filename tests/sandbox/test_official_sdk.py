@@ -9,6 +9,7 @@ import telnyx as sdk
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from tests.support.sandbox import Telnyx
+from tests.support.signalling import open_page
 
 Call = Callable[[sdk.Telnyx], Any]
 
@@ -233,3 +234,44 @@ async def test_every_response_has_rate_limit_headers(telnyx: Telnyx) -> None:
     headers = (await by_sdk(telnyx, lambda c: c.telephony_credentials.with_raw_response.list(page_size=1))).headers
 
     assert {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"} <= set(headers)
+
+
+async def test_registration_status_follows_the_signalling_connection(telnyx: Telnyx) -> None:
+    credential = telnyx.sandbox.account.create_credential({"connection_id": DEMO_CONNECTION})
+
+    def status(client: sdk.Telnyx) -> Any:
+        return client.sip_registration_status.list(
+            credential_type="telephony_credential", username=credential["sip_username"]
+        )
+
+    before = await by_sdk(telnyx, status)
+    async with open_page(telnyx) as page:
+        await page.ask("login", login_token=telnyx.sandbox.account.mint_token(credential["id"]))
+        during = await by_sdk(telnyx, status)
+
+    assert (before.registered, before.sip_registration_status) == (False, "unknown")
+    assert (during.registered, during.sip_registration_status) == (True, "registered")
+    assert during.sip_registration_details.expires == 3600
+
+
+async def test_registration_status_of_an_unknown_username_is_not_found(telnyx: Telnyx) -> None:
+    def status(client: sdk.Telnyx) -> Any:
+        return client.sip_registration_status.list(credential_type="telephony_credential", username="gencredunknown")
+
+    with pytest.raises(sdk.NotFoundError):
+        await by_sdk(telnyx, status)
+
+
+async def test_outbound_voice_profile_of_a_connection_is_readable(telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(daily_spend_limit="25.00", daily_spend_limit_enabled=True)
+
+    def read(client: sdk.Telnyx) -> Any:
+        connection = client.credential_connections.retrieve(DEMO_CONNECTION).data
+        assert connection is not None
+        assert connection.outbound is not None
+        return client.outbound_voice_profiles.retrieve(str(connection.outbound.outbound_voice_profile_id)).data
+
+    profile = await by_sdk(telnyx, read)
+
+    assert (profile.enabled, profile.daily_spend_limit, profile.concurrent_call_limit) == (True, "25.00", None)
+    assert profile.whitelisted_destinations == ["US", "CA"]

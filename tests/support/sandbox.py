@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from app.sandbox.account import Account, Clock
+from app.sandbox.account import DEMO_CONNECTION, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from tests.support.http_server import serve
 
@@ -40,6 +40,15 @@ class Telnyx:
     def created(self) -> int:
         """Number of committed creates, with or without a response."""
         return sum((entry.committed or "").startswith("create") for entry in self.sandbox.journal.entries)
+
+    def limit_outbound(self, connection_id: str = DEMO_CONNECTION, **fields: Any) -> None:
+        """Give the connection a new outbound voice profile with these fields."""
+        profile_id = self.sandbox.billing.add_outbound_profile(**fields)
+        self.sandbox.account.connections[connection_id]["outbound"] = {"outbound_voice_profile_id": profile_id}
+
+    def lookups(self) -> int:
+        """Number of received requests for a registration status."""
+        return sum(entry.path == "/v2/sip_registration_status" for entry in self.sandbox.journal.entries)
 
     def fail(self, kind: str, **plan: Any) -> None:
         from app.sandbox.faults import Fault
