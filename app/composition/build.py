@@ -29,6 +29,7 @@ from app.adapters.push_validation import apns, fcm
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
+from app.adapters.telnyx.registrations import TelnyxRegistrations
 from app.composition.components import (
     Components,
     IdentityComponents,
@@ -77,6 +78,7 @@ from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.login_cache import LoginCache
+from app.vending.telephony.presence import Presence
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
@@ -134,6 +136,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
             async with tasks:
                 yield
                 await telephony.issuer.drain()
+                await telephony.presence.drain()
                 with suppress(LedgerUnavailable):
                     await telephony.last_uses.flush()
                 await push.uploads.drain()
@@ -271,7 +274,10 @@ def build_telephony(
         admit=telnyx.credentials.admit,
     )
     devices = Devices(policy, ledger.leases, renewer, binding, audit, clock)
-    return TelephonyComponents(issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses)
+    presence = Presence(TelnyxRegistrations(telnyx.api), overrides.monotonic)
+    return TelephonyComponents(
+        issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses, presence
+    )
 
 
 def build_push(

@@ -56,6 +56,7 @@ from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.login_cache import LoginCache
+from app.vending.telephony.presence import Presence
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
@@ -159,6 +160,7 @@ class TelephonyComponents:
     login_cache: LoginCache
     shared_logins: SharedLoginCache | None
     last_uses: LastUses
+    presence: Presence
 
 
 @dataclass(frozen=True, slots=True)

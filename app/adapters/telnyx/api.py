@@ -108,6 +108,11 @@ class TelnyxApi:
             await asyncio.sleep(pause)
         raise AssertionError("attempts is at least 1")
 
+    async def send_best_effort(self, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
+        """As `send` with one attempt, for a call that must not affect logins: see `CallScheduler.best_effort_slot`."""
+        async with self.scheduler.best_effort_slot() as slot:
+            return await self._counted(slot, method, path, seconds, **content)
+
     async def _counted(self, slot: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
         began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
         with self._tracer.start_as_current_span(

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from enum import IntEnum
 
-from app.adapters.telnyx.rate_budget import RateBudget, RetryAfterAllocator
+from app.adapters.telnyx.rate_budget import LOGIN_SHARE, BestEffortPause, RateBudget, RetryAfterAllocator
 from app.vending.errors import TelnyxRateLimited, TelnyxUnreachable
 from app.vending.service_status import TelnyxFailure, TelnyxStatus
 
@@ -130,12 +130,14 @@ class CallScheduler:
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._retry_after = RetryAfterAllocator()
+        self._best_effort_in_flight = 0
+        self._best_effort_pause = BestEffortPause()
 
     def status(self, last_failure: TelnyxFailure | None = None) -> TelnyxStatus:
         """`last_failure` is known to the caller, which sees responses."""
         return TelnyxStatus(
             is_breaker_open=self._breaker.is_open,
-            calls_in_flight=self._in_flight,
+            calls_in_flight=self._in_flight + self._best_effort_in_flight,
             calls_queued=sum(not future.done() for _, _, future in self._queue),
             concurrency_limit=self._concurrency.limit,
             rate_limit=self._budget.limit,
@@ -165,6 +167,34 @@ class CallScheduler:
             self._in_flight -= 1
             self._record_outcome(slot)
             self._dispatch()
+
+    @asynccontextmanager
+    async def best_effort_slot(self) -> AsyncIterator[CallSlot]:
+        """A slot for a call that must not affect logins. It is never queued.
+
+        Raises TelnyxRateLimited at once unless there is ample capacity. The outcome changes neither the rate nor the
+        breaker of other calls, because the resource may have a limit and faults of its own.
+        """
+        now = self._monotonic()
+        if self._is_busy() or self._best_effort_pause.is_active(now):
+            raise TelnyxRateLimited
+        slot = CallSlot(now)
+        self._best_effort_in_flight += 1
+        try:
+            yield slot
+        finally:
+            self._best_effort_in_flight -= 1
+            self._best_effort_pause.response_received(slot.status, slot.headers, self._monotonic())
+
+    def _is_busy(self) -> bool:
+        """Whether best-effort calls could delay others: the breaker is open, or capacity or rate are in demand."""
+        in_flight = self._in_flight + self._best_effort_in_flight
+        return (
+            self._breaker.is_open
+            or bool(self._queue)
+            or in_flight >= self._concurrency.limit * LOGIN_SHARE
+            or self._wait_seconds() > 0
+        )
 
     async def _admitted(self, timeout_seconds: float) -> None:
         refusal = self._breaker.open_seconds(self._monotonic())

@@ -17,6 +17,12 @@ MIN_BUDGET_FOR_PROBE = 3
 UNSURE_CALLS = 4
 """Maximum calls in flight right after a reset, while the new window's size is unknown."""
 
+LOGIN_SHARE = 0.5
+"""The share of a window that best-effort calls leave to other calls."""
+
+FAILURE_PAUSE_SECONDS = 5.0
+"""Time without best-effort calls after one that failed or was too slow. Further callers would wait in vain."""
+
 MAX_HOLD_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 45.0
 
@@ -103,6 +109,32 @@ class RateBudget:
         self._probes = probes
         self._probe_at = now + max(PROBE_SECONDS, seconds * PROBE_SECONDS)
         self._left, self.remaining = 0.0, None
+
+
+class BestEffortPause:
+    """When best-effort calls are suspended. Their own responses decide, and other calls are not affected."""
+
+    def __init__(self) -> None:
+        self._until = -math.inf
+
+    def is_active(self, now: float) -> bool:
+        return now < self._until
+
+    def response_received(self, status: int, headers: Mapping[str, str], now: float) -> None:
+        """Pause after a 429 or 5xx, or if less than LOGIN_SHARE of the window is left. `status` 0: no response."""
+        limit, remaining, reset, asked = (
+            _number(headers.get(name))
+            for name in ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after")
+        )
+        if status == 429:
+            self._pause(now, asked or reset or 1.0)
+        elif status == 0 or status >= 500:
+            self._pause(now, FAILURE_PAUSE_SECONDS)
+        elif limit is not None and remaining is not None and remaining < limit * LOGIN_SHARE:
+            self._pause(now, reset or 1.0)
+
+    def _pause(self, now: float, seconds: float) -> None:
+        self._until = max(self._until, now + min(seconds, MAX_HOLD_SECONDS))
 
 
 class RetryAfterAllocator:

@@ -10,7 +10,7 @@ from pydantic import Field
 from app.api.dependencies import ClientSettingsDep, ComponentsDep, PrincipalDep
 from app.api.openapi_responses import TELNYX, problems_of
 from app.api.pagination import Cursor, fetch_page
-from app.api.schemas.fields import DIGITS, ResourceId
+from app.api.schemas.fields import DIGITS, PresenceFlag, ResourceId
 from app.api.schemas.telephony_credentials import (
     RevocationPending,
     TelephonyCredential,
@@ -64,6 +64,7 @@ async def list_devices(
     principal: PrincipalDep,
     components: ComponentsDep,
     settings: ClientSettingsDep,
+    presence: Annotated[PresenceFlag, Query()] = False,
     limit: Annotated[int, Field(ge=1, le=100), DIGITS, Query()] = 20,
     cursor: Annotated[Cursor, Query()] = None,
 ) -> TelephonyCredentialPage:
@@ -74,8 +75,9 @@ async def list_devices(
         limit=limit,
         cursor=cursor,
     )
+    online = await components.telephony.presence.online(found.rows if presence else [])
     now = components.clock()
-    data = [TelephonyCredentialInfo.from_lease(lease, settings, now) for lease in found.rows]
+    data = [TelephonyCredentialInfo.from_lease(lease, settings, now, online.get(lease.id)) for lease in found.rows]
     return TelephonyCredentialPage(data=data, next_cursor=found.next_cursor)
 
 
@@ -85,10 +87,12 @@ async def get_device(
     principal: PrincipalDep,
     components: ComponentsDep,
     settings: ClientSettingsDep,
+    presence: Annotated[PresenceFlag, Query()] = False,
 ) -> TelephonyCredentialInfo:
     """One of the caller's devices with its credential. Contains no secret."""
     lease = await components.telephony.devices.get(principal, id)
-    return TelephonyCredentialInfo.from_lease(lease, settings, components.clock())
+    online = await components.telephony.presence.online([lease] if presence else [])
+    return TelephonyCredentialInfo.from_lease(lease, settings, components.clock(), online.get(lease.id))
 
 
 @router.patch(

@@ -41,6 +41,12 @@ Instant = Annotated[
 LAST_USED = "When the device last got a login from Dialtone, accurate to a minute. Null if not known."
 """Description of `last_used_at`."""
 
+ONLINE = (
+    "Whether the device is registered with Telnyx, at most 5 seconds ago. Null without `presence=true`, and if it is "
+    "not known: Telnyx is unavailable or busy, the credential is not active, or the request names more than 20 devices."
+)
+"""Description of `online`."""
+
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 
@@ -70,6 +76,20 @@ def _check_is_digits(value: Any) -> Any:
 
 DIGITS = BeforeValidator(_check_is_digits)
 """For integers in a query: pydantic alone would accept `1_0` and `10.0`. Follows their bounds, which OpenAPI shows."""
+
+
+def _check_is_flag(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise PydanticKnownError("bool_parsing")
+    return value
+
+
+PresenceFlag = Annotated[
+    bool,
+    BeforeValidator(_check_is_flag),
+    Field(description="Look up at Telnyx whether the devices are registered: see `online`. Takes up to 2 seconds."),
+]
+"""The query parameter `presence`: `true` or `false`."""
 
 
 DEVICE_ID = r"^[A-Za-z0-9._:-]{1,64}$"

@@ -9,11 +9,13 @@ from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import (
     DIGITS,
     LAST_USED,
+    ONLINE,
     ConnectionId,
     DeviceId,
     IdPrefix,
     Instant,
     IssuerName,
+    PresenceFlag,
     QueryParameters,
     SipUsername,
     StrictRequest,
@@ -41,6 +43,7 @@ LEASE_EXAMPLE: dict[str, Any] = {
     "expires_at": "2026-11-24T09:30:00.000Z",
     "usable_at": "2026-11-23T09:30:05.000Z",
     "last_used_at": "2026-11-23T11:10:02.000Z",
+    "online": True,
     "deletion_attempts": 0,
     "retry_at": None,
 }
@@ -53,6 +56,7 @@ DIALABLE_EXAMPLE: dict[str, Any] = {
     "label": "Work laptop",
     "expires_at": "2026-11-24T09:30:00.000Z",
     "last_used_at": "2026-11-23T11:10:02.000Z",
+    "online": True,
 }
 
 
@@ -67,11 +71,12 @@ class LeaseQuery(QueryParameters):
     connection_id: ConnectionId | None = None
     sip_username: SipUsername | None = None
     id_prefix: IdPrefix | None = Field(None, description="The first characters of the id.")
+    presence: PresenceFlag = False
     limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 20
     cursor: Cursor = None
 
     def criteria(self) -> LeaseCriteria:
-        return LeaseCriteria(**self.model_dump(exclude={"limit", "cursor"}))
+        return LeaseCriteria(**self.model_dump(exclude={"presence", "limit", "cursor"}))
 
 
 class LeaseInfo(BaseModel):
@@ -96,13 +101,14 @@ class LeaseInfo(BaseModel):
     expires_at: Instant
     usable_at: Instant
     last_used_at: Instant | None = Field(description=LAST_USED)
+    online: bool | None = Field(description=ONLINE)
     deletion_attempts: int = Field(
         description="Attempts to delete the credential at Telnyx. After 8 attempts it counts as irrevocable."
     )
     retry_at: Instant | None = Field(description="When the sweeper retries the deletion.")
 
     @classmethod
-    def from_lease(cls, lease: Lease, settings: ClientSettings) -> Self:
+    def from_lease(cls, lease: Lease, settings: ClientSettings, online: bool | None = None) -> Self:
         return cls(
             id=lease.id,
             issuer=lease.issuer,
@@ -121,6 +127,7 @@ class LeaseInfo(BaseModel):
             expires_at=lease.expires_at,
             usable_at=lease.usable_at,
             last_used_at=lease.last_used_at,
+            online=online,
             deletion_attempts=lease.attempts,
             retry_at=lease.retry_at,
         )
@@ -133,7 +140,7 @@ class LeasePage(Page[LeaseInfo]):
 
 
 class DialableDevice(BaseModel):
-    """A device that has a live login, with the SIP address to dial."""
+    """A device with a usable login, and the SIP address to dial. Without `online`, it is not known to be reachable."""
 
     sip_uri: str
     sip_username: str
@@ -142,9 +149,10 @@ class DialableDevice(BaseModel):
     label: str | None
     expires_at: Instant
     last_used_at: Instant | None = Field(description=LAST_USED)
+    online: bool | None = Field(description=ONLINE)
 
     @classmethod
-    def from_lease(cls, lease: Lease, settings: ClientSettings) -> Self:
+    def from_lease(cls, lease: Lease, settings: ClientSettings, online: bool | None = None) -> Self:
         sip_username = lease.sip_username or ""
         return cls(
             sip_uri=settings.sip_uri(sip_username),
@@ -154,11 +162,12 @@ class DialableDevice(BaseModel):
             label=lease.label,
             expires_at=lease.expires_at,
             last_used_at=lease.last_used_at,
+            online=online,
         )
 
 
 class DialableDeviceList(BaseModel):
-    """The devices of a user that have a live login, newest first."""
+    """The devices of a user that have a usable login, newest first."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"data": [DIALABLE_EXAMPLE]}]})
 

@@ -11,7 +11,7 @@ from pydantic import (
 
 from app.api.pagination import Page
 from app.api.schemas.client_settings import ClientSettings
-from app.api.schemas.fields import LAST_USED, DeviceId, Instant, Label, StrictRequest
+from app.api.schemas.fields import LAST_USED, ONLINE, DeviceId, Instant, Label, StrictRequest
 from app.vending.models import Grant, IssueRequest, Platform
 from app.vending.telephony.devices import LeaseChange
 from app.vending.telephony.lease import Lease, LeaseState
@@ -70,6 +70,7 @@ INFO_EXAMPLE: dict[str, Any] = {
     "expires_at": "2026-11-24T09:30:00.000Z",
     "usable_at": "2026-11-23T09:30:05.000Z",
     "last_used_at": "2026-11-23T11:10:02.000Z",
+    "online": True,
     "server_time": "2026-11-23T11:12:13.456Z",
 }
 
@@ -125,10 +126,11 @@ class TelephonyCredentialInfo(BaseModel):
     expires_at: Instant
     usable_at: Instant
     last_used_at: Instant | None = Field(description=LAST_USED)
+    online: bool | None = Field(description=ONLINE)
     server_time: Instant
 
     @classmethod
-    def from_lease(cls, lease: Lease, settings: ClientSettings, now: datetime) -> Self:
+    def from_lease(cls, lease: Lease, settings: ClientSettings, now: datetime, online: bool | None = None) -> Self:
         return cls(
             id=lease.id,
             device_id=lease.device_id,
@@ -141,6 +143,7 @@ class TelephonyCredentialInfo(BaseModel):
             expires_at=lease.expires_at,
             usable_at=lease.usable_at,
             last_used_at=lease.last_used_at,
+            online=online,
             server_time=now,
         )
 

@@ -1,6 +1,7 @@
 """The scheduler of Telnyx calls: rate budget, concurrency, circuit breaker and queue."""
 
 import asyncio
+import contextlib
 import math
 from typing import Any
 
@@ -25,6 +26,7 @@ from app.adapters.telnyx.call_scheduler import (
 )
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.rate_budget import (
+    FAILURE_PAUSE_SECONDS,
     MAX_HOLD_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
     PROBE_SECONDS,
@@ -390,3 +392,98 @@ async def test_outage_causes_few_calls_and_recovery_is_detected() -> None:
     assert during <= FAILURES_TO_OPEN + 3
     assert not isinstance(healed, TelnyxError)
     assert math.isfinite(api.status().concurrency_limit)
+
+
+# -- best-effort calls ----------------------------------------------------------------------------------------------
+
+
+def accepts_best_effort(scheduler: CallScheduler) -> bool:
+    """Whether a best-effort call may be sent. Its slot is given back."""
+
+    async def take() -> None:
+        async with scheduler.best_effort_slot() as slot:
+            slot.answered(200, {})
+
+    try:
+        asyncio.run(take())
+    except TelnyxRateLimited:
+        return False
+    return True
+
+
+async def call(scheduler: CallScheduler, status: int, headers: dict[str, str] | None = None) -> None:
+    async with scheduler.slot(1) as slot:
+        slot.answered(status, headers or {})
+
+
+async def best_effort_call(scheduler: CallScheduler, status: int, headers: dict[str, str] | None = None) -> None:
+    async with scheduler.best_effort_slot() as slot:
+        slot.answered(status, headers or {})
+
+
+def test_best_effort_call_is_rejected_while_the_breaker_is_open() -> None:
+    scheduler = CallScheduler(lambda: 0.0)
+    for _ in range(FAILURES_TO_OPEN):
+        asyncio.run(call(scheduler, 500))
+
+    assert not accepts_best_effort(scheduler)
+
+
+def test_best_effort_call_is_rejected_while_the_rate_is_exhausted() -> None:
+    scheduler = CallScheduler(lambda: 0.0)
+    asyncio.run(call(scheduler, 429, {"retry-after": "5"}))
+
+    assert not accepts_best_effort(scheduler)
+
+
+def test_best_effort_calls_leave_half_of_the_concurrency_limit() -> None:
+    async def run() -> None:
+        scheduler = CallScheduler(lambda: 0.0)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(INITIAL_LIMIT // 2):
+                await stack.enter_async_context(scheduler.slot(1))
+            with pytest.raises(TelnyxRateLimited):
+                await best_effort_call(scheduler, 200)
+
+    asyncio.run(run())
+
+
+def test_failed_best_effort_calls_change_nothing_for_other_calls() -> None:
+    now = [0.0]
+    scheduler = CallScheduler(lambda: now[0])
+    for _ in range(2 * FAILURES_TO_OPEN):
+        asyncio.run(best_effort_call(scheduler, 500))
+        now[0] += 6
+    before = scheduler.status()
+    asyncio.run(best_effort_call(scheduler, 429, rate(10, 0, 60) | {"retry-after": "60"}))
+
+    assert scheduler.status() == before
+    assert (before.is_breaker_open, before.concurrency_limit, before.calls_in_flight) == (False, INITIAL_LIMIT, 0)
+    asyncio.run(asyncio.wait_for(call(scheduler, 200), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {"retry-after": "7"}, 7),
+        (429, {"retry-after": "-7"}, 1),
+        (429, {"retry-after": "1e9"}, MAX_HOLD_SECONDS),
+        (200, rate(100, 49, 9), 9),
+        (200, rate(100, 50, 9), 0),
+        (200, rate("NaN", -1, "x"), 0),
+        (503, {}, FAILURE_PAUSE_SECONDS),
+        (404, {}, 0),
+    ],
+)
+def test_best_effort_calls_pause_after_their_own_responses(
+    status: int, headers: dict[str, str], seconds: float
+) -> None:
+    now = [0.0]
+    scheduler = CallScheduler(lambda: now[0])
+    asyncio.run(best_effort_call(scheduler, status, headers))
+
+    assert accepts_best_effort(scheduler) == (seconds == 0)
+    now[0] = seconds - 0.1
+    assert accepts_best_effort(scheduler) == (seconds == 0)
+    now[0] = seconds
+    assert accepts_best_effort(scheduler)

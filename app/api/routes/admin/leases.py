@@ -9,7 +9,7 @@ from app.api.dependencies import ClientSettingsDep, ComponentsDep
 from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.routes.telephony_credentials import REVOCATIONS, LeaseId, revoked
-from app.api.schemas.fields import IssuerName, SipUsername, Subject
+from app.api.schemas.fields import IssuerName, PresenceFlag, SipUsername, Subject
 from app.api.schemas.leases import (
     DialableDevice,
     DialableDeviceList,
@@ -41,7 +41,8 @@ async def list_leases(
         limit=wanted.limit,
         cursor=wanted.cursor,
     )
-    data = [LeaseInfo.from_lease(lease, settings) for lease in found.rows]
+    online = await components.telephony.presence.online(found.rows if wanted.presence else [])
+    data = [LeaseInfo.from_lease(lease, settings, online.get(lease.id)) for lease in found.rows]
     return LeasePage(data=data, next_cursor=found.next_cursor)
 
 
@@ -50,9 +51,12 @@ async def get_lease(
     id: LeaseId,  # noqa: A002 - the name in the contract
     components: ComponentsDep,
     settings: ClientSettingsDep,
+    presence: Annotated[PresenceFlag, Query()] = False,
 ) -> LeaseInfo:
     """One lease of any user, as stored in the ledger."""
-    return LeaseInfo.from_lease(await components.operators.leases.get(id), settings)
+    lease = await components.operators.leases.get(id)
+    online = await components.telephony.presence.online([lease] if presence else [])
+    return LeaseInfo.from_lease(lease, settings, online.get(lease.id))
 
 
 @router.delete(
@@ -97,10 +101,16 @@ async def list_dialable_devices(
     subject: Annotated[Subject, Query(description="The user, as the issuer names them.")],
     components: ComponentsDep,
     settings: ClientSettingsDep,
+    presence: Annotated[PresenceFlag, Query()] = False,
 ) -> DialableDeviceList:
-    """For the voice backend: dial all of these addresses. Telnyx wakes a sleeping phone by push."""
+    """For the voice backend: dial all of these addresses. Telnyx wakes a sleeping phone by push, so dial a phone too if
+    `online` is false. Without `presence=true`, the response says which devices have a usable login and when they last
+    got one from Dialtone, but not whether they are registered with Telnyx.
+    """
     leases = await components.operators.leases.dialable(UserKey(issuer, subject))
-    return DialableDeviceList(data=[DialableDevice.from_lease(lease, settings) for lease in leases])
+    online = await components.telephony.presence.online(leases if presence else [])
+    data = [DialableDevice.from_lease(lease, settings, online.get(lease.id)) for lease in leases]
+    return DialableDeviceList(data=data)
 
 
 @router.get(
