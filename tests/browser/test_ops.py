@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
+from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.policy import ADMIN_SCOPE
 from tests.support.ops_page import OpsPage, ops_environment
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
+from tests.support.signalling import open_page
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -67,6 +69,22 @@ async def test_devices_are_found_by_sip_address_and_device_id(ops_page: OpsPage)
     await ops_page.find("laptop", by="device_id")
     await expect(ops_page.page.locator(".user")).to_have_count(2)
     assert "find=laptop" in ops_page.page.url
+
+
+async def test_presence_of_devices_is_checked_on_demand(ops_page: OpsPage) -> None:
+    laptop = LeaseCriteria(subject="alice", device_id="laptop")
+    lease = (await ops_page.service.components.operators.leases.search(laptop, None, 1))[0]
+    async with open_page(ops_page.telnyx) as tab:
+        await tab.ask("login", login_token=ops_page.telnyx.sandbox.account.mint_token(str(lease.credential_id)))
+        await ops_page.open("#find=alice")
+        await expect(ops_page.page.locator(".devices > li")).to_have_count(2)
+        assert "online" not in await ops_page.page.inner_text("#found")
+
+        await ops_page.page.click('button[data-key^="presence "]')
+
+        await expect(ops_page.page.locator(".devices > li", has_text="laptop")).to_contain_text("yes, checked")
+        await expect(ops_page.page.locator(".devices > li", has_text="tab")).to_contain_text("no, checked")
+    assert ops_page.errors == []
 
 
 async def test_unknown_user_has_an_explanation(ops_page: OpsPage) -> None:
@@ -175,7 +193,7 @@ async def test_page_is_usable_with_the_keyboard(ops_page: OpsPage) -> None:
     await ops_page.page.keyboard.type("bob")
     await press("Enter")
     await ops_page.page.wait_for_selector(".devices button")
-    for _ in range(5):
+    for _ in range(6):
         await press("Tab")
     await press("Enter")
     await ops_page.page.wait_for_selector("dialog[open]")

@@ -10,11 +10,15 @@ const NAMES = { subject: "user", sip_username: "SIP username", device_id: "devic
 
 let shown = "";
 
+/** By lease id: whether the device was registered with Telnyx, and when that was checked. */
+const presence = new Map();
+
 /** Start the search of the form. */
 export function search() {
   const text = $("query").value.trim();
   view.set({ by: $("by").value === "subject" ? "" : $("by").value, find: text });
   shown = "";
+  presence.clear();
   return refreshSearch();
 }
 
@@ -74,6 +78,7 @@ function userBlock(issuer, subject, leases) {
     button("Reject tokens", () => rejectTokens(issuer, subject), { key: `reject ${key}`, label: `Reject tokens of ${subject}`, className: "danger" }),
   );
   if (live.length) {
+    acts.append(button("Check presence", () => checkPresence(issuer, subject), { key: `presence ${key}`, label: `Check presence of ${subject}` }));
     acts.append(button("Log out user", () => logOutUser(issuer, subject), { key: `user ${key}`, label: `Log out user ${subject} on all devices`, className: "danger" }));
   }
   const list = element("ul", "", "devices");
@@ -92,12 +97,30 @@ function deviceBlock(lease) {
     ["state", `${lease.state}, ${lease.platform}`],
     ["SIP address", lease.sip_uri ?? "none yet"],
     ["last used", lease.last_used_at ? time(lease.last_used_at) : "not known"],
+    ...presenceFact(lease),
     ["created", time(lease.created_at)],
     ["expires", time(lease.expires_at)],
   ]));
   const act = button("Log out device", () => logOutDevice(lease), { key: lease.id, label: `Log out device ${nameOf(lease)} of ${lease.subject}`, className: "danger" });
   block.append(element("h4", nameOf(lease)), list, act);
   return block;
+}
+
+function presenceFact(lease) {
+  if (!presence.has(lease.id)) return [];
+  const { online, at } = presence.get(lease.id);
+  const value = element("span", online === null ? "not known, checked " : online ? "yes, checked " : "no, checked ");
+  value.append(time(at));
+  return [["online", value]];
+}
+
+async function checkPresence(issuer, subject) {
+  const user = `issuer=${encodeURIComponent(issuer)}&subject=${encodeURIComponent(subject)}`;
+  const { data } = await request(`/leases?state=active&limit=${PAGE_SIZE}&${user}&presence=true`);
+  const at = new Date().toISOString();
+  for (const { id, online } of data) presence.set(id, { online, at });
+  shown = "";
+  await refreshSearch();
 }
 
 function endedBlock(lease) {
