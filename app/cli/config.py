@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.in_process import settings
-from app.cli.output import AsJson, note, print_json
+from app.cli.in_process import run_in_process, settings
+from app.cli.output import AsJson, end, note, print_json
 
 if TYPE_CHECKING:
+    from app.composition.components import Components
     from app.config.effective_settings import SettingInEffect
+    from app.config.settings import Settings
+    from app.vending.upkeep.outbound_guard import UnmetRule
 
 commands = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
 
@@ -17,12 +20,18 @@ commands = typer.Typer(no_args_is_help=True, help="Settings, and the configurati
 @commands.command()
 def check(
     path: Annotated[str | None, typer.Argument(help="The file to check. Default: DIALTONE_CONFIG.")] = None,
+    is_online: Annotated[
+        bool,
+        typer.Option("--online", help="Also read the connections at Telnyx, and check what rules require of them."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the configuration. Exits 1 with one line if it is invalid. Warnings are printed to standard error."""
     where = settings("config check") if path is None else settings("config check", config=path)
     for warning in where.warnings():
         note(f"Warning: {warning.place}: {warning.seen}; {warning.fix}.")
+    if is_online:
+        _check_online(where)
     resolved = where.identity()
     rules = len(resolved.policy.rules)
     if as_json:
@@ -30,6 +39,16 @@ def check(
         return
     is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
     typer.echo(f"Valid: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
+
+
+def _check_online(where: "Settings") -> None:
+    """Exits 1 if a connection falls short of a rule's requirement, or cannot be read."""
+
+    async def unmet(components: "Components") -> "list[UnmetRule]":
+        return await components.telnyx.outbound_guard.unmet_rules(components.identity.policy.policy, skips_unread=False)
+
+    if found := run_in_process(where, unmet):
+        end("\n".join(f"Configuration: {rule}." for rule in found))
 
 
 @commands.command()

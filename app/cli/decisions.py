@@ -121,5 +121,6 @@ def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:
         "grants": ", ".join(sorted(allowance.grants)) or "none",
         "devices": f"{allowance.max_devices}, then {at_limit}",
         "push credentials": "yes" if may_push else "no" + (f" (lacks {' '.join(sorted(lacking))})" if lacking else ""),
+        "outbound": allowance.outbound.value,
         "operator": "yes" if allowance.is_operator(principal.scopes) else "no",
     }

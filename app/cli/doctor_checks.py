@@ -13,6 +13,7 @@ from app.adapters.login_cache.shared import SharedLoginCache
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.check_result import CheckResult, CheckVerdict
 from app.cli.deployment_checks import check_deployment
+from app.cli.outbound_checks import check_outbound, check_spend_limits
 from app.composition.components import Components
 from app.config.grants import guest_connections
 from app.config.settings import ISSUER_VARIABLES, Settings
@@ -52,6 +53,7 @@ async def check_all(where: Settings, components: Components) -> AsyncIterator[Ch
         seen = "guests call through it, and Dialtone does not check its limits"
         fix = "limit its destinations, channels and daily spend in an outbound voice profile at Telnyx"
         yield CheckResult(f"connection {connection_id}", CheckVerdict.WARNING, seen, fix)
+    yield await check_spend_limits(components)
     yield _origins(where)
     if where.redis_url is not None:
         yield await _redis(components)
@@ -162,6 +164,7 @@ async def _connection(components: Components, connection_id: str) -> AsyncIterat
     for finding in (
         _activity(about, found),
         _calling(about, found),
+        *await check_outbound(components, connection_id),
         *_push(about, found),
         check_clock(components, found),
     ):

@@ -28,6 +28,7 @@ from app.adapters.ledger.sweep import SqlSweep
 from app.adapters.push_validation import apns, fcm
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
+from app.adapters.telnyx.outbound import TelnyxOutbound
 from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
 from app.adapters.telnyx.registrations import TelnyxRegistrations
 from app.composition.components import (
@@ -50,6 +51,7 @@ from app.composition.observability import (
     build_audit,
     build_metrics,
     build_telemetry,
+    log_outbound,
     log_push_expiry,
     log_shadow_policy,
 )
@@ -84,6 +86,7 @@ from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
 from app.vending.upkeep.change_feed import ChangePoller
 from app.vending.upkeep.erased_users import CachedUsers
+from app.vending.upkeep.outbound_guard import OutboundGuard
 from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
@@ -110,7 +113,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     grants = build_grants(settings, overrides, audit, rate_limiter, ledger, identity, telephony)
     listener = PgListener(ledger.engine, wake.change_feed.set)
     tasks = TaskRunner(
-        periodic_tasks(wake, listener, audit, identity, telephony, push, upkeep, operators, shared_counts)
+        periodic_tasks(wake, listener, audit, identity, telnyx, telephony, push, upkeep, operators, shared_counts)
     )
 
     @asynccontextmanager
@@ -157,7 +160,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         grants=grants,
         upkeep=upkeep,
         operators=operators,
-        metrics=build_metrics(telemetry, shared_counts, identity, telephony, push, operators),
+        metrics=build_metrics(telemetry, overrides, shared_counts, identity, telnyx, telephony, push, operators),
         reload=SettingsReloader(
             settings, replica, ledger, identity, telnyx, shared_counts, telephony.shared_logins, clients
         ).reload,
@@ -218,11 +221,14 @@ def build_telnyx(
         tracer=telemetry.tracer,
     )
     connections = TelnyxConnections(api)
+    outbound = TelnyxOutbound(api)
     return TelnyxComponents(
         http=http,
         api=api,
         credentials=TelnyxCredentials(api, overrides.clock),
         connections=connections,
+        outbound=outbound,
+        outbound_guard=OutboundGuard(outbound, identity.policy, overrides.clock, log_outbound),
         check=lambda: connections.check(identity.policy.policy.default.connection_id),
     )
 
@@ -272,6 +278,7 @@ def build_telephony(
         monotonic=overrides.monotonic,
         timeout_seconds=settings.request_timeout_seconds,
         admit=telnyx.credentials.admit,
+        ensure_outbound=telnyx.outbound_guard.ensure_met,
     )
     devices = Devices(policy, ledger.leases, renewer, binding, audit, clock)
     presence = Presence(TelnyxRegistrations(telnyx.api), overrides.monotonic)

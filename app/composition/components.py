@@ -32,6 +32,7 @@ from app.adapters.rate_limiter import RateLimiter
 from app.adapters.shared_counts import SharedCounts
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
+from app.adapters.telnyx.outbound import TelnyxOutbound
 from app.adapters.telnyx.push import TelnyxConnections
 from app.composition.issuers import KeySetRegistry
 from app.config.settings import Settings
@@ -61,6 +62,7 @@ from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
 from app.vending.upkeep.change_feed import ChangePoller
+from app.vending.upkeep.outbound_guard import OutboundGuard
 from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
@@ -144,6 +146,8 @@ class TelnyxComponents:
     api: TelnyxApi
     credentials: TelnyxCredentials
     connections: TelnyxConnections
+    outbound: TelnyxOutbound
+    outbound_guard: OutboundGuard
     check: Callable[[], Awaitable[None]]
     """Raises a TelnyxError unless Telnyx accepts the key and knows the default connection."""
 

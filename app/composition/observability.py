@@ -15,6 +15,7 @@ from app.composition.components import (
     PushComponents,
     Telemetry,
     TelephonyComponents,
+    TelnyxComponents,
 )
 from app.config.settings import Settings
 from app.observability import logging as logs
@@ -23,8 +24,10 @@ from app.observability.metrics import EventMetrics, Metrics
 from app.observability.tracing import export_spans, tracer_of
 from app.vending.ids import new_ordered_id
 from app.vending.models import Principal
+from app.vending.outbound import exposure
 from app.vending.policy import PolicyResult
 from app.vending.push.models import PushObject
+from app.vending.upkeep.outbound_guard import OutboundStatus
 
 _log = structlog.get_logger("dialtone.composition")
 
@@ -54,8 +57,10 @@ def build_audit(settings: Settings, overrides: Overrides, telemetry: Telemetry, 
 
 def build_metrics(
     telemetry: Telemetry,
+    overrides: Overrides,
     shared_counts: SharedCounts | None,
     identity: IdentityComponents,
+    telnyx: TelnyxComponents,
     telephony: TelephonyComponents,
     push: PushComponents,
     operators: OperatorComponents,
@@ -66,6 +71,8 @@ def build_metrics(
         key_sets=identity.verifier.key_sets,
         login_cache=lambda: telephony.login_cache.status,
         shared_login_cache=lambda: None if telephony.shared_logins is None else telephony.shared_logins.status,
+        outbound=telnyx.outbound_guard.statuses,
+        clock=overrides.clock,
         push_days_left=push.expiry_alerts.days_left,
         limiter_failures=lambda: 0 if shared_counts is None else shared_counts.failures,
         log_lines_dropped=logs.dropped,
@@ -94,3 +101,19 @@ def log_push_expiry(found: PushObject, days: int) -> None:
         fingerprint_sha256=found.fingerprint_sha256,
         days_left=days,
     )
+
+
+def log_outbound(status: OutboundStatus) -> None:
+    """Log that users of rules cannot log in, or that a stolen login could spend without a daily limit."""
+    cost = exposure(status.profile)
+    for unmet in status.unmet:
+        _log.error(
+            "outbound_requirement_not_met",
+            connection_id=status.connection_id,
+            rule=unmet.rule,
+            outbound=unmet.requirement.value,
+            reason=unmet.why,
+            exposure=cost,
+        )
+    if status.is_unlimited and not status.unmet:
+        _log.warning("outbound_spend_not_limited", connection_id=status.connection_id, exposure=cost)

@@ -16,6 +16,7 @@ from app.composition.components import (
     OperatorComponents,
     PushComponents,
     TelephonyComponents,
+    TelnyxComponents,
     UpkeepComponents,
     WakeEvents,
 )
@@ -32,6 +33,9 @@ LEASE_COUNT_SECONDS = 15.0
 SHARED_LOGIN_CACHE_SECONDS = 1.0
 LAST_USE_SECONDS = 20.0
 """Interval at which devices' last uses are written, so that they are accurate to a minute."""
+
+OUTBOUND_SECONDS = 60.0
+"""Interval at which connections are checked. The guard decides which of them are due."""
 
 AUDIT_RETENTION_SECONDS = 600.0
 KEY_REFRESH_SECONDS = 5.0
@@ -61,6 +65,7 @@ def periodic_tasks(
     listener: PgListener,
     audit: AuditLog,
     identity: IdentityComponents,
+    telnyx: TelnyxComponents,
     telephony: TelephonyComponents,
     push: PushComponents,
     upkeep: UpkeepComponents,
@@ -83,6 +88,7 @@ def periodic_tasks(
         PeriodicTask(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
         PeriodicTask(push.expiry_alerts.check, EXPIRY_ALERT_SECONDS, runs_at_start=True),
         PeriodicTask(operators.leases.refresh_counts, LEASE_COUNT_SECONDS, runs_at_start=True),
+        PeriodicTask(telnyx.outbound_guard.check, OUTBOUND_SECONDS, runs_at_start=True),
         PeriodicTask(audit.delete_expired, AUDIT_RETENTION_SECONDS),
     ]
 

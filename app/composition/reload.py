@@ -17,6 +17,7 @@ from app.composition.replica import tag_keys
 from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.settings import Settings, SettingsError, variable_of
 from app.vending.errors import LedgerUnavailable
+from app.vending.policy import Policy
 from app.vending.replica import Replica
 
 RELOADABLE = frozenset(
@@ -73,6 +74,7 @@ class SettingsReloader:
         resolved = changed.identity()
         issuers = self._identity.key_sets.build_issuers(resolved)
         requires_restart = self._requiring_restart(changed)
+        await self._check_outbound(resolved.policy)
         database = database_url(changed.database_url.get_secret_value())
         if "database_url" not in requires_restart:
             await self._check_login(database)
@@ -92,6 +94,15 @@ class SettingsReloader:
         )
         self._identity.key_sets.log_plain_http()
         await self._identity.verifier.refresh_all_keys()
+
+    async def _check_outbound(self, policy: Policy) -> None:
+        """Raises SettingsError if a connection falls short of a requirement that the active policy does not have."""
+        known = self._identity.policy.policy.outbound_requirements()
+        if policy.outbound_requirements().keys() <= known.keys():
+            return
+        for unmet in await self._telnyx.outbound_guard.unmet_rules(policy):
+            if (unmet.connection_id, unmet.requirement) not in known:
+                raise SettingsError(str(unmet))
 
     async def _check_login(self, database: URL) -> None:
         try:

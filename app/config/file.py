@@ -39,6 +39,7 @@ from app.config.text_cleaning import stripped
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
 from app.vending.grants.models import RESERVED_PREFIX, GrantKind
 from app.vending.models import Grant, Platform
+from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.telephony.durations import MAX_TTL, MIN_TTL
 
@@ -237,9 +238,15 @@ class RuleTable(Table):
     admin_requires_scope: bool = Field(
         True, description="If false, `admin` suffices without the scope. The rule must then have claims or scopes."
     )
-
     vouches_for: frozenset[GrantKind] = Field(
         frozenset(), description="Kinds of grants that tokens with the scope dialtone:grants may mint."
+    )
+    outbound: OutboundRequirement | None = Field(
+        None,
+        description=(
+            "What the connection must meet, or logins get 503: `none` (it cannot call phone numbers), `limited` (the "
+            "same, or its outbound voice profile enforces a daily spend limit), `any` (default)."
+        ),
     )
 
     @model_validator(mode="after")
@@ -281,6 +288,7 @@ class RuleTable(Table):
             admin=self.admin,
             admin_requires_scope=self.admin_requires_scope,
             vouches_for=self.vouches_for,
+            outbound=self.outbound or default.outbound,
         )
 
 

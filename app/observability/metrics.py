@@ -5,6 +5,7 @@ Labels hold values that Dialtone defines, such as routes, actions and error name
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from app.vending.service_status import (
     SharedLoginCacheStatus,
     TelnyxStatus,
 )
+from app.vending.upkeep.outbound_guard import OutboundStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, which nothing uses
 
@@ -108,6 +110,8 @@ class Metrics:
         key_sets: Callable[[], Iterable[KeySetStatus]],
         login_cache: Callable[[], LoginCacheStatus],
         shared_login_cache: Callable[[], SharedLoginCacheStatus | None],
+        outbound: Callable[[], Iterable[OutboundStatus]],
+        clock: Callable[[], datetime],
         push_days_left: Callable[[], Iterable[DaysLeft]],
         limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
@@ -123,6 +127,7 @@ class Metrics:
         self._add_login_cache(login_cache)
         self._add_shared_login_cache(shared_login_cache)
         self._add_push(push_days_left)
+        self._add_outbound(outbound, clock)
         self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
     def join_workers(self, folder: Path, number: int, workers: int) -> None:
@@ -257,6 +262,28 @@ class Metrics:
             "Days until a push certificate expires; negative after that.",
             ["type", "app_id", "fingerprint"],
             lambda: [((p.type, p.app_id, p.fingerprint_sha256[:FINGERPRINT_CHARS]), p.days) for p in days_left()],
+        )
+
+    def _add_outbound(self, statuses: Callable[[], Iterable[OutboundStatus]], clock: Callable[[], datetime]) -> None:
+        """Absent for a connection that was not read yet."""
+        connection = ["connection"]
+        self._gauges(
+            "outbound_spend_unlimited",
+            "1 if logins can call phone numbers and Telnyx enforces no daily spend limit.",
+            connection,
+            lambda: [([s.connection_id], s.is_unlimited) for s in statuses()],
+        )
+        self._gauges(
+            "outbound_rules_unmet",
+            "Policy rules whose users cannot log in, because the connection falls short of their requirement.",
+            connection,
+            lambda: [([s.connection_id], len(s.unmet)) for s in statuses()],
+        )
+        self._gauges(
+            "outbound_check_age_seconds",
+            "Time since the outbound limits of a connection were read.",
+            connection,
+            lambda: [([s.connection_id], (clock() - s.checked_at).total_seconds()) for s in statuses()],
         )
 
     def _add_operations(

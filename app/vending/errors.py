@@ -23,6 +23,7 @@
     |-- PushAliasTaken            the user's alias belongs to other material
     |-- PushTypeMismatch
     |-- ConnectionNotFound        an operator named a connection that does not exist at Telnyx
+    |-- OutboundRequirementNotMet the user's connection falls short of the policy rule's requirement
     |-- IssueInProgress           the login is still being created
     |-- LedgerUnavailable
     |-- AuditUnavailable          the audit is required and unavailable
@@ -194,6 +195,10 @@ class PushConflict(DialtoneError):
 
 class IssueInProgress(DialtoneError):
     """The login for this device is still being created. Retry shortly."""
+
+
+class OutboundRequirementNotMet(DialtoneError):
+    """The user's Telnyx connection does not meet the policy's outbound requirement. An operator must correct this."""
 
 
 class LedgerUnavailable(DialtoneError):

@@ -11,9 +11,16 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from app.vending.claim_conditions import ClaimCondition
-from app.vending.errors import AccessDenied, GrantNotAllowed, InsufficientScope, PushNotAllowed
+from app.vending.errors import (
+    AccessDenied,
+    GrantNotAllowed,
+    InsufficientScope,
+    OutboundRequirementNotMet,
+    PushNotAllowed,
+)
 from app.vending.grants.models import GrantKind, is_granted
 from app.vending.models import Grant, IssueRequest, Platform, Principal
+from app.vending.outbound import OutboundRequirement
 from app.vending.telephony.durations import lifetime
 
 ADMIN_SCOPE = "dialtone:admin"
@@ -39,6 +46,10 @@ DEFAULT_ACTIONS: Mapping[Platform, DeviceLimitAction] = MappingProxyType(
     }
 )
 """A browser tab is a device, and closed tabs do not log out. A phone stays logged in while its app is closed."""
+
+
+RETRY_UNMET_SECONDS = 60.0
+"""`Retry-After` of a login that an outbound requirement denies. The connection is read again after about a minute."""
 
 
 class PolicyMode(StrEnum):
@@ -68,6 +79,8 @@ class Allowance:
     """False: `admin` suffices without ADMIN_SCOPE, for identity providers whose scopes cannot contain it."""
     vouches_for: frozenset[GrantKind] = frozenset()
     """The kinds of grants that a token with GRANTS_SCOPE may mint."""
+    outbound: OutboundRequirement = OutboundRequirement.ANY
+    """What the connection must meet before its users can log in."""
 
     def action_at_limit(self, platform: Platform) -> DeviceLimitAction:
         return self.at_device_limit or DEFAULT_ACTIONS[platform]
@@ -131,6 +144,16 @@ class Policy:
         given = [rule.allowance.connection_id for rule in self.rules if rule.allowance is not None]
         return frozenset({self.default.connection_id, *given})
 
+    def outbound_requirements(self) -> Mapping[tuple[str, OutboundRequirement], tuple[str, ...]]:
+        """The names of the enforced rules that require something of their connection, by connection and requirement."""
+        found: dict[tuple[str, OutboundRequirement], tuple[str, ...]] = {}
+        for rule in self.rules if self.is_enforced else ():
+            allowance = rule.allowance
+            if rule.mode is PolicyMode.ENFORCE and allowance and allowance.outbound is not OutboundRequirement.ANY:
+                key = allowance.connection_id, allowance.outbound
+                found[key] = (*found.get(key, ()), rule.name)
+        return found
+
     def claims(self) -> frozenset[str]:
         """Names of the claims that the rules examine."""
         return frozenset(condition.path[0] for rule in self.rules for condition in rule.claims)
@@ -191,6 +214,7 @@ class ActivePolicy:
         """`on_difference` is called with the enforced and the shadow result if they differ."""
         self.policy = policy
         self._on_difference = on_difference
+        self._unmet: frozenset[tuple[str, OutboundRequirement]] = frozenset()
 
     def authorize(
         self, principal: Principal, is_enough: Callable[[Allowance], bool] = lambda allowance: True
@@ -203,12 +227,27 @@ class ActivePolicy:
         return self._authorize(principal, required, is_enough)
 
     def authorize_issue(self, principal: Principal, wanted: IssueRequest) -> IssueTerms:
-        """The terms of this device's login. Raises what `authorize` raises, and GrantNotAllowed."""
+        """The terms of this device's login. Raises what `authorize` raises, and GrantNotAllowed.
+
+        Raises OutboundRequirementNotMet if the connection is known to fall short of the rule's requirement.
+        """
         allowance = self.authorize(principal, lambda allowance: wanted.grant in allowance.grants)
         if wanted.grant not in allowance.grants:
             raise GrantNotAllowed
+        self.check_outbound(allowance)
         ttl = lifetime(allowance.ttl, wanted.platform, wanted.ttl_seconds)
         return IssueTerms(allowance, ttl, principal.session)
+
+    def check_outbound(self, allowance: Allowance) -> None:
+        """Raises OutboundRequirementNotMet if the connection is known to fall short of the requirement."""
+        if (allowance.connection_id, allowance.outbound) in self._unmet:
+            raise OutboundRequirementNotMet(retry_after_seconds=RETRY_UNMET_SECONDS)
+
+    def use_unmet(self, unmet: Iterable[tuple[str, OutboundRequirement]]) -> None:
+        """Set the connections that fall short, each with the requirement that it does not meet."""
+        before, self._unmet = self._unmet, frozenset(unmet)
+        if before != self._unmet:
+            self.policy = replace(self.policy)  # decisions that are cached with the former object are made again
 
     def authorize_operator(self, principal: Principal) -> None:
         """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights.

@@ -29,7 +29,7 @@ from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service, settings_for
 from tests.support.shared_logins import KEY
-from tests.support.tokens import ISSUER, rsa_key, token
+from tests.support.tokens import ISSUER, pem, rsa_key, token
 
 
 async def dialtone(*arguments: str) -> Result:
@@ -71,6 +71,80 @@ async def test_strict_mode_fails_on_warnings(service: Service) -> None:
     assert result.exit_code == 1
     assert "this is the sandbox" in result.stdout
     assert "-> register push material" in result.stdout
+
+
+async def test_cost_of_a_stolen_login_is_reported(service: Service, telnyx: Telnyx) -> None:
+    about = f"connection {DEMO_CONNECTION}: a stolen login"
+    without_profile = (await findings())[1]["ok"]
+    telnyx.limit_outbound(daily_spend_limit="20", daily_spend_limit_enabled=True, whitelisted_destinations=["GB"])
+    limited = (await findings())[1]["ok"]
+    telnyx.limit_outbound()
+    unlimited = (await findings())[1]["warning"]
+
+    assert f"{about} cannot call phone numbers, because there is no enabled outbound voice profile" in without_profile
+    assert f"{about} can spend up to 20.00 USD a day on calls to GB" in limited
+    assert f"{about} can spend without a limit on calls to US and CA" in unlimited
+
+
+async def test_spend_limits_of_the_account_are_reported(service: Service, telnyx: Telnyx) -> None:
+    telnyx.sandbox.billing.spend_limits = [
+        {"product": "inference", "period": "daily", "effective_limit_usd": "5.00"},
+        {"product": "inference", "period": "monthly", "effective_limit_usd": None},
+    ]
+
+    found = [line for line in (await findings())[1]["ok"] if line.startswith("account spend limits")]
+
+    assert "\n".join(found) == (
+        "account spend limits: inference daily 5.00 USD, inference monthly unlimited; "
+        "Telnyx documents no spend limit for calls"
+    )
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_unreadable_outbound_limits_are_a_warning(service: Service, telnyx: Telnyx, status: int) -> None:
+    telnyx.limit_outbound()
+    telnyx.fail("status", status=status, path="outbound_voice_profiles|spend_limits", times=99)
+
+    code, found = await findings()
+
+    assert code == 0
+    assert any("its outbound limits are not known" in line for line in found["warning"])
+
+
+async def test_rule_that_its_connection_does_not_meet_is_reported(
+    service: Service, telnyx: Telnyx, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "key.pem").write_text(pem())
+    (tmp_path / "dialtone.toml").write_text(
+        f"""
+        [[issuers]]
+        issuer = "{ISSUER}"
+        audiences = ["dialtone"]
+        pem_file = "{tmp_path / "key.pem"}"
+        [[policy.rules]]
+        name = "staff"
+        outbound = "limited"
+        """
+    )
+    for name in ("DIALTONE_ISSUER", "DIALTONE_AUDIENCE", "DIALTONE_ISSUER_PEM"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DIALTONE_CONFIG", str(tmp_path / "dialtone.toml"))
+    assert (await dialtone("config", "check", "--online")).exit_code == 0
+    telnyx.limit_outbound()
+
+    assert "\n".join(await bad()) == (
+        f'connection {DEMO_CONNECTION}: users of the rule staff (outbound = "limited") cannot log in: '
+        "its outbound voice profile enforces no daily spend limit"
+    )
+    online = await dialtone("config", "check", "--online")
+    assert (await dialtone("config", "check")).exit_code == 0
+    assert online.exit_code == 1
+    assert online.stderr.endswith(
+        f"Configuration: rule staff: connection {DEMO_CONNECTION} is not `limited`: "
+        "its outbound voice profile enforces no daily spend limit.\n"
+    )
+    telnyx.fail("status", status=500, path="credential_connections", times=99)
+    assert (await dialtone("config", "check", "--online")).exit_code == 1
 
 
 async def bad(**wanted: str) -> list[str]:

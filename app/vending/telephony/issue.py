@@ -4,7 +4,7 @@ This module applies the policy, answers from the login cache and lets concurrent
 creates the logins that are not cached.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -25,7 +25,7 @@ from app.vending.errors import (
 )
 from app.vending.grants.binding import DeviceBinding
 from app.vending.models import Grant, IssueRequest, IssueSource, Principal, UserKey
-from app.vending.policy import ActivePolicy, IssueTerms
+from app.vending.policy import ActivePolicy, Allowance, IssueTerms
 from app.vending.single_flight import SingleFlight
 from app.vending.telephony.create import LoginFactory
 from app.vending.telephony.durations import MIN_FALLBACK_LIFETIME
@@ -71,8 +71,12 @@ class CredentialIssuer:
         monotonic: Callable[[], float],
         timeout_seconds: float,
         admit: Callable[[int], None],
+        ensure_outbound: Callable[[Allowance], Awaitable[None]],
     ) -> None:
-        """`admit` gets the number of logins in flight; raises TelnyxRateLimited if one more would miss its deadline."""
+        """`admit` gets the number of logins in flight; raises TelnyxRateLimited if one more would miss its deadline.
+
+        `ensure_outbound` checks the connection before a call to Telnyx: see `OutboundGuard.ensure_met`.
+        """
         self._policy = policy
         self._ledger = ledger
         self._login_factory = login_factory
@@ -82,6 +86,7 @@ class CredentialIssuer:
         self._audit = audit
         self._clock = clock
         self._monotonic = monotonic
+        self._ensure_outbound = ensure_outbound
         self._flights: SingleFlight[Login] = SingleFlight(timeout_seconds, admit)
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
@@ -137,7 +142,7 @@ class CredentialIssuer:
         login = await self._flights.do(
             (lease.user_key, wanted.device_id),
             lease_id,
-            lambda: self._login_factory.create_login(principal, wanted, terms, lease_id),
+            lambda: self._create(principal, wanted, terms, lease_id),
         )
         return await self._record(login, began)
 
@@ -160,12 +165,18 @@ class CredentialIssuer:
             return await self._flights.do(
                 (user_key, wanted.device_id),
                 (wanted, terms),
-                lambda: self._login_factory.create_login(principal, wanted, terms),
+                lambda: self._create(principal, wanted, terms),
             )
         except UNAVAILABLE:
             if (login := self._fallback_login(user_key, wanted)) is not None:
                 return login
             raise
+
+    async def _create(
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
+    ) -> Login:
+        await self._ensure_outbound(terms.allowance)
+        return await self._login_factory.create_login(principal, wanted, terms, lease_id)
 
     async def _record(self, login: Login, began: float) -> Login:
         """Record the login before it is returned. If a required audit fails, the login stays cached for the retry."""

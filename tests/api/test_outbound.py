@@ -1,0 +1,230 @@
+"""Outbound requirements of policy rules: logins on a connection that falls short get 503 until it is corrected."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from app.config.settings import SettingsError
+from app.sandbox.account import DEMO_CONNECTION
+from tests.support.problems import assert_problem
+from tests.support.sandbox import Telnyx
+from tests.support.service import Service, running_service, settings_for
+from tests.support.tokens import ISSUER, pem, token
+
+Serve = Callable[[str], AbstractAsyncContextManager[Service]]
+
+LIMITED: dict[str, Any] = {"daily_spend_limit": "50.00", "daily_spend_limit_enabled": True}
+MINUTE = timedelta(minutes=1)
+
+
+def file(folder: Path, requirement: str) -> dict[str, Any]:
+    """Settings with a rule `staff` that has this requirement, and a rule `contractors` that has none."""
+    (folder / "dialtone.toml").write_text(
+        f"""
+        [[issuers]]
+        issuer = "{ISSUER}"
+        audiences = ["dialtone"]
+        pem = '''{pem()}'''
+        [[policy.rules]]
+        name = "contractors"
+        claims.kind = "contractor"
+        [[policy.rules]]
+        name = "staff"
+        outbound = "{requirement}"
+        """
+    )
+    return {"config": str(folder / "dialtone.toml"), "issuer": ..., "audience": ..., "issuer_pem": ...}
+
+
+@pytest.fixture
+def serve(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> Serve:
+    @asynccontextmanager
+    async def under(requirement: str) -> AsyncIterator[Service]:
+        async with running_service(telnyx, sqlite, **file(tmp_path, requirement)) as service:
+            yield service
+
+    return under
+
+
+async def issue(service: Service, device: str, **claims: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token('alice', **claims)}"}
+    return await service.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
+
+
+async def check(service: Service, telnyx: Telnyx, after: timedelta = MINUTE) -> None:
+    telnyx.clock.advance(after)
+    await service.components.telnyx.outbound_guard.check()
+
+
+CASES: list[tuple[str, dict[str, Any] | None, bool]] = [
+    ("none", None, True),
+    ("none", LIMITED, False),
+    ("none", {"enabled": False}, True),
+    ("limited", None, True),
+    ("limited", LIMITED, True),
+    ("limited", {"enabled": False}, True),
+    ("limited", {}, False),
+    ("limited", {"daily_spend_limit": "50.00", "daily_spend_limit_enabled": False}, False),
+    ("limited", {"daily_spend_limit": None, "daily_spend_limit_enabled": True}, False),
+    ("limited", {"daily_spend_limit": "NaN", "daily_spend_limit_enabled": True}, False),
+    ("limited", {"daily_spend_limit": "-1", "daily_spend_limit_enabled": True}, False),
+    ("limited", {"daily_spend_limit": 50, "daily_spend_limit_enabled": True}, True),
+    ("limited", {"daily_spend_limit": "50.00", "daily_spend_limit_enabled": "true"}, False),
+    ("limited", {"concurrent_call_limit": 1, "max_destination_rate": 0.01}, False),
+    ("any", {}, True),
+]
+
+
+@pytest.mark.parametrize(("requirement", "profile", "is_met"), CASES)
+async def test_login_requires_the_limits_of_its_rule(
+    serve: Serve, telnyx: Telnyx, requirement: str, profile: dict[str, Any] | None, is_met: bool
+) -> None:
+    if profile is not None:
+        telnyx.limit_outbound(**profile)
+    async with serve(requirement) as service:
+        answer = await issue(service, "laptop")
+
+        if is_met:
+            assert answer.status_code == 201
+        else:
+            assert_problem(answer, 503, "outbound_requirement_not_met")
+            assert answer.json()["retryable"] is True
+            assert telnyx.created() == 0
+        assert (await issue(service, "tab", kind="contractor")).status_code == 201, "other rules are not affected"
+
+
+async def test_shortfall_that_is_found_later_denies_logins_until_it_is_corrected(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with serve("limited") as service:
+        assert (await issue(service, "laptop")).status_code == 201
+        assert (await issue(service, "laptop")).status_code == 200
+        telnyx.limit_outbound()
+        await check(service, telnyx, 5 * MINUTE)
+
+        assert_problem(await issue(service, "laptop"), 503, "outbound_requirement_not_met")
+        metrics = (await service.client.get("/metrics")).text
+        assert f'dialtone_outbound_rules_unmet{{connection="{DEMO_CONNECTION}"}} 1.0' in metrics
+        assert f'dialtone_outbound_spend_unlimited{{connection="{DEMO_CONNECTION}"}} 1.0' in metrics
+        assert 'dialtone_denials_total{reason="OutboundRequirementNotMet"} 1.0' in metrics
+
+        telnyx.limit_outbound(**LIMITED)
+        await check(service, telnyx)
+
+        assert (await issue(service, "laptop")).status_code == 200
+        metrics = (await service.client.get("/metrics")).text
+        assert f'dialtone_outbound_rules_unmet{{connection="{DEMO_CONNECTION}"}} 0.0' in metrics
+
+
+OUTBOUND = "/v2/(credential_connections|outbound_voice_profiles)"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+async def test_telnyx_outage_denies_no_login_of_a_connection_that_was_good(
+    serve: Serve, telnyx: Telnyx, status: int
+) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with serve("limited") as service:
+        assert (await issue(service, "laptop")).status_code == 201
+        telnyx.fail("status", status=status, path=OUTBOUND, times=999)
+        await check(service, telnyx, 10 * MINUTE)
+        telnyx.sandbox.faults.plans.clear()
+
+        assert (await issue(service, "laptop")).status_code == 200
+
+
+async def test_login_is_not_created_while_the_limits_are_unknown(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    telnyx.fail("status", status=500, path=OUTBOUND, times=999)
+    async with serve("limited") as service:
+        assert_problem(await issue(service, "laptop"), 503, "telnyx_unavailable")
+        assert telnyx.created() == 0
+        assert (await issue(service, "tab", kind="contractor")).status_code == 201
+        telnyx.sandbox.faults.plans.clear()
+
+        assert (await issue(service, "laptop")).status_code == 201
+
+
+@pytest.mark.parametrize("outbound", [None, {}, [], {"outbound_voice_profile_id": 7}], ids=str)
+async def test_connection_without_a_readable_profile_does_not_count_as_safe(
+    serve: Serve, telnyx: Telnyx, outbound: Any
+) -> None:
+    telnyx.sandbox.account.connections[DEMO_CONNECTION]["outbound"] = outbound
+    async with serve("none") as service:
+        assert_problem(await issue(service, "laptop"), 503, "telnyx_unavailable")
+
+
+async def test_findings_are_logged_when_they_change_and_daily(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound()
+    async with serve("limited") as service:
+        await check(service, telnyx)
+        with capture_logs() as first:
+            for _ in range(10):
+                await check(service, telnyx)
+        with capture_logs() as next_day:
+            await check(service, telnyx, timedelta(days=1))
+        telnyx.limit_outbound(max_destination_rate=0.5, concurrent_call_limit=2)
+        with capture_logs() as changed:
+            await check(service, telnyx)
+
+    def reports(logs: list[Any]) -> list[str]:
+        return [line["event"] for line in logs if line["event"].startswith("outbound_")]
+
+    assert reports(first) == []
+    assert reports(next_day) == ["outbound_requirement_not_met"]
+    assert reports(changed) == ["outbound_requirement_not_met"]
+    assert changed[-1]["rule"] == "staff"
+    assert "up to 1440.00 USD a day" in changed[-1]["exposure"]
+
+
+async def test_unlimited_connection_without_a_requirement_is_a_warning(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound()
+    async with serve("any") as service:
+        await service.components.telnyx.outbound_guard.check()  # the service checked at its start
+        with capture_logs() as logs:
+            await check(service, telnyx, timedelta(days=2))
+
+    assert [line["event"] for line in logs if line["event"].startswith("outbound_")] == ["outbound_spend_not_limited"]
+
+
+async def test_good_connection_is_read_every_five_minutes(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with serve("limited") as service:
+        await service.components.telnyx.outbound_guard.check()
+        telnyx.sandbox.journal.clear()
+        for _ in range(10):
+            await check(service, telnyx)
+
+    paths = [entry.path for entry in telnyx.sandbox.journal.entries]
+    assert sum("outbound_voice_profiles" in path for path in paths) == 2
+
+
+async def test_reload_rejects_a_new_requirement_that_is_not_met(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    telnyx.limit_outbound()
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        changed = settings_for(telnyx.url, sqlite, **file(tmp_path, "limited"))
+
+        with pytest.raises(SettingsError, match=f"rule staff: connection {DEMO_CONNECTION} is not `limited`"):
+            await service.components.reload(changed)
+
+        assert (await issue(service, "laptop")).status_code == 201, "nothing was changed"
+
+
+@pytest.mark.parametrize("is_telnyx_available", [True, False])
+async def test_reload_applies_other_changes_while_a_requirement_is_not_met(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path, is_telnyx_available: bool
+) -> None:
+    async with running_service(telnyx, sqlite, **file(tmp_path, "limited")) as service:
+        telnyx.limit_outbound()
+        if not is_telnyx_available:
+            telnyx.fail("status", status=500, path=OUTBOUND, times=99)
+        changed = settings_for(telnyx.url, sqlite, max_devices=3, **file(tmp_path, "limited"))
+
+        await service.components.reload(changed)
+
+        assert service.components.identity.policy.policy.rules[1].allowance.max_devices == 3  # type: ignore[union-attr]
