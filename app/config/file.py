@@ -244,8 +244,8 @@ class RuleTable(Table):
     outbound: OutboundRequirement | None = Field(
         None,
         description=(
-            "What the connection must meet, or logins get 503: `none` (it cannot call phone numbers), `limited` (the "
-            "same, or its outbound voice profile enforces a daily spend limit), `any` (default)."
+            "The requirement for the connection, or logins get 503: `none` (it cannot call phone numbers), `limited` "
+            "(the same, or its outbound voice profile enforces a daily spend limit), `any` (default)."
         ),
     )
 

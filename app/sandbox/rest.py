@@ -254,6 +254,15 @@ def _control_routes(sandbox: "TelnyxSandbox") -> list[Route]:
     async def registrations(_: Request) -> Response:
         return JSONResponse(sandbox.exchange.registrations())
 
+    async def set_outbound(request: Request) -> Response:
+        connection = account.connections.get(request.path_params["id"])
+        fields = await request.json()
+        if connection is None or not isinstance(fields, dict | None):
+            return JSONResponse({"error": "the connection is unknown, or the body is no object"}, 422)
+        profile_id = None if fields is None else sandbox.billing.add_outbound_profile(**fields)
+        connection["outbound"] = {**connection["outbound"], "outbound_voice_profile_id": profile_id}
+        return JSONResponse(connection["outbound"])
+
     async def advance_clock(request: Request) -> Response:
         clock.advance(timedelta(seconds=float((await request.json())["advance_seconds"])))
         return JSONResponse({"now": clock().isoformat()})
@@ -266,6 +275,7 @@ def _control_routes(sandbox: "TelnyxSandbox") -> list[Route]:
         Route("/sandbox/journal", clear_journal, methods=["DELETE"]),
         Route("/sandbox/credentials", live_credentials, methods=["GET"]),
         Route("/sandbox/registrations", registrations, methods=["GET"]),
+        Route("/sandbox/connections/{id}/outbound", set_outbound, methods=["PUT"]),
         Route("/sandbox/clock", advance_clock, methods=["POST"]),
     ]
 

@@ -1,4 +1,4 @@
-"""What the calls of a connection to phone numbers may cost, and what a policy rule requires of its connection.
+"""The cost of a connection's calls to phone numbers, and the requirement of a policy rule for its connection.
 
 A login can call phone numbers if its connection has an outbound voice profile at Telnyx. The limits of the profile
 bound the cost of a stolen login.
@@ -13,7 +13,7 @@ MAX_NAMED_DESTINATIONS = 5
 
 
 class OutboundRequirement(StrEnum):
-    """What a policy rule requires of its connection."""
+    """The requirement of a policy rule for its connection."""
 
     NONE = "none"
     """The connection cannot call phone numbers: it has no enabled outbound voice profile."""
@@ -47,7 +47,7 @@ def why_unmet(profile: OutboundProfile | None, requirement: OutboundRequirement)
 
 
 def exposure(profile: OutboundProfile | None) -> str:
-    """What a stolen login could cost, in one sentence. `profile` is None if no calls to phone numbers are possible."""
+    """The cost of a stolen login, in one sentence. `profile` is None if no calls to phone numbers are possible."""
     if profile is None:
         return "a stolen login cannot call phone numbers, because there is no enabled outbound voice profile"
     terms = [_destinations(profile.destinations)]

@@ -80,7 +80,7 @@ class Allowance:
     vouches_for: frozenset[GrantKind] = frozenset()
     """The kinds of grants that a token with GRANTS_SCOPE may mint."""
     outbound: OutboundRequirement = OutboundRequirement.ANY
-    """What the connection must meet before its users can log in."""
+    """The requirement that the connection must meet before its users can log in."""
 
     def action_at_limit(self, platform: Platform) -> DeviceLimitAction:
         return self.at_device_limit or DEFAULT_ACTIONS[platform]

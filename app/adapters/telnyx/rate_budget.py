@@ -21,7 +21,7 @@ LOGIN_SHARE = 0.5
 """The share of a window that best-effort calls leave to other calls."""
 
 FAILURE_PAUSE_SECONDS = 5.0
-"""Time without best-effort calls after one that failed or was too slow. Further callers would wait in vain."""
+"""Time without best-effort calls after one that failed or was too slow. Further calls would fail too."""
 
 MAX_HOLD_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 45.0
