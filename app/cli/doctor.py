@@ -18,15 +18,21 @@ SIGNS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FAI
 def doctor(
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
+    probes: Annotated[
+        bool,
+        typer.Option("--probe", help="Also create a credential at Telnyx, log in with it, measure, and delete it."),
+    ] = False,
 ) -> None:
     """Check the configuration and suggest fixes. Exits 1 if a check fails."""
     from app.cli.check_result import CheckVerdict
     from app.cli.doctor_checks import check_all
+    from app.cli.probe import Probe
 
     where = settings("doctor")
 
     async def examine(components: "Components") -> "list[CheckResult]":
-        return [finding async for finding in check_all(where, components)]
+        findings = [finding async for finding in check_all(where, components)]
+        return findings + (await Probe(where, components).run() if probes else [])
 
     findings = run_in_process(where, examine)
     if as_json:

@@ -1,0 +1,148 @@
+"""`dialtone doctor --probe` measures propagation and presence with a real login, and leaves no credential behind."""
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from app.sandbox.account import DEMO_CONNECTION
+from tests.support.databases import migrate_database
+from tests.support.http_server import free_port
+from tests.support.replicas import command, environment, replica_variables, take_interrupts
+from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.waiting import eventually
+
+STATUS = "/v2/sip_registration_status"
+
+
+@pytest.fixture
+async def telnyx() -> AsyncIterator[Telnyx]:
+    async with telnyx_sandbox(propagation=timedelta(seconds=1)) as telnyx:
+        yield telnyx
+
+
+@pytest.fixture
+async def variables(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    await migrate_database(sqlite)
+    wanted = replica_variables(telnyx.url, sqlite) | {
+        "DIALTONE_RTC_HOST": telnyx.url.replace("http", "ws").removesuffix("/v2"),
+        "DIALTONE_PROPAGATION_SECONDS": "5",
+    }
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    return wanted
+
+
+async def probe(**changes: str) -> tuple[Result, dict[str, list[str]]]:
+    """The outcome of the command, and what it measured, by verdict."""
+    runner = CliRunner(env={"COLUMNS": "200", **changes})
+    result = await asyncio.to_thread(runner.invoke, app, ["doctor", "--probe", "--json"])
+    found: dict[str, list[str]] = {}
+    for finding in json.loads(result.stdout):
+        if finding["about"] == "probe":
+            found.setdefault(finding["verdict"], []).append(finding["seen"])
+    return result, found
+
+
+async def test_probe_measures_login_presence_and_deletion(telnyx: Telnyx, variables: dict[str, str]) -> None:
+    result, found = await probe()
+
+    assert result.exit_code == 0, result.output
+    measured = "\n".join(found["ok"])
+    for text in (
+        "Telnyx created a credential in 0.",
+        "a new credential could log in 1.",
+        "DIALTONE_PROPAGATION_SECONDS is 5",
+        "presence was online after 0.",
+        "presence was offline after 0.",
+        "Telnyx deleted the credential in 0.",
+    ):
+        assert text in measured
+    assert "warning" not in found
+    assert (telnyx.created(), telnyx.live(), telnyx.sandbox.exchange.registrations()) == (1, [], [])
+    assert "tel_token" not in result.output
+    assert "eyJ" not in result.output, "the login token is not printed"
+
+
+async def test_propagation_that_exceeds_the_setting_is_a_warning(telnyx: Telnyx, variables: dict[str, str]) -> None:
+    _, found = await probe(DIALTONE_PROPAGATION_SECONDS="0.5")
+
+    assert "a new credential could log in 1." in found["warning"][0]
+    assert telnyx.live() == []
+
+
+async def test_unreachable_signalling_server_is_a_warning(telnyx: Telnyx, variables: dict[str, str]) -> None:
+    _, found = await probe(DIALTONE_RTC_HOST=f"ws://127.0.0.1:{free_port()}")
+
+    assert found["warning"] == [
+        "a login could not be measured: the signalling server is unreachable (ClientConnectorError)"
+    ]
+    assert "presence was offline after" in "\n".join(found["ok"])
+    assert telnyx.live() == []
+
+
+async def test_login_is_not_sent_over_plain_text(telnyx: Telnyx, variables: dict[str, str]) -> None:
+    _, found = await probe(DIALTONE_RTC_HOST="ws://rtc.example.com")
+
+    assert "DIALTONE_RTC_HOST is not wss" in found["warning"][0]
+    assert telnyx.live() == []
+
+
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "drop", "method": "POST", "path": "telephony_credentials$", "after_commit": True},
+    {"kind": "garbage", "method": "POST", "path": "telephony_credentials$", "body": "<html>"},
+    {"kind": "status", "method": "POST", "path": "token$", "status": 500},
+    {"kind": "drop", "method": "DELETE", "path": "telephony_credentials", "after_commit": True},
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault['kind']} {fault['method']} {fault['path']}")
+async def test_failed_probe_leaves_no_credential(
+    telnyx: Telnyx, variables: dict[str, str], fault: dict[str, Any]
+) -> None:
+    telnyx.fail(**fault)
+
+    await probe()
+
+    assert telnyx.live() == []
+
+
+async def test_credential_that_cannot_be_deleted_is_named(telnyx: Telnyx, variables: dict[str, str]) -> None:
+    telnyx.fail("status", method="DELETE", path="telephony_credentials", status=500, times=99)
+
+    result, found = await probe()
+
+    assert result.exit_code == 1
+    assert found["failed"] == ["the credential could not be deleted: Telnyx returned a server error."]
+    (left,) = telnyx.sandbox.account.credentials.values()
+    assert f"the credential {left.name} expires after 10 minutes" in result.output
+    assert left.connection_id == DEMO_CONNECTION
+
+
+@pytest.mark.parametrize("moment", ["create", "login", "presence"])
+async def test_interrupted_probe_deletes_its_credential(telnyx: Telnyx, variables: dict[str, str], moment: str) -> None:
+    if moment == "create":
+        telnyx.fail("hang", method="POST", path="telephony_credentials$", after_commit=True)
+    elif moment == "presence":
+        telnyx.fail("hang", path=STATUS, times=99)
+    own = environment(**variables)
+    process = await asyncio.create_subprocess_exec(
+        *command("doctor", "--probe"),
+        env=own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=take_interrupts,
+    )
+    await eventually(lambda: telnyx.live() if moment != "presence" else telnyx.lookups(), 30)
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 130
+    assert telnyx.live() == []
