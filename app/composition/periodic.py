@@ -88,7 +88,11 @@ def periodic_tasks(
         PeriodicTask(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
         PeriodicTask(push.expiry_alerts.check, EXPIRY_ALERT_SECONDS, runs_at_start=True),
         PeriodicTask(operators.leases.refresh_counts, LEASE_COUNT_SECONDS, runs_at_start=True),
-        PeriodicTask(telnyx.outbound_guard.check, OUTBOUND_SECONDS, runs_at_start=True),
+        PeriodicTask(
+            telnyx.outbound_guard.check,
+            OUTBOUND_SECONDS,
+            runs_at_start=bool(identity.policy.policy.outbound_requirements()),
+        ),
         PeriodicTask(audit.delete_expired, AUDIT_RETENTION_SECONDS),
     ]
 

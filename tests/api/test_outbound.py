@@ -185,7 +185,7 @@ async def test_findings_are_logged_when_they_change_and_daily(serve: Serve, teln
 async def test_unlimited_connection_without_a_requirement_is_a_warning(serve: Serve, telnyx: Telnyx) -> None:
     telnyx.limit_outbound()
     async with serve("any") as service:
-        await service.components.telnyx.outbound_guard.check()  # the service checked at its start
+        await service.components.telnyx.outbound_guard.check()
         with capture_logs() as logs:
             await check(service, telnyx, timedelta(days=2))
 

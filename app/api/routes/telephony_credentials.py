@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 
 from app.api.dependencies import ClientSettingsDep, ComponentsDep, PrincipalDep
-from app.api.openapi_responses import TELNYX, problems_of
+from app.api.openapi_responses import OUTBOUND, TELNYX, problems_of
 from app.api.pagination import Cursor, fetch_page
 from app.api.schemas.fields import DIGITS, PresenceFlag, ResourceId
 from app.api.schemas.telephony_credentials import (
@@ -43,7 +43,7 @@ REVOCATIONS: dict[int | str, dict[str, Any]] = {
     responses={
         200: {"description": "The login of a known device: cached or renewed. Its SIP identity stays the same."},
         201: {"model": TelephonyCredential, "description": "A new credential was created for this device."},
-        **problems_of("invalid_request", "grant_not_allowed", "device_limit_reached", *TELNYX),
+        **problems_of("invalid_request", "grant_not_allowed", "device_limit_reached", *TELNYX, OUTBOUND),
     },
 )
 async def issue_telephony_credential(
@@ -116,7 +116,7 @@ async def update_device(
     "/{id}/token",
     summary="Refresh a device's login",
     response_model_exclude_none=True,
-    responses=problems_of("credential_not_found", "credential_ended", *TELNYX),
+    responses=problems_of("credential_not_found", "credential_ended", *TELNYX, OUTBOUND),
 )
 async def refresh_telephony_credential(
     id: LeaseId,  # noqa: A002
