@@ -42,7 +42,7 @@ def check(
 
 
 def _check_online(where: "Settings") -> None:
-    """Exits 1 if a connection falls short of a rule's requirement, or cannot be read."""
+    """Exits 1 if a connection does not meet a rule's requirement, or cannot be read."""
 
     async def unmet(components: "Components") -> "list[UnmetRule]":
         return await components.telnyx.outbound_guard.unmet_rules(components.identity.policy.policy, skips_unread=False)

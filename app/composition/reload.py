@@ -96,7 +96,7 @@ class SettingsReloader:
         await self._identity.verifier.refresh_all_keys()
 
     async def _check_outbound(self, policy: Policy) -> None:
-        """Raises SettingsError if a connection falls short of a requirement that the active policy does not have."""
+        """Raises SettingsError if a connection does not meet a requirement that the active policy does not have."""
         known = self._identity.policy.policy.outbound_requirements()
         if policy.outbound_requirements().keys() <= known.keys():
             return

@@ -275,7 +275,7 @@ class Metrics:
         )
         self._gauges(
             "outbound_rules_unmet",
-            "Policy rules whose users cannot log in, because the connection falls short of their requirement.",
+            "Policy rules whose users cannot log in, because the connection does not meet their requirement.",
             connection,
             lambda: [([s.connection_id], len(s.unmet)) for s in statuses()],
         )

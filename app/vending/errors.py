@@ -23,7 +23,7 @@
     |-- PushAliasTaken            the user's alias belongs to other material
     |-- PushTypeMismatch
     |-- ConnectionNotFound        an operator named a connection that does not exist at Telnyx
-    |-- OutboundRequirementNotMet the user's connection falls short of the policy rule's requirement
+    |-- OutboundRequirementNotMet the user's connection does not meet the policy rule's requirement
     |-- IssueInProgress           the login is still being created
     |-- LedgerUnavailable
     |-- AuditUnavailable          the audit is required and unavailable

@@ -36,7 +36,7 @@ class OutboundProfile:
 
 
 def why_unmet(profile: OutboundProfile | None, requirement: OutboundRequirement) -> str | None:
-    """Why a connection with this profile falls short of the requirement; None if it meets it."""
+    """Why a connection with this profile does not meet the requirement; None if it does."""
     if profile is None or requirement is OutboundRequirement.ANY:
         return None
     if requirement is OutboundRequirement.NONE:

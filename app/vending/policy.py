@@ -229,7 +229,7 @@ class ActivePolicy:
     def authorize_issue(self, principal: Principal, wanted: IssueRequest) -> IssueTerms:
         """The terms of this device's login. Raises what `authorize` raises, and GrantNotAllowed.
 
-        Raises OutboundRequirementNotMet if the connection is known to fall short of the rule's requirement.
+        Raises OutboundRequirementNotMet if the connection is known not to meet the rule's requirement.
         """
         allowance = self.authorize(principal, lambda allowance: wanted.grant in allowance.grants)
         if wanted.grant not in allowance.grants:
@@ -239,12 +239,12 @@ class ActivePolicy:
         return IssueTerms(allowance, ttl, principal.session)
 
     def check_outbound(self, allowance: Allowance) -> None:
-        """Raises OutboundRequirementNotMet if the connection is known to fall short of the requirement."""
+        """Raises OutboundRequirementNotMet if the connection is known not to meet the requirement."""
         if (allowance.connection_id, allowance.outbound) in self._unmet:
             raise OutboundRequirementNotMet(retry_after_seconds=RETRY_UNMET_SECONDS)
 
     def use_unmet(self, unmet: Iterable[tuple[str, OutboundRequirement]]) -> None:
-        """Set the connections that fall short, each with the requirement that it does not meet."""
+        """Set the connections that do not meet a requirement, each with that requirement."""
         before, self._unmet = self._unmet, frozenset(unmet)
         if before != self._unmet:
             self.policy = replace(self.policy)  # decisions that are cached with the former object are made again

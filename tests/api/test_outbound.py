@@ -1,4 +1,4 @@
-"""Outbound requirements of policy rules: logins on a connection that falls short get 503 until it is corrected."""
+"""Outbound requirements of policy rules: logins on a connection that does not meet them get 503."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -8,6 +8,7 @@ import pytest
 import telnyx as sdk
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from tests.support.http_server import http_client
 from tests.support.sandbox import Telnyx
 from tests.support.signalling import open_page
 
@@ -275,3 +276,14 @@ async def test_outbound_voice_profile_of_a_connection_is_readable(telnyx: Telnyx
 
     assert (profile.enabled, profile.daily_spend_limit, profile.concurrent_call_limit) == (True, "25.00", None)
     assert profile.whitelisted_destinations == ["US", "CA"]
+
+
+async def test_control_sets_and_removes_the_outbound_voice_profile(telnyx: Telnyx) -> None:
+    path = f"/sandbox/connections/{DEMO_CONNECTION}/outbound"
+    async with http_client(telnyx.url.removesuffix("/v2")) as client:
+        given = (await client.put(path, json={"daily_spend_limit": "9"})).json()["outbound_voice_profile_id"]
+        removed = (await client.put(path, content="null")).json()["outbound_voice_profile_id"]
+        unknown = await client.put("/sandbox/connections/1/outbound", json={})
+
+    assert telnyx.sandbox.billing.outbound_profile(given)["daily_spend_limit"] == "9"
+    assert (removed, unknown.status_code) == (None, 422)

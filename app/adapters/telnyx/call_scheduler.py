@@ -172,7 +172,7 @@ class CallScheduler:
     async def best_effort_slot(self) -> AsyncIterator[CallSlot]:
         """A slot for a call that must not affect logins. It is never queued.
 
-        Raises TelnyxRateLimited at once unless there is ample capacity. The outcome changes neither the rate nor the
+        Raises TelnyxRateLimited at once if logins may need the capacity. The outcome changes neither the rate nor the
         breaker of other calls, because the resource may have a limit and faults of its own.
         """
         now = self._monotonic()

@@ -18,7 +18,7 @@ CHECK_INTERVAL = timedelta(minutes=5)
 """Between two reads of a connection, which are two calls to Telnyx. Limits change rarely."""
 
 RECHECK_INTERVAL = timedelta(minutes=1)
-"""The same for a connection that falls short or could not be read, so that a fix takes effect soon."""
+"""The same for a connection that does not meet a requirement or could not be read, so that a fix takes effect soon."""
 
 REPORT_INTERVAL = timedelta(days=1)
 """Between two reports of a finding that does not change."""
@@ -33,7 +33,7 @@ class OutboundReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnmetRule:
-    """A rule whose connection falls short of its requirement."""
+    """A rule whose connection does not meet its requirement."""
 
     rule: str
     connection_id: str
@@ -70,7 +70,7 @@ class OutboundGuard:
         clock: Callable[[], datetime],
         report: Callable[[OutboundStatus], None],
     ) -> None:
-        """`report` is called with a connection that is unlimited or falls short: at each change, and daily."""
+        """`report` is called with an unlimited connection and with one that a rule rejects: at each change, and daily."""
         self._telnyx = telnyx
         self._policy = policy
         self._clock = clock
@@ -108,7 +108,7 @@ class OutboundGuard:
         self._policy.check_outbound(allowance)
 
     async def unmet_rules(self, policy: Policy, *, skips_unread: bool = True) -> list[UnmetRule]:
-        """The rules of a policy whose connections fall short, read now.
+        """The rules of a policy whose connections do not meet their requirement, read now.
 
         Raises TelnyxError for a connection that cannot be read, unless `skips_unread`.
         """
@@ -163,7 +163,7 @@ class OutboundGuard:
 
 
 def find_unmet(policy: Policy, connection_id: str, profile: OutboundProfile | None) -> Iterable[UnmetRule]:
-    """The enforced rules with this connection that it falls short of."""
+    """The enforced rules with this connection whose requirement it does not meet."""
     for (connection, requirement), rules in policy.outbound_requirements().items():
         why = why_unmet(profile, requirement)
         if connection == connection_id and why is not None:
