@@ -70,7 +70,7 @@ class OutboundGuard:
         clock: Callable[[], datetime],
         report: Callable[[OutboundStatus], None],
     ) -> None:
-        """`report` is called with an unlimited connection and with one that a rule rejects: at each change, and daily."""
+        """`report` is called with a connection that is unlimited or that a rule rejects: at each change, and daily."""
         self._telnyx = telnyx
         self._policy = policy
         self._clock = clock
