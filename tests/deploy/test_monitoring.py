@@ -70,6 +70,7 @@ async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
             service.components.push.expiry_alerts.check,
             service.components.operators.leases.refresh_counts,
             service.components.upkeep.sweeper.sweep,
+            service.components.telnyx.outbound_guard.check,
         ):
             await look()
         yield (await service.client.get("/metrics")).text
