@@ -33,6 +33,7 @@ from app.adapters.identity.keys import (
 from app.config import grants, known_issuers, token_claims
 from app.config.faults import first_fault
 from app.config.key_access import find_fault
+from app.config.rule_tables import Admin, RtcTable, visibility_of
 from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
 from app.config.text_cleaning import stripped
@@ -41,7 +42,8 @@ from app.vending.grants.models import RESERVED_PREFIX, GrantKind
 from app.vending.models import Grant, Platform
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
-from app.vending.telephony.durations import MAX_TTL, MIN_TTL
+from app.vending.telephony.durations import MAX_TTL, MIN_LEASE_AGE, MIN_TTL
+from app.vending.visibility import Visibility
 
 Loaded = TypeVar("Loaded")
 SecretOf = Callable[[str], str | None]
@@ -57,6 +59,7 @@ class ConfigError(Exception):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 ConnectionId = Annotated[str, Field(pattern=r"^\d{1,20}$")]
 Ttl = Annotated[int, Field(strict=True, ge=int(MIN_TTL.total_seconds()), le=int(MAX_TTL.total_seconds()))]
+LeaseAge = Annotated[int, Field(strict=True, ge=int(MIN_LEASE_AGE.total_seconds()), le=10 * 365 * 86_400)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -232,9 +235,20 @@ class RuleTable(Table):
             "browser evicts the least recently used browser, and a new phone is rejected."
         ),
     )
+    max_lease_age_seconds: LeaseAge | None = Field(
+        None,
+        description="A device's credential that is older is replaced at its next login. Default: never.",
+    )
+    rtc: RtcTable = Field(RtcTable(), description="Options of the WebRTC SDK, which clients get with each login.")
     push: bool = Field(True, description="Allow push credentials to be registered.")
     push_scopes: Words = Field(frozenset(), description="Scopes that registering a push credential requires.")
-    admin: bool = Field(False, description="Allow operators' requests for tokens with the scope dialtone:admin.")
+    admin: Admin = Field(
+        False,
+        description=(
+            "Allow operators' requests for tokens with the scope dialtone:admin. `{ issuers = [...] }` limits them to "
+            "the users of these issuers."
+        ),
+    )
     admin_requires_scope: bool = Field(
         True, description="If false, `admin` suffices without the scope. The rule must then have claims or scopes."
     )
@@ -261,21 +275,24 @@ class RuleTable(Table):
             raise FieldError("admin_requires_scope", "would make every user an operator; add claims or scopes")
         return self
 
-    def as_rule(self, default: Allowance, issuers: Mapping[str, str]) -> Rule:
-        """The domain's rule, with defaults for omitted values. Raises FieldError for an unknown issuer."""
+    def as_rule(self, default: Allowance, issuers: Mapping[str, IssuerTable]) -> Rule:
+        """The domain's rule, with defaults for omitted values. `issuers` by name; FieldError for an unknown one."""
+        names = {name: table.issuer for name, table in issuers.items()} | grants.NAMES
         for name in sorted(self.issuers or ()):
-            if name not in issuers:
+            if name not in names:
                 raise FieldError("issuers", f"{name!r} is not the name of a configured issuer")
         return Rule(
             name=self.name,
-            allowance=None if self.effect == "deny" else grants.limited(self.issuers, self._allowance(default)),
-            issuers=None if self.issuers is None else frozenset(issuers[name] for name in self.issuers),
+            allowance=None
+            if self.effect == "deny"
+            else grants.limited(self.issuers, self._allowance(default, visibility_of(self.admin, issuers))),
+            issuers=None if self.issuers is None else frozenset(names[name] for name in self.issuers),
             claims=conditions(self.claims),
             scopes=self.scopes,
             mode=self.mode,
         )
 
-    def _allowance(self, default: Allowance) -> Allowance:
+    def _allowance(self, default: Allowance, visibility: Visibility) -> Allowance:
         ttl = {platform: getattr(self.ttl_seconds, platform) for platform in Platform}
         return Allowance(
             connection_id=self.connection_id or default.connection_id,
@@ -285,10 +302,13 @@ class RuleTable(Table):
             at_device_limit=self.at_device_limit or default.at_device_limit,
             push=self.push,
             push_scopes=self.push_scopes,
-            admin=self.admin,
+            admin=self.admin is not False,
             admin_requires_scope=self.admin_requires_scope,
             vouches_for=self.vouches_for,
             outbound=self.outbound or default.outbound,
+            visibility=visibility,
+            rtc=self.rtc.options(),
+            max_lease_age=None if (age := self.max_lease_age_seconds) is None else timedelta(seconds=age),
         )
 
 
@@ -309,7 +329,7 @@ class PolicyTable(Table):
         return self
 
     def as_policy(self, default: Allowance, issuers: tuple[IssuerTable, ...]) -> Policy:
-        by_name = {issuer.name or issuer.issuer: issuer.issuer for issuer in issuers} | grants.NAMES
+        by_name = {issuer.name or issuer.issuer: issuer for issuer in issuers}
         rules = []
         for number, rule in enumerate(self.rules):
             try:

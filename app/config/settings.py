@@ -23,6 +23,7 @@ from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig
 from app.config.grants import load_grant_keys
 from app.config.issuer_variables import ISSUER_FIELDS, LIST_VARIABLES, VALUE_VARIABLES, ProviderVariables
 from app.config.listeners import ListenerSettings
+from app.config.rule_tables import Region
 from app.config.secret_settings import FREE_TEXT, SECRETS, SecretSettings
 from app.config.setting_types import (
     ApiUrl,
@@ -80,7 +81,7 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
     telnyx_call_seconds: float = Field(5.0, validation_alias="TELNYX_CALL_SECONDS", gt=0, le=60)
     sip_domain: str = Field("sip.telnyx.com", pattern=r"^[A-Za-z0-9.-]+(:\d+)?$")
     rtc_host: str | None = Field(None, pattern=r"^wss?://[A-Za-z0-9.:\[\]/_-]+$")
-    rtc_region: Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"] | None = None
+    rtc_region: Region | None = None
     propagation_seconds: float = Field(5.0, ge=0, le=60)
 
     # Identity: one issuer here, or several in a file

@@ -163,7 +163,7 @@ def check_all(tables: Sequence[TokenTable]) -> None:
                 if template.overlaps(other):
                     raise FieldError("issuers", f"{owner} and {table.issuer} accept the same issuers; keep one")
             of_any_tenant.append((template, table.issuer))
-        for iss in _issuers_of(table.issuer, table.tenants):
+        for iss in issuers_of(table.issuer, table.tenants):
             if iss in owners:
                 raise FieldError(
                     "issuers", f"{owners[iss]} and {table.issuer} both accept {iss}; remove it from one of them"
@@ -171,7 +171,8 @@ def check_all(tables: Sequence[TokenTable]) -> None:
             owners[iss] = table.issuer
 
 
-def _issuers_of(issuer: str, tenants: Tenants | None) -> list[str]:
+def issuers_of(issuer: str, tenants: Tenants | None) -> list[str]:
+    """The `iss` of its users' tokens, as far as they are known: none for a template that any tenant fills."""
     if tenants is None:
         return [issuer]
     return [] if tenants == "any" else [IssuerTemplate.parse(issuer).filled(tenant) for tenant in sorted(tenants)]

@@ -71,6 +71,21 @@ class Principal:
         return self.issuer_template or self.issuer
 
 
+@dataclass(frozen=True, slots=True)
+class RtcOptions:
+    """Options of the WebRTC SDK that policy gives a user. None leaves the choice to the client."""
+
+    region: str | None = None
+    caller_id_name: str | None = None
+    caller_id_number: str | None = None
+    """In E.164."""
+    client_options: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    """Options for the constructor, by the SDK's names."""
+
+
+NO_RTC_OPTIONS = RtcOptions()
+
+
 class RateLimitStatus(NamedTuple):
     """The caller's rate limit status after this request."""
 

@@ -19,9 +19,10 @@ from app.vending.errors import (
     PushNotAllowed,
 )
 from app.vending.grants.models import GrantKind, is_granted
-from app.vending.models import Grant, IssueRequest, Platform, Principal
+from app.vending.models import NO_RTC_OPTIONS, Grant, IssueRequest, Platform, Principal, RtcOptions
 from app.vending.outbound import OutboundRequirement
 from app.vending.telephony.durations import lifetime
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 ADMIN_SCOPE = "dialtone:admin"
 """Scope that an operator's token must hold, in addition to what policy requires."""
@@ -81,6 +82,11 @@ class Allowance:
     """The kinds of grants that a token with GRANTS_SCOPE may mint."""
     outbound: OutboundRequirement = OutboundRequirement.ANY
     """The requirement that the connection must meet before its users can log in."""
+    visibility: Visibility = ALL_ISSUERS
+    """The issuers whose users an operator may see and change."""
+    rtc: RtcOptions = NO_RTC_OPTIONS
+    max_lease_age: timedelta | None = None
+    """The age at which a device's credential is replaced. None: never."""
 
     def action_at_limit(self, platform: Platform) -> DeviceLimitAction:
         return self.at_device_limit or DEFAULT_ACTIONS[platform]
@@ -157,6 +163,16 @@ class Policy:
     def claims(self) -> frozenset[str]:
         """Names of the claims that the rules examine."""
         return frozenset(condition.path[0] for rule in self.rules for condition in rule.claims)
+
+    def visible_rules(self, visibility: Visibility) -> tuple[Rule, ...]:
+        """The rules that apply to visible issuers. Their `issuers` contain no other issuer."""
+        if visibility.issuers is None:
+            return self.rules
+        applicable = (
+            rule if rule.issuers is None else replace(rule, issuers=rule.issuers & visibility.issuers)
+            for rule in self.rules
+        )
+        return tuple(rule for rule in applicable if rule.issuers is None or rule.issuers)
 
     @property
     def is_enforced(self) -> bool:
@@ -249,8 +265,10 @@ class ActivePolicy:
         if before != self._unmet:
             self.policy = replace(self.policy)  # decisions that are cached with the former object are made again
 
-    def authorize_operator(self, principal: Principal) -> None:
-        """Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights.
+    def authorize_operator(self, principal: Principal) -> Visibility:
+        """The issuers that the operator may see. Every operator request starts here.
+
+        Raises InsufficientScope without ADMIN_SCOPE, and AccessDenied if policy does not grant operator rights.
 
         A rule with `admin_requires_scope = false` grants them without the scope.
         """
@@ -259,8 +277,10 @@ class ActivePolicy:
         granted = self.policy.enforced(principal).allowance
         is_by_rule = granted is not None and granted.is_operator(principal.scopes)
         required = frozenset[str]() if is_by_rule else frozenset({ADMIN_SCOPE})
-        if not self._authorize(principal, required, lambda allowance: allowance.admin).admin:
+        allowance = self._authorize(principal, required, lambda allowance: allowance.admin)
+        if not allowance.admin:
             raise AccessDenied
+        return allowance.visibility
 
     def authorize_grants(self, backend: Principal, kind: GrantKind) -> None:
         """Raises InsufficientScope, or AccessDenied if policy does not let the backend mint grants of this kind."""
@@ -276,9 +296,10 @@ class ActivePolicy:
             raise AccessDenied
         return self.authorize(principal)
 
-    def is_operator(self, principal: Principal) -> bool:
+    def is_operator_of_all(self, principal: Principal) -> bool:
+        """Whether the principal is an operator of all issuers."""
         try:
-            self.authorize_operator(principal)
+            self.authorize_operator(principal).check_all()
         except AccessDenied:
             return False
         return True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from app.config.file import ConfigFile
 from app.config.settings import Settings, SettingsError
-from app.vending.models import Grant, Platform
+from app.vending.models import Grant, Platform, RtcOptions
 from app.vending.policy import DeviceLimitAction, PolicyMode
 from tests.support.configuration import ISSUER, load_file
 from tests.support.environment import MINIMAL_ENVIRONMENT
@@ -149,7 +150,98 @@ WRONG: list[tuple[str, str]] = [
     ("a = " + "9" * 5000, "has a number that is too long"),
     (ISSUER + '"a\\nb\\u001b[31m" = 1', r"issuers[0].a\nb\x1b[31m: unknown setting"),
     (RULE + "admins = true", "policy.rules[0].admins: unknown setting"),
+    (RULE + 'admin = "yes"', "policy.rules[0].admin: must be true, false, or { issuers = [...] }"),
+    (RULE + "admin = 1", "policy.rules[0].admin: must be true, false, or { issuers = [...] }"),
+    (RULE + "admin = {}", "policy.rules[0].admin.issuers: must be a list of issuers"),
+    (RULE + "admin = { issuers = [] }", "policy.rules[0].admin.issuers: must be a list of issuers"),
+    (RULE + 'admin = { issuers = "staff" }', "policy.rules[0].admin.issuers: must be a list of issuers"),
+    (RULE + "admin = { issuers = [1] }", "policy.rules[0].admin.issuers: must be a list of issuers"),
+    (RULE + 'admin = { issuers = [""] }', "policy.rules[0].admin"),
+    (RULE + 'admin = { issuer = ["staff"] }', "policy.rules[0].admin.issuer: unknown setting; did you mean issuers?"),
+    (RULE + 'admin = { issuers = ["other"] }', "policy.rules[0].admin.issuers: 'other' is not a configured issuer"),
+    (RULE + 'effect = "deny"\nadmin = { issuers = ["staff"] }', "policy.rules[0].admin: has no effect in a rule that"),
+    (RULE + "max_lease_age_seconds = 3599", "policy.rules[0].max_lease_age_seconds: "),
+    (RULE + "max_lease_age_seconds = 999999999999", "policy.rules[0].max_lease_age_seconds: "),
+    (RULE + "max_lease_age_seconds = true", "policy.rules[0].max_lease_age_seconds: "),
+    (RULE + 'effect = "deny"\nmax_lease_age_seconds = 86400', "max_lease_age_seconds: has no effect in a rule that"),
+    (RULE + 'rtc = "eu"', "policy.rules[0].rtc: must be a table"),
+    (RULE + 'rtc = { region = "mars" }', "policy.rules[0].rtc.region: "),
+    (RULE + 'rtc = { host = "wss://a.example.com" }', "policy.rules[0].rtc.host: unknown setting"),
+    (RULE + 'rtc = { caller_id_number = "112" }', "policy.rules[0].rtc.caller_id_number: "),
+    (RULE + 'rtc = { caller_id_number = "+32 2 485 01 11" }', "policy.rules[0].rtc.caller_id_number: "),
+    (RULE + "rtc = { caller_id_number = 3224850111 }", "policy.rules[0].rtc.caller_id_number: "),
+    (RULE + 'rtc = { caller_id_number = "+3224850111\\n" }', "policy.rules[0].rtc.caller_id_number: "),
+    (RULE + 'rtc = { caller_id_name = "" }', "policy.rules[0].rtc.caller_id_name: "),
+    (RULE + 'rtc = { caller_id_name = "a\\r\\nb" }', "policy.rules[0].rtc.caller_id_name: must be printable"),
+    (RULE + 'rtc = { caller_id_name = " a" }', "policy.rules[0].rtc.caller_id_name: must be printable"),
+    (RULE + "rtc.client_options = { debug = 1 }", "policy.rules[0].rtc.client_options.debug: "),
+    (RULE + "rtc.client_options = { trickle_ice = true }", "policy.rules[0].rtc.client_options.trickle_ice: unknown"),
+    (RULE + 'rtc.client_options = { login = "x" }', "policy.rules[0].rtc.client_options.login: unknown setting"),
+    (RULE + 'effect = "deny"\nrtc = { region = "eu" }', "policy.rules[0].rtc: has no effect in a rule that denies"),
 ]
+
+
+TENANTS = """
+[[issuers]]
+name = "tenants"
+issuer = "https://login.example.com/{tid}/v2.0"
+tenants = %s
+jwks_url = "https://login.example.com/keys"
+audiences = ["a"]
+"""
+TENANT = "https://login.example.com/%s/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("tenants", "names", "visible"),
+    [
+        ('["a", "b"]', ["tenants"], {TENANT % "{tid}", TENANT % "a", TENANT % "b"}),
+        ('["a", "b"]', [TENANT % "a"], {TENANT % "a"}),
+        ('"any"', [TENANT % "c", "staff"], {TENANT % "c", "https://id.example.com"}),
+    ],
+    ids=["whole template", "one tenant", "tenant of any"],
+)
+def test_operators_of_issuers_see_exactly_these(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tenants: str, names: list[str], visible: set[str]
+) -> None:
+    rule = RULE + f"admin = {{ issuers = {json.dumps(names)} }}\n" + TENANTS % tenants
+
+    (found,) = load_file(monkeypatch, tmp_path, rule).identity().policy.rules
+
+    assert found.allowance is not None
+    assert found.allowance.admin
+    assert found.allowance.visibility.issuers == visible
+
+
+@pytest.mark.parametrize(
+    ("tenants", "name", "line"),
+    [
+        ('"any"', "tenants", "policy.rules[0].admin.issuers: 'tenants' accepts every tenant"),
+        ('["a"]', TENANT % "b", "is not a configured issuer or the issuer of a tenant"),
+        ('"any"', TENANT % "a/b", "is not a configured issuer or the issuer of a tenant"),
+    ],
+)
+def test_operators_cannot_be_bound_to_unknown_companies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tenants: str, name: str, line: str
+) -> None:
+    with pytest.raises(SettingsError, match=re.escape(line)):
+        load_file(monkeypatch, tmp_path, RULE + f'admin = {{ issuers = ["{name}"] }}\n' + TENANTS % tenants).identity()
+
+
+def test_rule_sets_options_of_the_sdk_and_the_age_of_leases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rule = RULE + (
+        "max_lease_age_seconds = 86400\n"
+        'rtc = { region = "eu", caller_id_name = "Zoë’s desk", caller_id_number = "+3224850111", '
+        "client_options = { trickleIce = true, forceRelayCandidate = false } }\n"
+    )
+
+    (found,) = load_file(monkeypatch, tmp_path, rule).identity().policy.rules
+
+    assert found.allowance is not None
+    assert found.allowance.max_lease_age == timedelta(days=1)
+    assert found.allowance.rtc == RtcOptions(
+        "eu", "Zoë’s desk", "+3224850111", {"trickleIce": True, "forceRelayCandidate": False}
+    )
 
 
 @pytest.mark.parametrize(("text", "line"), WRONG, ids=[line[:60] + str(n) for n, (_, line) in enumerate(WRONG)])

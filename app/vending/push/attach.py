@@ -83,7 +83,10 @@ class PushAttacher:
                 await self._ledger.set_attached(connection_id, push_type, None)
 
     async def follow(self, old: PushObject, new: PushObject, *, is_operator: bool) -> None:
-        """Attach the new object wherever the old one is, if the caller is its only holder or an operator."""
+        """Attach the new object wherever the old one is, if the caller is its only holder or an operator.
+
+        An operator of some issuers does not count: other holders may belong to other issuers.
+        """
         if not is_operator and await self._ledger.holders_of(old.fingerprint) > 1:
             return
         for connection_id in await self._ledger.connections_of(old.fingerprint):

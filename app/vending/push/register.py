@@ -142,8 +142,8 @@ class PushRegistrar:
         """Change the material, the alias or both under the same id. At every moment, one credential is registered.
 
         A connection that uses the old material is switched to the new one if both are of the same app, and either the
-        user is the only holder of the old one or the caller is an operator. Every step can be repeated: the same PUT
-        completes an interrupted one.
+        user is the only holder of the old one or the caller is an operator of all issuers. Every step can be
+        repeated: the same PUT completes an interrupted one.
         """
         self.authorize(principal)
         material = _valid_material(report)
@@ -157,7 +157,8 @@ class PushRegistrar:
                     raise PushAliasTaken(other.registration.id)
                 push_object = await self._ensure_object(material)
                 if push_object.fingerprint != before.object.fingerprint and push_object.app_id == before.object.app_id:
-                    await self._attacher.follow(before.object, push_object, is_operator=self._is_operator(principal))
+                    is_operator = self._policy.is_operator_of_all(principal)
+                    await self._attacher.follow(before.object, push_object, is_operator=is_operator)
                 after = PushRegistration(
                     registration_id,
                     principal.issuer,
@@ -227,9 +228,6 @@ class PushRegistrar:
         user_key = UserKey(row.issuer, row.subject)
         await self._audit.record(Decision(AuditAction.PUSH_CHANGED, reason=reason, user_key=user_key, details=details))
         return registered
-
-    def _is_operator(self, principal: Principal) -> bool:
-        return self._policy.is_operator(principal)
 
 
 def _valid_material(report: MaterialReport) -> PushMaterial:

@@ -1,7 +1,7 @@
 """Lifetimes and renewal times, as pure functions without a clock."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from app.vending.models import Platform
 from app.vending.telephony.lease import Lease
@@ -11,6 +11,11 @@ MIN_TTL = timedelta(seconds=60)
 
 MAX_TTL = timedelta(days=90)
 """No policy lets a credential live longer without a renewal."""
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+MIN_LEASE_AGE = timedelta(hours=1)
+"""The shortest age at which policy may replace credentials: each replacement creates one at Telnyx."""
 
 RENEWAL_SHARE = 0.8
 """A credential with less than this share of its lifetime left is extended when its device requests a login."""
@@ -37,6 +42,11 @@ def lifetime(allowed: Mapping[Platform, timedelta], platform: Platform, wanted_s
 def is_due_for_renewal(lease: Lease, ttl: timedelta, now: datetime) -> bool:
     """Whether the credential should be extended before a token is minted on it."""
     return lease.expires_at - now < ttl * RENEWAL_SHARE
+
+
+def replacement_time(lease: Lease, max_age: timedelta | None) -> datetime:
+    """From when on the device's next login is on a new credential. `max_age` None: never."""
+    return NEVER if max_age is None else lease.created_at + max_age
 
 
 def refresh_time(issued_at: datetime, expires_at: datetime, jitter: float) -> datetime:

@@ -1,0 +1,38 @@
+"""The issuers whose users an operator may see and change. Every operation of the operators' API is limited by it."""
+
+from dataclasses import dataclass
+
+from app.vending.errors import AccessDenied, IssuerNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """All issuers, or those that a policy rule names."""
+
+    issuers: frozenset[str] | None = None
+    """As tokens name them, and as the configuration names them: an issuer template and each `iss` that fills it.
+
+    None means all. It also allows the operations that concern the whole service.
+    """
+
+    def includes(self, issuer: str) -> bool:
+        return self.issuers is None or issuer in self.issuers
+
+    def __and__(self, other: "Visibility") -> "Visibility":
+        """What both see."""
+        if self.issuers is None or other.issuers is None:
+            return other if self.issuers is None else self
+        return Visibility(self.issuers & other.issuers)
+
+    def check_issuer(self, issuer: str) -> None:
+        """Raises IssuerNotFound for an issuer outside, as for an issuer that is not configured."""
+        if not self.includes(issuer):
+            raise IssuerNotFound
+
+    def check_all(self) -> None:
+        """Raises AccessDenied unless all issuers are visible. For operations that concern the whole service."""
+        if self.issuers is not None:
+            raise AccessDenied
+
+
+ALL_ISSUERS = Visibility()
