@@ -406,7 +406,7 @@ def build_operators(
             telnyx=telnyx.api.status(),
         )
 
-    return OperatorComponents(leases, tokens, users, service_status)
+    return OperatorComponents(leases, tokens, users, ledger.push, identity.policy, service_status)
 
 
 def _connections(identity: IdentityComponents) -> Callable[[], frozenset[str]]:

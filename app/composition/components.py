@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +49,7 @@ from app.vending.policy import ActivePolicy
 from app.vending.push.attach import PushAttacher
 from app.vending.push.expiry_alerts import ExpiryAlerts
 from app.vending.push.material_errors import MaterialReport
+from app.vending.push.models import PushObjectUse
 from app.vending.push.register import PushRegistrar
 from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
@@ -67,6 +68,7 @@ from app.vending.upkeep.reconciler import Reconciler
 from app.vending.upkeep.sweep_jobs import SweepJobs
 from app.vending.upkeep.sweeper import Sweeper
 from app.vending.upkeep.warm_pool import WarmPool
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 
 def utc_now() -> datetime:
@@ -207,7 +209,26 @@ class OperatorComponents:
     leases: LeaseAdmin
     tokens: TokenAdmin
     users: UserEraser
+    push: SqlPush
+    policy: ActivePolicy
     service_status: Callable[[], ServiceStatus]
+    visibility: Visibility = ALL_ISSUERS
+
+    def visible_to(self, visibility: Visibility) -> "OperatorComponents":
+        """The same for an operator that may see these issuers only."""
+        if visibility.issuers is None:
+            return self
+        return replace(
+            self,
+            leases=self.leases.visible_to(visibility),
+            tokens=self.tokens.visible_to(visibility),
+            users=self.users.visible_to(visibility),
+            visibility=visibility,
+        )
+
+    async def push_objects(self, limit: int) -> list[PushObjectUse]:
+        """The push credentials at Telnyx that visible users registered. Raises LedgerUnavailable."""
+        return await self.push.objects_in_use(self.visibility, limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ that it was issued for.
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from app.vending.errors import AccessDenied, DialtoneError, LogoutTokenRejected, RateLimited, TokenRejected
 from app.vending.models import IssueSource, UserKey
 from app.vending.telephony.lease import Lease
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 
 class AuditAction(StrEnum):
@@ -154,6 +155,13 @@ class AuditEvent:
     decision: Decision
     context: RequestContext
 
+    def visible_to(self, visibility: Visibility) -> "AuditEvent":
+        """The event without its caller, if the caller belongs to an issuer that is not visible."""
+        actor = self.context.actor
+        if actor is None or visibility.includes(actor.issuer):
+            return self
+        return replace(self, context=RequestContext(self.context.request_id))
+
     def flat(self) -> dict[str, Any]:
         """One flat dict for tables, log lines and responses. `issuer` and `subject` name the user that it is about."""
         decision, context = self.decision, self.context
@@ -203,6 +211,8 @@ class AuditCriteria:
     token_sha256: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    visibility: Visibility = ALL_ISSUERS
+    """Only events about these issuers match, and callers of other issuers match no filter."""
 
 
 class Audit(Protocol):

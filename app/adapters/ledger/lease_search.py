@@ -15,6 +15,7 @@ from app.adapters.ledger.tables import (
     lease_of,
     leases,
     step,
+    visible,
 )
 from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.telephony.lease import Lease, LeaseState
@@ -81,4 +82,4 @@ def _conditions(criteria: LeaseCriteria) -> list[sa.ColumnElement[bool]]:
     if criteria.id_prefix is not None:
         # A range, which the index of ids serves in every collation. Ids have digits and the letters a to f.
         equal += [at.id >= criteria.id_prefix, at.id < f"{criteria.id_prefix}g"]
-    return [at.issuer != "", *equal]
+    return [at.issuer != "", visible(at.issuer, criteria.visibility), *equal]

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.group_commit import Work
-from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations
+from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations, visible
 from app.vending.errors import LedgerUnavailable, PushConflict, PushLimitReached
 from app.vending.models import UserKey
 from app.vending.push.models import PushObject, PushObjectUse, PushRegistration, PushState, PushType, RegisteredPush
+from app.vending.visibility import Visibility
 
 _OBJECT_FIELDS = tuple(field.name for field in fields(PushObject))
 _REGISTRATION_FIELDS = tuple(field.name for field in fields(PushRegistration))
@@ -84,16 +85,21 @@ class SqlPush:
         expires = sa.and_(push_objects.c.not_after.is_not(None), push_objects.c.state == PushState.ACTIVE.value)
         return await self._objects(expires, order=push_objects.c.not_after, limit=limit)
 
-    async def objects_in_use(self, limit: int) -> list[PushObjectUse]:
-        """The objects, newest first."""
+    async def objects_in_use(self, visibility: Visibility, limit: int) -> list[PushObjectUse]:
+        """The objects, newest first. With bound visibility, only those that users of visible issuers registered.
+
+        Registrations of other issuers' users do not count.
+        """
         at = push_registrations.c
-        is_of_object = at.fingerprint == push_objects.c.fingerprint
+        is_of_object = sa.and_(at.fingerprint == push_objects.c.fingerprint, visible(at.issuer, visibility))
         query = sa.select(
             push_objects,
             sa.select(sa.func.min(at.id)).where(is_of_object).scalar_subquery().label("registration_id"),
             sa.select(sa.func.count()).where(is_of_object).scalar_subquery().label("holders"),
             _IS_ATTACHED.label("is_attached"),
         )
+        if visibility.issuers is not None:
+            query = query.where(sa.exists().where(is_of_object))
         rows = await self._database.rows(query.order_by(push_objects.c.created_at.desc()).limit(limit))
         return [
             PushObjectUse(_object(row), row["registration_id"], row["holders"], bool(row["is_attached"]))

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Dialect
 
 from app.vending.models import Platform, UserKey
 from app.vending.telephony.lease import AWAITING_DELETION, ENDED, LIVE, Lease, LeaseState
+from app.vending.visibility import Visibility
 
 metadata = sa.MetaData()
 
@@ -258,6 +259,11 @@ IS_OWNED = sa.and_(leases.c.issuer == sa.bindparam("issuer"), leases.c.subject =
 
 def owned_by(user_key: UserKey) -> sa.ColumnElement[bool]:
     return sa.and_(leases.c.issuer == user_key.issuer, leases.c.subject == user_key.subject)
+
+
+def visible(issuer: sa.ColumnElement[str], visibility: Visibility) -> sa.ColumnElement[bool]:
+    """The condition for rows of visible issuers."""
+    return sa.true() if visibility.issuers is None else issuer.in_(sorted(visibility.issuers))
 
 
 def lease_of(row: sa.RowMapping) -> Lease:

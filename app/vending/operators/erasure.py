@@ -7,6 +7,7 @@ Not-before entries stay. They name the user, but without them a stolen access to
 """
 
 import asyncio
+import copy
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from app.vending.pseudonyms import ErasedUser
 from app.vending.push.models import PushRegistration, RegisteredPush
 from app.vending.telephony.lease import Lease
 from app.vending.telephony.revoke import Revoker
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 MAX_EVENTS_PER_CALL = 5_000
 """Audit events that one call pseudonymizes: a few seconds' work."""
@@ -114,9 +116,17 @@ class UserEraser:
         self._audit = audit
         self._clock = clock
         self._wake_push_sweeper = wake_push_sweeper
+        self.visibility = ALL_ISSUERS
+
+    def visible_to(self, visibility: Visibility) -> "UserEraser":
+        """The eraser of an operator. For users of other issuers, it raises IssuerNotFound."""
+        limited = copy.copy(self)
+        limited.visibility = visibility
+        return limited
 
     async def count(self, user_key: UserKey) -> ErasureCounts:
         """Count the rows that an erasure would change."""
+        self.visibility.check_issuer(user_key.issuer)
         return await self._ledger.count(user_key)
 
     async def erase(self, user_key: UserKey, max_events: int = MAX_EVENTS_PER_CALL) -> Erasure:
@@ -125,7 +135,7 @@ class UserEraser:
         Returns once that is committed; the sweepers delete credentials and unused push objects at Telnyx. Raises
         LedgerUnavailable: then a repeated call continues.
         """
-        erased_before, before = self._clock(), await self._ledger.count(user_key)
+        erased_before, before = self._clock(), await self.count(user_key)
         await self._end_leases(user_key, erased_before)
         erased = await self._ledger.record(user_key, erased_before, self._clock())
         leases, _ = await _repeat(self._ledger.pseudonymize_leases, self._ledger.has_leases, erased, sys.maxsize)

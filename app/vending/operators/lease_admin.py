@@ -4,8 +4,9 @@ The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on
 secret.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from app.vending.errors import ConfirmationRequired, LeaseNotFound
 from app.vending.models import Platform, UserKey
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.revoke import Revoker
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 REVOKE_BATCH_SIZE = 500
 """Leases ended in one transaction."""
@@ -35,6 +37,8 @@ class LeaseCriteria:
     sip_username: str | None = None
     id_prefix: str | None = None
     """The first characters of the id, in lower case."""
+    visibility: Visibility = ALL_ISSUERS
+    """Set by LeaseAdmin. The other fields are the caller's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class AuditReader(Protocol):
 
 
 class LeaseAdmin:
-    """The leases of all users, and the audit."""
+    """The leases of all users, and the audit; or those that one operator may see."""
 
     def __init__(
         self,
@@ -98,6 +102,13 @@ class LeaseAdmin:
         """Number of leases by state, as of the last count."""
         self._audit = audit
         self._clock = clock
+        self.visibility = ALL_ISSUERS
+
+    def visible_to(self, visibility: Visibility) -> "LeaseAdmin":
+        """The leases and the audit that an operator may see. For other leases, each method raises LeaseNotFound."""
+        limited = copy.copy(self)
+        limited.visibility = visibility
+        return limited
 
     async def refresh_counts(self) -> None:
         self.lease_counts = await self._search.census()
@@ -108,12 +119,12 @@ class LeaseAdmin:
             await self.refresh_counts()
 
     async def search(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
-        return await self._search.matching(criteria, after, limit)
+        return await self._search.matching(self._limited(criteria), after, limit)
 
     async def get(self, lease_id: str) -> Lease:
         """Raises LeaseNotFound."""
         lease = await self._ledger.find(lease_id)
-        if lease is None or lease.is_unassigned:
+        if lease is None or lease.is_unassigned or not self.visibility.includes(lease.issuer):
             raise LeaseNotFound
         return lease
 
@@ -129,23 +140,36 @@ class LeaseAdmin:
     async def revoke_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
         """Log all matching devices out. Returns once that is committed; the sweeper deletes at Telnyx.
 
-        A device can log in again meanwhile. To prevent that, set a not-before for its tokens first.
+        A device can log in again meanwhile. To prevent that, set a not-before for its tokens first. Raises
+        IssuerNotFound if the criteria name an issuer that the operator may not see.
         """
-        ended = await self._end_matching(criteria)
+        if criteria.issuer is not None:
+            self.visibility.check_issuer(criteria.issuer)
+        ended = await self._end_matching(self._limited(criteria))
         user_key = UserKey(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
-        which = {name: str(value) for name, value in asdict(criteria).items() if value is not None}
-        details: dict[str, str | int] = {**which, "leases": ended.count}
+        details: dict[str, str | int] = {**self._described(criteria), "leases": ended.count}
         outcome = AuditOutcome.UNCONFIRMED if ended.count else AuditOutcome.DONE
         await self._audit.record(Decision(AuditAction.REVOKED, outcome, "asked_by_operator", user_key, details=details))
         return ended
 
     async def audit(self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int) -> list[AuditEvent]:
-        """Audit events, newest first."""
-        return await self._audit_reader.matching(criteria, after, limit)
+        """Audit events, newest first. A bound operator sees the events about visible issuers, and no other callers."""
+        found = await self._audit_reader.matching(replace(criteria, visibility=self.visibility), after, limit)
+        return [event.visible_to(self.visibility) for event in found]
 
     async def activity(self, span: timedelta) -> list[ActivityCount]:
         """Number of audit events per minute."""
         return await self._audit_reader.activity(self._clock() - span)
+
+    def _limited(self, criteria: LeaseCriteria) -> LeaseCriteria:
+        return replace(criteria, visibility=self.visibility)
+
+    def _described(self, criteria: LeaseCriteria) -> dict[str, str]:
+        """The criteria for the audit, with the issuer if the operator may see one only."""
+        names = [field.name for field in fields(criteria) if field.name != "visibility"]
+        given = {name: str(value) for name in names if (value := getattr(criteria, name)) is not None}
+        seen = self.visibility.issuers or frozenset()
+        return {"issuer": min(seen), **given} if len(seen) == 1 else given
 
     async def _end_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
         count, began, last_id = 0, self._clock(), ""
@@ -160,6 +184,8 @@ class LeaseAdmin:
 
     async def dialable(self, user_key: UserKey) -> list[Lease]:
         """The user's leases that a call can reach now, newest first."""
+        if not self.visibility.includes(user_key.issuer):
+            return []
         now = self._clock()
         leases = [
             lease
@@ -170,7 +196,7 @@ class LeaseAdmin:
 
     async def get_by_sip_username(self, sip_username: str) -> Lease:
         """The current or former lease of a SIP username. Raises LeaseNotFound."""
-        found = await self._search.matching(LeaseCriteria(sip_username=sip_username), None, 1)
+        found = await self.search(LeaseCriteria(sip_username=sip_username), None, 1)
         if not found:
             raise LeaseNotFound
         return found[0]

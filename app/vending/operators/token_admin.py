@@ -3,6 +3,7 @@
 The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on the machine).
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
@@ -11,7 +12,9 @@ from app.vending.audit import Audit, AuditAction, AuditOutcome, Decision
 from app.vending.errors import IssuerNotFound, NotBeforeInFuture
 from app.vending.models import UserKey
 from app.vending.not_before import SKEW, NotBefore, NotBeforeRegistry, NotBeforeTarget, Reach
+from app.vending.service_status import KeySetStatus
 from app.vending.upkeep.change_feed import KeyRefresh
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 
 class RefreshNotices(Protocol):
@@ -28,6 +31,9 @@ class KeyRefresher(Protocol):
 
     async def refresh_keys(self, issuer: str) -> bool:
         """Fetch the issuer's keys now. Returns whether that succeeded."""
+
+    def key_sets(self) -> list[KeySetStatus]:
+        """The state of every issuer's keys on this replica."""
 
 
 class TokenAdmin:
@@ -46,12 +52,24 @@ class TokenAdmin:
         self._notices = notices
         self._keys = keys
         self._clock = clock
+        self.visibility = ALL_ISSUERS
+
+    def visible_to(self, visibility: Visibility) -> "TokenAdmin":
+        """The actions of an operator on visible issuers. For other issuers, each raises IssuerNotFound."""
+        limited = copy.copy(self)
+        limited.visibility = visibility
+        return limited
+
+    def key_sets(self) -> list[KeySetStatus]:
+        """The state of the issuers' keys on this replica."""
+        return [status for status in self._keys.key_sets() if self.visibility.includes(status.issuer)]
 
     async def set_not_before(self, target: NotBeforeTarget, not_before: datetime | None) -> NotBefore:
         """Reject the target's tokens that were issued before `not_before`, by default before now.
 
         Raises IssuerNotFound, and NotBeforeInFuture for a later moment: it would reject tokens not issued yet.
         """
+        self.visibility.check_issuer(target.issuer)
         if not self._keys.accepts_issuer(target.issuer):
             raise IssuerNotFound
         now = self._clock()
@@ -75,9 +93,10 @@ class TokenAdmin:
 
         Raises IssuerNotFound.
         """
-        if issuer is not None and issuer not in self._keys.issuers():
+        issuers = [name for name in self._keys.issuers() if self.visibility.includes(name)]
+        if issuer is not None and issuer not in issuers:
             raise IssuerNotFound
-        wanted = list(self._keys.issuers()) if issuer is None else [issuer]
+        wanted = issuers if issuer is None else [issuer]
         for name in wanted:
             await self._notices.request_key_refresh(KeyRefresh(name, self._clock()))
         refreshed = {name: await self._keys.refresh_keys(name) for name in wanted}

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from app.api.dependencies import ComponentsDep
+from app.api.dependencies import GlobalComponentsDep, OperatorsDep
 from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.schemas.audit import ActivityMinute, ActivityReport, AuditPage, AuditQuery, AuditRecord
@@ -18,10 +18,10 @@ router = APIRouter(route_class=StrictRoute)
 
 
 @router.get("/audit", summary="List audit events", responses=problems_of("invalid_request", "invalid_cursor"))
-async def list_audit_events(wanted: Annotated[AuditQuery, Query()], components: ComponentsDep) -> AuditPage:
+async def list_audit_events(wanted: Annotated[AuditQuery, Query()], operators: OperatorsDep) -> AuditPage:
     """Decisions that match every given filter, newest first. An event is listed within a second of its decision."""
     found = await fetch_page(
-        partial(components.operators.leases.audit, wanted.criteria()),
+        partial(operators.leases.audit, wanted.criteria()),
         lambda event: (event.at, event.id),
         limit=wanted.limit,
         cursor=wanted.cursor,
@@ -31,7 +31,7 @@ async def list_audit_events(wanted: Annotated[AuditQuery, Query()], components: 
 
 @router.get("/activity", summary="Count audit events per minute", responses=problems_of("invalid_request"))
 async def get_activity(
-    components: ComponentsDep,
+    components: GlobalComponentsDep,
     minutes: Annotated[int, Field(ge=1, le=1440), DIGITS, Query(description="How far back to count.")] = 60,
 ) -> ActivityReport:
     """The number of decisions of each kind in each of the last minutes, on all replicas."""

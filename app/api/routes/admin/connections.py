@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from app.api.dependencies import ComponentsDep
+from app.api.dependencies import GlobalComponentsDep
 from app.api.openapi_responses import TELNYX, problems_of
 from app.api.schemas.connections import Attachments, AttachRequest
 from app.api.schemas.fields import ConnectionId
@@ -23,7 +23,7 @@ router = APIRouter(route_class=StrictRoute)
 async def attach_push_credentials(
     connection_id: Annotated[ConnectionId, Path(description="Telnyx's id of the connection.")],
     wanted: AttachRequest,
-    components: ComponentsDep,
+    components: GlobalComponentsDep,
 ) -> Attachments:
     """One push credential of each platform serves all devices of the connection. Returns the previous state too."""
     found = await components.push.attachments.attach(connection_id, wanted.wanted())

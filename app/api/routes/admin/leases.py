@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.api.dependencies import ClientSettingsDep, ComponentsDep
+from app.api.dependencies import ClientSettingsDep, OperatorsDep, PresenceDep
 from app.api.openapi_responses import problems_of
 from app.api.pagination import fetch_page
 from app.api.routes.telephony_credentials import REVOCATIONS, LeaseId, revoked
@@ -32,16 +32,19 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 @router.get("/leases", summary="List leases", responses=problems_of("invalid_request", "invalid_cursor"))
 async def list_leases(
-    wanted: Annotated[LeaseQuery, Query()], components: ComponentsDep, settings: ClientSettingsDep
+    wanted: Annotated[LeaseQuery, Query()],
+    operators: OperatorsDep,
+    registrations: PresenceDep,
+    settings: ClientSettingsDep,
 ) -> LeasePage:
     """Leases that match every given filter, newest first."""
     found = await fetch_page(
-        partial(components.operators.leases.search, wanted.criteria()),
+        partial(operators.leases.search, wanted.criteria()),
         lambda lease: (lease.created_at, lease.id),
         limit=wanted.limit,
         cursor=wanted.cursor,
     )
-    online = await components.telephony.presence.online(found.rows if wanted.presence else [])
+    online = await registrations.online(found.rows if wanted.presence else [])
     data = [LeaseInfo.from_lease(lease, settings, online.get(lease.id)) for lease in found.rows]
     return LeasePage(data=data, next_cursor=found.next_cursor)
 
@@ -49,13 +52,14 @@ async def list_leases(
 @router.get("/leases/{id}", summary="Get a lease", responses=problems_of("credential_not_found"))
 async def get_lease(
     id: LeaseId,  # noqa: A002 - the name in the contract
-    components: ComponentsDep,
+    operators: OperatorsDep,
+    registrations: PresenceDep,
     settings: ClientSettingsDep,
     presence: Annotated[PresenceFlag, Query()] = False,
 ) -> LeaseInfo:
     """One lease of any user, as stored in the ledger."""
-    lease = await components.operators.leases.get(id)
-    online = await components.telephony.presence.online([lease] if presence else [])
+    lease = await operators.leases.get(id)
+    online = await registrations.online([lease] if presence else [])
     return LeaseInfo.from_lease(lease, settings, online.get(lease.id))
 
 
@@ -67,10 +71,10 @@ async def get_lease(
 )
 async def revoke_lease(
     id: LeaseId,  # noqa: A002
-    components: ComponentsDep,
+    operators: OperatorsDep,
 ) -> Response:
     """Logs one device out. It can log in again unless its user's tokens are rejected: `PUT /v1/admin/not-before`."""
-    return revoked(is_confirmed=await components.operators.leases.revoke(id))
+    return revoked(is_confirmed=await operators.leases.revoke(id))
 
 
 @router.post(
@@ -79,27 +83,26 @@ async def revoke_lease(
     summary="Revoke many leases",
     responses={**ACCEPTED, **problems_of("invalid_request", "not_confirmed", "issuer_not_found")},
 )
-async def revoke_leases(wanted: RevocationRequest, components: ComponentsDep) -> RevocationResult:
+async def revoke_leases(wanted: RevocationRequest, operators: OperatorsDep) -> RevocationResult:
     """Logs out a user, a connection or every user. More than one user requires `confirm`.
 
     With `refuse_tokens` the user must sign in again before a device can log in.
     """
     user_key = wanted.user_key()
     if user_key is None:
-        components.operators.leases.check_confirmed(wanted.confirm)
+        operators.leases.check_confirmed(wanted.confirm)
     elif wanted.refuse_tokens:
         # Set before the revocation. Otherwise a device could log in between the two and keep its login.
-        await components.operators.tokens.set_not_before(
-            NotBeforeTarget(user_key.issuer, Reach.USER, user_key.subject), None
-        )
-    return RevocationResult.from_ended(await components.operators.leases.revoke_matching(wanted.criteria()))
+        await operators.tokens.set_not_before(NotBeforeTarget(user_key.issuer, Reach.USER, user_key.subject), None)
+    return RevocationResult.from_ended(await operators.leases.revoke_matching(wanted.criteria()))
 
 
 @router.get("/dialable", summary="List a user's dialable devices", responses=problems_of("invalid_request"))
 async def list_dialable_devices(
     issuer: Annotated[IssuerName, Query(description="The `iss` of the user's tokens.")],
     subject: Annotated[Subject, Query(description="The user, as the issuer names them.")],
-    components: ComponentsDep,
+    operators: OperatorsDep,
+    registrations: PresenceDep,
     settings: ClientSettingsDep,
     presence: Annotated[PresenceFlag, Query()] = False,
 ) -> DialableDeviceList:
@@ -107,8 +110,8 @@ async def list_dialable_devices(
     `online` is false. Without `presence=true`, the response says which devices have a usable login and when they last
     got one from Dialtone, but not whether they are registered with Telnyx.
     """
-    leases = await components.operators.leases.dialable(UserKey(issuer, subject))
-    online = await components.telephony.presence.online(leases if presence else [])
+    leases = await operators.leases.dialable(UserKey(issuer, subject))
+    online = await registrations.online(leases if presence else [])
     data = [DialableDevice.from_lease(lease, settings, online.get(lease.id)) for lease in leases]
     return DialableDeviceList(data=data)
 
@@ -120,8 +123,8 @@ async def list_dialable_devices(
 )
 async def get_lease_by_sip_username(
     sip_username: Annotated[SipUsername, Path(description="As in the `From` header of a call.")],
-    components: ComponentsDep,
+    operators: OperatorsDep,
     settings: ClientSettingsDep,
 ) -> LeaseInfo:
     """The lease that the SIP username belongs to. It may have ended: see `state`."""
-    return LeaseInfo.from_lease(await components.operators.leases.get_by_sip_username(sip_username), settings)
+    return LeaseInfo.from_lease(await operators.leases.get_by_sip_username(sip_username), settings)

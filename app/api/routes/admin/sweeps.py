@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from app.api.dependencies import ComponentsDep
+from app.api.dependencies import GlobalComponentsDep
 from app.api.openapi_responses import problems_of
 from app.api.schemas.fields import ResourceId
 from app.api.schemas.sweeps import SweepRequest, SweepRun
@@ -27,7 +27,7 @@ router = APIRouter(route_class=StrictRoute)
         **problems_of("invalid_request"),
     },
 )
-async def start_sweep(wanted: SweepRequest, components: ComponentsDep, response: Response) -> SweepRun:
+async def start_sweep(wanted: SweepRequest, components: GlobalComponentsDep, response: Response) -> SweepRun:
     """Deletes ended credentials, leftovers of a crash and orphans at Telnyx. A dry run only reports them."""
     run = SweepRun.from_run(await components.upkeep.sweep_jobs.start(dry_run=wanted.dry_run, force=wanted.force))
     response.headers["Location"] = run.status_url
@@ -37,7 +37,7 @@ async def start_sweep(wanted: SweepRequest, components: ComponentsDep, response:
 @router.get("/sweeps/{id}", summary="Get a sweep", responses=problems_of("invalid_request", "sweep_not_found"))
 async def get_sweep(
     id: SweepId,  # noqa: A002 - the name in the contract
-    components: ComponentsDep,
+    components: GlobalComponentsDep,
 ) -> SweepRun:
     """The state of a sweep, and its report when it is done."""
     return SweepRun.from_run(await components.upkeep.sweep_jobs.get(id))
