@@ -1,5 +1,6 @@
 """Policy decisions about a token or about claims, as text and as JSON."""
 
+from datetime import timedelta
 from typing import Any
 
 from app.adapters.identity.diagnosis.token_report import CheckState, TokenReport
@@ -9,7 +10,7 @@ from app.composition.explainer import open_explainer
 from app.config.settings import Settings
 from app.vending import strict_json
 from app.vending.errors import AccessDenied, InsufficientScope
-from app.vending.models import Platform, Principal
+from app.vending.models import Platform, Principal, RtcOptions
 from app.vending.policy import ActivePolicy, Allowance, Policy, PolicyMode, explain
 
 
@@ -122,5 +123,25 @@ def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:
         "devices": f"{allowance.max_devices}, then {at_limit}",
         "push credentials": "yes" if may_push else "no" + (f" (lacks {' '.join(sorted(lacking))})" if lacking else ""),
         "outbound": allowance.outbound.value,
-        "operator": "yes" if allowance.is_operator(principal.scopes) else "no",
+        "operator": _operator(allowance, principal),
+        "SDK options": _rtc(allowance.rtc),
+        "credentials are replaced": "never" if (age := allowance.max_lease_age) is None else _after(age),
     }
+
+
+def _operator(allowance: Allowance, principal: Principal) -> str:
+    if not allowance.is_operator(principal.scopes):
+        return "no"
+    issuers = allowance.visibility.issuers
+    return "yes" if issuers is None else f"of {', '.join(sorted(issuers))}"
+
+
+def _rtc(rtc: RtcOptions) -> str:
+    given = {"region": rtc.region, "caller name": rtc.caller_id_name, "caller number": rtc.caller_id_number}
+    words = [f"{name} {value}" for name, value in given.items() if value is not None]
+    words += [f"{name} {str(value).lower()}" for name, value in rtc.client_options.items()]
+    return ", ".join(words) or "none"
+
+
+def _after(age: timedelta) -> str:
+    return f"after {int(age.total_seconds())} s"

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
 from app import __version__
 from app.adapters.http_client import HttpClient, HttpClients
@@ -257,7 +258,9 @@ def build_telephony(
         ledger=ledger.leases,
         telnyx=telnyx.credentials,
         recovery=recovery,
-        device_limit=DeviceLimit(ledger.leases, revoker.on_evicted, last_uses.last_use),
+        device_limit=DeviceLimit(
+            ledger.leases, partial(revoker.on_ended_by_policy, reason="device_limit"), last_uses.last_use
+        ),
         renewer=renewer,
         login_cache=login_cache,
         replica=replica,
@@ -265,6 +268,7 @@ def build_telephony(
         new_id=overrides.new_id,
         jitter=overrides.jitter,
         wake_pool=wake.warm_pool.set,
+        on_replaced=partial(revoker.on_ended_by_policy, reason="max_lease_age"),
     )
     issuer = CredentialIssuer(
         policy=policy,

@@ -4,12 +4,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.sandbox.faults import Fault, FaultKind
+from app.vending.audit import AuditCriteria
 from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
@@ -176,3 +179,141 @@ async def test_shadow_mode_rule_is_only_logged(serve: Serve, capsys: pytest.Capt
     noted = [line for line in lines if line["event"] == "policy_shadow"]
     assert {line["subject"] for line in noted} == {"gina"}
     assert (noted[0]["enforced"], noted[0]["shadow"], noted[0]["would_allow"]) == ("all", "no-guests", False)
+
+
+RTC_RULES = """
+[[policy.rules]]
+name = "desk"
+claims.department = "support"
+[policy.rules.rtc]
+region = "eu"
+caller_id_name = "Example \\"Support\\" ✆"
+caller_id_number = "+3224850111"
+client_options = { prefetchIceCandidates = true, forceRelayCandidate = false }
+[[policy.rules]]
+name = "sales"
+claims.department = "sales"
+rtc = { caller_id_number = "+442079460000" }
+[[policy.rules]]
+name = "others"
+"""
+DESK_RTC = {
+    "region": "eu",
+    "client_options": {"prefetchIceCandidates": True, "forceRelayCandidate": False},
+    "call_options": {"callerName": 'Example "Support" ✆', "callerNumber": "+3224850111"},
+}
+SALES_RTC = {"call_options": {"callerNumber": "+442079460000"}}
+
+
+async def test_rule_gives_options_of_the_sdk_with_each_login(serve: Serve) -> None:
+    async with serve(RTC_RULES) as service:
+        desk = token("alice", department="support")
+        made = await issue(service, "laptop", desk)
+        await issue(service, "laptop", desk)
+        before = service.app.requests
+        cached = await issue(service, "laptop", desk)
+        path = f"/v1/telephony-credentials/{made.json()['id']}/token"
+        refreshed = await service.client.post(path, headers={"Authorization": f"Bearer {desk}"})
+
+        assert service.app.requests == before + 1, "the fast path answered"
+        assert [answer.json()["rtc"] for answer in (made, cached, refreshed)] == [DESK_RTC] * 3
+        assert "rtc" not in (await issue(service, "phone", token("bob"))).json()
+
+
+async def test_options_are_those_of_the_token_that_asks(serve: Serve) -> None:
+    async with serve(RTC_RULES) as service:
+        tokens = [token("alice", department=name) for name in ("support", "sales", "none")]
+        answers = [(await issue(service, "laptop", each)).json() for each in tokens * 3]
+
+        assert {answer["login_token"] for answer in answers} == {answers[0]["login_token"]}
+        assert [answer.get("rtc") for answer in answers] == [DESK_RTC, SALES_RTC, None] * 3
+
+
+async def test_concurrent_requests_of_a_device_get_their_own_options(serve: Serve) -> None:
+    async with serve(RTC_RULES) as service:
+        departments = ["support", "sales", "none"] * 4
+        answers = await asyncio.gather(
+            *(issue(service, "laptop", token("alice", department=name)) for name in departments)
+        )
+
+        assert [answer.json().get("rtc") for answer in answers] == [DESK_RTC, SALES_RTC, None] * 4
+        assert len({answer.json()["sip_username"] for answer in answers}) == 1
+
+
+AGED = '[[policy.rules]]\nname = "all"\nmax_lease_age_seconds = 86400\nttl_seconds = { browser = 172800 }'
+
+
+def lasting_token(user: str = "alice") -> str:
+    return token(user, exp=4_000_000_000)
+
+
+async def test_credential_is_replaced_at_its_maximum_age(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY - timedelta(minutes=1))
+        kept = await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(timedelta(minutes=1))
+        replaced = await issue(service, "laptop", lasting_token())
+
+        assert (kept.status_code, kept.json()["sip_username"]) == (200, first["sip_username"])
+        assert replaced.status_code == 201
+        assert replaced.json()["sip_username"] != first["sip_username"]
+        assert replaced.json()["id"] != first["id"]
+        held, live = telnyx.sandbox.account.credentials, {replaced.json()["sip_username"]}
+        await eventually(lambda: {credential.sip_username for credential in held.values()} == live)
+        await eventually(lambda: not service.components.audit.queued)
+        await asyncio.sleep(0.05)
+        events = await service.components.operators.leases.audit(AuditCriteria(lease_id=first["id"]), None, 10)
+        assert "max_lease_age" in {event.decision.reason for event in events}
+
+
+async def test_fast_path_does_not_return_a_login_that_is_too_old(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        for _ in range(2):
+            await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(DAY)
+
+        answers = [(await issue(service, "laptop", lasting_token())).json() for _ in range(3)]
+
+        assert len({answer["sip_username"] for answer in answers} | {first["sip_username"]}) == 2
+
+
+async def test_refresh_of_a_login_that_is_too_old_ends_it(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY)
+
+        path = f"/v1/telephony-credentials/{first['id']}/token"
+        answer = await service.client.post(path, headers={"Authorization": f"Bearer {lasting_token()}"})
+
+        assert_problem(answer, 410, "credential_ended")
+        assert (await issue(service, "laptop", lasting_token())).status_code == 201
+
+
+async def test_concurrent_requests_replace_a_credential_once(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY)
+
+        answers = await asyncio.gather(*(issue(service, "laptop", lasting_token()) for _ in range(20)))
+
+        assert len({answer.json()["sip_username"] for answer in answers} - {first["sip_username"]}) == 1
+        created = [entry for entry in telnyx.sandbox.journal.entries if entry.method == "POST"]
+        assert sum(entry.path.endswith("/telephony_credentials") for entry in created) == 2
+
+
+async def test_device_gets_a_new_credential_after_a_failed_replacement(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY)
+        telnyx.sandbox.faults.plans.append(Fault(FaultKind.STATUS, "POST", "/telephony_credentials$", status=503))
+
+        failed = await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(timedelta(seconds=10))
+        repeated = await issue(service, "laptop", lasting_token())
+
+        assert failed.status_code in (502, 503)
+        assert failed.json()["retryable"] is True
+        assert repeated.status_code == 201
+        assert repeated.json()["sip_username"] != first["sip_username"]

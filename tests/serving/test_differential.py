@@ -19,6 +19,7 @@ from tests.support.redis_server import redis_server
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import running_service
 from tests.support.shared_logins import sharing
+from tests.support.tokens import AUDIENCE, ISSUER, pem
 
 REQUESTS = int(os.environ.get("DIFFERENTIAL_REQUESTS", "1500"))
 
@@ -32,11 +33,35 @@ class StepClock:
         return self.now
 
 
-@pytest.fixture(params=["own", "shared"])
-def login_cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Settings: with a replica's own login cache only, and with a shared one."""
+RULES = f"""
+[[issuers]]
+issuer = "{ISSUER}"
+audiences = ["{AUDIENCE}"]
+pem = '''{pem()}'''
+[[policy.rules]]
+name = "desk"
+claims.department = "desk"
+max_lease_age_seconds = 3600
+[policy.rules.rtc]
+region = "eu"
+caller_id_name = "Example \\"desk\\" ✆"
+caller_id_number = "+3224850111"
+client_options = {{ trickleIce = true }}
+[[policy.rules]]
+name = "others"
+claims.department = {{ not = "denied" }}
+"""
+
+
+@pytest.fixture(params=["own", "shared", "own with rules"])
+def variant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Settings: with a replica's own login cache only, with a shared one, and with the options of policy rules."""
     if request.param == "own":
         yield {}
+        return
+    if request.param == "own with rules":
+        (tmp_path / "dialtone.toml").write_text(RULES)
+        yield {"config": str(tmp_path / "dialtone.toml"), "issuer": ..., "audience": ..., "issuer_pem": ...}
         return
     with redis_server(tmp_path) as server:
         yield sharing(server.url)
@@ -47,7 +72,7 @@ async def test_front_and_app_answer_generated_requests_alike(
     telnyx: Telnyx,
     tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
-    login_cache: dict[str, Any],
+    variant: dict[str, Any],
 ) -> None:
     databases = [sqlite_url(tmp_path_factory.mktemp(name)) for name in ("front", "app")]
     seed = random.randrange(1_000_000)  # noqa: S311 - printed when the test fails
@@ -55,8 +80,8 @@ async def test_front_and_app_answer_generated_requests_alike(
     clock = StepClock()
     async with (
         telnyx_sandbox() as other,
-        running_service(telnyx, databases[0], monotonic=clock, **limits, **login_cache) as front,
-        running_service(other, databases[1], monotonic=clock, **limits, **login_cache) as app,
+        running_service(telnyx, databases[0], monotonic=clock, **limits, **variant) as front,
+        running_service(other, databases[1], monotonic=clock, **limits, **variant) as app,
     ):
         logs.configure("info", as_json=True)
         app.limiter.fast_path = None

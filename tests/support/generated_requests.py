@@ -11,6 +11,9 @@ from tests.support.front_server import Connection
 from tests.support.tokens import AUDIENCE, ec_key, token
 
 PATH = "/v1/telephony-credentials"
+DEPARTMENTS = ["desk", "desk", "sales", "denied"]
+"""A claim that policy rules may examine. Without rules, it has no effect."""
+
 USERS = [f"user-{number}" for number in range(6)]
 
 VARYING_HEADERS = re.compile(rb"(?mi)^(date|x-request-id|ratelimit-\w+|retry-after|content-length): [^\r]*\r\n")
@@ -38,9 +41,9 @@ def generate_token(chance: random.Random) -> str:
         case 6:
             return token(user, sub=chance.choice(["", "a\nb", 7]), aud=[AUDIENCE, "other"])
         case number if number < 13:
-            return token(user)
+            return token(user, department=chance.choice(DEPARTMENTS))
         case _:
-            return repeated_token(user)
+            return repeated_token(user, department=chance.choice(DEPARTMENTS))
 
 
 def generate_body(chance: random.Random) -> bytes:

@@ -12,7 +12,7 @@ from pydantic import (
 from app.api.pagination import Page
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import LAST_USED, ONLINE, DeviceId, Instant, Label, StrictRequest
-from app.vending.models import Grant, IssueRequest, Platform
+from app.vending.models import Grant, IssueRequest, Platform, RtcOptions
 from app.vending.telephony.devices import LeaseChange
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import Login
@@ -88,18 +88,44 @@ LOGIN_EXAMPLE: dict[str, Any] = {
 }
 
 
+class CallOptions(BaseModel):
+    """The caller ID that policy gives the user, for the SDK's `newCall`. The client can change it."""
+
+    callerName: str | None = Field(None, description="The caller's name.")  # noqa: N815 - the SDK's name
+    callerNumber: str | None = Field(  # noqa: N815
+        None, description="The caller's number in E.164.", examples=["+3224850111"]
+    )
+
+    @classmethod
+    def from_options(cls, options: RtcOptions) -> Self | None:
+        """None if policy gives no caller ID."""
+        if options.caller_id_name is None and options.caller_id_number is None:
+            return None
+        return cls(callerName=options.caller_id_name, callerNumber=options.caller_id_number)
+
+
 class Rtc(BaseModel):
-    """Options for the constructor of the WebRTC SDK."""
+    """Options of the WebRTC SDK. `dialtone-client` passes them to it."""
 
     host: str | None = Field(None, description="The signalling server, instead of the SDK's default.")
     region: str | None = None
+    client_options: dict[str, bool] | None = Field(
+        None,
+        description="More options for the SDK's constructor, by the SDK's names.",
+        examples=[{"prefetchIceCandidates": True}],
+    )
+    call_options: CallOptions | None = None
 
     @classmethod
-    def from_settings(cls, settings: ClientSettings) -> Self | None:
+    def from_options(cls, options: RtcOptions, settings: ClientSettings) -> Self | None:
         """None if the SDK's defaults apply."""
-        if settings.rtc_host is None and settings.rtc_region is None:
-            return None
-        return cls(host=settings.rtc_host, region=settings.rtc_region)
+        rtc = cls(
+            host=settings.rtc_host,
+            region=options.region or settings.rtc_region,
+            client_options=dict(options.client_options) or None,
+            call_options=CallOptions.from_options(options),
+        )
+        return None if rtc == cls() else rtc
 
 
 DeviceState = Literal["pending", "active", "revoking", "revoked", "expired", "lost", "failed"]
@@ -190,7 +216,7 @@ class TelephonyCredential(BaseModel):
             refresh_after=login.refresh_after,
             usable_at=lease.usable_at,
             server_time=now,
-            rtc=Rtc.from_settings(settings),
+            rtc=Rtc.from_options(login.rtc, settings),
         )
 
 

@@ -8,7 +8,7 @@ These invariants hold across crashes:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ from app.vending.policy import IssueTerms
 from app.vending.replica import Replica
 from app.vending.telephony.deadlines import POLL_SECONDS
 from app.vending.telephony.device_limit import DeviceLimit
-from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time
+from app.vending.telephony.durations import is_due_for_renewal, lifetime, refresh_time, replacement_time
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import Login, LoginCache
 from app.vending.telephony.recover import Recovery
@@ -81,7 +81,9 @@ class LoginFactory:
         new_id: Callable[[], str],
         jitter: Callable[[], float],
         wake_pool: Callable[[], None],
+        on_replaced: Callable[[list[Lease]], Awaitable[None]],
     ) -> None:
+        """`on_replaced` completes the end of leases whose credential is too old: audit and deletion at Telnyx."""
         self._ledger = ledger
         self._telnyx = telnyx
         self._recovery = recovery
@@ -95,6 +97,7 @@ class LoginFactory:
         self._new_id = new_id
         self._jitter = jitter
         self._wake_pool = wake_pool
+        self._on_replaced = on_replaced
 
     async def create_login(
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
@@ -128,6 +131,8 @@ class LoginFactory:
         if lease.state is LeaseState.ACTIVE:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.mark_expired(now))
+            if now >= replacement_time(lease, terms.allowance.max_lease_age):
+                await self._replace(lease)
             return await self._renew(lease, wanted, terms, may_reuse=lease_id is None)
         if lease.is_claimed_by_other(self._replica, now):
             return None
@@ -308,6 +313,15 @@ class LoginFactory:
     async def _end(self, lease: Lease, ended: Lease) -> NoReturn:
         """End the lease. Raises LeaseConflict so that the caller reads the device's row again."""
         await self._renewer.change(lease, ended)
+        raise LeaseConflict
+
+    async def _replace(self, lease: Lease) -> NoReturn:
+        """End a lease whose credential is too old. Raises LeaseConflict, so that the device gets a new one.
+
+        The old credential ends first, because a device has one live lease. The sweeper deletes it at Telnyx.
+        """
+        ended = await self._renewer.change(lease, lease.start_revoking(self._clock()))
+        await self._on_replaced([ended])
         raise LeaseConflict
 
     async def _release(self, lease: Lease, *, maybe_created: bool) -> None:

@@ -28,7 +28,7 @@ from app.vending.models import Grant, IssueRequest, IssueSource, Principal, User
 from app.vending.policy import ActivePolicy, Allowance, IssueTerms
 from app.vending.single_flight import SingleFlight
 from app.vending.telephony.create import LoginFactory
-from app.vending.telephony.durations import MIN_FALLBACK_LIFETIME
+from app.vending.telephony.durations import MIN_FALLBACK_LIFETIME, replacement_time
 from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import CachedLogin, DecisionInput, Login, LoginCache
@@ -109,13 +109,16 @@ class CredentialIssuer:
         if entry is None or now >= entry.login.refresh_after:
             return None
         policy = self._policy.policy
-        if entry.decided_for is None or not _is_same(entry.decided_for, (policy, principal, wanted)):
+        is_decided = entry.decided_for is not None and _is_same(entry.decided_for, (policy, principal, wanted))
+        if not is_decided or now >= entry.replaced_at:
             try:
                 terms = self._policy.authorize_issue(principal, wanted)
             except DialtoneError:
                 return None
-            if not _fits(entry.login, wanted, terms):
+            if not _fits(entry.login, wanted, terms, now):
                 return None
+            entry.replaced_at = replacement_time(entry.login.lease, terms.allowance.max_lease_age)
+            entry.set_rtc(terms.allowance.rtc)
             # Differences of a shadow policy are logged for every request, so every request is decided again.
             entry.decided_for = None if policy.has_shadow else (policy, principal, wanted)
         self._login_cache.hits += 1
@@ -144,7 +147,7 @@ class CredentialIssuer:
             lease_id,
             lambda: self._create(principal, wanted, terms, lease_id),
         )
-        return await self._record(login, began)
+        return await self._record(login.with_rtc(terms.allowance.rtc), began)
 
     @property
     def in_flight(self) -> int:
@@ -157,6 +160,10 @@ class CredentialIssuer:
 
     async def _decide(self, principal: Principal, wanted: IssueRequest) -> Login:
         terms = self._policy.authorize_issue(principal, wanted)
+        login = await self._find_or_create(principal, wanted, terms)
+        return login.with_rtc(terms.allowance.rtc)
+
+    async def _find_or_create(self, principal: Principal, wanted: IssueRequest, terms: IssueTerms) -> Login:
         user_key = principal.user_key
         if (login := self._ready_login(user_key, wanted, terms)) is not None:
             return login  # a login that was made with another grant does not fit, because its session differs
@@ -190,7 +197,8 @@ class CredentialIssuer:
     def _ready_login(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms) -> Login | None:
         """The cached login, if it is fresh enough and the request changes nothing about the device. The hot path."""
         login = self._login_cache.get(user_key, wanted.device_id)
-        is_ready = login is not None and self._clock() < login.refresh_after and _fits(login, wanted, terms)
+        now = self._clock()
+        is_ready = login is not None and now < login.refresh_after and _fits(login, wanted, terms, now)
         self._login_cache.hits += is_ready
         self._login_cache.misses += not is_ready
         return login if is_ready else None
@@ -215,7 +223,7 @@ def _is_same(question: DecisionInput, other: DecisionInput) -> bool:
     return question[0] is other[0] and question[1] is other[1] and question[2] == other[2]
 
 
-def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms) -> bool:
+def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms, now: datetime) -> bool:
     """Whether the cached login may be returned without reading the ledger.
 
     Another replica may have changed the lease a moment ago. So a request that names terms of its own is decided by the
@@ -226,5 +234,6 @@ def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms) -> bool:
         wanted == IssueRequest(wanted.device_id)
         and wanted.platform is lease.platform
         and lease.connection_id == terms.allowance.connection_id
+        and now < replacement_time(lease, terms.allowance.max_lease_age)
         and (terms.session is None or terms.session == lease.session)
     )

@@ -9,9 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.models import IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
+from app.vending.models import (
+    NO_RTC_OPTIONS,
+    IssueRequest,
+    IssueSource,
+    LoginToken,
+    Principal,
+    RtcOptions,
+    SipPassword,
+    UserKey,
+)
 from app.vending.scan_resistant_cache import ScanResistantCache
 from app.vending.service_status import LoginCacheStatus
+from app.vending.telephony.durations import NEVER
 from app.vending.telephony.lease import ENDED, Lease, LeaseState, LeaseVersion
 
 VERSION_MEMORY = timedelta(minutes=10)
@@ -36,6 +46,11 @@ class Login:
     token: LoginToken | None = None
     password: SipPassword | None = None
     source: IssueSource = IssueSource.CACHED
+    rtc: RtcOptions = NO_RTC_OPTIONS
+    """Decided by the policy for each request. Not part of the login, so it is not shared with other replicas."""
+
+    def with_rtc(self, rtc: RtcOptions) -> "Login":
+        return self if self.rtc == rtc else replace(self, rtc=rtc)
 
     @property
     def is_new(self) -> bool:
@@ -56,7 +71,14 @@ class CachedLogin:
     """The input for which the login was last allowed. The same input need not be decided again."""
     response: tuple[bytes, bytes, bytes] | None = None
     """The serialized response before its token, between token and time, and after its time."""
+    replaced_at: datetime = NEVER
+    """When `decided_for` no longer holds, because policy then replaces the credential."""
     is_used: bool = False
+
+    def set_rtc(self, rtc: RtcOptions) -> None:
+        """Set the options that the policy gives to the next request."""
+        if self.login.rtc != rtc:
+            self.login, self.response = self.login.with_rtc(rtc), None
 
     def outdate(self, expires_at: datetime) -> None:
         """Make the next request read the ledger, and limit the login's expiry to `expires_at`."""

@@ -94,17 +94,16 @@ class Revoker:
         leases = await self._ledger.unfinished(principal.user_key)
         return all(await asyncio.gather(*(one(lease) for lease in leases)))
 
-    async def on_evicted(self, leases: Iterable[Lease]) -> None:
-        """Complete the eviction of leases that were committed as REVOKING at the device limit.
+    async def on_ended_by_policy(self, leases: Iterable[Lease], reason: str) -> None:
+        """Complete the end of leases that were committed as REVOKING: at the device limit, or too old.
 
-        The sweeper deletes the credentials at Telnyx, so that the new device does not wait for that. It finds the
-        credential of a lost create by its name.
+        The sweeper deletes the credentials at Telnyx, so that the device with a new one does not wait for that. It
+        finds the credential of a lost create by its name.
         """
-        evicted = list(leases)
-        self.on_leases_ended(evicted)
+        ended = list(leases)
+        self.on_leases_ended(ended)
         decisions = (
-            Decision.about_lease(lease, AuditAction.REVOKED, "device_limit", AuditOutcome.UNCONFIRMED)
-            for lease in evicted
+            Decision.about_lease(lease, AuditAction.REVOKED, reason, AuditOutcome.UNCONFIRMED) for lease in ended
         )
         # Together, because all were made: if a required audit fails for one, the others are queued too.
         await asyncio.gather(*map(self._audit.record, decisions))
