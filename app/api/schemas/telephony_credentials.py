@@ -89,7 +89,7 @@ LOGIN_EXAMPLE: dict[str, Any] = {
 
 
 class CallOptions(BaseModel):
-    """The caller ID that policy gives the user, for the SDK's `newCall`. The client can change it."""
+    """Options for the SDK's `newCall`: the caller ID that policy gives the user. The client can change it."""
 
     callerName: str | None = Field(None, description="The caller's name.")  # noqa: N815 - the SDK's name
     callerNumber: str | None = Field(  # noqa: N815
@@ -105,7 +105,7 @@ class CallOptions(BaseModel):
 
 
 class Rtc(BaseModel):
-    """Options of the WebRTC SDK. `dialtone-client` passes them to it."""
+    """Options of the WebRTC SDK: those of its constructor, and those of its calls."""
 
     host: str | None = Field(None, description="The signalling server, instead of the SDK's default.")
     region: str | None = None

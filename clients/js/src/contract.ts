@@ -15,10 +15,25 @@ export interface SdkClient {
   on(event: string, listener: (event: any) => void): unknown;
 }
 
+/** The options of the SDK's client that the service gives. Its policy can set those after `region`. */
 export interface SdkOptions {
   login_token: string;
   host?: string;
   region?: string;
+  debug?: boolean;
+  prefetchIceCandidates?: boolean;
+  forceRelayCandidate?: boolean;
+  trickleIce?: boolean;
+  keepConnectionAliveOnSocketClose?: boolean;
+  hangupOnBeforeUnload?: boolean;
+  mutedMicOnStart?: boolean;
+  enableCallReports?: boolean;
+}
+
+/** Options for the SDK's `newCall`: the caller ID that the service's policy gives this user. */
+export interface CallOptions {
+  callerName?: string;
+  callerNumber?: string;
 }
 
 /** The SDK's call: what `newCall()` of its client returns. */

@@ -1,7 +1,7 @@
 /** dialtone-client: fetches a Telnyx WebRTC login, refreshes it, and revokes it at logout. */
 
 export { Phone } from "./phone.js";
-export type { CallOf, Events, PhoneOptions, SdkClient, SdkOptions, State } from "./contract.js";
+export type { CallOf, CallOptions, Events, PhoneOptions, SdkClient, SdkOptions, State } from "./contract.js";
 export { Api } from "./api.js";
 export type { ApiOptions, Device, Login, Platform } from "./api.js";
 export type { LoginInfo } from "./token-source.js";

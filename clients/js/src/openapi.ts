@@ -191,6 +191,16 @@ export interface components {
              */
             project_account_json_file: unknown;
         };
+        /** @description Options for the SDK's `newCall`: the caller ID that policy gives the user. The client can change it. */
+        CallOptions: {
+            /** @description The caller's name. */
+            callerName?: string | null;
+            /**
+             * @description The caller's number in E.164.
+             * @example +3224850111
+             */
+            callerNumber?: string | null;
+        };
         /**
          * @description The secret that a device logs in with.
          * @enum {string}
@@ -364,11 +374,21 @@ export interface components {
              */
             state: "revoking";
         };
-        /** @description Options for the constructor of the WebRTC SDK. */
+        /** @description Options of the WebRTC SDK: those of its constructor, and those of its calls. */
         Rtc: {
             /** @description The signalling server, instead of the SDK's default. */
             host?: string | null;
             region?: string | null;
+            /**
+             * @description More options for the SDK's constructor, by the SDK's names.
+             * @example {
+             *       "prefetchIceCandidates": true
+             *     }
+             */
+            client_options?: {
+                [key: string]: boolean;
+            } | null;
+            call_options?: components["schemas"]["CallOptions"] | null;
         };
         /**
          * @description A working login for one device: `login_token`, or `login` and `password` for the grant `sip_password`.

@@ -1,7 +1,7 @@
 /** The state of a `Phone` as values that a user interface can compare and subscribe to. */
 
 import { Api } from "./api.js";
-import type { CallOf, PhoneOptions, SdkClient, State } from "./contract.js";
+import type { CallOf, CallOptions, PhoneOptions, SdkClient, State } from "./contract.js";
 import type { DialtoneError } from "./errors.js";
 import { Phone } from "./phone.js";
 
@@ -11,6 +11,8 @@ export interface PhoneView<Client extends SdkClient> {
   readonly error: DialtoneError | undefined;
   /** The SIP URI of this device, for incoming calls. */
   readonly sipUri: string | undefined;
+  /** To spread into the options of the SDK's `newCall`: the caller ID, if the service's policy sets one. */
+  readonly callOptions: CallOptions;
   /** The SDK's client; undefined before the first connection. */
   readonly client: Client | undefined;
 }
@@ -27,7 +29,7 @@ export interface CallView<Client extends SdkClient> {
 /** The SDK's states of a call that no longer exists. */
 const ENDED: ReadonlySet<unknown> = new Set(["destroy", "purge"]);
 
-export const NO_PHONE: PhoneView<never> = { state: "idle", error: undefined, sipUri: undefined, client: undefined };
+export const NO_PHONE: PhoneView<never> = { state: "idle", error: undefined, sipUri: undefined, callOptions: {}, client: undefined };
 export const NO_CALL: CallView<never> = { call: undefined, state: undefined, calls: [] };
 
 export class PhoneStore<Client extends SdkClient> {
@@ -101,12 +103,12 @@ export class PhoneStore<Client extends SdkClient> {
   /** Events of a phone that was replaced are ignored: a logout of the previous user may still be running. */
   #update(phone: Phone<Client>): void {
     if (this.#phone !== phone) return;
-    const { state, sipUri, client } = phone;
+    const { state, sipUri, callOptions, client } = phone;
     if (client !== this.#view.client) {
       this.#calls.clear(); // they belong to the previous client
       this.#callView = NO_CALL;
     }
-    this.#show({ state, sipUri, client, error: state === "ready" ? undefined : this.#view.error });
+    this.#show({ state, sipUri, callOptions, client, error: state === "ready" ? undefined : this.#view.error });
   }
 
   #showError(phone: Phone<Client>, error: DialtoneError): void {

@@ -6,7 +6,7 @@
  */
 
 import { Connection, type ConnectionListener } from "./connection.js";
-import type { Events, PhoneOptions, SdkClient, State } from "./contract.js";
+import type { CallOptions, Events, PhoneOptions, SdkClient, State } from "./contract.js";
 import { claimDevice, type Claim } from "./device.js";
 import { DialtoneError } from "./errors.js";
 import { Emitter } from "./events.js";
@@ -80,6 +80,12 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
   /** The SIP URI of this tab, for incoming calls. */
   get sipUri(): string | undefined {
     return this.#source.login?.sip_uri;
+  }
+
+  /** To spread into the options of the SDK's `newCall`. Empty without a login, or if the service's policy sets no caller ID. */
+  get callOptions(): CallOptions {
+    const { callerName, callerNumber } = this.#source.login?.rtc?.call_options ?? {};
+    return { ...(callerName ? { callerName } : {}), ...(callerNumber ? { callerNumber } : {}) };
   }
 
   /**
@@ -228,6 +234,7 @@ export class Phone<Client extends SdkClient = SdkClient> extends Emitter<Events<
 
   #open(run: Run, login: Login): void {
     const client = this.#options.createClient({
+      ...login.rtc?.client_options,
       login_token: login.login_token,
       ...(login.rtc?.host ? { host: login.rtc.host } : {}),
       ...(login.rtc?.region ? { region: login.rtc.region } : {}),

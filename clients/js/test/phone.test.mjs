@@ -50,6 +50,37 @@ test("a login is fetched for the signed-in user and the SDK connects with it", a
   assert.equal(phone.sipUri, "sip:gencredA@sip.telnyx.com");
 });
 
+test("the SDK gets the options that the service's policy gives the user", async () => {
+  const client_options = { trickleIce: true, forceRelayCandidate: false };
+  const call_options = { callerName: "Example Support", callerNumber: "+3224850111" };
+  const phone = phoneAt(service(ok(login({ rtc: { region: "eu", client_options, call_options } }))));
+  assert.deepEqual(phone.callOptions, {});
+
+  await phone.connect();
+
+  assert.deepEqual(FakeSdk.made[0].options, { ...client_options, login_token: "token-1", region: "eu" });
+  assert.deepEqual(phone.callOptions, call_options);
+});
+
+test("options of the service's policy do not replace the login", async () => {
+  const client_options = { login_token: "other", host: "wss://elsewhere.example.com" };
+  const phone = phoneAt(service(ok(login({ rtc: { host: "ws://127.0.0.1:8011", client_options } }))));
+
+  await phone.connect();
+
+  assert.deepEqual(FakeSdk.made[0].options, { login_token: "token-1", host: "ws://127.0.0.1:8011" });
+});
+
+test("a refreshed login changes the caller ID of the next call", async () => {
+  const withNumber = (callerNumber) => ok(login({ rtc: { call_options: { callerNumber } } }));
+  const phone = phoneAt(service(withNumber("+3224850111"), withNumber("+3224850222")));
+  await phone.connect();
+
+  await phone.refresh();
+
+  assert.deepEqual(phone.callOptions, { callerNumber: "+3224850222" });
+});
+
 test("the phone waits until a new credential works, by the server's clock", async () => {
   const phone = phoneAt(service(ok(login({ usable: 0.3 }))));
   const began = performance.now();

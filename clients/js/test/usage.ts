@@ -20,6 +20,6 @@ export async function main(): Promise<void> {
   });
   phone.on("ready", (client) => client.newCall({ destinationNumber: "sip:a@sip.telnyx.com", audio: true }));
   await phone.connect();
-  phone.client?.newCall({ destinationNumber: "sip:a@sip.telnyx.com", audio: true });
+  phone.client?.newCall({ ...phone.callOptions, destinationNumber: "sip:a@sip.telnyx.com", audio: true });
   await phone.logout();
 }
