@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from app.vending.operators.lease_admin import LeaseCriteria
 from app.vending.policy import ADMIN_SCOPE
@@ -40,6 +40,21 @@ async def test_page_shows_leases_charts_and_status(ops_page: OpsPage) -> None:
     assert "GrantNotAllowed" in await ops_page.page.inner_text("#audit")
     assert ops_page.identity_url in await ops_page.page.inner_text("#keys")
     assert "There are no rules" in await ops_page.page.inner_text("#policy-panel")
+    assert ops_page.errors == []
+
+
+async def test_operator_of_some_issuers_sees_no_panels_about_the_whole_service(ops_page: OpsPage) -> None:
+    async def bind(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json=await answer.json() | {"visible_issuers": [ops_page.identity_url]})
+
+    await ops_page.page.route("**/v1/admin/policy", bind)
+    await ops_page.open()
+    await expect(ops_page.page.locator("#audit tr").nth(4)).to_be_visible()
+
+    for panel in ("status", "logins", "denials", "telnyx"):
+        assert await ops_page.page.is_hidden(f"#{panel}-panel")
+    assert not any(request.url.endswith("/state") or "/activity" in request.url for request in ops_page.requests)
     assert ops_page.errors == []
 
 

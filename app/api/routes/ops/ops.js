@@ -10,6 +10,8 @@ import { fetchKeys, showKeys, showPolicy, showStatus } from "./status.js";
 
 const EVERY_MS = 5_000;
 const STALE_MS = 15_000;
+/** Panels about the whole service, which an operator of some issuers may not see. */
+const SERVICE_PANELS = ["status-panel", "logins-panel", "denials-panel", "telnyx-panel"];
 
 let settings = { status: "not_configured" };
 let timer;
@@ -31,15 +33,17 @@ async function refreshOnce() {
   clearTimeout(timer);
   try {
     // One request first: a rejected token is then one audit event.
-    const state = await request("/state");
+    const policy = await request("/policy");
+    const seesAll = policy.visible_issuers === null;
+    for (const panel of SERVICE_PANELS) $(panel).hidden = !seesAll;
     showBoard();
     await Promise.all([
-      load("status-panel", async () => state, showStatus),
-      load("logins-panel", () => request(`/activity?minutes=${MINUTES}`), (report) => showActivity(report.data)),
+      seesAll && load("status-panel", () => request("/state"), showStatus),
+      seesAll && load("logins-panel", () => request(`/activity?minutes=${MINUTES}`), (report) => showActivity(report.data)),
       load("devices-panel", refreshSearch, () => {}),
       load("audit-panel", refreshAudit, () => {}),
       load("keys-panel", () => request("/keys"), (report) => showKeys(report.data, refresh)),
-      load("policy-panel", () => request("/policy"), showPolicy),
+      load("policy-panel", async () => policy, showPolicy),
     ]);
     updatedAt = Date.now();
     // The error of an action stays until the next action.

@@ -103,6 +103,11 @@ const MODES = {
   none: "There are no rules. Every user of a configured issuer is allowed.",
 };
 
+function effectOf(rule) {
+  if (rule.effect === "deny" || !rule.admin) return rule.effect === "deny" ? "denies" : "allows";
+  return `allows, also operators${rule.admin_issuers ? ` of ${rule.admin_issuers.join(", ")}` : ""}`;
+}
+
 export function showPolicy({ mode, rules }) {
   $("policy-mode").textContent = MODES[mode];
   $("rules").replaceChildren(...rules.map((rule) => {
@@ -114,7 +119,7 @@ export function showPolicy({ mode, rules }) {
     const entry = element("li", "", "rule");
     entry.append(
       element("b", rule.name),
-      ` ${rule.effect === "deny" ? "denies" : rule.admin ? "allows, also operators" : "allows"}: ${conditions.join("; ") || "all users"}`,
+      ` ${effectOf(rule)}: ${conditions.join("; ") || "all users"}`,
     );
     if (rule.mode === "shadow") entry.append(element("em", " (shadow)"));
     return entry;
