@@ -17,7 +17,7 @@ PRINCIPAL = "dialtone.principal"
 """The caller, set by BearerAuthMiddleware. Routes fail without it, so a route cannot bypass authentication."""
 
 VISIBILITY = "dialtone.visibility"
-"""What the operator may see, set by the guard of the operators' API. Its routes fail without it."""
+"""The issuers that the operator may see, set by the guard of the operators' API. Its routes fail without it."""
 
 RATE_LIMIT = "dialtone.rate_limit"
 """The state of the user's rate limit, if there is one. Every response carries it in headers."""

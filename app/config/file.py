@@ -33,7 +33,7 @@ from app.adapters.identity.keys import (
 from app.config import grants, known_issuers, token_claims
 from app.config.faults import first_fault
 from app.config.key_access import find_fault
-from app.config.rule_tables import Admin, RtcTable, visibility_of
+from app.config.rule_tables import Admin, LeaseAge, RtcTable, TtlTable, visibility_of
 from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
 from app.config.text_cleaning import stripped
@@ -42,7 +42,6 @@ from app.vending.grants.models import RESERVED_PREFIX, GrantKind
 from app.vending.models import Grant, Platform
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
-from app.vending.telephony.durations import MAX_TTL, MIN_LEASE_AGE, MIN_TTL
 from app.vending.visibility import Visibility
 
 Loaded = TypeVar("Loaded")
@@ -58,8 +57,6 @@ class ConfigError(Exception):
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 ConnectionId = Annotated[str, Field(pattern=r"^\d{1,20}$")]
-Ttl = Annotated[int, Field(strict=True, ge=int(MIN_TTL.total_seconds()), le=int(MAX_TTL.total_seconds()))]
-LeaseAge = Annotated[int, Field(strict=True, ge=int(MIN_LEASE_AGE.total_seconds()), le=10 * 365 * 86_400)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -201,14 +198,6 @@ class IssuerTable(TokenTable):
 
     def _secret_bytes(self, text: str) -> bytes:
         return checked_secret(token_claims.secret_bytes(text, self.secret_encoding))
-
-
-class TtlTable(Table):
-    """Lifetimes of a credential by platform, in seconds."""
-
-    browser: Ttl | None = None
-    ios: Ttl | None = None
-    android: Ttl | None = None
 
 
 class RuleTable(Table):

@@ -1,4 +1,4 @@
-"""Tables inside a policy rule of dialtone.toml: options of the WebRTC SDK, and the issuers of operators."""
+"""Tables in a policy rule of dialtone.toml: lifetimes, options of the WebRTC SDK, and the issuers of operators."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -10,10 +10,21 @@ from app.adapters.identity.tenants import IssuerTemplate
 from app.config.tables import FieldError, Table
 from app.config.token_claims import TokenTable, issuers_of
 from app.vending.models import RtcOptions
+from app.vending.telephony.durations import MAX_TTL, MIN_LEASE_AGE, MIN_TTL
 from app.vending.visibility import ALL_ISSUERS, Visibility
 
+Ttl = Annotated[int, Field(strict=True, ge=int(MIN_TTL.total_seconds()), le=int(MAX_TTL.total_seconds()))]
+LeaseAge = Annotated[int, Field(strict=True, ge=int(MIN_LEASE_AGE.total_seconds()), le=10 * 365 * 86_400)]
 Region = Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"]
 """Values of the SDK's option `region`."""
+
+
+class TtlTable(Table):
+    """Lifetimes of a credential by platform, in seconds."""
+
+    browser: Ttl | None = None
+    ios: Ttl | None = None
+    android: Ttl | None = None
 
 
 class ClientOptionsTable(Table):
@@ -37,12 +48,14 @@ class ClientOptionsTable(Table):
 
 
 class RtcTable(Table):
-    """What clients of the rule's users pass to the WebRTC SDK."""
+    """Options that clients of the rule's users pass to the WebRTC SDK."""
 
     region: Region | None = Field(None, description="The signalling region. Default: DIALTONE_RTC_REGION.")
-    caller_id_name: StrictStr | None = Field(None, min_length=1, max_length=128, description="The name of callers.")
+    caller_id_name: StrictStr | None = Field(
+        None, min_length=1, max_length=128, description="The name in the caller ID of outgoing calls."
+    )
     caller_id_number: StrictStr | None = Field(
-        None, pattern=r"^\+[1-9]\d{6,14}$", description="The number of callers in E.164, such as +3224850111."
+        None, pattern=r"^\+[1-9]\d{6,14}$", description="The number in the caller ID, in E.164, such as +3224850111."
     )
     client_options: ClientOptionsTable = ClientOptionsTable()
 

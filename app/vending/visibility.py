@@ -19,7 +19,7 @@ class Visibility:
         return self.issuers is None or issuer in self.issuers
 
     def __and__(self, other: "Visibility") -> "Visibility":
-        """What both see."""
+        """The issuers that both see."""
         if self.issuers is None or other.issuers is None:
             return other if self.issuers is None else self
         return Visibility(self.issuers & other.issuers)
