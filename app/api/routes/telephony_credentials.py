@@ -53,7 +53,10 @@ async def issue_telephony_credential(
     settings: ClientSettingsDep,
     response: Response,
 ) -> TelephonyCredential:
-    """Idempotent per device. Call it on every page load and after `refresh_after`. Policy may replace old credentials."""
+    """Idempotent per device. Call it on every page load and after `refresh_after`.
+
+    The SIP identity stays the same, unless policy limits the age of credentials.
+    """
     login = await components.telephony.issuer.issue(principal, wanted.to_issue_request())
     response.status_code = 201 if login.is_new else 200
     return TelephonyCredential.from_login(login, settings, components.clock())
