@@ -104,3 +104,17 @@ class SharedLoginCacheStatus:
     misses: int
     failures: Mapping[str, int]
     """Number of calls that failed, and of entries that could not be used, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """Events for one endpoint: stored ones as of the last count, and one replica's requests since its start."""
+
+    endpoint: str
+    pending: int
+    dead: int
+    oldest_seconds: float
+    """Age of the oldest pending event; 0 if there is none."""
+    delivered: int
+    failed: Mapping[str, int]
+    """Number of failed requests, by reason."""

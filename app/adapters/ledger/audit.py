@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.adapters.ledger.audit_rows import event_of
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.erasure import pseudonymize_late
+from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.tables import activity, erasures, visible
 from app.adapters.ledger.tables import audit_events as events
 from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEvent, AuditOutcome
@@ -21,9 +22,11 @@ from app.vending.visibility import Visibility
 class SqlAudit:
     """Stores audit events. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, naming: Naming) -> None:
+    def __init__(self, database: Database, naming: Naming, outbox: Outbox | None = None) -> None:
+        """`outbox` gets the events of denials by policy."""
         self._database = database
         self._naming = naming
+        self._outbox = outbox
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def add(self, new_events: Sequence[AuditEvent]) -> None:
@@ -40,13 +43,15 @@ class SqlAudit:
         counts = sorted(Counter(map(_minute, new_events)).items())
 
         def add(connection: sa.Connection) -> None:
-            rows = [event.flat() for event in pseudonymize_late(connection, self._naming, new_events)]
-            connection.execute(events.insert(), rows)
+            storable = pseudonymize_late(connection, self._naming, new_events)
+            connection.execute(events.insert(), [event.flat() for event in storable])
             for (minute, action, outcome), count in counts:
                 row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
                 one = self._insert(activity).values(row)
                 more = {"events": activity.c.events + one.excluded.events}
                 connection.execute(one.on_conflict_do_update(index_elements=["minute", "action", "outcome"], set_=more))
+            if self._outbox is not None:
+                self._outbox.decisions_recorded(connection, storable)
 
         await self._database.write(add)
 

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.adapters.ledger.audit_rows import event_of
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.deliveries import SqlDeliveries
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     HAS_ENDED,
@@ -66,6 +67,7 @@ class SqlErasure:
     def __init__(self, database: Database, naming: Naming) -> None:
         self._database = database
         self._naming = naming
+        self._deliveries = SqlDeliveries(database)
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def count(self, user_key: UserKey) -> ErasureCounts:
@@ -154,6 +156,10 @@ class SqlErasure:
             if await self._database.rows(sa.select(audit_events.c.id).where(condition).limit(1)):
                 return True
         return False
+
+    async def pseudonymize_deliveries(self, erased: ErasedUser, now: datetime) -> int:
+        """One batch of the user's events for webhooks that are not delivered yet, or are dead letters."""
+        return await self._deliveries.pseudonymize(erased, self._naming.opaque, now)
 
     async def unconfirmed(self, erased: ErasedUser) -> int:
         """Number of the user's credentials whose deletion Telnyx has not confirmed yet."""

@@ -5,6 +5,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     IS_ACTIVE,
@@ -24,8 +25,10 @@ from app.vending.telephony.lease import Lease, LeaseState
 class SqlLeaseSearch:
     """Searches leases of all users. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox` gets the events of revoked leases."""
         self._database = database
+        self._outbox = outbox
 
     async def matching(self, criteria: LeaseCriteria, after: tuple[datetime, str] | None, limit: int) -> list[Lease]:
         query = sa.select(leases).where(*_conditions(criteria))
@@ -50,7 +53,7 @@ class SqlLeaseSearch:
     async def end_matching(
         self, criteria: LeaseCriteria, made_until: datetime, after_id: str, now: datetime, limit: int
     ) -> list[Lease]:
-        ended: list[Lease] = []
+        ended: list[tuple[Lease, Lease]] = []
         # All bulk updates lock rows in the order of their ids. Otherwise two of them could deadlock.
         query = sa.select(leases).where(
             IS_LIVE, leases.c.id > after_id, leases.c.created_at <= made_until, *_conditions(criteria)
@@ -61,10 +64,12 @@ class SqlLeaseSearch:
                 before = lease_of(row)
                 after = before.start_revoking(now)
                 await connection.execute(*step(before, after))
-                ended.append(after)
+                ended.append((before, after))
             if ended:
                 await connection.run_sync(announce)
-        return ended
+            if self._outbox is not None:
+                await connection.run_sync(self._outbox.leases_changed, ended)
+        return [after for _, after in ended]
 
 
 def _conditions(criteria: LeaseCriteria) -> list[sa.ColumnElement[bool]]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.not_before import latest_not_before, named
+from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     HAS_CHANGED,
@@ -110,8 +111,10 @@ def _look_before_opening(targets: int) -> sa.Select[Any]:
 class SqlLeases:
     """Stores leases. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox` gets the events of changes."""
         self._database = database
+        self._outbox = outbox
 
     async def live_lease(self, user_key: UserKey, device_id: str) -> Lease | None:
         return await self._one(LIVE_LEASE, {**user_key._asdict(), "device_id": device_id})
@@ -137,9 +140,11 @@ class SqlLeases:
                 raise TokenRejected("not_before")
             if seen.has_lease:
                 return OpenedLease(_live(connection, lease), is_new=False, evicted=[])
-            evicted = [] if seen.devices < max_devices else _make_room(connection, lease, choose)
+            evictions = [] if seen.devices < max_devices else _make_room(connection, lease, choose)
             claimed = None if seen.in_the_pool is None else _claim_pooled(connection, lease)
-            return OpenedLease(claimed or _insert(connection, lease), is_new=True, evicted=evicted)
+            opened = claimed or _insert(connection, lease)
+            self._report(connection, evictions)
+            return OpenedLease(opened, is_new=True, evicted=[after for _, after in evictions])
 
         try:
             return await self._database.write(work)
@@ -178,6 +183,7 @@ class SqlLeases:
                 raise LeaseConflict
             if _is_urgent(before, after):
                 announce(connection)
+            self._report(connection, [(before, after)])
             return after
 
         return await self._database.write(work)
@@ -203,6 +209,10 @@ class SqlLeases:
             connection.execute(SET_LAST_USED, rows)
 
         await self._database.write(work)
+
+    def _report(self, connection: sa.Connection, changes: list[tuple[Lease, Lease]]) -> None:
+        if self._outbox is not None:
+            self._outbox.leases_changed(connection, changes)
 
     async def _one(self, query: sa.Select[Any], parameters: dict[str, Any]) -> Lease | None:
         rows = await self._database.rows(query, parameters)
@@ -246,14 +256,14 @@ def _live(connection: sa.Connection, lease: Lease) -> Lease:
     return lease_of(found)
 
 
-def _make_room(connection: sa.Connection, lease: Lease, choose: ChooseEvicted) -> list[Lease]:
-    """Evict the user's leases that `choose` returns."""
+def _make_room(connection: sa.Connection, lease: Lease, choose: ChooseEvicted) -> list[tuple[Lease, Lease]]:
+    """Evict the user's leases that `choose` returns. Returns each before and after."""
     live = [lease_of(row) for row in connection.execute(LIVE_LEASES, lease.user_key._asdict()).mappings()]
     evicted = []
     for before in choose(live):
         after = before.start_revoking(lease.created_at)
         connection.execute(*step(before, after))
-        evicted.append(after)
+        evicted.append((before, after))
     if evicted:
         announce(connection)
     return evicted

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
+from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     IS_LIVE,
@@ -32,8 +33,10 @@ NOT_BEFORE_BATCH_SIZE = 10_000
 class SqlNotBefore:
     """Stores not-before marks. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox` gets the events of leases that a logout ends."""
         self._database = database
+        self._outbox = outbox
 
     async def set_not_before(self, not_before_entry: NotBefore) -> None:
         await self._database.write(lambda connection: self._put(connection, not_before_entry))
@@ -50,7 +53,10 @@ class SqlNotBefore:
                 one_at_a_time(connection, UserKey(logout.issuer, logout.subject))
             for not_before_entry in logout.not_before_entries(now):
                 self._put(connection, not_before_entry)
-            return _end_leases(connection, logout, now)
+            ended = _end_leases(connection, logout, now)
+            if self._outbox is not None:
+                self._outbox.leases_changed(connection, ended)
+            return [after for _, after in ended]
 
         try:
             return await self._database.write(work)
@@ -136,14 +142,16 @@ def named(targets: Sequence[NotBeforeTarget]) -> dict[str, str]:
     }
 
 
-def _end_leases(connection: sa.Connection, logout: LogoutClaims, now: datetime) -> list[Lease]:
+def _end_leases(connection: sa.Connection, logout: LogoutClaims, now: datetime) -> list[tuple[Lease, Lease]]:
+    """Returns each ended lease before and after."""
     ended = []
     query = sa.select(leases).where(IS_LIVE, _concerns(logout)).order_by(leases.c.id).with_for_update()
     for row in connection.execute(query).mappings().all():
-        lease = lease_of(row).start_revoking(now)
+        before = lease_of(row)
+        lease = before.start_revoking(now)
         changes = {"state": lease.state, "version": lease.version, "updated_at": now, "retry_at": lease.retry_at}
         connection.execute(leases.update().where(leases.c.id == lease.id).values(changes))
-        ended.append(lease)
+        ended.append((before, lease))
     return ended
 
 

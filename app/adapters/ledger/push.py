@@ -8,8 +8,10 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.group_commit import Work
+from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations, visible
 from app.vending.errors import LedgerUnavailable, PushConflict, PushLimitReached
+from app.vending.events.models import push_expiring_event, push_registered_event
 from app.vending.models import UserKey
 from app.vending.push.models import PushObject, PushObjectUse, PushRegistration, PushState, PushType, RegisteredPush
 from app.vending.visibility import Visibility
@@ -34,8 +36,10 @@ _REGISTERED = sa.select(
 class SqlPush:
     """Stores push credentials. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox` gets the events of registrations and expiry warnings."""
         self._database = database
+        self._outbox = outbox
 
     # -- objects ------------------------------------------------------------------------------------------------
 
@@ -111,7 +115,13 @@ class SqlPush:
         at = push_objects.c
         is_first = sa.or_(at.warned_days.is_(None), at.warned_days > days)
         update = push_objects.update().where(at.fingerprint == before.fingerprint, is_first).values(warned_days=days)
-        await self._database.write(lambda connection: _change_one(connection, update))
+
+        def work(connection: sa.Connection) -> None:
+            _change_one(connection, update)
+            if self._outbox is not None and self._outbox.is_active:
+                self._outbox.add(connection, [push_expiring_event(before, days, self._outbox.now())])
+
+        await self._database.write(work)
 
     # -- registrations ------------------------------------------------------------------------------------------
 
@@ -141,6 +151,7 @@ class SqlPush:
                 raise PushLimitReached
             _check_active(connection, new.fingerprint)
             connection.execute(push_registrations.insert().values(asdict(new)))
+            self._report(connection, new)
 
         await self._write_unique(work)
 
@@ -159,6 +170,7 @@ class SqlPush:
             _change_one(connection, push_registrations.update().where(is_before).values(changes))
             if before.fingerprint != after.fingerprint:
                 _delete_if_unused(connection, before.fingerprint, after.updated_at)
+            self._report(connection, after)
 
         await self._write_unique(work)
 
@@ -206,6 +218,12 @@ class SqlPush:
     async def _registered(self, *conditions: sa.ColumnElement[bool]) -> RegisteredPush | None:
         rows = await self._database.rows(_REGISTERED.where(*conditions))
         return _registered(rows[0]) if rows else None
+
+    def _report(self, connection: sa.Connection, registration: PushRegistration) -> None:
+        if self._outbox is not None and self._outbox.is_active:
+            query = sa.select(push_objects).where(push_objects.c.fingerprint == registration.fingerprint)
+            push_object = _object(connection.execute(query).mappings().one())
+            self._outbox.add(connection, [push_registered_event(registration, push_object)])
 
     async def _write_unique(self, work: Work[None]) -> None:
         """Raises PushConflict if another row has the fingerprint or the user's alias."""

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.tables import (
     HAS_ENDED,
     IS_ACTIVE,
@@ -26,8 +27,10 @@ from app.vending.upkeep.sweeper import Backlog
 class SqlSweep:
     """Finds due rows by index only. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox` gets the events of expired leases."""
         self._database = database
+        self._outbox = outbox
 
     async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
         found: list[Lease] = []
@@ -38,7 +41,7 @@ class SqlSweep:
     async def take_due(
         self, now: datetime, stale_before: datetime, limit: int, take: Callable[[Lease], Lease]
     ) -> list[Lease]:
-        taken: list[Lease] = []
+        taken: list[tuple[Lease, Lease]] = []
         async with self._database.writing() as connection:
             for query in _due(now, stale_before):
                 free = query.limit(limit - len(taken)).with_for_update(skip_locked=True)
@@ -46,8 +49,10 @@ class SqlSweep:
                     before = lease_of(row)
                     after = take(before)
                     await connection.execute(*step(before, after))
-                    taken.append(after)
-        return taken
+                    taken.append((before, after))
+            if self._outbox is not None:
+                await connection.run_sync(self._outbox.leases_changed, taken)
+        return [after for _, after in taken]
 
     async def backlog(self, min_attempts: int) -> Backlog:
         irrevocable = sa.func.sum(sa.case((leases.c.attempts >= min_attempts, 1), else_=0))

@@ -234,6 +234,50 @@ grants = sa.Table(
 )
 """Grants that have not expired, or that a live lease was made with. Their tokens are not stored."""
 
+event_queues = sa.Table(
+    "event_queues",
+    metadata,
+    sa.Column("endpoint", sa.String(64), primary_key=True),
+    sa.Column("queue", sa.String(32), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("due_at", UtcTime, nullable=False),
+    sa.Column("claimed_by", sa.String(64)),
+    sa.Column("claimed_until", UtcTime),
+    sa.Index("event_queues_by_due_time", "endpoint", "due_at"),
+)
+"""Queues with undelivered events: one for each endpoint, user and device."""
+
+event_deliveries = sa.Table(
+    "event_deliveries",
+    metadata,
+    # SQLite counts rows only in a column of type INTEGER.
+    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("endpoint", sa.String(64), nullable=False),
+    sa.Column("queue", sa.String(32), nullable=False),
+    sa.Column("event_id", sa.String(32), nullable=False),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("device_id", sa.String(64), nullable=False),
+    sa.Column("lease_id", sa.String(32)),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("is_dead", sa.Boolean, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("failure", sa.String(64)),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("dead_at", UtcTime),
+    sa.Index("deliveries_of_a_queue", "endpoint", "queue", "is_dead", "sequence"),
+    sa.Index("deliveries_by_expiry", "is_dead", "expires_at"),
+    sa.Index("deliveries_by_death", "is_dead", "dead_at"),
+    sa.Index("deliveries_by_age", "is_dead", "at", "sequence"),
+    sa.Index("deliveries_of_a_user", "subject"),
+    sa.Index("deliveries_of_an_event", "event_id"),
+    sqlite_autoincrement=True,
+)
+"""The outbox: an event for one endpoint, until it is delivered, and dead letters."""
+
 
 def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
     chosen = [leases.c[column] for column in columns]

@@ -81,6 +81,9 @@ class ErasureLedger(Protocol):
     async def has_events(self, erased: ErasedUser) -> bool:
         """Whether audit events are left."""
 
+    async def pseudonymize_deliveries(self, erased: ErasedUser, now: datetime) -> int:
+        """Change one batch of events for webhooks. Returns their number."""
+
     async def unconfirmed(self, erased: ErasedUser) -> int: ...
 
 
@@ -144,6 +147,8 @@ class UserEraser:
         events, is_complete = await _repeat(
             self._ledger.pseudonymize_events, self._ledger.has_events, erased, max_events
         )
+        while await self._ledger.pseudonymize_deliveries(erased, self._clock()):
+            pass
         counts = ErasureCounts(leases, before.credentials, registrations, events)
         erasure = Erasure(counts, erased.pseudonym, is_complete, await self._ledger.unconfirmed(erased))
         await self._record(erased, erasure)

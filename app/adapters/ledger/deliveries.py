@@ -1,0 +1,224 @@
+"""Deliveries in the ledger: claimed queues, their events, dead letters, and what an erasure changes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from app.adapters.ledger.database import Database
+from app.adapters.ledger.outbox import queue_of, upsert_queue
+from app.adapters.ledger.tables import event_deliveries, event_queues, leases, owned_by
+from app.vending.events.delivery import ClaimedQueue, EventBacklog, RetryPlan
+from app.vending.events.models import DELIVERY_PERIOD, Delivery
+from app.vending.pseudonyms import ErasedUser, Opaque
+
+BATCH_SIZE = 500
+"""Rows that one transaction of the maintenance or of an erasure changes."""
+
+at = event_deliveries.c
+queues = event_queues.c
+
+IS_PENDING = sa.not_(at.is_dead)
+SIP_FIELDS = ("sip_username", "sip_address")
+"""Members of an event's data that identify a user at Telnyx."""
+
+_DELIVERY = tuple(column for column in at if column.name != "queue")
+
+
+class SqlDeliveries:
+    """Stores deliveries. Every method raises LedgerUnavailable if the database fails."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._upsert_due = upsert_queue(is_sqlite=database.is_sqlite, is_due=True)
+
+    # -- delivery -----------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, endpoint: str, replica: str, now: datetime, until: datetime, limit: int
+    ) -> list[ClaimedQueue]:
+        is_free = sa.or_(queues.claimed_until.is_(None), queues.claimed_until <= now)
+        due = sa.select(event_queues).where(queues.endpoint == endpoint, queues.due_at <= now, is_free)
+        due = due.order_by(queues.due_at).limit(limit)
+        if not await self._database.rows(due.with_only_columns(queues.queue)):
+            return []  # the usual case: no write lock is taken
+
+        def work(connection: sa.Connection) -> list[ClaimedQueue]:
+            found = connection.execute(due.with_for_update(skip_locked=True)).mappings().all()
+            names = [row["queue"] for row in found]
+            if names:
+                is_found = sa.and_(queues.endpoint == endpoint, queues.queue.in_(names))
+                connection.execute(
+                    event_queues.update().where(is_found).values(claimed_by=replica, claimed_until=until)
+                )
+            return [ClaimedQueue(endpoint, row["queue"], row["version"], replica, until) for row in found]
+
+        return await self._database.write(work)
+
+    async def pending(self, queue: ClaimedQueue, limit: int) -> list[Delivery]:
+        wanted = sa.select(*_DELIVERY).where(at.endpoint == queue.endpoint, at.queue == queue.name, IS_PENDING)
+        return [_delivery(row) for row in await self._database.rows(wanted.order_by(at.sequence).limit(limit))]
+
+    async def settle(
+        self, queue: ClaimedQueue, delivered: Sequence[int], retry: RetryPlan | None, now: datetime, *, has_more: bool
+    ) -> None:
+        key = sa.and_(queues.endpoint == queue.endpoint, queues.queue == queue.name)
+        is_own = sa.and_(key, queues.claimed_by == queue.replica, queues.claimed_until == queue.until)
+
+        def work(connection: sa.Connection) -> None:
+            if delivered:
+                connection.execute(event_deliveries.delete().where(at.sequence.in_(delivered)))
+            if retry is not None:
+                failed = event_deliveries.update().where(at.sequence == retry.sequence)
+                connection.execute(failed.values(attempts=at.attempts + 1, failure=retry.failure))
+            elif not has_more:
+                # A changed version means that an event was added after the queue was read.
+                is_unchanged = sa.and_(is_own, queues.version == queue.version)
+                if connection.execute(event_queues.delete().where(is_unchanged)).rowcount:
+                    return
+            due_at = now if retry is None else retry.due_at
+            released = {"claimed_by": None, "claimed_until": None, "due_at": due_at}
+            connection.execute(event_queues.update().where(is_own).values(released))
+
+        await self._database.write(work)
+
+    # -- maintenance --------------------------------------------------------------------------------------------
+
+    async def bury_expired(self, now: datetime) -> int:
+        return await self._bury(
+            sa.select(at.sequence).where(IS_PENDING, at.expires_at <= now).order_by(at.expires_at), now
+        )
+
+    async def bury_oldest(self, endpoint: str, count: int, now: datetime) -> int:
+        oldest = sa.select(at.sequence).where(IS_PENDING, at.endpoint == endpoint).order_by(at.sequence)
+        return await self._bury(oldest, now, count, "queue_full")
+
+    async def _bury(
+        self, query: sa.Select[Any], now: datetime, limit: int = BATCH_SIZE, failure: str | None = None
+    ) -> int:
+        query = query.limit(min(limit, BATCH_SIZE))
+        if not await self._database.rows(query):
+            return 0
+
+        def work(connection: sa.Connection) -> int:
+            found = list(connection.scalars(query.with_for_update(skip_locked=True)))
+            values: dict[str, Any] = {"is_dead": True, "dead_at": now}
+            if failure is not None:
+                values["failure"] = failure
+            connection.execute(event_deliveries.update().where(at.sequence.in_(found)).values(values))
+            return len(found)
+
+        return await self._database.write(work)
+
+    async def delete_dead(self, dead_before: datetime, keep: int) -> int:
+        newest = sa.select(at.sequence).where(at.is_dead).order_by(at.dead_at.desc(), at.sequence.desc())
+        old = sa.select(at.sequence).where(at.is_dead, at.dead_at < dead_before).limit(BATCH_SIZE)
+        found = [
+            *await self._database.rows(old),
+            *await self._database.rows(newest.offset(keep).limit(BATCH_SIZE)),
+        ]
+        if not found:
+            return 0
+        sequences = sorted({row["sequence"] for row in found})
+
+        def work(connection: sa.Connection) -> int:
+            still_dead = sa.and_(at.sequence.in_(sequences), at.is_dead)
+            return connection.execute(event_deliveries.delete().where(still_dead)).rowcount
+
+        return await self._database.write(work)
+
+    async def delete_queues_except(self, endpoints: Sequence[str], due_before: datetime) -> None:
+        of_queue = sa.and_(at.endpoint == queues.endpoint, at.queue == queues.queue, IS_PENDING)
+        is_empty = sa.not_(sa.select(at.sequence).where(of_queue).exists())
+        unused = sa.and_(queues.endpoint.not_in(endpoints), queues.due_at < due_before, is_empty)
+        if await self._database.rows(sa.select(queues.queue).where(unused).limit(1)):
+            await self._database.write(lambda connection: connection.execute(event_queues.delete().where(unused)))
+
+    async def backlog(self) -> list[EventBacklog]:
+        count, oldest = sa.func.count(), sa.func.min(at.at)
+        query = sa.select(at.endpoint, at.is_dead, count.label("events"), oldest.label("oldest"))
+        found: dict[str, EventBacklog] = {}
+        for row in await self._database.rows(query.group_by(at.endpoint, at.is_dead)):
+            known = found.get(row["endpoint"], EventBacklog(row["endpoint"]))
+            changes = {"dead": row["events"]} if row["is_dead"] else {"pending": row["events"], "oldest": row["oldest"]}
+            found[row["endpoint"]] = known._replace(**changes)
+        return list(found.values())
+
+    # -- operators ----------------------------------------------------------------------------------------------
+
+    async def matching(
+        self, *, is_dead: bool, endpoint: str | None, after: tuple[datetime, str] | None, limit: int
+    ) -> list[Delivery]:
+        query = sa.select(*_DELIVERY).where(at.is_dead if is_dead else IS_PENDING)
+        if endpoint is not None:
+            query = query.where(at.endpoint == endpoint)
+        if after is not None:
+            moment = sa.bindparam("moment", after[0], at.at.type)
+            # The number in a forged cursor may be too large for the database.
+            last = min(int(after[1], 16), 2**63 - 1)
+            query = query.where(sa.tuple_(at.at, at.sequence) < sa.tuple_(moment, sa.literal(last, at.sequence.type)))
+        newest_first = query.order_by(at.at.desc(), at.sequence.desc()).limit(limit)
+        return [_delivery(row) for row in await self._database.rows(newest_first)]
+
+    async def replay(self, event_id: str | None, endpoint: str | None, now: datetime, limit: int) -> int:
+        query = sa.select(at.sequence, at.endpoint, at.queue).where(at.is_dead)
+        if event_id is not None:
+            query = query.where(at.event_id == event_id)
+        if endpoint is not None:
+            query = query.where(at.endpoint == endpoint)
+        query = query.order_by(at.sequence).limit(limit).with_for_update(skip_locked=True)
+
+        def work(connection: sa.Connection) -> int:
+            found = connection.execute(query).all()
+            if not found:
+                return 0
+            self._make_due(connection, {(row.endpoint, row.queue) for row in found}, now)
+            alive = {"is_dead": False, "dead_at": None, "attempts": 0, "expires_at": now + DELIVERY_PERIOD}
+            connection.execute(
+                event_deliveries.update().where(at.sequence.in_([row.sequence for row in found])).values(alive)
+            )
+            return len(found)
+
+        return await self._database.write(work)
+
+    # -- erasure ------------------------------------------------------------------------------------------------
+
+    async def pseudonymize(self, erased: ErasedUser, opaque: Opaque, now: datetime) -> int:
+        """One batch of an erased user's events: those from before the erasure, and those of earlier leases.
+
+        They are still delivered, with the pseudonym, so that a backend learns which leases have ended.
+        """
+        is_of_user = sa.and_(at.subject == erased.user_key.subject, at.issuer == erased.user_key.issuer)
+        of_old_lease = at.lease_id.in_(sa.select(leases.c.id).where(owned_by(erased.alias)))
+        query = sa.select(at.sequence, at.endpoint, at.device_id, at.data)
+        query = query.where(is_of_user, sa.or_(at.at <= erased.erased_before, of_old_lease))
+        query = query.order_by(at.sequence).limit(BATCH_SIZE).with_for_update(skip_locked=True)
+        update = event_deliveries.update().where(at.sequence == sa.bindparam("row"))
+        changed = ("subject", "device_id", "queue", "data")
+        update = update.values({name: sa.bindparam(f"new_{name}") for name in changed})
+
+        def work(connection: sa.Connection) -> int:
+            rows, moved = [], set()
+            for row in connection.execute(query):
+                device_id = opaque(erased, row.device_id) if row.device_id else ""
+                queue = queue_of(erased.alias, device_id)
+                moved.add((row.endpoint, queue))
+                data = {name: value for name, value in row.data.items() if name not in SIP_FIELDS}
+                values = {"subject": erased.pseudonym, "device_id": device_id, "queue": queue, "data": data}
+                rows.append({"row": row.sequence} | {f"new_{name}": value for name, value in values.items()})
+            if rows:
+                self._make_due(connection, moved, now)
+                connection.execute(update, rows)
+            return len(rows)
+
+        return await self._database.write(work)
+
+    def _make_due(self, connection: sa.Connection, names: set[tuple[str, str]], now: datetime) -> None:
+        unclaimed = {"version": 1, "due_at": now, "claimed_by": None, "claimed_until": None}
+        rows = [{"endpoint": endpoint, "queue": queue, **unclaimed} for endpoint, queue in sorted(names)]
+        connection.execute(self._upsert_due, rows)
+
+
+def _delivery(row: sa.RowMapping) -> Delivery:
+    return Delivery(**{column.name: row[column.name] for column in _DELIVERY})
