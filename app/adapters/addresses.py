@@ -9,6 +9,11 @@ PRIVATE_NETWORKS = tuple(
 )
 """RFC 1918 and RFC 4193. Not link-local addresses: cloud providers serve credentials of the machine there."""
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""RFC 6052. Its last 32 bits are the IPv4 address that a translator connects to."""
+
 _SINGLE_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 """A name that only the local resolver knows. It begins with a letter: resolvers read `0x7f000001` as an address."""
 
@@ -62,6 +67,25 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class AddressForbidden(OSError):
+    """A resolver's error: the host has an address to which this request may not be sent."""
+
+
+def is_public(address: IpAddress) -> bool:
+    """Whether the address is a unicast address of the Internet, and no IPv6 form of another IPv4 address."""
+    return address.is_global and not address.is_multicast and all(map(is_public, _embedded(address)))
+
+
+def _embedded(address: IpAddress) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that an IPv6 address may lead to."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in NAT64:
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [inner for inner in found if inner is not None]
 
 
 def is_private(host: str) -> bool:

@@ -17,9 +17,10 @@ from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractResolver
 from httpx_aiohttp import AiohttpTransport
 
-from app.adapters.addresses import is_loopback
+from app.adapters.addresses import AddressForbidden, is_loopback
 
 CONNECT_SECONDS = 2.0
 """Timeout of DNS, TCP and TLS. Shorter than every total deadline, so that a failure to connect can be recognized."""
@@ -40,6 +41,7 @@ class FailureReason(StrEnum):
     CERTIFICATE_OF_OTHER_HOST = "the TLS certificate is for another host name"
     TLS = "the TLS handshake failed"
     UNKNOWN_HOST = "the host name cannot be resolved"
+    FORBIDDEN_ADDRESS = "the host has an address that is not allowed"
     REFUSED = "the host refuses connections to this port"
     UNREACHABLE = "the host is unreachable"
     CONNECT_TIMEOUT = f"the host did not respond within {CONNECT_SECONDS:.0f} seconds"
@@ -104,12 +106,21 @@ class HttpResponse:
 class HttpClient:
     """A shared connection pool. `trust_env` is off, so that no proxy from the environment receives an API key."""
 
-    def __init__(self, user_agent: str, *, ca_pem: str | None = None, proxy_url: str | None = None) -> None:
+    def __init__(
+        self,
+        user_agent: str,
+        *,
+        ca_pem: str | None = None,
+        proxy_url: str | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         """`ca_pem` replaces the system's CA certificates. `proxy_url` is used for all hosts except this machine.
 
-        Raises ValueError for an invalid `ca_pem`.
+        Connections are made to exactly the addresses that `resolver` returns, once for each connection. It is not asked
+        about hosts that are addresses. Raises ValueError for an invalid `ca_pem`.
         """
-        self._session = session = cache(partial(_session, True if ca_pem is None else ssl_context(ca_pem)))
+        verify = True if ca_pem is None else ssl_context(ca_pem)
+        self._session = session = cache(partial(_session, verify, resolver))
         # The session's connector verifies certificates. The transport would create a second SSL context, which it does
         # not use, and read all CA certificates for it. The empty context trusts no certificate.
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -150,10 +161,12 @@ class HttpClient:
         headers: httpx.Headers | None = None,
         params: dict[str, str] | None = None,
         json: Any = None,
+        content: bytes | None = None,
+        reads_body: bool = True,
     ) -> HttpResponse:
         """Send one request without retries. Raises ConnectFailed or ResponseFailed.
 
-        Returns a response with any status, including redirects.
+        Returns a response with any status, including redirects. Without `reads_body`, the response has no body.
         """
         proxy_host: str | None = None
         try:
@@ -164,6 +177,7 @@ class HttpClient:
                     headers=self._headers if headers is None else headers,
                     params=params,
                     json=json,
+                    content=content,
                     extensions=TIMEOUT_EXTENSION,
                 )
                 is_direct = self._proxy_host is None or is_loopback(request.url.host)
@@ -171,7 +185,8 @@ class HttpClient:
                 transport = self._transport if is_direct else self._proxied
                 response = await transport.handle_async_request(request)
                 try:
-                    return HttpResponse(response.status_code, response.headers, await _body(response, max_bytes))
+                    body = await _body(response, max_bytes) if reads_body else b""
+                    return HttpResponse(response.status_code, response.headers, body)
                 finally:
                     await response.aclose()
         except TimeoutError as error:
@@ -270,6 +285,8 @@ def _reason(error: Exception, proxy_host: str | None) -> FailureReason:
             return FailureReason.PROXY_PASSWORD if status == 407 else FailureReason.PROXY_REJECTED
         case aiohttp.ClientProxyConnectionError():
             return FailureReason.PROXY_UNREACHABLE
+        case aiohttp.ClientConnectorDNSError(os_error=AddressForbidden()):
+            return FailureReason.FORBIDDEN_ADDRESS
         case aiohttp.ClientConnectorDNSError():
             return FailureReason.UNKNOWN_HOST if proxy_host is None else FailureReason.UNKNOWN_PROXY
         case aiohttp.ClientConnectorError(os_error=cause):
@@ -306,9 +323,16 @@ def checked_ca_pem(ca_pem: str) -> str:
     return ca_pem
 
 
-def _session(verify: ssl.SSLContext | bool) -> aiohttp.ClientSession:
+def _session(verify: ssl.SSLContext | bool, resolver: AbstractResolver | None) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=MAX_CONNECTIONS,
+        keepalive_timeout=15,
+        ssl=verify,
+        resolver=resolver,
+        use_dns_cache=resolver is None,  # a resolver that checks addresses is asked for each connection
+    )
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=15, ssl=verify),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )

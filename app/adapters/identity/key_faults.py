@@ -51,6 +51,7 @@ _FIXES: Mapping[FailureReason, str] = MappingProxyType(
         ),
         FailureReason.TLS: "check that the server offers https on this port, without client certificates",
         FailureReason.UNKNOWN_HOST: "check the spelling of the host name, and the DNS of this machine",
+        FailureReason.FORBIDDEN_ADDRESS: "add the network of the host to allowed_networks, if the host is trusted",
         FailureReason.REFUSED: "check the host and the port, and that the server is running",
         FailureReason.UNREACHABLE: "check the network between this machine and the host",
         FailureReason.CONNECT_TIMEOUT: (
