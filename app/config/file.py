@@ -1,4 +1,4 @@
-"""The models of dialtone.toml: issuers and the policy. The whole file is checked before any of it takes effect.
+"""The models of dialtone.toml: issuers, the policy and events. The whole file is checked before any of it takes effect.
 
 `dialtone.schema.json` is generated from these models, so that editors can complete the file. The file contains no
 secrets: it names the environment variable or the file of a secret. `app.config.settings` builds the same models from
@@ -6,11 +6,11 @@ environment variables.
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     ConfigDict,
@@ -31,22 +31,20 @@ from app.adapters.identity.keys import (
     from_secret,
 )
 from app.config import grants, known_issuers, token_claims
+from app.config.events import EventsTable
 from app.config.faults import first_fault
 from app.config.key_access import find_fault
 from app.config.rule_tables import Admin, LeaseAge, RtcTable, TtlTable, visibility_of
+from app.config.secret_references import SecretOf, load, load_secret, read_text
 from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
-from app.config.text_cleaning import stripped
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
+from app.vending.events.endpoints import WebhookEndpoint
 from app.vending.grants.models import RESERVED_PREFIX, GrantKind
 from app.vending.models import Grant, Platform
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.visibility import Visibility
-
-Loaded = TypeVar("Loaded")
-SecretOf = Callable[[str], str | None]
-"""The value of an environment variable; None if it is not set."""
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -166,7 +164,7 @@ class IssuerTable(TokenTable):
 
     def ca_pem(self) -> str | None:
         """The CA certificates for its key URLs; None for the system's. Raises FieldError."""
-        return None if self.ca_file is None else _loaded("ca_file", checked_ca_pem, _text("ca_file", self.ca_file))
+        return None if self.ca_file is None else load("ca_file", checked_ca_pem, read_text("ca_file", self.ca_file))
 
     @property
     def effective_token_types(self) -> frozenset[str]:
@@ -176,28 +174,18 @@ class IssuerTable(TokenTable):
 
     def fixed_keys(self, secret_of: SecretOf) -> KeySet | None:
         """The keys from the configuration; None if they are fetched. Raises FieldError."""
-        secret = self._secret("secret_env", "secret_file", secret_of)
+        secret = load_secret(self, "secret", secret_of, self._secret_bytes)
         if secret is not None:
-            previous = self._secret("previous_secret_env", "previous_secret_file", secret_of)
+            previous = load_secret(self, "previous_secret", secret_of, self._secret_bytes)
             return from_secret(secret, self.effective_algorithms, previous)
         if self.pem_file is not None:
-            return _loaded("pem_file", from_pem, _text("pem_file", self.pem_file), self.effective_algorithms)
+            return load("pem_file", from_pem, read_text("pem_file", self.pem_file), self.effective_algorithms)
         if self.pem is not None:
-            return _loaded("pem", from_pem, self.pem, self.effective_algorithms)
+            return load("pem", from_pem, self.pem, self.effective_algorithms)
         return None
 
-    def _secret(self, variable_field: str, file_field: str, secret_of: SecretOf) -> bytes | None:
-        """A shared secret; None if neither field is set. Raises FieldError."""
-        variable, file = getattr(self, variable_field), getattr(self, file_field)
-        if variable is None and file is None:
-            return None
-        text = stripped(_text(file_field, file)) if variable is None else secret_of(variable)
-        if variable is not None and not text:
-            raise FieldError(variable_field, f"{variable} is not set in the environment")
-        return _loaded(file_field if variable is None else variable_field, self._secret_bytes, text)
-
-    def _secret_bytes(self, text: str) -> bytes:
-        return checked_secret(token_claims.secret_bytes(text, self.secret_encoding))
+    def _secret_bytes(self, text: str | None) -> bytes:
+        return checked_secret(token_claims.secret_bytes(text or "", self.secret_encoding))
 
 
 class RuleTable(Table):
@@ -330,7 +318,7 @@ class PolicyTable(Table):
 
 
 class ConfigFile(Table):
-    """Issuers and the policy of Dialtone. Settings of the process are environment variables."""
+    """Issuers, the policy and endpoints for events of Dialtone. Settings of the process are environment variables."""
 
     model_config = ConfigDict(
         title="dialtone.toml", json_schema_extra={"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -338,6 +326,7 @@ class ConfigFile(Table):
 
     issuers: tuple[IssuerTable, ...] = Field(min_length=1, max_length=100)
     policy: PolicyTable = PolicyTable()
+    events: EventsTable = EventsTable()
 
     @model_validator(mode="after")
     def _check_issuers(self) -> Self:
@@ -364,10 +353,11 @@ class ResolvedConfig:
     """For each issuer, the CA certificates for its key URLs; None for the system's."""
     grant_keys: GrantKeys | None = None
     """The keys of grants; None if grants are off."""
+    endpoints: tuple[WebhookEndpoint, ...] = ()
 
 
 def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) -> ResolvedConfig:
-    """Load keys and complete the rules. Raises FieldError, whose field is a path into the file."""
+    """Load keys and secrets, and complete the rules. Raises FieldError, whose field is a path into the file."""
     issuers = []
     ca_pems = []
     for number, issuer in enumerate(configuration.issuers):
@@ -377,7 +367,8 @@ def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) 
         except FieldError as fault:
             raise FieldError(f"issuers[{number}].{fault.field}", str(fault)) from None
     policy = configuration.policy.as_policy(default, configuration.issuers)
-    return ResolvedConfig(tuple(issuers), policy, tuple(ca_pems))
+    endpoints = configuration.events.as_endpoints(secret_of)
+    return ResolvedConfig(tuple(issuers), policy, tuple(ca_pems), endpoints=endpoints)
 
 
 def read(path: str) -> ConfigFile:
@@ -400,17 +391,3 @@ def read(path: str) -> ConfigFile:
         raise ConfigError(f"{path} has too many nested lists or tables") from None
     except ValueError:  # of tomllib, for an integer of thousands of digits
         raise ConfigError(f"{path} has a number that is too long") from None
-
-
-def _text(field: str, path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise FieldError(field, "names a file that cannot be read") from None
-
-
-def _loaded(field: str, load: Callable[..., Loaded], *material: Any) -> Loaded:
-    try:
-        return load(*material)
-    except ValueError as error:
-        raise FieldError(field, str(error)) from None

@@ -1,0 +1,106 @@
+"""The tables of dialtone.toml for events: the endpoints that receive them by webhooks."""
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from app.adapters.addresses import is_safe_url
+from app.adapters.http_client import checked_ca_pem
+from app.adapters.webhooks import is_address, is_allowed_address, signing_secret
+from app.config.secret_references import SecretOf, load, load_secret, read_text
+from app.config.tables import FieldError, Table
+from app.vending.events.endpoints import WebhookEndpoint
+from app.vending.events.models import EventType
+
+EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+MAX_ENDPOINTS = 10
+"""Each event has a row in the ledger for each endpoint."""
+
+
+class EndpointTable(Table):
+    """One endpoint. Each secret is `whsec_` and 24 to 64 random bytes in base64."""
+
+    name: EndpointName = Field(description="The name in metrics and commands: lower-case letters, digits and hyphens.")
+    url: str = Field(description="The https URL that receives events. Redirects are not followed.")
+    types: frozenset[EventType] = Field(
+        frozenset(EventType), min_length=1, description="The types of events that it gets. Default: all."
+    )
+    secret_env: Variable | None = Field(None, description="The environment variable with the secret that signs.")
+    secret_file: str | None = Field(None, description="The file with the secret that signs.")
+    previous_secret_env: Variable | None = Field(
+        None, description="The environment variable with the former secret. During a rotation, both sign."
+    )
+    previous_secret_file: str | None = Field(None, description="The file with the former secret.")
+    ca_file: str | None = Field(
+        None, description="The file with the CA certificates of the server, in PEM. Replaces the system's certificates."
+    )
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (),
+        max_length=20,
+        description="Networks without public addresses in which the server may be, such as 10.1.0.0/16.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not value.isascii() or not is_safe_url(value) or urlsplit(value).scheme != "https":
+            raise ValueError("must be an https URL in ASCII, without user, password or fragment")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.secret_env is None) == (self.secret_file is None):
+            raise FieldError("secret_env", "set either secret_env or secret_file")
+        if self.previous_secret_env is not None and self.previous_secret_file is not None:
+            raise FieldError("previous_secret_env", "excludes previous_secret_file; keep one")
+        host = urlsplit(self.url).hostname or ""
+        if is_address(host) and not is_allowed_address(host, self.allowed_networks):
+            raise FieldError("url", "has an address that is not public; add its network to allowed_networks")
+        return self
+
+    def as_endpoint(self, secret_of: SecretOf) -> WebhookEndpoint:
+        """The endpoint with its secrets. Raises FieldError."""
+        found = [load_secret(self, name, secret_of, _decode) for name in ("secret", "previous_secret")]
+        secrets = tuple(secret for secret in found if secret is not None)
+        if len(set(secrets)) != len(secrets):
+            raise FieldError("previous_secret_env", "is equal to the secret")
+        ca_pem = None if self.ca_file is None else load("ca_file", checked_ca_pem, read_text("ca_file", self.ca_file))
+        return WebhookEndpoint(
+            self.name,
+            self.url,
+            frozenset(event_type.value for event_type in self.types),
+            secrets,
+            ca_pem,
+            self.allowed_networks,
+        )
+
+
+class EventsTable(Table):
+    """Events that backends receive by webhooks."""
+
+    endpoints: tuple[EndpointTable, ...] = Field((), max_length=MAX_ENDPOINTS)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [endpoint.name for endpoint in self.endpoints]
+        if len(set(names)) != len(names):
+            raise FieldError("endpoints", "two endpoints have the same name")
+        return self
+
+    def as_endpoints(self, secret_of: SecretOf) -> tuple[WebhookEndpoint, ...]:
+        """The endpoints with their secrets. Raises FieldError, whose field is a path into the file."""
+        found = []
+        for number, endpoint in enumerate(self.endpoints):
+            try:
+                found.append(endpoint.as_endpoint(secret_of))
+            except FieldError as fault:
+                raise FieldError(f"events.endpoints[{number}].{fault.field}", str(fault)) from None
+        return tuple(found)
+
+
+def _decode(text: str | None) -> bytes:
+    return signing_secret(text or "")
