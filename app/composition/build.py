@@ -14,6 +14,7 @@ from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.deliveries import SqlDeliveries
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.erasure import SqlErasure
 from app.adapters.ledger.grants import SqlGrants
@@ -45,6 +46,7 @@ from app.composition.components import (
     UpkeepComponents,
     WakeEvents,
 )
+from app.composition.events import build_events, build_outbox
 from app.composition.grants import build_grants
 from app.composition.issuers import KeySetRegistry
 from app.composition.login_cache import build_shared_login_cache, cached_devices
@@ -63,6 +65,7 @@ from app.composition.replica import build_replica
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.vending.errors import LedgerUnavailable
+from app.vending.events.endpoints import ActiveEndpoints
 from app.vending.grants.binding import DeviceBinding
 from app.vending.not_before import NotBeforeRegistry
 from app.vending.operators.erasure import UserEraser
@@ -100,13 +103,15 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     replica = build_replica(settings, overrides)
     wake = WakeEvents()
     telemetry = build_telemetry(settings, overrides)
-    ledger = build_ledger(settings, telemetry, replica)
+    active = ActiveEndpoints(settings.identity().endpoints)
+    ledger = build_ledger(settings, overrides, telemetry, replica, active)
     audit = build_audit(settings, overrides, telemetry, ledger)
     clients = HttpClients(f"dialtone/{__version__}", settings.proxy_url)
     identity = build_identity(settings, overrides, ledger, clients)
     telnyx = build_telnyx(settings, overrides, telemetry, identity, clients.get())
     telephony = build_telephony(settings, overrides, replica, wake, audit, ledger, identity, telnyx)
     push = build_push(overrides, replica, wake, audit, ledger, identity, telnyx)
+    events = build_events(settings, overrides, replica, audit, ledger, active)
     upkeep = build_upkeep(settings, overrides, replica, audit, ledger, identity, telnyx, telephony, push)
     operators = build_operators(settings, overrides, wake, audit, ledger, identity, telnyx, telephony, upkeep)
     shared_counts = build_shared_counts(settings, overrides)
@@ -114,7 +119,9 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     grants = build_grants(settings, overrides, audit, rate_limiter, ledger, identity, telephony)
     listener = PgListener(ledger.engine, wake.change_feed.set)
     tasks = TaskRunner(
-        periodic_tasks(wake, listener, audit, identity, telnyx, telephony, push, upkeep, operators, shared_counts)
+        periodic_tasks(
+            wake, listener, audit, identity, telnyx, telephony, push, events, upkeep, operators, shared_counts
+        )
     )
 
     @asynccontextmanager
@@ -128,6 +135,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
             if telephony.shared_logins is not None:
                 await telephony.shared_logins.close()
             await clients.__aexit__(None, None, None)
+            await events.sender.close()
             await listener.close()
             await ledger.database.close()
             await asyncio.to_thread(telemetry.shut_down)
@@ -139,6 +147,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
                 await telephony.shared_logins.maintain()  # connected before the first request
             async with tasks:
                 yield
+                await events.deliverer.drain()
                 await telephony.issuer.drain()
                 await telephony.presence.drain()
                 with suppress(LedgerUnavailable):
@@ -159,35 +168,42 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         telephony=telephony,
         push=push,
         grants=grants,
+        events=events,
         upkeep=upkeep,
         operators=operators,
-        metrics=build_metrics(telemetry, overrides, shared_counts, identity, telnyx, telephony, push, operators),
+        metrics=build_metrics(
+            telemetry, overrides, shared_counts, identity, telnyx, telephony, push, events, operators
+        ),
         reload=SettingsReloader(
-            settings, replica, ledger, identity, telnyx, shared_counts, telephony.shared_logins, clients
+            settings, replica, ledger, identity, telnyx, shared_counts, telephony.shared_logins, clients, active
         ).reload,
         open=opened,
         run=running,
     )
 
 
-def build_ledger(settings: Settings, telemetry: Telemetry, replica: Replica) -> LedgerComponents:
+def build_ledger(
+    settings: Settings, overrides: Overrides, telemetry: Telemetry, replica: Replica, active: ActiveEndpoints
+) -> LedgerComponents:
     url = database_url(settings.database_url.get_secret_value())
     connector = None if url.get_backend_name() == "sqlite" else PgConnector(url)
     engine = open_engine(url, connector)
     database = Database(engine, telemetry.tracer)
     revision = newest_revision()
+    outbox = build_outbox(settings, overrides, active, is_sqlite=database.is_sqlite)
     return LedgerComponents(
         engine=engine,
         database=database,
         login=PgLogin(url, connector),
-        leases=SqlLeases(database),
-        search=SqlLeaseSearch(database),
-        sweep=SqlSweep(database),
-        not_before=SqlNotBefore(database),
-        push=SqlPush(database),
-        audit=SqlAudit(database, replica.naming),
+        leases=SqlLeases(database, outbox),
+        search=SqlLeaseSearch(database, outbox),
+        sweep=SqlSweep(database, outbox),
+        not_before=SqlNotBefore(database, outbox),
+        push=SqlPush(database, outbox),
+        audit=SqlAudit(database, replica.naming, outbox),
         erasure=SqlErasure(database, replica.naming),
         grants=SqlGrants(database),
+        deliveries=SqlDeliveries(database),
         check=lambda: database.check_ready(revision),
     )
 

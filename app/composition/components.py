@@ -19,6 +19,7 @@ from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
 from app.adapters.ledger.audit import SqlAudit
 from app.adapters.ledger.database import Database
+from app.adapters.ledger.deliveries import SqlDeliveries
 from app.adapters.ledger.erasure import SqlErasure
 from app.adapters.ledger.grants import SqlGrants
 from app.adapters.ledger.lease_search import SqlLeaseSearch
@@ -34,10 +35,14 @@ from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.outbound import TelnyxOutbound
 from app.adapters.telnyx.push import TelnyxConnections
+from app.adapters.webhooks import WebhookSender
 from app.composition.issuers import KeySetRegistry
 from app.config.settings import Settings
 from app.observability.audit_log import AuditLog
 from app.observability.metrics import EventMetrics, Metrics
+from app.vending.events.admin import EventAdmin
+from app.vending.events.delivery import EventDeliverer
+from app.vending.events.endpoints import ActiveEndpoints
 from app.vending.grants.mint import GrantMinter
 from app.vending.grants.revoke import GrantRevoker
 from app.vending.ids import new_id
@@ -124,6 +129,7 @@ class LedgerComponents:
     audit: SqlAudit
     erasure: SqlErasure
     grants: SqlGrants
+    deliveries: SqlDeliveries
     check: Callable[[], Awaitable[None]]
     """Raises LedgerUnavailable unless the database is reachable, writable and migrated."""
 
@@ -192,6 +198,16 @@ class GrantComponents:
 
 
 @dataclass(frozen=True, slots=True)
+class EventComponents:
+    """Events for backends."""
+
+    active: ActiveEndpoints
+    sender: WebhookSender
+    deliverer: EventDeliverer
+    admin: EventAdmin
+
+
+@dataclass(frozen=True, slots=True)
 class UpkeepComponents:
     """Background work on the ledger and at Telnyx."""
 
@@ -247,6 +263,7 @@ class Components:
     telephony: TelephonyComponents
     push: PushComponents
     grants: GrantComponents
+    events: EventComponents
     upkeep: UpkeepComponents
     operators: OperatorComponents
     metrics: Metrics

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from app import __version__
 from app.adapters.shared_counts import SharedCounts
 from app.composition.components import (
+    EventComponents,
     IdentityComponents,
     LedgerComponents,
     OperatorComponents,
@@ -63,6 +64,7 @@ def build_metrics(
     telnyx: TelnyxComponents,
     telephony: TelephonyComponents,
     push: PushComponents,
+    events: EventComponents,
     operators: OperatorComponents,
 ) -> Metrics:
     return Metrics(
@@ -74,6 +76,7 @@ def build_metrics(
         outbound=telnyx.outbound_guard.statuses,
         clock=overrides.clock,
         push_days_left=push.expiry_alerts.days_left,
+        deliveries=lambda: events.deliverer.status(),
         limiter_failures=lambda: 0 if shared_counts is None else shared_counts.failures,
         log_lines_dropped=logs.dropped,
     )

@@ -12,6 +12,7 @@ from app.adapters.ledger.pg_listener import PgListener
 from app.adapters.shared_counts import EXCHANGE_SECONDS, SharedCounts
 from app.adapters.telnyx.call_scheduler import PRIORITY, Priority
 from app.composition.components import (
+    EventComponents,
     IdentityComponents,
     OperatorComponents,
     PushComponents,
@@ -38,6 +39,8 @@ OUTBOUND_SECONDS = 60.0
 """Interval at which connections are checked. The guard decides which of them are due."""
 
 AUDIT_RETENTION_SECONDS = 600.0
+EVENT_DELIVERY_SECONDS = 1.0
+EVENT_UPKEEP_SECONDS = 30.0
 KEY_REFRESH_SECONDS = 5.0
 """Interval at which each issuer's key set is checked. The key set decides whether a refresh is due."""
 
@@ -68,6 +71,7 @@ def periodic_tasks(
     telnyx: TelnyxComponents,
     telephony: TelephonyComponents,
     push: PushComponents,
+    events: EventComponents,
     upkeep: UpkeepComponents,
     operators: OperatorComponents,
     shared_counts: SharedCounts | None,
@@ -87,6 +91,8 @@ def periodic_tasks(
         PeriodicTask(telephony.last_uses.flush, LAST_USE_SECONDS),
         PeriodicTask(push.uploads.sweep, SWEEP_SECONDS, wake.push_sweeper),
         PeriodicTask(push.expiry_alerts.check, EXPIRY_ALERT_SECONDS, runs_at_start=True),
+        PeriodicTask(events.deliverer.start, EVENT_DELIVERY_SECONDS, runs_at_start=True),
+        PeriodicTask(events.deliverer.maintain, EVENT_UPKEEP_SECONDS),
         PeriodicTask(operators.leases.refresh_counts, LEASE_COUNT_SECONDS, runs_at_start=True),
         PeriodicTask(
             telnyx.outbound_guard.check,

@@ -17,6 +17,7 @@ from app.composition.replica import tag_keys
 from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.settings import Settings, SettingsError, variable_of
 from app.vending.errors import LedgerUnavailable
+from app.vending.events.endpoints import ActiveEndpoints
 from app.vending.policy import Policy
 from app.vending.replica import Replica
 
@@ -58,6 +59,7 @@ class SettingsReloader:
         shared_counts: SharedCounts | None,
         shared_logins: SharedLoginCache | None,
         clients: HttpClients,
+        active: ActiveEndpoints,
     ) -> None:
         """`settings` are the settings at startup."""
         self._settings = settings
@@ -68,6 +70,7 @@ class SettingsReloader:
         self._shared_counts = shared_counts
         self._shared_logins = shared_logins
         self._clients = clients
+        self._active = active
 
     async def reload(self, changed: Settings) -> None:
         """Apply the settings. If it raises SettingsError, no setting was changed."""
@@ -83,6 +86,7 @@ class SettingsReloader:
         self._identity.policy.policy = resolved.policy
         self._identity.grant_keys.keys = resolved.grant_keys
         self._identity.key_sets.use_sign_in(resolved, self._identity.sign_in)
+        self._active.endpoints = resolved.endpoints
         self._naming.use_keys(*tag_keys(changed))
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())
         self._use_logins(changed, database, requires_restart)

@@ -19,6 +19,7 @@ from app.vending.audit import AuditAction, AuditOutcome, Decision
 from app.vending.models import IssueSource
 from app.vending.push.expiry_alerts import DaysLeft
 from app.vending.service_status import (
+    DeliveryStatus,
     KeySetStatus,
     LoginCacheStatus,
     ServiceStatus,
@@ -113,6 +114,7 @@ class Metrics:
         outbound: Callable[[], Iterable[OutboundStatus]],
         clock: Callable[[], datetime],
         push_days_left: Callable[[], Iterable[DaysLeft]],
+        deliveries: Callable[[], Iterable[DeliveryStatus]],
         limiter_failures: Callable[[], int],
         log_lines_dropped: Callable[[], int],
     ) -> None:
@@ -128,6 +130,7 @@ class Metrics:
         self._add_shared_login_cache(shared_login_cache)
         self._add_push(push_days_left)
         self._add_outbound(outbound, clock)
+        self._add_events(deliveries)
         self._add_operations(service_status, limiter_failures, log_lines_dropped)
 
     def join_workers(self, folder: Path, number: int, workers: int) -> None:
@@ -284,6 +287,40 @@ class Metrics:
             "Time since the outbound limits of a connection were read.",
             connection,
             lambda: [([s.connection_id], (clock() - s.checked_at).total_seconds()) for s in statuses()],
+        )
+
+    def _add_events(self, status: Callable[[], Iterable[DeliveryStatus]]) -> None:
+        """Absent unless endpoints are configured."""
+        endpoint = ["endpoint"]
+        self._gauges(
+            "events_pending",
+            "Events that are not delivered yet, at the last count.",
+            endpoint,
+            lambda: [([s.endpoint], s.pending) for s in status()],
+        )
+        self._gauges(
+            "events_dead",
+            "Events whose delivery was given up, at the last count.",
+            endpoint,
+            lambda: [([s.endpoint], s.dead) for s in status()],
+        )
+        self._gauges(
+            "events_oldest_seconds",
+            "Age of the oldest pending event.",
+            endpoint,
+            lambda: [([s.endpoint], s.oldest_seconds) for s in status()],
+        )
+        self._counters(
+            "events_delivered",
+            "Events that the endpoint accepted.",
+            endpoint,
+            lambda: [([s.endpoint], s.delivered) for s in status()],
+        )
+        self._counters(
+            "events_failed",
+            "Requests with an event that failed.",
+            ["endpoint", "reason"],
+            lambda: [([s.endpoint, reason], count) for s in status() for reason, count in s.failed.items()],
         )
 
     def _add_operations(
