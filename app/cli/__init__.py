@@ -16,6 +16,7 @@ from app.cli import (
     audit,
     config,
     doctor,
+    events,
     grants,
     leases,
     operators,
@@ -46,6 +47,7 @@ app.add_typer(grants.commands, name="grants")
 app.add_typer(operators.keys, name="keys")
 app.add_typer(operators.tokens, name="tokens")
 app.add_typer(audit.commands, name="audit")
+app.add_typer(events.commands, name="events")
 app.add_typer(users.commands, name="users")
 app.command("sweep")(operators.sweep)
 app.command("warm-pool")(operators.warm_pool)

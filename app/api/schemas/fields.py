@@ -100,6 +100,8 @@ SIP_USERNAME = r"^[A-Za-z0-9._-]{1,128}$"
 REQUEST_ID = r"^[A-Za-z0-9._-]{1,64}$"
 SHA256 = r"^[0-9a-f]{64}$"
 ORIGIN = r"^[a-z][a-z0-9+.-]{0,31}://[a-z0-9._:\[\]-]+$"
+ENDPOINT = r"^[a-z0-9-]{1,64}$"
+EVENT_ID = r"^[0-9a-f]{32}$"
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 """Without control characters: valid tokens have none in names, and PostgreSQL cannot store NUL."""
 DISPLAY_NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]+$"
@@ -114,6 +116,8 @@ FORMATS = {
     REQUEST_ID: "must have 1 to 64 characters: letters, digits, and any of . _ -",
     SHA256: "must have 64 characters: digits and the letters a to f",
     ORIGIN: "must be an origin as browsers send it, such as https://app.example.com",
+    ENDPOINT: "must have 1 to 64 characters: lower-case letters, digits and hyphens",
+    EVENT_ID: "must have 32 characters: digits and the letters a to f",
     PRINTABLE: "must not contain control characters",
     DISPLAY_NAME: "must not contain control characters or marks of text direction",
 }

@@ -7,6 +7,7 @@ from app.api.routes.admin import (
     audit,
     connections,
     erasures,
+    events,
     grants,
     keys,
     leases,
@@ -20,7 +21,7 @@ from app.api.routes.admin import (
 PREFIX = "/v1/admin"
 RESOURCES = (
     *(not_before, connections, push_credentials, keys, policy, leases, erasures, grants),
-    *(audit, service_status, sweeps),
+    *(audit, events, service_status, sweeps),
 )
 
 router = APIRouter(prefix=PREFIX, tags=["Operators"], dependencies=[Depends(require_operator)])

@@ -1,0 +1,80 @@
+"""`dialtone events`: list events that webhooks have not delivered, and replay dead letters."""
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from app.cli.output import AsJson, Column, end, in_seconds, note, print_json, print_rows
+from app.cli.service_client import ServiceClient, run
+
+commands = typer.Typer(no_args_is_help=True, help="List events for webhooks, and replay dead letters.")
+
+EVENTS = "/v1/admin/events"
+
+COLUMNS = (
+    Column("ID", lambda event: event["event_id"], is_whole=True),
+    Column("ENDPOINT", lambda event: event["endpoint"], is_whole=True),
+    Column("TYPE", lambda event: event["type"], is_whole=True),
+    Column("AT", lambda event: in_seconds(event["at"]), is_whole=True),
+    Column("USER", lambda event: event["subject"]),
+    Column("DEVICE", lambda event: event["device_id"]),
+    Column("ATTEMPTS", lambda event: str(event["attempts"]), is_whole=True),
+    Column("FAILURE", lambda event: event["failure"], is_whole=True),
+)
+
+Endpoint = Annotated[str | None, typer.Option(help="The name of the endpoint in dialtone.toml.")]
+
+
+class EventState(StrEnum):
+    PENDING = "pending"
+    DEAD = "dead"
+
+
+@commands.command("ls")
+def ls(
+    state: Annotated[EventState, typer.Option(help="Dead letters, or events that are still tried.")] = EventState.DEAD,
+    endpoint: Endpoint = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List undelivered events, newest first."""
+    filters = {"state": state.value, "endpoint": endpoint}
+    found = run(lambda client: client.rows(EVENTS, filters, limit))
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(COLUMNS, found, "No events match.")
+    if len(found) == limit:
+        note(f"Showing the first {limit}. Use --limit for more.")
+
+
+@commands.command("replay")
+def replay(
+    event: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole id of one event.")] = None,
+    endpoint: Endpoint = None,
+    everything: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Deliver dead letters again. The service delivers them within seconds; their ids stay the same."""
+    if everything == (event is not None or endpoint is not None):
+        end("Specify an ID, --endpoint, or both; or --all.", 2)
+    if event is not None and not re.fullmatch(r"[0-9a-f]{32}", event):
+        end("The ID must be the whole id of an event: 32 digits and letters a to f. `dialtone events ls` shows it.", 2)
+    body = {"event_id": event, "endpoint": endpoint}
+
+    async def work(client: ServiceClient) -> int:
+        count = 0
+        while True:
+            answer = await client.request("POST", f"{EVENTS}/replays", body=body)
+            count += int(answer["replayed"])
+            if answer["complete"]:
+                return count
+            note(f"{count} ...")
+
+    count = run(work)
+    if as_json:
+        print_json({"replayed": count})
+    else:
+        typer.echo(f"{count} dead letters are pending again.")
