@@ -14,6 +14,10 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052. Its last 32 bits are the IPv4 address that a translator connects to."""
 
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")
+"""RFC 9637, which Python 3.11 does not know."""
+
 _SINGLE_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 """A name that only the local resolver knows. It begins with a letter: resolvers read `0x7f000001` as an address."""
 
@@ -74,18 +78,14 @@ class AddressForbidden(OSError):
 
 
 def is_public(address: IpAddress) -> bool:
-    """Whether the address is a unicast address of the Internet, and no IPv6 form of another IPv4 address."""
-    return address.is_global and not address.is_multicast and all(map(is_public, _embedded(address)))
-
-
-def _embedded(address: IpAddress) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address may lead to."""
+    """Whether the address is a unicast address of the Internet, and leads to no other IPv4 address."""
     if isinstance(address, ipaddress.IPv4Address):
-        return []
-    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        return address.is_global and not address.is_multicast
     if address in NAT64:
-        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [inner for inner in found if inner is not None]
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    embedded = [address.sixtofour, *(address.teredo or ())]
+    is_unicast = address in GLOBAL_UNICAST and address not in DOCUMENTATION and address.is_global
+    return is_unicast and all(is_public(inner) for inner in embedded if inner is not None)
 
 
 def is_private(host: str) -> bool:
