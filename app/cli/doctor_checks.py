@@ -6,7 +6,7 @@ from datetime import UTC
 from urllib.parse import urlsplit
 
 from app.adapters.addresses import is_loopback
-from app.adapters.http_client import PROXY_FAILURES, ConnectFailed, ResponseFailed
+from app.adapters.http_client import PROXY_FAILURES, ConnectFailed, FailureReason, ResponseFailed
 from app.adapters.identity.key_faults import fix_of
 from app.adapters.ledger.failure_reasons import reason_of
 from app.adapters.login_cache.shared import SharedLoginCache
@@ -24,6 +24,7 @@ from app.vending.errors import (
     TelnyxKeyRejected,
     TelnyxNotFound,
 )
+from app.vending.events.endpoints import WebhookEndpoint
 from app.vending.push.models import PushType
 from app.vending.service_status import KeySetStatus
 
@@ -55,6 +56,8 @@ async def check_all(where: Settings, components: Components) -> AsyncIterator[Ch
         yield CheckResult(f"connection {connection_id}", CheckVerdict.WARNING, seen, fix)
     yield await check_spend_limits(components)
     yield _origins(where)
+    for endpoint in components.events.active.endpoints:
+        yield await _webhook(components, endpoint)
     if where.redis_url is not None:
         yield await _redis(components)
     if components.telephony.shared_logins is not None:
@@ -233,6 +236,19 @@ def _is_secure(origin: str) -> bool:
     parts = urlsplit(origin)
     host = parts.hostname or ""
     return parts.scheme != "http" or is_loopback(host) or host.endswith(".localhost")
+
+
+async def _webhook(components: Components, endpoint: WebhookEndpoint) -> CheckResult:
+    """Whether the endpoint's host can be connected to at an allowed address. The request has no event."""
+    about = f"endpoint {endpoint.name}"
+    failure = await components.events.sender.check(endpoint)
+    if failure is None:
+        return CheckResult(about, CheckVerdict.OK, "its host responds over TLS at an allowed address")
+    if failure.reason.startswith("status_"):
+        fix = "set `url` to the final address, because redirects are not followed"
+        return CheckResult(about, CheckVerdict.WARNING, "it responds to HEAD with a redirect", fix)
+    reason = FailureReason[failure.reason.upper()]
+    return CheckResult(about, CheckVerdict.FAILED, reason.value, fix_of(reason))
 
 
 async def _redis(components: Components) -> CheckResult:

@@ -100,6 +100,8 @@ CASES = {
         wrong=("", f"--issuer {ISSUER} --user none", "--user none --dry-run"),
         fails=(f"--issuer {ISSUER} --user none --confirm other",),
     ),
+    "events ls": Case("", wrong=("--limit 0", "--state delivered"), empty=""),
+    "events replay": Case("--all", wrong=("", "xyz", f"{UNKNOWN_ID} --all")),
     "audit tail": Case("", wrong=("--action none", "-n -1", "--since now", "--lease xyz"), empty="--user none"),
 }
 

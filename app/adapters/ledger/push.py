@@ -119,7 +119,7 @@ class SqlPush:
         def work(connection: sa.Connection) -> None:
             _change_one(connection, update)
             if self._outbox is not None and self._outbox.is_active:
-                self._outbox.add(connection, [push_expiring_event(before, days, self._outbox.now())])
+                self._outbox.add(connection, [push_expiring_event(before, self._outbox.now())])
 
         await self._database.write(work)
 

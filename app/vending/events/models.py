@@ -113,15 +113,16 @@ def push_registered_event(registration: PushRegistration, push_object: PushObjec
     )
 
 
-def push_expiring_event(push_object: PushObject, days: int, at: datetime) -> OutboxEvent:
-    """`days` is the threshold of the warning; 0 means that the object has expired."""
+def push_expiring_event(push_object: PushObject, at: datetime) -> OutboxEvent:
+    """The event of an object with `not_after`."""
+    days_left = 0 if push_object.not_after is None else max(0, (push_object.not_after - at).days)
     return OutboxEvent(
         EventType.PUSH_EXPIRING,
         at,
         f"push-certificates/{push_object.fingerprint_sha256}",
         NO_USER,
         push_object.fingerprint_sha256[:64],
-        {**_push_facts(push_object), "days_left": days},
+        {**_push_facts(push_object), "days_left": days_left},
     )
 
 
