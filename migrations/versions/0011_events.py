@@ -14,6 +14,14 @@ depends_on = None
 # SQLite counts rows only in a column of type INTEGER.
 SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
+INDEXES = (
+    ("pending_of_a_queue", ["endpoint", "queue", "sequence"], "NOT is_dead"),
+    ("pending_by_expiry", ["expires_at"], "NOT is_dead"),
+    ("dead_by_sequence", ["sequence"], "is_dead"),
+    ("dead_by_time", ["dead_at"], "is_dead"),
+    ("dead_of_an_event", ["event_id"], "is_dead"),
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -47,12 +55,10 @@ def upgrade() -> None:
         sa.Column("dead_at", sa.DateTime(timezone=True)),
         sqlite_autoincrement=True,
     )
-    op.create_index("deliveries_of_a_queue", "event_deliveries", ["endpoint", "queue", "is_dead", "sequence"])
-    op.create_index("deliveries_by_expiry", "event_deliveries", ["is_dead", "expires_at"])
-    op.create_index("deliveries_by_death", "event_deliveries", ["is_dead", "dead_at"])
-    op.create_index("deliveries_by_age", "event_deliveries", ["is_dead", "at", "sequence"])
     op.create_index("deliveries_of_a_user", "event_deliveries", ["subject"])
-    op.create_index("deliveries_of_an_event", "event_deliveries", ["event_id"])
+    for name, columns, condition in INDEXES:
+        where = sa.text(condition)
+        op.create_index(name, "event_deliveries", columns, sqlite_where=where, postgresql_where=where)
 
 
 def downgrade() -> None:

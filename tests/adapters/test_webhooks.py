@@ -12,30 +12,9 @@ from app.adapters.addresses import is_public
 from app.adapters.webhooks import WebhookSender, signing_secret
 from app.sandbox.account import Clock
 from app.vending.events.endpoints import WebhookEndpoint
-from app.vending.events.models import Delivery
 from tests.support.certificates import certificate_authority
-from tests.support.leases import NOW
 from tests.support.raw_server import raw_server
-from tests.support.webhooks import FORMER_SECRET, SECRET, Receiver, encoded, webhook_receiver
-
-EVENT = Delivery(
-    sequence=1,
-    endpoint="backend",
-    event_id="019ab3f0e5d16a7b4c2d9e8f7a6b5c4d",
-    type="dialtone.lease.issued",
-    at=NOW,
-    about="leases/1",
-    issuer="https://id.example.com",
-    subject="alicé",
-    device_id="laptop",
-    lease_id="1",
-    data={"sip_username": "gencred1"},
-    is_dead=False,
-    attempts=0,
-    failure=None,
-    expires_at=NOW,
-    dead_at=None,
-)
+from tests.support.webhooks import EVENT, FORMER_SECRET, SECRET, Receiver, encoded, webhook_receiver
 
 
 class Resolver(AbstractResolver):

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from app.cli import app
 from app.sandbox.account import DEMO_CONNECTION
+from app.vending.events.models import DELIVERY_PERIOD
 from app.vending.models import IssueRequest
 from app.vending.operators.lease_admin import LeaseCriteria
 from tests.support.databases import sqlite_url
@@ -23,6 +24,7 @@ from tests.support.service import Service, running_service
 from tests.support.terminals import Outcome, on_terminal, piped
 from tests.support.tokens import ISSUER, principal, token
 from tests.support.waiting import eventually
+from tests.support.webhooks import Receiver, add_events, numbered_event, outbox_of
 
 ID = "{lease}"
 UNKNOWN_ID = "0" * 32
@@ -146,6 +148,13 @@ async def push_credential(service: Service) -> None:
 
 
 @pytest.fixture
+async def dead_letter(service: Service) -> None:
+    ledger = service.components.ledger
+    await add_events(ledger.database, outbox_of(ledger.database, [Receiver().endpoint()]), [numbered_event(1, DEVICE)])
+    await ledger.deliveries.bury_expired(service.clock() + DELIVERY_PERIOD)
+
+
+@pytest.fixture
 def material(tmp_path: Path) -> Path:
     wanted = same_ios()
     (tmp_path / "cert.pem").write_text(wanted["certificate"])
@@ -178,7 +187,7 @@ async def test_output_of_a_pipe_is_plain_and_whole(name: str, service: Service, 
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.usefixtures("push_credential")
+@pytest.mark.usefixtures("push_credential", "dead_letter")
 async def test_terminal_of_80_columns_gets_the_same_result(name: str, service: Service, material: Path) -> None:
     lease = await any_lease(service)
 

@@ -19,6 +19,7 @@ from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.shared_logins import sharing
 from tests.support.tokens import token
+from tests.support.webhooks import Receiver, configure_endpoints
 
 ROOT = Path(__file__).parent.parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -55,9 +56,10 @@ def labels_in(expression: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-async def scraped(telnyx: Telnyx, sqlite: str) -> AsyncIterator[str]:
+async def scraped(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[str]:
     """The output of /metrics after each kind of event happened."""
     settings = {"warm_pool_size": 1} | sharing(f"redis://127.0.0.1:{free_port()}/0")
+    settings |= configure_endpoints(tmp_path, {"backend": Receiver(url=f"https://localhost:{free_port()}/")})
     async with running_service(telnyx, sqlite, **settings) as service:
         await service.components.upkeep.warm_pool.refill()
         await service.issue("laptop")

@@ -19,7 +19,7 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.outbox import Outbox
 from app.adapters.ledger.tables import event_deliveries
 from app.vending.events.endpoints import ActiveEndpoints, Network, WebhookEndpoint
-from app.vending.events.models import EventType, OutboxEvent
+from app.vending.events.models import Delivery, EventType, OutboxEvent
 from app.vending.ids import new_ordered_id
 from app.vending.models import UserKey
 from tests.support.certificates import certificate_authority
@@ -29,6 +29,25 @@ from tests.support.tokens import ISSUER, pem
 SECRET, FORMER_SECRET = b"canary-secret-of-32-bytes-size!!", b"another-canary-secret-of-32-byte"
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"),)
 ALL_TYPES = frozenset(event_type.value for event_type in EventType)
+
+EVENT = Delivery(
+    sequence=1,
+    endpoint="backend",
+    event_id="019ab3f0e5d16a7b4c2d9e8f7a6b5c4d",
+    type="dialtone.lease.issued",
+    at=NOW,
+    about="leases/1",
+    issuer="https://id.example.com",
+    subject="alicé",
+    device_id="laptop",
+    lease_id="1",
+    data={"sip_username": "gencred1"},
+    is_dead=False,
+    attempts=0,
+    failure=None,
+    expires_at=NOW,
+    dead_at=None,
+)
 
 
 def encoded(secret: bytes) -> str:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.outbox import queue_of, upsert_queue
-from app.adapters.ledger.tables import event_deliveries, event_queues, leases, owned_by
+from app.adapters.ledger.tables import IS_DEAD, IS_UNDELIVERED, event_deliveries, event_queues, leases, owned_by
 from app.vending.events.delivery import ClaimedQueue, EventBacklog, RetryPlan
 from app.vending.events.models import DELIVERY_PERIOD, Delivery
 from app.vending.pseudonyms import ErasedUser, Opaque
@@ -19,7 +19,7 @@ BATCH_SIZE = 500
 at = event_deliveries.c
 queues = event_queues.c
 
-IS_PENDING = sa.not_(at.is_dead)
+MAX_SEQUENCE = 2**63 - 1
 SIP_FIELDS = ("sip_username", "sip_address")
 """Members of an event's data that identify a user at Telnyx."""
 
@@ -57,7 +57,7 @@ class SqlDeliveries:
         return await self._database.write(work)
 
     async def pending(self, queue: ClaimedQueue, limit: int) -> list[Delivery]:
-        wanted = sa.select(*_DELIVERY).where(at.endpoint == queue.endpoint, at.queue == queue.name, IS_PENDING)
+        wanted = sa.select(*_DELIVERY).where(at.endpoint == queue.endpoint, at.queue == queue.name, IS_UNDELIVERED)
         return [_delivery(row) for row in await self._database.rows(wanted.order_by(at.sequence).limit(limit))]
 
     async def settle(
@@ -87,11 +87,11 @@ class SqlDeliveries:
 
     async def bury_expired(self, now: datetime) -> int:
         return await self._bury(
-            sa.select(at.sequence).where(IS_PENDING, at.expires_at <= now).order_by(at.expires_at), now
+            sa.select(at.sequence).where(IS_UNDELIVERED, at.expires_at <= now).order_by(at.expires_at), now
         )
 
     async def bury_oldest(self, endpoint: str, count: int, now: datetime) -> int:
-        oldest = sa.select(at.sequence).where(IS_PENDING, at.endpoint == endpoint).order_by(at.sequence)
+        oldest = sa.select(at.sequence).where(IS_UNDELIVERED, at.endpoint == endpoint).order_by(at.sequence)
         return await self._bury(oldest, now, count, "queue_full")
 
     async def _bury(
@@ -112,8 +112,8 @@ class SqlDeliveries:
         return await self._database.write(work)
 
     async def delete_dead(self, dead_before: datetime, keep: int) -> int:
-        newest = sa.select(at.sequence).where(at.is_dead).order_by(at.dead_at.desc(), at.sequence.desc())
-        old = sa.select(at.sequence).where(at.is_dead, at.dead_at < dead_before).limit(BATCH_SIZE)
+        newest = sa.select(at.sequence).where(IS_DEAD).order_by(at.dead_at.desc(), at.sequence.desc())
+        old = sa.select(at.sequence).where(IS_DEAD, at.dead_at < dead_before).limit(BATCH_SIZE)
         found = [
             *await self._database.rows(old),
             *await self._database.rows(newest.offset(keep).limit(BATCH_SIZE)),
@@ -123,13 +123,13 @@ class SqlDeliveries:
         sequences = sorted({row["sequence"] for row in found})
 
         def work(connection: sa.Connection) -> int:
-            still_dead = sa.and_(at.sequence.in_(sequences), at.is_dead)
+            still_dead = sa.and_(at.sequence.in_(sequences), IS_DEAD)
             return connection.execute(event_deliveries.delete().where(still_dead)).rowcount
 
         return await self._database.write(work)
 
     async def delete_queues_except(self, endpoints: Sequence[str], due_before: datetime) -> None:
-        of_queue = sa.and_(at.endpoint == queues.endpoint, at.queue == queues.queue, IS_PENDING)
+        of_queue = sa.and_(at.endpoint == queues.endpoint, at.queue == queues.queue, IS_UNDELIVERED)
         is_empty = sa.not_(sa.select(at.sequence).where(of_queue).exists())
         unused = sa.and_(queues.endpoint.not_in(endpoints), queues.due_at < due_before, is_empty)
         if await self._database.rows(sa.select(queues.queue).where(unused).limit(1)):
@@ -150,19 +150,17 @@ class SqlDeliveries:
     async def matching(
         self, *, is_dead: bool, endpoint: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> list[Delivery]:
-        query = sa.select(*_DELIVERY).where(at.is_dead if is_dead else IS_PENDING)
+        query = sa.select(*_DELIVERY).where(IS_DEAD if is_dead else IS_UNDELIVERED)
         if endpoint is not None:
             query = query.where(at.endpoint == endpoint)
         if after is not None:
-            moment = sa.bindparam("moment", after[0], at.at.type)
             # The number in a forged cursor may be too large for the database.
-            last = min(int(after[1], 16), 2**63 - 1)
-            query = query.where(sa.tuple_(at.at, at.sequence) < sa.tuple_(moment, sa.literal(last, at.sequence.type)))
-        newest_first = query.order_by(at.at.desc(), at.sequence.desc()).limit(limit)
+            query = query.where(at.sequence < min(int(after[1], 16), MAX_SEQUENCE))
+        newest_first = query.order_by(at.sequence.desc()).limit(limit)
         return [_delivery(row) for row in await self._database.rows(newest_first)]
 
     async def replay(self, event_id: str | None, endpoint: str | None, now: datetime, limit: int) -> int:
-        query = sa.select(at.sequence, at.endpoint, at.queue).where(at.is_dead)
+        query = sa.select(at.sequence, at.endpoint, at.queue).where(IS_DEAD)
         if event_id is not None:
             query = query.where(at.event_id == event_id)
         if endpoint is not None:

@@ -8,20 +8,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.adapters.ledger.tables import event_deliveries, event_queues
+from app.adapters.ledger.tables import IS_UNDELIVERED, event_deliveries, event_queues
 from app.vending.audit import AuditEvent
 from app.vending.events.endpoints import ActiveEndpoints
 from app.vending.events.models import DELIVERY_PERIOD, OutboxEvent, denied_event, lease_event
 from app.vending.models import UserKey
 from app.vending.telephony.lease import Lease
 
-INSERT = event_deliveries.insert()
+_GIVEN = ("endpoint", "queue", "event_id", "type", "at", "about", "issuer", "subject", "device_id", "lease_id", "data")
+INSERT = event_deliveries.insert().values(
+    {name: sa.bindparam(name) for name in (*_GIVEN, "expires_at")} | {"is_dead": sa.false(), "attempts": sa.text("0")}
+)
 IS_PENDING_DENIAL = (
     sa.select(event_deliveries.c.sequence)
     .where(
         event_deliveries.c.endpoint == sa.bindparam("of_endpoint"),
         event_deliveries.c.queue == sa.bindparam("of_queue"),
-        sa.not_(event_deliveries.c.is_dead),
+        IS_UNDELIVERED,
         event_deliveries.c.type == sa.bindparam("of_type"),
     )
     .limit(1)
@@ -101,11 +104,7 @@ class Outbox:
                 "device_id": event.device_id,
                 "lease_id": event.lease_id,
                 "data": dict(event.data),
-                "is_dead": False,
-                "attempts": 0,
-                "failure": None,
                 "expires_at": expires_at,
-                "dead_at": None,
             }
 
 

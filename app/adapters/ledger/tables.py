@@ -49,6 +49,8 @@ HAS_ENDED = _in(ENDED)
 HAS_CHANGED = _in((LeaseState.ACTIVE, *ENDED))
 """Leases that a replica may have cached a login of."""
 IS_POOLED = _in((LeaseState.POOLED,))
+IS_UNDELIVERED = sa.text("NOT is_dead")
+IS_DEAD = sa.text("is_dead")
 IS_NOBODYS = sa.text("issuer = '' AND state IN ('pooled', 'pending')")
 
 leases = sa.Table(
@@ -268,19 +270,16 @@ event_deliveries = sa.Table(
     sa.Column("failure", sa.String(64)),
     sa.Column("expires_at", UtcTime, nullable=False),
     sa.Column("dead_at", UtcTime),
-    sa.Index("deliveries_of_a_queue", "endpoint", "queue", "is_dead", "sequence"),
-    sa.Index("deliveries_by_expiry", "is_dead", "expires_at"),
-    sa.Index("deliveries_by_death", "is_dead", "dead_at"),
-    sa.Index("deliveries_by_age", "is_dead", "at", "sequence"),
     sa.Index("deliveries_of_a_user", "subject"),
-    sa.Index("deliveries_of_an_event", "event_id"),
     sqlite_autoincrement=True,
 )
 """The outbox: an event for one endpoint, until it is delivered, and dead letters."""
 
 
-def _partial(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
-    chosen = [leases.c[column] for column in columns]
+def _partial(
+    name: str, *columns: str, where: sa.TextClause, unique: bool = False, table: sa.Table = leases
+) -> sa.Index:
+    chosen = [table.c[column] for column in columns]
     return sa.Index(name, *chosen, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
@@ -295,6 +294,11 @@ _partial("changed_by_time", "updated_at", where=HAS_CHANGED)
 _partial("pooled_of_a_connection", "connection_id", "usable_at", where=IS_POOLED)
 _partial("leases_of_nobody", "created_at", where=IS_NOBODYS)
 _partial("live_of_a_session", "issuer", "session", where=IS_LIVE)
+_partial("pending_of_a_queue", "endpoint", "queue", "sequence", where=IS_UNDELIVERED, table=event_deliveries)
+_partial("pending_by_expiry", "expires_at", where=IS_UNDELIVERED, table=event_deliveries)
+_partial("dead_by_sequence", "sequence", where=IS_DEAD, table=event_deliveries)
+_partial("dead_by_time", "dead_at", where=IS_DEAD, table=event_deliveries)
+_partial("dead_of_an_event", "event_id", where=IS_DEAD, table=event_deliveries)
 
 
 IS_OWNED = sa.and_(leases.c.issuer == sa.bindparam("issuer"), leases.c.subject == sa.bindparam("subject"))

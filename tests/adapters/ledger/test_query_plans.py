@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.sandbox.account import DEMO_CONNECTION
 from benchmarks import million
 from tests.support.admin_api import admin_request
+from tests.support.http_server import free_port
 from tests.support.push_api import register
 from tests.support.push_material import android
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, token
 from tests.support.waiting import DAY
+from tests.support.webhooks import Receiver, configure_endpoints
 
 SMALL = {"alembic_version", "key_refreshes", "sweep_runs"}
 """Small tables: one row for the schema, one per issuer, one per requested sweep."""
@@ -96,9 +99,29 @@ async def use_every_operation(service: Service) -> None:
     await components.push.expiry_alerts.check()
     await components.operators.leases.refresh_counts()
     await components.audit.delete_expired()
+    await use_events(service)
     service.clock.advance(40 * DAY)
     await components.upkeep.sweeper.sweep()
     await components.audit.delete_expired()
+
+
+async def use_events(service: Service) -> None:
+    """Deliver, give up, list and replay events, which the requests above have caused."""
+    deliverer = service.components.events.deliverer
+    await deliverer.start()
+    await deliverer.finish()
+    await admin_request(service, "GET", "/events", state="pending")
+    await service.components.ledger.deliveries.bury_oldest("backend", 1, service.clock())
+    service.clock.advance(2 * DAY)
+    await deliverer.maintain()
+    for criteria in ({}, {"endpoint": "backend"}):
+        await admin_request(service, "GET", "/events", **criteria)
+    page = (await admin_request(service, "GET", "/events", limit=1)).json()
+    await admin_request(service, "GET", "/events", cursor=page["next_cursor"])
+    for body in ({"event_id": page["data"][0]["event_id"]}, {"endpoint": "backend"}, {}):
+        await admin_request(service, "POST", "/events/replays", body)
+    service.clock.advance(10 * DAY)
+    await deliverer.maintain()
 
 
 async def plan_of(connection: AsyncConnection, statement: str, parameters: Any) -> list[str]:
@@ -118,8 +141,11 @@ def scans(plan: list[str]) -> list[str]:
     return [table for table in found if table not in SMALL and not table.startswith("anon")]
 
 
-async def test_every_statement_uses_an_index(telnyx: Telnyx, database: str, statements: Statements) -> None:
-    async with running_service(telnyx, database, warm_pool_size=...) as service:
+async def test_every_statement_uses_an_index(
+    telnyx: Telnyx, database: str, statements: Statements, tmp_path: Path
+) -> None:
+    changes = configure_endpoints(tmp_path, {"backend": Receiver(url=f"https://localhost:{free_port()}/")})
+    async with running_service(telnyx, database, warm_pool_size=..., **changes) as service:
         await million.fill(database, LEASES)
         statements.clear()  # of the migrations, which run once
         await use_every_operation(service)
