@@ -16,7 +16,7 @@ SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 INDEXES = (
     ("pending_of_a_queue", ["endpoint", "queue", "sequence"], "NOT is_dead"),
-    ("pending_by_expiry", ["expires_at"], "NOT is_dead"),
+    ("pending_by_expiry", ["endpoint", "expires_at"], "NOT is_dead"),
     ("dead_by_sequence", ["sequence"], "is_dead"),
     ("dead_by_time", ["dead_at"], "is_dead"),
     ("dead_of_an_event", ["event_id"], "is_dead"),

@@ -111,7 +111,7 @@ async def test_no_secret_is_in_events_or_in_the_ledger(
         material = android("pushed")
         assert (await register(service, material)).status_code == 201
         await service.issue("laptop", user="mallory")
-        await eventually(lambda: len(receiver.received) == 3)
+        await eventually(lambda: len(receiver.received) == 3, 15.0)
         receiver.status = 500
         await service.ask("DELETE")
         await eventually(lambda: len(receiver.received) > 3)

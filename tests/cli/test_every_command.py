@@ -151,7 +151,7 @@ async def push_credential(service: Service) -> None:
 async def dead_letter(service: Service) -> None:
     ledger = service.components.ledger
     await add_events(ledger.database, outbox_of(ledger.database, [Receiver().endpoint()]), [numbered_event(1, DEVICE)])
-    await ledger.deliveries.bury_expired(service.clock() + DELIVERY_PERIOD)
+    await ledger.deliveries.bury_expired("backend", service.clock() + DELIVERY_PERIOD)
 
 
 @pytest.fixture

@@ -85,28 +85,29 @@ class SqlDeliveries:
 
     # -- maintenance --------------------------------------------------------------------------------------------
 
-    async def bury_expired(self, now: datetime) -> int:
-        return await self._bury(
-            sa.select(at.sequence).where(IS_UNDELIVERED, at.expires_at <= now).order_by(at.expires_at), now
-        )
+    async def bury_expired(self, endpoint: str, now: datetime) -> int:
+        is_old = sa.and_(IS_UNDELIVERED, at.endpoint == endpoint, at.expires_at <= now)
+        return await self._bury(is_old, now, BATCH_SIZE)
 
     async def bury_oldest(self, endpoint: str, count: int, now: datetime) -> int:
-        oldest = sa.select(at.sequence).where(IS_UNDELIVERED, at.endpoint == endpoint).order_by(at.sequence)
-        return await self._bury(oldest, now, count, "queue_full")
+        is_pending = sa.and_(IS_UNDELIVERED, at.endpoint == endpoint)
+        return await self._bury(is_pending, now, min(count, BATCH_SIZE), failure="queue_full")
 
     async def _bury(
-        self, query: sa.Select[Any], now: datetime, limit: int = BATCH_SIZE, failure: str | None = None
+        self, is_chosen: sa.ColumnElement[bool], now: datetime, limit: int, *, failure: str | None = None
     ) -> int:
-        query = query.limit(min(limit, BATCH_SIZE))
+        query = sa.select(at.sequence, at.endpoint, at.queue).where(is_chosen).order_by(at.expires_at).limit(limit)
         if not await self._database.rows(query):
             return 0
+        values: dict[str, Any] = {"is_dead": True, "dead_at": now}
+        if failure is not None:
+            values["failure"] = failure
 
         def work(connection: sa.Connection) -> int:
-            found = list(connection.scalars(query.with_for_update(skip_locked=True)))
-            values: dict[str, Any] = {"is_dead": True, "dead_at": now}
-            if failure is not None:
-                values["failure"] = failure
-            connection.execute(event_deliveries.update().where(at.sequence.in_(found)).values(values))
+            found = connection.execute(query.with_for_update(skip_locked=True)).all()
+            chosen = at.sequence.in_([row.sequence for row in found])
+            connection.execute(event_deliveries.update().where(chosen).values(values))
+            _delete_empty_queues(connection, {(row.endpoint, row.queue) for row in found})
             return len(found)
 
         return await self._database.write(work)
@@ -128,21 +129,19 @@ class SqlDeliveries:
 
         return await self._database.write(work)
 
-    async def delete_queues_except(self, endpoints: Sequence[str], due_before: datetime) -> None:
-        of_queue = sa.and_(at.endpoint == queues.endpoint, at.queue == queues.queue, IS_UNDELIVERED)
-        is_empty = sa.not_(sa.select(at.sequence).where(of_queue).exists())
-        unused = sa.and_(queues.endpoint.not_in(endpoints), queues.due_at < due_before, is_empty)
-        if await self._database.rows(sa.select(queues.queue).where(unused).limit(1)):
-            await self._database.write(lambda connection: connection.execute(event_queues.delete().where(unused)))
-
     async def backlog(self) -> list[EventBacklog]:
-        count, oldest = sa.func.count(), sa.func.min(at.at)
-        query = sa.select(at.endpoint, at.is_dead, count.label("events"), oldest.label("oldest"))
-        found: dict[str, EventBacklog] = {}
-        for row in await self._database.rows(query.group_by(at.endpoint, at.is_dead)):
+        count, first_expiry = sa.func.count().label("events"), sa.func.min(at.expires_at).label("first_expiry")
+        pending = sa.select(at.endpoint, count, first_expiry).where(IS_UNDELIVERED).group_by(at.endpoint)
+        dead = sa.select(at.endpoint, count).where(IS_DEAD).group_by(at.endpoint)
+        found = {
+            row["endpoint"]: EventBacklog(
+                row["endpoint"], pending=row["events"], oldest=row["first_expiry"] - DELIVERY_PERIOD
+            )
+            for row in await self._database.rows(pending)
+        }
+        for row in await self._database.rows(dead):
             known = found.get(row["endpoint"], EventBacklog(row["endpoint"]))
-            changes = {"dead": row["events"]} if row["is_dead"] else {"pending": row["events"], "oldest": row["oldest"]}
-            found[row["endpoint"]] = known._replace(**changes)
+            found[row["endpoint"]] = known._replace(dead=row["events"])
         return list(found.values())
 
     # -- operators ----------------------------------------------------------------------------------------------
@@ -150,12 +149,11 @@ class SqlDeliveries:
     async def matching(
         self, *, is_dead: bool, endpoint: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> list[Delivery]:
-        query = sa.select(*_DELIVERY).where(IS_DEAD if is_dead else IS_UNDELIVERED)
+        # The number in a forged cursor may be too large for the database.
+        before = MAX_SEQUENCE if after is None else min(int(after[1], 16), MAX_SEQUENCE)
+        query = sa.select(*_DELIVERY).where(IS_DEAD if is_dead else IS_UNDELIVERED, at.sequence < before)
         if endpoint is not None:
             query = query.where(at.endpoint == endpoint)
-        if after is not None:
-            # The number in a forged cursor may be too large for the database.
-            query = query.where(at.sequence < min(int(after[1], 16), MAX_SEQUENCE))
         newest_first = query.order_by(at.sequence.desc()).limit(limit)
         return [_delivery(row) for row in await self._database.rows(newest_first)]
 
@@ -216,6 +214,17 @@ class SqlDeliveries:
         unclaimed = {"version": 1, "due_at": now, "claimed_by": None, "claimed_until": None}
         rows = [{"endpoint": endpoint, "queue": queue, **unclaimed} for endpoint, queue in sorted(names)]
         connection.execute(self._upsert_due, rows)
+
+
+def _delete_empty_queues(connection: sa.Connection, names: set[tuple[str, str]]) -> None:
+    """Delete those queues that have no pending event. In the order in which the outbox locks queues."""
+    for endpoint, queue in sorted(names):
+        key = sa.and_(queues.endpoint == endpoint, queues.queue == queue)
+        version = connection.scalar(sa.select(queues.version).where(key))
+        is_pending = sa.select(at.sequence).where(at.endpoint == endpoint, at.queue == queue, IS_UNDELIVERED).exists()
+        # A changed version means that an event was added by a transaction that this statement does not see.
+        is_empty = sa.and_(key, queues.version == version, queues.claimed_by.is_(None), sa.not_(is_pending))
+        connection.execute(event_queues.delete().where(is_empty))
 
 
 def _delivery(row: sa.RowMapping) -> Delivery:

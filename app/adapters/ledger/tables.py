@@ -295,7 +295,7 @@ _partial("pooled_of_a_connection", "connection_id", "usable_at", where=IS_POOLED
 _partial("leases_of_nobody", "created_at", where=IS_NOBODYS)
 _partial("live_of_a_session", "issuer", "session", where=IS_LIVE)
 _partial("pending_of_a_queue", "endpoint", "queue", "sequence", where=IS_UNDELIVERED, table=event_deliveries)
-_partial("pending_by_expiry", "expires_at", where=IS_UNDELIVERED, table=event_deliveries)
+_partial("pending_by_expiry", "endpoint", "expires_at", where=IS_UNDELIVERED, table=event_deliveries)
 _partial("dead_by_sequence", "sequence", where=IS_DEAD, table=event_deliveries)
 _partial("dead_by_time", "dead_at", where=IS_DEAD, table=event_deliveries)
 _partial("dead_of_an_event", "event_id", where=IS_DEAD, table=event_deliveries)

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from app.vending.events.endpoints import ActiveEndpoints, WebhookEndpoint
-from app.vending.events.models import DELIVERY_PERIOD, Delivery
+from app.vending.events.models import Delivery
 from app.vending.service_status import DeliveryStatus
 
 DELIVERY_CONCURRENCY = 8
@@ -70,7 +70,7 @@ class EventBacklog(NamedTuple):
     pending: int = 0
     dead: int = 0
     oldest: datetime | None = None
-    """The time of the oldest pending event."""
+    """When the oldest pending event was stored or replayed."""
 
 
 class SendFailure(NamedTuple):
@@ -102,7 +102,7 @@ class DeliveryLedger(Protocol):
     ) -> None:
         """Delete delivered events, record a failure, and release the queue. Without more events, delete the queue."""
 
-    async def bury_expired(self, now: datetime) -> int:
+    async def bury_expired(self, endpoint: str, now: datetime) -> int:
         """Make one batch of events dead letters whose delivery period has ended. Returns their number."""
 
     async def bury_oldest(self, endpoint: str, count: int, now: datetime) -> int:
@@ -110,9 +110,6 @@ class DeliveryLedger(Protocol):
 
     async def delete_dead(self, dead_before: datetime, keep: int) -> int:
         """Delete one batch of dead letters: those from before a time, and the oldest above a number."""
-
-    async def delete_queues_except(self, endpoints: Sequence[str], due_before: datetime) -> None:
-        """Delete the empty queues of other endpoints, which are no longer configured."""
 
     async def backlog(self) -> list[EventBacklog]: ...
 
@@ -191,18 +188,15 @@ class EventDeliverer:
     async def maintain(self) -> None:
         """Bury events that could not be delivered, delete old dead letters, and count. Raises LedgerUnavailable."""
         now = self._clock()
-        while await self._ledger.bury_expired(now):
-            pass
-        backlog = await self._ledger.backlog()
-        for found in backlog:
+        for found in await self._ledger.backlog():  # also of endpoints that are no longer configured
+            while await self._ledger.bury_expired(found.endpoint, now):
+                pass
             excess = found.pending - MAX_PENDING_EVENTS
             while excess > 0 and (buried := await self._ledger.bury_oldest(found.endpoint, excess, now)):
                 excess -= buried
-        names = [endpoint.name for endpoint in self._active.endpoints]
-        await self._ledger.delete_queues_except(names, now - 2 * DELIVERY_PERIOD)
         while await self._ledger.delete_dead(now - DEAD_LETTER_RETENTION, MAX_DEAD_LETTERS):
             pass
-        self._backlog = backlog
+        self._backlog = await self._ledger.backlog()
 
     def status(self) -> list[DeliveryStatus]:
         """For each endpoint in use."""
