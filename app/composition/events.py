@@ -1,7 +1,7 @@
 """Builds the delivery of events."""
 
 from app import __version__
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.webhooks import WebhookSender
 from app.composition.components import EventComponents, LedgerComponents, Overrides
 from app.config.settings import Settings
@@ -13,8 +13,8 @@ from app.vending.ids import new_ordered_id
 from app.vending.replica import Replica
 
 
-def build_outbox(settings: Settings, overrides: Overrides, active: ActiveEndpoints, *, is_sqlite: bool) -> Outbox:
-    return Outbox(
+def build_outbox(settings: Settings, overrides: Overrides, active: ActiveEndpoints, *, is_sqlite: bool) -> EventOutbox:
+    return EventOutbox(
         active, is_sqlite=is_sqlite, sip_domain=settings.sip_domain, clock=overrides.clock, new_id=new_ordered_id
     )
 

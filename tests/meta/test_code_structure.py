@@ -20,6 +20,7 @@ LARGE_CONSTRUCTORS = {
     "app/adapters/identity/claims.py:Issuer": "One field per setting of an issuer.",
     "app/composition/components.py:Components": "One field per component of the service.",
     "app/sandbox/provider.py:Provider": "One field per property in which identity providers differ.",
+    "app/vending/events/models.py:Delivery": "One field per column of the ledger.",
     "app/vending/push/models.py:PushObject": "One field per column of the ledger.",
     "app/vending/telephony/lease.py:Lease": "One field per column of the ledger.",
 }

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.tables import event_deliveries
 from app.vending.events.endpoints import ActiveEndpoints, Network, WebhookEndpoint
 from app.vending.events.models import Delivery, EventType, OutboxEvent
@@ -142,8 +142,8 @@ def configure_endpoints(folder: Path, receivers: dict[str, Receiver], more: str 
     return {"config": str(folder / "dialtone.toml"), "issuer": ..., "audience": ..., "issuer_pem": ...}
 
 
-def outbox_of(database: Database, endpoints: Sequence[WebhookEndpoint], clock: Any = lambda: NOW) -> Outbox:
-    return Outbox(
+def outbox_of(database: Database, endpoints: Sequence[WebhookEndpoint], clock: Any = lambda: NOW) -> EventOutbox:
+    return EventOutbox(
         ActiveEndpoints(tuple(endpoints)),
         is_sqlite=database.is_sqlite,
         sip_domain="sip.example.com",
@@ -157,7 +157,7 @@ def numbered_event(number: int, device: str, clock: Any = lambda: NOW) -> Outbox
     return OutboxEvent(EventType.LEASE_RENEWED, clock(), f"leases/{number}", user_key, device, {"number": number})
 
 
-async def add_events(database: Database, outbox: Outbox, events: Sequence[OutboxEvent]) -> None:
+async def add_events(database: Database, outbox: EventOutbox, events: Sequence[OutboxEvent]) -> None:
     await database.write(lambda connection: outbox.add(connection, events))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.adapters.ledger.audit_rows import event_of
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.erasure import pseudonymize_late
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.tables import activity, erasures, visible
 from app.adapters.ledger.tables import audit_events as events
 from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEvent, AuditOutcome
@@ -22,7 +22,7 @@ from app.vending.visibility import Visibility
 class SqlAudit:
     """Stores audit events. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, naming: Naming, outbox: Outbox | None = None) -> None:
+    def __init__(self, database: Database, naming: Naming, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of denials by policy."""
         self._database = database
         self._naming = naming

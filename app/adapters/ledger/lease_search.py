@@ -5,7 +5,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     IS_ACTIVE,
@@ -25,7 +25,7 @@ from app.vending.telephony.lease import Lease, LeaseState
 class SqlLeaseSearch:
     """Searches leases of all users. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+    def __init__(self, database: Database, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of revoked leases."""
         self._database = database
         self._outbox = outbox

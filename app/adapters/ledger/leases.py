@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.not_before import latest_not_before, named
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     HAS_CHANGED,
@@ -111,7 +111,7 @@ def _look_before_opening(targets: int) -> sa.Select[Any]:
 class SqlLeases:
     """Stores leases. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+    def __init__(self, database: Database, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of changes."""
         self._database = database
         self._outbox = outbox

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
     IS_LIVE,
@@ -33,7 +33,7 @@ NOT_BEFORE_BATCH_SIZE = 10_000
 class SqlNotBefore:
     """Stores not-before marks. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+    def __init__(self, database: Database, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of leases that a logout ends."""
         self._database = database
         self._outbox = outbox

@@ -31,7 +31,7 @@ IS_PENDING_DENIAL = (
 )
 
 
-class Outbox:
+class EventOutbox:
     """Adds events to open transactions. Without endpoints, it does nothing."""
 
     def __init__(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
 from app.adapters.ledger.group_commit import Work
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.tables import push_attachments, push_objects, push_registrations, visible
 from app.vending.errors import LedgerUnavailable, PushConflict, PushLimitReached
 from app.vending.events.models import push_expiring_event, push_registered_event
@@ -36,7 +36,7 @@ _REGISTERED = sa.select(
 class SqlPush:
     """Stores push credentials. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+    def __init__(self, database: Database, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of registrations and expiry warnings."""
         self._database = database
         self._outbox = outbox

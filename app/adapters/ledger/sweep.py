@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.outbox import Outbox
+from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.tables import (
     HAS_ENDED,
     IS_ACTIVE,
@@ -27,7 +27,7 @@ from app.vending.upkeep.sweeper import Backlog
 class SqlSweep:
     """Finds due rows by index only. Every method raises LedgerUnavailable if the database fails."""
 
-    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+    def __init__(self, database: Database, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of expired leases."""
         self._database = database
         self._outbox = outbox

@@ -21,7 +21,7 @@ DELIVERY_CONCURRENCY = 8
 """Requests in flight per endpoint and replica."""
 
 QUEUE_BATCH_SIZE = 10
-"""Events that are delivered from a queue before the ledger records it. So many may arrive twice after a crash."""
+"""Events that are delivered from a queue before the ledger records it: those of a queue that may arrive twice."""
 
 SEND_DEADLINE = timedelta(seconds=10)
 """Total time of one request."""
@@ -115,7 +115,7 @@ class DeliveryLedger(Protocol):
 
 
 class QueueOutcome(Enum):
-    """What one round delivered from a queue."""
+    """The outcome of one round for a queue."""
 
     DELIVERED = auto()
     """At least one event."""
