@@ -248,7 +248,9 @@ async def _webhook(components: Components, endpoint: WebhookEndpoint) -> CheckRe
         fix = "set `url` to the final address, because redirects are not followed"
         return CheckResult(about, CheckVerdict.WARNING, "it responds to HEAD with a redirect", fix)
     reason = FailureReason[failure.reason.upper()]
-    return CheckResult(about, CheckVerdict.FAILED, reason.value, fix_of(reason))
+    is_timeout = reason in (FailureReason.CONNECT_TIMEOUT, FailureReason.DEADLINE)
+    fix = "check the host and the firewalls; endpoints do not use DIALTONE_EGRESS_PROXY"
+    return CheckResult(about, CheckVerdict.FAILED, reason.value, fix if is_timeout else fix_of(reason))
 
 
 async def _redis(components: Components) -> CheckResult:
