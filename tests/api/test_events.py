@@ -137,9 +137,9 @@ async def test_no_secret_is_in_events_or_in_the_ledger(
 async def test_login_does_not_wait_for_a_slow_endpoint(
     telnyx: Telnyx, sqlite: str, tmp_path: Path, receiver: Receiver
 ) -> None:
-    receiver.delay_seconds = 30.0
+    receiver.delay_seconds = 120.0
     async with service_with(telnyx, sqlite, tmp_path, {"backend": receiver}) as service:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for number in range(20):
                 assert (await service.issue(f"device-{number}", user=f"user-{number}")).status_code == 201
         await eventually(lambda: receiver.in_flight)
@@ -158,11 +158,13 @@ async def test_erased_user_is_not_named_in_later_deliveries(
         assert (await admin_request(service, "POST", "/erasures", body)).status_code in (200, 202)
         stored = str(await stored_events(service.components.ledger.database))
         assert "alice-canary" not in stored
+        receiver.received.clear()
         receiver.status = 200
         service.clock.advance(timedelta(minutes=10))
         await eventually(lambda: len({received.event["type"] for received in receiver.received}) >= 3, 10.0)
 
-    of_lease = [received.event for received in receiver.received if received.event["data"]["lease_id"] == lease]
+    events = {received.id: received.event for received in receiver.received}.values()
+    of_lease = [event for event in events if event["data"]["lease_id"] == lease]
     assert [event["type"] for event in of_lease] == [EventType.LEASE_ISSUED, EventType.LEASE_REVOKED]
     assert "alice-canary" not in str(of_lease)
 
