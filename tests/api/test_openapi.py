@@ -96,6 +96,8 @@ OPERATIONS = {
     ("get", "/v1/admin/sip-users/{sip_username}"): ("operator", "getLeaseBySipUsername"),
     ("get", "/v1/admin/push-credentials"): ("operator", "listAllPushCredentials"),
     ("get", "/v1/admin/audit"): ("operator", "listAuditEvents"),
+    ("get", "/v1/admin/events"): ("operator", "listEvents"),
+    ("post", "/v1/admin/events/replays"): ("operator", "replayEvents"),
     ("get", "/v1/admin/activity"): ("operator", "getActivity"),
     ("get", "/v1/admin/state"): ("operator", "getServiceStatus"),
     ("post", "/v1/admin/sweeps"): ("operator", "startSweep"),

@@ -87,6 +87,8 @@ class EventDelivery(BaseModel):
 class EventPage(Page[EventDelivery]):
     """One page of stored events, newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [DELIVERY_EXAMPLE], "next_cursor": None}]})
+
 
 class ReplayRequest(StrictRequest):
     """Which dead letters to deliver again. Without a filter, all of them."""
@@ -98,7 +100,9 @@ class ReplayRequest(StrictRequest):
 class ReplayResult(BaseModel):
     """The result of a replay."""
 
-    replayed: int = Field(description="Dead letters that are pending again.", examples=[3])
+    model_config = ConfigDict(json_schema_extra={"examples": [{"replayed": 3, "complete": True}]})
+
+    replayed: int = Field(description="Dead letters that are pending again.")
     complete: bool = Field(description="False if more dead letters match: repeat the request.")
 
     @classmethod
