@@ -19,7 +19,9 @@ export interface paths {
         put?: never;
         /**
          * Issue a login for a device
-         * @description Idempotent per device. Call it on every page load and after `refresh_after`. The SIP identity stays the same.
+         * @description Idempotent per device. Call it on every page load and after `refresh_after`.
+         *
+         *     The SIP identity stays the same, unless policy limits the age of credentials.
          */
         post: operations["issueTelephonyCredential"];
         /**
@@ -154,6 +156,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Mint a grant
+         * @description For a backend whose token has the scope `dialtone:grants`. The first device that uses the grant owns it.
+         */
+        post: operations["mintGrant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/grants/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a grant
+         * @description For the backend that minted it. Logs out the device that used it.
+         */
+        delete: operations["revokeGrant"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/.well-known/jwks.json": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the public keys of grants
+         * @description Without a key, the set is empty.
+         */
+        get: operations["getGrantKeys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -206,6 +268,28 @@ export interface components {
          * @enum {string}
          */
         Grant: "login_token" | "sip_password";
+        /**
+         * @description Whom a backend vouches for.
+         * @enum {string}
+         */
+        GrantKind: "user" | "guest";
+        /** @description Whom the backend vouches for, and the limits of the grant. */
+        GrantMintRequest: {
+            /** @description `user`: a user whom the backend has authenticated. `guest`: a caller without account. */
+            kind: components["schemas"]["GrantKind"];
+            /**
+             * @description The backend's name for the user or guest. Required for a user. Default for a guest: a new name.
+             * @example customer-4711
+             */
+            subject?: string | null;
+            /**
+             * @description The only origin whose pages may use the grant: every request must have it in `Origin`.
+             * @example https://app.example.com
+             */
+            origin?: string | null;
+            /** @description Lifetime of the grant, at most DIALTONE_GRANT_TTL_SECONDS, which is the default too. */
+            ttl_seconds?: number | null;
+        };
         /** @description Apple's VoIP Services certificate with its private key, both in PEM. Line ends do not matter. */
         IosMaterial: {
             /**
@@ -238,6 +322,32 @@ export interface components {
             private_key: string;
         };
         /**
+         * @description A grant. Give `token` to the user's or guest's client, which sends it as its access token.
+         * @example {
+         *       "id": "5f0c2d9be1a4483fb1b7f4b6b0e2a9d3",
+         *       "token": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImdyYW50K2p3dCJ9.e30.c2lnbmF0dXJl",
+         *       "kind": "user",
+         *       "issuer": "dialtone:users",
+         *       "subject": "customer-4711",
+         *       "origin": "https://app.example.com",
+         *       "expires_at": "2026-11-23T09:35:00.000Z"
+         *     }
+         */
+        MintedGrantInfo: {
+            id: string;
+            token: string;
+            kind: components["schemas"]["GrantKind"];
+            /** @description The issuer of the user or guest, for the operators' API. */
+            issuer: string;
+            subject: string;
+            origin: string | null;
+            /**
+             * Format: date-time
+             * @example 2026-11-23T09:30:00.000Z
+             */
+            expires_at: string;
+        };
+        /**
          * @description Platform of the device. It decides the credential's lifetime: a push-woken mobile app needs a long-lived one.
          * @enum {string}
          */
@@ -246,7 +356,7 @@ export interface components {
          * @description Stable: clients branch on it.
          * @enum {string}
          */
-        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_base64_of_pem" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "overloaded" | "pem_boundaries_missing" | "preflight_rejected" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "grant_not_found" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_base64_of_pem" | "is_certificate" | "is_certificate_request" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_pkcs7" | "is_private_key" | "is_public_key" | "is_registration_request" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "outbound_requirement_not_met" | "overloaded" | "pem_boundaries_missing" | "preflight_rejected" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
             /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]` replaces a name that is not a plain identifier. */
@@ -271,6 +381,12 @@ export interface components {
              * @default null
              */
             errors: components["schemas"]["ProblemDetail"][] | null;
+        };
+        /** @description A JWK set (RFC 7517). */
+        PublicKeySet: {
+            keys: {
+                [key: string]: string;
+            }[];
         };
         /**
          * @description A push credential that the caller registered. No response contains its key material.
@@ -476,6 +592,7 @@ export interface components {
          *       "expires_at": "2026-11-24T09:30:00.000Z",
          *       "usable_at": "2026-11-23T09:30:05.000Z",
          *       "last_used_at": "2026-11-23T11:10:02.000Z",
+         *       "online": true,
          *       "server_time": "2026-11-23T11:12:13.456Z"
          *     }
          */
@@ -518,6 +635,8 @@ export interface components {
             usable_at: string;
             /** @description When the device last got a login from Dialtone, accurate to a minute. Null if not known. */
             last_used_at: string | null;
+            /** @description Whether the device is registered with Telnyx, at most 5 seconds ago. Null without `presence=true`, and if it is not known: Telnyx is unavailable or busy, the credential is not active, or the request names more than 20 devices. */
+            online: boolean | null;
             /**
              * Format: date-time
              * @example 2026-11-23T09:30:00.000Z
@@ -540,6 +659,7 @@ export interface components {
          *           "expires_at": "2026-11-24T09:30:00.000Z",
          *           "usable_at": "2026-11-23T09:30:05.000Z",
          *           "last_used_at": "2026-11-23T11:10:02.000Z",
+         *           "online": true,
          *           "server_time": "2026-11-23T11:12:13.456Z"
          *         }
          *       ],
@@ -639,6 +759,16 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
+        /** @description The grant does not exist. */
+        GrantNotFound: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
         /** @description The service had an internal error. */
         InternalError: {
             headers: {
@@ -649,7 +779,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `pem_boundaries_missing`, `is_base64_of_pem`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`. */
+        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_certificate`, `is_private_key`, `is_public_key`, `is_certificate_request`, `is_pkcs7`, `is_p12`, `is_p8_token_key`, `is_der`, `pem_boundaries_missing`, `is_base64_of_pem`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `is_registration_request`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`. */
         InvalidPushMaterial: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -659,7 +789,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_p12`, `is_p8_token_key`, `is_der`, `pem_boundaries_missing`, `is_base64_of_pem`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`, `push_type_mismatch`. */
+        /** @description One of the problems `invalid_request`, `material_too_large`, `fields_swapped`, `is_certificate`, `is_private_key`, `is_public_key`, `is_certificate_request`, `is_pkcs7`, `is_p12`, `is_p8_token_key`, `is_der`, `pem_boundaries_missing`, `is_base64_of_pem`, `certificate_unreadable`, `certificate_chain`, `private_key_unreadable`, `private_key_encrypted`, `private_key_weak`, `key_mismatch`, `certificate_not_voip`, `bundle_id_missing`, `certificate_expired`, `certificate_not_yet_valid`, `service_account_is_text`, `is_server_key`, `is_google_services_json`, `is_oauth_client`, `is_registration_request`, `service_account_wrong_type`, `project_id_missing`, `client_email_missing`, `service_account_key_unreadable`, `token_uri_not_google`, `push_type_mismatch`. */
         InvalidPushReplacement: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -694,6 +824,27 @@ export interface components {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
                 "WWW-Authenticate": components["headers"]["WwwAuthenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `overloaded`, `telnyx_rate_limited`, `telnyx_unavailable`, `outbound_requirement_not_met`. */
+        LoginUnavailable: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ProblemDocument"];
+            };
+        };
+        /** @description The request is malformed. */
+        MalformedRequest: {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
                 [name: string]: unknown;
             };
             content: {
@@ -827,6 +978,8 @@ export interface operations {
     listDevices: {
         parameters: {
             query?: {
+                /** @description Look up at Telnyx whether the devices are registered: see `online`. Takes up to 2 seconds. */
+                presence?: boolean;
                 limit?: number;
                 /** @description `next_cursor` of the previous page. */
                 cursor?: string | null;
@@ -899,7 +1052,7 @@ export interface operations {
             429: components["responses"]["RateLimited"];
             500: components["responses"]["InternalError"];
             502: components["responses"]["BadGateway"];
-            503: components["responses"]["ServiceOrTelnyxUnavailable"];
+            503: components["responses"]["LoginUnavailable"];
         };
     };
     revokeAllTelephonyCredentials: {
@@ -939,7 +1092,10 @@ export interface operations {
     };
     getDevice: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Look up at Telnyx whether the devices are registered: see `online`. Takes up to 2 seconds. */
+                presence?: boolean;
+            };
             header?: never;
             path: {
                 /** @description The `id` of the credential. */
@@ -1081,7 +1237,7 @@ export interface operations {
             429: components["responses"]["RateLimited"];
             500: components["responses"]["InternalError"];
             502: components["responses"]["BadGateway"];
-            503: components["responses"]["ServiceOrTelnyxUnavailable"];
+            503: components["responses"]["LoginUnavailable"];
         };
     };
     listPushCredentials: {
@@ -1294,6 +1450,94 @@ export interface operations {
             429: components["responses"]["RateLimited"];
             500: components["responses"]["InternalError"];
             503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    mintGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantMintRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MintedGrantInfo"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    revokeGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The `id` of the grant. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["GrantNotFound"];
+            422: components["responses"]["InvalidRequest"];
+            429: components["responses"]["RateLimited"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    getGrantKeys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PublicKeySet"];
+                };
+            };
+            400: components["responses"]["MalformedRequest"];
+            500: components["responses"]["InternalError"];
         };
     };
 }
