@@ -1,7 +1,6 @@
 """Builds the components of the service, with one function per part. No connection opens before it is used."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -12,26 +11,11 @@ from app.adapters.http_client import HttpClient, HttpClients
 from app.adapters.identity.grant_keys import ActiveGrantKeys
 from app.adapters.identity.sign_in import OperatorSignIn
 from app.adapters.identity.verifier import TokenVerifier
-from app.adapters.ledger.audit import SqlAudit
-from app.adapters.ledger.database import Database
-from app.adapters.ledger.deliveries import SqlDeliveries
-from app.adapters.ledger.engines import database_url, open_engine
-from app.adapters.ledger.erasure import SqlErasure
-from app.adapters.ledger.grants import SqlGrants
-from app.adapters.ledger.lease_search import SqlLeaseSearch
-from app.adapters.ledger.leases import SqlLeases
-from app.adapters.ledger.migrate import newest_revision
-from app.adapters.ledger.not_before import SqlNotBefore
-from app.adapters.ledger.pg_connector import PgConnector
 from app.adapters.ledger.pg_listener import PgListener
-from app.adapters.ledger.pg_login import PgLogin
-from app.adapters.ledger.push import SqlPush
-from app.adapters.ledger.sweep import SqlSweep
-from app.adapters.push_validation import apns, fcm
 from app.adapters.telnyx.api import TelnyxApi
 from app.adapters.telnyx.credentials import TelnyxCredentials
 from app.adapters.telnyx.outbound import TelnyxOutbound
-from app.adapters.telnyx.push import TelnyxConnections, TelnyxPush
+from app.adapters.telnyx.push import TelnyxConnections
 from app.adapters.telnyx.registrations import TelnyxRegistrations
 from app.composition.components import (
     Components,
@@ -46,19 +30,20 @@ from app.composition.components import (
     UpkeepComponents,
     WakeEvents,
 )
-from app.composition.events import build_events, build_outbox
+from app.composition.events import build_events
 from app.composition.grants import build_grants
 from app.composition.issuers import KeySetRegistry
+from app.composition.ledger import build_ledger
 from app.composition.login_cache import build_shared_login_cache, cached_devices
 from app.composition.observability import (
     build_audit,
     build_metrics,
     build_telemetry,
     log_outbound,
-    log_push_expiry,
     log_shadow_policy,
 )
 from app.composition.periodic import TaskRunner, periodic_tasks
+from app.composition.push import build_push
 from app.composition.rate_limits import build_rate_limiter, build_shared_counts
 from app.composition.reload import SettingsReloader
 from app.composition.replica import build_replica
@@ -72,10 +57,6 @@ from app.vending.operators.erasure import UserEraser
 from app.vending.operators.lease_admin import LeaseAdmin
 from app.vending.operators.token_admin import TokenAdmin
 from app.vending.policy import ActivePolicy
-from app.vending.push.attach import PushAttacher
-from app.vending.push.expiry_alerts import ExpiryAlerts
-from app.vending.push.register import PushRegistrar, UploadEstimate
-from app.vending.push.upload import PushUploader
 from app.vending.replica import Replica
 from app.vending.service_status import ServiceStatus
 from app.vending.telephony.create import LoginFactory
@@ -182,32 +163,6 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
     )
 
 
-def build_ledger(
-    settings: Settings, overrides: Overrides, telemetry: Telemetry, replica: Replica, active: ActiveEndpoints
-) -> LedgerComponents:
-    url = database_url(settings.database_url.get_secret_value())
-    connector = None if url.get_backend_name() == "sqlite" else PgConnector(url)
-    engine = open_engine(url, connector)
-    database = Database(engine, telemetry.tracer)
-    revision = newest_revision()
-    outbox = build_outbox(settings, overrides, active, is_sqlite=database.is_sqlite)
-    return LedgerComponents(
-        engine=engine,
-        database=database,
-        login=PgLogin(url, connector),
-        leases=SqlLeases(database, outbox),
-        search=SqlLeaseSearch(database, outbox),
-        sweep=SqlSweep(database, outbox),
-        not_before=SqlNotBefore(database, outbox),
-        push=SqlPush(database, outbox),
-        audit=SqlAudit(database, replica.naming, outbox),
-        erasure=SqlErasure(database, replica.naming),
-        grants=SqlGrants(database),
-        deliveries=SqlDeliveries(database),
-        check=lambda: database.check_ready(revision),
-    )
-
-
 def build_identity(
     settings: Settings, overrides: Overrides, ledger: LedgerComponents, clients: HttpClients
 ) -> IdentityComponents:
@@ -304,46 +259,6 @@ def build_telephony(
     presence = Presence(TelnyxRegistrations(telnyx.api), overrides.monotonic)
     return TelephonyComponents(
         issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses, presence
-    )
-
-
-def build_push(
-    overrides: Overrides,
-    replica: Replica,
-    wake: WakeEvents,
-    audit: AuditLog,
-    ledger: LedgerComponents,
-    identity: IdentityComponents,
-    telnyx: TelnyxComponents,
-) -> PushComponents:
-    clock = overrides.clock
-    uploads = PushUploader(
-        ledger=ledger.push,
-        telnyx=TelnyxPush(telnyx.api),
-        connections=telnyx.connections,
-        known_connections=_connections(identity),
-        replica=replica,
-        clock=clock,
-    )
-    attachments = PushAttacher(ledger.push, telnyx.connections, audit)
-    registrar = PushRegistrar(
-        policy=identity.policy,
-        ledger=ledger.push,
-        uploads=uploads,
-        attacher=attachments,
-        audit=audit,
-        estimate=UploadEstimate(time.monotonic),
-        clock=clock,
-        new_id=overrides.new_id,
-        wake_sweeper=wake.push_sweeper.set,
-    )
-    return PushComponents(
-        registrar=registrar,
-        uploads=uploads,
-        attachments=attachments,
-        expiry_alerts=ExpiryAlerts(ledger.push, clock, log_push_expiry),
-        validate_apns=lambda certificate, key: asyncio.to_thread(apns.validate, certificate, key, clock()),
-        validate_fcm=lambda account: asyncio.to_thread(fcm.validate, account),
     )
 
 
