@@ -15,7 +15,6 @@ from app.cli.check_result import CheckResult, CheckVerdict
 from app.cli.deployment_checks import check_deployment
 from app.cli.outbound_checks import check_outbound, check_spend_limits
 from app.composition.components import Components
-from app.config.grants import guest_connections
 from app.config.settings import ISSUER_VARIABLES, Settings
 from app.vending.errors import (
     LedgerUnavailable,
@@ -50,10 +49,6 @@ async def check_all(where: Settings, components: Components) -> AsyncIterator[Ch
     for connection_id in sorted(components.identity.policy.policy.connections()):
         async for finding in _connection(components, connection_id):
             yield finding
-    for connection_id in sorted(guest_connections(components.identity.policy.policy)):
-        seen = "guests call through it, and Dialtone does not check its limits"
-        fix = "limit its destinations, channels and daily spend in an outbound voice profile at Telnyx"
-        yield CheckResult(f"connection {connection_id}", CheckVerdict.WARNING, seen, fix)
     yield await check_spend_limits(components)
     yield _origins(where)
     for endpoint in components.events.active.endpoints:

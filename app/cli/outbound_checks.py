@@ -16,19 +16,16 @@ async def check_outbound(components: Components, connection_id: str) -> list[Che
     try:
         profile = await components.telnyx.outbound.read(connection_id)
     except TelnyxError as error:
-        fix = "check that the API key may read connections and outbound voice profiles; then run this command again"
+        fix = "let the API key read connections and outbound voice profiles"
         return [CheckResult(about, CheckVerdict.WARNING, f"its outbound limits are not known: {error}", fix)]
     unmet = list(find_unmet(policy, connection_id, profile))
     is_limited = profile is None or profile.daily_limit_usd is not None
-    found = [
-        CheckResult(
-            about,
-            CheckVerdict.OK if is_limited else CheckVerdict.WARNING,
-            exposure(profile),
-            None if is_limited else f"{FIX}; remove the profile if users call only each other",
-        )
-    ]
-    return found + [
+    if is_limited:
+        cost = CheckResult(about, CheckVerdict.OK, exposure(profile))
+    else:
+        fix = f"{FIX}; if users call only each other, remove the profile"
+        cost = CheckResult(about, CheckVerdict.WARNING, exposure(profile), fix)
+    return [cost] + [
         CheckResult(
             about,
             CheckVerdict.FAILED,

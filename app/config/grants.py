@@ -9,6 +9,7 @@ from app.adapters.identity.grant_keys import GrantKeys, GrantSigningKey
 from app.config.tables import FieldError
 from app.vending.grants.models import GRANT_ISSUERS, GrantKind
 from app.vending.models import Grant
+from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, Policy, Rule
 
 NAMES = {issuer: issuer for issuer in GRANT_ISSUERS}
@@ -42,28 +43,27 @@ def _check_guests(given: Mapping[str, object]) -> None:
     grants = given.get("grants")
     if isinstance(grants, frozenset) and Grant.SIP_PASSWORD in grants:
         raise FieldError("grants", "must not contain sip_password for guests")
+    if given.get("outbound") is OutboundRequirement.ANY:
+        raise FieldError("outbound", "must be none or limited for guests")
 
 
 def limited(issuers: frozenset[str] | None, allowance: Allowance) -> Allowance:
-    """The permissions of a rule for these issuers. Guests get login tokens only, and no push."""
+    """The permissions of a rule for these issuers.
+
+    Guests get login tokens only, no push, and a connection on which a stolen login has a limited cost.
+    """
     if issuers is None or GrantKind.GUEST.issuer not in issuers:
         return allowance
-    return replace(allowance, push=False, grants=allowance.grants & {Grant.LOGIN_TOKEN})
+    is_any = allowance.outbound is OutboundRequirement.ANY
+    outbound = OutboundRequirement.LIMITED if is_any else allowance.outbound
+    return replace(allowance, push=False, grants=allowance.grants & {Grant.LOGIN_TOKEN}, outbound=outbound)
 
 
 def grant_rules(policy: Policy) -> list[Rule]:
     """The rules that allow grants."""
-    return [rule for rule in policy.rules if rule.allowance is not None and _names(rule, *GRANT_ISSUERS)]
-
-
-def guest_connections(policy: Policy) -> frozenset[str]:
-    """The connections that guests call through."""
-    found = [rule for rule in grant_rules(policy) if _names(rule, GrantKind.GUEST.issuer)]
-    return frozenset(rule.allowance.connection_id for rule in found if rule.allowance is not None)
-
-
-def _names(rule: Rule, *issuers: str) -> bool:
-    return rule.issuers is not None and not rule.issuers.isdisjoint(issuers)
+    return [
+        rule for rule in policy.rules if rule.allowance is not None and (rule.issuers or set()) & GRANT_ISSUERS.keys()
+    ]
 
 
 def load_grant_keys(

@@ -186,6 +186,9 @@ DECISIONS: dict[tuple[str, str], list[Attempt] | str] = {
     ("put", "/v1/admin/connections/{connection_id}/push-credentials"): GLOBAL,
     ("get", "/v1/admin/activity"): GLOBAL,
     ("get", "/v1/admin/state"): GLOBAL,
+    ("post", "/v1/admin/grant-revocations"): GLOBAL,
+    ("get", "/v1/admin/events"): GLOBAL,
+    ("post", "/v1/admin/events/replays"): GLOBAL,
     ("post", "/v1/admin/sweeps"): GLOBAL,
     ("get", "/v1/admin/sweeps/{id}"): GLOBAL,
 }

@@ -28,6 +28,18 @@ def test_rule_for_guests_gives_login_tokens_and_no_push(monkeypatch: pytest.Monk
     assert allowance.grants == {Grant.LOGIN_TOKEN}
 
 
+@pytest.mark.parametrize(("written", "required"), [("", "limited"), ("limited", "limited"), ("none", "none")])
+def test_connection_of_guests_must_limit_the_cost_of_calls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str, required: str
+) -> None:
+    rule = GUESTS + CONNECTION + (f'outbound = "{written}"\n' if written else "")
+
+    allowance = load(monkeypatch, tmp_path, rule).identity().policy.rules[0].allowance
+
+    assert allowance is not None
+    assert allowance.outbound == required
+
+
 def test_backend_has_the_kinds_of_its_rule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rule = '[[policy.rules]]\nname = "shop"\nvouches_for = ["guest"]\n'
 
@@ -44,6 +56,7 @@ def test_backend_has_the_kinds_of_its_rule(monkeypatch: pytest.MonkeyPatch, tmp_
         (GUESTS, "connection_id"),
         (GUESTS + CONNECTION + "push = true\n", "push"),
         (GUESTS + CONNECTION + 'grants = ["sip_password"]\n', "grants"),
+        (GUESTS + CONNECTION + 'outbound = "any"\n', "outbound"),
         (GUESTS.replace('"dialtone:guests"', '"dialtone:guests", "staff"') + CONNECTION, "rule of their own"),
         (USERS + "admin = true\n", "admin"),
         (USERS + 'vouches_for = ["user"]\n', "vouches_for"),
