@@ -19,6 +19,7 @@ from app.adapters.telnyx.push import TelnyxConnections
 from app.adapters.telnyx.registrations import TelnyxRegistrations
 from app.composition.components import (
     Components,
+    EventComponents,
     IdentityComponents,
     LedgerComponents,
     OperatorComponents,
@@ -128,13 +129,7 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
                 await telephony.shared_logins.maintain()  # connected before the first request
             async with tasks:
                 yield
-                await events.deliverer.drain()
-                await telephony.issuer.drain()
-                await telephony.presence.drain()
-                with suppress(LedgerUnavailable):
-                    await telephony.last_uses.flush()
-                await push.uploads.drain()
-                await upkeep.sweep_jobs.stop()
+                await _drain(telephony, push, events, upkeep)
 
     return Components(
         clock=overrides.clock,
@@ -161,6 +156,19 @@ def build_components(settings: Settings, overrides: Overrides | None = None) -> 
         open=opened,
         run=running,
     )
+
+
+async def _drain(
+    telephony: TelephonyComponents, push: PushComponents, events: EventComponents, upkeep: UpkeepComponents
+) -> None:
+    """Wait for the work that requests have left behind. The background tasks still run."""
+    await events.deliverer.drain()
+    await telephony.issuer.drain()
+    await telephony.presence.drain()
+    with suppress(LedgerUnavailable):
+        await telephony.last_uses.flush()
+    await push.uploads.drain()
+    await upkeep.sweep_jobs.stop()
 
 
 def build_identity(

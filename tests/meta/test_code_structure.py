@@ -19,8 +19,10 @@ LONG_FUNCTIONS = {
 LARGE_CONSTRUCTORS = {
     "app/adapters/identity/claims.py:Issuer": "One field per setting of an issuer.",
     "app/composition/components.py:Components": "One field per component of the service.",
+    "app/composition/components.py:LedgerComponents": "One field per part of the ledger.",
     "app/sandbox/provider.py:Provider": "One field per property in which identity providers differ.",
     "app/vending/events/models.py:Delivery": "One field per column of the ledger.",
+    "app/vending/policy.py:Allowance": "One field per setting of a policy rule.",
     "app/vending/push/models.py:PushObject": "One field per column of the ledger.",
     "app/vending/telephony/lease.py:Lease": "One field per column of the ledger.",
 }
