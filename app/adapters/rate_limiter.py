@@ -98,11 +98,13 @@ class RateLimiter:
         """Count a request of the user. Returns None if there is no limit. Raises RateLimited."""
         status = None
         issuer, subject = principal.user_key
-        if self._rates.issuer is not None:
-            status = self._check(self._rates.issuer, ("issuer", issuer))
         own = self._rates.guest if issuer == GrantKind.GUEST.issuer else self._rates.user
         if own is not None:
             status = self._check(own, ("user", issuer, subject))
+        if self._rates.issuer is not None:
+            # After the user's own limit: requests above it must not use up the limit that the others share.
+            of_issuer = self._check(self._rates.issuer, ("issuer", issuer))
+            status = of_issuer if status is None else status
         return status
 
     def check_guest_grant(self, backend: Principal) -> None:

@@ -39,7 +39,7 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Raises AddressForbidden if one of the addresses is forbidden, because a name has public addresses or none."""
+        """Raises AddressForbidden if one of the addresses is forbidden, even if others are allowed."""
         found = await self._resolver.resolve(host, port, family)
         if not all(is_allowed_address(entry["host"], self._allowed_networks) for entry in found):
             raise AddressForbidden
@@ -137,6 +137,7 @@ def _connection_of(endpoint: WebhookEndpoint) -> tuple[object, ...]:
 
 
 def is_address(host: str) -> bool:
+    """Whether the host is an IP address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -34,7 +34,9 @@ class EventState(StrEnum):
 
 @commands.command("ls")
 def ls(
-    state: Annotated[EventState, typer.Option(help="Dead letters, or events that are still tried.")] = EventState.DEAD,
+    state: Annotated[
+        EventState, typer.Option(help="`dead`: dead letters. `pending`: events that Dialtone still retries.")
+    ] = EventState.DEAD,
     endpoint: Endpoint = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,

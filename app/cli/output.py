@@ -29,12 +29,12 @@ class Column(NamedTuple):
 
 
 def say(text: str) -> None:
-    """Print data on standard output. It may contain text of a service, which must not control the terminal."""
+    """Print data on standard output. Control characters are escaped, because the text may come from a service."""
     typer.echo(_lines(text))
 
 
 def note(text: str) -> None:
-    """Print a remark, which is no data, on standard error."""
+    """Print a message that is not data on standard error."""
     typer.echo(_lines(text), err=True)
 
 

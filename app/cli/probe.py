@@ -17,11 +17,16 @@ from app.vending.errors import DialtoneError, TelnyxError, TelnyxNotFound
 from app.vending.ids import new_id
 
 LIFETIME = timedelta(minutes=10)
-"""Of the credential, in case it cannot be deleted."""
+"""Lifetime of the credential, in case it cannot be deleted."""
 
 POLL_SECONDS = 0.5
+"""Interval between two attempts. The measurements are accurate to this."""
+
 LOGIN_SECONDS = 30.0
+"""Time after the creation in which a login is attempted."""
+
 PRESENCE_SECONDS = 15.0
+"""Time in which the registration status should change."""
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from app.composition.components import (
 )
 from app.composition.observability import log_push_expiry
 from app.observability.audit_log import AuditLog
+from app.vending.grants.binding import DeviceBinding
 from app.vending.push.attach import PushAttacher
 from app.vending.push.expiry_alerts import ExpiryAlerts
 from app.vending.push.register import PushRegistrar, UploadEstimate
@@ -43,6 +44,7 @@ def build_push(
     attachments = PushAttacher(ledger.push, telnyx.connections, audit)
     registrar = PushRegistrar(
         policy=identity.policy,
+        check_known=DeviceBinding(ledger.grants, audit).check_known,
         ledger=ledger.push,
         uploads=uploads,
         attacher=attachments,

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.vending.errors import TokenRejected
+from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import Principal
 from app.vending.telephony.lease import Lease
 
@@ -72,7 +73,7 @@ class LogoutClaims:
         targets = []
         if self.session is not None:
             targets.append(NotBeforeTarget(self.issuer, Reach.SESSION, self.session))
-        if self.subject is not None:
+        if self.subject is not None and self.issuer not in GRANT_ISSUERS:  # every grant has a session
             # A token without a session may belong to the ended one. It is rejected, because a new login costs little.
             reach = Reach.USER if self.session is None else Reach.SESSIONLESS
             targets.append(NotBeforeTarget(self.issuer, reach, self.subject))

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 MINUTES_PER_DAY = 24 * 60
 MAX_NAMED_DESTINATIONS = 5
+"""If more countries can be called, only their number is named, so that the sentence stays short."""
 
 
 class OutboundRequirement(StrEnum):
@@ -27,12 +28,12 @@ class OutboundProfile:
     """The limits of an enabled outbound voice profile. None means that Telnyx reports no limit."""
 
     daily_limit_usd: Decimal | None
-    """Above it, Telnyx disallows new calls. Of the profile, which several connections may share."""
+    """Above it, Telnyx disallows new calls. It belongs to the profile, which several connections may share."""
     destinations: tuple[str, ...] = ()
     """Country codes (ISO 3166-1 alpha-2) that can be called. Empty: Telnyx reports none."""
     concurrent_calls: int | None = None
     max_rate_usd: Decimal | None = None
-    """The highest price a minute of a destination that can be called."""
+    """The highest price per minute of a destination that can be called."""
 
 
 def why_unmet(profile: OutboundProfile | None, requirement: OutboundRequirement) -> str | None:

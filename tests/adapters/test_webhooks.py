@@ -98,7 +98,7 @@ async def test_redirects_are_failures_and_not_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_private_address_is_refused_unless_it_is_listed(host: str) -> None:
+async def test_private_address_is_rejected_unless_it_is_listed(host: str) -> None:
     async with webhook_receiver(host) as receiver:
         endpoint = receiver.endpoint()
 
@@ -118,7 +118,7 @@ async def test_name_that_changes_its_address_after_the_check_cannot_redirect_the
     assert resolver.questions == 1, "the connection is made to the address that was checked"
 
 
-async def test_name_that_resolves_to_a_private_address_later_is_refused() -> None:
+async def test_name_that_resolves_to_a_private_address_later_is_rejected() -> None:
     resolver = Resolver("169.254.169.254")
     assert await send(Receiver(url="https://backend.example.com/").endpoint(), resolver) == "forbidden_address"
 
@@ -199,7 +199,7 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_AAAA", "not base64!", encoded(b"x" * 23), encoded(b"x" * 65)])
-def test_invalid_secret_is_refused_without_its_value(text: str) -> None:
+def test_invalid_secret_is_rejected_without_its_value(text: str) -> None:
     with pytest.raises(ValueError, match="24 to 64 bytes") as caught:
         signing_secret(text)
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from app.adapters.identity.grant_keys import GrantSigningKey
 from app.adapters.ledger.tables import grants
 from app.vending.not_before import NotBeforeTarget, Reach
 from tests.support.admin_api import admin_request, current_token
@@ -193,6 +194,57 @@ async def test_guest_has_a_rate_limit_of_its_own(telnyx: Telnyx, sqlite: str, tm
 
         assert [(await use(service, guest)).status_code for _ in range(3)] == [201, 200, 429]
         assert [(await use(service, user)).status_code for _ in range(3)] == [201, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"subject": "a\u00a0b"},
+        {"subject": "a\u200bb"},
+        {"origin": "https://app.example.com:443"},
+        {"origin": "http://localhost:80"},
+        {"origin": "https://app.example.com:"},
+    ],
+)
+async def test_grant_that_no_request_could_use_is_not_minted(granting: Service, body: dict[str, str]) -> None:
+    assert code_of(await mint(granting, **body)) == (422, "invalid_request")
+
+
+# -- forged grants ----------------------------------------------------------------------------------------------------
+
+
+def forged(service: Service, **changes: Any) -> dict[str, Any]:
+    """A grant for erin that an attacker with the key has signed."""
+    now = int(service.clock().timestamp())
+    claims = {"iss": "dialtone:users", "sub": "erin", "aud": "dialtone:dialtone", "iat": now, "exp": now + 300}
+    return {"token": GrantSigningKey(grant_key()).sign(claims | changes)}
+
+
+@pytest.mark.parametrize("claims", [{}, {"sid": "unknown"}, {"sid": "not\u00a0printable"}])
+async def test_forged_grant_gets_no_cached_login(granting: Service, claims: dict[str, str]) -> None:
+    grant = await minted(granting)
+    await use(granting, grant)
+    assert (await use(granting, grant)).status_code == 200
+
+    assert code_of(await use(granting, forged(granting, **claims))) == (401, "invalid_token")
+
+    (denied,) = await events_of(granting, subject="erin", action="denied")
+    assert denied["reason"] == "grant_revoked"
+
+
+async def test_forged_grant_cannot_name_the_row_of_another_grant(granting: Service) -> None:
+    own, granted = await minted_for_guest(granting), await minted(granting, origin=APP)
+
+    for claims in ({"sid": own["id"]}, {"sid": granted["id"], "exp": 4102444800}, {"sid": granted["id"]}):
+        assert code_of(await use(granting, forged(granting, **claims))) == (401, "invalid_token")
+
+    assert (await use(granting, granted, Origin=APP)).status_code == 201
+
+
+async def test_forged_grant_reaches_no_push_credential(granting: Service) -> None:
+    answer = await call(granting, forged(granting, sid="unknown"), "GET", "/v1/push-credentials")
+
+    assert code_of(answer) == (401, "invalid_token")
 
 
 # -- the powers of a grant --------------------------------------------------------------------------------------------
@@ -411,6 +463,27 @@ async def test_revocation_does_not_end_a_login_that_was_made_with_a_later_grant(
     assert (await use(granting, second)).status_code == 200
 
 
+async def test_revocation_during_a_refresh_leaves_no_login_with_the_revoked_grant(
+    granting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await minted(granting), await minted(granting)
+    lease_id = (await use(granting, first)).json()["id"]
+    issuer = granting.components.telephony.issuer
+    create = issuer._create  # noqa: SLF001
+
+    async def after_the_revocation(*arguments: Any) -> Any:
+        assert (await revoke(granting, grant_id=second["id"]))["leases"] == 0
+        return await create(*arguments)
+
+    monkeypatch.setattr(issuer, "_create", after_the_revocation)
+
+    answer = await call(granting, second, "POST", f"/v1/telephony-credentials/{lease_id}/token")
+
+    assert code_of(answer) == (401, "invalid_token")
+    monkeypatch.undo()
+    assert (await revoke(granting, grant_id=first["id"]))["leases"] == 1
+
+
 async def test_grants_of_one_backend_are_revoked(granting: Service) -> None:
     mine, other = await minted(granting), await minted(granting, backend="other-shop", subject="frank")
     await use(granting, mine)
@@ -533,6 +606,8 @@ async def test_erasure_removes_the_grants_of_the_user(granting: Service) -> None
 
     assert [row["id"] for row in await rows_of(granting)] == [other["id"]]
     assert (await use(granting, mine)).status_code == 401
+    assert (await call(granting, mine, "GET", "/v1/push-credentials")).status_code == 401
+    assert (await call(granting, other, "GET", "/v1/push-credentials")).status_code == 200
 
 
 async def test_unavailable_ledger_mints_nothing(granting: Service, telnyx: Telnyx) -> None:

@@ -59,6 +59,15 @@ async def test_users_of_an_issuer_share_the_issuer_limit(telnyx: Telnyx, sqlite:
     assert statuses == [201, 201, 201, 429]
 
 
+async def test_user_over_the_own_limit_does_not_use_up_that_of_the_issuer(telnyx: Telnyx, sqlite: str) -> None:
+    async with running_service(telnyx, sqlite, limit_user="1/hour", limit_issuer="3/hour") as service:
+        greedy = [(await service.issue("laptop")).status_code for _ in range(5)]
+        other = await service.issue("laptop", user="bob")
+
+    assert greedy == [201, 429, 429, 429, 429]
+    assert other.status_code == 201
+
+
 async def test_address_with_too_many_rejected_tokens_gets_429(telnyx: Telnyx, sqlite: str) -> None:
     async with running_service(telnyx, sqlite, limit_failures="3/hour", trusted_proxies="127.0.0.1") as service:
         known = token("alice")

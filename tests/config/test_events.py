@@ -50,7 +50,7 @@ def test_no_endpoint_is_configured_by_default(monkeypatch: pytest.MonkeyPatch, t
         *("https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://\uff11\uff12\uff17.0.0.1/"),
     ],
 )
-def test_url_that_is_not_public_https_is_refused(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_url_that_is_not_public_https_is_rejected(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"events.endpoints\[0\].*(must be an https URL|is not public)"):
         load(monkeypatch, tmp_path, ENDPOINT.replace("https://backend.example.com/hooks", url))
 
@@ -78,7 +78,7 @@ def test_private_address_may_be_listed(monkeypatch: pytest.MonkeyPatch, tmp_path
         ),
     ],
 )
-def test_invalid_endpoint_is_refused(
+def test_invalid_endpoint_is_rejected(
     change: tuple[str, str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
@@ -93,7 +93,9 @@ def test_two_endpoints_cannot_have_one_name(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("secret", ["short", "whsec_c2hvcnQ=", "not base64 but long enough to be a secret!!"])
-def test_weak_secret_is_refused_without_its_value(secret: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weak_secret_is_rejected_without_its_value(
+    secret: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=r"secret_env: must be whsec_") as caught:
         load(monkeypatch, tmp_path, ENDPOINT, HOOK_SECRET=secret)
 

@@ -77,7 +77,7 @@ def test_rule_that_denies_guests_needs_no_connection(monkeypatch: pytest.MonkeyP
     assert load(monkeypatch, tmp_path, GUESTS + 'effect = "deny"\n').identity().policy.rules[0].allowance is None
 
 
-@pytest.mark.parametrize("issuer", ["dialtone:users", "dialtone:guests", "dialtone:anything"])
+@pytest.mark.parametrize("issuer", ["dialtone:users", "dialtone:guests", "dialtone:anything", "{tid}:users"])
 def test_identity_provider_cannot_have_the_issuer_of_grants(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, issuer: str
 ) -> None:

@@ -217,7 +217,7 @@ class SqlDeliveries:
 
 
 def _delete_empty_queues(connection: sa.Connection, names: set[tuple[str, str]]) -> None:
-    """Delete those queues that have no pending event. In the order in which the outbox locks queues."""
+    """Delete those queues that have no pending event, in the order in which the outbox locks queues."""
     for endpoint, queue in sorted(names):
         key = sa.and_(queues.endpoint == endpoint, queues.queue == queue)
         version = connection.scalar(sa.select(queues.version).where(key))

@@ -17,7 +17,7 @@ BIND = (
     .where(grants.c.id == sa.bindparam("grant_id"), grants.c.device_id.is_(None), grants.c.revoked_at.is_(None))
     .values(device_id=sa.bindparam("device"))
 )
-"""One conditional statement, so that of two devices only one is bound, on whichever replica."""
+"""One conditional statement, so that concurrent requests on any replica bind the grant to one device only."""
 
 
 class SqlGrants:

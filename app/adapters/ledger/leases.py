@@ -175,10 +175,15 @@ class SqlLeases:
     async def pooled(self, limit: int) -> list[Lease]:
         return await self._all(sa.select(leases).where(IS_NOBODYS).order_by(leases.c.created_at).limit(limit))
 
-    async def advance(self, before: Lease, after: Lease) -> Lease:
+    async def advance(self, before: Lease, after: Lease, principal: Principal | None = None) -> Lease:
+        """With a principal, raises TokenRejected if a not-before entry has rejected the token since."""
         update, changes = step(before, after)
 
         def work(connection: sa.Connection) -> Lease:
+            if principal is not None:
+                # As in `open`: a logout of the session either ends the lease, or is seen here.
+                one_at_a_time(connection, after.user_key)
+                _check_not_before(connection, principal)
             if connection.execute(update, changes).rowcount != 1:
                 raise LeaseConflict
             if _is_urgent(before, after):
@@ -233,6 +238,13 @@ def _is_urgent(before: Lease, after: Lease) -> bool:
     return before.state is LeaseState.ACTIVE and (
         after.expires_at < before.expires_at or terms != (after.ttl_seconds, after.platform, after.label)
     )
+
+
+def _check_not_before(connection: sa.Connection, principal: Principal) -> None:
+    targets = targets_of(principal)
+    latest: datetime | None = connection.execute(latest_not_before(len(targets)), named(targets)).scalar_one()
+    if latest is not None and is_before(principal, latest):
+        raise TokenRejected("not_before")
 
 
 def _look(connection: sa.Connection, lease: Lease, principal: Principal) -> Any:

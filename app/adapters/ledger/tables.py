@@ -215,7 +215,7 @@ erasures = sa.Table(
     sa.Column("recorded_at", UtcTime, nullable=False),
     sa.Index("erasures_by_time", "recorded_at"),
 )
-"""Users that were erased, by keyed hash. Without a name, so that it is no record of whom it was."""
+"""Users that were erased, by keyed hash. No name is stored, so the row alone does not identify the user."""
 
 grants = sa.Table(
     "grants",

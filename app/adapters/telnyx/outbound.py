@@ -13,7 +13,11 @@ from app.vending.errors import TelnyxResponseInvalid
 from app.vending.outbound import OutboundProfile
 
 PAGE_SIZE = 50
+"""Spend limits in one response."""
+
 MAX_USD = Decimal(10**9)
+"""Larger amounts are no plausible limits, and count as none."""
+
 _COUNTRY = re.compile(r"[A-Z]{2}\Z")
 
 

@@ -18,13 +18,22 @@ from app.adapters.addresses import is_loopback
 
 DEFAULT_HOST = "wss://rtc.telnyx.com"
 CONNECT_SECONDS = 5.0
+"""Deadline of the connection, with TLS and the WebSocket handshake."""
+
 ANSWER_SECONDS = 5.0
+"""Deadline of each response, and of the registration after a login."""
+
 GATEWAY_SECONDS = 1.0
 """Interval at which the state of the registration is requested."""
 
 MAX_FRAME_BYTES = 64 * 1024
+"""Limits the memory of an unexpected response."""
+
 REGISTERED = frozenset({"REGED", "REGISTER"})
+"""States of the gateway in which the device can make and receive calls."""
+
 LOGIN_REJECTED = (-32001, -32000)
+"""Error codes of a rejected login."""
 
 Frame = dict[str, Any]
 

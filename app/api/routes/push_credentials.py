@@ -42,7 +42,7 @@ async def register_push_credential(
     wanted: PushCredentialRequest, principal: PrincipalDep, components: ComponentsDep, response: Response
 ) -> PushCredential:
     """Idempotent: the same material under the same alias is the same registration. PUT replaces material."""
-    components.push.registrar.authorize(principal)
+    await components.push.registrar.authorize(principal)
     found, is_new = await components.push.registrar.register(principal, wanted.alias, await _linted(wanted, components))
     response.status_code = 201 if is_new else 200
     return PushCredential.from_registered(found)
@@ -63,7 +63,7 @@ async def validate_push_material(
 
     The body is that of a registration, but `alias` is optional.
     """
-    components.push.registrar.authorize(principal)
+    await components.push.registrar.authorize(principal)
     return PushMaterialReport.from_report(wanted.type, await _linted(wanted, components), components.clock())
 
 
@@ -93,7 +93,7 @@ async def replace_push_credential(
     components: ComponentsDep,
 ) -> PushCredential:
     """Replaces the material and keeps the id. Connections that used only the caller's old material get the new one."""
-    components.push.registrar.authorize(principal)
+    await components.push.registrar.authorize(principal)
     found = await components.push.registrar.replace(principal, id, wanted.alias, await _linted(wanted, components))
     return PushCredential.from_registered(found)
 

@@ -62,7 +62,7 @@ class EventDelivery(BaseModel):
     state: DeliveryState
     attempts: int = Field(description="Failed requests.")
     failure: str | None = Field(description="Why the last request failed.")
-    expires_at: Instant = Field(description="When Dialtone stops to retry.")
+    expires_at: Instant = Field(description="When Dialtone stops retrying.")
     dead_at: Instant | None
 
     @classmethod

@@ -10,16 +10,19 @@ from app.vending.grants.models import GrantKind
 from app.vending.grants.revoke import GrantRevocation
 from app.vending.models import UserKey
 
+DEFAULT_PORTS = {"https": ":443", "http": ":80"}
+"""Ports that browsers leave out of `Origin` (RFC 6454 section 6.1)."""
+
 Origin = Annotated[str, StringConstraints(max_length=255, pattern=ORIGIN)]
 GrantTtlSeconds = Annotated[int, Field(ge=1, le=3600)]
 
 
 class GrantMintRequest(StrictRequest):
-    """Whom the backend vouches for, and the limits of the grant."""
+    """The user or guest that the backend vouches for, and the limits of the grant."""
 
     kind: GrantKind = Field(
         strict=False,
-        description="`user`: a user whom the backend has authenticated. `guest`: a caller without account.",
+        description="`user`: a user whom the backend has authenticated. `guest`: a caller without an account.",
     )
     subject: Subject | None = Field(
         None,
@@ -39,6 +42,15 @@ class GrantMintRequest(StrictRequest):
     def _check_subject(self) -> Self:
         if self.kind is GrantKind.USER and self.subject is None:
             raise ValueError("subject is required for a user.")
+        if self.subject is not None and not self.subject.isprintable():
+            raise ValueError("subject must have printable characters only: tokens have no others.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_origin(self) -> Self:
+        scheme, _, host = (self.origin or "").partition("://")
+        if host.endswith((":", DEFAULT_PORTS.get(scheme, ":"))):
+            raise ValueError("origin must be as browsers send it, without the default port.")
         return self
 
     def to_grant_request(self) -> GrantRequest:

@@ -21,20 +21,20 @@ DELIVERY_CONCURRENCY = 8
 """Requests in flight per endpoint and replica."""
 
 QUEUE_BATCH_SIZE = 10
-"""Events that are delivered from a queue before the ledger records it: those of a queue that may arrive twice."""
+"""Events of a queue that are delivered before the ledger records it. After a crash, these may arrive twice."""
 
 SEND_DEADLINE = timedelta(seconds=10)
 """Total time of one request."""
 
 CLAIM = timedelta(seconds=60)
-"""How long a queue is claimed. A request starts only if its deadline is within the claim."""
+"""Time for which a replica claims a queue. A request starts only if its deadline is within the claim."""
 
 MIN_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=5)
 """The retry delay of a queue doubles from the first to the second. Jitter of 50 % is added or subtracted."""
 
 MAX_PAUSE = timedelta(minutes=1)
-"""An unavailable endpoint gets no request for MIN_RETRY_DELAY, doubling up to this, and then one request."""
+"""An unavailable endpoint gets no request for MIN_RETRY_DELAY, and then one. The time doubles up to this."""
 
 MAX_PENDING_EVENTS = 1_000_000
 """Undelivered events of one endpoint, about 0.7 GB. Above it, the oldest become dead letters."""

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from app.vending.audit import Audit, AuditAction, Decision
 from app.vending.errors import TokenRejected
-from app.vending.grants.models import AccessGrant, is_granted
+from app.vending.grants.models import ORIGIN_CLAIM, AccessGrant, is_granted
 from app.vending.models import Principal
 
 
@@ -40,8 +40,23 @@ class DeviceBinding:
         if grant.device_id != device_id:
             raise TokenRejected("grant_of_other_device")
 
+    async def check_known(self, principal: Principal) -> None:
+        """Raise TokenRejected if the principal's grant has no row or was revoked. For operations without a device."""
+        if is_granted(principal):
+            await self._find(principal)
+
     async def _find(self, principal: Principal) -> AccessGrant:
         grant = None if principal.session is None else await self._ledger.find(principal.session)
-        if grant is None or grant.revoked_at is not None:
+        if grant is None or grant.revoked_at is not None or not _is_of(grant, principal):
             raise TokenRejected("grant_revoked")
         return grant
+
+
+def _is_of(grant: AccessGrant, principal: Principal) -> bool:
+    """Whether the row has what the token says. An attacker with the signing key could name the row of another grant."""
+    return (
+        grant.user_key == principal.user_key
+        and grant.created_at == principal.issued_at
+        and grant.expires_at == principal.expires_at
+        and grant.origin == principal.claims.get(ORIGIN_CLAIM)
+    )

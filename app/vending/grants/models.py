@@ -16,7 +16,7 @@ RESERVED_PREFIX = "dialtone:"
 
 
 class GrantKind(StrEnum):
-    """Whom a backend vouches for."""
+    """The kind of caller that a backend vouches for."""
 
     USER = "user"
     """A user with a name, which the backend has authenticated."""

@@ -18,7 +18,7 @@ REVOKE_BATCH_SIZE = 200
 
 @dataclass(frozen=True, slots=True)
 class GrantRevocation:
-    """Number of grants revoked and of leases ended, and whether those were all; if not, the caller repeats the call."""
+    """Numbers of revoked grants and of ended leases. If `is_all` is false, the caller repeats the call."""
 
     grants: int
     leases: int
@@ -90,10 +90,11 @@ class GrantRevoker:
         except LogoutTokenRejected:
             ended = []  # another request is revoking it
         self._revoker.on_leases_ended(ended)
-        await self._ledger.mark_revoked(grant.id, now)
         outcome = AuditOutcome.UNCONFIRMED if ended else AuditOutcome.DONE
         details: dict[str, str | int] = {"grant_id": grant.id, "leases": len(ended)}
         await self._audit.record(
             Decision(AuditAction.GRANT_REVOKED, outcome, reason, grant.user_key, grant.device_id, details=details)
         )
+        # Last, so that a repeated call records the event if this one could not. The session has ended already.
+        await self._ledger.mark_revoked(grant.id, now)
         return len(ended)

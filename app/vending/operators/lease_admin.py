@@ -165,7 +165,7 @@ class LeaseAdmin:
         return replace(criteria, visibility=self.visibility)
 
     def _described(self, criteria: LeaseCriteria) -> dict[str, str]:
-        """The criteria for the audit, with the issuer if the operator may see one only."""
+        """The criteria for the audit, with the issuer if the operator may see only one."""
         names = [field.name for field in fields(criteria) if field.name != "visibility"]
         given = {name: str(value) for name in names if (value := getattr(criteria, name)) is not None}
         seen = self.visibility.issuers or frozenset()

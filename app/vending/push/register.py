@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -84,6 +84,7 @@ class PushRegistrar:
         self,
         *,
         policy: ActivePolicy,
+        check_known: Callable[[Principal], Awaitable[None]],
         ledger: RegisterLedger,
         uploads: PushUploader,
         attacher: PushAttacher,
@@ -93,7 +94,9 @@ class PushRegistrar:
         new_id: Callable[[], str],
         wake_sweeper: Callable[[], None],
     ) -> None:
+        """`check_known` rejects a grant without a row: see `DeviceBinding.check_known`."""
         self._policy = policy
+        self._check_known = check_known
         self._ledger = ledger
         self._uploads = uploads
         self._attacher = attacher
@@ -103,16 +106,17 @@ class PushRegistrar:
         self._new_id = new_id
         self._wake_sweeper = wake_sweeper
 
-    def authorize(self, principal: Principal) -> None:
-        """Raises InsufficientScope or PushNotAllowed. Call it before material is parsed."""
+    async def authorize(self, principal: Principal) -> None:
+        """Raises InsufficientScope, PushNotAllowed or TokenRejected. Call it before material is parsed."""
         self._policy.authorize_push(principal)
+        await self._check_known(principal)
 
     async def register(self, principal: Principal, alias: str, report: MaterialReport) -> tuple[RegisteredPush, bool]:
         """Register checked material. Returns the registration and whether it is new. Idempotent.
 
         Raises PushMaterialRejected, PushAliasTaken if the alias belongs to other material, and what an upload raises.
         """
-        self.authorize(principal)
+        await self.authorize(principal)
         material = _valid_material(report)
         for _ in range(MAX_ATTEMPTS):
             with suppress(PushConflict):
@@ -145,7 +149,7 @@ class PushRegistrar:
         user is the only holder of the old one or the caller is an operator of all issuers. Every step can be
         repeated: the same PUT completes an interrupted one.
         """
-        self.authorize(principal)
+        await self.authorize(principal)
         material = _valid_material(report)
         for _ in range(MAX_ATTEMPTS):
             with suppress(PushConflict):
@@ -175,14 +179,14 @@ class PushRegistrar:
 
     async def get(self, principal: Principal, registration_id: str) -> RegisteredPush:
         """Raises PushCredentialNotFound, also for another user's registration."""
-        self.authorize(principal)
+        await self.authorize(principal)
         found = await self._ledger.registered(principal.user_key, registration_id)
         if found is None:
             raise PushCredentialNotFound
         return found
 
     async def list(self, principal: Principal) -> list[RegisteredPush]:
-        self.authorize(principal)
+        await self.authorize(principal)
         return await self._ledger.registrations(principal.user_key)
 
     async def delete(self, principal: Principal, registration_id: str) -> None:

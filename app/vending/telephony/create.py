@@ -133,7 +133,7 @@ class LoginFactory:
                 await self._end(lease, lease.mark_expired(now))
             if now >= replacement_time(lease, terms.allowance.max_lease_age):
                 await self._replace(lease)
-            return await self._renew(lease, wanted, terms, may_reuse=lease_id is None)
+            return await self._renew(lease, principal, wanted, terms, may_reuse=lease_id is None)
         if lease.is_claimed_by_other(self._replica, now):
             return None
         if lease.has_expired(now):
@@ -253,12 +253,14 @@ class LoginFactory:
         source = IssueSource.CREATED if pooled_at is None else IssueSource.POOLED
         return await self._login(lease, wanted.grant, source)
 
-    async def _renew(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms, *, may_reuse: bool) -> Login:
+    async def _renew(
+        self, lease: Lease, principal: Principal, wanted: IssueRequest, terms: IssueTerms, *, may_reuse: bool
+    ) -> Login:
         """Extend the credential in place if due, which keeps the SIP identity, and mint a token.
 
         With `may_reuse`, returns a fresh cached login of the row's present version instead, if there is one.
         """
-        lease = await self._apply_changes(lease, wanted, terms)
+        lease = await self._apply_changes(lease, principal, wanted, terms)
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
         if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
@@ -272,8 +274,10 @@ class LoginFactory:
                 return cached
         return await self._login(lease, wanted.grant, IssueSource.RENEWED)
 
-    async def _apply_changes(self, lease: Lease, wanted: IssueRequest, terms: IssueTerms) -> Lease:
-        """Write the terms and the session that the request changes."""
+    async def _apply_changes(
+        self, lease: Lease, principal: Principal, wanted: IssueRequest, terms: IssueTerms
+    ) -> Lease:
+        """Write the terms and the session that the request changes. Raises TokenRejected if that session has ended."""
         label = lease.label if wanted.label is None else wanted.label
         is_same_platform = wanted.platform is lease.platform
         requested = lease.ttl_seconds if wanted.ttl_seconds is None and is_same_platform else wanted.ttl_seconds
@@ -282,7 +286,9 @@ class LoginFactory:
         changed = lease.change(self._clock(), label=label, platform=wanted.platform, ttl_seconds=ttl, session=session)
         if replace(changed, version=lease.version, updated_at=lease.updated_at) == lease:
             return lease
-        return await self._renewer.change(lease, changed)
+        # A lease that got an ended session would outlive it: the logout found the lease with another session.
+        is_moved = session != lease.session
+        return await self._renewer.change(lease, changed, principal if is_moved else None)
 
     async def _login(self, lease: Lease, grant: Grant, source: IssueSource) -> Login:
         """A login token or SIP password on an ACTIVE lease. Only a token is cached.

@@ -13,6 +13,7 @@ MAX_TTL = timedelta(days=90)
 """No policy lets a credential live longer without a renewal."""
 
 NEVER = datetime.max.replace(tzinfo=UTC)
+"""The replacement time of a credential whose age is not limited."""
 
 MIN_LEASE_AGE = timedelta(hours=1)
 """The shortest age at which policy may replace credentials: each replacement creates one at Telnyx."""
@@ -45,7 +46,7 @@ def is_due_for_renewal(lease: Lease, ttl: timedelta, now: datetime) -> bool:
 
 
 def replacement_time(lease: Lease, max_age: timedelta | None) -> datetime:
-    """From when on the device's next login is on a new credential. `max_age` None: never."""
+    """The time from which a login of the device replaces its credential. `max_age` None: never."""
     return NEVER if max_age is None else lease.created_at + max_age
 
 

@@ -24,6 +24,7 @@ from app.vending.errors import (
     TelnyxUnreachable,
 )
 from app.vending.grants.binding import DeviceBinding
+from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import Grant, IssueRequest, IssueSource, Principal, UserKey
 from app.vending.policy import ActivePolicy, Allowance, IssueTerms
 from app.vending.single_flight import SingleFlight
@@ -75,7 +76,7 @@ class CredentialIssuer:
     ) -> None:
         """`admit` gets the number of logins in flight; raises TelnyxRateLimited if one more would miss its deadline.
 
-        `ensure_outbound` checks the connection before a call to Telnyx: see `OutboundGuard.ensure_met`.
+        `ensure_outbound` checks the connection before a call to Telnyx, as `OutboundGuard.ensure_met` describes.
         """
         self._policy = policy
         self._ledger = ledger
@@ -226,6 +227,8 @@ def _is_same(question: DecisionInput, other: DecisionInput) -> bool:
 def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms, now: datetime) -> bool:
     """Whether the cached login may be returned without reading the ledger.
 
+    A grant without its session has no row, so only the ledger rejects it: it is forged with a leaked key.
+
     Another replica may have changed the lease a moment ago. So a request that names terms of its own is decided by the
     ledger's row.
     """
@@ -235,5 +238,5 @@ def _fits(login: Login, wanted: IssueRequest, terms: IssueTerms, now: datetime) 
         and wanted.platform is lease.platform
         and lease.connection_id == terms.allowance.connection_id
         and now < replacement_time(lease, terms.allowance.max_lease_age)
-        and (terms.session is None or terms.session == lease.session)
+        and (terms.session == lease.session or (terms.session is None and lease.issuer not in GRANT_ISSUERS))
     )

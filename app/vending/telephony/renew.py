@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Protocol
 
 from app.vending.errors import CredentialExpired, LeaseEnded, TelnyxNotFound
-from app.vending.models import Credential
+from app.vending.models import Credential, Principal
 from app.vending.telephony.lease import Lease
 from app.vending.telephony.login_cache import LoginCache
 
 
 class RenewLedger(Protocol):
-    async def advance(self, before: Lease, after: Lease) -> Lease: ...
+    async def advance(self, before: Lease, after: Lease, principal: Principal | None = None) -> Lease: ...
 
 
 class RenewTelnyx(Protocol):
@@ -52,9 +52,13 @@ class LeaseRenewer:
             return lease
         return await self.change(lease, lease.extend(until, self._clock()))
 
-    async def change(self, before: Lease, after: Lease) -> Lease:
-        """Commit the change or the end of an ACTIVE lease, and apply it to the login cache. Raises LeaseConflict."""
-        lease = await self._ledger.advance(before, after)
+    async def change(self, before: Lease, after: Lease, principal: Principal | None = None) -> Lease:
+        """Commit the change or the end of an ACTIVE lease, and apply it to the login cache. Raises LeaseConflict.
+
+        With a principal, raises TokenRejected if their token was rejected since it was verified, by a logout for
+        instance.
+        """
+        lease = await self._ledger.advance(before, after, principal)
         self._login_cache.update(lease, self._clock())
         return lease
 

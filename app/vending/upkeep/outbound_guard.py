@@ -24,6 +24,7 @@ REPORT_INTERVAL = timedelta(days=1)
 """Between two reports of a finding that does not change."""
 
 READ_SECONDS = 5.0
+"""Time that a login waits for a read."""
 
 
 class OutboundReader(Protocol):
@@ -70,7 +71,7 @@ class OutboundGuard:
         clock: Callable[[], datetime],
         report: Callable[[OutboundStatus], None],
     ) -> None:
-        """`report` is called with a connection that is unlimited or that a rule rejects: at each change, and daily."""
+        """`report` gets each connection that is unlimited or does not meet a rule: at each change, and daily."""
         self._telnyx = telnyx
         self._policy = policy
         self._clock = clock

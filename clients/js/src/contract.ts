@@ -15,7 +15,7 @@ export interface SdkClient {
   on(event: string, listener: (event: any) => void): unknown;
 }
 
-/** The options of the SDK's client that the service gives. Its policy can set those after `region`. */
+/** Options for the constructor of the SDK's client, from the service. Its policy can set `region` and the options below it. */
 export interface SdkOptions {
   login_token: string;
   host?: string;

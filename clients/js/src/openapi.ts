@@ -269,13 +269,13 @@ export interface components {
          */
         Grant: "login_token" | "sip_password";
         /**
-         * @description Whom a backend vouches for.
+         * @description The kind of caller that a backend vouches for.
          * @enum {string}
          */
         GrantKind: "user" | "guest";
-        /** @description Whom the backend vouches for, and the limits of the grant. */
+        /** @description The user or guest that the backend vouches for, and the limits of the grant. */
         GrantMintRequest: {
-            /** @description `user`: a user whom the backend has authenticated. `guest`: a caller without account. */
+            /** @description `user`: a user whom the backend has authenticated. `guest`: a caller without an account. */
             kind: components["schemas"]["GrantKind"];
             /**
              * @description The backend's name for the user or guest. Required for a user. Default for a guest: a new name.
