@@ -1,5 +1,7 @@
 """`dialtone doctor`: checks the configuration and its dependencies, and suggests fixes."""
 
+import signal
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +36,8 @@ def doctor(
         findings = [finding async for finding in check_all(where, components)]
         return findings + (await Probe(where, components).run() if probes else [])
 
+    if probes:
+        _end_as_interrupted()
     findings = run_in_process(where, examine)
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -42,6 +46,15 @@ def doctor(
     bad = {CheckVerdict.FAILED, CheckVerdict.WARNING} if strict else {CheckVerdict.FAILED}
     if any(finding.verdict in bad for finding in findings):
         raise typer.Exit(1)
+
+
+def _end_as_interrupted() -> None:
+    """Let the end of the session and a time limit act as Ctrl-C, after which the probe deletes its credential."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread has signals
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is signal.SIG_DFL:  # `nohup` ignores SIGHUP
+            signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _print(findings: "list[CheckResult]") -> None:

@@ -35,7 +35,7 @@ from app.config import grants, known_issuers, token_claims
 from app.config.events import EventsTable
 from app.config.faults import first_fault
 from app.config.key_access import find_fault
-from app.config.rule_tables import Admin, LeaseAge, RtcTable, TtlTable, visibility_of
+from app.config.rule_tables import Admin, AdminTable, LeaseAge, RtcTable, TtlTable, visibility_of
 from app.config.secret_references import SecretOf, load, load_secret, read_text
 from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
@@ -308,6 +308,9 @@ class PolicyTable(Table):
         names = [rule.name for rule in self.rules]
         if len(set(names)) != len(names):
             raise FieldError("rules", "two rules have the same name")
+        if self.mode is PolicyMode.SHADOW and any(isinstance(rule.admin, AdminTable) for rule in self.rules):
+            # While nothing is enforced, the scope alone makes an operator, of all issuers.
+            raise FieldError("mode", "shadow would not limit operators to their issuers; enforce it")
         return self
 
     def as_policy(self, default: Allowance, issuers: tuple[IssuerTable, ...]) -> Policy:

@@ -1,15 +1,18 @@
 """Webhooks are signed, and sent only to https hosts at allowed addresses."""
 
+import asyncio
 import socket
+import threading
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
 from app.adapters.addresses import is_public
-from app.adapters.webhooks import WebhookSender, signing_secret
+from app.adapters.webhooks import IsolatedResolver, WebhookSender, signing_secret
 from app.sandbox.account import Clock
 from app.vending.events.endpoints import WebhookEndpoint
 from tests.support.certificates import certificate_authority
@@ -121,6 +124,29 @@ async def test_name_that_changes_its_address_after_the_check_cannot_redirect_the
 async def test_name_that_resolves_to_a_private_address_later_is_rejected() -> None:
     resolver = Resolver("169.254.169.254")
     assert await send(Receiver(url="https://backend.example.com/").endpoint(), resolver) == "forbidden_address"
+
+
+async def test_name_server_that_hangs_delays_no_other_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, look_up = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *more: Any, **named: Any) -> Any:
+        if host == "hanging.example.com":
+            answered.wait(10)
+        return look_up("localhost" if host == "hanging.example.com" else host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = IsolatedResolver()
+    hanging = [asyncio.ensure_future(resolver.resolve("hanging.example.com", 443)) for _ in range(100)]
+    try:
+        await asyncio.sleep(0.01)
+        for lookup in hanging[:50]:
+            lookup.cancel()
+
+        assert await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("localhost", 443), 2)
+    finally:
+        answered.set()
+    found = await asyncio.gather(*hanging[50:])
+    assert "127.0.0.1" in {entry["host"] for entry in found[0]}
 
 
 async def test_certificate_must_have_the_name_of_the_url() -> None:

@@ -77,6 +77,15 @@ async def test_dry_run_counts_and_changes_nothing(service: Service, database: st
     assert await stored(database) == before
 
 
+async def test_use_before_the_erasure_is_not_written_after_it(service: Service) -> None:
+    pseudonym = (await erase(service)).json()["pseudonym"]
+
+    await service.components.telephony.last_uses.flush()
+
+    shown = await admin_request(service, "GET", "/leases", issuer=ISSUER, subject=pseudonym)
+    assert [lease["last_used_at"] for lease in shown.json()["data"]] == [None, None]
+
+
 async def test_erased_user_is_named_nowhere_in_the_ledger(service: Service, database: str) -> None:
     await audited(service)
 

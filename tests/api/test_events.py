@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from app.adapters.ledger.tables import event_deliveries
 from app.vending.events.models import DELIVERY_PERIOD, EventType
 from tests.support.admin_api import admin_request
 from tests.support.push_api import register
@@ -167,6 +169,23 @@ async def test_erased_user_is_not_named_in_later_deliveries(
     of_lease = [event for event in events if event["data"]["lease_id"] == lease]
     assert [event["type"] for event in of_lease] == [EventType.LEASE_ISSUED, EventType.LEASE_REVOKED]
     assert "alice-canary" not in str(of_lease)
+
+
+async def test_erasure_includes_events_that_another_transaction_has_locked(
+    telnyx: Telnyx, postgres: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.status = 503
+    async with service_with(telnyx, postgres, tmp_path, {"backend": receiver}) as service:
+        await service.issue("laptop", user="alice-canary")
+        await eventually(lambda: receiver.received)
+        body = {"issuer": ISSUER, "subject": "alice-canary", "confirm": "dialtone"}
+        async with service.components.ledger.database.writing() as connection:
+            await connection.execute(sa.select(event_deliveries.c.sequence).with_for_update())
+            erasing = asyncio.create_task(admin_request(service, "POST", "/erasures", body))
+            await asyncio.sleep(0.5)
+        assert (await erasing).status_code in (200, 202)
+
+        assert "alice-canary" not in str(await stored_events(service.components.ledger.database))
 
 
 async def test_operator_lists_and_replays_dead_letters(

@@ -215,6 +215,20 @@ async def test_reload_rejects_a_new_requirement_that_is_not_met(telnyx: Telnyx, 
         assert (await issue(service, "laptop")).status_code == 201, "nothing was changed"
 
 
+async def test_new_requirement_is_checked_with_the_result_of_the_reload(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    telnyx.limit_outbound()
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        await service.components.telnyx.outbound_guard.check()
+        assert (await issue(service, "laptop")).status_code == 201
+        telnyx.limit_outbound(**LIMITED)
+
+        await service.components.reload(settings_for(telnyx.url, sqlite, **file(tmp_path, "limited")))
+
+        assert (await issue(service, "laptop")).status_code == 200, "not denied because of the result before the reload"
+
+
 @pytest.mark.parametrize("is_telnyx_available", [True, False])
 async def test_reload_applies_other_changes_while_a_requirement_is_not_met(
     telnyx: Telnyx, sqlite: str, tmp_path: Path, is_telnyx_available: bool
@@ -228,3 +242,36 @@ async def test_reload_applies_other_changes_while_a_requirement_is_not_met(
         await service.components.reload(changed)
 
         assert service.components.identity.policy.policy.rules[1].allowance.max_devices == 3  # type: ignore[union-attr]
+
+
+def other_connection(telnyx: Telnyx) -> str:
+    return str(
+        telnyx.sandbox.account.create_connection(
+            {"connection_name": "desk", "user_name": "desklines", "password": "long enough"}
+        )["id"]
+    )
+
+
+async def test_outage_returns_no_login_of_a_former_connection(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    other = other_connection(telnyx)
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        assert (await issue(service, "laptop")).status_code == 201
+        telnyx.fail("status", status=500, times=999)
+        moved = file(tmp_path, 'limited"\nconnection_id = "' + other)
+        await service.components.reload(settings_for(telnyx.url, sqlite, **moved))
+
+        assert_problem(await issue(service, "laptop"), 503, "telnyx_unavailable")
+
+
+async def test_lost_create_is_not_continued_on_a_former_connection(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    other = other_connection(telnyx)
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        telnyx.fail("status", method="POST", path="telephony_credentials$", status=500)
+        assert_problem(await issue(service, "laptop"), 503, "telnyx_unavailable")
+        moved = file(tmp_path, 'limited"\nconnection_id = "' + other)
+        await service.components.reload(settings_for(telnyx.url, sqlite, **moved))
+
+        assert (await issue(service, "laptop")).status_code == 201
+        assert {item.connection_id for item in telnyx.sandbox.account.credentials.values()} == {other}

@@ -126,8 +126,23 @@ async def test_credential_that_cannot_be_deleted_is_named(telnyx: Telnyx, variab
     assert left.connection_id == DEMO_CONNECTION
 
 
-@pytest.mark.parametrize("moment", ["create", "login", "presence"])
-async def test_interrupted_probe_deletes_its_credential(telnyx: Telnyx, variables: dict[str, str], moment: str) -> None:
+async def test_rejected_create_leaves_nothing_to_delete(telnyx: Telnyx, variables: dict[str, str]) -> None:
+    telnyx.fail("status", path="telephony_credentials", status=401, times=99)
+
+    _, found = await probe()
+
+    assert len(found["failed"]) == 1
+    assert telnyx.calls("GET") == [], "no search for a credential that cannot exist"
+
+
+ENDINGS = [("create", signal.SIGINT), ("login", signal.SIGINT), ("presence", signal.SIGINT)]
+ENDINGS += [("presence", signal.SIGTERM), ("presence", signal.SIGHUP)]
+
+
+@pytest.mark.parametrize(("moment", "ending"), ENDINGS)
+async def test_interrupted_probe_deletes_its_credential(
+    telnyx: Telnyx, variables: dict[str, str], moment: str, ending: signal.Signals
+) -> None:
     if moment == "create":
         telnyx.fail("hang", method="POST", path="telephony_credentials$", after_commit=True)
     elif moment == "presence":
@@ -141,7 +156,7 @@ async def test_interrupted_probe_deletes_its_credential(telnyx: Telnyx, variable
         preexec_fn=take_interrupts,
     )
     await eventually(lambda: telnyx.live() if moment != "presence" else telnyx.lookups(), 30)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ending)
     await asyncio.wait_for(process.communicate(), 20)
 
     assert process.returncode == 130

@@ -161,6 +161,10 @@ WRONG: list[tuple[str, str]] = [
     (RULE + 'admin = { issuer = ["staff"] }', "policy.rules[0].admin.issuer: unknown setting; did you mean issuers?"),
     (RULE + 'admin = { issuers = ["other"] }', "policy.rules[0].admin.issuers: 'other' is not a configured issuer"),
     (RULE + 'effect = "deny"\nadmin = { issuers = ["staff"] }', "policy.rules[0].admin: has no effect in a rule that"),
+    (
+        ISSUER + '[policy]\nmode = "shadow"\n[[policy.rules]]\nname = "one"\nadmin = { issuers = ["staff"] }',
+        "policy.mode: shadow would not limit operators to their issuers",
+    ),
     (RULE + "max_lease_age_seconds = 3599", "policy.rules[0].max_lease_age_seconds: "),
     (RULE + "max_lease_age_seconds = 999999999999", "policy.rules[0].max_lease_age_seconds: "),
     (RULE + "max_lease_age_seconds = true", "policy.rules[0].max_lease_age_seconds: "),

@@ -1,15 +1,18 @@
 """Not-before marks in memory and in the ledger, on both databases."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
-from app.adapters.ledger.database import Database
+from app.adapters.ledger.database import Database, one_at_a_time, one_session_at_a_time
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.not_before import SqlNotBefore
 from app.adapters.ledger.sweep import SqlSweep
 from app.vending.errors import LogoutTokenRejected, TokenRejected
-from app.vending.models import Principal
+from app.vending.models import Principal, UserKey
 from app.vending.not_before import MEMORY, SKEW, LogoutClaims, NotBefore, NotBeforeRegistry, NotBeforeTarget, Reach
 from app.vending.telephony.lease import LeaseState
 from app.vending.upkeep.change_feed import KeyRefresh
@@ -208,3 +211,28 @@ async def test_marks_and_key_refreshes_are_listed_since_a_given_time(notices: Sq
         "user-2",
     ]
     assert await notices.key_refreshes_since(NOW) == [KeyRefresh(ISSUER, NOW + timedelta(hours=2))]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda notices: notices.set_not_before(NotBefore(ALICE, NOW, NOW)),
+        lambda notices: notices.set_not_before(NotBefore(SESSION, NOW, NOW)),
+        lambda notices: notices.log_out(logout(None, "s-1"), NOW),
+    ],
+    ids=["user", "session", "logout of a session"],
+)
+async def test_end_of_tokens_waits_for_a_login_that_is_being_opened(
+    opened: Database, notices: SqlNotBefore, end: Callable[[SqlNotBefore], Awaitable[object]]
+) -> None:
+    def lock(connection: sa.Connection) -> None:
+        one_at_a_time(connection, UserKey(ISSUER, "alice"))
+        one_session_at_a_time(connection, ISSUER, "s-1")
+
+    async with opened.writing() as connection:
+        await connection.run_sync(lock)
+        ending = asyncio.ensure_future(end(notices))
+        done, _ = await asyncio.wait({ending}, timeout=0.2)
+        assert not done
+
+    await ending

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.adapters.ledger.audit_rows import event_of
-from app.adapters.ledger.database import Database
+from app.adapters.ledger.database import Database, is_duplicate
 from app.adapters.ledger.erasure import pseudonymize_late
 from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.tables import activity, erasures, visible
@@ -36,7 +36,20 @@ class SqlAudit:
         except LedgerUnavailable as error:
             if _is_about_data(error.__cause__):
                 raise ValueError("an event that the database cannot store") from error
-            raise
+            if not is_duplicate(error.__cause__):
+                raise
+            # The connection was lost during the commit of an earlier attempt, which had succeeded.
+            missing = await self._missing(new_events)
+            if len(missing) == len(new_events):
+                raise
+            if missing:
+                await self.add(missing)
+
+    async def _missing(self, new_events: Sequence[AuditEvent]) -> list[AuditEvent]:
+        """The events that have no row."""
+        ids = [event.id for event in new_events]
+        stored = {row["id"] for row in await self._database.rows(sa.select(events.c.id).where(events.c.id.in_(ids)))}
+        return [event for event in new_events if event.id not in stored]
 
     async def _add(self, new_events: Sequence[AuditEvent]) -> None:
         # All replicas update rows in the same order. Otherwise two of them could deadlock.

@@ -148,9 +148,17 @@ class Database:
 
 def one_at_a_time(connection: sa.Connection, user_key: UserKey) -> None:
     """Hold a lock on this user until the transaction ends. SQLite needs none, because it has one writer."""
+    _lock(connection, f"{user_key.issuer} {user_key.subject}")
+
+
+def one_session_at_a_time(connection: sa.Connection, issuer: str, session: str) -> None:
+    """Hold a lock on this session of the issuer until the transaction ends. Taken after the lock on the user."""
+    _lock(connection, f"session {issuer} {session}")
+
+
+def _lock(connection: sa.Connection, name: str) -> None:
     if connection.dialect.name != "sqlite":
-        user = sa.func.hashtextextended(f"{user_key.issuer} {user_key.subject}", 0)
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(user)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
 
 
 def is_duplicate(error: BaseException | None) -> bool:

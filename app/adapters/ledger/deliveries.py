@@ -185,10 +185,7 @@ class SqlDeliveries:
 
         They are still delivered, with the pseudonym, so that a backend learns which leases have ended.
         """
-        is_of_user = sa.and_(at.subject == erased.user_key.subject, at.issuer == erased.user_key.issuer)
-        of_old_lease = at.lease_id.in_(sa.select(leases.c.id).where(owned_by(erased.alias)))
-        query = sa.select(at.sequence, at.endpoint, at.device_id, at.data)
-        query = query.where(is_of_user, sa.or_(at.at <= erased.erased_before, of_old_lease))
+        query = sa.select(at.sequence, at.endpoint, at.device_id, at.data).where(_is_about(erased))
         query = query.order_by(at.sequence).limit(BATCH_SIZE).with_for_update(skip_locked=True)
         update = event_deliveries.update().where(at.sequence == sa.bindparam("row"))
         changed = ("subject", "device_id", "queue", "data")
@@ -210,10 +207,20 @@ class SqlDeliveries:
 
         return await self._database.write(work)
 
+    async def has_events_about(self, erased: ErasedUser) -> bool:
+        """Whether events are left for `pseudonymize`, because another transaction had locked them."""
+        return bool(await self._database.rows(sa.select(at.sequence).where(_is_about(erased)).limit(1)))
+
     def _make_due(self, connection: sa.Connection, names: set[tuple[str, str]], now: datetime) -> None:
         unclaimed = {"version": 1, "due_at": now, "claimed_by": None, "claimed_until": None}
         rows = [{"endpoint": endpoint, "queue": queue, **unclaimed} for endpoint, queue in sorted(names)]
         connection.execute(self._upsert_due, rows)
+
+
+def _is_about(erased: ErasedUser) -> sa.ColumnElement[bool]:
+    is_of_user = sa.and_(at.subject == erased.user_key.subject, at.issuer == erased.user_key.issuer)
+    of_old_lease = at.lease_id.in_(sa.select(leases.c.id).where(owned_by(erased.alias)))
+    return sa.and_(is_of_user, sa.or_(at.at <= erased.erased_before, of_old_lease))
 
 
 def _delete_empty_queues(connection: sa.Connection, names: set[tuple[str, str]]) -> None:

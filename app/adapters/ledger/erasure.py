@@ -161,6 +161,9 @@ class SqlErasure:
         """One batch of the user's events for webhooks that are not delivered yet, or are dead letters."""
         return await self._deliveries.pseudonymize(erased, self._naming.opaque, now)
 
+    async def has_deliveries(self, erased: ErasedUser) -> bool:
+        return await self._deliveries.has_events_about(erased)
+
     async def unconfirmed(self, erased: ErasedUser) -> int:
         """Number of the user's credentials whose deletion Telnyx has not confirmed yet."""
         query = sa.select(sa.func.count()).select_from(leases).where(owned_by(erased.alias), IS_AWAITING_DELETION)

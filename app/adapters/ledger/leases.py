@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
+from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time, one_session_at_a_time
 from app.adapters.ledger.not_before import latest_not_before, named
 from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.pg_listener import announce
@@ -89,6 +89,7 @@ SET_LAST_USED = (
     leases.update()
     .where(
         leases.c.id == sa.bindparam("used_id"),
+        leases.c.sip_username.is_not(None),  # an erasure removes it, and the time of the last use with it
         sa.or_(leases.c.last_used_at.is_(None), leases.c.last_used_at < sa.bindparam("used_at")),
     )
     .values(last_used_at=sa.bindparam("used_at"))
@@ -133,8 +134,10 @@ class SqlLeases:
 
     async def open(self, lease: Lease, max_devices: int, principal: Principal, choose: ChooseEvicted) -> OpenedLease:
         def work(connection: sa.Connection) -> OpenedLease:
-            # Without the lock, two devices could both pass the device limit, or a logout could miss the new row.
+            # Without the locks, two devices could both pass the device limit, or a logout could miss the new row.
             one_at_a_time(connection, lease.user_key)
+            if lease.session is not None:
+                one_session_at_a_time(connection, lease.issuer, lease.session)
             seen = _look(connection, lease, principal)
             if seen.not_before is not None and is_before(principal, seen.not_before):
                 raise TokenRejected("not_before")

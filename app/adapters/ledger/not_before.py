@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time
+from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time, one_session_at_a_time
 from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.pg_listener import announce
 from app.adapters.ledger.tables import (
@@ -39,7 +39,17 @@ class SqlNotBefore:
         self._outbox = outbox
 
     async def set_not_before(self, not_before_entry: NotBefore) -> None:
-        await self._database.write(lambda connection: self._put(connection, not_before_entry))
+        target = not_before_entry.target
+
+        def work(connection: sa.Connection) -> None:
+            # A login that has not seen the mark is committed first, so that a revocation after this finds its lease.
+            if target.reach is Reach.USER:
+                one_at_a_time(connection, UserKey(target.issuer, target.name))
+            elif target.reach is Reach.SESSION:
+                one_session_at_a_time(connection, target.issuer, target.name)
+            self._put(connection, not_before_entry)
+
+        await self._database.write(work)
 
     async def log_out(self, logout: LogoutClaims, now: datetime) -> list[Lease]:
         spent = logout_tokens.insert().values(
@@ -51,6 +61,8 @@ class SqlNotBefore:
             connection.execute(spent)
             if logout.subject is not None:
                 one_at_a_time(connection, UserKey(logout.issuer, logout.subject))
+            elif logout.session is not None:
+                one_session_at_a_time(connection, logout.issuer, logout.session)
             for not_before_entry in logout.not_before_entries(now):
                 self._put(connection, not_before_entry)
             ended = _end_leases(connection, logout, now)

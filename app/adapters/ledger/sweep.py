@@ -38,6 +38,22 @@ class SqlSweep:
             found += await self._all(query.limit(limit - len(found)))
         return found
 
+    async def expire(self, now: datetime, limit: int) -> list[Lease]:
+        query = sa.select(leases).where(IS_ACTIVE, leases.c.expires_at <= now).order_by(leases.c.expires_at).limit(limit)
+        if not await self._database.rows(query.with_only_columns(leases.c.id)):
+            return []  # the usual case: no write lock is taken
+
+        def work(connection: sa.Connection) -> list[Lease]:
+            rows = connection.execute(query.with_for_update(skip_locked=True)).mappings().all()
+            ended = [(before, before.mark_expired(now)) for before in map(lease_of, rows)]
+            for before, after in ended:
+                connection.execute(*step(before, after))
+            if self._outbox is not None:
+                self._outbox.leases_changed(connection, ended)
+            return [after for _, after in ended]
+
+        return await self._database.write(work)
+
     async def take_due(
         self, now: datetime, stale_before: datetime, limit: int, take: Callable[[Lease], Lease]
     ) -> list[Lease]:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from enum import IntEnum
 
-from app.adapters.telnyx.rate_budget import LOGIN_SHARE, BestEffortPause, RateBudget, RetryAfterAllocator
+from app.adapters.telnyx.rate_budget import LOGIN_SHARE, SLOW_SECONDS, BestEffortPause, RateBudget, RetryAfterAllocator
 from app.vending.errors import TelnyxRateLimited, TelnyxUnreachable
 from app.vending.service_status import TelnyxFailure, TelnyxStatus
 
@@ -184,7 +184,9 @@ class CallScheduler:
             yield slot
         finally:
             self._best_effort_in_flight -= 1
-            self._best_effort_pause.response_received(slot.status, slot.headers, self._monotonic())
+            ended_at = self._monotonic()
+            if slot.outcome is not None or ended_at - slot.left_at >= SLOW_SECONDS:
+                self._best_effort_pause.response_received(slot.status, slot.headers, ended_at)
 
     def _is_busy(self) -> bool:
         """Whether best-effort calls could delay others: the breaker is open, or capacity or rate are in demand."""

@@ -170,7 +170,7 @@ class EventDeliverer:
                 continue
             if task is not None and (error := task.exception()) is not None:
                 failures.append(error)
-            self._running[endpoint.name] = asyncio.create_task(self._deliver(endpoint))
+            self._running[endpoint.name] = asyncio.create_task(self._deliver(endpoint.name))
         if failures:
             raise failures[0]
 
@@ -209,15 +209,16 @@ class EventDeliverer:
             found.append(DeliveryStatus(name, backlog.pending, backlog.dead, age, self._delivered[name], failed))
         return found
 
-    async def _deliver(self, endpoint: WebhookEndpoint) -> None:
-        """Deliver until no queue is due or the endpoint is paused."""
-        health = self._health.setdefault(endpoint.name, EndpointHealth())
-        while not self._is_stopping:
+    async def _deliver(self, name: str) -> None:
+        """Deliver until no queue is due, the endpoint is paused, or a reload has removed it."""
+        health = self._health.setdefault(name, EndpointHealth())
+        # Read in each round: with many events, a delivery does not end, and a reload may change secrets and the URL.
+        while not self._is_stopping and (endpoint := self._active.find(name)) is not None:
             now = self._clock()
             if health.paused_until is not None and now < health.paused_until:
                 return
             limit = 1 if health.failures else DELIVERY_CONCURRENCY
-            queues = await self._ledger.claim(endpoint.name, self._replica, now, now + CLAIM, limit)
+            queues = await self._ledger.claim(name, self._replica, now, now + CLAIM, limit)
             if not queues:
                 return
             outcomes = await asyncio.gather(

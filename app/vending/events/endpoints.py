@@ -28,6 +28,9 @@ class ActiveEndpoints:
     def __init__(self, endpoints: tuple[WebhookEndpoint, ...]) -> None:
         self.endpoints = endpoints
 
+    def find(self, name: str) -> WebhookEndpoint | None:
+        return next((endpoint for endpoint in self.endpoints if endpoint.name == name), None)
+
     def names_for(self, event_type: str) -> list[str]:
         """The endpoints that get events of this type."""
         return [endpoint.name for endpoint in self.endpoints if event_type in endpoint.types]

@@ -84,6 +84,9 @@ class ErasureLedger(Protocol):
     async def pseudonymize_deliveries(self, erased: ErasedUser, now: datetime) -> int:
         """Change one batch of events for webhooks. Returns their number."""
 
+    async def has_deliveries(self, erased: ErasedUser) -> bool:
+        """Whether events for webhooks are left."""
+
     async def unconfirmed(self, erased: ErasedUser) -> int: ...
 
 
@@ -147,8 +150,12 @@ class UserEraser:
         events, is_complete = await _repeat(
             self._ledger.pseudonymize_events, self._ledger.has_events, erased, max_events
         )
-        while await self._ledger.pseudonymize_deliveries(erased, self._clock()):
-            pass
+        await _repeat(
+            lambda user: self._ledger.pseudonymize_deliveries(user, self._clock()),
+            self._ledger.has_deliveries,
+            erased,
+            sys.maxsize,
+        )
         counts = ErasureCounts(leases, before.credentials, registrations, events)
         erasure = Erasure(counts, erased.pseudonym, is_complete, await self._ledger.unconfirmed(erased))
         await self._record(erased, erasure)

@@ -136,8 +136,9 @@ class LoginFactory:
             return await self._renew(lease, principal, wanted, terms, may_reuse=lease_id is None)
         if lease.is_claimed_by_other(self._replica, now):
             return None
-        if lease.has_expired(now):
-            # A credential that a crash left at Telnyx has expired too, which is final. The name is not used again.
+        if lease.has_expired(now) or lease.connection_id != terms.allowance.connection_id:
+            # A credential that a crash left at Telnyx has expired, which is final, or is on a connection that the user
+            # may no longer use. The name is not used again.
             await self._end(lease, lease.start_revoking(now))
         lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
         return await self._recover(lease, wanted)

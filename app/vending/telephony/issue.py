@@ -26,6 +26,7 @@ from app.vending.errors import (
 from app.vending.grants.binding import DeviceBinding
 from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import Grant, IssueRequest, IssueSource, Principal, UserKey
+from app.vending.outbound import OutboundRequirement
 from app.vending.policy import ActivePolicy, Allowance, IssueTerms
 from app.vending.single_flight import SingleFlight
 from app.vending.telephony.create import LoginFactory
@@ -176,7 +177,7 @@ class CredentialIssuer:
                 lambda: self._create(principal, wanted, terms),
             )
         except UNAVAILABLE:
-            if (login := self._fallback_login(user_key, wanted)) is not None:
+            if (login := self._fallback_login(user_key, wanted, terms)) is not None:
                 return login
             raise
 
@@ -204,11 +205,17 @@ class CredentialIssuer:
         self._login_cache.misses += not is_ready
         return login if is_ready else None
 
-    def _fallback_login(self, user_key: UserKey, wanted: IssueRequest) -> Login | None:
-        """While Telnyx or the ledger is unavailable: the device's last login, if it still works."""
+    def _fallback_login(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms) -> Login | None:
+        """While Telnyx or the ledger is unavailable: the device's last login, if it still works.
+
+        Not one of another connection, if the user's connection has to limit the cost of calls.
+        """
         login = self._login_cache.get(user_key, wanted.device_id)
         now = self._clock()
         if login is None or wanted.grant is not Grant.LOGIN_TOKEN or login.expires_at < now + MIN_FALLBACK_LIFETIME:
+            return None
+        is_former = login.lease.connection_id != terms.allowance.connection_id
+        if is_former and terms.allowance.outbound is not OutboundRequirement.ANY:
             return None
         soon = min(now + RETRY_WHILE_UNAVAILABLE, login.expires_at)
         return replace(login, refresh_after=soon)

@@ -48,10 +48,12 @@ class Presence:
         """
         self._drop_expired()
         names = {lease.id: lease.sip_username for lease in leases if lease.state is LeaseState.ACTIVE}
-        wanted = dict.fromkeys(name for name in names.values() if name is not None and name not in self._known)
-        looked_up = list(wanted)[:MAX_LOOKUPS]
+        # Copied now, because another request may drop the entries while this one waits.
+        usernames = dict.fromkeys(name for name in names.values() if name is not None)
+        found = {name: self._known[name][1] for name in usernames if name in self._known}
+        wanted = [name for name in usernames if name not in found]
+        looked_up = wanted[:MAX_LOOKUPS]
         answers = await asyncio.gather(*(self._look_up(name) for name in looked_up))
-        found = {name: is_online for name, (_, is_online) in self._known.items()}
         found |= dict(zip(looked_up, answers, strict=True))
         return {lease_id: found.get(name) for lease_id, name in names.items() if name is not None}
 

@@ -76,7 +76,7 @@ class OutboundGuard:
         self._policy = policy
         self._clock = clock
         self._report = report
-        self._flights: SingleFlight[None] = SingleFlight(READ_SECONDS)
+        self._flights: SingleFlight[OutboundProfile | None] = SingleFlight(READ_SECONDS)
         self._known: dict[str, tuple[OutboundProfile | None, datetime]] = {}
         self._tried_at: dict[str, datetime] = {}
         self._reported: dict[str, tuple[OutboundProfile | None, tuple[UnmetRule, ...], datetime]] = {}
@@ -84,8 +84,9 @@ class OutboundGuard:
     async def check(self) -> None:
         """Read the connections that are due. A connection that cannot be read keeps its last result."""
         connections = self._policy.policy.connections()
-        for forgotten in self._known.keys() - connections:
-            del self._known[forgotten]
+        if forgotten := self._known.keys() - connections:
+            self._known = {name: known for name, known in self._known.items() if name not in forgotten}
+            self._apply()
         for connection_id in sorted(connections):
             if self._is_due(connection_id):
                 self._tried_at[connection_id] = self._clock()
@@ -111,12 +112,13 @@ class OutboundGuard:
     async def unmet_rules(self, policy: Policy, *, skips_unread: bool = True) -> list[UnmetRule]:
         """The rules of a policy whose connections do not meet their requirement, read now.
 
-        Raises TelnyxError for a connection that cannot be read, unless `skips_unread`.
+        Logins follow what was read, so that a reload does not deny them because of an older result. Raises TelnyxError
+        for a connection that cannot be read, unless `skips_unread`.
         """
         unmet: list[UnmetRule] = []
         for connection_id in sorted({connection for connection, _ in policy.outbound_requirements()}):
             try:
-                profile = await self._telnyx.read(connection_id)
+                profile = await self._read(connection_id)
             except TelnyxError:
                 if skips_unread:
                     continue
@@ -132,10 +134,15 @@ class OutboundGuard:
             for connection_id, (profile, checked_at) in sorted(self._known.items())
         ]
 
-    async def _read(self, connection_id: str) -> None:
+    async def _read(self, connection_id: str) -> OutboundProfile | None:
         """Raises TelnyxError."""
         profile = await self._telnyx.read(connection_id)
         self._known[connection_id] = profile, self._clock()
+        self._apply()
+        return profile
+
+    def _apply(self) -> None:
+        """Let logins follow the results."""
         self._policy.use_unmet(
             (connection_id, requirement)
             for connection_id, (profile, _) in self._known.items()

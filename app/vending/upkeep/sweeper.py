@@ -23,6 +23,9 @@ STALE_PENDING = timedelta(minutes=10)
 SWEEP_BATCH_SIZE = 500
 """Maximum number of rows per run, oldest first."""
 
+EXPIRE_BATCH_SIZE = 200
+"""Maximum number of leases that one run marks as expired, in one transaction."""
+
 PURGE_BATCH_SIZE = 1000
 
 IRREVOCABLE_ATTEMPTS = 8
@@ -41,6 +44,9 @@ class GrantSweepLedger(Protocol):
 class SweepLedger(Protocol):
     async def due(self, now: datetime, stale_before: datetime, limit: int) -> list[Lease]:
         """Leases to work on: AWAITING_DELETION ones that are due, ACTIVE ones past their expiry, stale PENDING ones."""
+
+    async def expire(self, now: datetime, limit: int) -> list[Lease]:
+        """Mark ACTIVE leases that are past their expiry as EXPIRED, except those that another replica is changing."""
 
     async def take_due(
         self, now: datetime, stale_before: datetime, limit: int, take: Callable[[Lease], Lease]
@@ -112,6 +118,7 @@ class Sweeper:
         """One run, in small batches. Raises LedgerUnavailable; a Telnyx error only postpones rows."""
         outcomes: Counter[DeletionOutcome] = Counter()
         taken = 0
+        await self._expire()
         while taken < SWEEP_BATCH_SIZE and not outcomes[DeletionOutcome.NOT_TRIED]:
             batch = await self._take(min(DELETE_CONCURRENCY, SWEEP_BATCH_SIZE - taken))
             taken += len(batch)
@@ -122,6 +129,12 @@ class Sweeper:
         await self._grants.delete_expired(self._clock() - EXPIRED_GRANT_AGE, PURGE_BATCH_SIZE)
         self.backlog = await self._ledger.backlog(IRREVOCABLE_ATTEMPTS)
         return SweepResult(taken, outcomes[DeletionOutcome.CONFIRMED], purged)
+
+    async def _expire(self) -> None:
+        """Before any deletion: while Telnyx is unavailable, the deletions that are due would use up each run."""
+        now = self._clock()
+        for lease in await self._ledger.expire(now, EXPIRE_BATCH_SIZE):
+            self._login_cache.update(lease, now)
 
     async def _take(self, limit: int) -> list[Lease]:
         now = self._clock()

@@ -193,6 +193,21 @@ async def queues(database: Database) -> list[Any]:
     return list(await database.rows(sa.select(event_queues)))
 
 
+async def test_batch_whose_commit_had_an_unknown_outcome_can_be_written_again(opened: Database) -> None:
+    audit = SqlAudit(opened, NAMING, outbox_of(opened, [BACKEND]))
+    denials = [
+        AuditEvent(new_id(), NOW, Decision.denial(AccessDenied(), UserKey("https://id.example.com", name), "a"), NO_REQUEST)
+        for name in ("alice", "bob")
+    ]
+    await audit.add(denials[:1])
+
+    await audit.add(denials)  # with an event that was queued meanwhile
+    await audit.add(denials)
+
+    assert sorted([row["subject"] for row in await stored_events(opened)]) == ["alice", "bob"]
+    assert [count.events for count in await audit.activity(NOW - timedelta(hours=1))] == [2]
+
+
 async def test_erasure_pseudonymizes_stored_events_and_keeps_their_ids(opened: Database, leases: SqlLeases) -> None:
     lease = await activate(leases)
     (before,) = await stored_events(opened)

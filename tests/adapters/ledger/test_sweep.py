@@ -45,6 +45,18 @@ async def test_expired_and_revoked_leases_are_due(ledger: SqlLeases, sweeping: S
     assert len(await sweeping.due(later, NOW + timedelta(minutes=10), limit=2)) == 2
 
 
+async def test_expiry_does_not_wait_for_deletions(ledger: SqlLeases, sweeping: SqlSweep) -> None:
+    for number in range(1, 11):
+        await ended(ledger, number)
+    lease = await open_lease(ledger, pending_lease("laptop", 11), 1000)
+    await ledger.advance(lease, lease.activate(credential(11), NOW, NOW))
+
+    expired = await sweeping.expire(LATER, limit=1)
+
+    assert [(lease.device_id, lease.state) for lease in expired] == [("laptop", LeaseState.EXPIRED)]
+    assert await sweeping.expire(LATER, limit=1) == []
+
+
 async def test_two_sweepers_never_claim_the_same_lease(ledger: SqlLeases, sweeping: SqlSweep) -> None:
     for number in range(1, 41):
         await ended(ledger, number)

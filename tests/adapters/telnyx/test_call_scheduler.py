@@ -462,6 +462,22 @@ def test_failed_best_effort_calls_change_nothing_for_other_calls() -> None:
     asyncio.run(asyncio.wait_for(call(scheduler, 200), 0.5))
 
 
+@pytest.mark.parametrize(("seconds", "pauses"), [(0.2, False), (1.5, True)])
+def test_cancelled_best_effort_call_pauses_others_only_if_it_was_slow(seconds: float, pauses: bool) -> None:
+    now = [0.0]
+    scheduler = CallScheduler(lambda: now[0])
+
+    async def cancelled() -> None:
+        async with scheduler.best_effort_slot():
+            now[0] += seconds
+            raise asyncio.CancelledError
+
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(cancelled())
+
+    assert accepts_best_effort(scheduler) is not pauses
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "seconds"),
     [

@@ -18,7 +18,7 @@ from app.vending.events.endpoints import ActiveEndpoints, WebhookEndpoint
 from app.vending.events.models import DELIVERY_PERIOD, Delivery
 from tests.support.certificates import certificate_authority
 from tests.support.waiting import HOUR, eventually
-from tests.support.webhooks import Receiver, add_events, numbered_event, outbox_of, stored_events, webhook_receiver
+from tests.support.webhooks import FORMER_SECRET, Receiver, add_events, numbered_event, outbox_of, stored_events, webhook_receiver
 
 DEVICES = 50
 EVENTS = 1000
@@ -144,6 +144,21 @@ async def test_two_replicas_share_the_work_without_duplicates(opened: Database, 
         assert all(replica.deliverer.status()[0].delivered for replica in replicas)
         for replica in replicas:
             await replica.close()
+
+
+async def test_reload_applies_to_a_delivery_that_is_running(opened: Database, clock: Clock) -> None:
+    async with webhook_receiver() as receiver:
+        await add(opened, receiver, clock, 100)
+        replica = Replica(opened, clock, [receiver.endpoint()])
+        await replica.deliverer.start()
+        await eventually(lambda: len(receiver.received) > 5)
+        replica.active.endpoints = (receiver.endpoint(secrets=(FORMER_SECRET,)),)
+        await eventually(lambda: receiver.received[-1].is_signed_with(FORMER_SECRET))
+        replica.active.endpoints = ()
+        await replica.deliverer.finish()
+
+        assert await stored_events(opened), "a removed endpoint gets no more events"
+        await replica.close()
 
 
 async def test_slow_endpoint_does_not_delay_another(opened: Database, clock: Clock) -> None:
