@@ -244,7 +244,7 @@ async def _webhook(components: Components, endpoint: WebhookEndpoint) -> CheckRe
         return CheckResult(about, CheckVerdict.WARNING, "it responds to HEAD with a redirect", fix)
     reason = FailureReason[failure.reason.upper()]
     is_timeout = reason in (FailureReason.CONNECT_TIMEOUT, FailureReason.DEADLINE)
-    fix = "check the host and the firewalls; endpoints do not use DIALTONE_EGRESS_PROXY"
+    fix = "let this machine connect to the host directly, without DIALTONE_EGRESS_PROXY"
     return CheckResult(about, CheckVerdict.FAILED, reason.value, fix if is_timeout else fix_of(reason))
 
 

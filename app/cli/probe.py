@@ -16,6 +16,7 @@ from app.config.settings import Settings
 from app.vending.errors import DialtoneError, TelnyxError, TelnyxNotFound
 from app.vending.ids import new_id
 
+ABOUT = "probe"
 LIFETIME = timedelta(minutes=10)
 """Lifetime of the credential, in case it cannot be deleted."""
 
@@ -48,7 +49,11 @@ class Probe:
         try:
             await self._measure()
         except TelnyxError as error:
-            self._add(CheckVerdict.FAILED, f"stopped, because of Telnyx: {error}", "run `dialtone doctor` again")
+            self.results.append(
+                CheckResult(
+                    ABOUT, CheckVerdict.FAILED, f"stopped, because of Telnyx: {error}", "run `dialtone doctor` again"
+                )
+            )
         finally:
             await self._clean_up()
         return self.results
@@ -68,12 +73,16 @@ class Probe:
             raise
         created = time.monotonic()
         self.credential_id = credential.id
-        self._add(CheckVerdict.OK, f"Telnyx created a credential in {created - began:.2f} s")
+        self.results.append(
+            CheckResult(ABOUT, CheckVerdict.OK, f"Telnyx created a credential in {created - began:.2f} s")
+        )
         try:
             await self._measure_login(credential.id, credential.sip_username, created)
         except SignallingFailed as error:
-            fix = "check that this machine can reach the signalling server; Dialtone itself does not need it"
-            self._add(CheckVerdict.WARNING, f"a login could not be measured: {error}", fix)
+            fix = "let this machine connect to the signalling server, which only this probe needs"
+            self.results.append(
+                CheckResult(ABOUT, CheckVerdict.WARNING, f"a login could not be measured: {error}", fix)
+            )
             await self._measure_presence(credential.sip_username, time.monotonic(), is_online=False)
 
     async def _measure_login(self, credential_id: str, sip_username: str, created: float) -> None:
@@ -99,10 +108,12 @@ class Probe:
         configured = self.where.propagation_seconds
         seen = f"a new credential could log in {seconds:.1f} s after its creation, at attempt {attempts}"
         if seconds > configured:
-            fix = f"set DIALTONE_PROPAGATION_SECONDS to {math.ceil(seconds)} or more; it is {configured:g}"
-            self._add(CheckVerdict.WARNING, seen, fix)
+            fix = f"raise DIALTONE_PROPAGATION_SECONDS from {configured:g} to {math.ceil(seconds)} or more"
+            self.results.append(CheckResult(ABOUT, CheckVerdict.WARNING, seen, fix))
         else:
-            self._add(CheckVerdict.OK, f"{seen}; DIALTONE_PROPAGATION_SECONDS is {configured:g}")
+            self.results.append(
+                CheckResult(ABOUT, CheckVerdict.OK, f"{seen}; DIALTONE_PROPAGATION_SECONDS is {configured:g}")
+            )
 
     async def _measure_presence(self, sip_username: str, since: float, *, is_online: bool) -> None:
         """How long Telnyx's registration status takes to become `is_online`."""
@@ -113,12 +124,23 @@ class Probe:
             with suppress(TelnyxError):
                 last = await registrations.is_registered(sip_username)
                 if last is is_online:
-                    self._add(CheckVerdict.OK, f"presence was {state} after {time.monotonic() - since:.1f} s")
+                    self.results.append(
+                        CheckResult(
+                            ABOUT, CheckVerdict.OK, f"presence was {state} after {time.monotonic() - since:.1f} s"
+                        )
+                    )
                     return
             await asyncio.sleep(POLL_SECONDS)
         shown = "unknown" if last is None else "offline" if is_online else "online"
-        fix = "dial devices without regard to `online`; Telnyx does not document when the status changes"
-        self._add(CheckVerdict.WARNING, f"presence was still {shown} after {PRESENCE_SECONDS:.0f} s, not {state}", fix)
+        fix = "dial devices without regard to `online`, whose delay Telnyx does not document"
+        self.results.append(
+            CheckResult(
+                ABOUT,
+                CheckVerdict.WARNING,
+                f"presence was still {shown} after {PRESENCE_SECONDS:.0f} s, not {state}",
+                fix,
+            )
+        )
 
     async def _clean_up(self) -> None:
         if not self.may_exist:
@@ -135,13 +157,16 @@ class Probe:
         except DialtoneError as error:
             expiry = f"{self.name} expires after {LIFETIME.total_seconds() / 60:.0f} minutes"
             fix = f"the credential {expiry}; delete it with `dialtone sweep` after an hour"
-            self._add(CheckVerdict.FAILED, f"the credential could not be deleted: {error}", fix)
+            self.results.append(
+                CheckResult(ABOUT, CheckVerdict.FAILED, f"the credential could not be deleted: {error}", fix)
+            )
             note(f"Probe: {self.results[-1].seen}; {fix}.")
             return
         if ids:
-            self._add(CheckVerdict.OK, f"Telnyx deleted the credential in {time.monotonic() - began:.2f} s")
+            self.results.append(
+                CheckResult(
+                    ABOUT, CheckVerdict.OK, f"Telnyx deleted the credential in {time.monotonic() - began:.2f} s"
+                )
+            )
         else:  # Telnyx may show it later
             note(f"Probe: no credential {self.name} was found. If Telnyx created it, it expires after 10 minutes.")
-
-    def _add(self, verdict: CheckVerdict, seen: str, fix: str | None = None) -> None:
-        self.results.append(CheckResult("probe", verdict, seen, fix))

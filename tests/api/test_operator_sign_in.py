@@ -114,7 +114,7 @@ async def test_served_openapi_document_has_the_flow_of_the_provider(telnyx: Teln
 async def test_operators_see_that_there_is_no_policy(service: Service) -> None:
     answer = await service.client.get("/v1/admin/policy", headers=OPERATOR)
 
-    assert answer.json() == {"mode": "none", "rules": []}
+    assert answer.json() == {"mode": "none", "rules": [], "visible_issuers": None}
 
 
 async def test_users_do_not_see_the_policy(service: Service) -> None:

@@ -263,9 +263,7 @@ async def test_outage_returns_no_login_of_a_former_connection(telnyx: Telnyx, sq
         assert_problem(await issue(service, "laptop"), 503, "telnyx_unavailable")
 
 
-async def test_lost_create_is_not_continued_on_a_former_connection(
-    telnyx: Telnyx, sqlite: str, tmp_path: Path
-) -> None:
+async def test_lost_create_is_not_continued_on_a_former_connection(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     other = other_connection(telnyx)
     async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
         telnyx.fail("status", method="POST", path="telephony_credentials$", status=500)

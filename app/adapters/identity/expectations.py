@@ -78,6 +78,9 @@ OF_ANY_TOKEN = MappingProxyType(
         "no_logout_event": Expectation("events", "the event of OIDC Back-Channel Logout"),
         "no_subject_and_no_session": Expectation("sub, sid", "sub or sid"),
         "not_before": Expectation("iat", "later than the not-before entries of the user, session and issuer"),
+        "grant_revoked": Expectation("sid", "the ID of a grant that was not revoked"),
+        "grant_of_other_device": Expectation("device_id", "the device that used the grant first"),
+        "grant_of_other_origin": Expectation("request header Origin", "the origin of the grant"),
         "used_before": Expectation("jti", "a logout token that was not used before"),
         "malformed_request": Expectation("form", "one form field logout_token"),
     }

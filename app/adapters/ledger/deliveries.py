@@ -25,6 +25,19 @@ SIP_FIELDS = ("sip_username", "sip_address")
 
 _DELIVERY = tuple(column for column in at if column.name != "queue")
 
+_OF_QUEUE: dict[str, sa.BindParameter[Any]] = {
+    "endpoint": sa.bindparam("of_endpoint"),
+    "queue": sa.bindparam("of_queue"),
+}
+# A changed version means that an event was added by a transaction that this statement does not see.
+_DELETE_EMPTY_QUEUE = event_queues.delete().where(
+    *(queues[name] == value for name, value in _OF_QUEUE.items()),
+    queues.version == sa.bindparam("of_version"),
+    queues.claimed_by.is_(None),
+    ~sa.select(at.sequence).where(*(at[name] == value for name, value in _OF_QUEUE.items()), IS_UNDELIVERED).exists(),
+)
+"""Built once: building a statement takes longer than running it."""
+
 
 class SqlDeliveries:
     """Stores deliveries. Every method raises LedgerUnavailable if the database fails."""
@@ -225,13 +238,16 @@ def _is_about(erased: ErasedUser) -> sa.ColumnElement[bool]:
 
 def _delete_empty_queues(connection: sa.Connection, names: set[tuple[str, str]]) -> None:
     """Delete those queues that have no pending event, in the order in which the outbox locks queues."""
-    for endpoint, queue in sorted(names):
-        key = sa.and_(queues.endpoint == endpoint, queues.queue == queue)
-        version = connection.scalar(sa.select(queues.version).where(key))
-        is_pending = sa.select(at.sequence).where(at.endpoint == endpoint, at.queue == queue, IS_UNDELIVERED).exists()
-        # A changed version means that an event was added by a transaction that this statement does not see.
-        is_empty = sa.and_(key, queues.version == version, queues.claimed_by.is_(None), sa.not_(is_pending))
-        connection.execute(event_queues.delete().where(is_empty))
+    found = []
+    for endpoint in {endpoint for endpoint, _ in names}:
+        wanted = [queue for other, queue in names if other == endpoint]
+        query = sa.select(queues.queue, queues.version).where(queues.endpoint == endpoint, queues.queue.in_(wanted))
+        found += [
+            {"of_endpoint": endpoint, "of_queue": row.queue, "of_version": row.version}
+            for row in connection.execute(query)
+        ]
+    if found:
+        connection.execute(_DELETE_EMPTY_QUEUE, sorted(found, key=lambda row: (row["of_endpoint"], row["of_queue"])))
 
 
 def _delivery(row: sa.RowMapping) -> Delivery:

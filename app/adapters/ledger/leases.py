@@ -186,6 +186,8 @@ class SqlLeases:
             if principal is not None:
                 # As in `open`: a logout of the session either ends the lease, or is seen here.
                 one_at_a_time(connection, after.user_key)
+                if after.session is not None:
+                    one_session_at_a_time(connection, after.issuer, after.session)
                 _check_not_before(connection, principal)
             if connection.execute(update, changes).rowcount != 1:
                 raise LeaseConflict

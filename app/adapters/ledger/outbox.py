@@ -64,17 +64,24 @@ class EventOutbox:
             self.add(connection, [event for event in found if event is not None])
 
     def decisions_recorded(self, connection: sa.Connection, audited: Iterable[AuditEvent]) -> None:
-        """Add the events of denials, unless the same event of this user and device still awaits its delivery."""
+        """Add the events of denials, unless one of the same user still awaits its delivery."""
         if self.is_active:
             found = [event for event in map(denied_event, audited) if event is not None]
-            # A client that repeats a denied request must not fill the ledger.
-            first = {(event.user_key, event.device_id): event for event in reversed(found)}
+            # A client that repeats a denied request must not fill the ledger, also if it names other devices.
+            first = {event.user_key: event for event in reversed(found)}
             self.add(connection, list(first.values()), is_repeatable=True)
 
     def add(self, connection: sa.Connection, events: Sequence[OutboxEvent], *, is_repeatable: bool = False) -> None:
-        """Add the events. With `is_repeatable`, not those whose type is already in the same queue."""
+        """Add the events. With `is_repeatable`, one queue has those of all devices of a user, and each type once."""
         rows = [
-            row for event in events for row in self._rows(event, self._active.names_for(event.type), self._new_id())
+            row
+            for event in events
+            for row in self._rows(
+                event,
+                self._active.names_for(event.type),
+                self._new_id(),
+                queue_of(event.user_key, "" if is_repeatable else event.device_id),
+            )
         ]
         if is_repeatable:
             rows = [row for row in rows if not _is_pending(connection, row)]
@@ -89,12 +96,14 @@ class EventOutbox:
         connection.execute(self._upsert, [_queue(*key, at) for key, at in queues.items()])
         connection.execute(INSERT, rows)
 
-    def _rows(self, event: OutboxEvent, endpoints: Iterable[str], event_id: str) -> Iterable[dict[str, Any]]:
+    def _rows(
+        self, event: OutboxEvent, endpoints: Iterable[str], event_id: str, queue: str
+    ) -> Iterable[dict[str, Any]]:
         expires_at = self._clock() + DELIVERY_PERIOD
         for endpoint in endpoints:
             yield {
                 "endpoint": endpoint,
-                "queue": queue_of(event.user_key, event.device_id),
+                "queue": queue,
                 "event_id": event_id,
                 "type": event.type.value,
                 "at": event.at,

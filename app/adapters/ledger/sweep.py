@@ -39,7 +39,9 @@ class SqlSweep:
         return found
 
     async def expire(self, now: datetime, limit: int) -> list[Lease]:
-        query = sa.select(leases).where(IS_ACTIVE, leases.c.expires_at <= now).order_by(leases.c.expires_at).limit(limit)
+        query = (
+            sa.select(leases).where(IS_ACTIVE, leases.c.expires_at <= now).order_by(leases.c.expires_at).limit(limit)
+        )
         if not await self._database.rows(query.with_only_columns(leases.c.id)):
             return []  # the usual case: no write lock is taken
 

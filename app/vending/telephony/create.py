@@ -48,8 +48,11 @@ class CreateLedger(Protocol):
     async def live_lease(self, user_key: UserKey, device_id: str) -> Lease | None:
         """The device's PENDING or ACTIVE lease."""
 
-    async def advance(self, before: Lease, after: Lease) -> Lease:
-        """Write `after` if the row still equals `before`. Raises LeaseConflict if another writer changed it first."""
+    async def advance(self, before: Lease, after: Lease, principal: Principal | None = None) -> Lease:
+        """Write `after` if the row still equals `before`. Raises LeaseConflict if another writer changed it first.
+
+        With a principal, raises TokenRejected if a not-before entry has rejected the token since.
+        """
 
 
 class CreateTelnyx(Protocol):
@@ -140,7 +143,9 @@ class LoginFactory:
             # A credential that a crash left at Telnyx has expired, which is final, or is on a connection that the user
             # may no longer use. The name is not used again.
             await self._end(lease, lease.start_revoking(now))
-        lease = await self._ledger.advance(lease, lease.claim(self._replica, now, self._timing.claim))
+        claimed = lease.claim(self._replica, now, self._timing.claim, terms.session)
+        is_moved = claimed.session != lease.session
+        lease = await self._ledger.advance(lease, claimed, principal if is_moved else None)
         return await self._recover(lease, wanted)
 
     async def _find_or_open(

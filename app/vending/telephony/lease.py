@@ -127,9 +127,9 @@ class Lease:
     def _step(self, now: datetime, **changes: object) -> "Lease":
         return replace(self, version=self.version + 1, updated_at=now, **changes)  # type: ignore[arg-type]
 
-    def claim(self, replica: str, now: datetime, claim: timedelta) -> "Lease":
-        """PENDING under a new holder. The previous holder's commit will fail."""
-        return self._step(now, claimed_by=replica, claimed_until=now + claim)
+    def claim(self, replica: str, now: datetime, claim: timedelta, session: str | None = None) -> "Lease":
+        """PENDING under a new holder, whose session the device belongs to. The previous holder's commit will fail."""
+        return self._step(now, claimed_by=replica, claimed_until=now + claim, session=session or self.session)
 
     def record_attempt(self, now: datetime, expires_at: datetime) -> "Lease":
         """PENDING, about to call Telnyx again. Committed before the request is sent."""

@@ -18,7 +18,15 @@ from app.vending.events.endpoints import ActiveEndpoints, WebhookEndpoint
 from app.vending.events.models import DELIVERY_PERIOD, Delivery
 from tests.support.certificates import certificate_authority
 from tests.support.waiting import HOUR, eventually
-from tests.support.webhooks import FORMER_SECRET, Receiver, add_events, numbered_event, outbox_of, stored_events, webhook_receiver
+from tests.support.webhooks import (
+    FORMER_SECRET,
+    Receiver,
+    add_events,
+    numbered_event,
+    outbox_of,
+    stored_events,
+    webhook_receiver,
+)
 
 DEVICES = 50
 EVENTS = 1000

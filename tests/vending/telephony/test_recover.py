@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -17,7 +18,9 @@ from app.vending.errors import (
     TelnyxUnreachable,
 )
 from app.vending.models import IssueRequest
+from app.vending.not_before import LogoutClaims
 from app.vending.telephony.deadlines import Timing
+from app.vending.telephony.lease import ENDED
 from app.vending.telephony.login_cache import Login
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
@@ -82,6 +85,22 @@ async def test_lost_create_with_a_failed_lookup_is_found_by_the_next_request(
 
     assert telnyx.created() == 1
     assert telnyx.live() == [login.lease.credential_id]
+
+
+async def test_recovered_lease_ends_with_the_session_that_got_the_login(components: Components, telnyx: Telnyx) -> None:
+    telnyx.fail("drop", **CREATE, after_commit=True)
+    telnyx.fail("status", method="GET", path="telephony_credentials$", status=503, times=3)
+    with pytest.raises(TelnyxUnreachable):
+        await components.telephony.issuer.issue(replace(ALICE, session="s-1"), LAPTOP)
+    login = await components.telephony.issuer.issue(replace(ALICE, session="s-2"), LAPTOP)
+    now = telnyx.clock()
+    logout = LogoutClaims(ALICE.issuer, "logout-1", now, now + HOUR, ALICE.subject, "s-2")
+
+    await components.telephony.revoker.log_out(logout)
+
+    ended = await components.ledger.leases.find(login.lease.id)
+    assert ended is not None
+    assert ended.state in ENDED
 
 
 async def test_create_that_never_arrived_is_repeated_after_the_list_has_settled(
