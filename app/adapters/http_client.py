@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver
 from httpx_aiohttp import AiohttpTransport
 
 from app.adapters.addresses import AddressForbidden, is_loopback
+from app.adapters.name_lookups import IsolatedResolver
 
 CONNECT_SECONDS = 2.0
 """Timeout of DNS, TCP and TLS. Shorter than every total deadline, so that a failure to connect can be recognized."""
@@ -328,7 +329,7 @@ def _session(verify: ssl.SSLContext | bool, resolver: AbstractResolver | None) -
         limit=MAX_CONNECTIONS,
         keepalive_timeout=15,
         ssl=verify,
-        resolver=resolver,
+        resolver=resolver or IsolatedResolver(),
         use_dns_cache=resolver is None,  # a resolver that checks addresses is asked for each connection
     )
     return aiohttp.ClientSession(

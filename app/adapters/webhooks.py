@@ -1,23 +1,20 @@
 """Webhooks: sends events to endpoints, signed by the Standard Webhooks scheme, and only to allowed addresses."""
 
-import asyncio
 import base64
 import ipaddress
 import json
 import re
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
-from threading import Thread
-from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
 from app.adapters.addresses import AddressForbidden, is_public
-from app.adapters.http_client import CONNECT_SECONDS, FailureReason, HttpClient, RequestFailed
+from app.adapters.http_client import FailureReason, HttpClient, RequestFailed
+from app.adapters.name_lookups import IsolatedResolver
 from app.vending.events.delivery import SEND_DEADLINE, SendFailure
 from app.vending.events.endpoints import Network, WebhookEndpoint
 from app.vending.events.models import Delivery, cloud_event
@@ -27,61 +24,6 @@ MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 """The sizes of secrets that Standard Webhooks allows."""
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
-
-
-MAX_LOOKUPS = 2
-"""Lookups of names in progress per endpoint."""
-
-
-class IsolatedResolver(AbstractResolver):
-    """Resolves names in threads of its own.
-
-    The event loop's lookups share few threads (two in uvloop), and a lookup cannot be cancelled. Those of an endpoint
-    whose name server does not respond would delay every other connection of the service by up to a minute.
-    """
-
-    def __init__(self) -> None:
-        self._free = asyncio.Semaphore(MAX_LOOKUPS)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        # aiohttp lets a lookup continue after the timeout of its request, so those that wait would add up.
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await self._free.acquire()
-        found = loop.create_future()
-
-        def finish(outcome: Any) -> None:
-            self._free.release()
-            if found.done():
-                return  # the caller was cancelled
-            if isinstance(outcome, BaseException):
-                found.set_exception(outcome)
-            else:
-                found.set_result(outcome)
-
-        def look_up() -> None:
-            outcome: Any
-            try:
-                outcome = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-            except (OSError, UnicodeError) as error:
-                outcome = error
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(finish, outcome)
-
-        try:
-            # A daemon, so that a lookup does not delay the end of the process.
-            Thread(target=look_up, name="webhook-lookup", daemon=True).start()
-        except RuntimeError as error:
-            finish(OSError(str(error)))
-        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(hostname=host, host=address[0], port=address[1], family=family, proto=proto, flags=flags)
-            for family, _, proto, _, address in await found
-        ]
-
-    async def close(self) -> None: ...
 
 
 class CheckedResolver(AbstractResolver):

@@ -155,8 +155,8 @@ class Probe:
                 with suppress(TelnyxNotFound):
                     await credentials.delete(credential_id)
         except DialtoneError as error:
-            expiry = f"{self.name} expires after {LIFETIME.total_seconds() / 60:.0f} minutes"
-            fix = f"the credential {expiry}; delete it with `dialtone sweep` after an hour"
+            expiry = f"the credential {self.name} expires after {LIFETIME.total_seconds() / 60:.0f} minutes"
+            fix = f"delete it with `dialtone sweep` after an hour; not needed if you can wait, because {expiry}"
             self.results.append(
                 CheckResult(ABOUT, CheckVerdict.FAILED, f"the credential could not be deleted: {error}", fix)
             )

@@ -30,7 +30,6 @@ from app.adapters.identity.keys import (
     from_pem,
     from_secret,
 )
-from app.adapters.identity.tenants import is_issued_by
 from app.config import grants, known_issuers, token_claims
 from app.config.events import EventsTable
 from app.config.faults import first_fault
@@ -41,7 +40,7 @@ from app.config.sign_in import OPS_SCOPES, SCOPE, find_sign_in_fault
 from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words, conditions
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
 from app.vending.events.endpoints import WebhookEndpoint
-from app.vending.grants.models import GRANT_ISSUERS, RESERVED_PREFIX, GrantKind
+from app.vending.grants.models import GrantKind
 from app.vending.models import Grant, Platform
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
@@ -127,7 +126,7 @@ class IssuerTable(TokenTable):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self._may_be_reserved():
+        if grants.is_reserved(self.issuer):
             raise FieldError("issuer", f"{self.issuer} is reserved for grants; an identity provider cannot have it")
         sources = [self.jwks_url, self.discovery_url, self.pem, self.pem_file, self.secret_env, self.secret_file]
         if sum(source is not None for source in sources) > 1:
@@ -149,10 +148,6 @@ class IssuerTable(TokenTable):
         if not self.algorithms <= possible:
             raise FieldError("algorithms", f"must be among {', '.join(sorted(possible))} with this key source")
         return self
-
-    def _may_be_reserved(self) -> bool:
-        """Whether its tokens may have an issuer of grants: its own, or one that fills its template."""
-        return self.issuer.startswith(RESERVED_PREFIX) or any(is_issued_by(self.issuer, iss) for iss in GRANT_ISSUERS)
 
     @property
     def is_symmetric(self) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pydantic import SecretStr
 
 from app.adapters.identity.grant_keys import GrantKeys, GrantSigningKey
+from app.adapters.identity.tenants import is_issued_by
 from app.config.tables import FieldError
-from app.vending.grants.models import GRANT_ISSUERS, GrantKind
+from app.vending.grants.models import GRANT_ISSUERS, RESERVED_PREFIX, GrantKind
 from app.vending.models import Grant
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, Policy, Rule
@@ -17,6 +18,11 @@ NAMES = {issuer: issuer for issuer in GRANT_ISSUERS}
 
 FOR_OTHER_TOKENS = ("scopes", "push_scopes", "admin", "admin_requires_scope", "vouches_for")
 """Settings that require scopes or give rights over other users. A grant has neither."""
+
+
+def is_reserved(issuer: str) -> bool:
+    """Whether tokens of this issuer may have an issuer of grants: its own, or one that fills its template."""
+    return issuer.startswith(RESERVED_PREFIX) or any(is_issued_by(issuer, granting) for granting in GRANT_ISSUERS)
 
 
 def check(issuers: frozenset[str] | None, given: Mapping[str, object]) -> None:

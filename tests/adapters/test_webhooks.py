@@ -12,7 +12,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook
 
 from app.adapters.addresses import is_public
-from app.adapters.webhooks import IsolatedResolver, WebhookSender, signing_secret
+from app.adapters.name_lookups import IsolatedResolver
+from app.adapters.webhooks import WebhookSender, signing_secret
 from app.sandbox.account import Clock
 from app.vending.events.endpoints import WebhookEndpoint
 from tests.support.certificates import certificate_authority
@@ -143,6 +144,7 @@ async def test_name_server_that_hangs_delays_no_other_lookup(monkeypatch: pytest
             lookup.cancel()
 
         assert await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("localhost", 443), 2)
+        assert await asyncio.wait_for(resolver.resolve("localhost", 443), 2)
     finally:
         answered.set()
     found = await asyncio.gather(*hanging[50:])

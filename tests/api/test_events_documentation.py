@@ -95,8 +95,11 @@ def test_receiver_keeps_the_addresses_of_live_devices(receiver: dict[str, Any]) 
     receiver["apply"](EventType.LEASE_ISSUED, LEASE)
     assert devices(receiver["database"]) == [("1", 2, "sip:gencred1@sip.example.com")]
 
-    receiver["apply"](EventType.LEASE_REVOKED, LEASE)
-    assert devices(receiver["database"]) == []
+    receiver["apply"](EventType.LEASE_REVOKED, {**LEASE, "version": 3})
+    assert devices(receiver["database"]) == [("1", 3, None)]
+
+    receiver["apply"](EventType.LEASE_ISSUED, LEASE)  # replayed
+    assert devices(receiver["database"]) == [("1", 3, None)]
 
 
 def test_page_lists_all_types() -> None:

@@ -24,7 +24,7 @@ FAILURE_PAUSE_SECONDS = 5.0
 """Time without best-effort calls after one that failed or was too slow. Further calls would fail too."""
 
 SLOW_SECONDS = 1.0
-"""A best-effort call that was cancelled after this time was too slow. A shorter one says nothing about Telnyx."""
+"""A best-effort call that was cancelled after this time was too slow. A shorter one is no sign of a slow Telnyx."""
 
 MAX_HOLD_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 45.0

@@ -194,7 +194,7 @@ async def queues(database: Database) -> list[Any]:
     return list(await database.rows(sa.select(event_queues)))
 
 
-async def test_batch_whose_commit_had_an_unknown_outcome_can_be_written_again(opened: Database) -> None:
+async def test_batch_is_written_again_after_a_commit_with_unknown_outcome(opened: Database) -> None:
     audit = SqlAudit(opened, NAMING, outbox_of(opened, [BACKEND]))
     denials = [
         AuditEvent(
