@@ -153,7 +153,7 @@ def test_use_that_is_not_yet_written_counts() -> None:
 
 
 async def test_later_use_in_the_ledger_is_kept(ledger: SqlLeases) -> None:
-    lease = await open_lease(ledger, pending_lease())
+    lease = await open_lease(ledger, pending_lease(sip_username="gencred1"))
 
     await ledger.set_last_used([(lease.id, NOW + HOUR)])
     await ledger.set_last_used([(lease.id, NOW), ("unknown", NOW)])
@@ -162,7 +162,7 @@ async def test_later_use_in_the_ledger_is_kept(ledger: SqlLeases) -> None:
 
 
 async def test_use_does_not_conflict_with_a_change_of_the_lease(ledger: SqlLeases) -> None:
-    lease = await open_lease(ledger, pending_lease())
+    lease = await open_lease(ledger, pending_lease(sip_username="gencred1"))
     await ledger.set_last_used([(lease.id, NOW + HOUR)])
 
     await ledger.advance(lease, lease.release(NOW, maybe_created=False))
