@@ -157,7 +157,7 @@ async def test_interrupted_probe_deletes_its_credential(
     )
     await eventually(lambda: telnyx.live() if moment != "presence" else telnyx.lookups(), 30)
     process.send_signal(ending)
-    await asyncio.wait_for(process.communicate(), 20)
+    await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 130
     assert telnyx.live() == []
