@@ -109,23 +109,28 @@ class LoginFactory:
 
         With `lease_id`, raises LeaseEnded unless the device's live lease is that one.
         """
-        pause = POLL_SECONDS
+        pause, is_retry = POLL_SECONDS, False
         try:
             async with asyncio.timeout(self._timing.flight_seconds):
                 while True:
                     with suppress(LeaseConflict, LeaseExists):
-                        if (login := await self._attempt(principal, wanted, terms, lease_id)) is not None:
+                        if (login := await self._attempt(principal, wanted, terms, lease_id, is_retry)) is not None:
                             return login
                     await asyncio.sleep(pause)
-                    pause = min(pause * 2, POLL_SECONDS * 10)
+                    pause, is_retry = min(pause * 2, POLL_SECONDS * 10), True
         except TimeoutError as error:
             raise TelnyxUnreachable(may_have_happened=True) from error
 
     async def _attempt(
-        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None
+        self,
+        principal: Principal,
+        wanted: IssueRequest,
+        terms: IssueTerms,
+        lease_id: str | None,
+        is_retry: bool,
     ) -> Login | None:
         """One attempt, according to the row's state. None: another replica has claimed the row."""
-        lease, is_new = await self._find_or_open(principal, wanted, terms, lease_id)
+        lease, is_new = await self._find_or_open(principal, wanted, terms, lease_id, is_retry)
         if is_new:
             return await (
                 self._create(lease, wanted) if lease.credential_id is None else self._assign_pooled(lease, wanted)
@@ -149,18 +154,27 @@ class LoginFactory:
         return await self._recover(lease, wanted)
 
     async def _find_or_open(
-        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None
+        self,
+        principal: Principal,
+        wanted: IssueRequest,
+        terms: IssueTerms,
+        lease_id: str | None,
+        is_retry: bool,
     ) -> tuple[Lease, bool]:
-        """The device's live lease and whether it is new. With `lease_id`, none is opened."""
-        if lease_id is None:
-            opened = await self._device_limit.open(
-                lambda: self._intent(principal.user_key, wanted, terms), principal, terms.allowance
-            )
-            return opened.lease, opened.is_new
-        lease = await self._ledger.live_lease(principal.user_key, wanted.device_id)
-        if lease is None or lease.id != lease_id:
-            raise LeaseEnded
-        return lease, False
+        """The device's live lease and whether it is new. With `lease_id`, none is opened.
+
+        A retry reads first: replicas that wait for each other must not compete for SQLite's only writer.
+        """
+        if lease_id is not None or is_retry:
+            lease = await self._ledger.live_lease(principal.user_key, wanted.device_id)
+            if lease_id is not None and (lease is None or lease.id != lease_id):
+                raise LeaseEnded
+            if lease is not None:
+                return lease, False
+        opened = await self._device_limit.open(
+            lambda: self._intent(principal.user_key, wanted, terms), principal, terms.allowance
+        )
+        return opened.lease, opened.is_new
 
     def _intent(self, user_key: UserKey, wanted: IssueRequest, terms: IssueTerms) -> Lease:
         """The PENDING row that is committed before Telnyx is called."""
