@@ -35,8 +35,11 @@ def command(*arguments: str) -> list[str]:
 
 
 def take_interrupts() -> None:
-    """For a new process. Shells run background jobs with SIGINT ignored, and their children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """For a new process. Shells run background jobs with SIGINT ignored, `nohup` ignores SIGHUP, and children inherit
+    both.
+    """
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_DFL)
 
 
 @dataclass
