@@ -2,16 +2,12 @@
 
 import json
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-INDEXES: tuple[str, ...] = ()
-THIS_FILE = "tests/meta/test_dependencies.py"
 
 
 def table_of(heading: str) -> list[str]:
@@ -59,16 +55,3 @@ def test_make_lock_writes_each_lock_file() -> None:
 
     assert written is not None
     assert sorted(written[1].split()) == sorted(path.stem for path in (ROOT / "requirements").glob("*.in"))
-
-
-@pytest.mark.parametrize("index", INDEXES)
-def test_no_file_has_the_address_of_a_package_index(index: str) -> None:
-    found = subprocess.run(
-        ["git", "grep", "--files-with-matches", "--fixed-strings", index],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert [name for name in found.stdout.splitlines() if name != THIS_FILE] == []
