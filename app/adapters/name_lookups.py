@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -24,7 +25,8 @@ class IsolatedResolver(AbstractResolver):
     the configuration, so they are few.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+        self._getaddrinfo = getaddrinfo
         self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_LOOKUPS))
 
     async def resolve(
@@ -37,14 +39,14 @@ class IsolatedResolver(AbstractResolver):
             flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
             return [
                 ResolveResult(hostname=host, host=address[0], port=address[1], family=family, proto=proto, flags=flags)
-                for family, _, proto, _, address in await _look_up(host, port, family, free)
+                for family, _, proto, _, address in await _look_up(self._getaddrinfo, host, port, family, free)
             ]
 
     async def close(self) -> None: ...
 
 
 def _look_up(
-    host: str, port: int, family: socket.AddressFamily, free: asyncio.Semaphore
+    getaddrinfo: Callable[..., list[Any]], host: str, port: int, family: socket.AddressFamily, free: asyncio.Semaphore
 ) -> "asyncio.Future[list[Any]]":
     """Start the lookup, and release the semaphore at its end."""
     loop = asyncio.get_running_loop()
@@ -64,7 +66,7 @@ def _look_up(
         # Without a network, ADDRCONFIG hides the addresses of this machine.
         flags = 0 if host == "localhost" else socket.AI_ADDRCONFIG
         try:
-            outcome = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+            outcome = getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
         except (OSError, UnicodeError) as error:
             outcome = error
         with suppress(RuntimeError):  # the loop was closed meanwhile
