@@ -76,7 +76,7 @@ async def test_front_and_app_answer_generated_requests_alike(
 ) -> None:
     databases = [sqlite_url(tmp_path_factory.mktemp(name)) for name in ("front", "app")]
     seed = random.randrange(1_000_000)  # noqa: S311 - printed when the test fails
-    limits: dict[str, Any] = {"limit_failures": "100/minute", "limit_user": "200/minute", "telnyx_call_seconds": 5.0}
+    limits: dict[str, Any] = {"limit_failures": "100/minute", "limit_user": "200/minute", "telnyx_call_seconds": 30.0}
     clock = StepClock()
     async with (
         telnyx_sandbox() as other,

@@ -84,7 +84,7 @@ async def running_service(
     components = build_components(settings, outside)
     limiter, fronted_app, _ = build_server_app(settings, components)
     app = RequestCounter(fronted_app)
-    async with serve(app, limiter) as url, http_client(url, timeout=20) as client:
+    async with serve(app, limiter) as url, http_client(url, timeout=60) as client:
         yield Service(url, client, telnyx, telnyx.clock, app, limiter, components)
 
 
