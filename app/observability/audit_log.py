@@ -25,7 +25,7 @@ from app.vending.errors import AuditUnavailable, LedgerUnavailable, RateLimited
 MAX_QUEUED_EVENTS = 20_000
 """Events kept in memory while the ledger is unavailable: about 20 MB."""
 
-BATCH_SIZE = 500
+BATCH_SIZE = 1000
 BATCH_SECONDS = 0.25
 """How long a row that no request waits for is delayed: a commit costs the same for one row as for many."""
 

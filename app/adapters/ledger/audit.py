@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.adapters.ledger.audit_rows import event_of
 from app.adapters.ledger.database import Database, is_duplicate
 from app.adapters.ledger.erasure import pseudonymize_late
+from app.adapters.ledger.many_rows import ManyRows
 from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.tables import activity, erasures, visible
 from app.adapters.ledger.tables import audit_events as events
@@ -17,6 +18,8 @@ from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEv
 from app.vending.errors import LedgerUnavailable
 from app.vending.telephony.naming import Naming
 from app.vending.visibility import Visibility
+
+_INSERT = ManyRows(events.insert())
 
 
 class SqlAudit:
@@ -57,7 +60,7 @@ class SqlAudit:
 
         def add(connection: sa.Connection) -> None:
             storable = pseudonymize_late(connection, self._naming, new_events)
-            connection.execute(events.insert(), [event.flat() for event in storable])
+            _INSERT.execute(connection, (event.flat() for event in storable))
             for (minute, action, outcome), count in counts:
                 row = {"minute": minute, "action": action, "outcome": outcome, "events": count}
                 one = self._insert(activity).values(row)

@@ -39,6 +39,7 @@ AUDIT_LOCK = (1_684_628_852, 1)
 T = TypeVar("T")
 
 _RECORDED = sa.select(erasures).where(erasures.c.user_hash.in_(sa.bindparam("hashes", expanding=True)))
+_HAS_RECORDED = sa.select(sa.exists(sa.select(erasures.c.user_hash)))
 _PERSONAL = ("subject", "device_id", "actor_subject", "request_id", "client_address", "user_agent", "details")
 """Columns of an audit event that a pseudonym changes."""
 
@@ -189,6 +190,8 @@ def pseudonymize_late(
     """
     if connection.dialect.name != "sqlite":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(*AUDIT_LOCK)))
+    if not connection.scalar(_HAS_RECORDED):
+        return new_events  # the usual case, and much cheaper than a hash of each user
     users = {key for event in new_events for key in (event.decision.user_key, event.context.actor) if key is not None}
     by_hash = {user_hash: user_key for user_key in users for user_hash in naming.user_hashes(user_key)}
     if not by_hash:

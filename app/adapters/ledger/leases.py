@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database, is_duplicate, one_at_a_time, one_session_at_a_time
+from app.adapters.ledger.many_rows import ManyRows
 from app.adapters.ledger.not_before import latest_not_before, named
 from app.adapters.ledger.outbox import EventOutbox
 from app.adapters.ledger.pg_listener import announce
@@ -85,7 +86,7 @@ CHANGED_SINCE = (
     .order_by(leases.c.updated_at)
     .limit(CHANGES_BATCH_SIZE)
 )
-SET_LAST_USED = (
+SET_LAST_USED = ManyRows(
     leases.update()
     .where(
         leases.c.id == sa.bindparam("used_id"),
@@ -216,7 +217,7 @@ class SqlLeases:
         rows = [{"used_id": lease_id, "used_at": at} for lease_id, at in uses]
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(SET_LAST_USED, rows)
+            SET_LAST_USED.execute(connection, rows)
 
         await self._database.write(work)
 
