@@ -1,6 +1,5 @@
 """Builds the shared login cache, and computes the size of a replica's own."""
 
-from app.adapters.login_cache.redis_store import RedisStore
 from app.adapters.login_cache.sealing import NAME_PREFIX, LoginSealer, parse_keys
 from app.adapters.login_cache.shared import SharedLoginCache
 from app.composition.components import Overrides
@@ -19,6 +18,8 @@ def build_shared_login_cache(settings: Settings, overrides: Overrides) -> Shared
     """None unless it is configured."""
     if settings.login_cache_url is None or settings.login_cache_keys is None:
         return None
+    from app.adapters.login_cache.redis_store import RedisStore  # a service without Redis does not load its library
+
     store = RedisStore(settings.login_cache_url.get_secret_value(), NAME_PREFIX)
     sealer = LoginSealer(parse_keys(settings.login_cache_keys.get_secret_value()), settings.namespace)
     return SharedLoginCache(store, sealer, overrides.clock)

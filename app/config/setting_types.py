@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from app.adapters.addresses import is_proxy_url, is_safe_url
 from app.adapters.ledger.engines import database_url
-from app.adapters.login_cache.redis_store import check_url
 from app.adapters.rate_limiter import parse_rate_limit
 from app.config.cors import check_header, check_origin
 from app.observability import tracing
@@ -47,6 +46,8 @@ def _check_redis(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
     if not url.startswith(("redis://", "rediss://")):
         raise ValueError("must be redis://HOST:PORT/DATABASE or rediss://...")
+    from app.adapters.login_cache.redis_store import check_url  # a service without Redis does not load its library
+
     check_url(url)
     return value
 
