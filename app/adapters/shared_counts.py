@@ -133,7 +133,7 @@ def _client(url: str) -> "Redis":
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What an unavailable or defective Redis raises."""
+    """The errors of an unavailable or defective Redis."""
     from redis.exceptions import RedisError
 
     return RedisError, OSError, ValueError

@@ -132,6 +132,9 @@ class ConnectionLimiter:
         self._logins_in_flight = logins_in_flight
         self._rejections = rejections
         self._health_targets = frozenset(path.encode() for path in health_paths)
+        self.health_check_starts = tuple(
+            b"%b %b " % (method, target) for target in self._health_targets for method in (b"GET", b"HEAD")
+        )
         self._max_requests = max_requests
         self._max_connections = max_connections
         self._request_seconds = request_seconds

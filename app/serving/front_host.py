@@ -48,6 +48,8 @@ class FrontHost(Protocol):
     outbox: Outbox
     rounds: "Rounds"
     fast_path: Responder | None
+    health_check_starts: tuple[bytes, ...]
+    """How a health check's request begins: method and path."""
 
     def opened(self, front: "FrontProtocol") -> None: ...
 

@@ -11,7 +11,7 @@ import pytest
 from app.serving.framing import parse_head
 from app.serving.front_host import Answer, Request
 from app.serving.outbox import Outbox
-from app.serving.rounds import BATCH_SIZE, Rounds
+from app.serving.rounds import BATCH_SIZE, MAX_URGENT, Rounds
 from app.vending.audit import NO_REQUEST, REQUEST_CONTEXT, RequestContext
 from tests.support.front_server import Connection
 from tests.support.login_requests import cached_token, request_bytes
@@ -101,6 +101,29 @@ async def test_connections_beyond_the_time_of_a_round_wait_for_the_next_one() ->
 
     assert answered == BATCH_SIZE
     assert all(connection.answer is not None for connection in connections)
+
+
+async def test_urgent_connection_is_served_before_thousands_that_came_first() -> None:
+    rounds, probe = Rounds(CountingFastPath, Outbox(), 0.001), FakeConnection()
+    for _ in range(3000):
+        rounds.add(FakeConnection(seconds=0.0001))
+    rounds.add(probe, is_urgent=True)
+
+    await asyncio.sleep(0)
+
+    assert probe.answer is not None
+
+
+async def test_flood_of_urgent_connections_leaves_most_of_a_round_to_others() -> None:
+    rounds, others = Rounds(CountingFastPath, Outbox(), 0.001), [FakeConnection() for _ in range(BATCH_SIZE)]
+    for _ in range(3000):
+        rounds.add(FakeConnection(seconds=0.001), is_urgent=True)
+    for other in others:
+        rounds.add(other)
+
+    await asyncio.sleep(0)
+
+    assert sum(other.answer is not None for other in others) == BATCH_SIZE - MAX_URGENT
 
 
 async def test_round_does_not_run_in_the_context_of_the_request_that_began_it() -> None:
