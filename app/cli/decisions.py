@@ -119,7 +119,7 @@ def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:
     return {
         "connection": allowance.connection_id,
         "lifetimes": lifetimes,
-        "grants": ", ".join(sorted(allowance.grants)) or "none",
+        "grants": ", ".join(sorted(allowance.login_methods)) or "none",
         "devices": f"{allowance.max_devices}, then {at_limit}",
         "push credentials": "yes" if may_push else "no" + (f" (lacks {' '.join(sorted(lacking))})" if lacking else ""),
         "outbound": allowance.outbound.value,

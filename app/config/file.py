@@ -41,7 +41,7 @@ from app.config.tables import CLAIM_KINDS, ClaimTables, FieldError, Table, Words
 from app.config.token_claims import SecretEncoding, TokenKind, TokenTable
 from app.vending.events.endpoints import WebhookEndpoint
 from app.vending.grants.models import GrantKind
-from app.vending.models import Grant, Platform
+from app.vending.models import LoginMethod, Platform
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, DeviceLimitAction, Policy, PolicyMode, Rule
 from app.vending.visibility import Visibility
@@ -203,7 +203,7 @@ class RuleTable(Table):
     scopes: Words = Field(frozenset(), description="Scopes that the token must have for the rule to match.")
     connection_id: ConnectionId | None = Field(None, description="The id of the Telnyx credential connection.")
     ttl_seconds: TtlTable = TtlTable()
-    grants: frozenset[Grant] | None = Field(None, description="Allowed grants. Empty: no logins.")
+    grants: frozenset[LoginMethod] | None = Field(None, description="Allowed login methods. Empty: no logins.")
     max_devices: int | None = Field(None, ge=1, le=900, description="Maximum number of live devices of one user.")
     at_device_limit: DeviceLimitAction | None = Field(
         None,
@@ -274,7 +274,7 @@ class RuleTable(Table):
         return Allowance(
             connection_id=self.connection_id or default.connection_id,
             ttl={platform: timedelta(seconds=own) if own else default.ttl[platform] for platform, own in ttl.items()},
-            grants=default.grants if self.grants is None else self.grants,
+            login_methods=default.login_methods if self.grants is None else self.grants,
             max_devices=self.max_devices or default.max_devices,
             at_device_limit=self.at_device_limit or default.at_device_limit,
             push=self.push,

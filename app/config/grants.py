@@ -9,7 +9,7 @@ from app.adapters.identity.grant_keys import GrantKeys, GrantSigningKey
 from app.adapters.identity.tenants import is_issued_by
 from app.config.tables import FieldError
 from app.vending.grants.models import GRANT_ISSUERS, RESERVED_PREFIX, GrantKind
-from app.vending.models import Grant
+from app.vending.models import LoginMethod
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import Allowance, Policy, Rule
 
@@ -47,7 +47,7 @@ def _check_guests(given: Mapping[str, object]) -> None:
     if given.get("push"):
         raise FieldError("push", "is not possible for guests; remove it")
     grants = given.get("grants")
-    if isinstance(grants, frozenset) and Grant.SIP_PASSWORD in grants:
+    if isinstance(grants, frozenset) and LoginMethod.SIP_PASSWORD in grants:
         raise FieldError("grants", "must not contain sip_password for guests")
     if given.get("outbound") is OutboundRequirement.ANY:
         raise FieldError("outbound", "must be none or limited for guests")
@@ -62,7 +62,8 @@ def limited(issuers: frozenset[str] | None, allowance: Allowance) -> Allowance:
         return allowance
     is_any = allowance.outbound is OutboundRequirement.ANY
     outbound = OutboundRequirement.LIMITED if is_any else allowance.outbound
-    return replace(allowance, push=False, grants=allowance.grants & {Grant.LOGIN_TOKEN}, outbound=outbound)
+    login_methods = allowance.login_methods & {LoginMethod.LOGIN_TOKEN}
+    return replace(allowance, push=False, login_methods=login_methods, outbound=outbound)
 
 
 def grant_rules(policy: Policy) -> list[Rule]:

@@ -41,7 +41,8 @@ from app.config.tables import FieldError
 from app.config.text_cleaning import words
 from app.config.variables import VariableError, Variables, read_secret
 from app.vending import strict_json
-from app.vending.models import Grant, Platform
+from app.vending.grants.models import MAX_GRANT_TTL
+from app.vending.models import LoginMethod, Platform
 from app.vending.policy import Allowance, DeviceLimitAction
 
 _REAL_API_KEY = re.compile(r"KEY[0-9A-F]{16,}_\w+")
@@ -120,7 +121,7 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
     at_device_limit: DeviceLimitAction | None = None
     sip_password: bool = False
     warm_pool_size: WarmPoolSize = None
-    grant_ttl_seconds: int = Field(300, ge=30, le=3600)
+    grant_ttl_seconds: int = Field(300, ge=30, le=int(MAX_GRANT_TTL.total_seconds()))
 
     # Ledger
     database_url: DatabaseUrl = SecretStr("sqlite:///.dialtone/ledger.db")
@@ -314,7 +315,7 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
         return Allowance(
             connection_id=self.telnyx_connection_id,
             ttl={Platform.BROWSER: browser, Platform.IOS: mobile, Platform.ANDROID: mobile},
-            grants=frozenset(Grant) if self.sip_password else frozenset({Grant.LOGIN_TOKEN}),
+            login_methods=frozenset(LoginMethod) if self.sip_password else frozenset({LoginMethod.LOGIN_TOKEN}),
             max_devices=self.max_devices,
             at_device_limit=self.at_device_limit,
             admin=True,  # without a policy, the scope alone decides

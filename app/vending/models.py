@@ -17,11 +17,11 @@ class Platform(StrEnum):
     ANDROID = "android"
 
 
-class Grant(StrEnum):
+class LoginMethod(StrEnum):
     """The secret that a device logs in with."""
 
-    LOGIN_TOKEN = "login_token"  # noqa: S105 - the name of a grant
-    SIP_PASSWORD = "sip_password"  # noqa: S105 - the name of a grant
+    LOGIN_TOKEN = "login_token"  # noqa: S105 - the name of a method
+    SIP_PASSWORD = "sip_password"  # noqa: S105 - the name of a method
 
 
 class IssueSource(StrEnum):
@@ -99,7 +99,7 @@ class IssueRequest(NamedTuple):
 
     device_id: str
     platform: Platform = Platform.BROWSER
-    grant: Grant = Grant.LOGIN_TOKEN
+    login_method: LoginMethod = LoginMethod.LOGIN_TOKEN
     ttl_seconds: int | None = None
     label: str | None = None
 

@@ -19,7 +19,7 @@ from app.vending.errors import (
     PushNotAllowed,
 )
 from app.vending.grants.models import GrantKind, is_granted
-from app.vending.models import NO_RTC_OPTIONS, Grant, IssueRequest, Platform, Principal, RtcOptions
+from app.vending.models import NO_RTC_OPTIONS, IssueRequest, LoginMethod, Platform, Principal, RtcOptions
 from app.vending.outbound import OutboundRequirement
 from app.vending.telephony.durations import lifetime
 from app.vending.visibility import ALL_ISSUERS, Visibility
@@ -67,7 +67,7 @@ class Allowance:
     """The Telnyx credential connection that new credentials belong to."""
     ttl: Mapping[Platform, timedelta]
     """Default lifetime of a credential by platform, which is also the maximum that a caller may request."""
-    grants: frozenset[Grant] = frozenset({Grant.LOGIN_TOKEN})
+    login_methods: frozenset[LoginMethod] = frozenset({LoginMethod.LOGIN_TOKEN})
     max_devices: int = 10
     at_device_limit: DeviceLimitAction | None = None
     """None means DEFAULT_ACTIONS."""
@@ -247,8 +247,8 @@ class ActivePolicy:
 
         Raises OutboundRequirementNotMet if the connection is known not to meet the rule's requirement.
         """
-        allowance = self.authorize(principal, lambda allowance: wanted.grant in allowance.grants)
-        if wanted.grant not in allowance.grants:
+        allowance = self.authorize(principal, lambda allowance: wanted.login_method in allowance.login_methods)
+        if wanted.login_method not in allowance.login_methods:
             raise GrantNotAllowed
         self.check_outbound(allowance)
         ttl = lifetime(allowance.ttl, wanted.platform, wanted.ttl_seconds)

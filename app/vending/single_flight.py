@@ -30,7 +30,7 @@ class SingleFlight(Generic[Result]):
     async def do(self, key: Hashable, purpose: Hashable, start: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Return the result of the task for `key`, and start one unless a task with the same purpose is in flight.
 
-        A task with another purpose (another grant, another lifetime) is awaited first, whatever its outcome.
+        A task with another purpose (another login method, another lifetime) is awaited first, whatever its outcome.
         Raises IssueInProgress if the caller's timeout expires first, and whatever the task or `admit` raises.
         """
         try:

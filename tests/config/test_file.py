@@ -13,7 +13,7 @@ import pytest
 
 from app.config.file import ConfigFile
 from app.config.settings import Settings, SettingsError
-from app.vending.models import Grant, Platform, RtcOptions
+from app.vending.models import LoginMethod, Platform, RtcOptions
 from app.vending.policy import DeviceLimitAction, PolicyMode
 from app.vending.visibility import Visibility
 from tests.support.configuration import ISSUER, load_file
@@ -37,7 +37,7 @@ def test_example_file_is_accepted_and_means_what_it_says(monkeypatch: pytest.Mon
     assert desk is not None
     assert desk.ttl[Platform.BROWSER] == timedelta(hours=8)
     assert desk.ttl[Platform.IOS] == timedelta(days=30)
-    assert desk.grants == frozenset(Grant)
+    assert desk.login_methods == frozenset(LoginMethod)
     assert (desk.max_devices, desk.at_device_limit) == (3, DeviceLimitAction.EVICT_OLDEST)
     assert rules["suspended"].allowance is None
     assert rules["contractors"].mode is PolicyMode.SHADOW

@@ -6,7 +6,7 @@ import pytest
 
 from app.config.settings import Settings, SettingsError
 from app.vending.grants.models import GrantKind
-from app.vending.models import Grant
+from app.vending.models import LoginMethod
 from tests.support.configuration import ISSUER, load_file
 from tests.support.grants import ed25519_key, grant_key
 
@@ -25,7 +25,7 @@ def test_rule_for_guests_gives_login_tokens_and_no_push(monkeypatch: pytest.Monk
     allowance = policy.rules[0].allowance
     assert allowance is not None
     assert (allowance.connection_id, allowance.push) == ("88", False)
-    assert allowance.grants == {Grant.LOGIN_TOKEN}
+    assert allowance.login_methods == {LoginMethod.LOGIN_TOKEN}
 
 
 @pytest.mark.parametrize(("written", "required"), [("", "limited"), ("limited", "limited"), ("none", "none")])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import AccessDenied, DialtoneError, GrantNotAllowed, InsufficientScope
-from app.vending.models import Grant, IssueRequest, Platform, Principal
+from app.vending.models import IssueRequest, LoginMethod, Platform, Principal
 from app.vending.policy import (
     ADMIN_SCOPE,
     ActivePolicy,
@@ -87,9 +87,9 @@ def test_required_scopes_of_an_issuer_precede_every_rule() -> None:
 
 def test_grant_must_be_allowed() -> None:
     with pytest.raises(GrantNotAllowed):
-        active_policy().authorize_issue(user(), IssueRequest("laptop", grant=Grant.SIP_PASSWORD))
+        active_policy().authorize_issue(user(), IssueRequest("laptop", login_method=LoginMethod.SIP_PASSWORD))
     with pytest.raises(GrantNotAllowed):
-        active_policy(Rule("backend", replace(DEFAULT, grants=frozenset()))).authorize_issue(user(), LAPTOP)
+        active_policy(Rule("backend", replace(DEFAULT, login_methods=frozenset()))).authorize_issue(user(), LAPTOP)
 
 
 def test_operator_needs_the_scope_and_a_rule() -> None:
@@ -130,7 +130,7 @@ def named_scopes(refusal: AccessDenied) -> set[str] | None:
         ((replace(LINES, allowance=None), LINES), user(scopes=""), None),
         ((replace(LINES, allowance=None),), user(scopes=""), None),
         ((replace(LINES, mode=PolicyMode.SHADOW),), user(scopes=""), None),
-        ((replace(LINES, allowance=replace(DEFAULT, grants=frozenset())),), user(scopes=""), None),
+        ((replace(LINES, allowance=replace(DEFAULT, login_methods=frozenset())),), user(scopes=""), None),
     ],
     ids=lambda value: " ".join(rule.name for rule in value) if isinstance(value, tuple) else None,
 )
@@ -140,12 +140,13 @@ def test_denial_names_only_scopes_that_would_allow_the_request(
     assert refused_issue(active_policy(*rules), principal) == named
 
 
-def test_scope_of_a_rule_is_named_only_for_the_grant_that_it_allows() -> None:
-    desk = Rule("desk", replace(DEFAULT, grants=frozenset({Grant.SIP_PASSWORD})), scopes=frozenset({"desk"}))
-    policy = active_policy(LINES, desk)
+def test_scope_of_a_rule_is_named_only_for_the_login_method_that_it_allows() -> None:
+    only_password = replace(DEFAULT, login_methods=frozenset({LoginMethod.SIP_PASSWORD}))
+    policy = active_policy(LINES, Rule("desk", only_password, scopes=frozenset({"desk"})))
+    wanted = IssueRequest("desk", login_method=LoginMethod.SIP_PASSWORD)
 
     assert refused_issue(policy, user(scopes="")) == {"phone"}
-    assert refused_issue(policy, user(scopes=""), IssueRequest("desk", grant=Grant.SIP_PASSWORD)) == {"desk"}
+    assert refused_issue(policy, user(scopes=""), wanted) == {"desk"}
 
 
 def test_scope_of_a_rule_without_push_is_not_named_for_a_push_registration() -> None:

@@ -12,7 +12,7 @@ from pydantic import (
 from app.api.pagination import Page
 from app.api.schemas.client_settings import ClientSettings
 from app.api.schemas.fields import LAST_USED, ONLINE, DeviceId, Instant, Label, StrictRequest
-from app.vending.models import Grant, IssueRequest, Platform, RtcOptions
+from app.vending.models import IssueRequest, LoginMethod, Platform, RtcOptions
 from app.vending.telephony.devices import LeaseChange
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import Login
@@ -34,8 +34,8 @@ class TelephonyCredentialRequest(StrictRequest):
     platform: Platform = Field(
         Platform.BROWSER, strict=False, description="Determines how long the credential may live."
     )
-    grant: Grant = Field(
-        Grant.LOGIN_TOKEN,
+    grant: LoginMethod = Field(
+        LoginMethod.LOGIN_TOKEN,
         strict=False,
         description="`login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, if policy allows it.",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +13,10 @@ ORIGIN_CLAIM = "origin"
 
 RESERVED_PREFIX = "dialtone:"
 """No identity provider may have an issuer that begins with this."""
+
+
+MAX_GRANT_TTL = timedelta(hours=1)
+"""The largest DIALTONE_GRANT_TTL_SECONDS."""
 
 
 class GrantKind(StrEnum):

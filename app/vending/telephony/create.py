@@ -27,7 +27,16 @@ from app.vending.errors import (
     TelnyxRejected,
     TelnyxUnreachable,
 )
-from app.vending.models import Credential, Grant, IssueRequest, IssueSource, LoginToken, Principal, SipPassword, UserKey
+from app.vending.models import (
+    Credential,
+    IssueRequest,
+    IssueSource,
+    LoginMethod,
+    LoginToken,
+    Principal,
+    SipPassword,
+    UserKey,
+)
 from app.vending.policy import IssueTerms
 from app.vending.replica import Replica
 from app.vending.telephony.deadlines import POLL_SECONDS
@@ -271,7 +280,7 @@ class LoginFactory:
         if was_found:
             await self._recovery.delete_duplicates(lease)
         source = IssueSource.CREATED if pooled_at is None else IssueSource.POOLED
-        return await self._login(lease, wanted.grant, source)
+        return await self._login(lease, wanted.login_method, source)
 
     async def _renew(
         self, lease: Lease, principal: Principal, wanted: IssueRequest, terms: IssueTerms, *, may_reuse: bool
@@ -288,11 +297,11 @@ class LoginFactory:
                 lease = await self._renewer.set_expiry(lease, _whole_seconds(now + ttl))
             except LeaseEnded:
                 raise LeaseConflict from None  # the next attempt opens a new lease
-        elif may_reuse and wanted.grant is Grant.LOGIN_TOKEN:
+        elif may_reuse and wanted.login_method is LoginMethod.LOGIN_TOKEN:
             cached = await self._login_cache.find_current(lease, now)
             if cached is not None:
                 return cached
-        return await self._login(lease, wanted.grant, IssueSource.RENEWED)
+        return await self._login(lease, wanted.login_method, IssueSource.RENEWED)
 
     async def _apply_changes(
         self, lease: Lease, principal: Principal, wanted: IssueRequest, terms: IssueTerms
@@ -310,7 +319,7 @@ class LoginFactory:
         is_moved = session != lease.session
         return await self._renewer.change(lease, changed, principal if is_moved else None)
 
-    async def _login(self, lease: Lease, grant: Grant, source: IssueSource) -> Login:
+    async def _login(self, lease: Lease, method: LoginMethod, source: IssueSource) -> Login:
         """A login token or SIP password on an ACTIVE lease. Only a token is cached.
 
         Raises LeaseConflict if the lease has changed or ended in the meantime, because the login has the former terms.
@@ -318,7 +327,7 @@ class LoginFactory:
         now = self._clock()
         token = password = None
         try:
-            if grant is Grant.SIP_PASSWORD:
+            if method is LoginMethod.SIP_PASSWORD:
                 password = await self._telnyx.sip_password(credential_of(lease))
                 expires_at = lease.expires_at
             else:

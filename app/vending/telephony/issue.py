@@ -25,7 +25,7 @@ from app.vending.errors import (
 )
 from app.vending.grants.binding import DeviceBinding
 from app.vending.grants.models import GRANT_ISSUERS
-from app.vending.models import Grant, IssueRequest, IssueSource, Principal, UserKey
+from app.vending.models import IssueRequest, IssueSource, LoginMethod, Principal, UserKey
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import ActivePolicy, Allowance, IssueTerms
 from app.vending.single_flight import SingleFlight
@@ -212,7 +212,9 @@ class CredentialIssuer:
         """
         login = self._login_cache.get(user_key, wanted.device_id)
         now = self._clock()
-        if login is None or wanted.grant is not Grant.LOGIN_TOKEN or login.expires_at < now + MIN_FALLBACK_LIFETIME:
+        if login is None or wanted.login_method is not LoginMethod.LOGIN_TOKEN:
+            return None
+        if login.expires_at < now + MIN_FALLBACK_LIFETIME:
             return None
         is_former = login.lease.connection_id != terms.allowance.connection_id
         if is_former and terms.allowance.outbound is not OutboundRequirement.ANY:
