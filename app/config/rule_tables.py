@@ -11,7 +11,7 @@ from app.config.tables import FieldError, Table
 from app.config.token_claims import TokenTable, issuers_of
 from app.vending.models import RtcOptions
 from app.vending.telephony.durations import MAX_TTL, MIN_LEASE_AGE, MIN_TTL
-from app.vending.visibility import ALL_ISSUERS, Visibility
+from app.vending.visibility import ALL_ISSUERS, Tenant, Visibility
 
 Ttl = Annotated[int, Field(strict=True, ge=int(MIN_TTL.total_seconds()), le=int(MAX_TTL.total_seconds()))]
 LeaseAge = Annotated[int, Field(strict=True, ge=int(MIN_LEASE_AGE.total_seconds()), le=10 * 365 * 86_400)]
@@ -81,25 +81,33 @@ class AdminTable(Table):
 
     def visibility(self, named: Mapping[str, TokenTable]) -> Visibility:
         """The visible issuers, from the configured issuers by name. Raises FieldError for another one."""
-        found: set[str] = set()
+        issuers: set[str] = set()
+        tenants: set[Tenant] = set()
         for name in sorted(self.issuers):
             table = named.get(name)
             if table is not None and table.tenants == "any":
                 raise FieldError("admin.issuers", f"{name!r} accepts every tenant; list the issuers of single tenants")
             if table is not None:
-                found |= {table.issuer, *issuers_of(table.issuer, table.tenants)}
-            elif any(_may_have(table, name) for table in named.values()):
-                found.add(name)
+                issuers |= {table.issuer, *issuers_of(table.issuer, table.tenants)}
+            elif any(table.tenants is None and table.issuer == name for table in named.values()):
+                issuers.add(name)
+            elif (tenant := next(filter(None, (_tenant(table, name) for table in named.values())), None)) is not None:
+                issuers.add(name)
+                tenants.add(tenant)
             else:
                 raise FieldError("admin.issuers", f"{name!r} is not a configured issuer or the issuer of a tenant")
-        return Visibility(frozenset(found))
+        return Visibility(frozenset(issuers), frozenset(one for one in tenants if one.template not in issuers))
 
 
-def _may_have(table: TokenTable, iss: str) -> bool:
-    """Whether tokens of this issuer may have this `iss`."""
-    if table.tenants == "any":
-        return IssuerTemplate.parse(table.issuer).tenant_of(iss) is not None
-    return iss in issuers_of(table.issuer, table.tenants)
+def _tenant(table: TokenTable, iss: str) -> Tenant | None:
+    """The accepted tenant whose tokens have this `iss`; None if the issuer is not a template, or has no such tenant."""
+    if table.tenants is None:
+        return None
+    template = IssuerTemplate.parse(table.issuer)
+    tenant_id = template.tenant_of(iss)
+    if tenant_id is None or (table.tenants != "any" and tenant_id not in table.tenants):
+        return None
+    return Tenant(iss, table.issuer, template.claim, tenant_id)
 
 
 def _check_admin(value: Any) -> Any:

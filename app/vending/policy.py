@@ -22,7 +22,7 @@ from app.vending.grants.models import GrantKind, is_granted
 from app.vending.models import NO_RTC_OPTIONS, IssueRequest, LoginMethod, Platform, Principal, RtcOptions
 from app.vending.outbound import OutboundRequirement
 from app.vending.telephony.durations import lifetime
-from app.vending.visibility import ALL_ISSUERS, Visibility
+from app.vending.visibility import ALL_ISSUERS, Tenant, Visibility
 
 ADMIN_SCOPE = "dialtone:admin"
 """Scope that an operator's token must hold, in addition to what policy requires."""
@@ -124,6 +124,22 @@ class Rule:
     def missing_scopes(self, principal: Principal) -> frozenset[str]:
         return self.scopes - principal.scopes
 
+    def visible_to(self, visibility: Visibility) -> "Rule | None":
+        """The rule with its visible issuers only; None if it applies to no user of a visible issuer."""
+        if visibility.issuers is None:
+            return self
+        possible = visibility.issuers - {one.issuer for one in visibility.tenants if not self._may_match(one)}
+        if self.issuers is None:
+            return self if possible else None
+        tenants = {one.issuer for one in visibility.tenants if one.template in self.issuers}
+        issuers = (self.issuers | tenants) & possible
+        return replace(self, issuers=issuers) if issuers else None
+
+    def _may_match(self, tenant: Tenant) -> bool:
+        """False if a condition on the tenant id or the issuer excludes the tenant's users."""
+        known = {"iss": tenant.issuer, tenant.claim: tenant.tenant_id}
+        return all(one.why_not(known) is None for one in self.claims if len(one.path) == 1 and one.path[0] in known)
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
@@ -165,14 +181,8 @@ class Policy:
         return frozenset(condition.path[0] for rule in self.rules for condition in rule.claims)
 
     def visible_rules(self, visibility: Visibility) -> tuple[Rule, ...]:
-        """The rules that apply to visible issuers. Their `issuers` contain no other issuer."""
-        if visibility.issuers is None:
-            return self.rules
-        applicable = (
-            rule if rule.issuers is None else replace(rule, issuers=rule.issuers & visibility.issuers)
-            for rule in self.rules
-        )
-        return tuple(rule for rule in applicable if rule.issuers is None or rule.issuers)
+        """The rules that apply to users of visible issuers. Their `issuers` contain no other issuer."""
+        return tuple(seen for rule in self.rules if (seen := rule.visible_to(visibility)) is not None)
 
     @property
     def is_enforced(self) -> bool:

@@ -6,6 +6,19 @@ from app.vending.errors import AccessDenied, IssuerNotFound
 
 
 @dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant of an issuer template."""
+
+    issuer: str
+    """The `iss` of the tenant's tokens."""
+    template: str
+    """The issuer as the configuration names it."""
+    claim: str
+    """The claim with the tenant id."""
+    tenant_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Visibility:
     """All issuers, or those that a policy rule names."""
 
@@ -14,15 +27,23 @@ class Visibility:
 
     None means all. It also allows the operations that concern the whole service.
     """
+    tenants: frozenset[Tenant] = frozenset()
+    """Those of `issuers` whose template is not in `issuers`."""
 
     def includes(self, issuer: str) -> bool:
         return self.issuers is None or issuer in self.issuers
+
+    def includes_some_of(self, configured_issuer: str) -> bool:
+        """Whether the issuer, or a tenant of this issuer template, is visible."""
+        return self.includes(configured_issuer) or any(one.template == configured_issuer for one in self.tenants)
 
     def __and__(self, other: "Visibility") -> "Visibility":
         """The issuers that both see."""
         if self.issuers is None or other.issuers is None:
             return other if self.issuers is None else self
-        return Visibility(self.issuers & other.issuers)
+        issuers = self.issuers & other.issuers
+        tenants = (one for one in self.tenants | other.tenants if one.issuer in issuers)
+        return Visibility(issuers, frozenset(one for one in tenants if one.template not in issuers))
 
     def check_issuer(self, issuer: str) -> None:
         """Raises IssuerNotFound for an issuer outside, as for an issuer that is not configured."""

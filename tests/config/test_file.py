@@ -15,7 +15,6 @@ from app.config.file import ConfigFile
 from app.config.settings import Settings, SettingsError
 from app.vending.models import LoginMethod, Platform, RtcOptions
 from app.vending.policy import DeviceLimitAction, PolicyMode
-from app.vending.visibility import Visibility
 from tests.support.configuration import ISSUER, load_file
 from tests.support.environment import MINIMAL_ENVIRONMENT
 from tests.support.tokens import pem
@@ -215,7 +214,7 @@ def test_operators_of_issuers_see_exactly_these(
 
     assert found.allowance is not None
     assert found.allowance.admin
-    assert found.allowance.visibility == Visibility(frozenset(visible))
+    assert found.allowance.visibility.issuers == frozenset(visible)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ class TokenAdmin:
         return limited
 
     def key_sets(self) -> list[KeySetStatus]:
-        """The state of the issuers' keys on this replica."""
-        return [status for status in self._keys.key_sets() if self.visibility.includes(status.issuer)]
+        """The state of the keys of visible issuers on this replica. The keys of a template are those of each tenant."""
+        return [status for status in self._keys.key_sets() if self.visibility.includes_some_of(status.issuer)]
 
     async def set_not_before(self, target: NotBeforeTarget, not_before: datetime | None) -> NotBefore:
         """Reject the target's tokens that were issued before `not_before`, by default before now.
