@@ -34,6 +34,11 @@ issuers = ["acme"]
 claims.role = "operator"
 admin = { issuers = ["acme"] }
 [[policy.rules]]
+name = "group-operators"
+issuers = ["acme"]
+claims.role = "group-operator"
+admin = { issuers = ["acme", "globex"] }
+[[policy.rules]]
 name = "globex-operators"
 issuers = ["globex"]
 claims.globex_role = "operator"
@@ -281,8 +286,9 @@ async def test_bound_operator_sees_its_own_issuer(companies: Companies) -> None:
     assert (await companies.ask("GET", f"/sip-users/{lease['sip_username']}")).json()["id"] == lease["id"]
     assert {event["actor_subject"] for event in events} == {"acme-user"}
     assert [key_set["issuer"] for key_set in (await companies.ask("GET", "/keys")).json()["data"]] == [ACME]
-    assert [rule["name"] for rule in policy["rules"]] == ["headquarters", "acme-operators", "both"]
-    assert [rule["issuers"] for rule in policy["rules"]] == [None, [ACME], [ACME]]
+    names = ["headquarters", "acme-operators", "group-operators", "both"]
+    assert [rule["name"] for rule in policy["rules"]] == names
+    assert [rule["issuers"] for rule in policy["rules"]] == [None, [ACME], [ACME], [ACME]]
     assert (policy["visible_issuers"], policy["rules"][1]["admin_issuers"]) == ([ACME], [ACME])
     assert (push["id"], push["users"]) == (acme.push["id"], 1)
 
@@ -313,14 +319,25 @@ async def test_bound_operator_sees_its_actions_on_the_whole_issuer(companies: Co
     assert {"tokens_refused", "asked_by_operator", "keys_refreshed"} <= reasons
 
 
-async def test_actions_on_all_issuers_are_hidden_from_a_bound_operator(companies: Companies) -> None:
+async def test_actions_on_the_whole_service_are_hidden_from_a_bound_operator(companies: Companies) -> None:
     await companies.ask("POST", "/sweeps", {"dry_run": True}, role="headquarters")
-    await companies.ask("POST", "/revocations", {"everything": True, "confirm": "dialtone"}, role="headquarters")
     await companies.recorded()
 
     events = (await companies.ask("GET", "/audit", limit=200)).json()["data"]
 
-    assert not {"dry_sweep", "asked_by_operator"} & {event["reason"] for event in events}
+    assert "dry_sweep" not in {event["reason"] for event in events}
+
+
+@pytest.mark.parametrize("role", ["headquarters", "group-operator"])
+async def test_revocation_of_several_issuers_is_recorded_for_each(companies: Companies, role: str) -> None:
+    await companies.ask("POST", "/revocations", {"everything": True, "confirm": "dialtone"}, role=role)
+    await companies.recorded()
+
+    seen = (await companies.ask("GET", "/audit", action="revoked")).json()["data"]
+    of_globex = (await companies.ask("GET", "/audit", role="headquarters", action="revoked", issuer=GLOBEX)).json()
+
+    assert [event["details"] for event in seen] == [{"issuer": ACME, "leases": 2}]
+    assert [event["details"] for event in of_globex["data"]] == [{"issuer": GLOBEX, "leases": 2}]
 
 
 async def test_callers_of_other_issuers_are_hidden_and_cannot_be_searched(companies: Companies) -> None:

@@ -17,7 +17,9 @@ from app.adapters.ledger.tables import audit_events as events
 from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEvent, AuditOutcome
 from app.vending.errors import LedgerUnavailable
 from app.vending.telephony.naming import Naming
-from app.vending.visibility import Visibility
+
+concerned_issuer: sa.ColumnElement[str] = sa.func.coalesce(events.c.issuer, events.c.details["issuer"].as_string())
+"""The issuer of the user that an event is about, or the issuer that it is about as a whole."""
 
 _INSERT = ManyRows(events.insert())
 
@@ -113,12 +115,6 @@ def _minute(event: AuditEvent) -> tuple[datetime, str, str]:
     return event.at.replace(second=0, microsecond=0), decision.action.value, decision.outcome.value
 
 
-def _is_about(visibility: Visibility) -> sa.ColumnElement[bool]:
-    """The condition for events about a user of a visible issuer, or about a visible issuer as a whole."""
-    named = events.c.details["issuer"].as_string()
-    return sa.or_(visible(events.c.issuer, visibility), sa.and_(events.c.issuer.is_(None), visible(named, visibility)))
-
-
 def _conditions(criteria: AuditCriteria) -> list[sa.ColumnElement[bool]]:
     at = events.c
     wanted = {
@@ -132,13 +128,13 @@ def _conditions(criteria: AuditCriteria) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [column == value for column, value in wanted.items() if value is not None]
     is_actor_visible = visible(at.actor_issuer, criteria.visibility)
     if criteria.visibility.issuers is not None:
-        found.append(_is_about(criteria.visibility))
+        found.append(visible(concerned_issuer, criteria.visibility))
     if criteria.subject is not None:
         is_actor = sa.and_(at.actor_subject == criteria.subject, is_actor_visible)
         found.append(sa.or_(at.subject == criteria.subject, is_actor))
     if criteria.issuer is not None:
         is_actor = sa.and_(at.actor_issuer == criteria.issuer, is_actor_visible)
-        found.append(sa.or_(at.issuer == criteria.issuer, is_actor))
+        found.append(sa.or_(concerned_issuer == criteria.issuer, is_actor))
     if criteria.since is not None:
         found.append(at.at >= criteria.since)
     if criteria.until is not None:

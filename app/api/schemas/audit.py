@@ -42,7 +42,9 @@ EVENT_EXAMPLE: dict[str, Any] = {
 class AuditQuery(QueryParameters):
     """Filters of the audit. An omitted filter matches every event."""
 
-    issuer: IssuerName | None = None
+    issuer: IssuerName | None = Field(
+        None, description="The issuer that the event concerns, or the issuer of the user who caused it."
+    )
     subject: Subject | None = Field(None, description="The user whom the event concerns, or the user who caused it.")
     device_id: DeviceId | None = None
     lease_id: ResourceId | None = None

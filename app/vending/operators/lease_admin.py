@@ -4,14 +4,16 @@ The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on
 secret.
 """
 
+import asyncio
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.audit import ActivityCount, Audit, AuditAction, AuditCriteria, AuditEvent, AuditOutcome, Decision
-from app.vending.errors import ConfirmationRequired, LeaseNotFound
+from app.vending.errors import ConfirmationRequired, LeaseNotFound, LedgerUnavailable
 from app.vending.models import Platform, UserKey
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.revoke import Revoker
@@ -145,12 +147,15 @@ class LeaseAdmin:
         """
         if criteria.issuer is not None:
             self.visibility.check_issuer(criteria.issuer)
-        ended = await self._end_matching(self._limited(criteria))
-        user_key = UserKey(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
-        details: dict[str, str | int] = {**self._described(criteria), "leases": ended.count}
-        outcome = AuditOutcome.UNCONFIRMED if ended.count else AuditOutcome.DONE
-        await self._audit.record(Decision(AuditAction.REVOKED, outcome, "asked_by_operator", user_key, details=details))
-        return ended
+        ended: Counter[str] = Counter()
+        try:
+            is_all = await self._end_matching(self._limited(criteria), ended)
+        except LedgerUnavailable:
+            if ended:  # by batches that were committed
+                await self._record(criteria, ended)
+            raise
+        await self._record(criteria, ended)
+        return BulkRevocation(ended.total(), is_all)
 
     async def audit(self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int) -> list[AuditEvent]:
         """Audit events, newest first. A bound operator sees the events about visible issuers, and no other callers."""
@@ -164,23 +169,41 @@ class LeaseAdmin:
     def _limited(self, criteria: LeaseCriteria) -> LeaseCriteria:
         return replace(criteria, visibility=self.visibility)
 
-    def _described(self, criteria: LeaseCriteria) -> dict[str, str]:
-        """The criteria for the audit, with the issuer if the operator may see only one."""
-        names = [field.name for field in fields(criteria) if field.name != "visibility"]
-        given = {name: str(value) for name in names if (value := getattr(criteria, name)) is not None}
-        seen = self.visibility.issuers or frozenset()
-        return {"issuer": min(seen), **given} if len(seen) == 1 else given
+    async def _record(self, criteria: LeaseCriteria, ended: Counter[str]) -> None:
+        """One event for each issuer whose users were logged out, so that every operator of the issuer sees it.
 
-    async def _end_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
-        count, began, last_id = 0, self._clock(), ""
-        while count < MAX_REVOKED_PER_CALL:
-            ended = await self._search.end_matching(criteria, began, last_id, self._clock(), REVOKE_BATCH_SIZE)
-            self._revoker.on_leases_ended(ended)
-            count += len(ended)
-            if len(ended) < REVOKE_BATCH_SIZE:
-                return BulkRevocation(count, is_all=True)
-            last_id = ended[-1].id
-        return BulkRevocation(count, is_all=False)
+        If there were none, one event for the only issuer that the call concerns, or without an issuer.
+        """
+        visible = self.visibility.issuers or frozenset()
+        named = criteria.issuer or (min(visible) if len(visible) == 1 else None)
+        user_key = UserKey(criteria.issuer, criteria.subject) if criteria.issuer and criteria.subject else None
+        names = [field.name for field in fields(criteria) if field.name not in ("issuer", "visibility")]
+        given = {name: str(value) for name in names if (value := getattr(criteria, name)) is not None}
+        counts: list[tuple[str | None, int]] = [*ended.items()] or [(named, 0)]
+        decisions = (
+            Decision(
+                AuditAction.REVOKED,
+                AuditOutcome.UNCONFIRMED if leases else AuditOutcome.DONE,
+                "asked_by_operator",
+                user_key,
+                details={**({} if issuer is None else {"issuer": issuer}), **given, "leases": leases},
+            )
+            for issuer, leases in counts
+        )
+        # Together, because all were made: if a required audit fails for one, the others are queued too.
+        await asyncio.gather(*map(self._audit.record, decisions))
+
+    async def _end_matching(self, criteria: LeaseCriteria, ended: Counter[str]) -> bool:
+        """Count the ended leases by issuer. Returns whether those were all; if not, the caller repeats the call."""
+        began, last_id = self._clock(), ""
+        while ended.total() < MAX_REVOKED_PER_CALL:
+            batch = await self._search.end_matching(criteria, began, last_id, self._clock(), REVOKE_BATCH_SIZE)
+            self._revoker.on_leases_ended(batch)
+            ended.update(lease.issuer for lease in batch)
+            if len(batch) < REVOKE_BATCH_SIZE:
+                return True
+            last_id = batch[-1].id
+        return False
 
     async def dialable(self, user_key: UserKey) -> list[Lease]:
         """The user's leases that a call can reach now, newest first."""
