@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.tables import IS_LIVE, grants, leases
-from app.vending.grants.models import AccessGrant, GrantKind
+from app.adapters.ledger.tables import IS_LIVE, grants, leases, not_before_marks
+from app.vending.grants.models import GRANT_ISSUERS, AccessGrant, GrantKind
 from app.vending.models import UserKey
 
 BY_ID = sa.select(grants).where(grants.c.id == sa.bindparam("id"))
@@ -18,6 +18,9 @@ BIND = (
     .values(device_id=sa.bindparam("device"))
 )
 """One conditional statement, so that concurrent requests on any replica bind the grant to one device only."""
+
+ENTRY_KEY = (not_before_marks.c.issuer, not_before_marks.c.reach, not_before_marks.c.name)
+"""The primary key of not-before entries."""
 
 
 class SqlGrants:
@@ -80,6 +83,26 @@ class SqlGrants:
             return connection.execute(delete).rowcount
 
         return await self._database.write(work)
+
+    async def delete_not_before(self, set_before: datetime, limit: int) -> int:
+        """Delete not-before entries for users, sessions and issuers of grants that are earlier than `set_before`."""
+        entry = not_before_marks.c
+        is_of_grants = entry.issuer.in_(sorted(GRANT_ISSUERS))
+        query = sa.select(*ENTRY_KEY).where(is_of_grants, entry.not_before < set_before)
+        query = query.order_by(*ENTRY_KEY).limit(limit)  # sorted: two sweepers in another order could deadlock
+        if not (rows := await self._database.rows(query)):
+            return 0  # the usual case: no write lock is taken
+        # The time is compared again: since the query, the entry may have been set to a later one.
+        delete = not_before_marks.delete().where(
+            *(column == sa.bindparam(f"its_{column.name}") for column in ENTRY_KEY), entry.not_before < set_before
+        )
+        found = [{f"its_{name}": value for name, value in row.items()} for row in rows]
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(delete, found)
+
+        await self._database.write(work)
+        return len(rows)
 
 
 def _grant_of(row: sa.RowMapping) -> AccessGrant:

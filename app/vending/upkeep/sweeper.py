@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from app.vending.audit import Audit, AuditAction, Decision
+from app.vending.grants.models import MAX_GRANT_TTL
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.login_cache import LoginCache
 from app.vending.telephony.revoke import DELETE_CONCURRENCY, DeletionOutcome, Revoker, next_try
@@ -33,12 +34,15 @@ IRREVOCABLE_ATTEMPTS = 8
 
 
 EXPIRED_GRANT_AGE = timedelta(minutes=15)
-"""Rows of grants are kept this long after the expiry, because clocks differ."""
+"""Rows and not-before entries of grants are kept this long after the expiry, because clocks differ."""
 
 
 class GrantSweepLedger(Protocol):
     async def delete_expired(self, expired_before: datetime, limit: int) -> int:
         """Delete grants that expired before that moment, unless a live lease was made with them."""
+
+    async def delete_not_before(self, set_before: datetime, limit: int) -> int:
+        """Delete not-before entries for users, sessions and issuers of grants that are earlier than `set_before`."""
 
 
 class SweepLedger(Protocol):
@@ -126,7 +130,10 @@ class Sweeper:
             if len(batch) < DELETE_CONCURRENCY:
                 break
         purged = await self._ledger.delete_ended(self._clock() - self._retention, PURGE_BATCH_SIZE)
-        await self._grants.delete_expired(self._clock() - EXPIRED_GRANT_AGE, PURGE_BATCH_SIZE)
+        expired_before = self._clock() - EXPIRED_GRANT_AGE
+        await self._grants.delete_expired(expired_before, PURGE_BATCH_SIZE)
+        # A grant that was issued before an entry expires at most MAX_GRANT_TTL after it.
+        await self._grants.delete_not_before(expired_before - MAX_GRANT_TTL, PURGE_BATCH_SIZE)
         self.backlog = await self._ledger.backlog(IRREVOCABLE_ATTEMPTS)
         return SweepResult(taken, outcomes[DeletionOutcome.CONFIRMED], purged)
 
