@@ -146,7 +146,7 @@ class CredentialIssuer:
         terms = self._policy.authorize_issue(principal, wanted)
         login = await self._flights.do(
             (lease.user_key, wanted.device_id),
-            lease_id,
+            (lease_id, terms.session),
             lambda: self._create(principal, wanted, terms, lease_id),
         )
         return await self._record(login.with_rtc(terms.allowance.rtc), began)
@@ -169,7 +169,13 @@ class CredentialIssuer:
         user_key = principal.user_key
         if (login := self._ready_login(user_key, wanted, terms)) is not None:
             return login  # a login that was made with another grant does not fit, because its session differs
-        await self._binding.check(principal, wanted.device_id)
+        try:
+            await self._binding.check(principal, wanted.device_id)
+        except LedgerUnavailable:
+            login = self._fallback_login(user_key, wanted, terms)
+            if login is None or login.lease.session != principal.session:
+                raise  # the grant may be bound to another device
+            return login
         try:
             return await self._flights.do(
                 (user_key, wanted.device_id),
