@@ -95,7 +95,7 @@ class AuditLog:
         if decision.action is AuditAction.REUSED:
             seen = self._find_repeat(repeat_key(decision.lease_id))
             if seen is not None and seen.times:
-                decision, seen.times = decision._replace(details={"folded": seen.times}), 0
+                decision, seen.times = decision._replace(details={**decision.details, "folded": seen.times}), 0
         if _is_unbounded(decision) and not self._unauthenticated.take():
             self._count(decision)
             self.dropped += 1

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from app.vending.errors import AccessDenied, DialtoneError, LogoutTokenRejected, RateLimited, TokenRejected
+from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import IssueSource, UserKey
 from app.vending.telephony.lease import Lease
 from app.vending.visibility import ALL_ISSUERS, Visibility
@@ -89,6 +90,9 @@ def repeat_key(lease_id: str | None) -> RepeatKey:
     return lease_id, context.client_address, context.user_agent
 
 
+NO_DETAILS: Mapping[str, str | int] = MappingProxyType({})
+
+
 class Decision(NamedTuple):
     """One decision, before it gets an id and a time."""
 
@@ -105,7 +109,7 @@ class Decision(NamedTuple):
     source: IssueSource | None = None
     seconds: float | None = None
     """How long it took to return the login."""
-    details: Mapping[str, str | int] = MappingProxyType({})
+    details: Mapping[str, str | int] = NO_DETAILS
 
     @property
     def is_denial(self) -> bool:
@@ -121,16 +125,16 @@ class Decision(NamedTuple):
     @classmethod
     def login_returned(cls, lease: Lease, source: IssueSource, seconds: float, token_sha256: str | None) -> "Decision":
         """A returned login. Without a token it is the SIP password, of which nothing is recorded here."""
-        grant = "sip_password" if token_sha256 is None else "login_token"
         return cls(
             _ACTIONS[source],
-            reason=grant,
+            reason="sip_password" if token_sha256 is None else "login_token",
             user_key=lease.user_key,
             device_id=lease.device_id,
             lease_id=lease.id,
             token_sha256=token_sha256,
             source=source,
             seconds=seconds,
+            details={"grant_id": lease.session} if lease.session and lease.issuer in GRANT_ISSUERS else NO_DETAILS,
         )
 
     @classmethod
