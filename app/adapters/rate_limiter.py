@@ -1,4 +1,4 @@
-"""Rate limits for a user or a guest, for all users of an issuer, for guests of a backend, and for rejected tokens.
+"""Rate limits for a user or a guest, for all users of an issuer, for grants of a backend, and for rejected tokens.
 
 Each replica counts in memory, so that a request waits for no store. With Redis, `SharedCounts` adds the counts of the
 replicas several times a second.
@@ -50,7 +50,9 @@ class RateLimits:
     guest: RateLimit | None = None
     """Requests of one guest, instead of `user`."""
     guest_grants: RateLimit | None = None
-    """Guests that one backend vouches for."""
+    """Grants for guests that one backend mints."""
+    user_grants: RateLimit | None = None
+    """Grants for users that one backend mints."""
 
 
 @dataclass(slots=True)
@@ -107,10 +109,11 @@ class RateLimiter:
             status = of_issuer if status is None else status
         return status
 
-    def check_guest_grant(self, backend: Principal) -> None:
-        """Count a guest that the backend vouches for. Raises RateLimited."""
-        if self._rates.guest_grants is not None:
-            self._check(self._rates.guest_grants, ("guest_grants", *backend.user_key))
+    def check_grant(self, backend: Principal, kind: GrantKind) -> None:
+        """Count a grant that the backend mints. Each kind has its own limit. Raises RateLimited."""
+        rate = self._rates.guest_grants if kind is GrantKind.GUEST else self._rates.user_grants
+        if rate is not None:
+            self._check(rate, (f"{kind.value}_grants", *backend.user_key))
 
     def _check(self, rate: RateLimit, names: tuple[str, ...]) -> RateLimitStatus:
         window = self._hit(rate, names)

@@ -20,5 +20,6 @@ def build_rate_limiter(settings: Settings, overrides: Overrides, shared_counts: 
         parse_rate_limit(settings.limit_failures),
         parse_rate_limit(settings.limit_guest),
         parse_rate_limit(settings.limit_guest_grants),
+        parse_rate_limit(settings.limit_user_grants),
     )
     return RateLimiter(rates, overrides.monotonic, shared_counts)

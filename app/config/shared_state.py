@@ -21,6 +21,7 @@ class SharedStateSettings(BaseModel):
     limit_failures: RateLimit = "6000/minute"
     limit_guest: RateLimit = "60/minute"
     limit_guest_grants: RateLimit = "600/minute"
+    limit_user_grants: RateLimit = "6000/minute"
     redis_url: RedisUrl | None = None
     redis_url_file: str | None = None
     login_cache_mb: int = Field(256, ge=1, le=65_536)

@@ -41,8 +41,8 @@ class GrantSigner(Protocol):
 
 
 class GrantLimiter(Protocol):
-    def check_guest_grant(self, backend: Principal) -> None:
-        """Count a guest that the backend vouches for. Raises RateLimited."""
+    def check_grant(self, backend: Principal, kind: GrantKind) -> None:
+        """Count a grant of the backend. Raises RateLimited."""
 
 
 class GrantMinter:
@@ -79,8 +79,7 @@ class GrantMinter:
         claims = _claims(grant)
         if self._policy.policy.enforced(grant.principal(claims)).allowance is None:
             raise AccessDenied  # no rule applies to grants of this kind
-        if wanted.kind is GrantKind.GUEST:
-            self._limiter.check_guest_grant(backend)
+        self._limiter.check_grant(backend, wanted.kind)
         token = self._signer.sign(claims)
         await self._ledger.add(grant)
         details = {"grant_id": grant.id, "kind": grant.kind.value, "expires_at": grant.expires_at.isoformat()}
