@@ -1,12 +1,15 @@
 """The documentation's code for browser pages, run in a real browser with only names and addresses replaced."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Page, Route
 
-from tests.support.browser import browser_environment, token_for
+from tests.support.browser import BrowserEnvironment, browser_environment, token_for
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +62,55 @@ async def test_short_example_registers(document: str, tmp_path: Path) -> None:
 
 def test_short_example_of_the_readme_is_short() -> None:
     assert len(code_block("README.md", "js").strip().splitlines()) <= 12
+
+
+@asynccontextmanager
+async def page_with_grants(folder: Path) -> AsyncIterator[tuple[BrowserEnvironment, Page]]:
+    """A page whose global functions are `open`, which runs the module of the guide to grants, and `show`."""
+    async with (
+        browser_environment(folder, has_guests=True) as environment,
+        environment.profile(bypass_csp=True) as context,
+    ):
+        _, config = await token_for(environment, "alice")
+        module = filled_in(code_block("docs/grants.md", "js"), config).replace('"/phone-grant"', '"/grant"')
+        page = await context.new_page()
+        await page.goto(environment.url)
+        await page.evaluate("globalThis.show = (message) => (globalThis.shown = message)")
+        module = module.replace("const phone =", "const phone = globalThis.phone =")
+        await page.evaluate(
+            """(text) => {
+              const script = Object.assign(document.createElement("script"), { type: "module", text });
+              globalThis.open = () => document.head.append(script);
+            }""",
+            module,
+        )
+        yield environment, page
+
+
+async def test_page_of_the_guide_to_grants_replaces_a_rejected_grant(tmp_path: Path) -> None:
+    async with page_with_grants(tmp_path) as (environment, page):
+        await page.evaluate("open()")
+        await page.wait_for_function("globalThis.phone?.state === 'ready'")
+        uri = await page.evaluate("phone.sipUri")
+        await environment.service.components.grants.revoker.revoke_all(None)
+
+        await page.evaluate("phone.refresh()")
+
+        await page.wait_for_function("(uri) => phone.sipUri !== uri && phone.state === 'ready'", arg=uri)
+
+
+async def test_page_of_the_guide_to_grants_shows_an_error_if_the_second_grant_is_rejected(tmp_path: Path) -> None:
+    async with page_with_grants(tmp_path) as (_, page):
+        grants = 0
+
+        async def give_an_invalid_grant(route: Route) -> None:
+            nonlocal grants
+            grants += 1
+            await route.fulfill(json={"token": "not.a.grant", "expires_at": "2999-01-01T00:00:00Z"})
+
+        await page.route("**/grant", give_an_invalid_grant)
+
+        await page.evaluate("open()")
+
+        await page.wait_for_function("globalThis.shown === 'Your session has ended. Please sign in again.'")
+        assert grants == 2

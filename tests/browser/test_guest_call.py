@@ -43,3 +43,15 @@ async def test_guest_keeps_the_login_after_a_reload(environment: BrowserEnvironm
         await tab.page.reload()
 
         assert await tab.register("guest") == uri
+
+
+async def test_guest_with_a_revoked_grant_registers_with_a_new_grant(environment: BrowserEnvironment) -> None:
+    async with environment.profile() as one:
+        tab = await environment.tab(one)
+        uri = await tab.register("guest")
+        await environment.service.components.grants.revoker.revoke_all(None)
+
+        await tab.page.evaluate("softphone.phone.refresh()")
+
+        await tab.page.wait_for_function("(uri) => softphone.phone.sipUri !== uri", arg=uri)
+        await tab.wait_for_state("ready")

@@ -41,6 +41,16 @@ async function guestGrant() {
   return token.text;
 }
 
+/** Repeats a request once with another grant if the guest's grant is rejected, for example after a revocation. */
+async function fetchWithGrant(url, request) {
+  const answer = await watchedFetch(url, request);
+  if (answer.status !== 401 || user !== "guest") return answer;
+  token = null;
+  const another = await accessToken().catch(() => null);
+  if (another === null) return answer;
+  return watchedFetch(url, { ...request, headers: { ...request.headers, Authorization: `Bearer ${another}` } });
+}
+
 /** `fetch` that also shows the request and the response on the page. */
 async function watchedFetch(url, request) {
   const began = performance.now();
@@ -63,7 +73,7 @@ function makePhone() {
   const made = new Phone({
     url: config.service,
     accessToken,
-    fetch: watchedFetch,
+    fetch: fetchWithGrant,
     label: `${user}'s browser tab`,
     // The other tab is on this machine, so no STUN or TURN server is needed.
     createClient: (options) => Object.assign(new TelnyxRTC({ ...options, iceServers: [] }), { remoteElement: "remote" }),
