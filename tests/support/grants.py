@@ -1,5 +1,6 @@
 """A service whose policy has rules for grants, and backends that mint them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from app.adapters.ledger.tables import grants
 from app.sandbox.account import DEMO_CONNECTION
-from tests.support.admin_api import current_token
+from tests.support.admin_api import admin_request, current_token
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import AUDIENCE, ISSUER, pem
@@ -113,3 +116,27 @@ async def call(
 ) -> httpx.Response:
     headers = {"Authorization": f"Bearer {grant['token']}"} | content.pop("headers", {})
     return await service.client.request(method, path, headers=headers, **content)
+
+
+async def grant_rows(service: Service) -> list[sa.RowMapping]:
+    return await service.components.ledger.database.rows(sa.select(grants))
+
+
+async def revoke_grants(service: Service, **body: Any) -> dict[str, Any]:
+    """Revoke grants as an operator."""
+    found: dict[str, Any] = (await admin_request(service, "POST", "/grant-revocations", body)).json()
+    return found
+
+
+async def audit_events(service: Service, count: int = 1, **criteria: str) -> list[dict[str, Any]]:
+    """The audit events, once there are `count`."""
+    deadline = asyncio.get_running_loop().time() + 5
+    while True:
+        found: list[dict[str, Any]] = (await admin_request(service, "GET", "/audit", **criteria)).json()["data"]
+        if len(found) >= count or asyncio.get_running_loop().time() > deadline:
+            return found
+        await asyncio.sleep(0.05)
+
+
+def status_and_code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
