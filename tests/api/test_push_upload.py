@@ -134,7 +134,7 @@ async def test_expiry_is_measured_and_logged_once_per_threshold(
         figures = (await service.client.get("/metrics")).text
         ready = await service.client.get("/readyz")
 
-    assert heard == [[], [29], [], [13], [], [6], [], [0], [], [0], []]
+    assert heard == [[], [30], [], [14], [], [7], [], [1], [], [0], []]
     assert f'dialtone_push_credential_days_left{{app_id="{BUNDLE_ID}"' in figures
     assert ready.status_code == 200
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.errors import PushConflict
-from app.vending.push.models import PushObject
+from app.vending.push.models import PushObject, days_until
 
 WARNING_DAYS = (30, 14, 7, 1, 0)
 """Days left at which a warning is given once, by the first replica that notices; 0: the object has expired."""
@@ -53,14 +53,15 @@ class ExpiryAlerts:
         now = self._clock()
         self._watched = await self._ledger.expiring_objects(MAX_CHECKED)
         for found in self._watched:
-            threshold = _threshold(found, now)
+            days_left = days_until(_end(found), now)
+            threshold = min((days for days in WARNING_DAYS if days_left <= days), default=None)
             if threshold is None or (found.warned_days is not None and found.warned_days <= threshold):
                 continue
             try:
                 await self._ledger.note_warning(found, threshold)
             except PushConflict:
                 continue
-            self._warn(found, max(0, (_end(found) - now).days))
+            self._warn(found, days_left)
 
     def days_left(self) -> Iterable[DaysLeft]:
         """For every object of the last check."""
@@ -68,12 +69,6 @@ class ExpiryAlerts:
         for found in self._watched:
             days = (_end(found) - now) / timedelta(days=1)
             yield DaysLeft(found.type.value, found.app_id, found.fingerprint_sha256, days)
-
-
-def _threshold(found: PushObject, now: datetime) -> int | None:
-    """The smallest of WARNING_DAYS that is not less than the days left; None if all are less."""
-    left = (_end(found) - now) / timedelta(days=1)
-    return min((days for days in WARNING_DAYS if left <= days), default=None)
 
 
 def _end(found: PushObject) -> datetime:

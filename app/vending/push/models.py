@@ -6,6 +6,7 @@ A certificate belongs to an app and not to a user, so one object at Telnyx serve
        ^---------'---------'  registered again: found by its alias, or uploaded again
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -142,3 +143,8 @@ class RegisteredPush:
     object: PushObject
     is_attached: bool
     """Whether a connection uses the object. Without one, it wakes no device."""
+
+
+def days_until(expiry: datetime, now: datetime) -> int:
+    """Days left, rounded up: 1 on the last day, and 0 from the expiry on."""
+    return max(0, math.ceil((expiry - now) / timedelta(days=1)))
