@@ -109,28 +109,36 @@ class TelnyxApi:
         raise AssertionError("attempts is at least 1")
 
     async def send_best_effort(self, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
-        """As `send` with one attempt, for a call that must not affect logins: see `CallScheduler.best_effort_slot`."""
-        async with self.scheduler.best_effort_slot() as slot:
-            return await self._counted(slot, method, path, seconds, **content)
+        """As `send` with one attempt, for a look-up that must not affect logins: see `CallScheduler.best_effort_slot`.
 
-    async def _counted(self, slot: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
+        404 is a usual response of a look-up. It is no failure for operators, and no warning in the log.
+        """
+        async with self.scheduler.best_effort_slot() as slot:
+            return await self._counted(slot, method, path, seconds, is_lookup=True, **content)
+
+    async def _counted(
+        self, slot: CallSlot, method: str, path: str, seconds: float, *, is_lookup: bool = False, **content: Any
+    ) -> HttpResponse:
         began, outcome, operation = time.monotonic(), "abandoned", _operation(method, path)
         with self._tracer.start_as_current_span(
             f"Telnyx {operation}", kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                answer = await self._send_once(slot, method, path, seconds, **content)
+                answer = await self._send_once(slot, method, path, seconds, is_lookup=is_lookup, **content)
                 outcome = "ok"
             except TelnyxError as error:
                 outcome = type(error).__name__
-                self.last_failure = TelnyxFailure(datetime.now(UTC), operation, outcome)
+                if not (is_lookup and isinstance(error, TelnyxNotFound)):
+                    self.last_failure = TelnyxFailure(datetime.now(UTC), operation, outcome)
                 raise
             finally:
                 span.set_attribute("dialtone.outcome", outcome)
                 self._count(operation, outcome, time.monotonic() - began)
         return answer
 
-    async def _send_once(self, slot: CallSlot, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
+    async def _send_once(
+        self, slot: CallSlot, method: str, path: str, seconds: float, *, is_lookup: bool, **content: Any
+    ) -> HttpResponse:
         try:
             answer = await self._outbound.send(
                 method,
@@ -152,7 +160,7 @@ class TelnyxApi:
         if 200 <= answer.status < 300:
             return answer
         refusal = _error_for(answer)
-        _log.warning(
+        (_log.debug if is_lookup and answer.status == 404 else _log.warning)(
             "telnyx_error",
             method=method,
             status=answer.status,

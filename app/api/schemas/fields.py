@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from app.vending.telephony.presence import CACHE_SECONDS, LOOKUP_SECONDS, MAX_LOOKUPS
+
 
 def instant(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, rounded down so that a response never promises too much time."""
@@ -42,8 +44,9 @@ LAST_USED = "When the device last got a login from Dialtone, accurate to a minut
 """Description of `last_used_at`."""
 
 ONLINE = (
-    "Whether the device is registered with Telnyx, at most 5 seconds ago. Null without `presence=true`, and if it is "
-    "not known: Telnyx is unavailable or busy, the credential is not active, or the request names more than 20 devices."
+    "Whether the device is registered with Telnyx, by a response of Telnyx that is at most "
+    f"{CACHE_SECONDS + LOOKUP_SECONDS:.0f} seconds old. Null without `presence=true`, and if it is not known: Telnyx "
+    f"is unavailable or busy, the credential is not active, or the request names more than {MAX_LOOKUPS} devices."
 )
 """Description of `online`."""
 
