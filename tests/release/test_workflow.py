@@ -1,8 +1,11 @@
 """The release workflow: order of its jobs, their permissions, platforms and signatures."""
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +36,8 @@ def test_only_jobs_that_sign_or_publish_have_an_identity() -> None:
 
 def test_each_job_waits_for_the_one_before() -> None:
     assert {name: job.get("needs") for name, job in jobs().items()} == {
-        "checks": None,
+        "tag": None,
+        "checks": "tag",
         "package": "checks",
         "image": "package",
         "sign": "image",
@@ -81,3 +85,76 @@ def test_jobs_with_an_identity_run_no_code_of_the_repository_or_of_its_dependenc
         assert not any(action.startswith("actions/checkout@") for action in used)
         scripts = "\n".join(step.get("run", "") for step in job["steps"])
         assert not any(word in scripts for word in ("npm ci", "npm install", "npm run", "make ", "pip install"))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone with all branches, as in the job. `main` has the tag v1 and a commit after it; `topic` has v2."""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    git(origin, "init", "--quiet", "--initial-branch", "main")
+    for commands in (("commit", "tag v1"), ("commit",), ("checkout --quiet -b topic", "commit", "tag v2")):
+        for command in commands:
+            more = ("--quiet", "--allow-empty", "--message", "Change") if command == "commit" else ()
+            git(origin, *command.split(), *more)
+    git(tmp_path, "clone", "--quiet", str(origin), str(clone))
+    return clone
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
+
+
+@pytest.mark.parametrize(("tag", "exit_code"), [("v1", 0), ("v2", 1)])
+def test_only_a_tag_on_main_is_released(clone: Path, tag: str, exit_code: int) -> None:
+    git(clone, "checkout", "--quiet", "--detach", tag)
+    script = step("tag", "Check that the tag is on main")["run"]
+
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=clone,
+        env={**os.environ, "GITHUB_REF_NAME": tag},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == exit_code
+    assert (f"{tag} is not on main." in done.stderr) == bool(exit_code)
+
+
+def test_check_of_the_tag_sees_all_branches() -> None:
+    assert step("tag", "Check out")["with"]["fetch-depth"] == 0
+
+
+@pytest.mark.parametrize(
+    ("inspected", "outcome"),
+    [
+        ("echo DIGEST", "exists already"),
+        ("echo 'ERROR: registry/image:1.2.3: not found' >&2; exit 1", "created"),
+        ("echo 'ERROR: unexpected status: 503' >&2; exit 1", "failed"),
+    ],
+)
+def test_version_is_tagged_only_if_the_registry_says_that_it_does_not_exist(
+    tmp_path: Path, inspected: str, outcome: str
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *create*) touch {tmp_path}/created; exit 0 ;; esac\n'
+        f"if [ -e {tmp_path}/created ]; then echo DIGEST; exit 0; fi\n"
+        f"{inspected}\n"
+    )
+    docker.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-e", "-c", step("sign", "Tag the digest")["run"]],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "IMAGE": "image", "DIGEST": "DIGEST", "VERSION": "1.2.3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode == 0) == (outcome != "failed")
+    assert (tmp_path / "created").exists() == (outcome == "created")
+    assert ("exists already" in done.stdout) == (outcome == "exists already")
