@@ -7,6 +7,7 @@ Run `python docs/site/reference.py FOLDER`. It writes these pages:
 - api.md from the OpenAPI document
 - cli.md from the commands
 - metrics.md from the metrics of a service
+- events-reference.md from the events
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import event_reference
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.composition.build import build_components
@@ -151,6 +153,11 @@ def metrics() -> str:
     )
 
 
+def events() -> str:
+    """Every type of event."""
+    return "\n".join(event_reference.lines())
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     yield _row(head)
     yield _row(("---",) * len(head))
@@ -168,6 +175,7 @@ PAGES = {
     "api.md": api,
     "cli-reference.md": cli,
     "metrics.md": metrics,
+    "events-reference.md": events,
 }
 
 if __name__ == "__main__":

@@ -13,7 +13,14 @@ from tests.support.browser import CHROMIUM_FLAGS, SCREENSHOT_FOLDER, chromium_or
 from tests.support.http_server import serve
 
 WIDTHS = (360, 1280)
-PAGES = ("", "docs/configuration/", "docs/identity-providers/hosted/", "docs/metrics/", "docs/cli-reference/")
+PAGES = (
+    "",
+    "docs/configuration/",
+    "docs/identity-providers/hosted/",
+    "docs/metrics/",
+    "docs/cli-reference/",
+    "docs/events-reference/",
+)
 
 
 @dataclass

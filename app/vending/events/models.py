@@ -15,8 +15,16 @@ from app.vending.errors import (
     PushLimitReached,
     PushNotAllowed,
 )
+from app.vending.events.payloads import (
+    CommonData,
+    DenialData,
+    LeaseData,
+    PushData,
+    PushExpiringData,
+    PushRegisteredData,
+)
 from app.vending.models import UserKey
-from app.vending.push.models import PushObject, PushRegistration
+from app.vending.push.models import PushObject, PushRegistration, days_until
 from app.vending.telephony.lease import Lease, LeaseState
 
 DELIVERY_PERIOD = timedelta(days=1)
@@ -40,22 +48,23 @@ POLICY_DENIALS = frozenset(
 
 
 class EventType(StrEnum):
-    """The `type` of an event."""
+    """The `type` of an event. The documentation's page about events has these descriptions."""
 
     LEASE_ISSUED = "dialtone.lease.issued"
     """A device got a credential."""
     LEASE_RENEWED = "dialtone.lease.renewed"
     """The expiry of a device's credential changed."""
     LEASE_REVOKED = "dialtone.lease.revoked"
-    """A device was logged out, or Telnyx reported its credential as gone."""
+    """A device was logged out by its user, an operator, the identity provider or the device limit, or Telnyx reported
+    its credential as gone."""
     LEASE_EXPIRED = "dialtone.lease.expired"
-    """A device's credential reached its expiry, or was ended because policy assigns another connection."""
+    """A credential reached its expiry, or ended because the policy assigns another connection."""
     PUSH_REGISTERED = "dialtone.push_credential.registered"
     """A user registered a push credential, or replaced its material or alias."""
     PUSH_EXPIRING = "dialtone.push_credential.expiring"
-    """A push certificate expires soon, or has expired."""
+    """A push certificate expires in 30, 14, 7 or 1 days, or has expired."""
     ACCESS_DENIED = "dialtone.access.denied"
-    """Policy denied a user's request."""
+    """The policy denied a user's request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ def lease_event(before: Lease, after: Lease, sip_domain: str) -> OutboxEvent | N
     event_type = _type_of(before, after)
     if event_type is None or after.is_unassigned:
         return None
-    data = {
+    data: LeaseData = {
         "platform": after.platform.value,
         "connection_id": after.connection_id,
         "sip_username": after.sip_username,
@@ -109,24 +118,24 @@ def push_registered_event(registration: PushRegistration, push_object: PushObjec
         f"push-credentials/{registration.id}",
         registration.user_key,
         "",
-        {"push_credential_id": registration.id, **_push_facts(push_object)},
+        PushRegisteredData(push_credential_id=registration.id, **_push_facts(push_object)),
     )
 
 
 def push_expiring_event(push_object: PushObject, at: datetime) -> OutboxEvent:
     """The event of an object with `not_after`."""
-    days_left = 0 if push_object.not_after is None else max(0, (push_object.not_after - at).days)
+    expiry = push_object.not_after
     return OutboxEvent(
         EventType.PUSH_EXPIRING,
         at,
         f"push-certificates/{push_object.fingerprint_sha256}",
         NO_USER,
         push_object.fingerprint_sha256[:64],
-        {**_push_facts(push_object), "days_left": days_left},
+        PushExpiringData(days_left=0 if expiry is None else days_until(expiry, at), **_push_facts(push_object)),
     )
 
 
-def _push_facts(push_object: PushObject) -> dict[str, Any]:
+def _push_facts(push_object: PushObject) -> PushData:
     return {
         "type": push_object.type.value,
         "app_id": push_object.app_id,
@@ -139,7 +148,8 @@ def denied_event(event: AuditEvent) -> OutboxEvent | None:
     """The event of a denial by policy; None for any other audit event."""
     decision = event.decision
     is_denial = decision.action is AuditAction.DENIED and decision.outcome is AuditOutcome.DENIED
-    if not is_denial or decision.user_key is None or decision.reason not in POLICY_DENIALS:
+    reason, rule = decision.reason, decision.details.get("rule")
+    if not is_denial or decision.user_key is None or reason is None or reason not in POLICY_DENIALS:
         return None
     return OutboxEvent(
         EventType.ACCESS_DENIED,
@@ -147,7 +157,7 @@ def denied_event(event: AuditEvent) -> OutboxEvent | None:
         f"audit/{event.id}",
         decision.user_key,
         decision.device_id or "",
-        {"reason": decision.reason, "rule": decision.details.get("rule")},
+        DenialData(reason=reason, rule=rule if isinstance(rule, str) else None),
     )
 
 
@@ -178,7 +188,7 @@ class Delivery:
 
 def cloud_event(delivery: Delivery, source: str) -> dict[str, Any]:
     """The event in CloudEvents' JSON format, version 1.0.2."""
-    user = {
+    common: CommonData = {
         "issuer": delivery.issuer or None,
         "subject": delivery.subject or None,
         "device_id": delivery.device_id if delivery.issuer and delivery.device_id else None,
@@ -192,7 +202,7 @@ def cloud_event(delivery: Delivery, source: str) -> dict[str, Any]:
         "subject": delivery.about,
         "time": timestamp(delivery.at),
         "datacontenttype": "application/json",
-        "data": user | dict(delivery.data),
+        "data": common | dict(delivery.data),
     }
 
 
