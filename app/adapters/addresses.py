@@ -24,6 +24,44 @@ _SINGLE_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 _CLUSTER_SERVICE = re.compile(r"(?:[a-z0-9_-]{1,63}\.){1,3}svc(?:\.cluster\.local)?\Z")
 """A service of a Kubernetes cluster: `NAME.NAMESPACE.svc` or `NAME.NAMESPACE.svc.cluster.local`."""
 
+_AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+MAX_NAME_LENGTH = 253
+
+
+def has_plain_host(url: str) -> bool:
+    """Whether the host is a name, or an IP address in its usual form: `192.0.2.1` or `[2001:db8::1]`.
+
+    Resolvers also read `127.1`, `0x7f000001` and `2130706433` as addresses, and an IPv6 address can contain an IPv4
+    address. The text of such a host does not show to which address a request is sent.
+    """
+    found = _AUTHORITY.fullmatch(urlsplit(url).netloc.lower())
+    if found is None:
+        return False
+    name = found["name"]
+    if name is None:
+        return _is_plain_ipv6(found["ipv6"])
+    labels = name.split(".")
+    if _NUMBER.fullmatch(labels[-1]):  # the URL standard reads such a host as an IPv4 address
+        return _is_ipv4(name)
+    return len(name) <= MAX_NAME_LENGTH and all(map(_LABEL.fullmatch, labels))
+
+
+def _is_plain_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(text).ipv4_mapped is None
+    except ValueError:
+        return False
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
 
 def is_safe_url(url: str, *, allows_http: bool = False) -> bool:
     """True for https, or http to this machine, without credentials and without a fragment.

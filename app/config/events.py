@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from app.adapters.addresses import is_safe_url
+from app.adapters.addresses import has_plain_host, is_safe_url
 from app.adapters.http_client import checked_ca_pem
 from app.adapters.webhooks import is_address, is_allowed_address, signing_secret
 from app.config.secret_references import SecretOf, load, load_secret, read_text
@@ -49,6 +49,10 @@ class EndpointTable(Table):
     def _check_url(cls, value: str) -> str:
         if not value.isascii() or not is_safe_url(value) or urlsplit(value).scheme != "https":
             raise ValueError("must be an https URL in ASCII, without user, password or fragment")
+        if not has_plain_host(value):
+            raise ValueError(
+                "must have a host name, or an IP address in its usual form such as 192.0.2.1 or [2001:db8::1]"
+            )
         return value
 
     @model_validator(mode="after")

@@ -47,12 +47,43 @@ def test_no_endpoint_is_configured_by_default(monkeypatch: pytest.MonkeyPatch, t
         *("http://backend.example.com/", "http://localhost/", "https://user:password@backend.example.com/"),
         *("https://backend.example.com/#part", "https:///hooks", "ftp://backend.example.com/", "backend.example.com"),
         *("https://127.0.0.1/", "https://10.0.0.1/", "https://169.254.169.254/", "https://[::1]/"),
-        *("https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://\uff11\uff12\uff17.0.0.1/"),
+        *("https://[fe80::1]/", "https://\uff11\uff12\uff17.0.0.1/", "https://b\u00fccher.example/"),
+        *("https://user@backend.example.com/", "https://backend.example.com:0/", "https://backend.example.com:65536/"),
     ],
 )
 def test_url_that_is_not_public_https_is_rejected(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"events.endpoints\[0\].*(must be an https URL|is not public)"):
         load(monkeypatch, tmp_path, ENDPOINT.replace("https://backend.example.com/hooks", url))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.1", "127.0.1", "2130706433", "017700000001", "0177.0.0.1", "127.0.0.01", "127.0.0.1.", "1.2.3.4.5"),
+        *("0x7f.1", "0x7f000001", "0x7F.0x0.0x0.0x1", "backend.0x", "backend.example.7", "256.1.1.1"),
+        *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[fe80::1%25eth0]", "[fe80::1%eth0]", "[::1]x"),
+        *("localhost.", "backend.example.com.", ".example.com", "backend..example.com", "-backend.example.com"),
+        *("backend-.example.com", "127%2e0.0.1", "backend%00.example.com", "backend.example.com:", "a" * 64 + ".com"),
+        *("*.example.com", "backend,example.com", r"backend\\@example.com", ".".join(["a" * 49] * 6)),
+    ],
+)
+def test_host_in_an_unusual_form_is_rejected(host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    networks = 'allowed_networks = ["0.0.0.0/0", "::/0"]\n'  # so that no check of addresses rejects it
+    with pytest.raises(SettingsError, match=r"events.endpoints\[0\].url: must (be an https URL|have a host name)"):
+        load(monkeypatch, tmp_path, ENDPOINT.replace("backend.example.com", host) + networks)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("backend.example.com", "BACKEND.example.com", "backend", "hooks_1", "xn--bcher-kva.example", "1.example.com"),
+        *("0x7f.example.com", "backend.example.com:8443", "8.8.8.8", "8.8.8.8:443", "[2606:4700:4700::1111]:8443"),
+    ],
+)
+def test_host_in_its_usual_form_is_accepted(host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load(monkeypatch, tmp_path, ENDPOINT.replace("backend.example.com", host))
+
+    assert settings.identity().endpoints[0].url == f"https://{host}/hooks"
 
 
 def test_private_address_may_be_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
