@@ -1,5 +1,6 @@
 """The tables of dialtone.toml for events: the endpoints that receive them by webhooks."""
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -9,10 +10,14 @@ from pydantic import Field, field_validator, model_validator
 from app.adapters.addresses import has_plain_host, is_safe_url
 from app.adapters.http_client import checked_ca_pem
 from app.adapters.webhooks import is_address, is_allowed_address, signing_secret
+from app.config.rule_tables import IssuerNames, issuers_of_names
 from app.config.secret_references import SecretOf, load, load_secret, read_text
 from app.config.tables import FieldError, Table
+from app.config.token_claims import TokenTable
 from app.vending.events.endpoints import WebhookEndpoint
 from app.vending.events.models import EventType
+from app.vending.grants.models import GRANT_ISSUERS
+from app.vending.visibility import ALL_ISSUERS, Visibility
 
 EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -28,6 +33,14 @@ class EndpointTable(Table):
     url: str = Field(description="The https URL that receives events. Redirects are not followed.")
     types: frozenset[EventType] = Field(
         frozenset(EventType), min_length=1, description="The types of events that it gets. Default: all."
+    )
+    issuers: IssuerNames | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Names of issuers, and issuers of tenants; dialtone:users and dialtone:guests for grants. The endpoint "
+            "gets only events about their users. Default: all events."
+        ),
     )
     secret_env: Variable | None = Field(None, description="The environment variable with the secret that signs.")
     secret_file: str | None = Field(None, description="The file with the secret that signs.")
@@ -66,8 +79,8 @@ class EndpointTable(Table):
             raise FieldError("url", "has an address that is not public; add its network to allowed_networks")
         return self
 
-    def as_endpoint(self, secret_of: SecretOf) -> WebhookEndpoint:
-        """The endpoint with its secrets. Raises FieldError."""
+    def as_endpoint(self, secret_of: SecretOf, named: Mapping[str, TokenTable]) -> WebhookEndpoint:
+        """The endpoint with its secrets. `named`: the configured issuers by name. Raises FieldError."""
         found = [load_secret(self, name, secret_of, _decode) for name in ("secret", "previous_secret")]
         secrets = tuple(secret for secret in found if secret is not None)
         if len(set(secrets)) != len(secrets):
@@ -80,7 +93,15 @@ class EndpointTable(Table):
             secrets,
             ca_pem,
             self.allowed_networks,
+            self._visibility(named),
         )
+
+    def _visibility(self, named: Mapping[str, TokenTable]) -> Visibility:
+        if self.issuers is None:
+            return ALL_ISSUERS
+        granting = self.issuers & GRANT_ISSUERS.keys()
+        issuers, _ = issuers_of_names("issuers", self.issuers - granting, named)
+        return Visibility(granting | issuers)
 
 
 class EventsTable(Table):
@@ -95,12 +116,15 @@ class EventsTable(Table):
             raise FieldError("endpoints", "two endpoints have the same name")
         return self
 
-    def as_endpoints(self, secret_of: SecretOf) -> tuple[WebhookEndpoint, ...]:
-        """The endpoints with their secrets. Raises FieldError, whose field is a path into the file."""
+    def as_endpoints(self, secret_of: SecretOf, named: Mapping[str, TokenTable]) -> tuple[WebhookEndpoint, ...]:
+        """The endpoints with their secrets. `named`: the configured issuers by name.
+
+        Raises FieldError, whose field is a path into the file.
+        """
         found = []
         for number, endpoint in enumerate(self.endpoints):
             try:
-                found.append(endpoint.as_endpoint(secret_of))
+                found.append(endpoint.as_endpoint(secret_of, named))
             except FieldError as fault:
                 raise FieldError(f"events.endpoints[{number}].{fault.field}", str(fault)) from None
         return tuple(found)

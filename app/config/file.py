@@ -308,15 +308,14 @@ class PolicyTable(Table):
             raise FieldError("mode", "shadow would not limit operators to their issuers; enforce it")
         return self
 
-    def as_policy(self, default: Allowance, issuers: tuple[IssuerTable, ...]) -> Policy:
-        by_name = {issuer.name or issuer.issuer: issuer for issuer in issuers}
+    def as_policy(self, default: Allowance, issuers: Mapping[str, IssuerTable]) -> Policy:
         rules = []
         for number, rule in enumerate(self.rules):
             try:
-                rules.append(rule.as_rule(default, by_name))
+                rules.append(rule.as_rule(default, issuers))
             except FieldError as fault:
                 raise FieldError(f"policy.rules[{number}].{fault.field}", str(fault)) from None
-        required = {issuer.issuer: issuer.required_scopes for issuer in issuers}
+        required = {issuer.issuer: issuer.required_scopes for issuer in issuers.values()}
         return Policy(default, tuple(rules), self.mode, required)
 
 
@@ -369,8 +368,9 @@ def resolve(configuration: ConfigFile, default: Allowance, secret_of: SecretOf) 
             ca_pems.append(issuer.ca_pem())
         except FieldError as fault:
             raise FieldError(f"issuers[{number}].{fault.field}", str(fault)) from None
-    policy = configuration.policy.as_policy(default, configuration.issuers)
-    endpoints = configuration.events.as_endpoints(secret_of)
+    named = {issuer.name or issuer.issuer: issuer for issuer in configuration.issuers}
+    policy = configuration.policy.as_policy(default, named)
+    endpoints = configuration.events.as_endpoints(secret_of, named)
     return ResolvedConfig(tuple(issuers), policy, tuple(ca_pems), endpoints=endpoints)
 
 

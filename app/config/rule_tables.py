@@ -18,6 +18,9 @@ LeaseAge = Annotated[int, Field(strict=True, ge=int(MIN_LEASE_AGE.total_seconds(
 Region = Literal["eu", "us-central", "us-east", "us-west", "ca-central", "apac", "south-asia"]
 """Values of the SDK's option `region`."""
 
+IssuerNames = frozenset[Annotated[StrictStr, Field(min_length=1)]]
+"""Names of configured issuers, and issuers of tenants."""
+
 
 class TtlTable(Table):
     """Lifetimes of a credential by platform, in seconds."""
@@ -74,29 +77,40 @@ class RtcTable(Table):
 class AdminTable(Table):
     """Operators of some issuers."""
 
-    issuers: frozenset[Annotated[StrictStr, Field(min_length=1)]] = Field(
+    issuers: IssuerNames = Field(
         min_length=1,
         description="Names of issuers, and issuers of tenants. The operators see and change only their users.",
     )
 
     def visibility(self, named: Mapping[str, TokenTable]) -> Visibility:
         """The visible issuers, from the configured issuers by name. Raises FieldError for another one."""
-        issuers: set[str] = set()
-        tenants: set[Tenant] = set()
-        for name in sorted(self.issuers):
-            table = named.get(name)
-            if table is not None and table.tenants == "any":
-                raise FieldError("admin.issuers", f"{name!r} accepts every tenant; list the issuers of single tenants")
-            if table is not None:
-                issuers |= {table.issuer, *issuers_of(table.issuer, table.tenants)}
-            elif any(table.tenants is None and table.issuer == name for table in named.values()):
-                issuers.add(name)
-            elif (tenant := next(filter(None, (_tenant(table, name) for table in named.values())), None)) is not None:
-                issuers.add(name)
-                tenants.add(tenant)
-            else:
-                raise FieldError("admin.issuers", f"{name!r} is not a configured issuer or the issuer of a tenant")
-        return Visibility(frozenset(issuers), frozenset(one for one in tenants if one.template not in issuers))
+        issuers, tenants = issuers_of_names("admin.issuers", self.issuers, named)
+        return Visibility(issuers, frozenset(one for one in tenants if one.template not in issuers))
+
+
+def issuers_of_names(
+    field: str, names: frozenset[str], named: Mapping[str, TokenTable]
+) -> tuple[frozenset[str], frozenset[Tenant]]:
+    """The `iss` of the tokens of these issuers, from the configured issuers by name, and the single tenants of them.
+
+    Raises FieldError for the field, for a name that is not configured or accepts unknown tenants.
+    """
+    issuers: set[str] = set()
+    tenants: set[Tenant] = set()
+    for name in sorted(names):
+        table = named.get(name)
+        if table is not None and table.tenants == "any":
+            raise FieldError(field, f"{name!r} accepts every tenant; list the issuers of single tenants")
+        if table is not None:
+            issuers |= {table.issuer, *issuers_of(table.issuer, table.tenants)}
+        elif any(table.tenants is None and table.issuer == name for table in named.values()):
+            issuers.add(name)
+        elif (tenant := next(filter(None, (_tenant(table, name) for table in named.values())), None)) is not None:
+            issuers.add(name)
+            tenants.add(tenant)
+        else:
+            raise FieldError(field, f"{name!r} is not a configured issuer or the issuer of a tenant")
+    return frozenset(issuers), frozenset(tenants)
 
 
 def _tenant(table: TokenTable, iss: str) -> Tenant | None:

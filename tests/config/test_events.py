@@ -1,11 +1,14 @@
 """Endpoints for events in dialtone.toml: https URLs, secrets by reference, and no secret in any message."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from app.config.settings import Settings, SettingsError
 from app.vending.events.models import EventType
+from app.vending.visibility import Visibility
 from tests.support.configuration import ISSUER, load_file
 from tests.support.webhooks import FORMER_SECRET, SECRET, encoded
 
@@ -131,3 +134,47 @@ def test_weak_secret_is_rejected_without_its_value(
         load(monkeypatch, tmp_path, ENDPOINT, HOOK_SECRET=secret)
 
     assert secret not in str(caught.value)
+
+
+TENANTS = '[[issuers]]\nname = "tenants"\nissuer = "https://login.example.com/{tid}/v2.0"\naudiences = ["dialtone"]\n'
+TENANTS += 'jwks_url = "https://login.example.com/keys"\ntenants = '
+
+
+def with_issuers(*names: str) -> str:
+    return ENDPOINT + f"issuers = {json.dumps(names)}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "visible"),
+    [
+        (("staff",), {"https://id.example.com"}),
+        (("staff", "dialtone:users"), {"https://id.example.com", "dialtone:users"}),
+        (("https://login.example.com/c/v2.0",), {"https://login.example.com/c/v2.0"}),
+    ],
+)
+def test_endpoint_can_be_limited_to_issuers(
+    names: tuple[str, ...], visible: set[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = TENANTS + '"any"\n' + with_issuers(*names)
+
+    (endpoint,) = load(monkeypatch, tmp_path, text).identity().endpoints
+
+    assert endpoint.visibility == Visibility(frozenset(visible))
+    assert not endpoint.receives(EventType.PUSH_EXPIRING, "")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("other",), "issuers: 'other' is not a configured issuer or the issuer of a tenant"),
+        (("tenants",), "issuers: 'tenants' accepts every tenant; list the issuers of single tenants"),
+        (("dialtone:others",), "issuers: 'dialtone:others' is not a configured issuer"),
+        ((), "issuers"),
+        (("",), "issuers"),
+    ],
+)
+def test_endpoint_cannot_be_limited_to_unknown_issuers(
+    names: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=re.escape("events.endpoints[0].") + message):
+        load(monkeypatch, tmp_path, TENANTS + '"any"\n' + with_issuers(*names)).identity()

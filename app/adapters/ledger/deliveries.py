@@ -74,14 +74,14 @@ class SqlDeliveries:
         return [_delivery(row) for row in await self._database.rows(wanted.order_by(at.sequence).limit(limit))]
 
     async def settle(
-        self, queue: ClaimedQueue, delivered: Sequence[int], retry: RetryPlan | None, now: datetime, *, has_more: bool
+        self, queue: ClaimedQueue, done: Sequence[int], retry: RetryPlan | None, now: datetime, *, has_more: bool
     ) -> None:
         key = sa.and_(queues.endpoint == queue.endpoint, queues.queue == queue.name)
         is_own = sa.and_(key, queues.claimed_by == queue.replica, queues.claimed_until == queue.until)
 
         def work(connection: sa.Connection) -> None:
-            if delivered:
-                connection.execute(event_deliveries.delete().where(at.sequence.in_(delivered)))
+            if done:
+                connection.execute(event_deliveries.delete().where(at.sequence.in_(done)))
             if retry is not None:
                 failed = event_deliveries.update().where(at.sequence == retry.sequence)
                 connection.execute(failed.values(attempts=at.attempts + 1, failure=retry.failure))

@@ -78,7 +78,7 @@ class EventOutbox:
             for event in events
             for row in self._rows(
                 event,
-                self._active.names_for(event.type),
+                self._active.names_for(event.type, event.user_key.issuer),
                 self._new_id(),
                 queue_of(event.user_key, "" if is_repeatable else event.device_id),
             )

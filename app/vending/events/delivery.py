@@ -231,11 +231,15 @@ class EventDeliverer:
 
     async def _deliver_queue(self, endpoint: WebhookEndpoint, queue: ClaimedQueue) -> QueueOutcome:
         events = await self._ledger.pending(queue, QUEUE_BATCH_SIZE)
-        delivered: list[int] = []
+        done: list[int] = []
+        accepted = 0
         retry = failure = None
         for event in events:
             if self._is_stopping or self._clock() + SEND_DEADLINE > queue.until:
                 break
+            if not endpoint.receives(event.type, event.issuer):
+                done.append(event.sequence)  # stored before a reload limited the endpoint
+                continue
             request = asyncio.ensure_future(self._send(endpoint, event))
             self._sending.add(request)
             await asyncio.wait({request})
@@ -247,11 +251,12 @@ class EventDeliverer:
                 retry = RetryPlan(event.sequence, failure.reason, self._clock() + self._delay(event.attempts))
                 self._failed[endpoint.name, failure.reason] += 1
                 break
-            delivered.append(event.sequence)
+            done.append(event.sequence)
+            accepted += 1
             self._delivered[endpoint.name] += 1
-        has_more = len(delivered) < len(events) or len(events) == QUEUE_BATCH_SIZE
-        await self._ledger.settle(queue, delivered, retry, self._clock(), has_more=has_more)
-        if delivered:
+        has_more = len(done) < len(events) or len(events) == QUEUE_BATCH_SIZE
+        await self._ledger.settle(queue, done, retry, self._clock(), has_more=has_more)
+        if accepted:
             return QueueOutcome.DELIVERED
         return QueueOutcome.UNAVAILABLE if failure is not None and failure.is_unavailable else QueueOutcome.REJECTED
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from app.vending.visibility import ALL_ISSUERS, Visibility
+
 Network = IPv4Network | IPv6Network
 
 
@@ -20,6 +22,12 @@ class WebhookEndpoint:
     """The CA certificates of its server; None for the system's."""
     allowed_networks: tuple[Network, ...] = ()
     """Networks without public addresses in which the server may be."""
+    visibility: Visibility = ALL_ISSUERS
+    """The issuers whose users it gets events about. If it is limited, events about no single user are excluded."""
+
+    def receives(self, event_type: str, issuer: str) -> bool:
+        """Whether the endpoint gets events of this type about users of this issuer; empty: about no single user."""
+        return event_type in self.types and self.visibility.includes(issuer)
 
 
 class ActiveEndpoints:
@@ -31,6 +39,9 @@ class ActiveEndpoints:
     def find(self, name: str) -> WebhookEndpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.name == name), None)
 
-    def names_for(self, event_type: str) -> list[str]:
-        """The endpoints that get events of this type."""
-        return [endpoint.name for endpoint in self.endpoints if event_type in endpoint.types]
+    def names(self) -> list[str]:
+        return [endpoint.name for endpoint in self.endpoints]
+
+    def names_for(self, event_type: str, issuer: str) -> list[str]:
+        """The endpoints that get events of this type about users of this issuer."""
+        return [endpoint.name for endpoint in self.endpoints if endpoint.receives(event_type, issuer)]
