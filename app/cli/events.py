@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.output import AsJson, Column, end, in_seconds, note, print_json, print_rows
-from app.cli.service_client import ServiceClient, run
+from app.cli.service_client import JsonObject, ServiceClient, run
 
 commands = typer.Typer(no_args_is_help=True, help="List events for webhooks, and replay dead letters.")
 
@@ -59,24 +59,33 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver dead letters again. The service delivers them within seconds; their ids stay the same."""
+    """Deliver dead letters again, with the same ids. Exits 1 if some were skipped, or the ID does not exist."""
     if everything == (event is not None or endpoint is not None):
         end("Specify an ID, --endpoint, or both; or --all.", 2)
     if event is not None and not re.fullmatch(r"[0-9a-f]{32}", event):
         end("The ID must be the whole id of an event: 32 digits and letters a to f. `dialtone events ls` shows it.", 2)
     body = {"event_id": event, "endpoint": endpoint}
-
-    async def work(client: ServiceClient) -> int:
-        count = 0
-        while True:
-            answer = await client.request("POST", f"{EVENTS}/replays", body=body)
-            count += int(answer["replayed"])
-            if answer["complete"]:
-                return count
-            note(f"{count} ...")
-
-    count = run(work)
+    replayed, rest = run(lambda client: _replay_all(client, body))
+    if not replayed and event is not None and not any(rest.values()):
+        end("No dead letter has this ID. It may have been replayed, or deleted after a week.")
     if as_json:
-        print_json({"replayed": count})
+        print_json({"replayed": replayed} | rest)
     else:
-        typer.echo(f"{count} dead letters are pending again.")
+        typer.echo(f"{replayed} dead letters are pending again.")
+    if rest["remaining"]:
+        note(f"{rest['remaining']} were skipped, because they are being changed. Run the command again.")
+    if rest["endpoint_removed"]:
+        note(f"{rest['endpoint_removed']} were skipped, because their endpoint is not in the configuration.")
+    if any(rest.values()):
+        raise typer.Exit(1)
+
+
+async def _replay_all(client: ServiceClient, body: JsonObject) -> tuple[int, dict[str, int]]:
+    """Repeat the request while it replays dead letters. Returns their number, and what it skipped by reason."""
+    count = 0
+    while True:
+        answer = await client.request("POST", f"{EVENTS}/replays", body=body)
+        count += int(answer["replayed"])
+        if answer["complete"] or not answer["replayed"]:
+            return count, {reason: int(answer[reason]) for reason in ("remaining", "endpoint_removed")}
+        note(f"{count} ...")

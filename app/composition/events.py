@@ -30,4 +30,4 @@ def build_events(
     # A path without a host, because Dialtone does not know its public name.
     sender = WebhookSender(f"dialtone/{__version__}", f"/dialtone/{settings.namespace}", overrides.clock)
     deliverer = EventDeliverer(ledger.deliveries, sender.send, active, replica.id, overrides.clock, overrides.jitter)
-    return EventComponents(active, sender, deliverer, EventAdmin(ledger.deliveries, audit, overrides.clock))
+    return EventComponents(active, sender, deliverer, EventAdmin(ledger.deliveries, active, audit, overrides.clock))

@@ -97,7 +97,7 @@ async def test_expiry_of_a_push_certificate_is_an_event(
         await eventually(lambda: EventType.PUSH_EXPIRING in receiver.types())
 
     data = next(received.event["data"] for received in receiver.received if "days_left" in received.event["data"])
-    assert (data["days_left"], data["subject"]) == (5, None)
+    assert (data["days_left"], data["subject"]) == (6, None)
 
 
 async def test_no_secret_is_in_events_or_in_the_ledger(
@@ -209,9 +209,27 @@ async def test_operator_lists_and_replays_dead_letters(
 
         assert [event["device_id"] for event in [*page["data"], *rest["data"]]] == ["phone", "laptop"]
         assert {event["state"] for event in [*page["data"], *rest["data"]]} == {"dead"}
-        assert replayed.json() == {"replayed": 2, "complete": True}
+        assert replayed.json() == {"replayed": 2, "complete": True, "remaining": 0, "endpoint_removed": 0}
         assert 'dialtone_events_dead{endpoint="backend"} 2.0' in metrics
         assert 'dialtone_events_failed_total{endpoint="backend",reason="status_500"}' in metrics
+
+
+async def test_replay_reports_dead_letters_that_another_transaction_changes(
+    telnyx: Telnyx, postgres: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    receiver.status = 500
+    async with service_with(telnyx, postgres, tmp_path, {"backend": receiver}) as service:
+        await service.issue("laptop")
+        await eventually(lambda: receiver.received)
+        service.clock.advance(DELIVERY_PERIOD + timedelta(minutes=1))
+        await service.components.events.deliverer.maintain()
+        async with service.components.ledger.database.writing() as connection:
+            await connection.execute(sa.select(event_deliveries.c.sequence).with_for_update())
+            during = await admin_request(service, "POST", "/events/replays", {})
+        after = await admin_request(service, "POST", "/events/replays", {})
+
+    assert during.json() == {"replayed": 0, "complete": False, "remaining": 1, "endpoint_removed": 0}
+    assert after.json() == {"replayed": 1, "complete": True, "remaining": 0, "endpoint_removed": 0}
 
 
 @pytest.mark.parametrize("body", [{"event_id": "1"}, {"endpoint": "Backend!"}, {"unknown": 1}])

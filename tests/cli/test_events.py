@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.vending.events.models import DELIVERY_PERIOD
+from tests.support.command_line import RemoteShell
+from tests.support.raw_server import http_response, raw_server
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
@@ -67,6 +69,37 @@ async def test_replayed_event_is_delivered_by_the_service(service: Service, rece
     service.clock.advance(timedelta(minutes=2))
     await eventually(lambda: receiver.received)
     assert receiver.received[0].id == event["event_id"]
+
+
+async def test_replay_reports_dead_letters_of_a_removed_endpoint_as_skipped(service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "dialtone.toml"
+    file.write_text(file.read_text().replace('name = "backend"', 'name = "other"'))
+
+    text, as_json = await dialtone("events", "replay", "--all"), await dialtone("events", "replay", "--all", "--json")
+
+    assert (text.exit_code, text.stdout) == (1, "0 dead letters are pending again.\n")
+    assert "2 were skipped, because their endpoint is not in the configuration." in text.stderr
+    assert json.loads(as_json.stdout) == {"replayed": 0, "remaining": 0, "endpoint_removed": 2}
+    assert len(json.loads((await dialtone("events", "ls", "--json")).stdout)) == 2, "they can be replayed later"
+
+
+async def test_replay_reports_dead_letters_that_stay_locked_as_skipped(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("TOKEN")
+    answer = {"replayed": 0, "complete": False, "remaining": 3, "endpoint_removed": 0}
+    response = http_response(json.dumps(answer).encode(), "Content-Type: application/json")
+    async with raw_server(response) as port:
+        shell = RemoteShell(f"http://127.0.0.1:{port}", tmp_path / "token")
+        replayed = await shell.run("events", "replay", "--all")
+
+    assert (replayed.exit_code, replayed.stdout) == (1, "0 dead letters are pending again.\n")
+    assert "3 were skipped, because they are being changed. Run the command again." in replayed.stderr
+
+
+async def test_replay_of_an_unknown_id_fails(service: Service) -> None:
+    replayed = await dialtone("events", "replay", "0" * 32)
+
+    assert replayed.exit_code == 1
+    assert "No dead letter has this ID." in replayed.stderr
 
 
 async def test_replay_is_recorded_in_the_audit(service: Service) -> None:

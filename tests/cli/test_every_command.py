@@ -103,7 +103,7 @@ CASES = {
         fails=(f"--issuer {ISSUER} --user none --confirm other",),
     ),
     "events ls": Case("", wrong=("--limit 0", "--state delivered"), empty=""),
-    "events replay": Case("--all", wrong=("", "xyz", f"{UNKNOWN_ID} --all")),
+    "events replay": Case("--endpoint none", wrong=("", "xyz", f"{UNKNOWN_ID} --all"), fails=(UNKNOWN_ID,)),
     "audit tail": Case("", wrong=("--action none", "-n -1", "--since now", "--lease xyz"), empty="--user none"),
 }
 

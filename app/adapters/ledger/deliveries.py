@@ -170,12 +170,11 @@ class SqlDeliveries:
         newest_first = query.order_by(at.sequence.desc()).limit(limit)
         return [_delivery(row) for row in await self._database.rows(newest_first)]
 
-    async def replay(self, event_id: str | None, endpoint: str | None, now: datetime, limit: int) -> int:
-        query = sa.select(at.sequence, at.endpoint, at.queue).where(IS_DEAD)
-        if event_id is not None:
-            query = query.where(at.event_id == event_id)
-        if endpoint is not None:
-            query = query.where(at.endpoint == endpoint)
+    async def replay(
+        self, event_id: str | None, endpoint: str | None, endpoints: Sequence[str], now: datetime, limit: int
+    ) -> int:
+        query = sa.select(at.sequence, at.endpoint, at.queue).where(*_dead_letters(event_id, endpoint))
+        query = query.where(at.endpoint.in_(endpoints))
         query = query.order_by(at.sequence).limit(limit).with_for_update(skip_locked=True)
 
         def work(connection: sa.Connection) -> int:
@@ -190,6 +189,10 @@ class SqlDeliveries:
             return len(found)
 
         return await self._database.write(work)
+
+    async def dead_letters(self, event_id: str | None, endpoint: str | None) -> dict[str, int]:
+        query = sa.select(at.endpoint, sa.func.count().label("events")).where(*_dead_letters(event_id, endpoint))
+        return {row["endpoint"]: row["events"] for row in await self._database.rows(query.group_by(at.endpoint))}
 
     # -- erasure ------------------------------------------------------------------------------------------------
 
@@ -228,6 +231,15 @@ class SqlDeliveries:
         unclaimed = {"version": 1, "due_at": now, "claimed_by": None, "claimed_until": None}
         rows = [{"endpoint": endpoint, "queue": queue, **unclaimed} for endpoint, queue in sorted(names)]
         connection.execute(self._upsert_due, rows)
+
+
+def _dead_letters(event_id: str | None, endpoint: str | None) -> list[sa.ColumnElement[bool] | sa.TextClause]:
+    conditions: list[sa.ColumnElement[bool] | sa.TextClause] = [IS_DEAD]
+    if event_id is not None:
+        conditions.append(at.event_id == event_id)
+    if endpoint is not None:
+        conditions.append(at.endpoint == endpoint)
+    return conditions
 
 
 def _is_about(erased: ErasedUser) -> sa.ColumnElement[bool]:

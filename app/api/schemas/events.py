@@ -100,11 +100,25 @@ class ReplayRequest(StrictRequest):
 class ReplayResult(BaseModel):
     """The result of a replay."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"replayed": 3, "complete": True}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"replayed": 3, "complete": True, "remaining": 0, "endpoint_removed": 0}]}
+    )
 
     replayed: int = Field(description="Dead letters that are pending again.")
-    complete: bool = Field(description="False if more dead letters match: repeat the request.")
+    complete: bool = Field(description="Whether `remaining` is 0. If false, repeat the request.")
+    remaining: int = Field(
+        description="Matching dead letters that the request did not replay. It replays at most 1,000, and skips those "
+        "that another request or a replica is changing."
+    )
+    endpoint_removed: int = Field(
+        description="Matching dead letters that cannot be replayed, because no endpoint of this name is configured."
+    )
 
     @classmethod
     def from_replay(cls, replay: Replay) -> Self:
-        return cls(replayed=replay.replayed, complete=replay.is_complete)
+        return cls(
+            replayed=replay.replayed,
+            complete=not replay.remaining,
+            remaining=replay.remaining,
+            endpoint_removed=replay.endpoint_removed,
+        )

@@ -3,11 +3,12 @@
 The caller checks access first (`ActivePolicy.authorize_operator`, or a shell on the machine).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from app.vending.audit import Audit, AuditAction, Decision
+from app.vending.events.endpoints import ActiveEndpoints
 from app.vending.events.models import Delivery
 
 REPLAY_BATCH_SIZE = 1000
@@ -22,23 +23,37 @@ class EventAdminLedger(Protocol):
     ) -> list[Delivery]:
         """Dead letters or pending events, newest first."""
 
-    async def replay(self, event_id: str | None, endpoint: str | None, now: datetime, limit: int) -> int:
-        """Make dead letters pending for a new delivery period, the oldest first. Returns their number."""
+    async def replay(
+        self, event_id: str | None, endpoint: str | None, endpoints: Sequence[str], now: datetime, limit: int
+    ) -> int:
+        """Make dead letters of these endpoints pending for a new delivery period, the oldest first.
+
+        Skips rows that another transaction changes. Returns the number of replayed dead letters.
+        """
+
+    async def dead_letters(self, event_id: str | None, endpoint: str | None) -> dict[str, int]:
+        """The number of matching dead letters by endpoint."""
 
 
 class Replay(NamedTuple):
     """Outcome of a call."""
 
     replayed: int
-    is_complete: bool
-    """False if more dead letters match: the caller repeats the call."""
+    remaining: int
+    """Matching dead letters that a further call can replay: those above REPLAY_BATCH_SIZE, and those that another
+    transaction was changing."""
+    endpoint_removed: int
+    """Matching dead letters that cannot be replayed, because their endpoint is no longer configured."""
 
 
 class EventAdmin:
     """Operator actions on events."""
 
-    def __init__(self, ledger: EventAdminLedger, audit: Audit, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ledger: EventAdminLedger, active: ActiveEndpoints, audit: Audit, clock: Callable[[], datetime]
+    ) -> None:
         self._ledger = ledger
+        self._active = active
         self._audit = audit
         self._clock = clock
 
@@ -50,9 +65,13 @@ class EventAdmin:
 
     async def replay(self, event_id: str | None, endpoint: str | None) -> Replay:
         """Deliver dead letters again: those of one event, of one endpoint, or all."""
-        count = await self._ledger.replay(event_id, endpoint, self._clock(), REPLAY_BATCH_SIZE)
+        in_use = self._active.names()
+        count = await self._ledger.replay(event_id, endpoint, in_use, self._clock(), REPLAY_BATCH_SIZE)
+        left = await self._ledger.dead_letters(event_id, endpoint)
+        remaining = sum(events for name, events in left.items() if name in in_use)
+        replay = Replay(count, remaining, sum(left.values()) - remaining)
         chosen = {"event_id": event_id, "endpoint": endpoint}
         details: dict[str, str | int] = {name: value for name, value in chosen.items() if value is not None}
-        details["events"] = count
+        details |= {"events": count, "remaining": replay.remaining, "endpoint_removed": replay.endpoint_removed}
         await self._audit.record(Decision(AuditAction.ADMIN_ACTION, reason="events_replayed", details=details))
-        return Replay(count, count < REPLAY_BATCH_SIZE)
+        return replay

@@ -249,7 +249,7 @@ async def test_replayed_dead_letters_are_delivered_in_order_with_their_ids(opene
         clock.advance(DELIVERY_PERIOD + timedelta(seconds=1))
         await replica.deliverer.maintain()
 
-        assert await SqlDeliveries(opened).replay(None, None, clock(), 100) == 3
+        assert await SqlDeliveries(opened).replay(None, None, ["backend"], clock(), 100) == 3
         await replica.deliverer.maintain()
         await replica.deliver()
 
