@@ -51,7 +51,8 @@ class SqlDeliveries:
     async def claim(
         self, endpoint: str, replica: str, now: datetime, until: datetime, limit: int
     ) -> list[ClaimedQueue]:
-        is_free = sa.or_(queues.claimed_until.is_(None), queues.claimed_until <= now)
+        latest = until + (until - now)  # a claim that ends later is from before the clock was set back
+        is_free = sa.or_(queues.claimed_until.is_(None), queues.claimed_until <= now, queues.claimed_until > latest)
         due = sa.select(event_queues).where(queues.endpoint == endpoint, queues.due_at <= now, is_free)
         due = due.order_by(queues.due_at).limit(limit)
         if not await self._database.rows(due.with_only_columns(queues.queue)):
@@ -97,6 +98,18 @@ class SqlDeliveries:
         await self._database.write(work)
 
     # -- maintenance --------------------------------------------------------------------------------------------
+
+    async def make_due(self, endpoint: str, now: datetime, latest: datetime) -> int:
+        query = sa.select(queues.queue).where(queues.endpoint == endpoint, queues.due_at > latest).limit(BATCH_SIZE)
+        if not await self._database.rows(query):
+            return 0
+
+        def work(connection: sa.Connection) -> int:
+            found = connection.execute(query.with_for_update(skip_locked=True)).scalars().all()
+            is_found = sa.and_(queues.endpoint == endpoint, queues.queue.in_(found))
+            return connection.execute(event_queues.update().where(is_found).values(due_at=now)).rowcount
+
+        return await self._database.write(work)
 
     async def bury_expired(self, endpoint: str, now: datetime) -> int:
         is_old = sa.and_(IS_UNDELIVERED, at.endpoint == endpoint, at.expires_at <= now)

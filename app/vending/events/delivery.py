@@ -98,9 +98,12 @@ class DeliveryLedger(Protocol):
         """The queue's first events, in order."""
 
     async def settle(
-        self, queue: ClaimedQueue, delivered: Sequence[int], retry: RetryPlan | None, now: datetime, *, has_more: bool
+        self, queue: ClaimedQueue, done: Sequence[int], retry: RetryPlan | None, now: datetime, *, has_more: bool
     ) -> None:
-        """Delete delivered events, record a failure, and release the queue. Without more events, delete the queue."""
+        """Delete events that are done, record a failure, and release the queue, or delete it without more events."""
+
+    async def make_due(self, endpoint: str, now: datetime, latest: datetime) -> int:
+        """Make one batch of queues due now that would be due after `latest`. Returns their number."""
 
     async def bury_expired(self, endpoint: str, now: datetime) -> int:
         """Make one batch of events dead letters whose delivery period has ended. Returns their number."""
@@ -132,6 +135,10 @@ class EndpointHealth:
     failures: int = 0
     """Rounds in a row that found it unavailable."""
     paused_until: datetime | None = None
+
+    def is_paused(self, now: datetime) -> bool:
+        """No pause is longer than MAX_PAUSE. A longer rest means that the clock was set back, and ends the pause."""
+        return self.paused_until is not None and now < self.paused_until <= now + MAX_PAUSE
 
 
 class EventDeliverer:
@@ -186,9 +193,15 @@ class EventDeliverer:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def maintain(self) -> None:
-        """Bury events that could not be delivered, delete old dead letters, and count. Raises LedgerUnavailable."""
+        """Bury events that could not be delivered, delete old dead letters, and count. Raises LedgerUnavailable.
+
+        Also makes queues due whose due time is impossible.
+        """
         now = self._clock()
         for found in await self._ledger.backlog():  # also of endpoints that are no longer configured
+            # No retry is scheduled so late. The clock was set back, and the events would wait for the difference.
+            while await self._ledger.make_due(found.endpoint, now, now + 2 * MAX_RETRY_DELAY):
+                pass
             while await self._ledger.bury_expired(found.endpoint, now):
                 pass
             excess = found.pending - MAX_PENDING_EVENTS
@@ -215,7 +228,7 @@ class EventDeliverer:
         # Read in each round: with many events, a delivery does not end, and a reload may change secrets and the URL.
         while not self._is_stopping and (endpoint := self._active.find(name)) is not None:
             now = self._clock()
-            if health.paused_until is not None and now < health.paused_until:
+            if health.is_paused(now):
                 return
             limit = 1 if health.failures else DELIVERY_CONCURRENCY
             queues = await self._ledger.claim(name, self._replica, now, now + CLAIM, limit)

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from app.adapters.webhooks import WebhookSender
 from app.sandbox.account import Clock
 from app.vending.events.delivery import CLAIM, DELIVERY_CONCURRENCY, MAX_PAUSE, EventDeliverer, SendFailure
 from app.vending.events.endpoints import ActiveEndpoints, WebhookEndpoint
-from app.vending.events.models import DELIVERY_PERIOD, Delivery
+from app.vending.events.models import DELIVERY_PERIOD, Delivery, EventType
 from tests.support.certificates import certificate_authority
-from tests.support.waiting import HOUR, eventually
+from tests.support.waiting import DAY, HOUR, eventually
 from tests.support.webhooks import (
     FORMER_SECRET,
     Receiver,
@@ -335,3 +336,58 @@ async def test_removed_endpoint_leaves_no_empty_queue(opened: Database, clock: C
 
     assert not await opened.rows(event_queues.select())
     await replica.close()
+
+
+async def test_clock_that_is_set_back_does_not_extend_a_pause(opened: Database, clock: Clock) -> None:
+    async with webhook_receiver() as receiver:
+        await add(opened, receiver, clock, 2, 2)
+        replica = Replica(opened, clock, [receiver.endpoint()])
+        receiver.status = 503
+        await replica.deliver()
+        receiver.status = 204
+        receiver.received.clear()
+
+        clock.advance(-DAY)
+        await replica.deliverer.maintain()
+        await replica.deliver()
+
+        assert len(by_device(receiver)) == 2, "neither the pause nor the retry waits for a day"
+        await replica.close()
+
+
+async def test_claim_from_before_the_clock_was_set_back_ends(opened: Database, clock: Clock) -> None:
+    endpoint = Receiver(url="https://backend.example.com").endpoint()
+    await add_events(opened, outbox_of(opened, [endpoint], clock), [numbered_event(1, "laptop", clock)])
+    deliveries = SqlDeliveries(opened)
+    claimed = await deliveries.claim("backend", "killed", clock(), clock() + CLAIM, 1)
+    clock.advance(-DAY)
+    await deliveries.make_due("backend", clock(), clock() + HOUR)
+
+    assert len(claimed) == len(await deliveries.claim("backend", "other", clock(), clock() + CLAIM, 1)) == 1
+
+
+async def test_retry_in_the_usual_time_is_not_made_due(opened: Database, clock: Clock) -> None:
+    async with webhook_receiver() as receiver:
+        await add(opened, receiver, clock, 1)
+        replica = Replica(opened, clock, [receiver.endpoint()])
+        receiver.status = 400
+        for _ in range(3):
+            await replica.deliver()
+            await replica.deliverer.maintain()
+
+        assert len(receiver.received) == 1
+        await replica.close()
+
+
+async def test_events_that_a_limited_endpoint_no_longer_gets_are_deleted(opened: Database, clock: Clock) -> None:
+    async with webhook_receiver() as receiver:
+        await add(opened, receiver, clock, 25, 2)
+        limited = replace(receiver.endpoint(), types=frozenset({EventType.LEASE_ISSUED.value}))
+        replica = Replica(opened, clock, [limited])
+
+        await replica.deliver()
+
+        assert not receiver.received
+        assert not await stored_events(opened)
+        assert replica.deliverer.status()[0].delivered == 0
+        await replica.close()
