@@ -61,6 +61,7 @@ from app.vending.policy import ActivePolicy
 from app.vending.replica import Replica
 from app.vending.service_status import ServiceStatus
 from app.vending.telephony.create import LoginFactory
+from app.vending.single_flight import SingleFlight
 from app.vending.telephony.device_limit import DeviceLimit
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
@@ -257,10 +258,10 @@ def build_telephony(
         last_uses=last_uses,
         binding=binding,
         audit=audit,
+        not_before=identity.not_before,
         clock=clock,
         monotonic=overrides.monotonic,
-        timeout_seconds=settings.request_timeout_seconds,
-        admit=telnyx.credentials.admit,
+        flights=SingleFlight(settings.request_timeout_seconds, telnyx.credentials.admit),
         ensure_outbound=telnyx.outbound_guard.ensure_met,
     )
     devices = Devices(policy, ledger.leases, renewer, binding, audit, clock)

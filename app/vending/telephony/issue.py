@@ -26,6 +26,7 @@ from app.vending.errors import (
 from app.vending.grants.binding import DeviceBinding
 from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import IssueRequest, IssueSource, LoginMethod, Principal, UserKey
+from app.vending.not_before import NotBeforeRegistry
 from app.vending.outbound import OutboundRequirement
 from app.vending.policy import ActivePolicy, Allowance, IssueTerms
 from app.vending.single_flight import SingleFlight
@@ -70,15 +71,12 @@ class CredentialIssuer:
         binding: DeviceBinding,
         audit: Audit,
         clock: Callable[[], datetime],
+        not_before: NotBeforeRegistry,
         monotonic: Callable[[], float],
-        timeout_seconds: float,
-        admit: Callable[[int], None],
+        flights: SingleFlight[Login],
         ensure_outbound: Callable[[Allowance], Awaitable[None]],
     ) -> None:
-        """`admit` gets the number of logins in flight; raises TelnyxRateLimited if one more would miss its deadline.
-
-        `ensure_outbound` checks the connection before a call to Telnyx, as `OutboundGuard.ensure_met` describes.
-        """
+        """`ensure_outbound` checks the connection before a call to Telnyx, as `OutboundGuard.ensure_met` describes."""
         self._policy = policy
         self._ledger = ledger
         self._login_factory = login_factory
@@ -87,14 +85,16 @@ class CredentialIssuer:
         self._binding = binding
         self._audit = audit
         self._clock = clock
+        self._not_before = not_before
         self._monotonic = monotonic
         self._ensure_outbound = ensure_outbound
-        self._flights: SingleFlight[Login] = SingleFlight(timeout_seconds, admit)
+        self._flights = flights
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
         """A login for the device: cached, renewed or new.
 
-        Raises AccessDenied, IssueInProgress, LedgerUnavailable, AuditUnavailable or a TelnyxError.
+        Raises AccessDenied, IssueInProgress, LedgerUnavailable, AuditUnavailable or a TelnyxError, and TokenRejected
+        if the token is rejected while the request waits.
         """
         began = self._monotonic()
         try:
@@ -144,11 +144,8 @@ class CredentialIssuer:
             raise LeaseEnded
         wanted = IssueRequest(device_id=lease.device_id, platform=lease.platform)
         terms = self._policy.authorize_issue(principal, wanted)
-        login = await self._flights.do(
-            (lease.user_key, wanted.device_id),
-            (lease_id, terms.session),
-            lambda: self._create(principal, wanted, terms, lease_id),
-        )
+        login = await self._share(principal, wanted, terms, lease_id)
+        self._not_before.check_remembered(principal)
         return await self._record(login.with_rtc(terms.allowance.rtc), began)
 
     @property
@@ -165,6 +162,8 @@ class CredentialIssuer:
         login = await self._find_or_create(principal, wanted, terms)
         return login.with_rtc(terms.allowance.rtc)
 
+        # Again: a logout, for instance, may have rejected the token while the request waited for the login.
+        self._not_before.check_remembered(principal)
     async def _find_or_create(self, principal: Principal, wanted: IssueRequest, terms: IssueTerms) -> Login:
         user_key = principal.user_key
         if (login := self._ready_login(user_key, wanted, terms)) is not None:
@@ -177,11 +176,7 @@ class CredentialIssuer:
                 raise  # the grant may be bound to another device
             return login
         try:
-            return await self._flights.do(
-                (user_key, wanted.device_id),
-                (wanted, terms),
-                lambda: self._create(principal, wanted, terms),
-            )
+            return await self._share(principal, wanted, terms)
         except UNAVAILABLE:
             if (login := self._fallback_login(user_key, wanted, terms)) is not None:
                 return login
@@ -189,6 +184,20 @@ class CredentialIssuer:
 
     async def _create(
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
+    async def _share(
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
+    ) -> Login:
+        """The result of the flight that the requests with this token for this device share.
+
+        Requests with another token of the user have another flight, because a not-before entry may reject only one of
+        the tokens.
+        """
+        return await self._flights.do(
+            (principal.user_key, wanted.device_id),
+            (principal, wanted, terms, lease_id),
+            lambda: self._create(principal, wanted, terms, lease_id),
+        )
+
     ) -> Login:
         await self._ensure_outbound(terms.allowance)
         return await self._login_factory.create_login(principal, wanted, terms, lease_id)
