@@ -50,8 +50,8 @@ BODY = ("request_timeout", "body_too_large", "unsupported_media_type")
 TELNYX = ("telnyx_rejected", "telnyx_forbidden", "telnyx_key_rejected", "telnyx_rate_limited", "telnyx_unavailable")
 """Codes of the operations that call Telnyx before they respond."""
 
-OUTBOUND = "outbound_requirement_not_met"
-"""Code of the operations that return a login."""
+OUTBOUND = ("outbound_requirement_not_met", "outbound_limits_unknown")
+"""Codes of the operations that return a login or extend one."""
 
 EXAMPLE_REQUEST_ID = "7a1c2b9e4d5f4a0e8b6c3d2e1f0a9b8c"
 
@@ -79,7 +79,7 @@ _NAMES: dict[frozenset[str], str] = {
         ("BadGateway", ("telnyx_rejected", "telnyx_forbidden", "telnyx_key_rejected")),
         ("ServiceUnavailable", _UNAVAILABLE),
         ("ServiceOrTelnyxUnavailable", (*_UNAVAILABLE, "telnyx_rate_limited", "telnyx_unavailable")),
-        ("LoginUnavailable", (*_UNAVAILABLE, "telnyx_rate_limited", "telnyx_unavailable", OUTBOUND)),
+        ("LoginUnavailable", (*_UNAVAILABLE, "telnyx_rate_limited", "telnyx_unavailable", *OUTBOUND)),
     )
 }
 """Names of the responses with several codes. A response with one code is named after that code."""

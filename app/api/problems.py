@@ -91,6 +91,9 @@ KINDS: dict[type[errors.DialtoneError], ProblemKind] = {
     errors.OutboundRequirementNotMet: ProblemKind(
         503, "outbound_requirement_not_met", str(errors.OutboundRequirementNotMet.__doc__), retryable=True
     ),
+    errors.OutboundLimitsUnknown: ProblemKind(
+        503, "outbound_limits_unknown", str(errors.OutboundLimitsUnknown.__doc__), retryable=True
+    ),
     errors.IssueInProgress: ProblemKind(503, "issue_in_progress", str(errors.IssueInProgress.__doc__), retryable=True),
     errors.Overloaded: ProblemKind(503, "overloaded", str(errors.Overloaded.__doc__), retryable=True),
     errors.RateLimited: ProblemKind(429, "rate_limited", str(errors.RateLimited.__doc__), retryable=True),

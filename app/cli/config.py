@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from app.composition.components import Components
     from app.config.effective_settings import SettingInEffect
     from app.config.settings import Settings
-    from app.vending.upkeep.outbound_guard import UnmetRule
 
 commands = typer.Typer(no_args_is_help=True, help="Settings, and the configuration file dialtone.toml.")
 
@@ -44,11 +43,20 @@ def check(
 def _check_online(where: "Settings") -> None:
     """Exits 1 if a connection does not meet a rule's requirement, or cannot be read."""
 
-    async def unmet(components: "Components") -> "list[UnmetRule]":
-        return await components.telnyx.outbound_guard.unmet_rules(components.identity.policy.policy, skips_unread=False)
+    async def unmet(components: "Components") -> list[str]:
+        from app.vending.errors import TelnyxError
+        from app.vending.upkeep.outbound_guard import FailedRead
+
+        policy, found = components.identity.policy.policy, list[str]()
+        for connection_id in sorted({connection for connection, _ in policy.outbound_requirements()}):
+            try:
+                found += map(str, await components.telnyx.outbound_guard.unmet_rules(policy, connection_id))
+            except TelnyxError as error:
+                found.append(str(FailedRead.of(policy, connection_id, error)))
+        return found
 
     if found := run_in_process(where, unmet):
-        end("\n".join(f"Configuration: {rule}." for rule in found))
+        end("\n".join(f"Configuration: {finding}." for finding in found))
 
 
 @commands.command()

@@ -2,9 +2,9 @@
 
 from app.cli.check_result import CheckResult, CheckVerdict
 from app.composition.components import Components
-from app.vending.errors import TelnyxError
+from app.vending.errors import TelnyxError, TelnyxForbidden, TelnyxNotFound
 from app.vending.outbound import exposure
-from app.vending.upkeep.outbound_guard import find_unmet
+from app.vending.upkeep.outbound_guard import FailedRead, find_unmet
 
 FIX = "set a daily spend limit in its outbound voice profile at Telnyx"
 
@@ -16,8 +16,7 @@ async def check_outbound(components: Components, connection_id: str) -> list[Che
     try:
         profile = await components.telnyx.outbound.read(connection_id)
     except TelnyxError as error:
-        fix = "let the API key read connections and outbound voice profiles"
-        return [CheckResult(about, CheckVerdict.WARNING, f"its outbound limits are not known: {error}", fix)]
+        return [_unread(about, FailedRead.of(policy, connection_id, error), error)]
     unmet = list(find_unmet(policy, connection_id, profile))
     is_limited = profile is None or profile.daily_limit_usd is not None
     if is_limited:
@@ -34,6 +33,22 @@ async def check_outbound(components: Components, connection_id: str) -> list[Che
         )
         for rule in unmet
     ]
+
+
+def _unread(about: str, failed: FailedRead, error: TelnyxError) -> CheckResult:
+    """A connection whose limits cannot be read. A failure if rules require limits."""
+    match error:
+        case TelnyxNotFound():
+            fix = "give the connection an existing outbound voice profile at Telnyx, or none"
+        case TelnyxForbidden():
+            fix = "let the API key read connections and outbound voice profiles"
+        case _:
+            fix = "run this command again; if it fails again, see `telnyx_error` in the log of the service"
+    seen = f"its outbound limits are not known: {failed.why}"
+    if not failed.rules:
+        return CheckResult(about, CheckVerdict.WARNING, seen, fix)
+    denied = f"users of the rule {', '.join(failed.rules)} cannot log in unless the replica has an earlier result"
+    return CheckResult(about, CheckVerdict.FAILED, f"{seen}; {denied}", fix)
 
 
 async def check_spend_limits(components: Components) -> CheckResult:

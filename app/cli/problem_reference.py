@@ -92,6 +92,8 @@ WHAT_TO_DO = {
     "identity_unavailable": "Wait for `Retry-After`, then retry. The token may be valid, so do not sign the user out.",
     "issue_in_progress": "Wait for `Retry-After`, then repeat the same request. It returns the login.",
     "ledger_unavailable": "Wait for `Retry-After`, then retry.",
+    "outbound_limits_unknown": "Wait for `Retry-After`, then retry. An operator must correct the connection at Telnyx, "
+    "the permissions of the Telnyx API key, or the policy.",
     "outbound_requirement_not_met": "Wait for `Retry-After`, then retry. An operator must correct the connection "
     "at Telnyx, or the policy.",
     "overloaded": "Wait for `Retry-After`, then repeat the same request. Dialtone did not process it.",

@@ -40,6 +40,7 @@ from app.composition.observability import (
     build_audit,
     build_metrics,
     build_telemetry,
+    log_failed_read,
     log_outbound,
     log_shadow_policy,
 )
@@ -60,8 +61,8 @@ from app.vending.operators.token_admin import TokenAdmin
 from app.vending.policy import ActivePolicy
 from app.vending.replica import Replica
 from app.vending.service_status import ServiceStatus
-from app.vending.telephony.create import LoginFactory
 from app.vending.single_flight import SingleFlight
+from app.vending.telephony.create import LoginFactory
 from app.vending.telephony.device_limit import DeviceLimit
 from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
@@ -209,7 +210,7 @@ def build_telnyx(
         credentials=TelnyxCredentials(api, overrides.clock),
         connections=connections,
         outbound=outbound,
-        outbound_guard=OutboundGuard(outbound, identity.policy, overrides.clock, log_outbound),
+        outbound_guard=OutboundGuard(outbound, identity.policy, overrides.clock, log_outbound, log_failed_read),
         check=lambda: connections.check(identity.policy.policy.default.connection_id),
     )
 
@@ -257,14 +258,14 @@ def build_telephony(
         login_cache=login_cache,
         last_uses=last_uses,
         binding=binding,
-        audit=audit,
         not_before=identity.not_before,
+        audit=audit,
         clock=clock,
         monotonic=overrides.monotonic,
         flights=SingleFlight(settings.request_timeout_seconds, telnyx.credentials.admit),
         ensure_outbound=telnyx.outbound_guard.ensure_met,
     )
-    devices = Devices(policy, ledger.leases, renewer, binding, audit, clock)
+    devices = Devices(policy, ledger.leases, renewer, binding, audit, clock, telnyx.outbound_guard.ensure_met)
     presence = Presence(TelnyxRegistrations(telnyx.api), overrides.monotonic)
     return TelephonyComponents(
         issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses, presence

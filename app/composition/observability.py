@@ -28,7 +28,7 @@ from app.vending.models import Principal
 from app.vending.outbound import exposure
 from app.vending.policy import PolicyResult
 from app.vending.push.models import PushObject
-from app.vending.upkeep.outbound_guard import OutboundStatus
+from app.vending.upkeep.outbound_guard import FailedRead, OutboundStatus
 
 _log = structlog.get_logger("dialtone.composition")
 
@@ -120,3 +120,12 @@ def log_outbound(status: OutboundStatus) -> None:
         )
     if status.is_unlimited and not status.unmet:
         _log.warning("outbound_spend_not_limited", connection_id=status.connection_id, exposure=cost)
+
+
+def log_failed_read(failed: FailedRead) -> None:
+    """Log that the outbound limits of a connection could not be read: users of the rules may be unable to log in."""
+    if failed.is_known:
+        log, event = _log.warning, "outbound_limits_outdated"
+    else:
+        log, event = _log.error, "outbound_limits_unknown"
+    log(event, connection_id=failed.connection_id, rules=list(failed.rules), reason=failed.why)

@@ -16,10 +16,11 @@ from app.composition.components import IdentityComponents, LedgerComponents, Tel
 from app.composition.replica import tag_keys
 from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.settings import Settings, SettingsError, variable_of
-from app.vending.errors import LedgerUnavailable
+from app.vending.errors import LedgerUnavailable, TelnyxError, TelnyxNotFound, TelnyxRejected
 from app.vending.events.endpoints import ActiveEndpoints
 from app.vending.policy import Policy
 from app.vending.replica import Replica
+from app.vending.upkeep.outbound_guard import FailedRead
 
 RELOADABLE = frozenset(
     {
@@ -77,7 +78,7 @@ class SettingsReloader:
         resolved = changed.identity()
         issuers = self._identity.key_sets.build_issuers(resolved)
         requires_restart = self._requiring_restart(changed)
-        await self._check_outbound(resolved.policy)
+        unread = await self._check_outbound(resolved.policy)
         database = database_url(changed.database_url.get_secret_value())
         if "database_url" not in requires_restart:
             await self._check_login(database)
@@ -96,17 +97,32 @@ class SettingsReloader:
             rules=len(resolved.policy.rules),
             requires_restart=[variable_of(name) for name in requires_restart],
         )
+        for connection_id, error in unread.items():
+            self._telnyx.outbound_guard.report_failed_read(connection_id, error)
         self._identity.key_sets.log_plain_http()
         await self._identity.verifier.refresh_all_keys()
 
-    async def _check_outbound(self, policy: Policy) -> None:
-        """Raises SettingsError if a connection does not meet a requirement that the active policy does not have."""
-        known = self._identity.policy.policy.outbound_requirements()
-        if policy.outbound_requirements().keys() <= known.keys():
-            return
-        for unmet in await self._telnyx.outbound_guard.unmet_rules(policy):
-            if (unmet.connection_id, unmet.requirement) not in known:
-                raise SettingsError(str(unmet))
+    async def _check_outbound(self, policy: Policy) -> dict[str, TelnyxError]:
+        """The connections with a new requirement that could not be read. Until they are read, new logins are denied.
+
+        Raises SettingsError if a connection does not meet a requirement that the active policy does not have, or if
+        Telnyx rejects the connection: the id may be wrong. Other errors do not prevent the reload, which may be the
+        fix: for example, it may apply a new API key.
+        """
+        guard, unread = self._telnyx.outbound_guard, dict[str, TelnyxError]()
+        added = policy.outbound_requirements().keys() - self._identity.policy.policy.outbound_requirements().keys()
+        for connection_id in sorted({connection for connection, _ in added}):
+            try:
+                unmet = await guard.unmet_rules(policy, connection_id)
+            except (TelnyxNotFound, TelnyxRejected) as error:
+                raise SettingsError(str(FailedRead.of(policy, connection_id, error))) from None
+            except TelnyxError as error:
+                unread[connection_id] = error
+                continue
+            for rule in unmet:
+                if (rule.connection_id, rule.requirement) in added:
+                    raise SettingsError(str(rule))
+        return unread
 
     async def _check_login(self, database: URL) -> None:
         try:

@@ -24,6 +24,7 @@
     |-- PushTypeMismatch
     |-- ConnectionNotFound        an operator named a connection that does not exist at Telnyx
     |-- OutboundRequirementNotMet the user's connection does not meet the policy rule's requirement
+    |-- OutboundLimitsUnknown     Telnyx rejects reading the limits that the requirement is about
     |-- IssueInProgress           the login is still being created
     |-- LedgerUnavailable
     |-- AuditUnavailable          the audit is required and unavailable
@@ -199,6 +200,10 @@ class IssueInProgress(DialtoneError):
 
 class OutboundRequirementNotMet(DialtoneError):
     """The user's Telnyx connection does not meet the policy's outbound requirement. An operator must correct this."""
+
+
+class OutboundLimitsUnknown(DialtoneError):
+    """The outbound limits of the user's Telnyx connection cannot be read. An operator must correct this."""
 
 
 class LedgerUnavailable(DialtoneError):

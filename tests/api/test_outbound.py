@@ -1,5 +1,6 @@
 """Outbound requirements of policy rules: logins on a connection that does not meet them get 503."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from app.config.settings import SettingsError
 from app.sandbox.account import DEMO_CONNECTION
+from app.vending.upkeep.outbound_guard import RECHECK_INTERVAL
 from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service, settings_for
@@ -159,6 +161,141 @@ async def test_connection_without_a_readable_profile_does_not_count_as_safe(
         assert_problem(await issue(service, "laptop"), 503, "telnyx_unavailable")
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 422])
+async def test_login_gets_503_if_telnyx_rejects_reading_the_limits(serve: Serve, telnyx: Telnyx, status: int) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    telnyx.fail("status", status=status, path=OUTBOUND, times=999)
+    async with serve("limited") as service:
+        answer = await issue(service, "laptop")
+
+        assert_problem(answer, 503, "outbound_limits_unknown")
+        assert answer.json()["retryable"] is True
+        assert int(answer.headers["retry-after"]) >= 60
+        assert telnyx.created() == 0
+        assert (await issue(service, "tab", kind="contractor")).status_code == 201
+
+
+async def test_logins_do_not_repeat_a_read_that_telnyx_rejected(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=404, path=OUTBOUND, times=999)
+    async with serve("limited") as service:
+        assert_problem(await issue(service, "laptop"), 503, "outbound_limits_unknown")
+        telnyx.sandbox.journal.clear()
+
+        answers = [await issue(service, f"tab-{number}") for number in range(5)]
+
+        assert {answer.json()["code"] for answer in answers} == {"outbound_limits_unknown"}
+        assert not telnyx.sandbox.journal.entries
+
+
+async def test_login_works_a_minute_after_the_connection_was_corrected(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=404, path=OUTBOUND, times=999)
+    async with serve("limited") as service:
+        assert_problem(await issue(service, "laptop"), 503, "outbound_limits_unknown")
+        telnyx.sandbox.faults.plans.clear()
+        telnyx.clock.advance(RECHECK_INTERVAL)
+
+        assert (await issue(service, "laptop")).status_code == 201
+
+
+UNREAD = "outbound_limits_unknown", "outbound_limits_outdated"
+
+
+def failed_reads(logs: list[Any]) -> list[dict[str, Any]]:
+    return [line for line in logs if line["event"] in UNREAD]
+
+
+async def test_connection_that_cannot_be_read_at_the_start_is_logged_once_a_day(
+    serve: Serve, telnyx: Telnyx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telnyx.fail("status", status=404, path=OUTBOUND, times=999)
+    async with serve("limited") as service:
+        for _ in range(3):
+            await check(service, telnyx)
+            await issue(service, "laptop")
+        await check(service, telnyx, timedelta(days=1))
+
+    logged = failed_reads([json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")])
+    assert len(logged) == 2
+    for line in logged:
+        assert (line["event"], line["level"]) == ("outbound_limits_unknown", "error")
+        assert (line["connection_id"], line["rules"]) == (DEMO_CONNECTION, ["staff"])
+        assert line["reason"] == "the connection or its outbound voice profile does not exist at Telnyx"
+
+
+async def test_connection_that_can_no_longer_be_read_is_logged_as_a_warning(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with serve("limited") as service:
+        await check(service, telnyx)
+        with capture_logs() as logs:
+            for status in (500, 429, 503):
+                telnyx.sandbox.faults.plans.clear()
+                telnyx.fail("status", status=status, path=OUTBOUND, times=999)
+                await check(service, telnyx, 6 * MINUTE)
+
+    (line,) = failed_reads(logs)
+    assert (line["event"], line["log_level"]) == ("outbound_limits_outdated", "warning")
+    assert (line["connection_id"], line["rules"]) == (DEMO_CONNECTION, ["staff"])
+
+
+async def test_failed_read_of_a_connection_without_a_requirement_is_not_logged(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=403, path=OUTBOUND, times=999)
+    async with serve("any") as service:
+        with capture_logs() as logs:
+            await check(service, telnyx)
+
+    assert failed_reads(logs) == []
+
+
+# -- lifetime changes ------------------------------------------------------------------------------------------------
+
+
+async def change(service: Service, lease_id: str, **changes: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token('alice')}"}
+    return await service.client.patch(f"/v1/telephony-credentials/{lease_id}", headers=headers, json=changes)
+
+
+async def test_lifetime_is_not_extended_while_the_requirement_is_not_met(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with serve("limited") as service:
+        lease = (await issue(service, "laptop")).json()
+        assert (await change(service, lease["id"], ttl_seconds=3600)).status_code == 200
+        telnyx.limit_outbound()
+        await check(service, telnyx, 5 * MINUTE)
+        telnyx.sandbox.journal.clear()
+
+        assert_problem(await change(service, lease["id"], ttl_seconds=7200), 503, "outbound_requirement_not_met")
+        assert telnyx.calls("PATCH") == []
+        assert (await change(service, lease["id"], label="Desk")).status_code == 200
+        assert (await change(service, lease["id"], ttl_seconds=600)).status_code == 200
+
+
+async def test_lifetime_is_not_extended_while_the_limits_are_unknown(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path
+) -> None:
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        lease = (await issue(service, "laptop")).json()
+        assert (await change(service, lease["id"], ttl_seconds=3600)).status_code == 200
+    telnyx.fail("status", status=404, path=OUTBOUND, times=999)
+    async with running_service(telnyx, sqlite, **file(tmp_path, "limited")) as service:
+        assert_problem(await change(service, lease["id"], ttl_seconds=7200), 503, "outbound_limits_unknown")
+
+
+async def test_lifetime_on_a_former_connection_is_not_extended(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    other = other_connection(telnyx)
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        lease = (await issue(service, "laptop")).json()
+        shortened = (await change(service, lease["id"], ttl_seconds=3600)).json()
+        moved = file(tmp_path, 'any"\nconnection_id = "' + other)
+        await service.components.reload(settings_for(telnyx.url, sqlite, **moved))
+
+        extended = await change(service, lease["id"], ttl_seconds=7200)
+
+        assert (extended.status_code, extended.json()["expires_at"]) == (200, shortened["expires_at"])
+
+
+# -- findings ----------------------------------------------------------------------------------------------------------
+
+
 async def test_findings_are_logged_when_they_change_and_daily(serve: Serve, telnyx: Telnyx) -> None:
     telnyx.limit_outbound()
     async with serve("limited") as service:
@@ -242,6 +379,48 @@ async def test_reload_applies_other_changes_while_a_requirement_is_not_met(
         await service.components.reload(changed)
 
         assert service.components.identity.policy.policy.rules[1].allowance.max_devices == 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [404, 422])
+async def test_reload_rejects_a_new_requirement_of_a_connection_that_telnyx_rejects(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path, status: int
+) -> None:
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        telnyx.fail("status", status=status, path=OUTBOUND, times=99)
+        changed = settings_for(telnyx.url, sqlite, **file(tmp_path, "limited"))
+
+        with (
+            capture_logs() as logs,
+            pytest.raises(SettingsError, match=f"rule staff: the outbound limits of connection {DEMO_CONNECTION}"),
+        ):
+            await service.components.reload(changed)
+
+        assert failed_reads(logs) == [], "the log event of the rejected reload has the reason"
+        assert (await issue(service, "laptop")).status_code == 201, "nothing was changed"
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_reload_with_an_unread_connection_is_logged_and_denies_new_logins_until_it_is_read(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path, status: int
+) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with running_service(telnyx, sqlite, **file(tmp_path, "any")) as service:
+        assert (await issue(service, "old")).status_code == 201
+        telnyx.fail("status", status=status, path=OUTBOUND, times=99)
+
+        with capture_logs() as logs:
+            await service.components.reload(settings_for(telnyx.url, sqlite, **file(tmp_path, "limited")))
+
+        (line,) = failed_reads(logs)
+        assert (line["event"], line["log_level"]) == ("outbound_limits_unknown", "error")
+        assert (line["connection_id"], line["rules"]) == (DEMO_CONNECTION, ["staff"])
+        assert (await issue(service, "new")).status_code == 503
+        assert (await issue(service, "old")).status_code == 200, "its login was returned before"
+        assert telnyx.created() == 1
+
+        telnyx.sandbox.faults.plans.clear()
+        telnyx.clock.advance(RECHECK_INTERVAL)
+        assert (await issue(service, "new")).status_code == 201
 
 
 def other_connection(telnyx: Telnyx) -> str:

@@ -111,9 +111,9 @@ async def test_unreadable_outbound_limits_are_a_warning(service: Service, telnyx
     assert any("its outbound limits are not known" in line for line in found["warning"])
 
 
-async def test_rule_that_its_connection_does_not_meet_is_reported(
-    service: Service, telnyx: Telnyx, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+@pytest.fixture
+def limits_required(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """The environment of the shell names a file whose rule `staff` requires outbound limits."""
     (tmp_path / "key.pem").write_text(pem())
     (tmp_path / "dialtone.toml").write_text(
         f"""
@@ -129,6 +129,10 @@ async def test_rule_that_its_connection_does_not_meet_is_reported(
     for name in ("DIALTONE_ISSUER", "DIALTONE_AUDIENCE", "DIALTONE_ISSUER_PEM"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("DIALTONE_CONFIG", str(tmp_path / "dialtone.toml"))
+
+
+@pytest.mark.usefixtures("limits_required")
+async def test_rule_that_its_connection_does_not_meet_is_reported(telnyx: Telnyx) -> None:
     assert (await dialtone("config", "check", "--online")).exit_code == 0
     telnyx.limit_outbound()
 
@@ -143,8 +147,24 @@ async def test_rule_that_its_connection_does_not_meet_is_reported(
         f"Configuration: rule staff: connection {DEMO_CONNECTION} is not `limited`: "
         "its outbound voice profile enforces no daily spend limit.\n"
     )
-    telnyx.fail("status", status=500, path="credential_connections", times=99)
-    assert (await dialtone("config", "check", "--online")).exit_code == 1
+
+
+@pytest.mark.usefixtures("limits_required")
+async def test_connection_of_a_rule_that_cannot_be_read_is_reported(telnyx: Telnyx) -> None:
+    telnyx.limit_outbound()
+    telnyx.fail("status", status=404, path="outbound_voice_profiles", times=99)
+    absent = "the connection or its outbound voice profile does not exist at Telnyx"
+
+    online = await dialtone("config", "check", "--online")
+
+    assert "\n".join(await bad()) == (
+        f"connection {DEMO_CONNECTION}: its outbound limits are not known: {absent}; "
+        "users of the rule staff cannot log in unless the replica has an earlier result"
+    )
+    assert online.exit_code == 1
+    assert online.stderr.endswith(
+        f"Configuration: rule staff: the outbound limits of connection {DEMO_CONNECTION} cannot be read: {absent}.\n"
+    )
 
 
 async def bad(**wanted: str) -> list[str]:

@@ -43,7 +43,7 @@ REVOCATIONS: dict[int | str, dict[str, Any]] = {
     responses={
         200: {"description": "The login of a known device: cached or renewed. Its SIP identity stays the same."},
         201: {"model": TelephonyCredential, "description": "A new credential was created for this device."},
-        **problems_of("invalid_request", "grant_not_allowed", "device_limit_reached", *TELNYX, OUTBOUND),
+        **problems_of("invalid_request", "grant_not_allowed", "device_limit_reached", *TELNYX, *OUTBOUND),
     },
 )
 async def issue_telephony_credential(
@@ -101,7 +101,7 @@ async def get_device(
 @router.patch(
     "/{id}",
     summary="Update a device",
-    responses=problems_of("invalid_request", "credential_not_found", "credential_ended", *TELNYX),
+    responses=problems_of("invalid_request", "credential_not_found", "credential_ended", *TELNYX, *OUTBOUND),
 )
 async def update_device(
     id: LeaseId,  # noqa: A002
@@ -119,7 +119,7 @@ async def update_device(
     "/{id}/token",
     summary="Refresh a device's login",
     response_model_exclude_none=True,
-    responses=problems_of("credential_not_found", "credential_ended", *TELNYX, OUTBOUND),
+    responses=problems_of("credential_not_found", "credential_ended", *TELNYX, *OUTBOUND),
 )
 async def refresh_telephony_credential(
     id: LeaseId,  # noqa: A002

@@ -1,6 +1,6 @@
 """A user's own devices: reading them, and changing label or lifetime. Nothing here handles a secret."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -10,7 +10,7 @@ from app.vending.errors import IssueInProgress, LeaseConflict, LeaseEnded, Lease
 from app.vending.grants.binding import DeviceBinding
 from app.vending.models import Principal, UserKey
 from app.vending.policy import ActivePolicy, Allowance
-from app.vending.telephony.durations import lifetime
+from app.vending.telephony.durations import lifetime, replacement_time
 from app.vending.telephony.lease import LIVE, Lease, LeaseState
 from app.vending.telephony.renew import LeaseRenewer
 
@@ -45,13 +45,16 @@ class Devices:
         binding: DeviceBinding,
         audit: Audit,
         clock: Callable[[], datetime],
+        ensure_outbound: Callable[[Allowance], Awaitable[None]],
     ) -> None:
+        """`ensure_outbound` checks the connection before an extension, as `OutboundGuard.ensure_met` describes."""
         self._policy = policy
         self._ledger = ledger
         self._renewer = renewer
         self._binding = binding
         self._audit = audit
         self._clock = clock
+        self._ensure_outbound = ensure_outbound
 
     async def get(self, principal: Principal, lease_id: str) -> Lease:
         """Raises LeaseNotFound, also for another user's lease."""
@@ -67,7 +70,10 @@ class Devices:
         return await self._ledger.page(principal.user_key, after, limit)
 
     async def update(self, principal: Principal, lease_id: str, change: LeaseChange) -> Lease:
-        """Change label or lifetime. Raises IssueInProgress during a create, LeaseEnded if the lease has ended."""
+        """Change label or lifetime. A later expiry requires what a login requires.
+
+        Raises IssueInProgress during a create, LeaseEnded if the lease has ended, and what `ensure_outbound` raises.
+        """
         for _ in range(MAX_ATTEMPTS):
             lease = await self.get(principal, lease_id)
             if lease.state not in LIVE or lease.has_expired(self._clock()):
@@ -84,15 +90,25 @@ class Devices:
 
     async def _changed(self, lease: Lease, change: LeaseChange, allowance: Allowance) -> Lease:
         label = change.label if change.has_label else lease.label
-        ttl = lease.ttl_seconds
+        ttl, until = lease.ttl_seconds, None
         if change.ttl_seconds is not None:
             ttl = int(lifetime(allowance.ttl, lease.platform, change.ttl_seconds).total_seconds())
+            until = self._expiry(lease, ttl, allowance)
+        if until is not None and until > lease.expires_at:
+            await self._ensure_outbound(allowance)
         if (label, ttl) != (lease.label, lease.ttl_seconds):
             changed = lease.change(
                 self._clock(), label=label, platform=lease.platform, ttl_seconds=ttl, session=lease.session
             )
             lease = await self._renewer.change(lease, changed)
-        if change.ttl_seconds is not None and lease.credential_id is not None:
-            until = self._clock() + timedelta(seconds=lease.ttl_seconds)
-            lease = await self._renewer.set_expiry(lease, until.replace(microsecond=0))
+        if until is not None:
+            lease = await self._renewer.set_expiry(lease, until)
         return lease
+
+    def _expiry(self, lease: Lease, ttl_seconds: int, allowance: Allowance) -> datetime | None:
+        """The expiry that the lifetime requests. None if it is later, and the next login replaces the credential."""
+        now = self._clock()
+        until = (now + timedelta(seconds=ttl_seconds)).replace(microsecond=0)
+        is_former = lease.connection_id != allowance.connection_id
+        is_replaced = is_former or now >= replacement_time(lease, allowance.max_lease_age)
+        return None if is_replaced and until > lease.expires_at else until

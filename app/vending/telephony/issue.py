@@ -16,6 +16,7 @@ from app.vending.errors import (
     LeaseEnded,
     LeaseNotFound,
     LedgerUnavailable,
+    OutboundLimitsUnknown,
     TelnyxForbidden,
     TelnyxKeyRejected,
     TelnyxRateLimited,
@@ -38,6 +39,7 @@ from app.vending.telephony.login_cache import CachedLogin, DecisionInput, Login,
 
 UNAVAILABLE = (
     IssueInProgress,
+    OutboundLimitsUnknown,
     TelnyxServerError,
     TelnyxForbidden,
     TelnyxKeyRejected,
@@ -69,9 +71,9 @@ class CredentialIssuer:
         login_cache: LoginCache,
         last_uses: LastUses,
         binding: DeviceBinding,
+        not_before: NotBeforeRegistry,
         audit: Audit,
         clock: Callable[[], datetime],
-        not_before: NotBeforeRegistry,
         monotonic: Callable[[], float],
         flights: SingleFlight[Login],
         ensure_outbound: Callable[[Allowance], Awaitable[None]],
@@ -83,12 +85,12 @@ class CredentialIssuer:
         self._login_cache = login_cache
         self._last_uses = last_uses
         self._binding = binding
+        self._not_before = not_before
         self._audit = audit
         self._clock = clock
-        self._not_before = not_before
         self._monotonic = monotonic
-        self._ensure_outbound = ensure_outbound
         self._flights = flights
+        self._ensure_outbound = ensure_outbound
 
     async def issue(self, principal: Principal, wanted: IssueRequest) -> Login:
         """A login for the device: cached, renewed or new.
@@ -160,10 +162,10 @@ class CredentialIssuer:
     async def _decide(self, principal: Principal, wanted: IssueRequest) -> Login:
         terms = self._policy.authorize_issue(principal, wanted)
         login = await self._find_or_create(principal, wanted, terms)
-        return login.with_rtc(terms.allowance.rtc)
-
         # Again: a logout, for instance, may have rejected the token while the request waited for the login.
         self._not_before.check_remembered(principal)
+        return login.with_rtc(terms.allowance.rtc)
+
     async def _find_or_create(self, principal: Principal, wanted: IssueRequest, terms: IssueTerms) -> Login:
         user_key = principal.user_key
         if (login := self._ready_login(user_key, wanted, terms)) is not None:
@@ -182,8 +184,6 @@ class CredentialIssuer:
                 return login
             raise
 
-    async def _create(
-        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
     async def _share(
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
     ) -> Login:
@@ -198,6 +198,8 @@ class CredentialIssuer:
             lambda: self._create(principal, wanted, terms, lease_id),
         )
 
+    async def _create(
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
     ) -> Login:
         await self._ensure_outbound(terms.allowance)
         return await self._login_factory.create_login(principal, wanted, terms, lease_id)

@@ -1,7 +1,7 @@
 """The outbound guard: reads the outbound limits of every connection, and enforces the requirements of policy rules.
 
 A connection keeps the result of its last successful read, so an outage of Telnyx denies no login. Without such a
-result, a login that needs Telnyx reads the limits first.
+result, a login that needs Telnyx reads the limits first, and is denied if that fails.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.vending.errors import TelnyxError
+from app.vending.errors import OutboundLimitsUnknown, TelnyxError, TelnyxForbidden, TelnyxNotFound, TelnyxRejected
 from app.vending.outbound import OutboundProfile, OutboundRequirement, why_unmet
-from app.vending.policy import ActivePolicy, Allowance, Policy
+from app.vending.policy import RETRY_UNMET_SECONDS, ActivePolicy, Allowance, Policy
 from app.vending.single_flight import SingleFlight
 
 CHECK_INTERVAL = timedelta(minutes=5)
@@ -25,6 +25,9 @@ REPORT_INTERVAL = timedelta(days=1)
 
 READ_SECONDS = 5.0
 """Time that a login waits for a read."""
+
+REJECTED_READS = (TelnyxForbidden, TelnyxNotFound, TelnyxRejected)
+"""Errors that last until an operator corrects the connection, its profile or the permissions of the API key."""
 
 
 class OutboundReader(Protocol):
@@ -61,6 +64,28 @@ class OutboundStatus:
         return self.profile is not None and self.profile.daily_limit_usd is None
 
 
+@dataclass(frozen=True, slots=True)
+class FailedRead:
+    """A connection whose outbound limits could not be read."""
+
+    connection_id: str
+    rules: tuple[str, ...]
+    """The enforced rules that require something of the connection."""
+    why: str
+    is_known: bool
+    """Whether an earlier result applies. Without one, users of the rules get no new login."""
+
+    @classmethod
+    def of(cls, policy: Policy, connection_id: str, error: TelnyxError, *, is_known: bool = False) -> "FailedRead":
+        requirements = policy.outbound_requirements().items()
+        rules = (rule for (connection, _), names in requirements if connection == connection_id for rule in names)
+        return cls(connection_id, tuple(rules), why_unread(error), is_known)
+
+    def __str__(self) -> str:
+        rules = f"rule {', '.join(self.rules)}: " if self.rules else ""
+        return f"{rules}the outbound limits of connection {self.connection_id} cannot be read: {self.why}"
+
+
 class OutboundGuard:
     """The outbound limits of the connections that the policy uses."""
 
@@ -70,16 +95,23 @@ class OutboundGuard:
         policy: ActivePolicy,
         clock: Callable[[], datetime],
         report: Callable[[OutboundStatus], None],
+        report_failure: Callable[[FailedRead], None],
     ) -> None:
-        """`report` gets each connection that is unlimited or does not meet a rule: at each change, and daily."""
+        """`report` gets each connection that is unlimited or does not meet a rule: at each change, and daily.
+
+        `report_failure` gets failed reads in the same way.
+        """
         self._telnyx = telnyx
         self._policy = policy
         self._clock = clock
         self._report = report
+        self._report_failure = report_failure
         self._flights: SingleFlight[OutboundProfile | None] = SingleFlight(READ_SECONDS)
         self._known: dict[str, tuple[OutboundProfile | None, datetime]] = {}
         self._tried_at: dict[str, datetime] = {}
-        self._reported: dict[str, tuple[OutboundProfile | None, tuple[UnmetRule, ...], datetime]] = {}
+        self._rejected_at: dict[str, datetime] = {}
+        """When Telnyx rejected the last read of a connection."""
+        self._reported: dict[tuple[str, str], tuple[object, datetime]] = {}
 
     async def check(self) -> None:
         """Read the connections that are due. A connection that cannot be read keeps its last result."""
@@ -91,7 +123,7 @@ class OutboundGuard:
             if self._is_due(connection_id):
                 self._tried_at[connection_id] = self._clock()
                 try:
-                    await self._read(connection_id)
+                    await self._read_reported(connection_id)
                 except TelnyxError:
                     continue
         for status in self.statuses():
@@ -100,31 +132,34 @@ class OutboundGuard:
     async def ensure_met(self, allowance: Allowance) -> None:
         """Check the connection before a login that needs Telnyx.
 
-        Raises OutboundRequirementNotMet, and TelnyxError or IssueInProgress if the limits are unknown.
+        Raises OutboundRequirementNotMet. If the limits are unknown, raises OutboundLimitsUnknown if Telnyx rejects the
+        read, and otherwise TelnyxError or IssueInProgress.
         """
         if allowance.outbound is OutboundRequirement.ANY:
             return
         connection_id = allowance.connection_id
         if connection_id not in self._known:
-            await self._flights.do(connection_id, None, lambda: self._read(connection_id))
+            self._check_rejection(connection_id)
+            try:
+                await self._flights.do(connection_id, None, lambda: self._read_reported(connection_id))
+            except REJECTED_READS as error:
+                raise OutboundLimitsUnknown(retry_after_seconds=RETRY_UNMET_SECONDS) from error
         self._policy.check_outbound(allowance)
 
-    async def unmet_rules(self, policy: Policy, *, skips_unread: bool = True) -> list[UnmetRule]:
-        """The rules of a policy whose connections do not meet their requirement, read now.
+    async def unmet_rules(self, policy: Policy, connection_id: str) -> list[UnmetRule]:
+        """The rules of a policy whose requirement this connection does not meet, read now. Raises TelnyxError.
 
-        Logins follow what was read, so that a reload does not deny them because of an older result. Raises TelnyxError
-        for a connection that cannot be read, unless `skips_unread`.
+        Logins follow what was read, so that a reload does not deny them because of an older result.
         """
-        unmet: list[UnmetRule] = []
-        for connection_id in sorted({connection for connection, _ in policy.outbound_requirements()}):
-            try:
-                profile = await self._read(connection_id)
-            except TelnyxError:
-                if skips_unread:
-                    continue
-                raise
-            unmet += find_unmet(policy, connection_id, profile)
-        return unmet
+        return list(find_unmet(policy, connection_id, await self._read(connection_id)))
+
+    def report_failed_read(self, connection_id: str, error: TelnyxError) -> None:
+        """Report the failure, if enforced rules require limits of the connection and it was not reported before."""
+        failed = FailedRead.of(self._policy.policy, connection_id, error, is_known=connection_id in self._known)
+        # The errors of one outage differ. They are one finding.
+        cause = failed.why if isinstance(error, REJECTED_READS) else None
+        if failed.rules and self._is_new((connection_id, "failed read"), (failed.rules, failed.is_known, cause)):
+            self._report_failure(failed)
 
     def statuses(self) -> list[OutboundStatus]:
         """Of every connection that was read."""
@@ -134,12 +169,32 @@ class OutboundGuard:
             for connection_id, (profile, checked_at) in sorted(self._known.items())
         ]
 
+    async def _read_reported(self, connection_id: str) -> OutboundProfile | None:
+        """Raises TelnyxError."""
+        try:
+            return await self._read(connection_id)
+        except TelnyxError as error:
+            self.report_failed_read(connection_id, error)
+            raise
+
     async def _read(self, connection_id: str) -> OutboundProfile | None:
         """Raises TelnyxError."""
-        profile = await self._telnyx.read(connection_id)
+        try:
+            profile = await self._telnyx.read(connection_id)
+        except REJECTED_READS:
+            self._rejected_at[connection_id] = self._clock()
+            raise
+        self._rejected_at.pop(connection_id, None)
+        self._reported.pop((connection_id, "failed read"), None)
         self._known[connection_id] = profile, self._clock()
         self._apply()
         return profile
+
+    def _check_rejection(self, connection_id: str) -> None:
+        """Raises OutboundLimitsUnknown if Telnyx rejected a read recently. Logins must not repeat such calls."""
+        rejected_at = self._rejected_at.get(connection_id)
+        if rejected_at is not None and self._clock() < rejected_at + RECHECK_INTERVAL:
+            raise OutboundLimitsUnknown(retry_after_seconds=RETRY_UNMET_SECONDS)
 
     def _apply(self) -> None:
         """Let logins follow the results."""
@@ -160,14 +215,17 @@ class OutboundGuard:
 
     def _report_finding(self, status: OutboundStatus) -> None:
         if not status.unmet and not status.is_unlimited:
-            self._reported.pop(status.connection_id, None)
-            return
-        before = self._reported.get(status.connection_id)
-        finding, now = (status.profile, status.unmet), self._clock()
-        if before is not None and before[:2] == finding and now < before[2] + REPORT_INTERVAL:
-            return
-        self._reported[status.connection_id] = *finding, now
-        self._report(status)
+            self._reported.pop((status.connection_id, "limits"), None)
+        elif self._is_new((status.connection_id, "limits"), (status.profile, status.unmet)):
+            self._report(status)
+
+    def _is_new(self, subject: tuple[str, str], finding: object) -> bool:
+        """Whether to report the finding: it has changed, or was last reported a day ago."""
+        before, now = self._reported.get(subject), self._clock()
+        if before is not None and before[0] == finding and now < before[1] + REPORT_INTERVAL:
+            return False
+        self._reported[subject] = finding, now
+        return True
 
 
 def find_unmet(policy: Policy, connection_id: str, profile: OutboundProfile | None) -> Iterable[UnmetRule]:
@@ -176,3 +234,14 @@ def find_unmet(policy: Policy, connection_id: str, profile: OutboundProfile | No
         why = why_unmet(profile, requirement)
         if connection == connection_id and why is not None:
             yield from (UnmetRule(rule, connection_id, requirement, why) for rule in rules)
+
+
+def why_unread(error: TelnyxError) -> str:
+    """Why outbound limits could not be read, as a part of a sentence."""
+    match error:
+        case TelnyxNotFound():
+            return "the connection or its outbound voice profile does not exist at Telnyx"
+        case TelnyxForbidden():
+            return "the API key may not read it or its outbound voice profile"
+        case _:
+            return str(error).partition(". ")[0].removesuffix(".")
