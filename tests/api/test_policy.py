@@ -303,6 +303,79 @@ async def test_concurrent_requests_replace_a_credential_once(serve: Serve, telny
         assert sum(entry.path.endswith("/telephony_credentials") for entry in created) == 2
 
 
+OUTAGES: list[dict[str, Any]] = [
+    {"kind": "status", "status": 503},
+    {"kind": "status", "status": 429, "headers": {"retry-after": "30"}},
+    {"kind": "status", "status": 401},
+    {"kind": "status", "status": 403},
+    {"kind": "drop"},
+    {"kind": "hang"},
+]
+
+
+async def outage(service: Service, telnyx: Telnyx, fault: dict[str, Any]) -> None:
+    """Telnyx fails, and a login of another user has shown that."""
+    telnyx.fail(**{"times": 999, **fault})
+    assert (await issue(service, "laptop", lasting_token("bob"))).status_code in (502, 503)
+
+
+@pytest.mark.parametrize("fault", OUTAGES, ids=str)
+async def test_old_credential_is_not_replaced_during_an_outage(
+    serve: Serve, telnyx: Telnyx, fault: dict[str, Any]
+) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY - timedelta(hours=1))
+        await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(timedelta(hours=1))
+        await outage(service, telnyx, fault)
+
+        page_load = await issue(service, "laptop", lasting_token())
+        path = f"/v1/telephony-credentials/{first['id']}/token"
+        refreshed = await service.client.post(path, headers={"Authorization": f"Bearer {lasting_token()}"})
+
+        assert (page_load.status_code, page_load.json()["sip_username"]) == (200, first["sip_username"])
+        assert refreshed.status_code in (502, 503), "not 410, so the client keeps its login"
+        assert len(telnyx.live()) == 1
+        shown = await service.client.get(
+            path.removesuffix("/token"), headers={"Authorization": f"Bearer {lasting_token()}"}
+        )
+        assert shown.json()["state"] == "active"
+
+
+async def test_old_credential_is_replaced_after_the_outage(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY)
+        await outage(service, telnyx, {"kind": "status", "status": 503})
+        telnyx.sandbox.faults.plans.clear()
+        telnyx.sandbox.journal.clear()
+
+        kept = await issue(service, "laptop", lasting_token())
+        extensions = telnyx.calls("PATCH")
+        replaced = await issue(service, "laptop", lasting_token())
+
+        assert (kept.status_code, kept.json()["sip_username"]) == (200, first["sip_username"])
+        assert extensions == [], "the old credential ends at its expiry at the latest"
+        assert replaced.status_code == 201
+        assert replaced.json()["sip_username"] != first["sip_username"]
+
+
+async def test_lifetime_change_does_not_extend_a_credential_that_is_too_old(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY)
+        headers = {"Authorization": f"Bearer {lasting_token()}"}
+        path = f"/v1/telephony-credentials/{first['id']}"
+        before = (await service.client.get(path, headers=headers)).json()["expires_at"]
+
+        longer = await service.client.patch(path, headers=headers, json={"ttl_seconds": 172800})
+        shorter = await service.client.patch(path, headers=headers, json={"ttl_seconds": 3600})
+
+        assert (longer.status_code, longer.json()["expires_at"]) == (200, before)
+        assert shorter.json()["expires_at"] < before
+
+
 async def test_device_gets_a_new_credential_after_a_failed_replacement(serve: Serve, telnyx: Telnyx) -> None:
     async with serve(AGED) as service:
         first = (await issue(service, "laptop", lasting_token())).json()

@@ -38,6 +38,9 @@ MIN_OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
 """How long the breaker stays open before a probe. Doubles with each failed probe."""
 
 MAX_QUEUED = 2000
+REJECTED_CALLS = (401, 403, 429)
+"""Statuses after which other calls are rejected too: because of the API key, its permissions or the rate."""
+
 CALLS_PER_SECOND_PER_SLOT = 10.0
 """Estimated calls per second and concurrent call, if Telnyx reports no rate."""
 
@@ -130,6 +133,7 @@ class CallScheduler:
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._retry_after = RetryAfterAllocator()
+        self._has_succeeded = False
         self._best_effort_in_flight = 0
         self._best_effort_pause = BestEffortPause()
 
@@ -152,6 +156,13 @@ class CallScheduler:
         """
         if in_flight >= self._queue_capacity(self._timeout_seconds):
             raise self._rate_limited()
+
+    def is_available(self) -> bool:
+        """Whether the last call succeeded and the next one would not wait. False before the first call.
+
+        For work that can be postponed, and that must not fail halfway.
+        """
+        return self._has_succeeded and not self._is_busy()
 
     @asynccontextmanager
     async def slot(self, timeout_seconds: float) -> AsyncIterator[CallSlot]:
@@ -189,7 +200,7 @@ class CallScheduler:
                 self._best_effort_pause.response_received(slot.status, slot.headers, ended_at)
 
     def _is_busy(self) -> bool:
-        """Whether best-effort calls could delay others: the breaker is open, or capacity or rate are in demand."""
+        """Whether further calls could delay others: the breaker is open, or capacity or rate are in demand."""
         in_flight = self._in_flight + self._best_effort_in_flight
         return (
             self._breaker.is_open
@@ -246,6 +257,7 @@ class CallScheduler:
             self._breaker.abandoned()
             return
         self._budget.response_received(slot.status, slot.headers, now, self._in_flight, slot.left_at)
+        self._has_succeeded = slot.outcome and slot.status not in REJECTED_CALLS
         if slot.outcome and slot.status != 429:
             self._concurrency.increase()
             self._breaker.succeeded()

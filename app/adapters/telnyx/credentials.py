@@ -26,6 +26,9 @@ class TelnyxCredentials:
     def admit(self, in_flight: int) -> None:
         self._api.scheduler.admit(in_flight)
 
+    def is_available(self) -> bool:
+        return self._api.scheduler.is_available()
+
     async def create(
         self,
         *,

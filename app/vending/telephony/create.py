@@ -65,7 +65,10 @@ class CreateLedger(Protocol):
 
 
 class CreateTelnyx(Protocol):
-    """The Telnyx calls that creating a login needs. Every method raises TelnyxErrors."""
+    """The Telnyx calls that creating a login needs. Every asynchronous method raises TelnyxErrors."""
+
+    def is_available(self) -> bool:
+        """Whether a create can be expected to succeed now, according to the latest calls."""
 
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
@@ -148,9 +151,12 @@ class LoginFactory:
         if lease.state is LeaseState.ACTIVE:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.mark_expired(now))
-            if now >= replacement_time(lease, terms.allowance.max_lease_age):
+            is_too_old = now >= replacement_time(lease, terms.allowance.max_lease_age)
+            if is_too_old and self._telnyx.is_available():
                 await self._replace(lease)
-            return await self._renew(lease, principal, wanted, terms, may_reuse=lease_id is None)
+            return await self._renew(
+                lease, principal, wanted, terms, may_reuse=lease_id is None, may_extend=not is_too_old
+            )
         if lease.is_claimed_by_other(self._replica, now):
             return None
         if lease.has_expired(now) or lease.connection_id != terms.allowance.connection_id:
@@ -283,16 +289,26 @@ class LoginFactory:
         return await self._login(lease, wanted.login_method, source)
 
     async def _renew(
-        self, lease: Lease, principal: Principal, wanted: IssueRequest, terms: IssueTerms, *, may_reuse: bool
+        self,
+        lease: Lease,
+        principal: Principal,
+        wanted: IssueRequest,
+        terms: IssueTerms,
+        *,
+        may_reuse: bool,
+        may_extend: bool,
     ) -> Login:
         """Extend the credential in place if due, which keeps the SIP identity, and mint a token.
 
         With `may_reuse`, returns a fresh cached login of the row's present version instead, if there is one.
+
+        Without `may_extend`, the credential keeps its expiry.
         """
         lease = await self._apply_changes(lease, principal, wanted, terms)
         now = self._clock()
         ttl = timedelta(seconds=lease.ttl_seconds)
-        if is_due_for_renewal(lease, ttl, now) or lease.expires_at > now + ttl:
+        is_extended = may_extend and is_due_for_renewal(lease, ttl, now)
+        if is_extended or lease.expires_at > now + ttl:
             try:
                 lease = await self._renewer.set_expiry(lease, _whole_seconds(now + ttl))
             except LeaseEnded:
@@ -353,7 +369,8 @@ class LoginFactory:
     async def _replace(self, lease: Lease) -> NoReturn:
         """End a lease whose credential is too old. Raises LeaseConflict, so that the device gets a new one.
 
-        The old credential ends first, because a device has one live lease. The sweeper deletes it at Telnyx.
+        The old credential ends first, because a device has one live lease. So this is not done while Telnyx is
+        unavailable. The sweeper deletes the old credential at Telnyx.
         """
         ended = await self._renewer.change(lease, lease.start_revoking(self._clock()))
         await self._on_replaced([ended])

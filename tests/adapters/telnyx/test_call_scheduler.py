@@ -503,3 +503,61 @@ def test_best_effort_calls_pause_after_their_own_responses(
     assert accepts_best_effort(scheduler) == (seconds == 0)
     now[0] = seconds
     assert accepts_best_effort(scheduler)
+
+
+# -- availability -----------------------------------------------------------------------------------------------------
+
+
+async def answered(scheduler: CallScheduler, status: int, headers: dict[str, str] | None = None) -> None:
+    async with scheduler.slot(1.0) as slot:
+        slot.answered(status, headers or {})
+
+
+async def test_telnyx_is_available_once_a_call_has_succeeded() -> None:
+    scheduler = CallScheduler(lambda: 0.0)
+    assert not scheduler.is_available()
+
+    await answered(scheduler, 200)
+
+    assert scheduler.is_available()
+
+
+@pytest.mark.parametrize("status", [404, 422])
+async def test_rejection_of_one_object_does_not_make_telnyx_unavailable(status: int) -> None:
+    scheduler = CallScheduler(lambda: 0.0)
+
+    await answered(scheduler, status)
+
+    assert scheduler.is_available()
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+async def test_telnyx_is_unavailable_after_a_call_that_failed_until_one_succeeds(status: int) -> None:
+    now = 0.0
+    scheduler = CallScheduler(lambda: now)
+    await answered(scheduler, 200)
+
+    await answered(scheduler, status)
+    now = MAX_HOLD_SECONDS
+    assert not scheduler.is_available()
+
+    await answered(scheduler, 200)
+    assert scheduler.is_available()
+
+
+async def test_telnyx_is_unavailable_while_its_rate_is_exhausted() -> None:
+    scheduler = CallScheduler(lambda: 0.0)
+
+    await answered(scheduler, 200, rate(50, 1, 30))
+
+    assert not scheduler.is_available()
+
+
+async def test_telnyx_is_unavailable_after_a_call_without_a_response() -> None:
+    scheduler = CallScheduler(lambda: 0.0)
+    await answered(scheduler, 200)
+
+    async with scheduler.slot(1.0) as slot:
+        slot.failed()
+
+    assert not scheduler.is_available()
