@@ -142,6 +142,80 @@ test("a new credential of a connected phone is used when Telnyx accepts it", asy
   assert.deepEqual(sdk.logins, ["token-2"]);
 });
 
+const REPLACED = {
+  id: "1c9f8e5d6b7a48c2a3b4c5d6e7f80913",
+  sip_username: "gencredB",
+  sip_uri: "sip:gencredB@sip.telnyx.com",
+};
+
+const called = ({ requests }) => requests.map(({ method, url }) => `${method} ${url.slice(ORIGIN.length)}`);
+
+test("a due refresh that replaced the SIP identity logs in with it on the open socket when Telnyx accepts it", async () => {
+  const { dialtone, clock, sdk } = await connected(token("token-1"), token("token-2", { ...REPLACED, usable: 5 }));
+
+  await clock.advance(HOUR + 4_999);
+  assert.deepEqual(sdk.logins, []);
+  await clock.advance(1);
+
+  assert.deepEqual(sdk.logins, ["token-2"]);
+  assert.deepEqual([phone.sipUri, phone.state], [REPLACED.sip_uri, "ready"]);
+  assert.equal(FakeSdk.made.length, 1);
+  assert.deepEqual(called(dialtone), ["POST /v1/telephony-credentials", "POST /v1/telephony-credentials"]);
+});
+
+test("a page learns its new SIP identity from the login event", async () => {
+  const { clock } = await connected(token("token-1"), token("token-2", REPLACED));
+  const uris = [];
+  phone.on("login", ({ sip_uri }) => uris.push(sip_uri));
+
+  await clock.advance(HOUR);
+
+  assert.deepEqual(uris, [REPLACED.sip_uri]);
+});
+
+test("a phone connects with its new SIP identity if Telnyx rejects it on the open socket", async () => {
+  const { dialtone, clock, sdk } = await connected(token("token-1"), token("token-2", REPLACED));
+  sdk.accepts = false;
+
+  await clock.advance(HOUR);
+
+  assert.ok(sdk.isGone);
+  assert.deepEqual(FakeSdk.made.map(({ options }) => options.login_token), ["token-1", "token-2"]);
+  assert.deepEqual([phone.sipUri, phone.state], [REPLACED.sip_uri, "ready"]);
+  assert.equal(dialtone.requests.length, 2);
+});
+
+test("requests after a replacement name the new credential", async () => {
+  const deleted = () => new Response(null, { status: 204 });
+  const replaced = (name) => token(name, REPLACED);
+  const answers = [problem(410, "credential_ended"), replaced("token-2"), replaced("token-3"), deleted];
+  const { dialtone } = await connected(token("token-1"), ...answers);
+
+  await phone.refresh();
+  await phone.refresh();
+  await phone.logout();
+
+  assert.deepEqual(called(dialtone).slice(1), [
+    "POST /v1/telephony-credentials/0b8f9d4e5a6c47d1a2b3c4d5e6f70812/token",
+    "POST /v1/telephony-credentials",
+    `POST /v1/telephony-credentials/${REPLACED.id}/token`,
+    `DELETE /v1/telephony-credentials/${REPLACED.id}`,
+  ]);
+});
+
+test("an outage during the replacement keeps the connection until the new SIP identity is available", async () => {
+  const outage = problem(503, "telnyx_unavailable", { "Retry-After": "20" });
+  const { clock, errors, sdk } = await connected(token("token-1"), outage, outage, token("token-2", REPLACED));
+
+  await clock.advance(HOUR + 20_000);
+  assert.deepEqual([sdk.logins, phone.state, phone.sipUri], [[], "ready", "sip:gencredA@sip.telnyx.com"]);
+  await clock.advance(MINUTE);
+
+  assert.deepEqual(errors.map(([code]) => code), ["telnyx_unavailable", "telnyx_unavailable"]);
+  assert.deepEqual(sdk.logins, ["token-2"]);
+  assert.equal(phone.sipUri, REPLACED.sip_uri);
+});
+
 test("logout() can be repeated after the deletion failed", async () => {
   const deleted = () => new Response(null, { status: 204 });
   const { dialtone } = await connected(token("token-1"), problem(403, "access_denied"), deleted);
