@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.adapters.telnyx.credentials import CREATE_PAUSE
 from app.sandbox.faults import Fault, FaultKind
 from app.vending.audit import AuditCriteria
 from tests.support.problems import assert_problem
@@ -343,6 +344,24 @@ async def test_old_credential_is_not_replaced_during_an_outage(
         assert shown.json()["state"] == "active"
 
 
+@pytest.mark.parametrize("status", [422, 503])
+async def test_old_credential_is_not_replaced_while_only_creates_fail(
+    serve: Serve, telnyx: Telnyx, status: int
+) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY)
+        telnyx.fail("status", method="POST", path="/telephony_credentials$", status=status)
+        assert (await issue(service, "laptop", lasting_token("bob"))).status_code in (502, 503)
+
+        kept = await issue(service, "laptop", lasting_token())
+        assert (await issue(service, "laptop", lasting_token("carol"))).status_code == 201
+        replaced = await issue(service, "laptop", lasting_token())
+
+        assert (kept.status_code, kept.json()["sip_username"]) == (200, first["sip_username"])
+        assert replaced.status_code == 201
+
+
 async def test_old_credential_is_replaced_after_the_outage(serve: Serve, telnyx: Telnyx) -> None:
     async with serve(AGED) as service:
         first = (await issue(service, "laptop", lasting_token())).json()
@@ -353,6 +372,7 @@ async def test_old_credential_is_replaced_after_the_outage(serve: Serve, telnyx:
 
         kept = await issue(service, "laptop", lasting_token())
         extensions = telnyx.calls("PATCH")
+        telnyx.clock.advance(CREATE_PAUSE)
         replaced = await issue(service, "laptop", lasting_token())
 
         assert (kept.status_code, kept.json()["sip_username"]) == (200, first["sip_username"])

@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
 from app.adapters.telnyx.responses import data_of, text_of, time_of
-from app.vending.errors import TelnyxResponseInvalid, TokenRejected
+from app.vending.errors import TelnyxError, TelnyxResponseInvalid, TokenRejected
 from app.vending.models import Credential, LoginToken, SipPassword
 
 PAGE_SIZE = 250
 """Telnyx's maximum; its default is 50."""
+
+CREATE_PAUSE = timedelta(minutes=10)
+"""How long after a failed create no credential is replaced, unless a create succeeds. Other calls may still work."""
 
 
 class TelnyxCredentials:
@@ -22,12 +25,18 @@ class TelnyxCredentials:
     def __init__(self, api: TelnyxApi, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._clock = clock
+        self._create_failed_at: datetime | None = None
 
     def admit(self, in_flight: int) -> None:
         self._api.scheduler.admit(in_flight)
 
-    def is_available(self) -> bool:
-        return self._api.scheduler.is_available()
+    def can_create(self) -> bool:
+        """Whether a create can be expected to succeed now: the last call succeeded, and the last create did not fail
+        within CREATE_PAUSE.
+        """
+        failed_at = self._create_failed_at
+        is_paused = failed_at is not None and self._clock() < failed_at + CREATE_PAUSE
+        return not is_paused and self._api.scheduler.is_available()
 
     async def create(
         self,
@@ -39,7 +48,13 @@ class TelnyxCredentials:
     ) -> Credential:
         """Never retried: Telnyx has no idempotency key here, so a retry could create a second credential."""
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
-        return _credential(data_of(await self._api.send("POST", "/telephony_credentials", json=body)))
+        try:
+            created = _credential(data_of(await self._api.send("POST", "/telephony_credentials", json=body)))
+        except TelnyxError:
+            self._create_failed_at = self._clock()
+            raise
+        self._create_failed_at = None
+        return created
 
     async def retrieve(self, credential_id: str) -> Credential:
         return _credential(data_of(await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)))
