@@ -12,8 +12,8 @@ export type Device = components["schemas"]["TelephonyCredentialInfo"];
 export interface ApiOptions {
   /** The base URL of Dialtone, such as `https://phones.example.com`. */
   url: string;
-  /** Returns the user's access token; null if no user is signed in. Called before every request. */
-  accessToken: () => Promise<string | null> | string | null;
+  /** Returns the user's access token; null or undefined if no user is signed in. Called before every request. */
+  accessToken: () => Promise<string | null | undefined> | string | null | undefined;
   fetch?: typeof fetch;
 }
 

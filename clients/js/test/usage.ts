@@ -2,7 +2,7 @@
 
 import { TelnyxRTC } from "@telnyx/webrtc";
 
-import { Phone } from "../dist/index.js";
+import { Phone, type PhoneOptions } from "../dist/index.js";
 
 declare const auth: { getAccessToken(): Promise<string | null> };
 
@@ -23,3 +23,10 @@ export async function main(): Promise<void> {
   phone.client?.newCall({ ...phone.callOptions, destinationNumber: "sip:a@sip.telnyx.com", audio: true });
   await phone.logout();
 }
+
+/** What sign-in libraries return without a user: Auth0 and Clerk null, Firebase and Keycloak undefined. */
+export const sources: PhoneOptions<TelnyxRTC>["accessToken"][] = [
+  (): Promise<string | null> => auth.getAccessToken(),
+  (): Promise<string> | undefined => undefined,
+  async (): Promise<string | undefined> => undefined,
+];
