@@ -25,6 +25,11 @@ before(async () => {
   for (const name of ["@telnyx/webrtc", "@telnyx/react-client", "@types/react", "react"]) {
     await symlink(join(CLIENT, "node_modules", name), join(project, "node_modules", name));
   }
+  for (const [name, types] of Object.entries(SIGN_IN_LIBRARIES)) {
+    await mkdir(join(project, "node_modules", name));
+    await writeFile(join(project, "node_modules", name, "package.json"), '{ "types": "index.d.ts" }');
+    await writeFile(join(project, "node_modules", name, "index.d.ts"), types);
+  }
   await writeFile(join(project, "package.json"), '{ "private": true }');
   await mkdir(join(project, "esm"));
   await writeFile(join(project, "esm", "package.json"), '{ "type": "module" }');
@@ -33,6 +38,27 @@ before(async () => {
 });
 
 after(() => rm(project, { recursive: true }));
+
+/** The parts of the sign-in libraries that the examples use, with the types of oidc-client-ts 3.5 and react-oidc-context 3.3. */
+const SIGN_IN_LIBRARIES = {
+  "oidc-client-ts": `
+    export declare class User { access_token: string; get expired(): boolean | undefined; profile: { sub: string } }
+    interface UserManagerSettings {
+      authority: string; client_id: string; redirect_uri: string; post_logout_redirect_uri?: string; scope?: string;
+    }
+    export declare class UserManager {
+      constructor(settings: UserManagerSettings);
+      getUser(): Promise<User | null>;
+      signinSilent(): Promise<User | null>;
+    }`,
+  "react-oidc-context": `
+    import { type ReactElement, type ReactNode } from "react";
+    import { type User, type UserManager } from "oidc-client-ts";
+    interface Props { children?: ReactNode; userManager: UserManager; onSigninCallback?: (user: User | undefined) => Promise<void> | void }
+    export declare const AuthProvider: (props: Props) => ReactElement;
+    interface Auth { user?: User | null; isLoading: boolean; error?: Error; signinRedirect(): Promise<void>; signoutRedirect(): Promise<void> }
+    export declare const useAuth: () => Auth;`,
+};
 
 /** A CommonJS module. */
 const COMMON = `
@@ -56,13 +82,14 @@ export type Given = ReactNode;
 /** Pairs of a file name and the code of a block that starts with an import. */
 async function examples() {
   const found = [];
-  for (const page of ["../../README.md", "README.md", "../../docs/browser.md"]) {
+  for (const page of ["../../README.md", "README.md", "../../docs/browser.md", "../../docs/sign-in.md"]) {
     const text = await readFile(join(CLIENT, page), "utf8");
     for (const [, language, code] of text.matchAll(/```(js|tsx?)\n(import .*?)```/gs)) {
-      found.push([`example-${found.length}.${language === "tsx" ? "tsx" : "ts"}`, `${code}${GIVEN}`]);
+      const given = code.includes("react-oidc-context") ? "" : GIVEN;
+      found.push([`example-${found.length}.${language === "tsx" ? "tsx" : "ts"}`, `${code}${given}`]);
     }
   }
-  assert.equal(found.length, 6);
+  assert.equal(found.length, 7);
   return found;
 }
 
