@@ -1,10 +1,12 @@
 """The client's address behind trusted proxies, as uvicorn's own middleware finds it, so that both always agree."""
 
+import ipaddress
 from asyncio import BaseTransport
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, cast
 
+import structlog
 from starlette.types import Message, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -18,6 +20,7 @@ MAX_CACHED_ADDRESSES = 20_000
 
 MAX_CACHED_HEADER_BYTES = 256
 FORWARDED_FOR = b"x-forwarded-for"
+_ANY_CLIENT = b"192.0.2.1"
 
 
 def peer_of(transport: BaseTransport) -> tuple[str, int] | None:
@@ -34,6 +37,8 @@ class ClientAddresses:
     def __init__(self, trusted_proxies: list[str] | str) -> None:
         self._middleware = ProxyHeadersMiddleware(cast("Any", _answer_nothing), trusted_proxies)
         self._cached = lru_cache(MAX_CACHED_ADDRESSES)(self._find)
+        self._is_ignored_proxy = lru_cache(MAX_CACHED_ADDRESSES)(self._looks_like_an_untrusted_proxy)
+        self._has_warned = False
 
     def of(self, peer: str | None, head: RequestHead) -> str | None:
         """`peer` is the connection's other end. Its `X-Forwarded-For` counts only if it is a trusted proxy."""
@@ -46,6 +51,21 @@ class ClientAddresses:
         return (self._cached if len(forwarded) <= MAX_CACHED_HEADER_BYTES else self._find)(peer, forwarded)
 
     def _find(self, peer: str, *forwarded: bytes) -> str | None:
+        if not self._has_warned and self._is_ignored_proxy(peer):
+            self._has_warned = True
+            structlog.get_logger("dialtone").warning(
+                "forwarded_address_ignored",
+                peer=peer,
+                setting="DIALTONE_TRUSTED_PROXIES",
+                hint="If this peer is your proxy, add its address. Otherwise all of its clients count as one address.",
+            )
+        return self._client_of(peer, *forwarded)
+
+    def _looks_like_an_untrusted_proxy(self, peer: str) -> bool:
+        """True for a peer of a private network that is not trusted. Clients on the internet may send the header too."""
+        return _is_in_a_private_network(peer) and self._client_of(peer, _ANY_CLIENT) == peer
+
+    def _client_of(self, peer: str, *forwarded: bytes) -> str | None:
         scope: Scope = {
             "type": "http",
             "client": (peer, 0),
@@ -56,6 +76,13 @@ class ClientAddresses:
         with suppress(StopIteration):
             running.send(None)  # nothing in it waits
         return cast("str", scope["client"][0])
+
+
+def _is_in_a_private_network(peer: str) -> bool:
+    try:
+        return peer == UNIX_PEER or ipaddress.ip_address(peer).is_private
+    except ValueError:
+        return False
 
 
 async def _answer_nothing(_scope: Scope, _receive: Any, _send: Any) -> None:
