@@ -169,6 +169,8 @@ docs: $(VENV)/.dev ## Build the documentation site in build/site
 	rm -rf build/docs build/site && mkdir -p build/docs
 	git ls-files -z --cached --others --exclude-standard $(SITE_FILES) | xargs -0 cp --parents -t build/docs
 	$(BIN)/python docs/site/reference.py build/docs/docs
+	$(BIN)/python docs/site/lists.py build/docs
+	cp docs/site/site.css build/docs/
 	$(BIN)/zensical build --strict
 	cp .env.example build/site/
 

@@ -15,7 +15,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from app.config.variables import Variables
 ROOT = Path(__file__).resolve().parents[2]
 HEADING = re.compile(r"# -- (?P<title>.*?)\.? -+$")
 SETTING = re.compile(r"(?:# )?(?P<name>(?:DIALTONE|TELNYX)_[A-Z_]+)=(?P<default>.*)$")
+PAGE = re.compile(r"\bdocs/([\w-]+)\.md(#[\w-]+)?")
+"""A page that a comment of `.env.example` names."""
 EXAMPLE = {
     "TELNYX_API_KEY": "KEY",
     "TELNYX_CONNECTION_ID": "1",
@@ -47,7 +49,7 @@ def settings() -> str:
 
     def flush() -> None:
         if names:
-            lines.extend([*names, "", " ".join(comment) or "See above.", ""])
+            lines.extend([*names, "", PAGE.sub(r"[\1](\1.md\2)", " ".join(comment)) or "See above.", ""])
             comment.clear()
             names.clear()
 
@@ -55,7 +57,10 @@ def settings() -> str:
         if heading := HEADING.match(line):
             flush()
             comment.clear()
-            lines.extend([f"## {heading['title']}", ""])
+            title, _, page = heading["title"].partition(" (docs/")
+            lines.extend([f"## {title}", ""])
+            if page:
+                lines.extend([PAGE.sub(r"See [\1](\1.md).", f"docs/{page.removesuffix(')')}"), ""])
         elif setting := SETTING.match(line):
             default = f" = `{setting['default']}`" if setting["default"] else ""
             names.append(f"- `{setting['name']}`{default}")
@@ -78,14 +83,21 @@ def configuration_file() -> str:
     lines = ["# Configuration file", "", "[Policy](policy.md) explains the tables with examples.", ""]
     for name, table in tables.items():
         lines.extend([f"## {name}", "", table.get("description", ""), ""])
-        rows = [_key(key, schema) for key, schema in table["properties"].items()]
+        rows = [_key(key, schema, tables) for key, schema in table["properties"].items()]
         lines.extend(_table(("key", "type", "default", "meaning"), rows))
     return "\n".join(lines)
 
 
-def _key(name: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
+def _key(name: str, schema: Mapping[str, Any], tables: Collection[str]) -> tuple[str, ...]:
     default = schema.get("default")
-    return f"`{name}`", _type(schema), "" if default is None else f"`{json.dumps(default)}`", _text(schema)
+    kind = _type(schema)
+    linked = re.sub(r"[A-Z]\w+", lambda found: _linked(found.group(), tables), kind)
+    meaning = _text(schema) or ("see the table of this type" if linked != kind else "")
+    return f"`{name}`", linked, "" if default is None else f"`{json.dumps(default)}`", meaning
+
+
+def _linked(kind: str, tables: Collection[str]) -> str:
+    return f"[{kind}](#{kind.lower()})" if kind in tables else kind
 
 
 def _type(schema: Mapping[str, Any]) -> str:

@@ -81,3 +81,28 @@ async def test_site_requests_no_other_host(site: Site) -> None:
         await page.wait_for_load_state("networkidle")
 
     assert site.foreign == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_name_in_a_table_is_on_one_line(site: Site, width: int) -> None:
+    page = await site.open("docs/metrics/", width)
+
+    lines = await page.eval_on_selector_all(
+        "td:first-child code", "codes => codes.map(code => code.getClientRects().length)"
+    )
+
+    assert set(lines) == {1}
+
+
+async def test_steps_around_code_are_one_list(site: Site) -> None:
+    page = await site.open("docs/identity-providers/")
+
+    assert await page.locator(".md-typeset > ol").first.locator(":scope > li").count() == 5
+
+
+async def test_readme_of_a_folder_is_in_the_navigation(site: Site) -> None:
+    page = await site.open("docs/browser/")
+
+    assert (
+        await page.locator(".md-sidebar--primary").get_by_role("link", name="dialtone-client", exact=True).is_visible()
+    )
