@@ -2,8 +2,8 @@
 
 Run `python docs/site/lists.py FOLDER`. It rewrites the Markdown files in the folder.
 
-In the repository, two or three spaces suffice, because CommonMark counts from the text of the item. With fewer than four,
-Python-Markdown ends the list.
+In the repository, two or three spaces suffice, because CommonMark counts from the text of the item. If there are fewer
+than four, Python-Markdown ends the list.
 """
 
 import re
