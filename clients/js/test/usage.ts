@@ -24,7 +24,7 @@ export async function main(): Promise<void> {
   await phone.logout();
 }
 
-/** What sign-in libraries return without a user: Auth0 and Clerk null, Firebase and Keycloak undefined. */
+/** Sign-in libraries return different values without a user: Clerk null, Firebase and Keycloak undefined. */
 export const sources: PhoneOptions<TelnyxRTC>["accessToken"][] = [
   (): Promise<string | null> => auth.getAccessToken(),
   (): Promise<string> | undefined => undefined,
