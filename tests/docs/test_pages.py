@@ -75,6 +75,37 @@ async def test_search_finds_a_setting(site: Site) -> None:
     await page.wait_for_selector("a[href*='docs/settings']:visible, a[href*='docs/configuration']:visible")
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("Keycloak", "identity-providers/self-hosted/?h=Keycloak#keycloak"),
+        ("Vue", "clients/js/?h=Vue#vue-svelte-and-angular"),
+        ("nginx", "deploy/?h=nginx#nginx"),
+        ("Cloud Run", "docs/container/?h=Cloud+Run#google-cloud-run"),
+    ],
+)
+async def test_search_finds_the_heading_of_a_recipe(site: Site, words: str, found: str) -> None:
+    page = await site.open("")
+
+    await page.keyboard.press("/")
+    await page.keyboard.type(words, delay=20)
+
+    await page.wait_for_selector(f"a[href$='{found}']:visible")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_no_page_scrolls_sideways(site: Site, width: int) -> None:
+    page = await site.open("", width)
+    wide = []
+    for file in sorted(SITE.rglob("index.html")):
+        path = file.parent.relative_to(SITE)
+        await page.goto(f"{site.url}/{path}/")
+        if await page.evaluate("document.documentElement.scrollWidth") > width:
+            wide.append(str(path))
+
+    assert wide == []
+
+
 async def test_site_requests_no_other_host(site: Site) -> None:
     for path in PAGES:
         page = await site.open(path)
