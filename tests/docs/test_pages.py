@@ -88,7 +88,7 @@ async def test_search_finds_the_heading_of_a_recipe(site: Site, words: str, foun
     page = await site.open("")
 
     await page.keyboard.press("/")
-    await page.keyboard.type(words, delay=20)
+    await page.get_by_role("combobox", name="Search").fill(words)
 
     await page.wait_for_selector(f"a[href$='{found}']:visible")
 
