@@ -264,11 +264,6 @@ export interface components {
             callerNumber?: string | null;
         };
         /**
-         * @description The secret that a device logs in with.
-         * @enum {string}
-         */
-        Grant: "login_token" | "sip_password";
-        /**
          * @description The kind of caller that a backend vouches for.
          * @enum {string}
          */
@@ -322,6 +317,11 @@ export interface components {
             private_key: string;
         };
         /**
+         * @description The secret that a device logs in with.
+         * @enum {string}
+         */
+        LoginMethod: "login_token" | "sip_password";
+        /**
          * @description A grant. Give `token` to the user's or guest's client, which sends it as its access token.
          * @example {
          *       "id": "5f0c2d9be1a4483fb1b7f4b6b0e2a9d3",
@@ -356,7 +356,7 @@ export interface components {
          * @description Stable: clients branch on it.
          * @enum {string}
          */
-        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "grant_not_found" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_base64_of_pem" | "is_certificate" | "is_certificate_request" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_pkcs7" | "is_private_key" | "is_public_key" | "is_registration_request" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "outbound_requirement_not_met" | "overloaded" | "pem_boundaries_missing" | "preflight_rejected" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
+        ProblemCode: "access_denied" | "audit_unavailable" | "body_too_large" | "bundle_id_missing" | "certificate_chain" | "certificate_expired" | "certificate_not_voip" | "certificate_not_yet_valid" | "certificate_unreadable" | "client_email_missing" | "connection_not_found" | "credential_ended" | "credential_not_found" | "device_limit_reached" | "fields_swapped" | "grant_not_allowed" | "grant_not_found" | "headers_too_large" | "identity_unavailable" | "insufficient_scope" | "internal_error" | "invalid_cursor" | "invalid_logout_token" | "invalid_request" | "invalid_token" | "is_base64_of_pem" | "is_certificate" | "is_certificate_request" | "is_der" | "is_google_services_json" | "is_oauth_client" | "is_p12" | "is_p8_token_key" | "is_pkcs7" | "is_private_key" | "is_public_key" | "is_registration_request" | "is_server_key" | "issue_in_progress" | "issuer_not_found" | "key_mismatch" | "ledger_mismatch" | "ledger_unavailable" | "malformed_authorization" | "malformed_request" | "material_too_large" | "method_not_allowed" | "missing_token" | "not_before_in_future" | "not_confirmed" | "not_found" | "origin_not_allowed" | "outbound_limits_unknown" | "outbound_requirement_not_met" | "overloaded" | "pem_boundaries_missing" | "preflight_rejected" | "private_key_encrypted" | "private_key_unreadable" | "private_key_weak" | "project_id_missing" | "push_alias_taken" | "push_credential_not_found" | "push_limit_reached" | "push_material_refused" | "push_not_allowed" | "push_type_mismatch" | "rate_limited" | "request_timeout" | "service_account_is_text" | "service_account_key_unreadable" | "service_account_wrong_type" | "several_tokens" | "sweep_not_found" | "telnyx_forbidden" | "telnyx_key_rejected" | "telnyx_rate_limited" | "telnyx_rejected" | "telnyx_unavailable" | "token_uri_not_google" | "unsupported_media_type" | "uri_too_long";
         /** @description One fault of a request. Contains no value that the caller sent. */
         ProblemDetail: {
             /** @description Path to the field, starting with `body`, `query` or `path`. `[unknown]` replaces a name that is not a plain identifier. */
@@ -635,7 +635,7 @@ export interface components {
             usable_at: string;
             /** @description When the device last got a login from Dialtone, accurate to a minute. Null if not known. */
             last_used_at: string | null;
-            /** @description Whether the device is registered with Telnyx, at most 5 seconds ago. Null without `presence=true`, and if it is not known: Telnyx is unavailable or busy, the credential is not active, or the request names more than 20 devices. */
+            /** @description Whether the device is registered with Telnyx, by a response of Telnyx that is at most 7 seconds old. Null without `presence=true`, and if it is not known: Telnyx is unavailable or busy, the credential is not active, or the request names more than 20 devices. */
             online: boolean | null;
             /**
              * Format: date-time
@@ -687,7 +687,7 @@ export interface components {
              * @description `login_token` for the WebRTC SDKs; `sip_password` for classic SIP phones, if policy allows it.
              * @default login_token
              */
-            grant: components["schemas"]["Grant"];
+            grant: components["schemas"]["LoginMethod"];
             /** @description The requested lifetime of the credential. Policy may shorten it: see `expires_at`. */
             ttl_seconds?: number | null;
             /**
@@ -830,7 +830,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `overloaded`, `telnyx_rate_limited`, `telnyx_unavailable`, `outbound_requirement_not_met`. */
+        /** @description One of the problems `identity_unavailable`, `audit_unavailable`, `ledger_unavailable`, `issue_in_progress`, `overloaded`, `telnyx_rate_limited`, `telnyx_unavailable`, `outbound_requirement_not_met`, `outbound_limits_unknown`. */
         LoginUnavailable: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
@@ -1203,7 +1203,7 @@ export interface operations {
             429: components["responses"]["RateLimited"];
             500: components["responses"]["InternalError"];
             502: components["responses"]["BadGateway"];
-            503: components["responses"]["ServiceOrTelnyxUnavailable"];
+            503: components["responses"]["LoginUnavailable"];
         };
     };
     refreshTelephonyCredential: {
