@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from app import __version__
 from app.adapters.ledger.engines import database_url, open_engine
 from app.api.readiness import CheckStatus, Readiness, ReadinessCheck, TelnyxCheck
 from app.vending.errors import LedgerUnavailable, TelnyxKeyRejected, TelnyxUnreachable
@@ -20,7 +21,7 @@ async def test_healthy_service_is_live_ready_and_reports_its_version(service: Se
         "status": "ready",
         "checks": {"ledger": "ok", "identity": "ok", "telnyx": "ok"},
     }
-    assert (await service.client.get("/version")).json() == {"name": "dialtone", "version": "0.2.0.dev0"}
+    assert (await service.client.get("/version")).json() == {"name": "dialtone", "version": __version__}
 
 
 async def test_ledger_outage_makes_the_service_unready_but_live(telnyx: Telnyx, database: str) -> None:
