@@ -121,12 +121,11 @@ class FrontProtocol(asyncio.BufferedProtocol):
             return
         reader = self._reader
         data = bytes(_read_buffer[:nbytes])
-        is_health_check = False
-        if not (self.is_in_app or reader.is_reading):
+        is_first = not (self.is_in_app or reader.is_reading)
+        if is_first:
             self.since = time.monotonic()
-            is_health_check = data.startswith(self._host.health_check_starts)
         reader.unread = reader.unread + data if reader.unread else data
-        self._advance_later(is_urgent=is_health_check)
+        self._advance_later(is_urgent=is_first and data.startswith(self._host.health_check_starts))
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -370,12 +369,11 @@ class FrontProtocol(asyncio.BufferedProtocol):
 
     def _advance_later(self, *, is_urgent: bool = False) -> None:
         """Continue at the end of this round of the event loop, or in a later one."""
-        rounds = self._host.rounds
-        if self._is_scheduled or rounds.has_backlog:
+        if self._is_scheduled or self._host.rounds.has_backlog:
             self._settle()
         if not self._is_scheduled:
             self._is_scheduled = True
-            rounds.add(self, is_urgent=is_urgent)
+            self._host.rounds.add(self, is_urgent=is_urgent)
 
     def _settle(self) -> None:
         """Report the number of held bytes to the host, and pause or resume reading. Called after each step."""
