@@ -32,6 +32,9 @@ DELETION_SECONDS = 10.0
 Issuer = Annotated[str | None, typer.Option(help="The `iss` of the user's tokens.")]
 User = Annotated[str | None, typer.Option(help="The user (`sub`, or the configured subject claim).")]
 Connection = Annotated[str | None, typer.Option(help="Telnyx's id of the connection.")]
+Presence = Annotated[
+    bool, typer.Option("--presence", help="Also look up at Telnyx which devices are online, for at most 20 devices.")
+]
 
 COLUMNS = (
     Column("ID", lambda lease: lease["id"], is_whole=True),
@@ -43,6 +46,9 @@ COLUMNS = (
     Column("SIP USERNAME", lambda lease: lease["sip_username"], is_whole=True),
     Column("LAST USED", lambda lease: in_seconds(lease.get("last_used_at")), is_whole=True),
 )
+ONLINE = Column("ONLINE", lambda lease: lease["online"], is_whole=True)
+COLUMNS_WITH_PRESENCE = (*COLUMNS[:4], ONLINE, *COLUMNS[4:])
+"""A narrow terminal shows only the first columns."""
 
 
 @commands.command("ls")
@@ -54,6 +60,7 @@ def ls(
     state: Annotated[LeaseState | None, typer.Option()] = None,
     connection: Connection = None,
     sip_username: Annotated[str | None, typer.Option(help="As in the `From` header of a call.")] = None,
+    presence: Presence = False,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -66,22 +73,25 @@ def ls(
         "state": state,
         "connection_id": connection,
         "sip_username": sip_username,
+        "presence": "true" if presence else None,
     }
     found = run(lambda client: client.rows(LEASES, filters, limit))
     if as_json:
         print_json(found)
     else:
-        print_rows(COLUMNS, found, "No leases match.")
+        print_rows(COLUMNS_WITH_PRESENCE if presence else COLUMNS, found, "No leases match.")
     if len(found) == limit:
         note(f"Showing the first {limit}. Use --limit for more.")
 
 
 @commands.command("show")
-def show(lease: LeaseRef, as_json: AsJson = False) -> None:
+def show(lease: LeaseRef, presence: Presence = False, as_json: AsJson = False) -> None:
     """Show one lease. Exits 1 if it does not exist."""
 
     async def fetch(client: ServiceClient) -> JsonObject:
-        found: JsonObject = await client.request("GET", f"{LEASES}/{await find_lease_id(client, lease)}")
+        lease_id = await find_lease_id(client, lease)
+        params = {"presence": "true" if presence else None}
+        found: JsonObject = await client.request("GET", f"{LEASES}/{lease_id}", params=params)
         return found
 
     found = run(fetch)

@@ -18,6 +18,7 @@ from app.vending.models import IssueRequest
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
+from tests.support.signalling import open_page
 from tests.support.tokens import ISSUER, principal, token
 from tests.support.waiting import HOUR
 
@@ -64,6 +65,28 @@ async def test_last_use_of_a_device_is_listed_and_shown(components: Components, 
     assert datetime.fromisoformat(lease["last_used_at"]) > telnyx.clock() - HOUR / 60
     assert f"{lease['last_used_at'][:19]}Z" in (await leases("ls", "--user", "bob")).output
     assert f"{lease['last_used_at'][:19]}Z" in (await leases("show", lease["id"])).output
+
+
+async def test_presence_of_a_device_is_listed_and_shown(components: Components, telnyx: Telnyx) -> None:
+    login = await components.telephony.issuer.issue(principal("bob"), IssueRequest("laptop"))
+    assert login.token is not None
+    async with open_page(telnyx) as page:
+        await page.ask("login", login_token=login.token.secret)
+
+        row = (await leases("ls", "--user", "bob", "--presence")).stdout.split("\t")
+        shown = (await leases("show", row[0], "--presence")).stdout
+
+    assert row[3:5] == ["active", "yes"]
+    assert "online\tyes" in shown
+    assert [lease["online"] for lease in await listed("--user", "bob")] == [None], "not looked up"
+
+
+async def test_unknown_presence_is_a_dash(components: Components, telnyx: Telnyx) -> None:
+    telnyx.fail("status", method="GET", path="sip_registration_status", status=503, times=1000)
+
+    row = (await leases("ls", "--user", "bob", "--presence")).stdout.split("\t")
+
+    assert row[3:5] == ["active", "-"]
 
 
 async def test_one_lease_is_revoked_and_deleted_at_telnyx(components: Components, telnyx: Telnyx) -> None:
