@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,23 +17,23 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.sandbox.demo_files import LEDGER, SETTINGS, keep_grant_key, write_configuration, write_settings
 from app.sandbox.environment import ISSUER_NAMES, PORTS, UserSettings, read_user_settings
 from app.sandbox.provider import SimulatedProvider
 from app.sandbox.providers import DEMO, UnknownProvider, simulate
 
 LOOPBACK = "127.0.0.1"
-FOLDER = Path(".dialtone")
-"""The data of the demo, below the working directory."""
-LEDGER = FOLDER / "dev.db"
-"""Not the default file of the service, in which a real account's devices may be."""
-
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
 TOKEN_SECONDS = 12 * 3600
+
+SECRETS = ("_SECRET", "_KEY", "_PEM")
+"""Ends of the names of the user's settings that are not written to a file. A PEM has several lines."""
+
+_IDENTITY = "DIALTONE_IDENTITY_PORT"
+_ISSUERS = re.compile(r"""^\s*issuer\s*=\s*["']([^"']*)""", re.MULTILINE)
+"""Lines of dialtone.toml. The service reports the faults of the file, so it is only searched here."""
 
 
 class StackError(Exception):
@@ -102,6 +103,8 @@ class Plan:
     user: UserSettings
     simulated: SimulatedProvider | None
     """The identity provider to simulate; None if the user has an issuer of their own."""
+    has_guests: bool
+    """Whether the service accepts grants for guests."""
 
     def url(self, port: str, host: str = LOOPBACK) -> str:
         """The URL of the part that listens on this port."""
@@ -124,9 +127,12 @@ def _plan(provider: str) -> Plan:
     except (OSError, UnicodeDecodeError):
         raise StackError("DIALTONE_ENV_FILE names a file that cannot be read.") from None
     ports = {variable: _port(variable) for variable in PORTS}
-    if user.own_issuer is None:
+    identity_url = f"http://{LOOPBACK}:{ports[_IDENTITY]}"
+    own_file = _text_of(user.passed.get("DIALTONE_CONFIG"))
+    has_demo_users = provider == DEMO and identity_url in _ISSUERS.findall(own_file) and _is_free(ports[_IDENTITY])
+    if user.own_issuer is None or has_demo_users:
         try:
-            simulated = simulate(provider, f"http://{LOOPBACK}:{ports['DIALTONE_IDENTITY_PORT']}")
+            simulated = simulate(provider, identity_url)
         except UnknownProvider as error:
             raise StackError(str(error)) from None
     elif provider == DEMO:
@@ -135,16 +141,18 @@ def _plan(provider: str) -> Plan:
         own = [name for name in ISSUER_NAMES if name in user.passed]
         raise StackError(f"To simulate an identity provider, unset {' and '.join(own)}.")
     for variable, port in ports.items():
-        if simulated is not None or variable != "DIALTONE_IDENTITY_PORT":
-            _check_free(variable, port)
-    return Plan(ports, user, simulated)
+        if (simulated is not None or variable != _IDENTITY) and not _is_free(port):
+            fix = f"{variable}={port + 1000} make dev"
+            raise StackError(f"Port {port} is in use. Set another port, for example: {fix}")
+    has_guests = "DIALTONE_CONFIG" not in user.passed or "dialtone:guests" in own_file
+    return Plan(ports, user, simulated, has_guests=has_guests)
 
 
 def _run(stack: ExitStack, plan: Plan) -> None:
     _print_passed_settings(plan.user)
     environment = _environment(plan)
     parts = {"sandbox": ["telnyx"], "page": ["page", "--notice", plan.notice or ""]}
-    if plan.simulated is not None and plan.simulated.name == DEMO:
+    if plan.simulated is not None and plan.simulated.name == DEMO and plan.has_guests:
         parts["page"].append("--guests")
     if plan.simulated is not None:
         parts["identity provider"] = ["identity", "--provider", plan.simulated.name]
@@ -158,7 +166,7 @@ def _run(stack: ExitStack, plan: Plan) -> None:
     stack.callback(_terminate, children)
     children["service"] = stack.enter_context(_child(["serve"], environment))
     _wait_until_ready(f"{plan.url('DIALTONE_PORT')}/readyz", children)
-    _print_addresses(plan)
+    _print_addresses(plan, children["service"].pid)
     while True:
         _check_alive(children)
         time.sleep(0.5)
@@ -171,10 +179,21 @@ def _terminate(children: dict[str, subprocess.Popen[bytes]]) -> None:
 
 def _environment(plan: Plan) -> dict[str, str]:
     """The environment of the processes: the demo's settings, and those of the user's that are passed on."""
+    settings = _settings(plan)
+    secrets = {name for name in plan.user.passed if name.endswith(SECRETS)}
+    write_settings({name: value for name, value in settings.items() if name not in secrets})
+    ports = {variable: str(port) for variable, port in plan.ports.items()}
+    return plan.user.unrelated | settings | ports | {"DIALTONE_ENV_FILE": ""}
+
+
+def _settings(plan: Plan) -> dict[str, str]:
+    """The settings of the service."""
+    passed = plan.user.passed
     pages = [plan.url("DIALTONE_PAGE_PORT", host) for host in (LOOPBACK, "localhost")]
-    origins = ",".join(filter(None, [*pages, plan.user.passed.get("DIALTONE_CORS_ORIGINS")]))
     telnyx = plan.url("DIALTONE_SANDBOX_PORT")
     defaults = {"DIALTONE_SIP_PASSWORD": "true", "DIALTONE_LOG_LEVEL": "info"}
+    if passed.keys().isdisjoint({"DIALTONE_GRANT_KEY", "DIALTONE_GRANT_KEY_FILE"}):
+        defaults["DIALTONE_GRANT_KEY_FILE"] = str(keep_grant_key())
     demo = {
         "TELNYX_API_KEY": DEMO_KEY,
         "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
@@ -182,52 +201,13 @@ def _environment(plan: Plan) -> dict[str, str]:
         "DIALTONE_DATABASE_URL": f"sqlite:///{LEDGER}",
         "DIALTONE_PROPAGATION_SECONDS": "1",
         "DIALTONE_RTC_HOST": telnyx.replace("http", "ws", 1),
-        "DIALTONE_CORS_ORIGINS": origins,
-        "DIALTONE_ENV_FILE": "",
+        "DIALTONE_CORS_ORIGINS": ",".join(filter(None, [*pages, passed.get("DIALTONE_CORS_ORIGINS")])),
     }
-    issuer = {} if plan.simulated is None else _issuer(plan.simulated)
-    ports = {variable: str(port) for variable, port in plan.ports.items()}
-    return plan.user.unrelated | defaults | plan.user.passed | demo | issuer | ports
-
-
-def _issuer(simulated: SimulatedProvider) -> dict[str, str]:
-    """The variables that make the service accept the simulated provider's tokens."""
-    FOLDER.mkdir(exist_ok=True)
-    file = FOLDER / "identity.toml"
-    if simulated.name == DEMO:
-        file.write_text(f"# Written by `dialtone dev`.\n{demo_configuration(simulated)}", encoding="utf-8")
-        variables = {"DIALTONE_CONFIG": str(file), "DIALTONE_GRANT_KEY": grant_key()}
-        return simulated.variables | variables
-    file.write_text(f"# Written by `dialtone dev`.\n{simulated.block()}\n", encoding="utf-8")
-    return simulated.variables | {"DIALTONE_CONFIG": str(file)}
-
-
-def demo_configuration(simulated: SimulatedProvider) -> str:
-    """The dialtone.toml of the demo. Every demo user may be an operator and may vouch for guests, by scope."""
-    return f"""{simulated.block()}
-ops_client_id = "dialtone-operators"
-
-[[policy.rules]]
-name = "demo-users"
-admin = true
-vouches_for = ["user", "guest"]
-
-[[policy.rules]]
-name = "demo-grant-users"
-issuers = ["dialtone:users"]
-
-[[policy.rules]]
-name = "demo-guests"
-issuers = ["dialtone:guests"]
-connection_id = "{DEMO_CONNECTION}"
-ttl_seconds.browser = 3600
-"""
-
-
-def grant_key() -> str:
-    """A new private key that signs grants, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    if plan.simulated is not None:
+        demo |= plan.simulated.variables
+        if "DIALTONE_CONFIG" not in passed:
+            demo["DIALTONE_CONFIG"] = str(write_configuration(plan.simulated))
+    return defaults | passed | demo
 
 
 @contextmanager
@@ -255,6 +235,14 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "app.cli", *arguments]
 
 
+def _text_of(file: str | None) -> str:
+    """The text of the dialtone.toml of the user; empty if there is none or if it cannot be read."""
+    try:
+        return "" if file is None else Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def _port(variable: str) -> int:
     text = os.environ.get(variable) or str(PORTS[variable])
     if not text.isdecimal() or not 0 < int(text) < 65536:
@@ -262,15 +250,14 @@ def _port(variable: str) -> int:
     return int(text)
 
 
-def _check_free(variable: str, port: int) -> None:
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError:
-            raise StackError(
-                f"Port {port} is in use. Set another port, for example: {variable}={port + 1000} make dev"
-            ) from None
+            return False
+        return True
 
 
 def _wait_until_ready(url: str, children: dict[str, subprocess.Popen[bytes]]) -> None:
@@ -300,11 +287,11 @@ def _print_passed_settings(user: UserSettings) -> None:
         _print(f"Ignored, because the demo has its own Telnyx, ledger and addresses: {', '.join(user.ignored)}")
 
 
-def _print_addresses(plan: Plan) -> None:
+def _print_addresses(plan: Plan, service_pid: int) -> None:
     print_token = ".venv/bin/dialtone sandbox token"  # noqa: S105 - a command
     identity_port = plan.ports["DIALTONE_IDENTITY_PORT"]
     of_port = "" if identity_port == PORTS["DIALTONE_IDENTITY_PORT"] else f" --port {identity_port}"
-    service = plan.url("DIALTONE_PORT")
+    service, own_file = plan.url("DIALTONE_PORT"), plan.user.passed.get("DIALTONE_CONFIG")
     if plan.simulated is None:
         issuer, operator = f"your own: {plan.user.own_issuer}", ""
         last = ["Stop: Ctrl-C", "Issue a login with an access token of your issuer in the variable TOKEN:"]
@@ -313,12 +300,14 @@ def _print_addresses(plan: Plan) -> None:
         if plan.simulated.name != DEMO:
             issuer += f"   simulates {plan.simulated.provider.title}"
         operator = f"   ({print_token} alice --scope 'phone dialtone:admin'{of_port})"
-        if plan.simulated.name == DEMO:
+        if plan.simulated.name == DEMO and own_file is None:
             operator = "   (sign in as alice)"
         last = [
             f"Print another token: {print_token} bob{of_port}        Stop: Ctrl-C",
             "Issue a login to Alice's laptop:",
         ]
+    if own_file is not None:
+        last.insert(0, f"Reload {own_file}: kill -HUP {service_pid}")
     lines = [
         "",
         "Dialtone is ready. Telnyx is simulated: calls do not leave this machine.",
@@ -327,8 +316,10 @@ def _print_addresses(plan: Plan) -> None:
         f"  service             {service}   (API docs: {service}/docs)",
         f"  operators' page     {service}/ops{operator}",
         f"  sandbox (Telnyx)    {plan.url('DIALTONE_SANDBOX_PORT')}   (journal: /sandbox/journal)",
+        f"  connection          {DEMO_CONNECTION}   (the connection_id of policy rules)",
         f"  identity provider   {issuer}",
         f"  ledger              {LEDGER.absolute()}",
+        f"  commands            DIALTONE_ENV_FILE={SETTINGS} .venv/bin/dialtone doctor",
         "",
         *last,
         "",

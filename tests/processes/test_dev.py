@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.sandbox.identity_provider import create_identity_provider
+from app.sandbox.providers import DEMO, simulate
 from tests.support.http_server import free_port, serve
 from tests.support.replicas import command, environment
 
@@ -167,6 +168,27 @@ def test_own_issuer_replaces_the_demo_provider(tmp_path: Path) -> None:
         == "Demo users cannot sign in: Dialtone accepts tokens of the issuers in own.toml. Use your own page."
     )
     assert run.says("your own: the issuers in own.toml")
+
+
+def test_own_file_with_the_demo_issuer_keeps_the_demo_users(tmp_path: Path) -> None:
+    chosen = ports()
+    own = tmp_path / "own.toml"
+    issuer = simulate(DEMO, f"http://127.0.0.1:{chosen['DIALTONE_IDENTITY_PORT']}").block()
+    rule = '[[policy.rules]]\nname = "everyone"\n'
+    own.write_text(f"{issuer}\n{rule}")
+    with dev(tmp_path, chosen | {"DIALTONE_CONFIG": "own.toml"}) as run:
+        login = pasted(run.curl)
+        page = httpx.get(f"http://127.0.0.1:{chosen['DIALTONE_PAGE_PORT']}/config.json", trust_env=False).json()
+        own.write_text(f'{issuer}\n{rule}effect = "deny"\n')
+        (reload,) = [line for line in run.lines if line.startswith("Reload own.toml: ")]
+        subprocess.run(shlex.split(reload.removeprefix("Reload own.toml: ")), check=True)
+        deadline = time.monotonic() + 20
+        while (denied := pasted(run.curl)).get("code") is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    assert login["login_token"]
+    assert (page["notice"], page["users"]) == (None, ["alice", "bob", "carol"])
+    assert denied["code"] == "access_denied"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 
 from app.config.issuer_variables import ISSUER_FIELDS
 from app.config.settings import Settings, known_variables, variable_of
+from app.sandbox.demo_files import LEDGER
 from app.sandbox.environment import ISSUER_SETTINGS, PASSED, read_user_settings
-from app.sandbox.stack import LEDGER
 
 REACH_OUTSIDE = {
     "TELNYX_API_KEY": "KEY",
@@ -40,6 +40,12 @@ def test_frontend_and_log_settings_are_passed() -> None:
 
     assert (found.passed, found.ignored) == (wanted, ())
     assert found.unrelated == {"PATH": "/bin"}
+
+
+def test_keys_of_grants_are_passed() -> None:
+    wanted = {"DIALTONE_GRANT_KEY_FILE": "grants.pem", "DIALTONE_OTHER_GRANT_KEY": "PEM"}
+
+    assert read_user_settings(wanted).passed == wanted
 
 
 def test_settings_of_an_issuer_are_passed_with_the_issuer() -> None:

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from app.sandbox.demo_files import demo_configuration, grant_key
 from app.sandbox.identity_provider import create_identity_provider
 from app.sandbox.openid.tokens import TOKEN_SECONDS
 from app.sandbox.providers import DEMO, simulate
 from app.sandbox.softphone.server import CLIENT, create_page
-from app.sandbox.stack import demo_configuration, grant_key
 from tests.support.databases import sqlite_url
 from tests.support.grants import from_file
 from tests.support.http_server import DeferredApp, serve
