@@ -256,15 +256,21 @@ def _control_routes(sandbox: "TelnyxSandbox") -> list[Route]:
 
     async def set_outbound(request: Request) -> Response:
         connection = account.connections.get(request.path_params["id"])
-        fields = await request.json()
+        try:
+            fields = await request.json()
+        except ValueError:
+            fields = ...
         if connection is None or not isinstance(fields, dict | None):
-            return JSONResponse({"error": "the connection is unknown, or the body is no object"}, 422)
+            return JSONResponse({"error": "the connection is unknown, or the body is neither an object nor null"}, 422)
         profile_id = None if fields is None else sandbox.billing.add_outbound_profile(**fields)
         connection["outbound"] = {**connection["outbound"], "outbound_voice_profile_id": profile_id}
         return JSONResponse(connection["outbound"])
 
     async def advance_clock(request: Request) -> Response:
-        clock.advance(timedelta(seconds=float((await request.json())["advance_seconds"])))
+        try:
+            clock.advance(timedelta(seconds=float((await request.json())["advance_seconds"])))
+        except (ValueError, TypeError, KeyError, OverflowError):
+            return JSONResponse({"error": 'the body must be {"advance_seconds": NUMBER}'}, 422)
         return JSONResponse({"now": clock().isoformat()})
 
     return [

@@ -284,6 +284,9 @@ async def test_control_sets_and_removes_the_outbound_voice_profile(telnyx: Telny
         given = (await client.put(path, json={"daily_spend_limit": "9"})).json()["outbound_voice_profile_id"]
         removed = (await client.put(path, content="null")).json()["outbound_voice_profile_id"]
         unknown = await client.put("/sandbox/connections/1/outbound", json={})
+        empty = await client.put(path)
+        no_clock = await client.post("/sandbox/clock", content="3600")
 
+    assert [answer.status_code for answer in (empty, no_clock)] == [422, 422]
     assert telnyx.sandbox.billing.outbound_profile(given)["daily_spend_limit"] == "9"
     assert (removed, unknown.status_code) == (None, 422)
