@@ -20,7 +20,7 @@ LEASE = {"lease_id": "1", "version": 2, "sip_address": "sip:gencred1@sip.example
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """The names that the page's program defines."""
-    monkeypatch.setenv("DIALTONE_WEBHOOK_SECRET", encoded(SECRET))
+    monkeypatch.setenv("VOICE_WEBHOOK_SECRET", encoded(SECRET))
     monkeypatch.setenv("EVENTS_DATABASE", str(tmp_path / "events.db"))
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
