@@ -1,7 +1,12 @@
 """The place and the message of a fault in the configuration, from the errors of pydantic."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import ValidationError
 
+from app.adapters.identity.tenants import TENANT_ID
+from app.config.sign_in import SCOPE
 from app.config.tables import FieldError
 
 _CONTAINERS = {
@@ -11,6 +16,24 @@ _CONTAINERS = {
     "model_type": "must be a table",
 }
 """pydantic's messages name types of Python."""
+
+FORMATS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": "must have 1 to 64 letters, digits and . _ -, the first a letter or digit",
+    r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$": "must have 1 to 64 lower-case letters, digits and inner hyphens",
+    r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$": "must have 1 to 32 lower-case letters, digits and inner hyphens",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "must be the name of an environment variable",
+    r"^\d{1,20}$": "must be the number of a connection, such as 1293384261075731499",
+    r"^\+[1-9]\d{6,14}$": "must be a number in E.164, such as +3224850111",
+    r"^[\x20-\x7e]{1,255}$": "must have 1 to 255 printable ASCII characters",
+    SCOPE: "must be a scope: printable ASCII characters without spaces, quotation marks and backslashes",
+    r"^\S+$": "must have no white space",
+    rf"^{TENANT_ID}$": "must be a tenant id: letters, digits and inner . _ -",
+    r"^[0-7]{3}$": "must be three octal digits, such as 660",
+    r"^[A-Za-z0-9.-]+(:\d+)?$": "must be a host name, such as sip.telnyx.com",
+    r"^wss?://[A-Za-z0-9.:\[\]/_-]+$": "must be a WebSocket URL, such as wss://rtc.telnyx.com",
+    r"^(/[A-Za-z0-9._~-]+)*$": "must be a path that begins with a slash and does not end with one, such as /phones",
+}
+"""The requirement of each pattern in the settings."""
 
 
 def first_fault(error: ValidationError) -> tuple[str, str]:
@@ -26,4 +49,12 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
         return place, f"must be a list of tables; write [[{place}]] with two pairs of brackets"
     if fault["type"] == "missing":
         return place, "is required"
-    return place, _CONTAINERS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+    return place, message_of(fault)
+
+
+def message_of(fault: Mapping[str, Any]) -> str:
+    """The requirement that the value does not meet, without the value."""
+    if fault["type"] == "string_pattern_mismatch":
+        return FORMATS[fault["ctx"]["pattern"]]
+    message: str = _CONTAINERS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+    return message

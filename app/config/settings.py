@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.adapters.addresses import is_loopback
 from app.config import known_issuers
 from app.config.config_warning import ConfigWarning
-from app.config.faults import first_fault
+from app.config.faults import first_fault, message_of
 from app.config.file import ConfigError, ConfigFile, IssuerTable, ResolvedConfig, read, resolve
 from app.config.grants import load_grant_keys
 from app.config.issuer_variables import ISSUER_FIELDS, LIST_VARIABLES, VALUE_VARIABLES, ProviderVariables
@@ -368,8 +368,8 @@ def _collected(variables: Variables, given: dict[str, Any]) -> tuple[dict[str, A
 
 def _one_line(error: ValidationError, variables: Variables) -> str:
     """The first fault in one line: the variable and the message, without the value."""
-    fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    message = fault["msg"].removeprefix("Value error, ")
+    fault = error.errors(include_input=False, include_url=False)[0]
+    message = message_of(fault)
     if not fault["loc"]:
         return message
     name = str(fault["loc"][0])
