@@ -16,18 +16,23 @@ from structlog.typing import EventDict, WrappedLogger
 SECRET_FIELDS = re.compile(
     r"passw|secret|token$|authorization|api_key|private_key|certificate|cookie|project_account", re.IGNORECASE
 )
-SECRET_SHAPES = re.compile(
+_KEY_SHAPES = (
     r"eyJ[\w-]+(?:\.[\w-]*)*"  # a JWT, complete or cut off
     r"|-----BEGIN[^-]+-----.*?(?:-----END[^-]+-----|\Z)"
     r"|\bKEY[A-Za-z0-9_-]{8,}"  # a Telnyx API key
     r"|\bBearer\s+\S+"
     r"|://[^/\s:@]+:[^/\s@]+@"  # user and password in a URL
-    r"|\b[0-9a-f]{32}\b",  # the shape of a SIP password; our own ids are in ID_FIELDS
+)
+KEY_SHAPES = re.compile(_KEY_SHAPES, re.DOTALL)
+SECRET_SHAPES = re.compile(
+    _KEY_SHAPES + r"|\b[0-9a-f]{32}\b",  # the shape of a SIP password; our own ids are in ID_FIELDS
     re.DOTALL,
 )
 MASK = "[redacted]"
 ID_FIELDS = frozenset({"request_id", "lease_id", "grant_id", "audit", "token_sha256", "replica"})
 """Values that Dialtone generates. They may have the shape of a secret: a lease id has 32 hex digits."""
+NAME_FIELDS = frozenset({"subject", "actor_subject", "device_id"})
+"""Names of users and devices. Many providers and clients use 32 hex digits, and so do the names of guests."""
 
 MAX_TEXT_CHARS = 500
 MAX_FRAMES = 12
@@ -100,7 +105,8 @@ def _is_secret_field(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def _redact_text(name: str, text: str) -> str:
     """Methods, routes, issuers and addresses are the same in many lines."""
-    return MASK if _is_secret_field(name) else _one_line(SECRET_SHAPES.sub(MASK, text))
+    shapes = KEY_SHAPES if name in NAME_FIELDS else SECRET_SHAPES
+    return MASK if _is_secret_field(name) else _one_line(shapes.sub(MASK, text))
 
 
 def _one_line(text: str) -> str:

@@ -333,6 +333,17 @@ async def test_each_event_is_logged_as_well(telnyx: Telnyx, sqlite: str, capsys:
     assert answer["login_token"] not in json.dumps(lines)
 
 
+async def test_names_of_32_hex_digits_are_logged(
+    telnyx: Telnyx, sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user, device = "5f0c2d9be1a4483fb1b7f4b6b0e2a9d3", "tab-0b8f9d4e5a6c47d1a2b3c4d5e6f70812"
+    async with running_service(telnyx, sqlite) as service:
+        await service.issue(device, user=user)
+
+    (told,) = [line for line in map(json.loads, capsys.readouterr().err.splitlines()) if line.get("audit")]
+    assert (told["subject"], told["device_id"]) == (user, device)
+
+
 async def test_secret_in_the_user_agent_is_masked(service: Service) -> None:
     stolen = token()
 
