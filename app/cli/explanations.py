@@ -7,6 +7,7 @@ from app.adapters.identity.diagnosis.explain import KEYS_UNAVAILABLE
 from app.adapters.identity.diagnosis.token_report import CheckState, TokenCheck, TokenReport
 from app.config.providers import values_behind
 from app.config.settings import ISSUER_VARIABLES, Settings
+from app.vending.grants.models import GRANT_ISSUERS
 
 _SIGNS = {
     CheckState.PASSED: "ok  ",
@@ -16,6 +17,7 @@ _SIGNS = {
 }
 
 NEVER_CHECKED = "rate limits, and limits of proxies in front of Dialtone"
+NEVER_CHECKED_OF_GRANTS = "the device and the origin of the grant, "
 
 
 def verdict(report: TokenReport) -> str:
@@ -34,7 +36,9 @@ Values = Mapping[str, tuple[str, ...]]
 
 
 def values_of(settings: Settings, report: TokenReport) -> Values:
-    """The values of the preset of the issuer whose settings were applied."""
+    """The values of the preset of the issuer whose settings were applied. For grants, no setting decides."""
+    if report.issuer in GRANT_ISSUERS:
+        return dict.fromkeys(ISSUER_VARIABLES, ())
     tables = (table for table, _ in settings.identity().issuers if table.issuer == report.issuer)
     return next((values_behind(table) for table in tables), {})
 
@@ -60,7 +64,8 @@ def _deciding(check: TokenCheck, values: Values) -> list[str]:
 def report_lines(report: TokenReport, values: Values) -> list[str]:
     """Every check. A setting is named as in an issuer of dialtone.toml, with the variable in parentheses."""
     lines = [line for check in report.checks for line in check_lines(check, values)]
-    lines.append(f"Not checked: {NEVER_CHECKED}.")
+    of_grants = NEVER_CHECKED_OF_GRANTS if report.issuer in GRANT_ISSUERS else ""
+    lines.append(f"Not checked: {of_grants}{NEVER_CHECKED}.")
     if report.issuer is not None:
         lines.insert(0, f"The settings of the issuer {report.issuer} apply.")
     if report.issuer is not None and not report.is_verified:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from app.adapters.identity.grant_keys import GrantSigningKey
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.engines import database_url
 from app.cli import app
 from tests.support.configuration import set_command_environment
 from tests.support.databases import sqlite_url
+from tests.support.grants import grant_key
 from tests.support.tokens import ISSUER, claims_of, token
 from tests.support.verification import SECRET, raw_token
 from tests.support.wrong_tokens import CONFIGS, WRONG_TOKENS, WrongToken
@@ -228,6 +230,21 @@ def test_not_before_entries_are_checked_if_there_is_a_ledger(
     assert "ok    not-before: no entry rejects the token" in before.output
     assert after.exit_code == 1
     assert "Dialtone rejects the token: not_before" in after.output
+
+
+def test_grant_of_another_key_is_explained_without_settings_of_an_issuer(
+    terminal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIALTONE_GRANT_KEY", grant_key())
+    claims = claims_of(iss="dialtone:users", aud="dialtone:dialtone")
+    rules = '[[policy.rules]]\nname = "session-users"\nissuers = ["dialtone:users"]'
+
+    said = terminal(typed=GrantSigningKey(grant_key("second")).sign(claims), more=rules).output
+
+    assert "Dialtone rejects the token: unknown_key." in said
+    assert "Another key than DIALTONE_GRANT_KEY and DIALTONE_OTHER_GRANT_KEY signed the grant" in said
+    assert "setting " not in said
+    assert "Not checked: the device and the origin of the grant, rate limits" in said
 
 
 def test_explanation_creates_no_ledger(terminal: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from app.adapters.identity.diagnosis.token_report import CheckState, TokenReport
 from app.adapters.identity.issuers import Issuers
 from app.adapters.identity.unverified_tokens import UnverifiedToken
 from app.vending.errors import DialtoneError, IdentityUnavailable, LedgerUnavailable, TokenRejected
+from app.vending.grants.models import GRANT_ISSUERS
 from app.vending.models import Principal
 
 Verify = Callable[[str, str | None], Awaitable[Principal]]
@@ -263,8 +264,11 @@ def _why_no_key(unverified: UnverifiedToken) -> str:
     texts = [f"usable keys: {', '.join(usable[:5]) or 'none'}"]
     if skipped:
         texts.append(f"skipped keys: {'; '.join(skipped[:5])}")
-    texts.append("the token is of another environment, or the provider has removed or not yet published its key")
-    return ". ".join(texts)
+    if unverified.issuer.issuer in GRANT_ISSUERS:
+        texts.append("another key than DIALTONE_GRANT_KEY and DIALTONE_OTHER_GRANT_KEY signed the grant")
+    else:
+        texts.append("the token is of another environment, or the provider has removed or not yet published its key")
+    return ". ".join(text[:1].upper() + text[1:] if number else text for number, text in enumerate(texts))
 
 
 def _parts(token: str) -> str:
