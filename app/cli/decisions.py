@@ -11,7 +11,7 @@ from app.config.settings import Settings
 from app.vending import strict_json
 from app.vending.errors import AccessDenied, InsufficientScope
 from app.vending.models import Platform, Principal, RtcOptions
-from app.vending.policy import ActivePolicy, Allowance, Policy, PolicyMode, explain
+from app.vending.policy import GRANTS_SCOPE, ActivePolicy, Allowance, Policy, PolicyMode, explain
 
 
 async def explained(where: Settings, text: str) -> tuple[bool, TokenReport]:
@@ -79,7 +79,9 @@ def decision_lines(policy: Policy, principal: Principal, *, is_accepted: bool = 
         return [*lines, f"Denied: {answer}."]
     if not is_accepted:
         return [*lines, "The policy allows the user, if the token is accepted."]
-    return [*lines, "Allowed:", *(f"  {name:<16} {value}" for name, value in _allowed(answer, principal).items())]
+    allowed = _allowed(answer, principal)
+    width = max(map(len, allowed))
+    return [*lines, "Allowed:", *(f"  {name:<{width}} {value}" for name, value in allowed.items())]
 
 
 def decision_json(policy: Policy, principal: Principal) -> dict[str, Any]:
@@ -124,6 +126,7 @@ def _allowed(allowance: Allowance, principal: Principal) -> dict[str, str]:
         "push credentials": "yes" if may_push else "no" + (f" (lacks {' '.join(sorted(lacking))})" if lacking else ""),
         "outbound": allowance.outbound.value,
         "operator": _operator(allowance, principal),
+        "vouches for": _vouches_for(allowance, principal),
         "SDK options": _rtc(allowance.rtc),
         "credentials are replaced": "never" if (age := allowance.max_lease_age) is None else _after(age),
     }
@@ -134,6 +137,13 @@ def _operator(allowance: Allowance, principal: Principal) -> str:
         return "no"
     issuers = allowance.visibility.issuers
     return "yes" if issuers is None else f"of {', '.join(sorted(issuers))}"
+
+
+def _vouches_for(allowance: Allowance, principal: Principal) -> str:
+    kinds = ", ".join(sorted(allowance.vouches_for))
+    if not kinds or GRANTS_SCOPE in principal.scopes:
+        return kinds or "none"
+    return f"none (lacks {GRANTS_SCOPE})"
 
 
 def _rtc(rtc: RtcOptions) -> str:

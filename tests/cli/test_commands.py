@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         return CliRunner().invoke(app, arguments, input=typed)
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("scope", "vouches_for"), [("phone dialtone:grants", "guest, user"), ("phone", "none (lacks dialtone:grants)")]
+)
+def test_policy_test_shows_which_grants_a_backend_may_mint(
+    terminal: Any, tmp_path: Path, scope: str, vouches_for: str
+) -> None:
+    file = tmp_path / "dialtone.toml"
+    file.write_text(file.read_text().replace("max_devices = 3", 'max_devices = 3\nvouches_for = ["user", "guest"]'))
+
+    said = terminal("policy", "test", token("shop", department="support", scope=scope)).output
+
+    assert re.search(rf"^  vouches for +{re.escape(vouches_for)}$", said, re.MULTILINE)
 
 
 def test_policy_test_explains_a_permission_rule_by_rule(terminal: Any) -> None:
