@@ -43,10 +43,9 @@ class SignallingFailed(Exception):
 
 
 def signalling_url(rtc_host: str | None, rtc_region: str | None) -> str:
-    """The URL that the SDK opens with these options."""
-    if rtc_host is not None:
-        return rtc_host
-    return DEFAULT_HOST if rtc_region is None else DEFAULT_HOST.replace("rtc", f"{rtc_region}.rtc", 1)
+    """The URL that the SDK opens with these options. It adds the region to the address of another host too."""
+    host = DEFAULT_HOST if rtc_host is None else rtc_host
+    return host if rtc_region is None else host.replace("rtc", f"{rtc_region}.rtc", 1)
 
 
 class SignallingConnection:
