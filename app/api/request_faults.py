@@ -24,6 +24,7 @@ UNKNOWN = "[unknown]"
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}", re.ASCII)
 
+_FLAG = "{name} must be true or false."
 _INTEGER = "{name} must be an integer."
 _TIME = "{name} must be a time with a zone, such as 2026-11-23T09:30:00Z."
 
@@ -34,7 +35,8 @@ _MESSAGES = {
     "string_unicode": "{name} must be valid Unicode.",
     "string_too_short": "{name} is too short. The minimum length is {min_length}.",
     "string_too_long": "{name} is too long. The maximum length is {max_length}.",
-    "bool_type": "{name} must be true or false.",
+    "bool_type": _FLAG,
+    "bool_parsing": _FLAG,
     "int_type": _INTEGER,
     "int_parsing": _INTEGER,
     "greater_than_equal": "{name} must be at least {ge}.",

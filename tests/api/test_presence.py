@@ -96,6 +96,7 @@ async def test_other_values_of_the_parameter_are_rejected(service: Service, valu
     answer = await operate(service, "/dialable", issuer=ISSUER, subject="alice", presence=value)
 
     assert_problem(answer, 422, "invalid_request")
+    assert answer.json()["errors"][0]["message"] == "presence must be true or false."
 
 
 FAULTS: list[dict[str, Any]] = [
