@@ -42,7 +42,11 @@ def revoke(
     if as_json:
         print_json({"revoked": grants, "leases": leases})
     else:
-        typer.echo(f"{grants} grants revoked, {leases} devices logged out.")
+        typer.echo(f"{_counted(grants, 'grant')} revoked, {_counted(leases, 'device')} logged out.")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 async def _revoke_all(client: ServiceClient, body: JsonObject) -> tuple[int, int]:

@@ -117,7 +117,7 @@ class RemoteTransport:
             case 403, "insufficient_scope" | "access_denied":
                 return (
                     "Commands require a token with the scope dialtone:admin and, if the service has policy rules, "
-                    "a rule with admin = true for its user."
+                    "a rule with admin = true for its user. Operators of some issuers cannot use every command."
                 )
             case (404, "not_found") | (405, _):
                 return (
