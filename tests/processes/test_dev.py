@@ -174,7 +174,7 @@ def test_own_file_with_the_demo_issuer_keeps_the_demo_users(tmp_path: Path) -> N
     chosen = ports()
     own = tmp_path / "own.toml"
     issuer = simulate(DEMO, f"http://127.0.0.1:{chosen['DIALTONE_IDENTITY_PORT']}").block()
-    rule = '[[policy.rules]]\nname = "everyone"\n'
+    rule = '[[policy.rules]]\nname = "demo-users"\n'
     own.write_text(f"{issuer}\n{rule}")
     with dev(tmp_path, chosen | {"DIALTONE_CONFIG": "own.toml"}) as run:
         login = pasted(run.curl)
