@@ -81,7 +81,8 @@ def load_grant_keys(
         if other is not None:
             raise FieldError("other_grant_key", "is set without DIALTONE_GRANT_KEY; set both")
         if (rule := next(iter(grant_rules(policy)), None)) is not None:
-            raise FieldError("grant_key", f"is not set, but the rule {rule.name} is for grants")
+            fix = "set DIALTONE_GRANT_KEY_FILE to the file of a private key"
+            raise FieldError("grant_key", f"is not set, but the rule {rule.name} is for grants; {fix}")
         return None
     first = _signing_key("grant_key", signing)
     second = None if other is None else _signing_key("other_grant_key", other)

@@ -103,8 +103,18 @@ class Plan:
     user: UserSettings
     simulated: SimulatedProvider | None
     """The identity provider to simulate; None if the user has an issuer of their own."""
-    has_guests: bool
-    """Whether the service accepts grants for guests."""
+    own_file: str | None
+    """The text of the user's dialtone.toml; None if `dialtone dev` writes the file."""
+
+    @property
+    def has_guests(self) -> bool:
+        """Whether the service accepts grants for guests."""
+        return self.own_file is None or "dialtone:guests" in self.own_file
+
+    @property
+    def has_sign_in(self) -> bool:
+        """Whether operators can sign in at the identity provider."""
+        return self.own_file is None or "ops_client_id" in self.own_file
 
     def url(self, port: str, host: str = LOOPBACK) -> str:
         """The URL of the part that listens on this port."""
@@ -129,7 +139,8 @@ def _plan(provider: str) -> Plan:
     ports = {variable: _port(variable) for variable in PORTS}
     identity_url = f"http://{LOOPBACK}:{ports[_IDENTITY]}"
     own_file = _text_of(user.passed.get("DIALTONE_CONFIG"))
-    has_demo_users = provider == DEMO and identity_url in _ISSUERS.findall(own_file) and _is_free(ports[_IDENTITY])
+    is_in_file = own_file is not None and identity_url in _ISSUERS.findall(own_file)
+    has_demo_users = provider == DEMO and is_in_file and _is_free(ports[_IDENTITY])
     if user.own_issuer is None or has_demo_users:
         try:
             simulated = simulate(provider, identity_url)
@@ -144,8 +155,7 @@ def _plan(provider: str) -> Plan:
         if (simulated is not None or variable != _IDENTITY) and not _is_free(port):
             fix = f"{variable}={port + 1000} make dev"
             raise StackError(f"Port {port} is in use. Set another port, for example: {fix}")
-    has_guests = "DIALTONE_CONFIG" not in user.passed or "dialtone:guests" in own_file
-    return Plan(ports, user, simulated, has_guests=has_guests)
+    return Plan(ports, user, simulated, own_file)
 
 
 def _run(stack: ExitStack, plan: Plan) -> None:
@@ -235,10 +245,10 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "app.cli", *arguments]
 
 
-def _text_of(file: str | None) -> str:
-    """The text of the dialtone.toml of the user; empty if there is none or if it cannot be read."""
+def _text_of(file: str | None) -> str | None:
+    """The text of the user's dialtone.toml; None without one. Empty if it cannot be read, which the service reports."""
     try:
-        return "" if file is None else Path(file).read_text(encoding="utf-8-sig")
+        return None if file is None else Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -300,7 +310,7 @@ def _print_addresses(plan: Plan, service_pid: int) -> None:
         if plan.simulated.name != DEMO:
             issuer += f"   simulates {plan.simulated.provider.title}"
         operator = f"   ({print_token} alice --scope 'phone dialtone:admin'{of_port})"
-        if plan.simulated.name == DEMO and own_file is None:
+        if plan.simulated.name == DEMO and plan.has_sign_in:
             operator = "   (sign in as alice)"
         last = [
             f"Print another token: {print_token} bob{of_port}        Stop: Ctrl-C",
