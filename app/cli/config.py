@@ -32,12 +32,13 @@ def check(
     if is_online:
         _check_online(where)
     resolved = where.identity()
-    rules = len(resolved.policy.rules)
+    issuers, rules, endpoints = len(resolved.issuers), len(resolved.policy.rules), len(resolved.endpoints)
     if as_json:
-        print_json({"issuers": len(resolved.issuers), "rules": rules, "policy_enforced": resolved.policy.is_enforced})
+        counts = {"issuers": issuers, "rules": rules, "endpoints": endpoints}
+        print_json(counts | {"policy_enforced": resolved.policy.is_enforced})
         return
     is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
-    typer.echo(f"Valid: {len(resolved.issuers)} issuer(s), {rules} rule(s); {is_open}.")
+    typer.echo(f"Valid: {issuers} issuer(s), {rules} rule(s), {endpoints} endpoint(s) for events; {is_open}.")
 
 
 def _check_online(where: "Settings") -> None:

@@ -95,6 +95,7 @@ class SettingsReloader:
             "reloaded",
             issuers=len(issuers),
             rules=len(resolved.policy.rules),
+            endpoints=len(resolved.endpoints),
             requires_restart=[variable_of(name) for name in requires_restart],
         )
         for connection_id, error in unread.items():
