@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from app.sandbox.demo_files import grant_key
 from app.sandbox.identity_provider import create_identity_provider
 from app.sandbox.providers import DEMO, simulate
 from tests.support.http_server import free_port, serve
@@ -189,6 +190,22 @@ def test_own_file_with_the_demo_issuer_keeps_the_demo_users(tmp_path: Path) -> N
     assert login["login_token"]
     assert (page["notice"], page["users"]) == (None, ["alice", "bob", "carol"])
     assert denied["code"] == "access_denied"
+
+
+def test_commands_use_the_settings_that_dev_writes_without_secrets_of_the_user(tmp_path: Path) -> None:
+    own = {"DIALTONE_OTHER_GRANT_KEY": grant_key(), "DIALTONE_MAX_DEVICES": "3"}
+    with dev(tmp_path, ports() | own) as run:
+        login = pasted(run.curl)
+
+    file = tmp_path / ".dialtone" / "dev.env"
+    used = environment(DIALTONE_ENV_FILE=str(file))
+    listed = subprocess.run(
+        command("leases", "ls"), env=used, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert listed.startswith(login["id"])
+    assert "DIALTONE_MAX_DEVICES=3\n" in file.read_text()
+    assert "OTHER_GRANT_KEY" not in file.read_text()
+    assert (tmp_path / ".dialtone" / "grant-key.pem").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
