@@ -67,7 +67,8 @@ def replay(
     body = {"event_id": event, "endpoint": endpoint}
     replayed, rest = run(lambda client: _replay_all(client, body))
     if not replayed and event is not None and not any(rest.values()):
-        end("No dead letter has this ID. It may have been replayed, or deleted after a week.")
+        hint = "The event may be pending (`dialtone events ls --state pending`), delivered, or deleted after a week."
+        end(f"No dead letter has this ID. {hint}")
     if as_json:
         print_json({"replayed": replayed} | rest)
     else:
