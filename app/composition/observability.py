@@ -124,7 +124,7 @@ def log_outbound(status: OutboundStatus) -> None:
 
 def log_failed_read(failed: FailedRead) -> None:
     """Log that the outbound limits of a connection could not be read: users of the rules may be unable to log in."""
-    if failed.is_known:
+    if failed.has_earlier_result:
         log, event = _log.warning, "outbound_limits_outdated"
     else:
         log, event = _log.error, "outbound_limits_unknown"

@@ -72,14 +72,16 @@ class FailedRead:
     rules: tuple[str, ...]
     """The enforced rules that require something of the connection."""
     why: str
-    is_known: bool
-    """Whether an earlier result applies. Without one, users of the rules get no new login."""
+    has_earlier_result: bool
+    """Whether an earlier result still applies. Without one, users of the rules get no new login."""
 
     @classmethod
-    def of(cls, policy: Policy, connection_id: str, error: TelnyxError, *, is_known: bool = False) -> "FailedRead":
+    def of(
+        cls, policy: Policy, connection_id: str, error: TelnyxError, *, has_earlier_result: bool = False
+    ) -> "FailedRead":
         requirements = policy.outbound_requirements().items()
         rules = (rule for (connection, _), names in requirements if connection == connection_id for rule in names)
-        return cls(connection_id, tuple(rules), why_unread(error), is_known)
+        return cls(connection_id, tuple(rules), why_unread(error), has_earlier_result)
 
     def __str__(self) -> str:
         rules = f"rule {', '.join(self.rules)}: " if self.rules else ""
@@ -155,10 +157,11 @@ class OutboundGuard:
 
     def report_failed_read(self, connection_id: str, error: TelnyxError) -> None:
         """Report the failure, if enforced rules require limits of the connection and it was not reported before."""
-        failed = FailedRead.of(self._policy.policy, connection_id, error, is_known=connection_id in self._known)
-        # The errors of one outage differ. They are one finding.
+        is_known = connection_id in self._known
+        failed = FailedRead.of(self._policy.policy, connection_id, error, has_earlier_result=is_known)
+        # The errors of one outage may differ, but are one finding.
         cause = failed.why if isinstance(error, REJECTED_READS) else None
-        if failed.rules and self._is_new((connection_id, "failed read"), (failed.rules, failed.is_known, cause)):
+        if failed.rules and self._is_new((connection_id, "failed read"), (failed.rules, is_known, cause)):
             self._report_failure(failed)
 
     def statuses(self) -> list[OutboundStatus]:
@@ -220,7 +223,7 @@ class OutboundGuard:
             self._report(status)
 
     def _is_new(self, subject: tuple[str, str], finding: object) -> bool:
-        """Whether to report the finding: it has changed, or was last reported a day ago."""
+        """Whether the finding has changed or was last reported a day ago. If so, it counts as reported now."""
         before, now = self._reported.get(subject), self._clock()
         if before is not None and before[0] == finding and now < before[1] + REPORT_INTERVAL:
             return False
