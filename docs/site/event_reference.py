@@ -1,6 +1,6 @@
 """Generates the reference page of events: when each type occurs, the members of its `data`, and an example.
 
-The service's own code makes the examples. The descriptions are those of `EventType` and `app.vending.events.payloads`.
+The service's code generates the examples. The descriptions are those of `EventType` and `app.vending.events.payloads`.
 """
 
 import ast
@@ -184,7 +184,7 @@ def lines() -> Iterator[str]:
     yield from (
         "# Event reference",
         "",
-        "[Events](events.md) describes endpoints, signatures and delivery. The service's code makes the examples.",
+        "[Events](events.md) describes endpoints, signatures and delivery. The service's code generates the examples.",
         "",
         "| type | when |",
         "|---|---|",

@@ -40,7 +40,7 @@ class Replay(NamedTuple):
 
     replayed: int
     remaining: int
-    """Matching dead letters that a further call can replay: those above REPLAY_BATCH_SIZE, and those that another
+    """Matching dead letters that another call can replay: those above REPLAY_BATCH_SIZE, and those that another
     transaction was changing."""
     endpoint_removed: int
     """Matching dead letters that cannot be replayed, because their endpoint is no longer configured."""

@@ -137,7 +137,7 @@ class EndpointHealth:
     paused_until: datetime | None = None
 
     def is_paused(self, now: datetime) -> bool:
-        """No pause is longer than MAX_PAUSE. A longer rest means that the clock was set back, and ends the pause."""
+        """A pause that would last longer than MAX_PAUSE from now has ended: the clock was set back since it began."""
         return self.paused_until is not None and now < self.paused_until <= now + MAX_PAUSE
 
 
@@ -193,13 +193,13 @@ class EventDeliverer:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def maintain(self) -> None:
-        """Bury events that could not be delivered, delete old dead letters, and count. Raises LedgerUnavailable.
+        """Bury events that could not be delivered, delete old dead letters, and count.
 
-        Also makes queues due whose due time is impossible.
+        Also makes queues due whose retry is later than any that is scheduled. Raises LedgerUnavailable.
         """
         now = self._clock()
         for found in await self._ledger.backlog():  # also of endpoints that are no longer configured
-            # No retry is scheduled so late. The clock was set back, and the events would wait for the difference.
+            # Such a retry was scheduled before the clock was set back. Its events would wait for the difference.
             while await self._ledger.make_due(found.endpoint, now, now + 2 * MAX_RETRY_DELAY):
                 pass
             while await self._ledger.bury_expired(found.endpoint, now):
@@ -215,7 +215,7 @@ class EventDeliverer:
         """For each endpoint in use."""
         now, known = self._clock(), {found.endpoint: found for found in self._backlog}
         found = []
-        for name in (endpoint.name for endpoint in self._active.endpoints):
+        for name in self._active.names():
             backlog = known.get(name, EventBacklog(name))
             age = 0.0 if backlog.oldest is None else (now - backlog.oldest).total_seconds()
             failed = {reason: count for (endpoint, reason), count in self._failed.items() if endpoint == name}

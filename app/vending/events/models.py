@@ -48,8 +48,9 @@ POLICY_DENIALS = frozenset(
 
 
 class EventType(StrEnum):
-    """The `type` of an event. The documentation's page about events has these descriptions."""
+    """The `type` of an event."""
 
+    # The event reference of the documentation site is generated from these descriptions.
     LEASE_ISSUED = "dialtone.lease.issued"
     """A device got a credential."""
     LEASE_RENEWED = "dialtone.lease.renewed"

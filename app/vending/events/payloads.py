@@ -1,4 +1,4 @@
-"""The members of `data` by the kind of event. The documentation's page about events is generated from this module."""
+"""The members of `data` by the kind of event. The event reference of the documentation site is generated from it."""
 
 from typing import NotRequired, TypedDict
 
