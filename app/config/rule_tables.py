@@ -91,9 +91,10 @@ class AdminTable(Table):
 def issuers_of_names(
     field: str, names: frozenset[str], named: Mapping[str, TokenTable]
 ) -> tuple[frozenset[str], frozenset[Tenant]]:
-    """The `iss` of the tokens of these issuers, from the configured issuers by name, and the single tenants of them.
+    """The `iss` of the tokens of these issuers, and those of the issuers that are single tenants.
 
-    Raises FieldError for the field, for a name that is not configured or accepts unknown tenants.
+    `named`: the configured issuers by name. Raises FieldError for `field` if an issuer is not configured, or is a
+    template that accepts every tenant.
     """
     issuers: set[str] = set()
     tenants: set[Tenant] = set()

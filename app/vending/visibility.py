@@ -12,7 +12,7 @@ class Tenant:
     issuer: str
     """The `iss` of the tenant's tokens."""
     template: str
-    """The issuer as the configuration names it."""
+    """The issuer template, as in the configuration."""
     claim: str
     """The claim with the tenant id."""
     tenant_id: str
@@ -28,7 +28,7 @@ class Visibility:
     None means all. It also allows the operations that concern the whole service.
     """
     tenants: frozenset[Tenant] = frozenset()
-    """Those of `issuers` whose template is not in `issuers`."""
+    """The tenants among `issuers` whose template is not among them."""
 
     def includes(self, issuer: str) -> bool:
         return self.issuers is None or issuer in self.issuers

@@ -20,7 +20,7 @@ from app.vending.telephony.revoke import Revoker
 from app.vending.visibility import ALL_ISSUERS, Visibility
 
 REVOKE_BATCH_SIZE = 100
-"""Leases ended in one transaction: with ten endpoints for events, a tenth of a second of SQLite's only writer."""
+"""Leases ended in one transaction. With ten endpoints for events, it keeps SQLite's only writer for 0.1 seconds."""
 
 MAX_REVOKED_PER_CALL = 5_000
 """Leases ended in one call: a few seconds' work."""
@@ -151,7 +151,7 @@ class LeaseAdmin:
         try:
             is_all = await self._end_matching(self._limited(criteria), ended)
         except LedgerUnavailable:
-            if ended:  # by batches that were committed
+            if ended:  # in batches that were committed
                 await self._record(criteria, ended)
             raise
         await self._record(criteria, ended)
@@ -172,7 +172,7 @@ class LeaseAdmin:
     async def _record(self, criteria: LeaseCriteria, ended: Counter[str]) -> None:
         """One event for each issuer whose users were logged out, so that every operator of the issuer sees it.
 
-        If there were none, one event for the only issuer that the call concerns, or without an issuer.
+        If no user was logged out, one event with the only issuer that the call concerns, or without an issuer.
         """
         visible = self.visibility.issuers or frozenset()
         named = criteria.issuer or (min(visible) if len(visible) == 1 else None)
@@ -190,11 +190,11 @@ class LeaseAdmin:
             )
             for issuer, leases in counts
         )
-        # Together, because all were made: if a required audit fails for one, the others are queued too.
+        # At once, because all leases have ended: if a required audit fails for one event, the others are queued too.
         await asyncio.gather(*map(self._audit.record, decisions))
 
     async def _end_matching(self, criteria: LeaseCriteria, ended: Counter[str]) -> bool:
-        """Count the ended leases by issuer. Returns whether those were all; if not, the caller repeats the call."""
+        """End matching leases, and count them by issuer in `ended`. Returns False if more match: the caller repeats."""
         began, last_id = self._clock(), ""
         while ended.total() < MAX_REVOKED_PER_CALL:
             batch = await self._search.end_matching(criteria, began, last_id, self._clock(), REVOKE_BATCH_SIZE)

@@ -62,7 +62,7 @@ class TokenAdmin:
         return limited
 
     def key_sets(self) -> list[KeySetStatus]:
-        """The state of the keys of visible issuers on this replica. The keys of a template are those of each tenant."""
+        """The state of the keys of visible issuers on this replica. A tenant has the keys of its template."""
         return [status for status in self._keys.key_sets() if self.visibility.includes_some_of(status.issuer)]
 
     async def set_not_before(self, target: NotBeforeTarget, not_before: datetime | None) -> NotBefore:
