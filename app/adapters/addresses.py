@@ -28,6 +28,7 @@ _AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:]+)\]|(?P<name>[a-z0-9._-]+))(?:
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 MAX_NAME_LENGTH = 253
+"""Characters of a DNS name without its final dot (RFC 1035)."""
 
 
 def has_plain_host(url: str) -> bool:

@@ -101,7 +101,7 @@ class SharedCounts:
         await self._redis.aclose()
 
     async def _exchange(self, batch: list[tuple[tuple[str, ...], Window, int]]) -> None:
-        """Raises _failures()."""
+        """Raises the errors of `_failures`."""
         seen = [window.hits for _, window, _ in batch]
         async with self._redis.pipeline(transaction=False) as pipe:
             for names, window, hits in batch:

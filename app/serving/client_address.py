@@ -16,7 +16,7 @@ UNIX_PEER = "unix"
 """The address of every peer on a Unix socket. As a trusted proxy, it means all of them."""
 
 MAX_CACHED_ADDRESSES = 20_000
-"""About 7 MB. Finding an address again costs a tenth of a login."""
+"""About 7 MB. To find an address that is not cached takes a tenth of a login's CPU time."""
 
 MAX_CACHED_HEADER_BYTES = 256
 FORWARDED_FOR = b"x-forwarded-for"
@@ -37,7 +37,7 @@ class ClientAddresses:
     def __init__(self, trusted_proxies: list[str] | str) -> None:
         self._middleware = ProxyHeadersMiddleware(cast("Any", _answer_nothing), trusted_proxies)
         self._cached = lru_cache(MAX_CACHED_ADDRESSES)(self._find)
-        self._is_ignored_proxy = lru_cache(MAX_CACHED_ADDRESSES)(self._looks_like_an_untrusted_proxy)
+        self._is_ignored_proxy = lru_cache(MAX_CACHED_ADDRESSES)(self._may_be_ignored_proxy)
         self._has_warned = False
 
     def of(self, peer: str | None, head: RequestHead) -> str | None:
@@ -57,12 +57,12 @@ class ClientAddresses:
                 "forwarded_address_ignored",
                 peer=peer,
                 setting="DIALTONE_TRUSTED_PROXIES",
-                hint="If this peer is your proxy, add its address. Otherwise all of its clients count as one address.",
+                hint="If this peer is your proxy, add its address. Until then, all its clients count as one address.",
             )
         return self._client_of(peer, *forwarded)
 
-    def _looks_like_an_untrusted_proxy(self, peer: str) -> bool:
-        """True for a peer of a private network that is not trusted. Clients on the internet may send the header too."""
+    def _may_be_ignored_proxy(self, peer: str) -> bool:
+        """True for an untrusted peer in a private network. Clients on the internet may send the header too."""
         return _is_in_a_private_network(peer) and self._client_of(peer, _ANY_CLIENT) == peer
 
     def _client_of(self, peer: str, *forwarded: bytes) -> str | None:

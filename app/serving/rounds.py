@@ -27,7 +27,7 @@ BATCH_SIZE = 64
 64 new tokens take 6 ms."""
 
 MAX_URGENT = BATCH_SIZE // 4
-"""Health checks in a batch that others wait for, so that a flood of health checks cannot block logins."""
+"""Urgent connections in a batch, so that a flood of health checks cannot block logins."""
 
 
 class Advancing(Protocol):
@@ -64,8 +64,8 @@ class Rounds:
     def add(self, connection: Advancing, *, is_urgent: bool = False) -> None:
         """Advance the connection at the end of this round, or in a later one if there is not enough time.
 
-        Urgent ones go first. If ten thousand devices reconnect at once, their requests take seconds, but a health check
-        must not fail.
+        Urgent connections go first: if ten thousand devices reconnect at once, their requests take seconds, and a
+        health check would time out.
         """
         (self._urgent if is_urgent else self._queue).append(connection)
         self._schedule()

@@ -18,7 +18,7 @@ from app.vending.audit import ActivityCount, AuditAction, AuditCriteria, AuditEv
 from app.vending.errors import LedgerUnavailable
 from app.vending.telephony.naming import Naming
 
-concerned_issuer: sa.ColumnElement[str] = sa.func.coalesce(events.c.issuer, events.c.details["issuer"].as_string())
+_concerned_issuer: sa.ColumnElement[str] = sa.func.coalesce(events.c.issuer, events.c.details["issuer"].as_string())
 """The issuer of the user that an event is about, or the issuer that it is about as a whole."""
 
 _INSERT = ManyRows(events.insert())
@@ -128,13 +128,13 @@ def _conditions(criteria: AuditCriteria) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [column == value for column, value in wanted.items() if value is not None]
     is_actor_visible = visible(at.actor_issuer, criteria.visibility)
     if criteria.visibility.issuers is not None:
-        found.append(visible(concerned_issuer, criteria.visibility))
+        found.append(visible(_concerned_issuer, criteria.visibility))
     if criteria.subject is not None:
         is_actor = sa.and_(at.actor_subject == criteria.subject, is_actor_visible)
         found.append(sa.or_(at.subject == criteria.subject, is_actor))
     if criteria.issuer is not None:
         is_actor = sa.and_(at.actor_issuer == criteria.issuer, is_actor_visible)
-        found.append(sa.or_(concerned_issuer == criteria.issuer, is_actor))
+        found.append(sa.or_(_concerned_issuer == criteria.issuer, is_actor))
     if criteria.since is not None:
         found.append(at.at >= criteria.since)
     if criteria.until is not None:

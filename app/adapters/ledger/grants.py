@@ -89,14 +89,14 @@ class SqlGrants:
         entry = not_before_marks.c
         is_of_grants = entry.issuer.in_(sorted(GRANT_ISSUERS))
         query = sa.select(*ENTRY_KEY).where(is_of_grants, entry.not_before < set_before)
-        query = query.order_by(*ENTRY_KEY).limit(limit)  # sorted: two sweepers in another order could deadlock
+        query = query.order_by(*ENTRY_KEY).limit(limit)  # sorted, so that two sweepers cannot deadlock
         if not (rows := await self._database.rows(query)):
             return 0  # the usual case: no write lock is taken
-        # The time is compared again: since the query, the entry may have been set to a later one.
+        # Compares the time again, because an entry may have been moved to a later time since the query.
         delete = not_before_marks.delete().where(
-            *(column == sa.bindparam(f"its_{column.name}") for column in ENTRY_KEY), entry.not_before < set_before
+            *(column == sa.bindparam(f"key_{column.name}") for column in ENTRY_KEY), entry.not_before < set_before
         )
-        found = [{f"its_{name}": value for name, value in row.items()} for row in rows]
+        found = [{f"key_{name}": value for name, value in row.items()} for row in rows]
 
         def work(connection: sa.Connection) -> None:
             connection.execute(delete, found)

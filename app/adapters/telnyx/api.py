@@ -111,7 +111,7 @@ class TelnyxApi:
     async def send_best_effort(self, method: str, path: str, seconds: float, **content: Any) -> HttpResponse:
         """As `send` with one attempt, for a look-up that must not affect logins: see `CallScheduler.best_effort_slot`.
 
-        404 is a usual response of a look-up. It is no failure for operators, and no warning in the log.
+        404 is a usual response to a look-up, so it is neither a warning in the log nor the `last_failure`.
         """
         async with self.scheduler.best_effort_slot() as slot:
             return await self._counted(slot, method, path, seconds, is_lookup=True, **content)

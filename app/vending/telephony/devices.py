@@ -106,7 +106,7 @@ class Devices:
         return lease
 
     def _expiry(self, lease: Lease, ttl_seconds: int, allowance: Allowance) -> datetime | None:
-        """The expiry that the lifetime requests. None if it is later, and the next login replaces the credential."""
+        """The expiry for this lifetime. None if it would extend a credential that the next login replaces."""
         now = self._clock()
         until = (now + timedelta(seconds=ttl_seconds)).replace(microsecond=0)
         is_former = lease.connection_id != allowance.connection_id

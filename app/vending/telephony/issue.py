@@ -162,7 +162,7 @@ class CredentialIssuer:
     async def _decide(self, principal: Principal, wanted: IssueRequest) -> Login:
         terms = self._policy.authorize_issue(principal, wanted)
         login = await self._find_or_create(principal, wanted, terms)
-        # Again: a logout, for instance, may have rejected the token while the request waited for the login.
+        # Check again: a logout, for example, may have rejected the token while the request waited for the login.
         self._not_before.check_remembered(principal)
         return login.with_rtc(terms.allowance.rtc)
 
@@ -187,7 +187,7 @@ class CredentialIssuer:
     async def _share(
         self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None = None
     ) -> Login:
-        """The result of the flight that the requests with this token for this device share.
+        """The login that all concurrent requests with this token for this device share.
 
         Requests with another token of the user have another flight, because a not-before entry may reject only one of
         the tokens.
