@@ -1,16 +1,12 @@
 """Lists of the documentation look on the site as in the repository: blocks inside an item stay in the item."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "site" / "lists.py"
-spec = importlib.util.spec_from_file_location("lists", SCRIPT)
-assert spec is not None
-assert spec.loader is not None
-lists = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(lists)
+with_wide_indentation = runpy.run_path(str(SCRIPT))["with_wide_indentation"]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +20,7 @@ spec.loader.exec_module(lists)
     ],
 )
 def test_block_of_an_item_is_indented_by_four_spaces(text: str, expected: str) -> None:
-    assert lists.with_wide_indentation(text) == expected
+    assert with_wide_indentation(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,10 +35,10 @@ def test_block_of_an_item_is_indented_by_four_spaces(text: str, expected: str) -
     ],
 )
 def test_other_text_does_not_change(text: str) -> None:
-    assert lists.with_wide_indentation(text) == text
+    assert with_wide_indentation(text) == text
 
 
 def test_code_of_an_item_keeps_its_own_indentation() -> None:
     text = "- a\n\n  ```py\n  if b:\n\n      - c\n  ```\n- d"
 
-    assert lists.with_wide_indentation(text) == "- a\n\n    ```py\n    if b:\n\n        - c\n    ```\n- d"
+    assert with_wide_indentation(text) == "- a\n\n    ```py\n    if b:\n\n        - c\n    ```\n- d"
