@@ -1,7 +1,6 @@
 """Binding: a grant works on the first device that uses it, and on pages of its origin."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,19 +14,13 @@ from tests.support.grants import (
     grant_rows,
     granting_service,
     minted,
-    status_and_code,
     use,
 )
+from tests.support.problems import status_and_code
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service
 
 APP = "https://app.example.com"
-
-
-@pytest.fixture
-async def granting(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with granting_service(telnyx, sqlite, tmp_path) as service:
-        yield service
 
 
 async def test_grant_works_again_on_its_device_and_on_no_other(granting: Service) -> None:
@@ -54,7 +47,7 @@ async def test_grant_of_one_device_cannot_touch_another(granting: Service, metho
     assert status_and_code(answer) == (401, "invalid_token")
 
 
-async def test_of_concurrent_devices_one_is_bound(granting: Service) -> None:
+async def test_one_of_several_concurrent_devices_is_bound(granting: Service) -> None:
     grant = await minted(granting)
 
     answers = await asyncio.gather(*(use(granting, grant, f"tab-{number}") for number in range(8)))

@@ -1,9 +1,7 @@
 """Keys of grants: what the published keys verify, and rotation."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
@@ -12,12 +10,6 @@ from tests.support.sandbox import Telnyx
 from tests.support.service import Service, settings_for
 
 APP = "https://app.example.com"
-
-
-@pytest.fixture
-async def granting(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with granting_service(telnyx, sqlite, tmp_path) as service:
-        yield service
 
 
 async def test_grant_is_a_jwt_that_the_published_keys_verify(granting: Service) -> None:

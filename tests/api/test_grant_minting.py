@@ -1,6 +1,5 @@
 """Minting grants: which backends may, for whom, for how long, and how often."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,11 @@ from tests.support.grants import (
     mint,
     minted,
     minted_for_guest,
-    status_and_code,
     use,
 )
+from tests.support.problems import status_and_code
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service
-
-
-@pytest.fixture
-async def granting(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with granting_service(telnyx, sqlite, tmp_path) as service:
-        yield service
 
 
 async def test_user_that_a_backend_vouches_for_gets_a_login(granting: Service) -> None:
@@ -86,11 +79,9 @@ async def test_backend_mints_only_the_kinds_of_its_rule(telnyx: Telnyx, sqlite: 
 
 
 @pytest.mark.parametrize(
-    "rules", [RULES.split('[[policy.rules]]\nname = "session-users"')[0], RULES + '\n[policy]\nmode = "shadow"\n']
+    "rules", [RULES.split('[[policy.rules]]\nname = "session-users"')[0], '[policy]\nmode = "shadow"\n' + RULES]
 )
 async def test_grants_are_off_without_an_enforced_rule(telnyx: Telnyx, sqlite: str, tmp_path: Path, rules: str) -> None:
-    if "shadow" in rules:
-        rules = '[policy]\nmode = "shadow"\n' + RULES
     async with granting_service(telnyx, sqlite, tmp_path, rules) as service:
         assert status_and_code(await mint(service))[0] == 403
         assert await grant_rows(service) == []

@@ -1,6 +1,5 @@
 """Permissions of a grant: its own device only. Forged grants have none."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,13 @@ from tests.support.grants import (
     mint,
     minted,
     minted_for_guest,
-    status_and_code,
     use,
 )
+from tests.support.problems import status_and_code
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service
 
 APP = "https://app.example.com"
-
-
-@pytest.fixture
-async def granting(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with granting_service(telnyx, sqlite, tmp_path) as service:
-        yield service
 
 
 def forged(service: Service, **changes: Any) -> dict[str, Any]:

@@ -1,11 +1,8 @@
 """Revoking grants: one, those of a backend, all, and not-before entries for the users of grants."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-
-import pytest
 
 from tests.support.admin_api import admin_request, current_token
 from tests.support.grants import (
@@ -20,20 +17,14 @@ from tests.support.grants import (
     minted,
     minted_for_guest,
     revoke_grants,
-    status_and_code,
     use,
     write_config,
 )
+from tests.support.problems import status_and_code
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, settings_for
 from tests.support.tokens import ISSUER
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def granting(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with granting_service(telnyx, sqlite, tmp_path) as service:
-        yield service
 
 
 async def test_revoked_grant_is_rejected_and_its_device_logged_out(granting: Service) -> None:

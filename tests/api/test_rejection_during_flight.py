@@ -14,6 +14,7 @@ import pytest
 from app.vending.not_before import NotBeforeTarget, Reach
 from tests.support.admin_api import admin_request
 from tests.support.grants import call, granting_service, minted, use
+from tests.support.problems import status_and_code
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, logout_token, token
@@ -57,10 +58,6 @@ async def refresh(service: Service, unverified_token: str, lease_id: str) -> htt
     return await service.client.post(f"/v1/telephony-credentials/{lease_id}/token", headers=headers)
 
 
-def code_of(answer: httpx.Response) -> tuple[int, str | None]:
-    return answer.status_code, answer.json().get("code")
-
-
 REJECTED = (401, "invalid_token")
 TARGETS = [
     NotBeforeTarget(ISSUER),
@@ -80,7 +77,7 @@ async def test_token_rejected_during_a_create_gets_no_login(
 
     answers = await asyncio.gather(*asked)
 
-    assert [code_of(answer) for answer in answers] == [REJECTED] * 3
+    assert [status_and_code(answer) for answer in answers] == [REJECTED] * 3
     assert not any("login_token" in answer.json() for answer in answers)
 
 
@@ -96,7 +93,7 @@ async def test_token_rejected_during_a_refresh_gets_no_login(
 
     answers = await asyncio.gather(*asked)
 
-    assert [code_of(answer) for answer in answers] == [REJECTED] * 3
+    assert [status_and_code(answer) for answer in answers] == [REJECTED] * 3
 
 
 async def both(first: str, second: str, ask: Ask, telnyx: Telnyx, path: str) -> list[asyncio.Task[httpx.Response]]:
@@ -119,7 +116,7 @@ async def test_not_before_during_a_create_rejects_only_the_older_token(
 
     answers = dict(zip(order, await asyncio.gather(*asked), strict=True))
 
-    assert code_of(answers[old]) == REJECTED
+    assert status_and_code(answers[old]) == REJECTED
     assert answers[new].is_success
     assert telnyx.created() == 1
 
@@ -136,7 +133,7 @@ async def test_not_before_during_a_refresh_rejects_only_the_older_token(
 
     answers = dict(zip(order, await asyncio.gather(*asked), strict=True))
 
-    assert code_of(answers[old]) == REJECTED
+    assert status_and_code(answers[old]) == REJECTED
     assert answers[new].status_code == 200
 
 
@@ -152,7 +149,7 @@ async def test_logout_during_a_create_leaves_a_login_for_the_later_token_only(
 
     answers = dict(zip(order, await asyncio.gather(*asked), strict=True))
 
-    assert code_of(answers[old]) == REJECTED
+    assert status_and_code(answers[old]) == REJECTED
     assert answers[new].status_code == 201
     await eventually(lambda: len(telnyx.live()) == 1)
 
@@ -175,7 +172,7 @@ async def test_grant_revoked_during_a_refresh_gets_no_login_of_another_grant(
 
         answers = dict(zip((grant["id"] for grant in order), await asyncio.gather(*asked), strict=True))
 
-        assert code_of(answers[revoked["id"]]) in (REJECTED, (410, "credential_ended"))
+        assert status_and_code(answers[revoked["id"]]) in (REJECTED, (410, "credential_ended"))
         assert is_revoked_first or answers[other["id"]].status_code == 200
 
 
@@ -189,7 +186,7 @@ async def test_token_rejected_during_an_outage_gets_no_cached_login(service: Ser
     await eventually(lambda: telnyx.sandbox.journal.entries)
     await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"))
 
-    assert code_of(await asked) == REJECTED
+    assert status_and_code(await asked) == REJECTED
 
 
 async def test_token_rejected_while_another_replica_creates_the_login_gets_none(telnyx: Telnyx, database: str) -> None:
@@ -201,5 +198,5 @@ async def test_token_rejected_while_another_replica_creates_the_login_gets_none(
         await asyncio.sleep(SLOW_SECONDS / 4)
         await refuse(two, NotBeforeTarget(ISSUER, Reach.USER, "alice"))
 
-        assert code_of(await waiting) == REJECTED
+        assert status_and_code(await waiting) == REJECTED
         await creating

@@ -136,7 +136,3 @@ async def audit_events(service: Service, count: int = 1, **criteria: str) -> lis
         if len(found) >= count or asyncio.get_running_loop().time() > deadline:
             return found
         await asyncio.sleep(0.05)
-
-
-def status_and_code(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["code"]

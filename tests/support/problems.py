@@ -3,6 +3,11 @@
 import httpx
 
 
+def status_and_code(answer: httpx.Response) -> tuple[int, str | None]:
+    """The code is None if the response is no problem document."""
+    return answer.status_code, answer.json().get("code")
+
+
 def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     body = answer.json()
     assert answer.status_code == status

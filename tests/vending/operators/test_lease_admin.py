@@ -1,4 +1,4 @@
-"""Operators' revocations of many leases are recorded, also if the ledger fails in between."""
+"""Operators' revocations of many leases are recorded, also if the ledger fails before the last batch."""
 
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -13,7 +13,7 @@ from tests.support.leases import LEASE
 
 
 class FailingSearch:
-    """A ledger that ends some batches of leases, and is unavailable then."""
+    """A ledger that ends some batches of leases, and then is unavailable."""
 
     def __init__(self, batches: int) -> None:
         self._batches = batches
