@@ -59,7 +59,7 @@ class Rounds:
     @property
     def has_backlog(self) -> bool:
         """Whether connections that are added now may have to wait for a later round."""
-        return len(self._queue) > BATCH_SIZE
+        return len(self._queue) > BATCH_SIZE or len(self._urgent) > MAX_URGENT
 
     def add(self, connection: Advancing, *, is_urgent: bool = False) -> None:
         """Advance the connection at the end of this round, or in a later one if there is not enough time.

@@ -126,6 +126,18 @@ async def test_flood_of_urgent_connections_leaves_most_of_a_round_to_others() ->
     assert sum(other.answer is not None for other in others) == BATCH_SIZE - MAX_URGENT
 
 
+async def test_more_urgent_connections_than_fit_into_a_batch_are_a_backlog() -> None:
+    """Their bytes are then counted before they are served, so that a flood of health checks cannot fill the memory."""
+    rounds = Rounds(CountingFastPath, Outbox())
+    for _ in range(MAX_URGENT):
+        rounds.add(FakeConnection(), is_urgent=True)
+    assert not rounds.has_backlog
+
+    rounds.add(FakeConnection(), is_urgent=True)
+
+    assert rounds.has_backlog
+
+
 async def test_round_does_not_run_in_the_context_of_the_request_that_began_it() -> None:
     """The app's response to one request begins the round in which the next requests are served."""
     connection = FakeConnection()
