@@ -22,7 +22,7 @@ Work = Callable[[sa.Connection], T]
 Commit = Callable[[Sequence[Work[Any]]], Awaitable[list[Any]]]
 """Runs writes in one transaction. Returns, after the commit, each write's result or the DialtoneError that it raised.
 
-Raises LedgerUnavailable if the database failed for one of them. Nothing is written then.
+Raises LedgerUnavailable if the database failed for one of them, or what one of them raised. Nothing is written then.
 """
 
 
@@ -94,11 +94,9 @@ class GroupCommit:
         try:
             outcomes = await self._commit([write.work for write in together])
         except Exception as error:
-            if (
-                not is_last_try
-                and isinstance(error, LedgerUnavailable)
-                and not isinstance(error.__cause__, DATABASE_FAILURES)
-            ):
+            # Any other error may have been caused by one write, such as a value that cannot be converted.
+            is_of_all = isinstance(error, LedgerUnavailable) and isinstance(error.__cause__, DATABASE_FAILURES)
+            if not (is_last_try or is_of_all):
                 return False
             outcomes = [error] * len(together)
         for write, outcome in zip(together, outcomes, strict=True):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.group_commit import GroupCommit
 from app.adapters.ledger.leases import SqlLeases
+from app.adapters.ledger.many_rows import ManyRows
+from app.adapters.ledger.tables import audit_events
 from app.vending.errors import DeviceLimitReached, LedgerUnavailable
 from app.vending.telephony.lease import Lease
 from tests.support.databases import migrate_database, sqlite_url
 from tests.support.leases import open_lease, pending_lease
 from tests.support.tokens import principal
+
+INSERT = ManyRows(audit_events.insert())
 
 
 async def opened(ledger: SqlLeases, lease: Lease, most: int = 10) -> Lease | Exception:
@@ -76,6 +81,26 @@ async def test_each_write_gets_its_own_result(ledger: SqlLeases) -> None:
     assert outcomes[2] == wanted[0], "the device has a lease, which the same batch opened"
     assert outcomes[3] == wanted[3]
     assert await ledger.find(wanted[3].id) == wanted[3], "valid writes are committed although another one failed"
+
+
+async def test_write_with_a_value_that_cannot_be_converted_fails_alone(tmp_path: Path) -> None:
+    await migrate_database(sqlite_url(tmp_path))
+    database = Database(open_engine(database_url(sqlite_url(tmp_path))))
+    event = dict.fromkeys(audit_events.c.keys()) | {"action": "denied", "outcome": "denied", "details": {}}
+    at = datetime(2026, 11, 26, tzinfo=UTC)
+
+    def insert(name: str, moment: datetime) -> Callable[[sa.Connection], None]:
+        return lambda connection: INSERT.execute(connection, [event | {"id": name, "at": moment}])
+
+    outcomes = await asyncio.gather(
+        *(database.write(insert(name, at)) for name in ("a", "b", "c")),
+        database.write(insert("d", at.replace(tzinfo=None))),
+        return_exceptions=True,
+    )
+
+    assert outcomes[:3] == [None] * 3
+    assert isinstance(outcomes[3], ValueError)
+    assert len(await database.rows(sa.select(audit_events.c.id))) == 3
 
 
 async def test_unavailable_ledger_fails_all_pending_writes_at_once() -> None:
