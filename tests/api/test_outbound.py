@@ -197,6 +197,22 @@ async def test_login_works_a_minute_after_the_connection_was_corrected(serve: Se
         assert (await issue(service, "laptop")).status_code == 201
 
 
+async def test_clock_that_is_set_back_delays_neither_logins_nor_reads(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.fail("status", status=404, path=OUTBOUND, times=999)
+    telnyx.clock.advance(timedelta(hours=1))
+    async with serve("limited") as service:
+        assert_problem(await issue(service, "laptop", exp=4_000_000_000), 503, "outbound_limits_unknown")
+        await service.components.telnyx.outbound_guard.check()
+        telnyx.sandbox.faults.plans.clear()
+        telnyx.clock.advance(-timedelta(hours=1))
+
+        assert (await issue(service, "laptop")).status_code == 201
+        telnyx.sandbox.journal.clear()
+        await service.components.telnyx.outbound_guard.check()
+
+        assert any("credential_connections" in entry.path for entry in telnyx.sandbox.journal.entries)
+
+
 UNREAD = "outbound_limits_unknown", "outbound_limits_outdated"
 
 

@@ -196,7 +196,7 @@ class OutboundGuard:
     def _check_rejection(self, connection_id: str) -> None:
         """Raises OutboundLimitsUnknown if Telnyx rejected a read recently. Logins must not repeat such calls."""
         rejected_at = self._rejected_at.get(connection_id)
-        if rejected_at is not None and self._clock() < rejected_at + RECHECK_INTERVAL:
+        if rejected_at is not None and _is_recent(rejected_at, RECHECK_INTERVAL, self._clock()):
             raise OutboundLimitsUnknown(retry_after_seconds=RETRY_UNMET_SECONDS)
 
     def _apply(self) -> None:
@@ -214,7 +214,7 @@ class OutboundGuard:
             return True
         known = self._known.get(connection_id)
         is_good = known is not None and not list(find_unmet(self._policy.policy, connection_id, known[0]))
-        return self._clock() >= tried_at + (CHECK_INTERVAL if is_good else RECHECK_INTERVAL)
+        return not _is_recent(tried_at, CHECK_INTERVAL if is_good else RECHECK_INTERVAL, self._clock())
 
     def _report_finding(self, status: OutboundStatus) -> None:
         if not status.unmet and not status.is_unlimited:
@@ -225,7 +225,7 @@ class OutboundGuard:
     def _is_new(self, subject: tuple[str, str], finding: object) -> bool:
         """Whether the finding has changed or was last reported a day ago. If so, it counts as reported now."""
         before, now = self._reported.get(subject), self._clock()
-        if before is not None and before[0] == finding and now < before[1] + REPORT_INTERVAL:
+        if before is not None and before[0] == finding and _is_recent(before[1], REPORT_INTERVAL, now):
             return False
         self._reported[subject] = finding, now
         return True
@@ -237,6 +237,11 @@ def find_unmet(policy: Policy, connection_id: str, profile: OutboundProfile | No
         why = why_unmet(profile, requirement)
         if connection == connection_id and why is not None:
             yield from (UnmetRule(rule, connection_id, requirement, why) for rule in rules)
+
+
+def _is_recent(moment: datetime, interval: timedelta, now: datetime) -> bool:
+    """A moment in the future means that the clock was set back. It must not delay reads for the difference."""
+    return moment <= now < moment + interval
 
 
 def why_unread(error: TelnyxError) -> str:
