@@ -90,6 +90,7 @@ class SettingsReloader:
         self._active.endpoints = resolved.endpoints
         self._naming.use_keys(*tag_keys(changed))
         self._telnyx.api.use_key(changed.telnyx_api_key.get_secret_value())
+        self._telnyx.outbound_guard.forget_rejections()
         self._use_logins(changed, database, requires_restart)
         _log.info(
             "reloaded",

@@ -439,6 +439,19 @@ async def test_reload_with_an_unread_connection_is_logged_and_denies_new_logins_
         assert (await issue(service, "new")).status_code == 201
 
 
+async def test_login_reads_the_limits_again_after_a_reload(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
+    """The reload may have applied an API key that can read them."""
+    telnyx.limit_outbound(**LIMITED)
+    telnyx.fail("status", status=403, path=OUTBOUND, times=999)
+    async with running_service(telnyx, sqlite, **file(tmp_path, "limited")) as service:
+        assert_problem(await issue(service, "laptop"), 503, "outbound_limits_unknown")
+        telnyx.sandbox.faults.plans.clear()
+
+        await service.components.reload(settings_for(telnyx.url, sqlite, **file(tmp_path, "limited")))
+
+        assert (await issue(service, "laptop")).status_code == 201
+
+
 def other_connection(telnyx: Telnyx) -> str:
     return str(
         telnyx.sandbox.account.create_connection(

@@ -164,6 +164,10 @@ class OutboundGuard:
         if failed.rules and self._is_new((connection_id, "failed read"), (failed.rules, is_known, cause)):
             self._report_failure(failed)
 
+    def forget_rejections(self) -> None:
+        """Let the next login read again: a reload may have applied an API key with other permissions."""
+        self._rejected_at.clear()
+
     def statuses(self) -> list[OutboundStatus]:
         """Of every connection that was read."""
         policy = self._policy.policy
