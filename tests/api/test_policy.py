@@ -362,6 +362,50 @@ async def test_old_credential_is_not_replaced_while_only_creates_fail(
         assert replaced.status_code == 201
 
 
+async def test_old_credential_is_replaced_although_the_api_key_may_not_read_outbound_limits(
+    serve: Serve, telnyx: Telnyx
+) -> None:
+    telnyx.limit_outbound()
+    telnyx.fail("status", path="outbound_voice_profiles|credential_connections", status=403, times=999)
+    async with serve(AGED) as service:
+        await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(DAY)
+        await service.components.telnyx.outbound_guard.check()
+
+        assert (await issue(service, "laptop", lasting_token())).status_code == 201
+
+
+async def test_old_credential_is_not_replaced_while_minting_is_forbidden(serve: Serve, telnyx: Telnyx) -> None:
+    async with serve(AGED) as service:
+        first = (await issue(service, "laptop", lasting_token())).json()
+        telnyx.clock.advance(DAY - timedelta(hours=1))
+        await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(timedelta(hours=1))
+        telnyx.fail("status", path="/token$", status=403, times=999)
+        assert (await issue(service, "phone", lasting_token("bob"))).status_code in (502, 503)
+
+        kept = await issue(service, "laptop", lasting_token())
+
+        assert (kept.status_code, kept.json()["sip_username"]) == (200, first["sip_username"])
+
+
+async def test_old_credential_is_replaced_while_creates_fail_on_another_connection(
+    serve: Serve, telnyx: Telnyx
+) -> None:
+    desk_line = telnyx.sandbox.account.create_connection(
+        {"connection_name": "desk", "user_name": "desklines", "password": "long enough"}
+    )["id"]
+    rules = f'[[policy.rules]]\nname = "desk"\nclaims.department = "desk"\nconnection_id = "{desk_line}"\n{AGED}'
+    async with serve(rules) as service:
+        await issue(service, "laptop", lasting_token())
+        telnyx.clock.advance(DAY)
+        telnyx.fail("status", method="POST", path="/telephony_credentials$", status=422)
+        desk = token("bob", exp=4_000_000_000, department="desk")
+        assert (await issue(service, "laptop", desk)).status_code in (502, 503)
+
+        assert (await issue(service, "laptop", lasting_token())).status_code == 201
+
+
 async def test_old_credential_is_replaced_after_the_outage(serve: Serve, telnyx: Telnyx) -> None:
     async with serve(AGED) as service:
         first = (await issue(service, "laptop", lasting_token())).json()

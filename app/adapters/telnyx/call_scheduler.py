@@ -38,8 +38,9 @@ MIN_OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
 """How long the breaker stays open before a probe. Doubles with each failed probe."""
 
 MAX_QUEUED = 2000
-REJECTED_CALLS = (401, 403, 429)
-"""Statuses after which other calls are rejected too: because of the API key, its permissions or the rate."""
+REJECTED_CALLS = (401, 429)
+"""Statuses after which other calls are rejected too, because of the API key or the rate. After 403, which may be about
+the permission for one kind of object, other calls can succeed."""
 
 CALLS_PER_SECOND_PER_SLOT = 10.0
 """Estimated calls per second and concurrent call, if Telnyx reports no rate."""

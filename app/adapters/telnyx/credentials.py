@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from app.adapters.http_client import HttpResponse
 from app.adapters.identity.compact_jws import CompactJws
 from app.adapters.telnyx.api import ATTEMPTS, TelnyxApi
 from app.adapters.telnyx.responses import data_of, text_of, time_of
-from app.vending.errors import TelnyxError, TelnyxResponseInvalid, TokenRejected
+from app.vending.errors import TelnyxError, TelnyxForbidden, TelnyxResponseInvalid, TokenRejected
 from app.vending.models import Credential, LoginToken, SipPassword
 
 PAGE_SIZE = 250
@@ -25,17 +26,23 @@ class TelnyxCredentials:
     def __init__(self, api: TelnyxApi, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._clock = clock
-        self._create_failed_at: datetime | None = None
+        self._create_failed_at: dict[str, datetime] = {}
+        """By connection."""
+        self._forbidden_at: datetime | None = None
+        """When Telnyx last rejected a call for the permissions of the API key or the state of the account."""
 
     def admit(self, in_flight: int) -> None:
         self._api.scheduler.admit(in_flight)
 
-    def can_create(self) -> bool:
-        """Whether a create can be expected to succeed now: the last call succeeded, and the last create did not fail
-        within CREATE_PAUSE.
+    def can_create(self, connection_id: str) -> bool:
+        """Whether a create can be expected to succeed now.
+
+        The last call succeeded. Within CREATE_PAUSE, no create on the connection failed, and no call of this class was
+        forbidden.
         """
-        failed_at = self._create_failed_at
-        is_paused = failed_at is not None and self._clock() < failed_at + CREATE_PAUSE
+        now, failures = self._clock(), (self._create_failed_at.get(connection_id), self._forbidden_at)
+        # A failure in the future is from before the clock was set back.
+        is_paused = any(at is not None and at <= now < at + CREATE_PAUSE for at in failures)
         return not is_paused and self._api.scheduler.is_available()
 
     async def create(
@@ -49,15 +56,23 @@ class TelnyxCredentials:
         """Never retried: Telnyx has no idempotency key here, so a retry could create a second credential."""
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
         try:
-            created = _credential(data_of(await self._api.send("POST", "/telephony_credentials", json=body)))
+            created = _credential(data_of(await self._send("POST", "/telephony_credentials", json=body)))
         except TelnyxError:
-            self._create_failed_at = self._clock()
+            self._create_failed_at[connection_id] = self._clock()
             raise
-        self._create_failed_at = None
+        self._create_failed_at.pop(connection_id, None)
+        self._forbidden_at = None
         return created
 
+    async def _send(self, method: str, path: str, **content: Any) -> HttpResponse:
+        try:
+            return await self._api.send(method, path, **content)
+        except TelnyxForbidden:
+            self._forbidden_at = self._clock()
+            raise
+
     async def retrieve(self, credential_id: str) -> Credential:
-        return _credential(data_of(await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)))
+        return _credential(data_of(await self._send("GET", _path(credential_id), attempts=ATTEMPTS)))
 
     async def update(
         self,
@@ -70,7 +85,7 @@ class TelnyxCredentials:
     ) -> Credential:
         """Change the given fields. Raises CredentialExpired: an expired credential can only be deleted."""
         body = _changes(connection_id=connection_id, name=name, tag=tag, expires_at=expires_at)
-        return _credential(data_of(await self._api.send("PATCH", _path(credential_id), json=body)))
+        return _credential(data_of(await self._send("PATCH", _path(credential_id), json=body)))
 
     async def assign(self, credential_id: str, *, tag: str, expires_at: datetime) -> Credential:
         """Assign a credential of the warm pool to a user's device."""
@@ -81,14 +96,14 @@ class TelnyxCredentials:
 
     async def delete(self, credential_id: str) -> None:
         """Retried, because deletion is idempotent. Raises TelnyxNotFound if the credential does not exist."""
-        await self._api.send("DELETE", _path(credential_id), attempts=ATTEMPTS)
+        await self._send("DELETE", _path(credential_id), attempts=ATTEMPTS)
 
     async def mint(self, credential_id: str) -> LoginToken:
         """A login token for the browser or mobile SDK. `exp` is read without verification: only Telnyx has the key.
 
         Raises TelnyxResponseInvalid for a token without a future `exp`: no device could log in with it.
         """
-        answer = await self._api.send("POST", _path(credential_id) + "/token")
+        answer = await self._send("POST", _path(credential_id) + "/token")
         secret = _bare_token(answer.body)
         expires_at = _expiry(secret)
         if expires_at <= self._clock():
@@ -97,7 +112,7 @@ class TelnyxCredentials:
 
     async def sip_password(self, credential_id: str) -> SipPassword:
         """The SIP password. No other operation reads it from a response."""
-        answer = await self._api.send("GET", _path(credential_id), attempts=ATTEMPTS)
+        answer = await self._send("GET", _path(credential_id), attempts=ATTEMPTS)
         return SipPassword(text_of(data_of(answer), "sip_password"))
 
     def by_name(self, name: str) -> AsyncIterator[Credential]:

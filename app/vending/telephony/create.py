@@ -67,8 +67,8 @@ class CreateLedger(Protocol):
 class CreateTelnyx(Protocol):
     """The Telnyx calls that creating a login needs. Every asynchronous method raises TelnyxErrors."""
 
-    def can_create(self) -> bool:
-        """Whether a create can be expected to succeed now, according to the latest calls."""
+    def can_create(self, connection_id: str) -> bool:
+        """Whether a create on the connection can be expected to succeed now, according to the latest calls."""
 
     async def create(self, *, connection_id: str, name: str, tag: str, expires_at: datetime) -> Credential: ...
 
@@ -152,7 +152,7 @@ class LoginFactory:
             if lease.has_expired(now + EXPIRY_MARGIN) or lease.connection_id != terms.allowance.connection_id:
                 await self._end(lease, lease.mark_expired(now))
             is_too_old = now >= replacement_time(lease, terms.allowance.max_lease_age)
-            if is_too_old and self._telnyx.can_create():
+            if is_too_old and self._telnyx.can_create(lease.connection_id):
                 await self._replace(lease)
             return await self._renew(
                 lease, principal, wanted, terms, may_reuse=lease_id is None, may_extend=not is_too_old
