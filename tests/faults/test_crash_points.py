@@ -54,7 +54,9 @@ class CrashScenario:
         self.load = LoadGenerator([self.doomed.client], random.Random(1), users=2, devices=1)  # noqa: S311 - reproducible load
 
     async def kill_at(self, asking: "asyncio.Task[Any]", moment: Callable[[], Any]) -> None:
-        await eventually(moment)
+        await eventually(lambda: moment() or asking.done())
+        if not moment():
+            raise AssertionError(f"answered before: {await asking}")
         self.doomed.kill()
         with suppress(httpx.TransportError):
             await asking
