@@ -307,7 +307,7 @@ async def test_explanation_of_an_unknown_key_names_the_usable_and_the_skipped_ke
     assert (key.name, key.reason, key.found) == ("key", "unknown_key", 'kid "rotated" and alg RS256')
     assert key.settings == ("jwks_url",)
     assert 'usable keys: "first" (RS256)' in str(key.hint)
-    assert 'skipped keys: "shared": it is a shared secret' in str(key.hint)
+    assert 'Skipped keys: "shared": it is a shared secret' in str(key.hint)
 
 
 @pytest.mark.parametrize("answer", ["500", "html", "no keys", "redirect"])
