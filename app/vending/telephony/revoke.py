@@ -196,4 +196,8 @@ class Revoker:
 def next_try(lease: Lease, now: datetime) -> datetime:
     """When a deletion that is tried now may be retried, unless it is confirmed."""
     delay: timedelta = MIN_RETRY_DELAY * 2 ** min(lease.attempts, 10)
-    return now + min(delay, MAX_RETRY_DELAY)
+    planned = now + min(delay, MAX_RETRY_DELAY)
+    if lease.attempted_at is None or now >= lease.attempted_at + LATE_CREATE:
+        return planned
+    # The credential of a lost create may still appear. Each logout counts as an attempt, but must not postpone this.
+    return min(planned, max(lease.attempted_at + LATE_CREATE, now + MIN_RETRY_DELAY))
