@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import LoadGenerator, check_invariants
+from tests.support.load import LoadGenerator, check_invariants, finish_deletions
 from tests.support.replicas import replica
 from tests.support.sandbox import Telnyx
 
@@ -37,4 +37,5 @@ async def test_replicas_killed_under_load_lose_nothing(telnyx: Telnyx, database:
         assert {(await survivor.client.get("/readyz")).status_code for survivor in survivors} == {200}
     last.answers += [answer for load in seen for answer in load.answers]
 
+    await finish_deletions(telnyx, database)
     await check_invariants(telnyx, database, last)

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 
 from app.vending.telephony.lease import AWAITING_DELETION, LIVE, LeaseState
+from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from tests.support.leases import read_leases
 from tests.support.sandbox import Telnyx
+from tests.support.service import running_components
 from tests.support.tokens import token
 
 PREFIX = "dialtone-"
@@ -76,6 +78,16 @@ class LoadGenerator:
         self.statuses[answer.status_code] += 1
         assert answer.status_code != 500, answer.text
         return answer
+
+
+async def finish_deletions(telnyx: Telnyx, database: str) -> None:
+    """Sweep, with the clock advanced to every retry, until the credentials of all ended leases are deleted."""
+    async with running_components(telnyx, database) as components:
+        for _ in range(3):
+            telnyx.clock.advance(MAX_RETRY_DELAY)
+            await components.upkeep.sweeper.sweep()
+    left = [row for row in (await read_leases(database)).values() if row.state in AWAITING_DELETION]
+    assert left == [], "a deletion that is not confirmed"
 
 
 async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *, forgets: bool = False) -> None:
