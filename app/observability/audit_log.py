@@ -78,6 +78,7 @@ class AuditLog:
         self._retention = retention
         self._queue: deque[QueuedEvent] = deque()
         self._writing: asyncio.Task[None] | None = None
+        self._being_written = 0
         self._closing = asyncio.Event()
         self._repeats: dict[RepeatKey, RepeatCounter] = {}
         self._older_repeats: dict[RepeatKey, RepeatCounter] = {}
@@ -88,7 +89,7 @@ class AuditLog:
     @property
     def queued(self) -> int:
         """Events without a row so far."""
-        return len(self._queue)
+        return len(self._queue) + self._being_written
 
     def record_nowait(self, decision: Decision) -> None:
         """Never raises, and never waits."""
@@ -175,39 +176,48 @@ class AuditLog:
                 if not self._is_required and len(self._queue) < BATCH_SIZE:
                     await self._pause(BATCH_SECONDS)
                 batch = [self._queue.popleft() for _ in range(min(BATCH_SIZE, len(self._queue)))]
-                try:
-                    await self._write([event for event, _ in batch])
-                except LedgerUnavailable:
-                    await self._retry(batch)
-                    continue
-                except Exception:
-                    # An event that can never be written must not block the others.
-                    await self._write_singly(batch)
-                    continue
-                _resolve(batch)
+                self._being_written = len(batch)
+                is_available = await self._write_batch(batch)
+                self._being_written = 0
+                if not is_available:
+                    await self._pause(RETRY_SECONDS)
         finally:
             self._writing = None
 
-    async def _write_singly(self, batch: list[QueuedEvent]) -> None:
-        for one in batch:
+    async def _write_batch(self, batch: list[QueuedEvent]) -> bool:
+        """Returns whether the ledger was available. If not, the events without a row are in the queue again."""
+        try:
+            await self._write([event for event, _ in batch])
+        except LedgerUnavailable:
+            self._retry(batch)
+            return False
+        except Exception:
+            # An event that can never be written must not block the others.
+            return await self._write_singly(batch)
+        _resolve(batch)
+        return True
+
+    async def _write_singly(self, batch: list[QueuedEvent]) -> bool:
+        for number, one in enumerate(batch):
             try:
                 await self._write([one[0]])
             except LedgerUnavailable:
-                await self._retry([one])
+                self._retry(batch[number:])
+                return False
             except Exception:
                 _log.exception("audit_event_dropped")
                 self._give_up([one])
             else:
                 _resolve([one])
+        return True
 
-    async def _retry(self, batch: list[QueuedEvent]) -> None:
+    def _retry(self, batch: list[QueuedEvent]) -> None:
         """Requests that wait for a row fail. Their events are retried anyway, because the decisions were made."""
         if self._closing.is_set():
             self._give_up(batch)
             return
         _reject(batch)
         self._queue.extendleft((event, None) for event, _ in reversed(batch))
-        await self._pause(RETRY_SECONDS)
 
     def _give_up(self, batch: list[QueuedEvent]) -> None:
         _reject(batch)

@@ -39,7 +39,6 @@ async def events(service: Service, **criteria: Any) -> list[dict[str, Any]]:
     """Events, newest first, after pending events have been written."""
     while service.components.audit.queued:
         await asyncio.sleep(0.02)
-    await asyncio.sleep(0.05)
     answer = await admin_request(service, "GET", "/audit", **criteria)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["data"]

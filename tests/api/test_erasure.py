@@ -1,6 +1,5 @@
 """Operators erase a user: logins, push registrations and the user's name in the ledger."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -60,7 +59,6 @@ async def stored(database: str) -> str:
 
 async def audited(service: Service, **criteria: Any) -> list[AuditEvent]:
     await eventually(lambda: not service.components.audit.queued)
-    await asyncio.sleep(0.3)
     return await service.components.operators.leases.audit(AuditCriteria(**criteria), None, 1000)
 
 

@@ -1,6 +1,5 @@
 """Operators erase users while the tag key is rotated, from whose hashes pseudonyms are made."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -55,7 +54,6 @@ async def erase(service: Service) -> dict[str, Any]:
 
 async def audited(components: Components, subject: str) -> list[AuditEvent]:
     await eventually(lambda: not components.audit.queued)
-    await asyncio.sleep(0.3)
     return await components.operators.leases.audit(AuditCriteria(subject=subject), None, 1000)
 
 

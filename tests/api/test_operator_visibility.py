@@ -1,6 +1,5 @@
 """Operators that a policy rule binds to issuers see and change nothing of other issuers, on every route."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +89,6 @@ class Companies:
     async def recorded(self) -> None:
         """Wait until the audit is written."""
         await eventually(lambda: not self.service.components.audit.queued)
-        await asyncio.sleep(0.05)
 
 
 @pytest.fixture

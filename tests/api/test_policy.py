@@ -263,7 +263,6 @@ async def test_credential_is_replaced_at_its_maximum_age(serve: Serve, telnyx: T
         held, live = telnyx.sandbox.account.credentials, {replaced.json()["sip_username"]}
         await eventually(lambda: {credential.sip_username for credential in held.values()} == live)
         await eventually(lambda: not service.components.audit.queued)
-        await asyncio.sleep(0.05)
         events = await service.components.operators.leases.audit(AuditCriteria(lease_id=first["id"]), None, 10)
         assert "max_lease_age" in {event.decision.reason for event in events}
 

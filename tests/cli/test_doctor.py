@@ -330,7 +330,6 @@ async def test_audit_is_printed_as_text_and_json(service: Service) -> None:
     await service.issue("laptop", user="bob")
     while service.components.audit.queued:
         await asyncio.sleep(0.02)
-    await asyncio.sleep(0.1)
 
     text = await dialtone("audit", "tail")
     of_alice = await dialtone("audit", "tail", "--user", "alice", "--json")
