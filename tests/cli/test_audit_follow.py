@@ -29,6 +29,7 @@ class AuditServer:
 
     events: list[dict[str, Any]] = field(default_factory=list)
     is_down: bool = False
+    requests: int = 0
     rejects: int = 0
 
     def add(self, name: str, seconds: float) -> None:
@@ -37,6 +38,7 @@ class AuditServer:
         self.events.sort(key=lambda event: (event["at"], event["id"]), reverse=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
         query = Request(scope).query_params
         since = query.get("since", "")
         found = [event for event in self.events if not since or _time(event["at"]) >= _time(since)]
@@ -106,7 +108,7 @@ async def test_each_new_event_is_printed_once_and_in_order(tmp_path: Path) -> No
 async def test_follower_starts_with_an_empty_audit(tmp_path: Path) -> None:
     server = AuditServer()
     async with following(server, tmp_path, "-n", "0") as follower:
-        await asyncio.sleep(2)
+        await eventually(lambda: server.requests, 20)
         server.add("first", 0)
         await eventually(lambda: follower.ids() == ["first"], 20)
 

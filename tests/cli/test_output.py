@@ -223,7 +223,8 @@ async def test_closed_pipe_ends_a_command_without_a_traceback(service: Service, 
 
 async def test_interrupt_ends_a_request_with_130(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("token")
-    async with raw_server(None) as port:
+    arrived = asyncio.Event()
+    async with raw_server(None, arrived=arrived) as port:
         variables = environment(DIALTONE_URL=f"http://127.0.0.1:{port}", DIALTONE_TOKEN_FILE=str(tmp_path / "token"))
         process = await asyncio.create_subprocess_exec(
             *command("leases", "ls"),
@@ -232,7 +233,7 @@ async def test_interrupt_ends_a_request_with_130(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             preexec_fn=take_interrupts,
         )
-        await asyncio.sleep(3)
+        await arrived.wait()
         process.send_signal(signal.SIGINT)
         shown, noted = await process.communicate()
 

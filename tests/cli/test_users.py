@@ -22,7 +22,7 @@ from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, principal
-from tests.support.waiting import HOUR
+from tests.support.waiting import HOUR, eventually
 
 Erase = Callable[..., Awaitable[Result]]
 
@@ -32,7 +32,7 @@ async def service(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Service]:
     async with running_service(telnyx, sqlite) as service:
         for user, device in (("alice", "laptop"), ("alice", "tab"), ("bob", "laptop")):
             await service.components.telephony.issuer.issue(principal(user), IssueRequest(device))
-        await asyncio.sleep(0.5)  # the audit events are written
+        await eventually(lambda: not service.components.audit.queued)
         yield service
 
 

@@ -13,12 +13,19 @@ def http_response(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
 
 
 @asynccontextmanager
-async def raw_server(answer: bytes | None, authority: CertificateAuthority | None = None) -> AsyncIterator[int]:
-    """Yields the port on the loopback interface. `answer`: None means that the server never responds."""
+async def raw_server(
+    answer: bytes | None, authority: CertificateAuthority | None = None, arrived: asyncio.Event | None = None
+) -> AsyncIterator[int]:
+    """Yields the port on the loopback interface.
+
+    `answer`: None means that the server never responds. `arrived` is set when a request has been received.
+    """
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
+            if arrived is not None:
+                arrived.set()
             if answer is None:
                 await reader.read()
             else:
