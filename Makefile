@@ -126,8 +126,8 @@ dial-tone: $(VENV)/.dev client ## Measure the time to dial tone in a real browse
 	DIAL_TONE_RUNS=10 $(BIN)/pytest tests/browser/test_dial_tone.py -s --timeout 600
 
 faults: $(VENV)/.dev ## Run the long fault tests: all crash points on both databases, 100 kills, 30 s stops, attacks
-	KILLS=100 STOP_SECONDS=30 EXAMPLES=200 $(BIN)/pytest -n 2 tests/faults --ignore tests/faults/test_hostile_clients.py \
-	  --timeout 3000
+	KILLS=100 STOP_SECONDS=30 EXAMPLES=200 $(BIN)/pytest -n 2 --dist worksteal tests/faults \
+	  --ignore tests/faults/test_hostile_clients.py --timeout 3000
 	HOSTILE_CONNECTIONS=2000 $(BIN)/pytest -s tests/faults/test_hostile_clients.py
 	PGBOUNCER_LOGINS=1000 $(BIN)/pytest tests/deploy/test_pgbouncer.py
 
