@@ -282,8 +282,11 @@ def _name(value: Any, reason: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _scopes_in(text: str) -> frozenset[str]:
-    """Cached, because an issuer's tokens have few combinations, which thousands of principals can share."""
-    return frozenset(text.split())
+    """Cached, because an issuer's tokens have few combinations, which thousands of principals can share.
+
+    Only the space separates scopes (RFC 6749 section 3.3). To a provider, `a\u00a0dialtone:admin` is one scope.
+    """
+    return frozenset(filter(None, text.split(" ")))
 
 
 @lru_cache(maxsize=1024)

@@ -147,6 +147,13 @@ async def test_permitted_claim_variations_are_accepted(change: dict[str, Any]) -
     assert (await verifier().verify(token(**change))).subject == "alice"
 
 
+@pytest.mark.parametrize("separator", ["\u00a0", "\u2028", "\x1f", "\t", "\n", ","], ids=ascii)
+async def test_only_a_space_separates_scopes(separator: str) -> None:
+    text = f"phone  a{separator}dialtone:admin"
+
+    assert (await verifier().verify(token(scope=text))).scopes == {"phone", f"a{separator}dialtone:admin"}
+
+
 # -- invalid tokens ---------------------------------------------------------------------------------------------
 
 WRONG_CLAIMS = [
