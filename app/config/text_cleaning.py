@@ -10,6 +10,8 @@ _EDGES = re.compile(f"\\A[\\s\u200c\u200d{_HIDDEN}]+|[\\s\u200c\u200d{_HIDDEN}]+
 _OTHER_ENCODING = re.compile("[\ud800-\udfff]")
 """Bytes of the environment that are not UTF-8 (PEP 383)."""
 
+_COMMENT = re.compile(r"(?:\A|\s)#")
+
 _QUOTES = "\"'"
 _TYPOGRAPHIC_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 
@@ -23,13 +25,16 @@ def cleaned(text: str, *, is_list: bool = False) -> str:
     """The value without white space at its ends, and without one pair of quotes, which `docker --env-file` keeps.
 
     In a list, each value may have its own quotes, which `words` removes. Raises ValueError, without the value, for
-    quotes that are no pair and for invisible characters inside.
+    quotes that are no pair, for invisible characters inside, and for a comment: `docker --env-file` and systemd keep
+    it, and its words would become values of a list.
     """
     value = stripped(text)
     if (inner := unquoted(value)) is not None:
         value = stripped(inner)
     elif not is_list and value.startswith(tuple(_QUOTES)):
         raise ValueError("begins with a quotation mark that has no counterpart at the end; remove it")
+    if _COMMENT.search(value) and not value.startswith("{") and "-----BEGIN" not in value:  # JSON and PEM may have it
+        raise ValueError("has a comment in its value, which begins with #; remove it")
     return _checked(value)
 
 

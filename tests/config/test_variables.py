@@ -149,6 +149,38 @@ def test_quotes_without_a_counterpart_are_named(
     assert "CANARY" not in str(refusal.value)
 
 
+COMMENTED = {
+    "DIALTONE_AUDIENCE": "dialtone # CANARY",
+    "DIALTONE_ISSUER": "https://id.example.com # CANARY",
+    "DIALTONE_SUBJECT_CLAIM": "sub #CANARY",
+    "DIALTONE_TOKEN_TYPES": "# CANARY",
+    "DIALTONE_LEEWAY_SECONDS": "30\t# CANARY",
+    "DIALTONE_REQUIRED_SCOPES": "phone,\n# CANARY",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), COMMENTED.items(), ids=COMMENTED)
+def test_comment_that_docker_keeps_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_variables(monkeypatch, **{name: value})
+
+    assert str(refusal.value) == f"{name} has a comment in its value, which begins with #; remove it"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DIALTONE_AUDIENCE": "urn:phones#1"},
+        {"DIALTONE_REQUIRED_CLAIMS": '{"team": "Sales #1"}'},
+        {"DIALTONE_ISSUER_PEM": f"# staff\n{pem()}"},
+        {"DIALTONE_ISSUER_SECRET": f"{SECRET} # 1"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_other_number_sign_is_no_comment(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]) -> None:
+    load_variables(monkeypatch, **changes)
+
+
 def test_separators_at_the_end_of_a_list_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_variables(monkeypatch, DIALTONE_AUDIENCE=", one,\ntwo ,, ")
 
