@@ -122,7 +122,7 @@ class IssuerTable(TokenTable):
     @field_validator("token_types")
     @classmethod
     def _lower(cls, value: frozenset[str]) -> frozenset[str]:
-        return frozenset(word.lower() for word in value)
+        return frozenset(word.lower().removeprefix("application/") for word in value)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

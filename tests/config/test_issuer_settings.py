@@ -88,6 +88,12 @@ SETTINGS: list[tuple[str, dict[str, str], str, Any]] = [
         {"id+jwt"},
     ),
     (
+        'token_types = ["application/at+JWT"]',
+        {"DIALTONE_TOKEN_TYPES": "application/at+JWT"},
+        "token_types",
+        {"at+jwt"},
+    ),
+    (
         'allowed_foreign_claims = ["nonce"]',
         {"DIALTONE_ALLOWED_FOREIGN_CLAIMS": "nonce"},
         "allowed_foreign_claims",
