@@ -93,7 +93,6 @@ def load_grant_keys(
 
 def _signing_key(field: str, secret: SecretStr) -> GrantSigningKey:
     try:
-        # A PEM in an environment variable may have literal \n as line ends.
-        return GrantSigningKey(secret.get_secret_value().replace("\\n", "\n"))
+        return GrantSigningKey(secret.get_secret_value())
     except ValueError as error:
         raise FieldError(field, str(error)) from None

@@ -236,8 +236,7 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
         values = {field: getattr(self, name) for name, field in ISSUER_FIELDS.items()}
         wanted = {field: value for field, value in values.items() if value not in (None, frozenset())}
         if self.issuer_pem is not None:
-            # A PEM in an environment variable may have literal \n as line ends.
-            wanted["pem"] = self.issuer_pem.get_secret_value().replace("\\n", "\n")
+            wanted["pem"] = self.issuer_pem.get_secret_value()
         if self.tenants == frozenset({"any"}):
             wanted["tenants"] = "any"
         secrets = {

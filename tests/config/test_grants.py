@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from app.adapters.identity.grant_keys import GrantSigningKey
 from app.config.settings import Settings, SettingsError
 from app.vending.grants.models import GrantKind
 from app.vending.models import LoginMethod
 from tests.support.configuration import ISSUER, load_file
 from tests.support.grants import ed25519_key, grant_key
+from tests.support.pem_spellings import SPELLINGS, Spelling
 
 GUESTS = '[[policy.rules]]\nname = "guests"\nissuers = ["dialtone:guests"]\n'
 CONNECTION = 'connection_id = "88"\n'
@@ -26,6 +28,12 @@ def test_rule_for_guests_gives_login_tokens_and_no_push(monkeypatch: pytest.Monk
     assert allowance is not None
     assert (allowance.connection_id, allowance.push) == ("88", False)
     assert allowance.login_methods == {LoginMethod.LOGIN_TOKEN}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
+@pytest.mark.parametrize("key", [grant_key(), ed25519_key()], ids=["P-256", "Ed25519"])
+def test_every_spelling_of_the_signing_key_is_read(key: str, spelling: Spelling) -> None:
+    assert GrantSigningKey(spelling(key)).public_jwk() == GrantSigningKey(key).public_jwk()
 
 
 @pytest.mark.parametrize(("written", "required"), [("", "limited"), ("limited", "limited"), ("none", "none")])

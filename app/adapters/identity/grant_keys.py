@@ -12,13 +12,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 from jose import jwk, jws
 
 from app.adapters.identity import public_keys
 from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks
+from app.adapters.push_validation.keys import canonical_pem
+from app.adapters.push_validation.pem import blocks
 from app.vending.errors import AccessDenied
 from app.vending.grants.models import GRANT_ISSUERS, ORIGIN_CLAIM, RESERVED_PREFIX
 
@@ -31,15 +33,16 @@ class GrantSigningKey:
     """A private key that signs grants."""
 
     def __init__(self, pem: str) -> None:
-        """Raises ValueError unless the text is an unencrypted P-256 or Ed25519 private key in PEM."""
+        """Raises ValueError unless the text is an unencrypted P-256 or Ed25519 private key in PEM, in any spelling."""
         try:
-            private = load_pem_private_key(pem.encode(), None)
+            [block] = [block for block in blocks(pem) if block.is_private_key]
+            private = load_der_private_key(block.der, None)
         except Exception:
             raise ValueError("is not an unencrypted private key in PEM") from None
         material: str | bytes
         match private:
             case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1()):
-                self._algorithm, material = "ES256", pem
+                self._algorithm, material = "ES256", canonical_pem(private)
             case Ed25519PrivateKey():
                 self._algorithm, material = "EdDSA", private.private_bytes_raw()
             case _:

@@ -121,6 +121,8 @@ def from_document(document: dict[str, Any], algorithms: frozenset[str]) -> KeySe
 
     def key_of(item: tuple[str, Any]) -> VerificationKey:
         kid, pem = item
+        if not isinstance(pem, str):
+            raise UnusableKey("not a PEM text")
         return _verification_key(_checked_kid(kid), public_keys.from_pem(pem), algorithms)
 
     return _usable(list(document.items()), key_of, kid_of=lambda item: item[0])
@@ -144,16 +146,20 @@ def from_pem(pem: str, algorithms: frozenset[str]) -> KeySet:
 
 
 def checked_secret(secret: bytes) -> bytes:
-    """The shared secret. Raises ValueError if it is shorter than 32 bytes."""
+    """The shared secret. Raises ValueError if it is shorter than 32 bytes, or a key of another kind."""
     if len(secret) < 32:
         raise ValueError("a shared secret must have 32 bytes or more")
+    try:
+        jwk.construct(secret, "HS256")
+    except JOSEError:  # every reader of the public key could sign tokens
+        raise ValueError("is a public key or a certificate, not a shared secret; set the PEM instead") from None
     return secret
 
 
 def from_secret(secret: bytes, algorithms: frozenset[str], previous: bytes | None = None) -> KeySet:
     """A key set of one shared secret, and of its former value during a rotation. Tokens do not name which.
 
-    Raises ValueError if one is shorter than 32 bytes.
+    Raises ValueError for a secret that `checked_secret` does not accept.
     """
     secrets = [checked_secret(one) for one in (secret, previous) if one is not None]
     names = algorithms & HMAC_ALGORITHMS

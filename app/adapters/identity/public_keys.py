@@ -9,10 +9,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.adapters.identity.algorithms import ED25519_BYTES
 from app.adapters.identity.compact_jws import canonical_base64url
+from app.adapters.push_validation.pem import blocks, decoded
 from app.vending.errors import TokenRejected
 
 RSA_BITS = range(2048, 8193)
@@ -42,6 +43,8 @@ def from_jwk(entry: Mapping[str, Any]) -> PublicKey:
 
     The certificate is trusted because it comes from the issuer's key set. Its chain and its dates are not checked.
     """
+    if entry.get("d"):
+        raise UnusableKey("it contains its private key, with which any reader of the key set can sign tokens")
     own = [entry.get(member) for member in ("n", "e", "x", "y")]
     if own == [None] * 4 and entry.get("x5c"):
         key = _from_certificate_chain(entry["x5c"])
@@ -67,15 +70,41 @@ def from_jwk(entry: Mapping[str, Any]) -> PublicKey:
 
 
 def from_pem(pem: str) -> PublicKey:
-    """The key of a PEM public key or certificate. Raises UnusableKey."""
+    """The key of a PEM public key, or of the first certificate of a chain, in any spelling. Raises UnusableKey."""
+    found = blocks(pem)
+    certificates = [block for block in found if block.is_certificate]
+    keys = [block for block in found if block.label.endswith("PUBLICKEY")]
+    if any(block.is_private_key for block in found):
+        raise UnusableKey("a private key; write its public key, and keep the private key at the provider")
+    if len({block.der for block in keys}) > 1:
+        raise UnusableKey("several public keys; keep one, or set the URL of a key set")
     try:
-        if "BEGIN CERTIFICATE" in pem:
-            return _from_public_key(x509.load_pem_x509_certificate(pem.encode()).public_key())
-        return _from_public_key(load_pem_public_key(pem.encode()))
+        if certificates:
+            return _from_public_key(x509.load_der_x509_certificate(certificates[0].der).public_key())
+        return _from_public_key(load_der_public_key(keys[0].der))
     except UnusableKey:
         raise
     except Exception:
-        raise UnusableKey("not a PEM public key or certificate") from None
+        raise UnusableKey(_why_no_pem(pem)) from None
+
+
+def _why_no_pem(text: str) -> str:
+    """The kind of a text that is not PEM."""
+    if text.strip().startswith("{"):
+        return "JSON, not a PEM public key or certificate; set the URL of the key set"
+    if _is_key(decoded(text)):
+        return (
+            "a public key without its first and last line; add -----BEGIN PUBLIC KEY----- and -----END PUBLIC KEY-----"
+        )
+    return "not a PEM public key or certificate"
+
+
+def _is_key(raw: bytes) -> bool:
+    try:
+        load_der_public_key(raw)
+    except Exception:
+        return False
+    return True
 
 
 def _from_certificate_chain(chain: Any) -> PublicKey:

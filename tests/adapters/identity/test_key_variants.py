@@ -67,6 +67,7 @@ VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "null kid": (rsa_key(), RSA | {"kid": None}),
     "padded RSA": (rsa_key(), RSA | {"n": with_padding(RSA["n"])}),
     "RSA in base64": (rsa_key(), RSA | {"n": in_base64(RSA["n"])}),
+    "null private key": (rsa_key(), RSA | {"d": None}),
     "leading zero byte": (
         rsa_key(),
         RSA | {"n": base64.urlsafe_b64encode(b"\0" + base64.urlsafe_b64decode(with_padding(RSA["n"]))).decode()},
@@ -200,6 +201,8 @@ SKIPPED: dict[str, tuple[Any, str, bool]] = {
     "short": (jwk(RSAKey.generate_key(1024)), "an RSA key of 1024 bits", True),
     "exponent": (RSA | {"e": "Aw"}, "unsafe exponent", True),
     "shared secret": (OctKey.generate_key(256).as_dict(), "shared secret", True),
+    "private RSA key": (rsa_key().as_dict(private=True), "contains its private key", True),
+    "private EC key": (ec_key().as_dict(private=True), "contains its private key", True),
     "wrong padding": (RSA | {"n": RSA["n"] + "="}, "not base64url", True),
     "missing": (jwk(rsa_key(), e=...), "a member is missing", True),
     "kid": (RSA | {"kid": {}}, "kid is not a text", True),

@@ -1,14 +1,17 @@
 """Unusual, weak and ambiguous keys: ignored or rejected, without effect on the valid keys of the set."""
 
+import json
 from functools import cache
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, RSAKey
 
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks, from_pem, from_secret
-from tests.support.tokens import ec_key, rsa_key, token
+from tests.support.pem_spellings import SPELLINGS, Spelling
+from tests.support.tokens import ec_key, pem, rsa_key, token
 from tests.support.verification import ALGORITHMS, fixed_keys, rejection_reason, verifier
 
 
@@ -81,6 +84,42 @@ def test_malformed_key_set_is_rejected(document: dict[str, Any]) -> None:
 def test_text_that_is_not_a_public_key_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="PEM"):
         from_pem(text, ALGORITHMS)
+
+
+PEM_OF_ANOTHER_KIND = {
+    "a private key": rsa_key().as_pem(private=True).decode(),
+    "several public keys": pem() + rsa_key("second").as_pem(private=False).decode(),
+    "JSON": json.dumps({"keys": []}),
+    "without its first and last line": "".join(pem().splitlines()[1:-1]),
+}
+
+
+@pytest.mark.parametrize(("kind", "text"), PEM_OF_ANOTHER_KIND.items(), ids=PEM_OF_ANOTHER_KIND)
+def test_text_instead_of_a_public_key_in_pem_is_named(kind: str, text: str) -> None:
+    with pytest.raises(ValueError, match=kind):
+        from_pem(text, ALGORITHMS)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_every_spelling_of_a_public_key_in_pem_is_read(spelling: Spelling) -> None:
+    (key,) = from_pem(spelling(pem()), ALGORITHMS)
+    (plain,) = from_pem(pem(), ALGORITHMS)
+
+    assert key.public == plain.public
+
+
+def test_public_key_in_pkcs_1_is_read() -> None:
+    public = rsa_key().public_key
+    (key,) = from_pem(public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode(), ALGORITHMS)
+    (plain,) = from_pem(pem(), ALGORITHMS)
+
+    assert key.public == plain.public
+
+
+@pytest.mark.parametrize("secret", [pem(), "ssh-rsa " + "A" * 300], ids=["PEM", "OpenSSH"])
+def test_public_key_is_no_shared_secret(secret: str) -> None:
+    with pytest.raises(ValueError, match="is a public key"):
+        from_secret(secret.encode(), frozenset({"HS256"}))
 
 
 def test_weak_keys_are_rejected() -> None:
