@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from app.adapters.addresses import is_private, is_safe_url
 from app.adapters.http_client import ConnectFailed, FailureReason, HttpResponse, ResponseFailed
 from app.adapters.identity.algorithms import EDDSA_ALGORITHMS
-from app.adapters.identity.keys import EC_ALGORITHMS, PUBLIC_KEY_ALGORITHMS, KeySet
+from app.adapters.identity.keys import EC_ALGORITHMS, RSA_ALGORITHMS, KeySet
 
 MAX_SHOWN_LENGTH = 200
 """Characters of a provider's text in a reason."""
@@ -204,7 +204,7 @@ def keys_fault(document: Mapping[str, Any], keys: KeySet, algorithms: Iterable[s
         fix = "check that the provider signs with a private key; with a shared secret, it publishes no key"
         return FetchFailed("the key set is empty", fix)
     if isinstance(entries, list) and not any(key.is_fault for key in keys.skipped):
-        found = sorted({name for entry in entries for name in _algorithms_of(entry)})
+        found = sorted({name for entry in entries for name in _algorithms_of(entry)}.difference(algorithms))
         reason = f"the key set has no key for the allowed algorithms {', '.join(sorted(algorithms))}"
         if found:
             return FetchFailed(f"{reason}; it has keys for {', '.join(found)}", "add the algorithm to `algorithms`")
@@ -217,19 +217,24 @@ def keys_fault(document: Mapping[str, Any], keys: KeySet, algorithms: Iterable[s
 
 
 def _algorithms_of(entry: Any) -> Iterable[str]:
-    """The supported algorithms of a key in the set. Never contains other text of the set."""
+    """The algorithms with which a key in the set could be used. Never contains other text of the set."""
     if not isinstance(entry, dict) or entry.get("use", "sig") not in ("sig", None, ""):
         return ()
-    if own := entry.get("alg"):
-        return [name for name in PUBLIC_KEY_ALGORITHMS if name == own]
-    match entry.get("kty"):
-        case "RSA":
-            return ("RS256", "PS256")
-        case "EC":
-            return [name for name, curve in EC_ALGORITHMS.items() if curve == entry.get("crv")]
-        case "OKP":
-            return sorted(EDDSA_ALGORITHMS)[:1]
-    return ()
+    operations = entry.get("key_ops")
+    if operations and "verify" not in operations:
+        return ()
+    usual: Iterable[str]
+    match entry.get("kty"), entry.get("crv"):
+        case "RSA", _:
+            possible, usual = RSA_ALGORITHMS, ("RS256", "PS256")
+        case "EC", curve:
+            possible = usual = frozenset(name for name, own in EC_ALGORITHMS.items() if own == curve)
+        case "OKP", "Ed25519":
+            possible, usual = EDDSA_ALGORITHMS, sorted(EDDSA_ALGORITHMS)[:1]
+        case _:
+            return ()
+    own = entry.get("alg")
+    return [name for name in possible if name == own] if own else usual
 
 
 def shown_text(text: str) -> str:

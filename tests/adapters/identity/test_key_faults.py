@@ -141,6 +141,21 @@ KEY_SETS: dict[str, tuple[list[Any], str, str]] = {
         "the key set has no key for the allowed algorithms ES256, RS256; it has keys for ES384",
         "add the algorithm to `algorithms`",
     ),
+    "allowed algorithm of another type of key": (
+        [rsa_key().as_dict(private=False) | {"alg": "ES256"}],
+        "the key set has no key for the allowed algorithms ES256, RS256",
+        "for signatures",
+    ),
+    "other key operations": (
+        [rsa_key().as_dict(private=False) | {"alg": "PS256", "key_ops": ["encrypt"]}],
+        "the key set has no key for the allowed algorithms ES256, RS256",
+        "for signatures",
+    ),
+    "key for key agreement": (
+        [{"kty": "OKP", "crv": "X25519", "x": "A" * 43}],
+        "the key set has no key for the allowed algorithms ES256, RS256",
+        "for signatures",
+    ),
     "only for encryption": (
         [rsa_key().as_dict(private=False) | {"use": "enc"}],
         "the key set has no key for the allowed algorithms ES256, RS256",
