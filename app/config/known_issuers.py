@@ -96,6 +96,12 @@ _PROVIDERS = (
 )
 """Source: each provider's documentation of its tokens or of its discovery document."""
 
+_NOT_IN_URLS = re.compile(r"[\\\"`^|]")
+"""Characters that no URL has (RFC 3986). Braces and angle brackets have their own messages."""
+
+_TWICE = re.compile(r"(?P<part>/realms/|/application/o/|\.supabase\.co\b).*(?P=part)|/oidc(?P<end>/oidc)\Z")
+"""Parts that a preset adds to a value, and that the value then already had."""
+
 _KEY_SET = re.compile(r"(?:/jwks(?:\.json|_uri)?|/jwk|/certs|/discovery/(?:v2\.0/)?keys|/v1/keys|\.json)/?\Z")
 _ENDPOINT = re.compile(r"/(?:authorize|authorization|token|userinfo|introspect|logout)/?\Z")
 _KEYCLOAK_REALM = re.compile(r"/realms/[^/]+/\Z")
@@ -103,6 +109,12 @@ _KEYCLOAK_ENDPOINT = "/protocol/openid-connect"
 _AUTHENTIK = re.compile(r"/application/o/[^/]+\Z")
 _OKTA_ORG = re.compile(r"https://[a-z0-9-]+\.(?:okta|oktapreview|okta-emea)\.com")
 _ENTRA_SLASH = re.compile(r"https://login\.microsoftonline\.com/.*/v2\.0/")
+_DISCOVERY = re.compile(r"/\.well-known/(?:openid-configuration|oauth-authorization-server)/?\Z")
+_DOTTED = re.compile(r"(?:\$\.)?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|\$\.\w+")
+_UNSET = re.compile(r"null|undefined|none|nil|nan|true|false|-", re.IGNORECASE)
+_NO_AUDIENCE = re.compile(r"[*,;|\\\"'`\uff0c\u3001]")
+"""A wildcard, separators of lists, and quotes: a token has none of them in its audience."""
+
 _PLACEHOLDER_HOST = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid)\Z")
 _PLACEHOLDER = re.compile(r"[<>]|\$[{(]|\{\{|\bYOUR[_-]|\bCHANGE[_-]?ME\b", re.IGNORECASE)
 
@@ -117,7 +129,13 @@ def check(issuer: "IssuerTable") -> None:
         raise FieldError("issuer", "has a user or a password in it, which no issuer has; remove it")
     if re.search(r"\s", text):
         raise FieldError("issuer", "has white space in it, which no URL has; remove it")
-    if "/.well-known/" in parts.path:
+    if (found := _NOT_IN_URLS.search(text)) is not None:
+        raise FieldError("issuer", f"has the character {found[0]} in it, which no issuer has; remove it")
+    if (found := _TWICE.search(text)) is not None:
+        raise FieldError(
+            "issuer", f"{text} has {found['part'] or found['end']} twice; remove this part from the value that you set"
+        )
+    if "/.well-known/" in f"{parts.path}/":
         raise FieldError(
             "issuer",
             f"{text} is the URL of a document, not an issuer; write the value of `issuer` in the discovery document",
@@ -149,7 +167,12 @@ def _check_form(text: str, with_lower_host: str, provider: _Provider) -> None:
 
 def find_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
     """Settings that are probably wrong. The place of a warning is a field of the issuer."""
-    return [*_issuer_warnings(issuer), *_audience_warnings(issuer)]
+    return [
+        *_issuer_warnings(issuer),
+        *_key_url_warnings(issuer),
+        *_audience_warnings(issuer),
+        *_claim_warnings(issuer),
+    ]
 
 
 def _issuer_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
@@ -168,8 +191,12 @@ def _issuer_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
         seen = f"{text} looks like the URL of a key set"
     elif _ENDPOINT.search(parts.path):
         seen = f"{text} looks like the URL of an endpoint"
-    elif parts.query or parts.fragment:
+    elif parts.query or parts.fragment or text.endswith(("?", "#")):
         seen = f"{text} has a query or a fragment, which issuers of OpenID Connect do not have"
+    elif text.endswith((",", ";", ".", "'")):
+        seen = f"{text} ends with {text[-1]}"
+    elif not text.startswith(parts.scheme):  # urlsplit has converted it to lower case
+        seen = f"{text} has capital letters in its scheme"
     elif parts.netloc != parts.netloc.lower():
         seen = f"{text} has capital letters in its host name"
     elif parts.netloc.endswith((":443", ":80")):
@@ -188,6 +215,29 @@ def _issuer_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
     return [ConfigWarning("issuer", seen, fix)] if seen else []
 
 
+def _key_url_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
+    url = issuer.jwks_url or ""
+    if not _DISCOVERY.search(url):
+        return []
+    return [ConfigWarning("jwks_url", f"{url} is the URL of a discovery document", "set discovery_url to it instead")]
+
+
+def _claim_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
+    """Names of claims in the notation of other programs, which Dialtone takes literally."""
+    settings = {"subject_claim": [issuer.subject_claim], "scope_claim": [issuer.scope_claim]}
+    settings |= {"audience_claims": list(issuer.audience_claims), "required_claims": list(issuer.required_claims)}
+    return [
+        ConfigWarning(
+            setting,
+            f"{name} is read as the name of one claim",
+            f"for a claim inside another one, write {'/' + name.removeprefix('$.').replace('.', '/')}",
+        )
+        for setting, names in settings.items()
+        for name in names
+        if _DOTTED.fullmatch(name) and name != "kubernetes.io"
+    ]
+
+
 def _audience_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
     examples = [
         ConfigWarning(
@@ -195,6 +245,11 @@ def _audience_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
         )
         for audience in sorted(issuer.audiences)
         if _PLACEHOLDER.search(audience) or _PLACEHOLDER_HOST.search(_host(audience))
+    ]
+    doubtful = [
+        ConfigWarning("audiences", seen, "write each accepted `aud` exactly, as one value")
+        for audience in sorted(issuer.audiences)
+        if (seen := _why_doubtful(audience)) is not None
     ]
     of_provider = [
         ConfigWarning(
@@ -205,7 +260,14 @@ def _audience_warnings(issuer: "IssuerTable") -> list[ConfigWarning]:
         for audience in sorted(issuer.audiences)
         if _is_of_provider(audience, issuer.issuer)
     ]
-    return examples + of_provider
+    return examples + doubtful + of_provider
+
+
+def _why_doubtful(audience: str) -> str | None:
+    if _UNSET.fullmatch(audience):
+        return f"{audience} looks like the value of a variable that is not set"
+    found = _NO_AUDIENCE.search(audience)
+    return None if found is None else f"{audience} has the character {found[0]} in it, which is compared literally"
 
 
 def _is_of_provider(audience: str, issuer: str) -> bool:

@@ -96,6 +96,14 @@ WRONG = {
     "https://user:CANARY@id.corp.test/jwks.json": "has a user or a password in it",
     "https://CANARY@id.corp.test": "has a user or a password in it",
     "https://id.corp.test/a b": "has white space in it",
+    "https://id.corp.test/.well-known": "is the URL of a document",
+    "https://id.corp.test\\n": "has the character \\ in it",
+    "https://id.corp.test`": "has the character ` in it",
+    # a part that a preset adds, and that the value had too
+    "https://id.corp.test/realms/staff/realms/staff": "has /realms/ twice",
+    "https://id.corp.test/application/o/a/application/o/a/": "has /application/o/ twice",
+    "https://id.corp.test/oidc/oidc": "has /oidc twice",
+    "https://ref.supabase.co.supabase.co/auth/v1": "has .supabase.co twice",
 }
 
 
@@ -134,6 +142,13 @@ def test_issuer_of_tokens_without_iss_may_be_any_text() -> None:
     assert table(issuer, takes_tokens_without_iss=True).issuer == issuer
 
 
+@pytest.mark.parametrize(
+    "issuer", ["spiffe://corp.test", "https://id.corp.test/oidc-staff/oidc", "https://id.test/oidc/a"]
+)
+def test_issuer_of_another_form_causes_no_warning(issuer: str) -> None:
+    assert known_issuers.find_warnings(table(issuer, **JWKS)) == []
+
+
 def test_query_is_accepted_if_keys_are_not_discovered() -> None:
     issuer = table("https://id.corp.test/?tenant=staff", **JWKS)
 
@@ -152,6 +167,11 @@ DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
     "https://dev-1234.okta.com": ({}, "is Okta's org server"),
     "https://ID.corp.test": ({}, "has capital letters in its host name"),
     "https://TENANT.eu.auth0.com/": ({}, "has capital letters in its host name"),
+    "HTTPS://id.corp.test": ({}, "has capital letters in its scheme"),
+    "https://id.corp.test#": ({}, "has a query or a fragment"),
+    "https://id.corp.test,": ({}, "ends with ,"),
+    "https://id.corp.test/staff;": ({}, "ends with ;"),
+    "https://id.corp.test'": ({}, "ends with '"),
     "https://id.corp.test:443": ({}, "has a port, which is the default"),
     "https://id.corp.test//staff": ({}, "has two slashes in its path"),
     "https://id.corp.test/oauth2/certs": ({}, "looks like the URL of a key set"),
@@ -211,6 +231,54 @@ def test_audience_of_the_provider_itself_is_a_warning(issuer: str, audience: str
 )
 def test_audience_of_an_api_causes_no_warning(issuer: str, audience: str) -> None:
     assert known_issuers.find_warnings(table(issuer, audiences=[audience])) == []
+
+
+@pytest.mark.parametrize("audience", ["undefined", "null", "None", "-"])
+def test_audience_of_a_variable_that_is_not_set_is_a_warning(audience: str) -> None:
+    (warning,) = known_issuers.find_warnings(table("https://id.corp.test", audiences=[audience]))
+
+    assert (warning.place, warning.seen) == (
+        "audiences",
+        f"{audience} looks like the value of a variable that is not set",
+    )
+
+
+@pytest.mark.parametrize(
+    "audience", ["*", "https://*.corp.test", "a,b", "a;b", "a|b", "`a`", '"a"', "a\\n", "a\uff0cb"]
+)
+def test_audience_with_a_wildcard_or_a_separator_is_a_warning(audience: str) -> None:
+    (warning,) = known_issuers.find_warnings(table("https://id.corp.test", audiences=[audience]))
+
+    assert warning.place == "audiences"
+    assert "which is compared literally" in warning.seen
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "pointer"),
+    [
+        ("scope_claim", "realm_access.roles", "/realm_access/roles"),
+        ("subject_claim", "$.sub", "/sub"),
+        ("audience_claims", ["app.id", "aud"], "/app/id"),
+        ("required_claims", {"firebase.tenant": "a"}, "/firebase/tenant"),
+    ],
+)
+def test_claim_in_the_notation_of_other_programs_is_a_warning(setting: str, value: Any, pointer: str) -> None:
+    (warning,) = known_issuers.find_warnings(table("https://id.corp.test", **{setting: value}))
+
+    assert warning.place == setting
+    assert warning.fix.endswith(f"write {pointer}")
+
+
+@pytest.mark.parametrize("claim", ["https://corp.test/roles", "cognito:groups", "/realm_access/roles", "kubernetes.io"])
+def test_name_of_a_claim_causes_no_warning(claim: str) -> None:
+    assert known_issuers.find_warnings(table("https://id.corp.test", scope_claim=claim)) == []
+
+
+def test_discovery_document_as_the_key_set_is_a_warning() -> None:
+    url = "https://id.corp.test/.well-known/openid-configuration"
+    (warning,) = known_issuers.find_warnings(table("https://id.corp.test", jwks_url=url))
+
+    assert (warning.place, warning.seen) == ("jwks_url", f"{url} is the URL of a discovery document")
 
 
 def test_warnings_of_config_check_are_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
