@@ -36,7 +36,8 @@ def _url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    origin = value.rstrip("/")
+    origin = value.lower().rstrip("/")
+    origin = origin.removesuffix(":443" if origin.startswith("https:") else ":80")  # browsers omit it
     if not re.fullmatch(_ORIGIN, origin):
         raise ValueError("must be an origin, such as https://app.example.com")
     return origin

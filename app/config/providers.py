@@ -36,7 +36,17 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
 """Providers whose tokens cannot be verified with a key, with an alternative for each."""
 
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
-    {"aad": "entra", "azure": "entra", "azuread": "entra", "azure-ad": "entra", "microsoft": "entra", "aws": "cognito"}
+    {
+        "aad": "entra",
+        "azure ad": "entra",
+        "ory": "hydra",
+        "ping": "pingone",
+        "azure": "entra",
+        "azuread": "entra",
+        "azure-ad": "entra",
+        "microsoft": "entra",
+        "aws": "cognito",
+    }
 )
 """Other names of a provider, by which a preset is searched."""
 

@@ -106,6 +106,11 @@ def test_table_keeps_its_provider_and_values() -> None:
         (RECIPES["entra-multitenant"] | {"tenants": "any"}, "tenants", "any"),
         (ENTRA | {"client_id": "spa"}, "required_claims", {"scp": {"glob": "?*"}, "azp": {"one_of": ["spa"]}}),
         (
+            RECIPES["clerk"] | {"origin": ["https://App.example.com:443/", "http://localhost:80", "http://app:8080"]},
+            "audiences",
+            ["http://app:8080", "http://localhost", "https://app.example.com"],
+        ),
+        (
             {"provider": "stytch", "project_id": "project-test-1"},
             "jwks_url",
             "https://test.stytch.com/v1/sessions/jwks/project-test-1",
