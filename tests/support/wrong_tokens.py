@@ -81,6 +81,8 @@ NOT_A_TOKEN = {
     "opaque with dots": WrongToken(lambda: "ya29.a0AfB_byC.xyz", ("opaque",)),
     "encrypted": WrongToken(encrypted, ("encrypted (JWE", "A256GCM", "signed tokens")),
     "Bearer twice": WrongToken(lambda: f"Bearer Bearer {token()}", ("word Bearer appears twice",)),
+    "scheme DPoP": WrongToken(lambda: f"DPoP {token()}", ("scheme DPoP", "the word Bearer")),
+    "scheme of Django": WrongToken(lambda: f"Token {token()}", ("scheme Token", "the word Bearer")),
     "double quotes": WrongToken(lambda: f'"{token()}"', ("quotation marks",)),
     "single quotes": WrongToken(lambda: f"'{token()}'", ("quotation marks",)),
     "typographic quotes": WrongToken(lambda: f"\u201c{token()}\u201d", ("quotation marks",)),
@@ -141,6 +143,9 @@ DAMAGED = {
         ("signature", "bad_signature", "token was changed"),
     ),
     "padded": WrongToken(lambda: f"{token()}==", ("padding",)),
+    "byte order mark": WrongToken(
+        lambda: raw_token('\ufeff{"alg": "RS256"}', claims_of()), ("header is not a JSON object", "not_json")
+    ),
     "not JSON": WrongToken(lambda: raw_token("{", claims_of()), ("header is not a JSON object", "not_json")),
     "member twice": WrongToken(
         lambda: raw_token({"alg": "RS256"}, '{"iss": "a", "iss": "b"}'), ("member_twice", "appears twice")
@@ -156,6 +161,9 @@ HEADERS = {
     "private key at a secret": WrongToken(signed(), ("RS256", "jwks_url"), key="secret"),
     "wrong secret": WrongToken(
         lambda: hmac_token("t" * 32), ("bad_signature", "secret_encoding", "DIALTONE_ISSUER_SECRET"), key="secret"
+    ),
+    "alg is a list": WrongToken(
+        lambda: raw_token({"alg": ["RS256"]}, claims_of()), ("algorithm_not_allowed", "alg must be text")
     ),
     "another key": WrongToken(lambda: token(key=rsa_key("second")), ("bad_signature", "another key", "pem")),
     "typ": WrongToken(lambda: token(header={"typ": "dpop+jwt"}), ("wrong_type", "DPoP", "token_types")),
@@ -289,6 +297,9 @@ CLAIMS = {
     ),
     "expired": WrongToken(signed(exp=NOW - 7200), ("expired", "exp", "2 hours ago", "DIALTONE_LEEWAY_SECONDS")),
     "exp in milliseconds": WrongToken(signed(exp=(NOW + 600) * 1000), ("bad_exp", "milliseconds")),
+    "exp in microseconds": WrongToken(signed(exp=(NOW + 600) * 10**6), ("bad_exp", "microseconds")),
+    "exp in nanoseconds": WrongToken(signed(exp=(NOW + 600) * 10**9), ("bad_exp", "nanoseconds")),
+    "nbf is null": WrongToken(signed(nbf=None), ("bad_nbf", "nbf is null")),
     "exp is text": WrongToken(signed(exp=str(NOW + 600)), ("bad_exp", "text")),
     "no exp": WrongToken(signed(exp=...), ("no_expiry", "no exp")),
     "nbf in the future": WrongToken(signed(nbf=NOW + 900), ("not_yet_valid", "nbf", "clocks")),

@@ -1,10 +1,13 @@
 """The explanation of a token agrees with the verifier, whatever the token contains."""
 
 import json
+from base64 import urlsafe_b64encode
 from datetime import datetime
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
@@ -16,8 +19,8 @@ from app.adapters.identity.verifier import TokenVerifier
 from app.vending import strict_json
 from app.vending.errors import LedgerUnavailable, TokenRejected
 from app.vending.models import Principal
-from tests.support.tokens import ISSUER, claims_of, rsa_key, token
-from tests.support.verification import JSON_OBJECTS, SETTINGS, now, raw_token, verifier
+from tests.support.tokens import ISSUER, claims_of, ec_key, rsa_key, token
+from tests.support.verification import JSON_OBJECTS, SETTINGS, fixed_keys, now, raw_token, verifier
 
 VERIFIERS = {name: verifier(**setting.issuer) for name, setting in SETTINGS.items()}
 
@@ -149,3 +152,17 @@ async def test_not_before_entry_rejects_the_token() -> None:
         raise TokenRejected("not_before")
 
     assert (await explainer(VERIFIERS["default"], check).explain(token())).refusal == "not_before"
+
+
+async def test_signature_in_der_is_explained() -> None:
+    signing_input, _, _ = token(key=ec_key(), header={"alg": "ES256"}).rpartition(".")
+    private = ec_key().private_key
+    assert private is not None
+    in_der = private.sign(signing_input.encode(), ECDSA(SHA256()))
+    checked = verifier(algorithms=frozenset({"ES256"}), keys=fixed_keys(ec_key()))
+
+    report = await explainer(checked).explain(f"{signing_input}.{urlsafe_b64encode(in_der).decode().rstrip('=')}")
+
+    (failed,) = report.failed
+    assert failed.reason == "bad_signature"
+    assert "the signature is in DER" in str(failed.hint)

@@ -22,6 +22,8 @@ _TYPES = {
     "id+jwt": "this is an ID token: send the access token",
 }
 
+_UNITS = (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9))
+
 _SIGNATURE_BYTES = {
     "RS": (256, 384, 512, 1024),
     "PS": (256, 384, 512, 1024),
@@ -37,8 +39,10 @@ _SIGNATURE_BYTES = {
 
 def of_algorithm(header: Claims, issuer: Issuer) -> str:
     algorithm = header.get("alg")
-    if not isinstance(algorithm, str):
+    if algorithm is None:
         return "the header has no alg, so this is not a signed token"
+    if not isinstance(algorithm, str):
+        return "alg must be text: the token was changed, or the program that created it is faulty"
     if algorithm.lower() == "none":
         return "the token is unsigned, and any person can create it: an emulator or a test issues such tokens"
     if algorithm in HMAC_ALGORITHMS and not issuer.algorithms & HMAC_ALGORITHMS:
@@ -71,6 +75,11 @@ def of_type(typ: Any, issuer: Issuer) -> str:
 
 def of_signature(header: Claims, algorithm: str, signature: bytes, claims: Claims, issuer: Issuer) -> str:
     expected = next((sizes for name, sizes in _SIGNATURE_BYTES.items() if algorithm.startswith(name)), None)
+    if algorithm.startswith("ES") and signature[:1] == b"\x30" and len(signature) not in (expected or ()):
+        return (
+            "the signature is in DER, as key management services and OpenSSL write it: the program that signs must "
+            "write the two numbers one after the other (RFC 7518 section 3.4)"
+        )
     if expected is not None and len(signature) not in expected:
         return f"the signature has {len(signature)} bytes, which is no length of {algorithm}: the token was cut off"
     if _audiences(claims) & MICROSOFT_GRAPH or "nonce" in header:
@@ -101,8 +110,13 @@ def of_kind(claims: Claims, issuer: Issuer) -> str:
 def of_time(claim: str, value: Any, now: float) -> str:
     if isinstance(value, str):
         return f"{claim} is text: the provider must write a number"
-    if type(value) in (int, float) and LAST_MOMENT < value <= LAST_MOMENT * 1000:
-        return f"{claim} is probably in milliseconds: the provider must write seconds"
+    if type(value) in (int, float) and value > LAST_MOMENT:
+        unit = next((name for name, factor in _UNITS if value <= LAST_MOMENT * factor), None)
+        return (
+            f"{claim} is probably in {unit}: the provider must write seconds" if unit else f"{claim} is after year 9999"
+        )
+    if value is None and claim != "exp":
+        return f"{claim} is null: the provider must write a number, or omit the claim"
     if value is None:
         return "a token without expiry would be valid forever: let the provider add exp"
     if type(value) in (int, float) and claim == "exp" and 0 <= value <= now:

@@ -28,6 +28,7 @@ _TELNYX_KEY = re.compile(r"KEY[0-9A-Za-z]{10,}_\w+")
 _PASETO = re.compile(r"v[1-4]\.(local|public)\.")
 _TOKEN_RESPONSE = ("access_token", "id_token", "refresh_token", "token")
 _PARAMETER = re.compile(r"(?:^|[?#&\s])(access_token|id_token|token)=([^&\s]+)")
+_OTHER_SCHEME = re.compile(r"(token|jwt|dpop|basic|negotiate|mac)\s+(?=\S)", re.IGNORECASE)
 _COOKIE = re.compile(r"(?:Set-)?Cookie:\s*|[\w.-]+=[^;\s]+;\s", re.IGNORECASE)
 _MEMBER = re.compile(r"[A-Za-z_]{1,32}(\.[A-Za-z_]{1,32})?")
 """Names of members that a hint may repeat: without digits, a name contains no secret."""
@@ -101,6 +102,8 @@ def _unwrap(text: str) -> tuple[str, str | None] | None:
         return f"this is an address or a form with the parameter {name}, not only the token{hint}", found[2]
     if "%" in text and (decoded := unquote(text)) != text:
         return "the token is URL-encoded: decode it before you send it", decoded
+    if (found := _OTHER_SCHEME.match(text)) is not None:
+        return f"the scheme {found[1]} precedes the token: clients must send the word Bearer", text[found.end() :]
     if re.search(r"\s", text):
         return _with_white_space(text)
     if not text.isascii() or "..." in text or "***" in text or "[redacted]" in text:
@@ -262,7 +265,7 @@ def decoded_part(part: str) -> dict[str, Any] | None:
 
 def _json_of(part: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(canonical_base64url(part))
+        value = json.loads(canonical_base64url(part).decode("utf-8"))
     except (ValueError, RecursionError, TokenRejected):
         return None
     return value if isinstance(value, dict) else None
