@@ -18,6 +18,9 @@ GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")
 """RFC 9637, which Python 3.11 does not know."""
 
+_NOT_IN_URLS = re.compile(r"[ \\\"`]")
+"""RFC 3986. Programs differ in whether a backslash ends the host."""
+
 _SINGLE_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 """A name that only the local resolver knows. It begins with a letter: resolvers read `0x7f000001` as an address."""
 
@@ -69,7 +72,7 @@ def is_safe_url(url: str, *, allows_http: bool = False) -> bool:
 
     `allows_http` allows http to private hosts too, but never to public ones.
     """
-    if not url.isprintable() or " " in url:
+    if not url.isprintable() or _NOT_IN_URLS.search(url):
         return False  # urlsplit would drop line ends
     try:
         parts = urlsplit(url)

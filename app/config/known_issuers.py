@@ -116,7 +116,7 @@ _NO_AUDIENCE = re.compile(r"[*,;|\\\"'`\uff0c\u3001]")
 """A wildcard, separators of lists, and quotes: a token has none of them in its audience."""
 
 _PLACEHOLDER_HOST = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid)\Z")
-_PLACEHOLDER = re.compile(r"[<>]|\$[{(]|\{\{|\bYOUR[_-]|\bCHANGE[_-]?ME\b", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"[<>]|\A\$\w+\Z|\$[{(]|\{\{|\bYOUR[_-]|\bCHANGE[_-]?ME\b", re.IGNORECASE)
 
 
 def check(issuer: "IssuerTable") -> None:

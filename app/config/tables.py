@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.config.text_cleaning import checked
 from app.config.variables import SIMILARITY
 from app.vending.claim_conditions import ClaimCondition, Scalar, claim_path
 
@@ -52,7 +53,11 @@ class Table(BaseModel):
                 raise FieldError(name, "unknown setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
-Words = frozenset[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\S+$")]]
+Words = frozenset[Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\S+$"), AfterValidator(checked)]]
+
+
+MAX_TEXT_LENGTH = 256
+"""Characters of a pattern or a key in a condition."""
 
 
 class OneOf(Table):
@@ -60,11 +65,11 @@ class OneOf(Table):
 
 
 class Glob(Table):
-    glob: str = Field(min_length=1, max_length=256)
+    glob: str = Field(min_length=1, max_length=MAX_TEXT_LENGTH)
 
 
 class HasKey(Table):
-    has_key: str = Field(min_length=1, max_length=256)
+    has_key: str = Field(min_length=1, max_length=MAX_TEXT_LENGTH)
 
 
 Positive = StrictStr | StrictBool | StrictInt | OneOf | Glob | HasKey
@@ -97,7 +102,20 @@ def _check_claims(value: Any) -> Any:
                 '{ glob = "..." }, { has_key = "..." } or { not = ... }'
             )
         checked_path(name)
+        _check_operand(name, condition)
     return value
+
+
+def _check_operand(name: str, condition: Any) -> None:
+    """Raises FieldError for a condition with an operand of another type, or an empty one."""
+    match list(condition.items()) if isinstance(condition, dict) else []:
+        case [("one_of", items)]:
+            is_list = isinstance(items, list | tuple) and len(items) > 0
+            if not is_list or not all(isinstance(item, Scalar) for item in items):
+                raise FieldError(name, "one_of must be a list of at least one string, number, true or false")
+        case [(kind, text)]:
+            if not isinstance(text, str) or not 0 < len(text) <= MAX_TEXT_LENGTH:
+                raise FieldError(name, f"{kind} must be a string of 1 to {MAX_TEXT_LENGTH} characters")
 
 
 def checked_path(name: str) -> str:

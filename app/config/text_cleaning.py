@@ -49,6 +49,13 @@ def cleaned_secret(text: str) -> str:
     return _checked(value)
 
 
+def checked(value: str) -> str:
+    """A value of a file, to which no program adds quotes. Raises ValueError for quotes and invisible characters."""
+    if unquoted(value) is not None:
+        raise ValueError("has a second pair of quotes around its value; remove it")
+    return _checked(value)
+
+
 def unquoted(value: str) -> str | None:
     """The text between one pair of quotes; None if the value is not such a text."""
     quote = value[:1]

@@ -243,9 +243,7 @@ def test_audience_of_a_variable_that_is_not_set_is_a_warning(audience: str) -> N
     )
 
 
-@pytest.mark.parametrize(
-    "audience", ["*", "https://*.corp.test", "a,b", "a;b", "a|b", "`a`", '"a"', "a\\n", "a\uff0cb"]
-)
+@pytest.mark.parametrize("audience", ["*", "https://*.corp.test", "a,b", "a;b", "a|b", "`a`", "a\\n", "a\uff0cb"])
 def test_audience_with_a_wildcard_or_a_separator_is_a_warning(audience: str) -> None:
     (warning,) = known_issuers.find_warnings(table("https://id.corp.test", audiences=[audience]))
 
