@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 from app.config.tables import FieldError
 from app.config.text_cleaning import stripped
 
+MIN_SECRET_LENGTH = 32
+"""Characters. Every secret has at least as many."""
+
 Loaded = TypeVar("Loaded")
 SecretOf = Callable[[str], str | None]
 """The value of an environment variable; None if it is not set."""
@@ -16,7 +19,9 @@ def read_text(field: str, path: str) -> str:
     """The text of the file that a field names. Raises FieldError."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+    except UnicodeDecodeError:
+        raise FieldError(field, "names a file that is not UTF-8 text; keys and certificates must be in PEM") from None
+    except (OSError, ValueError):  # a path with a null character is a ValueError
         raise FieldError(field, "names a file that cannot be read") from None
 
 
@@ -39,5 +44,7 @@ def load_secret(table: object, name: str, secret_of: SecretOf, loader: Callable[
         return None
     text = stripped(read_text(file_field, file)) if variable is None else secret_of(variable)
     if variable is not None and not text:
-        raise FieldError(variable_field, f"{variable} is not set in the environment")
+        # The secret itself may be there instead of the name, so a text that is as long as a secret is not shown.
+        name = variable if len(variable) < MIN_SECRET_LENGTH else "the variable of this name"
+        raise FieldError(variable_field, f"{name} is not set in the environment")
     return load(file_field if variable is None else variable_field, loader, text)

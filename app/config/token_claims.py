@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from app.adapters.identity.claims import ID_TOKEN_CLAIMS, SubjectType
 from app.adapters.identity.compact_jws import MAX_CONFIGURABLE_TOKEN_LENGTH, MAX_TOKEN_LENGTH
 from app.adapters.identity.tenants import TENANT_ID, IssuerTemplate, Tenants
 from app.config.providers import ProviderTable
 from app.config.tables import CLAIM_KINDS, ClaimName, ClaimTables, FieldError, Words
+from app.config.text_cleaning import checked
 
 _ENTRA_ALIAS = re.compile(r"https://login\.microsoftonline\.com/(common|organizations|consumers)/")
 """Entra publishes discovery documents under these names, but no token has them in its issuer."""
@@ -51,7 +52,7 @@ class TokenTable(ProviderTable):
 
     model_config = ConfigDict(json_schema_extra=_require_provider_or_issuer)
 
-    issuer: str = Field(
+    issuer: Annotated[str, AfterValidator(checked)] = Field(
         min_length=1,
         max_length=2048,
         description="The exact `iss` of its tokens. With `tenants`, a template with the claim that fills it in braces.",
@@ -183,6 +184,7 @@ def secret_bytes(secret: str, encoding: SecretEncoding) -> bytes:
     if encoding is SecretEncoding.UTF8:
         return secret.encode()
     alphabet, pattern = (b"+/", _BASE64) if encoding is SecretEncoding.BASE64 else (b"-_", _BASE64URL)
+    secret = "".join(secret.splitlines())  # the command base64 writes lines of 76 characters
     unpadded = secret.rstrip("=")
     if not pattern.fullmatch(secret) or len(unpadded) % 4 == 1:
         raise ValueError(f'is not {encoding.value}; correct it, or set secret_encoding = "utf-8" if it is plain text')

@@ -172,6 +172,11 @@ def test_environment_may_have_required_claims_instead_of_an_audience(monkeypatch
 WRONG: list[tuple[str, str]] = [
     (NO_AUDIENCE, "issuers[0].audiences: is required"),
     (NO_AUDIENCE + "takes_tokens_without_iss = true", "issuers[0].audiences: is required"),
+    (
+        ISSUER + f'secret_env = "CANARY{"s" * 26}"',  # the secret instead of the name of its variable
+        "issuers[0].secret_env: the variable of this name is not set",
+    ),
+    (ISSUER + 'secret_env = "NOT_SET"', "issuers[0].secret_env: NOT_SET is not set"),
     (ISSUER + "audience_claims = []", "issuers[0].audience_claims: "),
     (ISSUER + 'audience_claims = ["/a~b"]', "issuers[0].audience_claims[0]: '/a~b' is not a JSON Pointer"),
     (ISSUER + 'subject_claim = "/a~"', "issuers[0].subject_claim: '/a~' is not a JSON Pointer"),
@@ -341,6 +346,7 @@ BYTES = b"\xfb\xff\xfe" + bytes(range(30))  # its base64 and its base64url diffe
     [
         ("base64", base64.b64encode(BYTES).decode()),
         ("base64", base64.b64encode(BYTES).decode().rstrip("=")),
+        ("base64", base64.b64encode(BYTES).decode().replace("+", "+\n", 1)),
         ("base64url", base64.urlsafe_b64encode(BYTES).decode()),
         ("base64url", base64.urlsafe_b64encode(BYTES).decode().rstrip("=")),
     ],

@@ -1,5 +1,6 @@
 """Settings of an issuer's keys and of the header with its tokens: off by default, and errors that name the setting."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ WRONG: list[tuple[str, str]] = [
     ('allow_http = true\nsecret_env = "MY_SECRET"', "allow_http: has no effect, because no keys are fetched"),
     ('ca_file = "ca.pem"\nsecret_env = "MY_SECRET"', "ca_file: has no effect, because no keys are fetched"),
     ('ca_file = "/nonexistent"', "ca_file: names a file that cannot be read"),
+    ('pem_file = "a\\u0000b"', "pem_file: names a file that cannot be read"),
+    ('pem_file = "key.der"', "pem_file: names a file that is not UTF-8 text; keys and certificates must be in PEM"),
     ('ca_file = "."', "ca_file: names a file that cannot be read"),
     ('ca_file = "empty.pem"', "ca_file: contains no CA certificate in PEM format"),
     ('ca_file = "umlaut.pem"', "ca_file: contains no CA certificate in PEM format"),
@@ -102,6 +105,7 @@ def test_invalid_setting_is_named_with_its_issuer(
     (tmp_path / "empty.pem").write_text("")
     (tmp_path / "umlaut.pem").write_text("\u00e4")
     (tmp_path / "key.pem").write_text(pem())
+    (tmp_path / "key.der").write_bytes(b"\x30\x82\x01\xff")
 
     with pytest.raises(SettingsError) as refusal:
         load_file(monkeypatch, tmp_path, ISSUER + lines, MY_SECRET="s" * 32)
@@ -112,9 +116,34 @@ def test_invalid_setting_is_named_with_its_issuer(
 
 
 def test_issuer_with_white_space_around_it_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for text in ("https://id.example.com\\n", " https://id.example.com", "https://id.example.com/\\u0007"):
+    for text in ("https://id.example.com\\n", " https://id.example.com", "https://id.example.com/\\t"):
         with pytest.raises(SettingsError, match=r"issuers\[0\].issuer: has white space"):
             load_file(monkeypatch, tmp_path, ISSUER.replace("https://id.example.com", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("'https://id.example.com'", "a second pair of quotes"),
+        ("\u201chttps://id.example.com\u201d", "typographic quotation marks"),
+        ("https://id.example.com\u200b", "the invisible character U+200B"),
+        ("\ufeffhttps://id.example.com", "the invisible character U+FEFF"),
+    ],
+)
+@pytest.mark.parametrize("field", ["issuer", "audiences"])
+def test_quotes_and_invisible_characters_in_the_file_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, text: str, fault: str
+) -> None:
+    old = "https://id.example.com" if field == "issuer" else "dialtone"
+    jwks = 'jwks_url = "https://id.example.com/keys"\n'
+
+    with pytest.raises(SettingsError, match=rf"issuers\[0\].{field}.*{re.escape(fault)}"):
+        load_file(monkeypatch, tmp_path, ISSUER.replace(old, text) + jwks)
+
+
+def test_backslash_in_a_key_url_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="jwks_url: must be an https URL"):
+        load_file(monkeypatch, tmp_path, ISSUER + "jwks_url = 'https://id.example.com\\@evil.example.com'\n")
 
 
 def test_http_issuer_is_discovered_only_if_that_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
