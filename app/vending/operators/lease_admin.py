@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.vending.audit import ActivityCount, Audit, AuditAction, AuditCriteria, AuditEvent, AuditOutcome, Decision
-from app.vending.errors import ConfirmationRequired, LeaseNotFound, LedgerUnavailable
+from app.vending.errors import ConfirmationRequired, LeaseNotFound
 from app.vending.models import Platform, UserKey
 from app.vending.telephony.lease import Lease, LeaseState
 from app.vending.telephony.revoke import Revoker
@@ -143,18 +143,21 @@ class LeaseAdmin:
         """Log all matching devices out. Returns once that is committed; the sweeper deletes at Telnyx.
 
         A device can log in again meanwhile. To prevent that, set a not-before for its tokens first. Raises
-        IssuerNotFound if the criteria name an issuer that the operator may not see.
+        IssuerNotFound if the criteria name an issuer that the operator may not see. After an interruption, by a failure
+        or a shutdown, the audit has the leases that were ended before.
         """
         if criteria.issuer is not None:
             self.visibility.check_issuer(criteria.issuer)
         ended: Counter[str] = Counter()
         try:
             is_all = await self._end_matching(self._limited(criteria), ended)
-        except LedgerUnavailable:
-            if ended:  # in batches that were committed
-                await self._record(criteria, ended)
+        except BaseException:  # also a cancellation
+            if ended:
+                for decision in self._decisions(criteria, ended):
+                    self._audit.record_nowait(decision)
             raise
-        await self._record(criteria, ended)
+        # At once, because all leases have ended: if a required audit fails for one event, the others are queued too.
+        await asyncio.gather(*map(self._audit.record, self._decisions(criteria, ended)))
         return BulkRevocation(ended.total(), is_all)
 
     async def audit(self, criteria: AuditCriteria, after: tuple[datetime, str] | None, limit: int) -> list[AuditEvent]:
@@ -169,7 +172,7 @@ class LeaseAdmin:
     def _limited(self, criteria: LeaseCriteria) -> LeaseCriteria:
         return replace(criteria, visibility=self.visibility)
 
-    async def _record(self, criteria: LeaseCriteria, ended: Counter[str]) -> None:
+    def _decisions(self, criteria: LeaseCriteria, ended: Counter[str]) -> list[Decision]:
         """One event for each issuer whose users were logged out, so that every operator of the issuer sees it.
 
         If no user was logged out, one event with the only issuer that the call concerns, or without an issuer.
@@ -180,7 +183,7 @@ class LeaseAdmin:
         names = [field.name for field in fields(criteria) if field.name not in ("issuer", "visibility")]
         given = {name: str(value) for name in names if (value := getattr(criteria, name)) is not None}
         counts: list[tuple[str | None, int]] = [*ended.items()] or [(named, 0)]
-        decisions = (
+        return [
             Decision(
                 AuditAction.REVOKED,
                 AuditOutcome.UNCONFIRMED if leases else AuditOutcome.DONE,
@@ -189,17 +192,24 @@ class LeaseAdmin:
                 details={**({} if issuer is None else {"issuer": issuer}), **given, "leases": leases},
             )
             for issuer, leases in counts
-        )
-        # At once, because all leases have ended: if a required audit fails for one event, the others are queued too.
-        await asyncio.gather(*map(self._audit.record, decisions))
+        ]
 
     async def _end_matching(self, criteria: LeaseCriteria, ended: Counter[str]) -> bool:
         """End matching leases, and count them by issuer in `ended`. Returns False if more match: the caller repeats."""
         began, last_id = self._clock(), ""
-        while ended.total() < MAX_REVOKED_PER_CALL:
+
+        async def end_batch() -> list[Lease]:
             batch = await self._search.end_matching(criteria, began, last_id, self._clock(), REVOKE_BATCH_SIZE)
             self._revoker.on_leases_ended(batch)
             ended.update(lease.issuer for lease in batch)
+            return batch
+
+        while ended.total() < MAX_REVOKED_PER_CALL:
+            running = asyncio.ensure_future(end_batch())
+            try:
+                batch = await asyncio.shield(running)
+            finally:
+                await asyncio.wait({running})  # after a cancellation: the batch may be about to be committed
             if len(batch) < REVOKE_BATCH_SIZE:
                 return True
             last_id = batch[-1].id

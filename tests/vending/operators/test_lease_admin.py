@@ -1,5 +1,6 @@
-"""Operators' revocations of many leases are recorded, also if the ledger fails before the last batch."""
+"""Operators' revocations of many leases are recorded, also if they are interrupted before the last batch."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from app.vending.errors import LedgerUnavailable
 from app.vending.operators.lease_admin import REVOKE_BATCH_SIZE, LeaseAdmin, LeaseCriteria
 from app.vending.telephony.lease import Lease
 from tests.support.leases import LEASE
+from tests.support.waiting import eventually
 
 
 class FailingSearch:
@@ -25,25 +27,62 @@ class FailingSearch:
         return [LEASE] * REVOKE_BATCH_SIZE
 
 
+class WaitingSearch:
+    """A ledger that ends one batch of leases, and commits the next one when the test lets it."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.may_commit = asyncio.Event()
+
+    async def end_matching(self, *_: Any) -> list[Lease]:
+        self.batches += 1
+        if self.batches == 2:
+            await self.may_commit.wait()
+        return [LEASE] * REVOKE_BATCH_SIZE
+
+
 class Recorder:
     """The audit, and the part of the revoker that is called."""
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
 
-    async def record(self, decision: Decision) -> None:
+    def record_nowait(self, decision: Decision) -> None:
         self.decisions.append(decision)
+
+    async def record(self, decision: Decision) -> None:
+        self.record_nowait(decision)
 
     def on_leases_ended(self, leases: list[Lease]) -> None: ...
 
 
+def lease_admin(search: FailingSearch | WaitingSearch, recorder: Recorder) -> LeaseAdmin:
+    unused, any_recorder = cast("Any", None), cast("Any", recorder)
+    return LeaseAdmin(
+        unused, cast("Any", search), any_recorder, unused, any_recorder, lambda: datetime.now(UTC), "dialtone"
+    )
+
+
 @pytest.mark.parametrize(("batches", "recorded"), [(0, []), (2, [2 * REVOKE_BATCH_SIZE])])
 async def test_leases_that_an_interrupted_revocation_ended_are_recorded(batches: int, recorded: list[int]) -> None:
-    recorder, unused = cast("Any", Recorder()), cast("Any", None)
-    search = cast("Any", FailingSearch(batches))
-    admin = LeaseAdmin(unused, search, recorder, unused, recorder, lambda: datetime.now(UTC), "dialtone")
+    recorder = Recorder()
 
     with pytest.raises(LedgerUnavailable):
-        await admin.revoke_matching(LeaseCriteria())
+        await lease_admin(FailingSearch(batches), recorder).revoke_matching(LeaseCriteria())
 
     assert [decision.details["leases"] for decision in recorder.decisions] == recorded
+
+
+async def test_leases_that_a_cancelled_revocation_ended_are_recorded_with_the_batch_in_flight() -> None:
+    recorder, search = Recorder(), WaitingSearch()
+    revocation = asyncio.create_task(lease_admin(search, recorder).revoke_matching(LeaseCriteria()))
+    await eventually(lambda: search.batches == 2)
+
+    revocation.cancel()
+    await asyncio.sleep(0)
+    search.may_commit.set()
+    with pytest.raises(asyncio.CancelledError):
+        await revocation
+
+    assert [decision.details["leases"] for decision in recorder.decisions] == [2 * REVOKE_BATCH_SIZE]
+    assert search.batches == 2, "no batch begins after the cancellation"
