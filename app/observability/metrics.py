@@ -322,6 +322,12 @@ class Metrics:
             ["endpoint", "reason"],
             lambda: [([s.endpoint, reason], count) for s in status() for reason, count in s.failed.items()],
         )
+        self._counters(
+            "events_dropped",
+            "Pending events that were deleted, because a reload excluded them from the endpoint.",
+            endpoint,
+            lambda: [([s.endpoint], s.dropped) for s in status()],
+        )
 
     def _add_operations(
         self,

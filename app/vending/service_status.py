@@ -118,3 +118,5 @@ class DeliveryStatus:
     delivered: int
     failed: Mapping[str, int]
     """Number of failed requests, by reason."""
+    dropped: int
+    """Events that were deleted without a request, because a reload excluded them from the endpoint."""

@@ -124,8 +124,8 @@ class QueueOutcome(Enum):
     """At least one event."""
     UNAVAILABLE = auto()
     """Nothing, because the endpoint is unavailable."""
-    REJECTED = auto()
-    """Nothing: there was no event, or the endpoint rejected the first one."""
+    NOT_DELIVERED = auto()
+    """Nothing, although the endpoint is not known to be unavailable: it rejected the first event, or gets none."""
 
 
 @dataclass(slots=True)
@@ -166,6 +166,7 @@ class EventDeliverer:
         self._is_stopping = False
         self._delivered: Counter[str] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
+        self._dropped: Counter[str] = Counter()
         self._backlog: list[EventBacklog] = []
 
     async def start(self) -> None:
@@ -219,7 +220,8 @@ class EventDeliverer:
             backlog = known.get(name, EventBacklog(name))
             age = 0.0 if backlog.oldest is None else (now - backlog.oldest).total_seconds()
             failed = {reason: count for (endpoint, reason), count in self._failed.items() if endpoint == name}
-            found.append(DeliveryStatus(name, backlog.pending, backlog.dead, age, self._delivered[name], failed))
+            sent, dropped = self._delivered[name], self._dropped[name]
+            found.append(DeliveryStatus(name, backlog.pending, backlog.dead, age, sent, failed, dropped))
         return found
 
     async def _deliver(self, name: str) -> None:
@@ -269,9 +271,12 @@ class EventDeliverer:
             self._delivered[endpoint.name] += 1
         has_more = len(done) < len(events) or len(events) == QUEUE_BATCH_SIZE
         await self._ledger.settle(queue, done, retry, self._clock(), has_more=has_more)
+        self._dropped[endpoint.name] += len(done) - accepted
         if accepted:
             return QueueOutcome.DELIVERED
-        return QueueOutcome.UNAVAILABLE if failure is not None and failure.is_unavailable else QueueOutcome.REJECTED
+        return (
+            QueueOutcome.UNAVAILABLE if failure is not None and failure.is_unavailable else QueueOutcome.NOT_DELIVERED
+        )
 
     def _update_health(self, health: EndpointHealth, outcomes: set[QueueOutcome]) -> None:
         if QueueOutcome.DELIVERED in outcomes:

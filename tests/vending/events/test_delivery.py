@@ -379,7 +379,9 @@ async def test_retry_in_the_usual_time_is_not_made_due(opened: Database, clock: 
         await replica.close()
 
 
-async def test_events_that_a_limited_endpoint_no_longer_gets_are_deleted(opened: Database, clock: Clock) -> None:
+async def test_events_that_a_limited_endpoint_no_longer_gets_are_deleted_and_counted(
+    opened: Database, clock: Clock
+) -> None:
     async with webhook_receiver() as receiver:
         await add(opened, receiver, clock, 25, 2)
         limited = replace(receiver.endpoint(), types=frozenset({EventType.LEASE_ISSUED.value}))
@@ -389,5 +391,6 @@ async def test_events_that_a_limited_endpoint_no_longer_gets_are_deleted(opened:
 
         assert not receiver.received
         assert not await stored_events(opened)
-        assert replica.deliverer.status()[0].delivered == 0
+        (status,) = replica.deliverer.status()
+        assert (status.delivered, status.dropped) == (0, 25)
         await replica.close()
