@@ -203,9 +203,9 @@ class EventDeliverer:
             # Such a retry was scheduled before the clock was set back. Its events would wait for the difference.
             while await self._ledger.make_due(found.endpoint, now, now + 2 * MAX_RETRY_DELAY):
                 pass
-            while await self._ledger.bury_expired(found.endpoint, now):
-                pass
             excess = found.pending - MAX_PENDING_EVENTS
+            while buried := await self._ledger.bury_expired(found.endpoint, now):
+                excess -= buried
             while excess > 0 and (buried := await self._ledger.bury_oldest(found.endpoint, excess, now)):
                 excess -= buried
         while await self._ledger.delete_dead(now - DEAD_LETTER_RETENTION, MAX_DEAD_LETTERS):

@@ -14,7 +14,15 @@ from app.adapters.ledger.database import Database
 from app.adapters.ledger.deliveries import SqlDeliveries
 from app.adapters.webhooks import WebhookSender
 from app.sandbox.account import Clock
-from app.vending.events.delivery import CLAIM, DELIVERY_CONCURRENCY, MAX_PAUSE, EventDeliverer, SendFailure
+from app.vending.events.delivery import (
+    CLAIM,
+    DELIVERY_CONCURRENCY,
+    MAX_PAUSE,
+    MAX_PENDING_EVENTS,
+    EventBacklog,
+    EventDeliverer,
+    SendFailure,
+)
 from app.vending.events.endpoints import ActiveEndpoints, WebhookEndpoint
 from app.vending.events.models import DELIVERY_PERIOD, Delivery, EventType
 from tests.support.certificates import certificate_authority
@@ -281,6 +289,42 @@ async def test_oldest_events_above_the_limit_become_dead_letters(opened: Databas
         (0, "queue_full"),
         (1, "queue_full"),
     ]
+
+
+class FullLedger:
+    """A ledger with more pending events than are kept, of which some have expired."""
+
+    def __init__(self, pending: int, expired: int) -> None:
+        self._pending = pending
+        self._expired = expired
+        self.buried = 0
+
+    async def backlog(self) -> list[EventBacklog]:
+        return [EventBacklog("backend", pending=self._pending)]
+
+    async def make_due(self, *_: Any) -> int:
+        return 0
+
+    async def bury_expired(self, *_: Any) -> int:
+        expired, self._expired = self._expired, 0
+        return expired
+
+    async def bury_oldest(self, _: str, count: int, __: datetime) -> int:
+        self.buried += count
+        return count
+
+    async def delete_dead(self, *_: Any) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("expired", "buried"), [(0, 10), (4, 6), (20, 0)])
+async def test_expired_events_count_as_events_above_the_limit(clock: Clock, expired: int, buried: int) -> None:
+    ledger: Any = FullLedger(MAX_PENDING_EVENTS + 10, expired)
+    unused: Any = None
+
+    await EventDeliverer(ledger, unused, ActiveEndpoints(()), "a", clock, lambda: 0.5).maintain()
+
+    assert ledger.buried == buried
 
 
 async def test_event_added_during_a_delivery_is_delivered_too(opened: Database, clock: Clock) -> None:
