@@ -49,7 +49,7 @@ def _check_online(where: "Settings") -> None:
         from app.vending.upkeep.outbound_guard import FailedRead
 
         policy, found = components.identity.policy.policy, list[str]()
-        for connection_id in sorted({connection for connection, _ in policy.outbound_requirements()}):
+        for connection_id in policy.connections_to_check():
             try:
                 found += map(str, await components.telnyx.outbound_guard.unmet_rules(policy, connection_id))
             except TelnyxError as error:

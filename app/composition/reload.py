@@ -112,8 +112,8 @@ class SettingsReloader:
         fix: for example, it may apply a new API key.
         """
         guard, unread = self._telnyx.outbound_guard, dict[str, TelnyxError]()
-        added = policy.outbound_requirements().keys() - self._identity.policy.policy.outbound_requirements().keys()
-        for connection_id in sorted({connection for connection, _ in added}):
+        before = self._identity.policy.policy.outbound_requirements()
+        for connection_id in policy.connections_to_check(before):
             try:
                 unmet = await guard.unmet_rules(policy, connection_id)
             except (TelnyxNotFound, TelnyxRejected) as error:
@@ -122,7 +122,7 @@ class SettingsReloader:
                 unread[connection_id] = error
                 continue
             for rule in unmet:
-                if (rule.connection_id, rule.requirement) in added:
+                if (rule.connection_id, rule.requirement) not in before:
                     raise SettingsError(str(rule))
         return unread
 

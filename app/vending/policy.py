@@ -4,7 +4,7 @@ The first matching rule decides. Once a policy is enforced, a user without a mat
 its explanation use the same function (`Rule.why_not`), so they cannot differ.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -175,6 +175,10 @@ class Policy:
                 key = allowance.connection_id, allowance.outbound
                 found[key] = (*found.get(key, ()), rule.name)
         return found
+
+    def connections_to_check(self, known: Container[tuple[str, OutboundRequirement]] = ()) -> list[str]:
+        """The connections with requirements, sorted. A connection whose requirements are all `known` is left out."""
+        return sorted({key[0] for key in self.outbound_requirements() if key not in known})
 
     def claims(self) -> frozenset[str]:
         """Names of the claims that the rules examine."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.vending.claim_conditions import ClaimCondition
 from app.vending.errors import AccessDenied, DialtoneError, GrantNotAllowed, InsufficientScope
 from app.vending.models import IssueRequest, LoginMethod, Platform, Principal
+from app.vending.outbound import OutboundRequirement
 from app.vending.policy import (
     ADMIN_SCOPE,
     ActivePolicy,
@@ -52,6 +53,17 @@ def test_users_without_a_matching_rule_are_denied() -> None:
         policy.authorize_issue(user(department="sales"), LAPTOP)
     with pytest.raises(AccessDenied):
         policy.authorize_issue(user(), LAPTOP)
+
+
+def test_connections_with_new_requirements_are_to_be_checked() -> None:
+    limited, closed = (
+        replace(DESK, connection_id=name, outbound=requirement)
+        for name, requirement in (("99", OutboundRequirement.LIMITED), ("88", OutboundRequirement.NONE))
+    )
+    policy = Policy(DEFAULT, (Rule("limited", limited), Rule("closed", closed), Rule("all", DEFAULT)))
+
+    assert policy.connections_to_check() == ["88", "99"]
+    assert policy.connections_to_check({("99", OutboundRequirement.LIMITED)}) == ["88"]
 
 
 def test_first_matching_rule_decides() -> None:
