@@ -134,12 +134,7 @@ class LoginFactory:
             raise TelnyxUnreachable(may_have_happened=True) from error
 
     async def _attempt(
-        self,
-        principal: Principal,
-        wanted: IssueRequest,
-        terms: IssueTerms,
-        lease_id: str | None,
-        is_retry: bool,
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None, is_retry: bool
     ) -> Login | None:
         """One attempt, according to the row's state. None: another replica has claimed the row."""
         lease, is_new = await self._find_or_open(principal, wanted, terms, lease_id, is_retry)
@@ -169,12 +164,7 @@ class LoginFactory:
         return await self._recover(lease, wanted)
 
     async def _find_or_open(
-        self,
-        principal: Principal,
-        wanted: IssueRequest,
-        terms: IssueTerms,
-        lease_id: str | None,
-        is_retry: bool,
+        self, principal: Principal, wanted: IssueRequest, terms: IssueTerms, lease_id: str | None, is_retry: bool
     ) -> tuple[Lease, bool]:
         """The device's live lease and whether it is new. With `lease_id`, none is opened.
 
