@@ -12,6 +12,7 @@ from app.api.routes import admin
 from app.main import openapi_document
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.policy import ADMIN_SCOPE
+from tests.support.configuration import configured_by
 from tests.support.problems import assert_problem
 from tests.support.push_material import android, key, pem_of
 from tests.support.sandbox import Telnyx
@@ -99,13 +100,7 @@ async def companies(telnyx: Telnyx, database: str, tmp_path: Path) -> AsyncItera
         f"pem = '''{rsa_key(name).as_pem(private=False).decode()}'''\n"
         for issuer, name in NAMES.items()
     )
-    (tmp_path / "dialtone.toml").write_text(issuers + RULES)
-    config: dict[str, Any] = {
-        "config": str(tmp_path / "dialtone.toml"),
-        "issuer": ...,
-        "audience": ...,
-        "issuer_pem": ...,
-    }
+    config = configured_by(tmp_path, issuers + RULES)
     async with running_service(telnyx, database, propagation_seconds=0, warm_pool_size=1, **config) as service:
         yield Companies(service, await _company(service, ACME), await _company(service, GLOBEX))
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from app.config.settings import SettingsError
 from app.sandbox.account import DEMO_CONNECTION
 from app.vending.upkeep.outbound_guard import RECHECK_INTERVAL
+from tests.support.configuration import configured_by
 from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service, settings_for
@@ -27,7 +28,8 @@ MINUTE = timedelta(minutes=1)
 
 def file(folder: Path, requirement: str) -> dict[str, Any]:
     """Settings with a rule `staff` that has this requirement, and a rule `contractors` that has none."""
-    (folder / "dialtone.toml").write_text(
+    return configured_by(
+        folder,
         f"""
         [[issuers]]
         issuer = "{ISSUER}"
@@ -39,9 +41,8 @@ def file(folder: Path, requirement: str) -> dict[str, Any]:
         [[policy.rules]]
         name = "staff"
         outbound = "{requirement}"
-        """
+        """,
     )
-    return {"config": str(folder / "dialtone.toml"), "issuer": ..., "audience": ..., "issuer_pem": ...}
 
 
 @pytest.fixture

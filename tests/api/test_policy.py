@@ -14,6 +14,7 @@ import pytest
 from app.adapters.telnyx.credentials import CREATE_PAUSE
 from app.sandbox.faults import Fault, FaultKind
 from app.vending.audit import AuditCriteria
+from tests.support.configuration import configured_by
 from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
@@ -30,7 +31,8 @@ def serve(telnyx: Telnyx, database: str, tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def under(policy: str) -> AsyncIterator[Service]:
-        (tmp_path / "dialtone.toml").write_text(
+        own = configured_by(
+            tmp_path,
             f"""
             [[issuers]]
             name = "staff"
@@ -43,14 +45,8 @@ def serve(telnyx: Telnyx, database: str, tmp_path: Path) -> Serve:
             audiences = ["dialtone"]
             pem = '''{rsa_key("guests").as_pem(private=False).decode()}'''
             {policy}
-            """
+            """,
         )
-        own: dict[str, Any] = {
-            "config": str(tmp_path / "dialtone.toml"),
-            "issuer": ...,
-            "audience": ...,
-            "issuer_pem": ...,
-        }
         async with running_service(telnyx, database, **own) as service:
             yield service
 

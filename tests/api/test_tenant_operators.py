@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.vending.policy import ADMIN_SCOPE
+from tests.support.configuration import configured_by
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import pem, token
@@ -62,14 +63,7 @@ async def service(
             ("staff", f'issuer = "{STAFF}"'),
         )
     )
-    (tmp_path / "dialtone.toml").write_text(issuers + RULES)
-    config: dict[str, Any] = {
-        "config": str(tmp_path / "dialtone.toml"),
-        "issuer": ...,
-        "audience": ...,
-        "issuer_pem": ...,
-    }
-    async with running_service(telnyx, sqlite, **config) as service:
+    async with running_service(telnyx, sqlite, **configured_by(tmp_path, issuers + RULES)) as service:
         yield service
 
 

@@ -12,6 +12,7 @@ from app.sandbox.account import DEMO_CONNECTION
 from app.vending.policy import ADMIN_SCOPE
 from tests.support.admin_api import current_token
 from tests.support.command_line import RemoteShell, operator_shell
+from tests.support.configuration import configured_by
 from tests.support.http_server import serve
 from tests.support.key_server import KeyServer
 from tests.support.sandbox import Telnyx
@@ -122,10 +123,8 @@ async def ruled(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> AsyncIterator[Se
 
 
 def _rules(folder: Path, rules: str) -> dict[str, Any]:
-    path = folder / "dialtone.toml"
     issuer = f'[[issuers]]\nissuer = "{ISSUER}"\naudiences = ["dialtone"]\npem_file = "{folder}/key.pem"\n'
-    path.write_text(issuer + rules)
-    return {"config": str(path), "issuer": ..., "audience": ..., "issuer_pem": ...}
+    return configured_by(folder, issuer + rules)
 
 
 async def test_users_of_a_wrong_policy_rule_are_logged_out(ruled: Service, sqlite: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.observability import logging as logs
+from tests.support.configuration import configured_by
 from tests.support.databases import sqlite_url
 from tests.support.generated_requests import Side, generate_requests, logged
 from tests.support.redis_server import redis_server
@@ -60,8 +61,7 @@ def variant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
         yield {}
         return
     if request.param == "own with rules":
-        (tmp_path / "dialtone.toml").write_text(RULES)
-        yield {"config": str(tmp_path / "dialtone.toml"), "issuer": ..., "audience": ..., "issuer_pem": ...}
+        yield configured_by(tmp_path, RULES)
         return
     with redis_server(tmp_path) as server:
         yield sharing(server.url)

@@ -1,6 +1,7 @@
 """Settings from a dialtone.toml or from the environment of a test, and the environment of a command."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,13 @@ name = "staff"
 issuer = "https://id.example.com"
 audiences = ["dialtone"]
 """
+
+
+def configured_by(folder: Path, text: str) -> dict[str, Any]:
+    """Write a dialtone.toml, which replaces the issuer of `settings_for`. Returns the changes of settings."""
+    file = folder / "dialtone.toml"
+    file.write_text(text)
+    return {"config": str(file), "issuer": ..., "audience": ..., "issuer_pem": ...}
 
 
 def load_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, **changes: str) -> Settings:

@@ -23,6 +23,7 @@ from app.vending.events.models import Delivery, EventType, OutboxEvent
 from app.vending.ids import new_ordered_id
 from app.vending.models import UserKey
 from tests.support.certificates import certificate_authority
+from tests.support.configuration import configured_by
 from tests.support.leases import NOW
 from tests.support.tokens import ISSUER, pem
 
@@ -138,8 +139,7 @@ def configure_endpoints(folder: Path, receivers: dict[str, Receiver], more: str 
         text += f'[[events.endpoints]]\nname = "{name}"\nurl = "{receiver.url}"\n'
         text += f'secret_file = "{folder}/webhook-secret"\nca_file = "{folder}/ca.pem"\n'
         text += 'allowed_networks = ["127.0.0.0/8"]\n'
-    (folder / "dialtone.toml").write_text(text + more)
-    return {"config": str(folder / "dialtone.toml"), "issuer": ..., "audience": ..., "issuer_pem": ...}
+    return configured_by(folder, text + more)
 
 
 def outbox_of(database: Database, endpoints: Sequence[WebhookEndpoint], clock: Any = lambda: NOW) -> EventOutbox:
