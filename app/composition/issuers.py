@@ -1,7 +1,7 @@
 """Builds the issuers of the configuration with the sources of their signing keys."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -42,6 +42,7 @@ class KeySetRegistry:
         self._known: dict[KeySetLocation, KeySource] = {}
 
     def build_issuers(self, resolved: ResolvedConfig) -> list[Issuer]:
+        """The issuers of a configuration, which may not be applied: no known key set is forgotten."""
         for table, _ in resolved.issuers:
             if table.tenants == "any":
                 _log.warning("every_tenant_accepted", issuer=table.issuer)
@@ -50,9 +51,12 @@ class KeySetRegistry:
             _issuer(table, self._source(table, fixed, ca_pem), kept)
             for (table, fixed), ca_pem in zip(resolved.issuers, resolved.ca_pems, strict=True)
         ]
-        in_use = {issuer.keys for issuer in found}
-        self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
         return found if resolved.grant_keys is None else found + resolved.grant_keys.issuers(kept)
+
+    def forget_others(self, issuers: Iterable[Issuer]) -> None:
+        """Forget the key sets that these issuers do not use."""
+        in_use = {issuer.keys for issuer in issuers}
+        self._known = {location: keys for location, keys in self._known.items() if keys in in_use}
 
     def log_plain_http(self) -> None:
         """Warn of key sets that are fetched without TLS."""

@@ -84,6 +84,7 @@ class SettingsReloader:
             await self._check_login(database)
         # The following lines neither fail nor await, so no request sees a part of the change.
         self._identity.verifier.replace(issuers)
+        self._identity.key_sets.forget_others(issuers)
         self._identity.policy.policy = resolved.policy
         self._identity.grant_keys.keys = resolved.grant_keys
         self._identity.key_sets.use_sign_in(resolved, self._identity.sign_in)

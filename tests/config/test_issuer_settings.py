@@ -393,3 +393,20 @@ async def test_encoded_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, 
     text = ISSUER + f'secret_file = "{tmp_path}/secret"\nsecret_encoding = "base64"'
 
     assert await TokenVerifier(issuers(load_file(monkeypatch, tmp_path, text)), now).verify(signed)
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_keys_are_forgotten_only_if_a_change_of_their_location_is_applied(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_applied: bool
+) -> None:
+    """Before a reload is applied, it may be rejected. The next one must not lose the keys that are in use."""
+    key_sets = KeySetRegistry(HttpClients("dialtone/test"), time.monotonic)
+    moved = ISSUER + 'jwks_url = "https://id.example.com/other-keys"\n'
+
+    (before,) = key_sets.build_issuers(load_file(monkeypatch, tmp_path, ISSUER).identity())
+    others = key_sets.build_issuers(load_file(monkeypatch, tmp_path, moved).identity())
+    if is_applied:
+        key_sets.forget_others(others)
+    (after,) = key_sets.build_issuers(load_file(monkeypatch, tmp_path, ISSUER).identity())
+
+    assert (after.keys is before.keys) == (not is_applied)
