@@ -67,11 +67,11 @@ class EventAdmin:
         """Deliver dead letters again: those of one event, of one endpoint, or all."""
         in_use = self._active.names()
         count = await self._ledger.replay(event_id, endpoint, in_use, self._clock(), REPLAY_BATCH_SIZE)
-        left = await self._ledger.dead_letters(event_id, endpoint)
-        remaining = sum(events for name, events in left.items() if name in in_use)
-        replay = Replay(count, remaining, sum(left.values()) - remaining)
         chosen = {"event_id": event_id, "endpoint": endpoint}
         details: dict[str, str | int] = {name: value for name, value in chosen.items() if value is not None}
-        details |= {"events": count, "remaining": replay.remaining, "endpoint_removed": replay.endpoint_removed}
+        details["events"] = count
+        # Recorded before the ledger is read again, because that may fail.
         await self._audit.record(Decision(AuditAction.ADMIN_ACTION, reason="events_replayed", details=details))
-        return replay
+        left = await self._ledger.dead_letters(event_id, endpoint)
+        remaining = sum(events for name, events in left.items() if name in in_use)
+        return Replay(count, remaining, sum(left.values()) - remaining)
