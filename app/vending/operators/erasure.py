@@ -139,25 +139,18 @@ class UserEraser:
         """Erase the data of the user up to now. Idempotent. Later data of the same user is that of a new user.
 
         Returns once that is committed; the sweepers delete credentials and unused push objects at Telnyx. Raises
-        LedgerUnavailable: then a repeated call continues.
+        LedgerUnavailable: then a repeated call continues. The audit has the interrupted call, too.
         """
         erased_before, before = self._clock(), await self.count(user_key)
-        await self._end_leases(user_key, erased_before)
-        erased = await self._ledger.record(user_key, erased_before, self._clock())
-        leases, _ = await _repeat(self._ledger.pseudonymize_leases, self._ledger.has_leases, erased, sys.maxsize)
-        registrations = await self._remove_registrations(user_key)
-        await self._ledger.wait_for_audit_writers()
-        events, is_complete = await _repeat(
-            self._ledger.pseudonymize_events, self._ledger.has_events, erased, max_events
-        )
-        await _repeat(
-            lambda user: self._ledger.pseudonymize_deliveries(user, self._clock()),
-            self._ledger.has_deliveries,
-            erased,
-            sys.maxsize,
-        )
-        counts = ErasureCounts(leases, before.credentials, registrations, events)
-        erasure = Erasure(counts, erased.pseudonym, is_complete, await self._ledger.unconfirmed(erased))
+        alias = user_key
+        try:
+            await self._end_leases(user_key, erased_before)
+            erased = await self._ledger.record(user_key, erased_before, self._clock())
+            alias = erased.alias
+            erasure = await self._pseudonymize(erased, before, max_events)
+        except BaseException:  # also a cancellation
+            self._audit.record_nowait(Decision(AuditAction.ADMIN_ACTION, AuditOutcome.FAILED, "user_erased", alias))
+            raise
         await self._record(erased, erasure)
         return erasure
 
@@ -170,6 +163,22 @@ class UserEraser:
         while ended := await self._leases.end_matching(criteria, made_until, last_id, self._clock(), REVOKE_BATCH_SIZE):
             self._revoker.on_leases_ended(ended)
             last_id = ended[-1].id
+
+    async def _pseudonymize(self, erased: ErasedUser, before: ErasureCounts, max_events: int) -> Erasure:
+        leases, _ = await _repeat(self._ledger.pseudonymize_leases, self._ledger.has_leases, erased, sys.maxsize)
+        registrations = await self._remove_registrations(erased.user_key)
+        await self._ledger.wait_for_audit_writers()
+        events, is_complete = await _repeat(
+            self._ledger.pseudonymize_events, self._ledger.has_events, erased, max_events
+        )
+        await _repeat(
+            lambda user: self._ledger.pseudonymize_deliveries(user, self._clock()),
+            self._ledger.has_deliveries,
+            erased,
+            sys.maxsize,
+        )
+        counts = ErasureCounts(leases, before.credentials, registrations, events)
+        return Erasure(counts, erased.pseudonym, is_complete, await self._ledger.unconfirmed(erased))
 
     async def _remove_registrations(self, user_key: UserKey) -> int:
         """Remove the registrations. An object that another user registered or that a connection uses stays."""
