@@ -129,14 +129,22 @@ class Revoker:
 
     async def end(self, lease: Lease, reason: str) -> bool:
         """Log a device out without checking the caller. Returns whether Telnyx has confirmed."""
-        was_live = lease.state in LIVE
-        is_gone = await self._end(lease)
-        if was_live:
-            outcome = AuditOutcome.DONE if is_gone else AuditOutcome.UNCONFIRMED
-            await self._audit.record(Decision.about_lease(lease, AuditAction.REVOKED, reason, outcome))
+        ended = await self._end(lease)
+        if lease.state not in LIVE:
+            return await self._ensure_deleted(ended)
+        try:
+            is_gone = await self._ensure_deleted(ended)
+        except BaseException:  # also a cancellation: the device is logged out, and a repeated call records nothing
+            self._audit.record_nowait(
+                Decision.about_lease(lease, AuditAction.REVOKED, reason, AuditOutcome.UNCONFIRMED)
+            )
+            raise
+        outcome = AuditOutcome.DONE if is_gone else AuditOutcome.UNCONFIRMED
+        await self._audit.record(Decision.about_lease(lease, AuditAction.REVOKED, reason, outcome))
         return is_gone
 
-    async def _end(self, lease: Lease) -> bool:
+    async def _end(self, lease: Lease) -> Lease:
+        """The lease after its end, which may be another writer's."""
         while lease.state in LIVE:
             try:
                 lease = await self._ledger.advance(lease, lease.start_revoking(self._clock()))
@@ -146,6 +154,10 @@ class Revoker:
                     raise LeaseNotFound from None
                 lease = moved
         self._login_cache.update(lease, self._clock())
+        return lease
+
+    async def _ensure_deleted(self, lease: Lease) -> bool:
+        """Delete an ended lease's credential. Returns whether Telnyx has confirmed."""
         if lease.state not in AWAITING_DELETION:
             return True
         try:
