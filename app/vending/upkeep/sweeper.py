@@ -151,13 +151,14 @@ class Sweeper:
         return taken
 
     async def _delete_all(self, batch: list[Lease]) -> list[DeletionOutcome]:
-        """Delete a batch. All deletions finish before an error of one of them is raised."""
+        """Delete a batch. All deletions finish, and are recorded, before an error of one of them is raised."""
         outcomes = await asyncio.gather(*map(self._revoker.delete_credential, batch), return_exceptions=True)
         for lease, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
             if outcome is DeletionOutcome.CONFIRMED:
                 self._audit.record_nowait(Decision.about_lease(lease, AuditAction.SWEPT, lease.state.value))
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, DeletionOutcome)]
 
 

@@ -14,15 +14,16 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.pg_listener import PgListener
 from app.composition.components import Components
 from app.sandbox.account import DEMO_CONNECTION
-from app.vending.errors import DialtoneError
+from app.vending.audit import Decision
+from app.vending.errors import DialtoneError, LedgerUnavailable
 from app.vending.models import IssueRequest
 from app.vending.not_before import NotBefore, NotBeforeRegistry, NotBeforeTarget
 from app.vending.telephony.lease import Lease, LeaseState, LeaseVersion
 from app.vending.telephony.login_cache import Login, LoginCache
-from app.vending.telephony.revoke import MAX_RETRY_DELAY
+from app.vending.telephony.revoke import MAX_RETRY_DELAY, DeletionOutcome
 from app.vending.upkeep.change_feed import ChangePoller, KeyRefresh
 from app.vending.upkeep.erased_users import CachedUsers, ErasureNotice
-from app.vending.upkeep.sweeper import IRREVOCABLE_ATTEMPTS, STALE_PENDING, Backlog, SweepResult
+from app.vending.upkeep.sweeper import IRREVOCABLE_ATTEMPTS, STALE_PENDING, Backlog, Sweeper, SweepResult
 from tests.support.leases import LEASE
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
@@ -220,3 +221,38 @@ async def test_pg_listener_reconnects_after_a_lost_connection(telnyx: Telnyx, po
         await eventually(lambda: len(heard) == 3)
     await ear.close()
     await engine.dispose()
+
+
+class DueLedger:
+    """A ledger with two leases that are due."""
+
+    async def expire(self, *_: Any) -> list[Lease]:
+        return []
+
+    async def take_due(self, *_: Any) -> list[Lease]:
+        return [replace(LEASE, id=name, state=LeaseState.REVOKING) for name in ("first", "second")]
+
+
+class Deletions:
+    """Deletes credentials. After the first deletion, the ledger is unavailable. Records decisions."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    async def delete_credential(self, lease: Lease) -> DeletionOutcome:
+        if lease.id == "first":
+            raise LedgerUnavailable
+        return DeletionOutcome.CONFIRMED
+
+    def record_nowait(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
+async def test_confirmed_deletion_is_recorded_although_another_one_failed() -> None:
+    ledger, deletions = cast("Any", DueLedger()), cast("Any", Deletions())
+    sweeper = Sweeper(ledger, ledger, deletions, LoginCache(1), deletions, lambda: datetime.now(UTC), DAY)
+
+    with pytest.raises(LedgerUnavailable):
+        await sweeper.sweep()
+
+    assert [decision.lease_id for decision in deletions.decisions] == ["second"]
