@@ -137,7 +137,8 @@ class PushRegistrar:
                     now,
                 )
                 await self._ledger.register(new, MAX_REGISTRATIONS)
-                return await self._record("registered", await self.get(principal, new.id)), True
+                await self._record("registered", new, push_object)
+                return await self.get(principal, new.id), True
         raise PushConflict
 
     async def replace(
@@ -174,7 +175,8 @@ class PushRegistrar:
                 )
                 await self._ledger.reregister(before.registration, after)
                 self._wake_sweeper()
-                return await self._record("replaced", await self.get(principal, registration_id))
+                await self._record("replaced", after, push_object)
+                return await self.get(principal, registration_id)
         raise PushConflict
 
     async def get(self, principal: Principal, registration_id: str) -> RegisteredPush:
@@ -194,7 +196,7 @@ class PushRegistrar:
         found = await self.get(principal, registration_id)
         await self._ledger.deregister(found.registration, self._clock())
         self._wake_sweeper()
-        await self._record("removed", found)
+        await self._record("removed", found.registration, found.object)
 
     async def _confirm_object(
         self, principal: Principal, known: RegisteredPush, material: PushMaterial
@@ -221,17 +223,17 @@ class PushRegistrar:
             await self._estimate.keep(began)
         return uploaded.object
 
-    async def _record(self, reason: str, registered: RegisteredPush) -> RegisteredPush:
-        row, push_object = registered.registration, registered.object
+    async def _record(self, reason: str, registration: PushRegistration, push_object: PushObject) -> None:
+        """Record a change, before the ledger is read again: that may fail, and a repeated request changes nothing."""
         details = {
-            "registration_id": row.id,
+            "registration_id": registration.id,
             "type": push_object.type.value,
             "app_id": push_object.app_id,
             "fingerprint_sha256": push_object.fingerprint_sha256,
         }
-        user_key = UserKey(row.issuer, row.subject)
-        await self._audit.record(Decision(AuditAction.PUSH_CHANGED, reason=reason, user_key=user_key, details=details))
-        return registered
+        await self._audit.record(
+            Decision(AuditAction.PUSH_CHANGED, reason=reason, user_key=registration.user_key, details=details)
+        )
 
 
 def _valid_material(report: MaterialReport) -> PushMaterial:
