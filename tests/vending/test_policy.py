@@ -55,7 +55,7 @@ def test_users_without_a_matching_rule_are_denied() -> None:
         policy.authorize_issue(user(), LAPTOP)
 
 
-def test_connections_with_new_requirements_are_to_be_checked() -> None:
+def test_connections_to_check_are_those_with_new_requirements() -> None:
     limited, closed = (
         replace(DESK, connection_id=name, outbound=requirement)
         for name, requirement in (("99", OutboundRequirement.LIMITED), ("88", OutboundRequirement.NONE))
