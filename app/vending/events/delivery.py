@@ -125,7 +125,7 @@ class QueueOutcome(Enum):
     UNAVAILABLE = auto()
     """Nothing, because the endpoint is unavailable."""
     NOT_DELIVERED = auto()
-    """Nothing, although the endpoint is not known to be unavailable: it rejected the first event, or gets none."""
+    """Nothing: there was no event for the endpoint, or it rejected the first one."""
 
 
 @dataclass(slots=True)
