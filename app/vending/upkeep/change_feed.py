@@ -1,9 +1,10 @@
 """Change feed: brings what other replicas wrote to the ledger into this one's memory within a second or two."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.vending.not_before import MEMORY, NotBefore, NotBeforeRegistry
 from app.vending.telephony.lease import LeaseVersion
@@ -50,7 +51,7 @@ class ChangePoller:
         ledger: ChangeLedger,
         login_cache: LoginCache,
         not_before: NotBeforeRegistry,
-        refresh_keys: Callable[[str], Awaitable[bool]],
+        refresh_keys: Callable[[str], Coroutine[Any, Any, bool]],
         erasures: ErasureFeed,
         cached_users: CachedUsers,
         clock: Callable[[], datetime],
@@ -63,6 +64,7 @@ class ChangePoller:
         self._clock = clock
         self._began = self._seen_until = clock()
         self._refreshed: dict[str, datetime] = {}
+        self._refreshing: set[asyncio.Task[bool]] = set()
         self._erasures = erasures
         self._cached_users = cached_users
         self._forgotten: set[ErasureNotice] = set()
@@ -81,7 +83,10 @@ class ChangePoller:
         for wanted in await self._notices.key_refreshes_since(max(since, self._began)):
             if self._refreshed.get(wanted.issuer) != wanted.requested_at:
                 self._refreshed[wanted.issuer] = wanted.requested_at
-                await self._refresh_keys(wanted.issuer)
+                # Not awaited: an issuer that does not respond must delay neither other issuers nor the next poll.
+                task = asyncio.create_task(self._refresh_keys(wanted.issuer))
+                self._refreshing.add(task)
+                task.add_done_callback(self._refreshing.discard)
         self._seen_until = now
 
     async def _read_not_before(self, since: datetime) -> None:

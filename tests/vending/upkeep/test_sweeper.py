@@ -128,6 +128,41 @@ async def test_change_poller_reads_every_logout() -> None:
     assert len(marks) == 25
 
 
+async def test_issuer_that_does_not_respond_delays_no_poll_and_no_other_issuer() -> None:
+    now = datetime.now(UTC)
+    begun: list[str] = []
+
+    class Ledger:
+        async def changed_since(self, _: datetime) -> list[LeaseVersion]:
+            return []
+
+        async def not_before_since(self, _: datetime) -> list[NotBefore]:
+            return []
+
+        async def key_refreshes_since(self, _: datetime) -> list[KeyRefresh]:
+            return [KeyRefresh(issuer, now) for issuer in ("first", "second")]
+
+        async def erasures_since(self, _: datetime) -> list[ErasureNotice]:
+            return []
+
+        async def refresh(self, issuer: str) -> bool:
+            begun.append(issuer)
+            await asyncio.Event().wait()
+            return True
+
+    ledger = Ledger()
+    marks = NotBeforeRegistry(cast("Any", ledger), lambda: now)
+    poller = ChangePoller(
+        ledger, ledger, LoginCache(1), marks, ledger.refresh, ledger, CachedUsers((), lambda _: ()), lambda: now
+    )
+
+    await poller.poll()
+    await poller.poll()
+
+    await eventually(lambda: begun)
+    assert begun == ["first", "second"]
+
+
 def version_of(lease: Lease) -> LeaseVersion:
     return LeaseVersion(**{field.name: getattr(lease, field.name) for field in fields(LeaseVersion)})
 
