@@ -33,6 +33,8 @@ EXPOSED_HEADERS = (
 )
 """Response headers that a page's script may read."""
 
+REQUESTED_HEADERS = "access-control-request-headers"
+
 PREFLIGHT_SECONDS = 600
 """How long a browser may cache a preflight."""
 
@@ -58,6 +60,7 @@ class _CORSMiddleware(CORSMiddleware):
             app,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=[*ALLOWED_HEADERS, *headers],
+            allow_private_network=True,  # for listed origins, of which the setting is the permission
             expose_headers=EXPOSED_HEADERS,
             max_age=PREFLIGHT_SECONDS,
         )
@@ -71,9 +74,22 @@ class _CORSMiddleware(CORSMiddleware):
         if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
             await super().__call__(scope, receive, send)
             return
-        response = self.preflight_response(headers)
+        response = self.preflight_response(_with_one_list_of_names(headers))
         if response.status_code < 400:
             await response(scope, receive, send)
             return
         kept = [(name, value) for name, value in response.headers.items() if not name.startswith("content-")]
         await Problem(problems.PREFLIGHT_REJECTED, scope[REQUEST_ID], tuple(kept)).send(send)
+
+
+def _with_one_list_of_names(headers: Headers) -> Headers:
+    """The headers of a preflight, with the names that it requests in one list without empty elements.
+
+    Starlette reads only the first list, and rejects an empty element, which has no meaning (RFC 9110 section 5.6.1).
+    """
+    names = [name for value in headers.getlist(REQUESTED_HEADERS) for name in value.split(",") if name.strip()]
+    found = headers.mutablecopy()
+    del found[REQUESTED_HEADERS]
+    if names:
+        found[REQUESTED_HEADERS] = ",".join(names)
+    return found

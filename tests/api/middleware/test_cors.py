@@ -90,6 +90,50 @@ async def test_preflight_allows_tracing_and_configured_headers(service: Service,
     assert answer.headers["access-control-allow-origin"] == origin
 
 
+@pytest.mark.parametrize("headers", ["", ",", "authorization,,content-type", ",authorization , x-tenant,"])
+async def test_empty_elements_of_a_requested_list_have_no_meaning(service: Service, headers: str) -> None:
+    answer = await preflight(service, "https://app.example.com", headers)
+
+    assert answer.status_code == 200
+
+
+async def test_every_list_of_requested_headers_counts(service: Service) -> None:
+    asked = [
+        ("Origin", "https://app.example.com"),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "authorization"),
+        ("Access-Control-Request-Headers", "x-other"),
+    ]
+
+    answer = await service.client.options(PATH, headers=asked)
+
+    assert_problem(answer, 400, "preflight_rejected")
+
+
+async def private_network_preflight(service: Service, origin: str) -> httpx.Response:
+    """A preflight of Chrome for a page on the internet and a service in a private network."""
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    return await service.client.options(PATH, headers=asked)
+
+
+async def test_listed_origin_may_use_a_service_in_a_private_network(service: Service) -> None:
+    answer = await private_network_preflight(service, "https://app.example.com")
+
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-private-network"] == "true"
+
+
+async def test_other_origin_may_not_use_a_service_in_a_private_network(service: Service) -> None:
+    answer = await private_network_preflight(service, "https://evil.example.com")
+
+    assert_problem(answer, 400, "preflight_rejected")
+    assert "access-control-allow-origin" not in answer.headers
+
+
 @pytest.mark.parametrize(
     ("origin", "headers", "method"),
     [
