@@ -1,6 +1,7 @@
 """Listening sockets: IP addresses of both families, and Unix sockets."""
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -22,6 +23,9 @@ PROBE_SECONDS = 1.0
 
 FREE_PORT_ATTEMPTS = 20
 """Ports that are tried if any free port will do, because it must be free on all hosts."""
+
+ANY_ADDRESS = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - by the setting
+"""Every address of a family."""
 
 UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that this machine does not have, such as `::1` without IPv6."""
@@ -61,7 +65,8 @@ class ListeningSockets:
         while not self._opened:
             port = options.port
             try:
-                for host in options.hosts:
+                # Every address first: another host may be one of them, as in `127.0.0.1,0.0.0.0`.
+                for host in sorted(options.hosts, key=lambda one: not _is_any(one)):
                     if os.path.isabs(host):
                         self._open_file(host, options.socket_mode)
                     else:
@@ -101,13 +106,16 @@ class ListeningSockets:
         except OSError:
             raise CannotListen("The name has no address.") from None
         addresses = [(family, str(address[0]), address[2:]) for family, _, _, _, address in found]
-        if host == "::":
+        if addresses[0][:2] == (socket.AF_INET6, ANY_ADDRESS[socket.AF_INET6]):
             # A socket for each family: through one for both, IPv4 clients would have addresses such as
             # ::ffff:192.0.2.1, which DIALTONE_TRUSTED_PROXIES does not match.
-            addresses.append((socket.AF_INET, "0.0.0.0", ()))  # noqa: S104 - by the setting
+            addresses.append((socket.AF_INET, ANY_ADDRESS[socket.AF_INET], ()))
         missing: OSError | None = None
         is_open = False
         for family, address, scope in dict.fromkeys(addresses):
+            if self._listens_on(family, address):
+                is_open = True
+                continue
             try:
                 one = socket.create_server((address, port, *scope), family=family, backlog=BACKLOG)
             except OSError as error:
@@ -121,6 +129,12 @@ class ListeningSockets:
             raise missing
         return port
 
+    def _listens_on(self, family: socket.AddressFamily, address: str) -> bool:
+        """Whether an open socket has this address, by itself or as one of all addresses."""
+        return any(
+            one.family == family and one.getsockname()[0] in (address, ANY_ADDRESS[family]) for one in self._opened
+        )
+
     def _open_file(self, path: str, mode: int) -> None:
         one = socket.socket(socket.AF_UNIX)
         self._opened.append(one)
@@ -130,6 +144,14 @@ class ListeningSockets:
             self._files.append(_SocketFile(path))
             os.chmod(path, mode)  # no client can connect before `listen`
             one.listen(BACKLOG)
+
+
+def _is_any(host: str) -> bool:
+    """Whether the host is every address of a family."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 class _SocketFile:

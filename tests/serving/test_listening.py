@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from app.serving.listening import ACCEPTS_PER_ROUND, BACKLOG, ListeningSockets, ListenOptions
+from app.serving.listening import ACCEPTS_PER_ROUND, ANY_ADDRESS, BACKLOG, ListeningSockets, ListenOptions
+
+ALL_IPV4 = ANY_ADDRESS[socket.AF_INET]
 
 Listen = Callable[..., ListeningSockets]
 
@@ -77,6 +79,32 @@ def test_two_colons_listen_on_both_families_with_one_port(listen: Listen) -> Non
 
     connect(socket.AF_INET6, ("::1", port))
     connect(socket.AF_INET, ("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        (ALL_IPV4, "::"),
+        ("::", ALL_IPV4),
+        ("::0",),
+        ("127.0.0.1", ALL_IPV4, "::"),
+        ("::1", "localhost", "::"),
+    ],
+    ids="+".join,
+)
+def test_addresses_that_contain_each_other_are_opened_once(listen: Listen, hosts: tuple[str, ...]) -> None:
+    sockets = listen(*hosts)
+
+    opened = {one.getsockname()[0] for one in sockets.descriptors}
+    assert opened == {ALL_IPV4, "::"}
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "localhost"), ("localhost", "127.0.0.1")], ids="+".join)
+def test_address_of_two_hosts_is_opened_once(listen: Listen, hosts: tuple[str, ...]) -> None:
+    sockets = listen(*hosts)
+
+    opened = [one.getsockname()[0] for one in sockets.descriptors]
+    assert opened.count("127.0.0.1") == ACCEPTS_PER_ROUND
 
 
 def test_ipv4_client_of_two_colons_has_an_ipv4_address(listen: Listen) -> None:
