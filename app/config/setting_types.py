@@ -46,7 +46,7 @@ def _check_redis(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
     if not url.startswith(("redis://", "rediss://")):
         raise ValueError("must be redis://HOST:PORT/DATABASE or rediss://...")
-    from app.adapters.login_cache.redis_store import check_url  # a service without Redis does not load its library
+    from app.adapters.login_cache.redis_url import check_url  # a service without Redis does not load its library
 
     check_url(url)
     return value

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 from redis import exceptions as redis_errors
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -37,15 +37,6 @@ PASSING = frozenset({"timeout", "connection"})
 T = TypeVar("T")
 
 _log = structlog.get_logger("dialtone.login_cache")
-
-
-def check_url(url: str) -> None:
-    """Raises ValueError if the address has a part that the Redis client does not know."""
-    try:
-        pool = ConnectionPool.from_url(url)
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError):
-        raise ValueError("has a part that the Redis client does not accept") from None
 
 
 class RedisStore:

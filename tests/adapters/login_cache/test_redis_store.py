@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from app.adapters.login_cache.redis_store import MAX_FAILURES, RedisStore, check_url
+from app.adapters.login_cache.redis_store import MAX_FAILURES, RedisStore
 from app.adapters.login_cache.shared import MAX_ENTRY_BYTES, StoreFailed, StoreUnavailable
 from tests.support.certificates import certificate_authority
 from tests.support.http_server import free_port
@@ -296,14 +296,3 @@ async def tls_proxy(target: int, context: ssl.SSLContext) -> AsyncIterator[int]:
     server = await asyncio.start_server(join, "127.0.0.1", 0, ssl=context)
     yield server.sockets[0].getsockname()[1]
     server.close()
-
-
-@pytest.mark.parametrize("url", ["redis://host:port/0", "redis://host/0?nonsense=1", "redis://host/0?socket_timeout=x"])
-def test_address_with_a_mistake_is_rejected(url: str) -> None:
-    with pytest.raises(ValueError, match="a part that the Redis client does not accept"):
-        check_url(url)
-
-
-@pytest.mark.parametrize("url", ["redis://host", "rediss://user:p%40ss@host:6380/2?ssl_ca_certs=/etc/ca.pem"])
-def test_usual_addresses_are_accepted(url: str) -> None:
-    check_url(url)
