@@ -63,7 +63,7 @@ _UNSUPPORTED = frozenset((
 """Names that an error may contain."""
 
 _HINTS: Mapping[str, str] = {
-    "channel_binding": "; remove it, and use sslmode=verify-full, which authenticates the server too",
+    "channel_binding": "; remove it, and use sslmode=verify-full&sslrootcert=system to authenticate the server",
     "pgbouncer": "; remove it: Dialtone works through PgBouncer without it",
     "search_path": "; use options=-c%20search_path%3DNAME",
     "schema": "; use options=-c%20search_path%3DNAME",
@@ -129,7 +129,8 @@ def _decoded(text: str | None) -> str | None:
 def _parameters(query: str) -> dict[str, str]:
     """Each parameter's last value, without parameters that are empty."""
     try:
-        pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
+        written = query.removesuffix("&").replace("+", "%2B")
+        pairs = parse_qsl(written, keep_blank_values=True, strict_parsing=bool(written))
     except ValueError:
         raise ValueError(f"has a malformed list of parameters after the ?; {_ENCODE}") from None
     for name, value in pairs:
@@ -156,7 +157,9 @@ def _hosts(netloc: str, query: Mapping[str, str]) -> list[tuple[str, int]]:
         found = [match for match in matches if match is not None]
         if len(found) < len(matches):
             raise ValueError(f"has an invalid host or port; {_ENCODE}")
-        names = [unquote(match["name"] or "") if match["ipv6"] is None else f"[{match['ipv6']}]" for match in found]
+        names = [
+            unquote(match["name"] or "") if match["ipv6"] is None else f"[{unquote(match['ipv6'])}]" for match in found
+        ]
         ports = [match["port"] or "" for match in found]
     if "port" in query:
         ports = query["port"].split(",")

@@ -59,6 +59,10 @@ def test_user_password_and_database_may_be_parameters() -> None:
     assert (url.username, url.password, url.host, url.database) == ("app@tenant", "p+q+r", "db", "dial")
 
 
+def test_zone_of_an_ipv6_address_is_decoded() -> None:
+    assert database_url("postgresql://app:pw@[fe80::1%25eth0]:5433/dial").host == "fe80::1%eth0"
+
+
 def test_several_hosts_are_searched_for_the_one_that_accepts_writes() -> None:
     assert database_url("postgresql://one,two/dial").query["target_session_attrs"] == "read-write"
     assert database_url("postgresql://one,two/dial?target_session_attrs=any").query["target_session_attrs"] == "any"
@@ -78,6 +82,7 @@ def test_several_hosts_are_searched_for_the_one_that_accepts_writes() -> None:
         "target_session_attrs=read-write",
         "sslmode=require&sslnegotiation=direct",
         "sslmode=&sslrootcert=",
+        "sslmode=require&",
     ],
 )
 def test_parameters_of_libpq_are_accepted(parameters: str) -> None:
@@ -87,7 +92,10 @@ def test_parameters_of_libpq_are_accepted(parameters: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "line"),
     [
-        ("channel_binding=require", "not supported: this value of channel_binding; remove it, and use sslmode=verify"),
+        (
+            "channel_binding=require",
+            "not supported: this value of channel_binding; remove it, and use sslmode=verify-full",
+        ),
         ("keepalives_idle=5", "not supported: keepalives_idle"),
         ("hostaddr=127.0.0.1", "not supported: hostaddr"),
         ("service=x", "not supported: service"),
