@@ -41,7 +41,10 @@ def _check_host(host: str) -> None:
 def _check_proxies(proxies: tuple[str, ...]) -> tuple[str, ...]:
     for proxy in proxies:
         if not (proxy in ("unix", "*") or _is_address(proxy) or _is_network(proxy)):
-            raise ValueError("must list IP addresses, networks such as 10.0.0.0/8, or unix")
+            raise ValueError(
+                "must list IP addresses without brackets or port, networks such as 10.0.0.0/8 without bits after the "
+                "prefix, or unix"
+            )
     return proxies
 
 

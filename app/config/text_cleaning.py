@@ -11,6 +11,7 @@ _OTHER_ENCODING = re.compile("[\ud800-\udfff]")
 """Bytes of the environment that are not UTF-8 (PEP 383)."""
 
 _COMMENT = re.compile(r"(?:\A|\s)#")
+_IPV6_IN_BRACKETS = re.compile(r"\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")
 
 _QUOTES = "\"'"
 _TYPOGRAPHIC_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
@@ -65,7 +66,7 @@ def unquoted(value: str) -> str | None:
 
 def words(value: str) -> tuple[str, ...]:
     """Values that are separated by commas or white space. Raises ValueError for JSON and for unpaired quotes."""
-    if value.startswith("["):
+    if value.startswith("[") and not _IPV6_IN_BRACKETS.match(value):
         raise ValueError("must be values separated by commas, not a JSON list")
     found = tuple(unquoted(word) or word for word in re.split(r"[,\s]+", value) if word)
     if any('"' in word or word.startswith("'") or word.endswith("'") for word in found):

@@ -8,7 +8,8 @@ from tests.support.configuration import load_variables
 WRONG: list[tuple[dict[str, str], str]] = [
     ({"DIALTONE_HOST": " , "}, "DIALTONE_HOST is empty"),
     ({"DIALTONE_HOST": "127.0.0.1:8010"}, "DIALTONE_HOST: "),
-    ({"DIALTONE_HOST": "[::1]"}, "DIALTONE_HOST: "),
+    ({"DIALTONE_HOST": "[::1]"}, "DIALTONE_HOST: must list IP addresses without brackets"),
+    ({"DIALTONE_HOST": "[::]:8010"}, "DIALTONE_HOST: must list IP addresses without brackets"),
     ({"DIALTONE_HOST": "*"}, "for all addresses use 0.0.0.0 or ::"),
     ({"DIALTONE_HOST": "http://CANARY"}, "DIALTONE_HOST: "),
     ({"DIALTONE_HOST": "/run/CANARY.sock"}, "unix:/PATH"),
@@ -28,7 +29,8 @@ WRONG: list[tuple[dict[str, str], str]] = [
     ({"DIALTONE_SOCKET_MODE": "888"}, "DIALTONE_SOCKET_MODE"),
     ({"DIALTONE_SOCKET_MODE": "060"}, "DIALTONE_SOCKET_MODE: must allow the owner"),
     ({"DIALTONE_TRUSTED_PROXIES": "CANARY"}, "DIALTONE_TRUSTED_PROXIES: must list IP addresses"),
-    ({"DIALTONE_TRUSTED_PROXIES": "10.0.0.1/8"}, "DIALTONE_TRUSTED_PROXIES: must list IP addresses"),
+    ({"DIALTONE_TRUSTED_PROXIES": "10.0.0.1/8"}, "without bits after the prefix"),
+    ({"DIALTONE_TRUSTED_PROXIES": "[fd00::1]"}, "DIALTONE_TRUSTED_PROXIES: must list IP addresses without brackets"),
     ({"DIALTONE_TRUSTED_PROXIES": "127.0.0.1,unix:/run/a"}, "DIALTONE_TRUSTED_PROXIES: must list IP addresses"),
 ]
 

@@ -53,6 +53,13 @@ WRONG: list[tuple[dict[str, str | None], str]] = [
     ({"DIALTONE_CORS_ORIGINS": "https://A.example.com"}, "DIALTONE_CORS_ORIGINS"),
     ({"DIALTONE_CORS_ORIGINS": "https://a.example.com:443"}, "DIALTONE_CORS_ORIGINS"),
     ({"DIALTONE_CORS_ORIGINS": "null"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "https://a.example.com:65536"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "http://[0:0:0:0:0:0:0:1]:5173"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "http://[12345::]"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "http://127.1:5173"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "http://10.0.0.256"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "http://0x7f000001"}, "DIALTONE_CORS_ORIGINS"),
+    ({"DIALTONE_CORS_ORIGINS": "https://."}, "DIALTONE_CORS_ORIGINS"),
     ({"DIALTONE_CORS_HEADERS": "*"}, "DIALTONE_CORS_HEADERS"),
     ({"DIALTONE_CORS_HEADERS": "X-Tenant:"}, "DIALTONE_CORS_HEADERS"),
     ({"DIALTONE_REDIS_URL": "redis://host:CANARY/0"}, "DIALTONE_REDIS_URL: has a part that the Redis client"),
@@ -70,6 +77,7 @@ WRONG: list[tuple[dict[str, str | None], str]] = [
         {"DIALTONE_DATABASE_URL": "postgresql://app:p@q:CANARY@db:5432/dial"},
         "DIALTONE_DATABASE_URL: is ambiguous",
     ),
+    ({"DIALTONE_DATABASE_URL": "sqlite:///~/CANARY.db"}, "DIALTONE_DATABASE_URL: names a file that begins with ~"),
     ({"DIALTONE_DATABASE_URL": "postgresql://app:pw@db/dial?keepalives=1"}, "is not supported: keepalives"),
     ({"TELNYX_BASE_URL": "http://api.example.com"}, "TELNYX_BASE_URL"),
     ({"TELNYX_BASE_URL": "https://user:CANARY@api.example.com"}, "TELNYX_BASE_URL"),
@@ -133,6 +141,23 @@ def test_lists_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatch
     settings = load_variables(monkeypatch, DIALTONE_CORS_ORIGINS="https://a.example.com, https://b.example.com:8443")
 
     assert settings.cors_origins == {"https://a.example.com", "https://b.example.com:8443"}
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://[::1]:5173",
+        "http://192.168.1.5:5173",
+        "https://xn--bcher-kva.example",
+        "https://app_1.example.com:65535",
+        "http://localhost:5173",
+        "https://*.preview.example.com",
+        "app://.",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    ],
+)
+def test_origin_as_a_browser_sends_it_is_accepted(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    assert load_variables(monkeypatch, DIALTONE_CORS_ORIGINS=origin).cors_origins == {origin}
 
 
 @pytest.mark.parametrize("command", [["serve"], ["migrate"]])

@@ -45,6 +45,8 @@ def database_url(text: str) -> URL:
     has_more = url.host or url.username or url.port or url.query
     if url.get_backend_name() != "sqlite" or file == ":memory:" or not file.isprintable() or has_more:
         raise ValueError(_USAGE)
+    if file.startswith("~"):
+        raise ValueError("names a file that begins with ~, which would be a folder of this name; write the whole path")
     return url.set(drivername="sqlite+aiosqlite")
 
 
