@@ -292,7 +292,7 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
         is_plain_http = urlsplit(self.telnyx_base_url).scheme == "http"
         if is_plain_http and _REAL_API_KEY.match(self.telnyx_api_key.get_secret_value()):
             raise ValueError("TELNYX_API_KEY looks like a real key, but TELNYX_BASE_URL is plain http; use https")
-        if not self.telnyx_api_key.get_secret_value().isprintable() or " " in self.telnyx_api_key.get_secret_value():
+        if re.fullmatch(r"[!-~]+", self.telnyx_api_key.get_secret_value()) is None:
             raise ValueError("TELNYX_API_KEY contains invalid characters")
         return self
 

@@ -25,7 +25,11 @@ _PREFIXES = ("DIALTONE_", "TELNYX_")
 
 _OMITTED = ("PROVIDER_", "ISSUER_")
 """Parts of a name that are often omitted: DIALTONE_CLIENT_ID instead of DIALTONE_PROVIDER_CLIENT_ID."""
-_OWN_LINE = re.compile(r"\s*(?:export\s+)?((?:DIALTONE|TELNYX)_\w+)")
+_OWN_LINE = re.compile(
+    r"\s*(?:(?:export|set|setx|env|declare\s+-x)\s+|-\s+[\"']?|\$env:)?((?:DIALTONE|TELNYX)_\w+)", re.IGNORECASE
+)
+"""A line that names a variable, also in the syntax of another shell or of a list in YAML."""
+
 _REFERENCE = re.compile(r"\$\{\w+")
 
 _SERVICE_LINK = re.compile(r"DIALTONE_(?:\w+_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT_\d+_(?:TCP|UDP)\w*)")
@@ -181,7 +185,7 @@ def _read_env_file(path: str, *, is_named: bool) -> dict[str, str]:
     values = {}
     for line in parse_stream(io.StringIO(text)):
         own = _OWN_LINE.match(line.original.string)
-        if own is not None and line.value is None:
+        if own is not None and (line.value is None or line.key != own[1]):
             # An ignored line could be a check of tokens. Other programs may read the file too, in another syntax.
             number = line.original.line + line.original.string[: own.start(1)].count("\n")
             raise VariableError(f"the env file {path}: line {number} is not {own[1]}=VALUE")

@@ -86,6 +86,7 @@ WRONG: list[tuple[dict[str, str | None], str]] = [
         "TELNYX_API_KEY looks like a real key",
     ),
     ({"TELNYX_API_KEY": "KEY CANARY"}, "TELNYX_API_KEY contains invalid characters"),
+    ({"TELNYX_API_KEY": "KEYCANARY\u2026"}, "TELNYX_API_KEY contains invalid characters"),
     ({"DIALTONE_CORS_ORIGIN": "https://a.example.com"}, "DIALTONE_CORS_ORIGIN is not a setting"),
     ({"TELNYX_API_KEY_FILE": "/nonexistent"}, "both set"),
     ({"TELNYX_API_KEY": None, "TELNYX_API_KEY_FILE": "/nonexistent"}, "cannot be read"),

@@ -240,6 +240,11 @@ def test_env_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, 
         "export DIALTONE_REQUIRED_SCOPES='phone",
         "DIALTONE_REQUIRED_SCOPES: phone",
         'DIALTONE_REQUIRED_SCOPES="phone" admin',
+        "set DIALTONE_REQUIRED_SCOPES=phone",
+        "$env:DIALTONE_REQUIRED_SCOPES='phone'",
+        "declare -x DIALTONE_REQUIRED_SCOPES=phone",
+        "- DIALTONE_REQUIRED_SCOPES=phone",
+        '- "DIALTONE_REQUIRED_SCOPES=phone"',
     ],
 )
 def test_line_of_the_env_file_that_cannot_be_read_is_an_error(
