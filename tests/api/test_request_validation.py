@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware.body import DISCARDED_SECONDS, BodyLimitsMiddleware
 from app.api.request_scope import REQUEST_ID
+from tests.support.front_server import Connection
 from tests.support.problems import assert_problem
 from tests.support.service import Service
 from tests.support.tokens import token
@@ -77,6 +78,24 @@ async def test_bytes_that_are_not_utf8_are_rejected(service: Service, raw: bytes
     answer = await service.ask("POST", content=raw, headers={"Content-Type": "application/json"})
 
     assert 400 <= answer.status_code < 500
+
+
+async def test_body_with_too_large_a_length_is_rejected_before_the_client_sends_it(service: Service) -> None:
+    connection = await Connection.to(service.port)
+    lines = (
+        f"POST {PATH} HTTP/1.1",
+        "Host: dialtone",
+        f"Authorization: Bearer {token('alice')}",
+        "Content-Type: application/json",
+        "Content-Length: 999999",
+        "Expect: 100-continue",
+    )
+
+    head, body = await connection.ask("\r\n".join((*lines, "", "")).encode())
+
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(body)["code"] == "body_too_large"
+    assert await connection.is_over()
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"])

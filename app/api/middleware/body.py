@@ -40,13 +40,24 @@ class BodyLimitsMiddleware:
             return
         kind, body = await _read(scope, receive, self._seconds)
         if kind is not None:
-            if kind is not problems.UNSUPPORTED_TYPE:  # that body is complete, so `receive` would wait for a disconnect
+            # A body of another type is complete, so `receive` would wait for a disconnect.
+            if kind is not problems.UNSUPPORTED_TYPE and not _is_body_withheld(scope, kind):
                 await _discard(receive)
             await Problem(kind, scope[REQUEST_ID], (("Connection", "close"),)).send(send)
         elif body is not None:
             scope[BODY] = body
             whole = {"type": "http.request", "body": body, "more_body": False}
             await self._app(scope, followed_by(whole, receive), send)
+
+
+def _is_body_withheld(scope: Scope, kind: ProblemKind) -> bool:
+    """Whether the client sends its body only after 100 (Continue), which `receive` would send.
+
+    The final response comes instead (RFC 9110 section 10.1.1). A body with a length is too large by its length, before
+    any of it was read.
+    """
+    headers = headers_of(scope)
+    return kind is problems.TOO_LARGE and b"content-length" in headers and b"expect" in headers
 
 
 def followed_by(first: Message, receive: Receive) -> Callable[[], Awaitable[Message]]:
