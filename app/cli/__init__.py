@@ -4,8 +4,11 @@ The modules import what a command needs when it runs: FastAPI, SQLAlchemy and th
 `dialtone --help`, shell completion and commands of remote mode do not need them.
 """
 
+import errno
 import io
+import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -29,6 +32,9 @@ from app.cli import (
     token,
     users,
 )
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing to a file or device."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,4 +95,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal cannot show
-    app()
+    try:
+        app()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        with suppress(OSError):
+            typer.echo(f"The output cannot be written: {os.strerror(error.errno)}.", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes the rest of its buffer when it exits
+        sys.exit(1)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from app.adapters.addresses import is_loopback
 from app.adapters.http_client import PROXY_FAILURES, ConnectFailed, FailureReason, ResponseFailed
 from app.adapters.identity.key_faults import fix_of
-from app.adapters.ledger.failure_reasons import reason_of
+from app.adapters.ledger.failure_reasons import NO_FILE, reason_of
 from app.adapters.login_cache.shared import SharedLoginCache
 from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.check_result import CheckResult, CheckVerdict
@@ -71,7 +71,7 @@ async def _ledger(where: Settings, components: Components) -> CheckResult:
         is_pooled = await components.ledger.database.is_behind_pooler()
     except LedgerUnavailable as error:
         reason = reason_of(error)
-        is_unmigrated = reason is None or "not migrated" in reason
+        is_unmigrated = reason is None or "not migrated" in reason or reason == NO_FILE
         fix = "run `dialtone migrate`" if is_unmigrated else "make the database available at DIALTONE_DATABASE_URL"
         seen = "unreachable, read-only or not migrated" + (f": {reason}" if reason else "")
         return CheckResult("ledger", CheckVerdict.FAILED, seen, fix)

@@ -92,7 +92,7 @@ class LedgerTransport:
         return (await self._components.upkeep.sweeper.sweep()).deleted > 0
 
     def explain(self, status: int, problem: "JsonObject") -> str | None:
-        return None
+        return "`dialtone doctor` prints the reason." if problem.get("code") == "ledger_unavailable" else None
 
 
 @asynccontextmanager

@@ -93,6 +93,22 @@ async def test_migrate_and_doctor_give_the_reason(
     assert any(reason in finding["seen"] for finding in json.loads(output))
 
 
+@pytest.mark.parametrize("place", ["other.db", "missing/other.db"])
+async def test_command_on_a_ledger_that_was_not_migrated_leads_to_migrate(
+    telnyx: Telnyx, tmp_path: Path, place: str
+) -> None:
+    database = f"sqlite:///{tmp_path / place}"
+
+    status, output = await run(telnyx, database, "leases", "ls")
+    assert status == 1
+    assert "The ledger is unavailable" in output
+    assert "`dialtone doctor` prints the reason." in output
+
+    _, output = await run(telnyx, database, "doctor", "--json")
+    (finding,) = (finding for finding in json.loads(output) if finding["about"] == "ledger")
+    assert finding["fix"] == "run `dialtone migrate`"
+
+
 @needs_pgbouncer
 async def test_doctor_and_migrate_work_through_a_pooler(telnyx: Telnyx, postgres: str) -> None:
     with pgbouncer(postgres) as address:

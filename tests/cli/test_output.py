@@ -211,6 +211,15 @@ async def test_api_rejects_prefixes_that_no_id_has(service: Service, prefix: str
 # -- interruptions ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_full_disk_ends_a_command_with_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("--version"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == "The output cannot be written: No space left on device.\n"
+
+
 async def test_closed_pipe_ends_a_command_without_a_traceback(service: Service, telnyx: Telnyx, sqlite: str) -> None:
     line = f"{' '.join(command('leases', 'ls', '--json'))} | true"
     shell = await asyncio.create_subprocess_shell(

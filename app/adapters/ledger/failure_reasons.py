@@ -7,6 +7,9 @@ import asyncpg
 
 from app.adapters.ledger.engines import name_of
 
+NO_FILE = "the file cannot be opened"
+"""The reason if an SQLite file is in a folder that does not exist. `dialtone migrate` creates both."""
+
 _BY_STATE = {
     "08P01": "the server or its connection pooler rejects the connection; its log has the reason",
     "25006": "the server is read-only, such as a standby",
@@ -21,7 +24,7 @@ _BY_STATE = {
     "55006": "the server is busy",
     "57P03": "the server is starting or stopping",
     "SQLITE_BUSY": "the file is locked by another process",
-    "SQLITE_CANTOPEN": "the file cannot be opened",
+    "SQLITE_CANTOPEN": NO_FILE,
     "SQLITE_CORRUPT": "the file is damaged",
     "SQLITE_FULL": "the disk is full",
     "SQLITE_IOERR": "the disk cannot be read or written",
