@@ -81,7 +81,7 @@ def run_replica(settings: Settings, sockets: Sequence[ListeningSockets], worker:
         admin_limiter, admin_app = build_admin_app(settings, components, readiness)
         listeners.append(Listener(admin_app, admin_limiter, sockets[1]))
     options = ServerOptions(
-        trusted_proxies=",".join(settings.trusted_proxies),
+        trusted_proxies=settings.trusted_peers,
         drain_seconds=settings.drain_seconds,
         keep_alive_seconds=settings.keep_alive_seconds,
         shutdown_timeout_seconds=settings.shutdown_timeout_seconds,

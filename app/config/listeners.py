@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -86,6 +87,14 @@ class ListenerSettings(BaseModel):
         """Where the admin listener listens. Empty: there is none, and the public listener serves every path."""
         return self.admin_host or (() if self.admin_port is None else ADMIN_HOSTS)
 
+    @property
+    def trusted_peers(self) -> str:
+        """The trusted proxies as uvicorn reads them: `*` only alone, and IPv4 addresses also as IPv6 ones.
+
+        A proxy that listens on both families reports IPv4 peers as `::ffff:192.0.2.1`.
+        """
+        return "*" if "*" in self.trusted_proxies else ",".join((*self.trusted_proxies, *_mapped(self.trusted_proxies)))
+
     @model_validator(mode="after")
     def _check_listeners(self) -> Self:
         if not self.host:
@@ -105,3 +114,12 @@ class ListenerSettings(BaseModel):
 
 def _has_port(hosts: tuple[str, ...]) -> bool:
     return any(not host.startswith(UNIX) for host in hosts)
+
+
+def _mapped(proxies: tuple[str, ...]) -> Iterator[str]:
+    """The IPv6 form of IPv4 addresses and networks (RFC 4291 section 2.5.5.2)."""
+    for proxy in proxies:
+        if _is_address(proxy) or _is_network(proxy):
+            network = ipaddress.ip_network(proxy)
+            if network.version == 4:
+                yield f"::ffff:{network.network_address}/{96 + network.prefixlen}"

@@ -3,7 +3,14 @@
 import pytest
 
 from app.config.settings import SettingsError
+from app.serving.client_address import ClientAddresses
+from app.serving.framing import RequestHead, parse_head
 from tests.support.configuration import load_variables
+
+
+def forwarded(addresses: str) -> RequestHead:
+    return parse_head(f"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {addresses}\r\n\r\n".encode())
+
 
 WRONG: list[tuple[dict[str, str], str]] = [
     ({"DIALTONE_HOST": " , "}, "DIALTONE_HOST is empty"),
@@ -80,3 +87,18 @@ def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPa
     settings = load_variables(monkeypatch, DIALTONE_TRUSTED_PROXIES="10.0.0.0/8, fd00::/8 192.0.2.1")
 
     assert settings.trusted_proxies == ("10.0.0.0/8", "fd00::/8", "192.0.2.1")
+
+
+@pytest.mark.parametrize("proxies", ["*", "*,unix", "127.0.0.1 *"])
+def test_star_trusts_every_peer_also_beside_others(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
+    addresses = ClientAddresses(load_variables(monkeypatch, DIALTONE_TRUSTED_PROXIES=proxies).trusted_peers)
+
+    assert [addresses.of(peer, forwarded("203.0.113.7")) for peer in ("192.0.2.1", "unix")] == ["203.0.113.7"] * 2
+
+
+@pytest.mark.parametrize("proxies", ["10.0.0.0/8", "10.0.0.1,10.2.2.2", "10.0.0.0/255.0.0.0"])
+def test_trusted_proxies_are_recognized_in_their_ipv6_form(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
+    addresses = ClientAddresses(load_variables(monkeypatch, DIALTONE_TRUSTED_PROXIES=proxies).trusted_peers)
+
+    assert addresses.of("10.0.0.1", forwarded("203.0.113.7, ::ffff:10.2.2.2")) == "203.0.113.7"
+    assert addresses.of("10.0.0.1", forwarded("203.0.113.7, ::ffff:11.2.2.2")) == "::ffff:11.2.2.2"
