@@ -75,6 +75,11 @@ def repeated_parameter(name: str) -> Fault:
     return _fault(("query", name), "duplicate_field", "{name} occurs more than once.")
 
 
+def unknown_field(place: str, name: str) -> Fault:
+    """The fault of a query parameter or a member of the body that the operation does not have."""
+    return _fault((place, name), "extra_forbidden", "")
+
+
 def faults_of(error: RequestValidationError, body: FieldInfo | None) -> tuple[Fault, ...]:
     """The first faults that pydantic found. `body` is the declaration of the route's body, if it takes one."""
     return tuple(_translated(found, body) for found in error.errors()[:MAX_FAULTS])

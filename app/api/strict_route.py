@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from app.api.request_faults import InvalidInput, json_fault, repeated_parameter
+from app.api.request_faults import InvalidInput, json_fault, repeated_parameter, unknown_field
 from app.vending import strict_json
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -14,7 +14,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class StrictRoute(APIRoute):
-    """A route that rejects duplicate members, NaN, deep nesting and repeated parameters. Raises InvalidInput."""
+    """A route that rejects duplicate members, NaN, deep nesting and repeated parameters. Raises InvalidInput.
+
+    DELETE of a whole collection accepts no parameter and no field: a `device_id` looks like a filter, and if it were
+    ignored, every device would be logged out.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -24,6 +28,8 @@ class StrictRoute(APIRoute):
             _check_query(request)
             if takes_body and (body := await request.body()):
                 request = _ParsedRequest(request, body)
+            elif request.method == "DELETE" and not request.path_params:
+                _check_has_no_filter(request, await request.body())
             return await handle(request)
 
         return handle_strictly
@@ -58,3 +64,12 @@ def _check_query(request: Request) -> None:
         if name in names:
             raise InvalidInput(repeated_parameter(name))
         names.add(name)
+
+
+def _check_has_no_filter(request: Request, body: bytes) -> None:
+    """Clients may send `{}` or `null` where no body is expected."""
+    for name in request.query_params:
+        raise InvalidInput(unknown_field("query", name))
+    value = _parsed(body) if body else None
+    for name in value if isinstance(value, dict) else ():
+        raise InvalidInput(unknown_field("body", name))

@@ -89,6 +89,28 @@ async def test_cached_login_is_not_returned_for_a_duplicate_field(service: Servi
     assert_problem(answer, 422, "invalid_request")
 
 
+async def test_revocation_of_all_devices_rejects_what_looks_like_a_filter(service: Service) -> None:
+    await service.issue("laptop")
+    path = "/v1/telephony-credentials"
+
+    by_parameter = await send(service, "DELETE", f"{path}?device_id=other", b"")
+    by_body = await send(service, "DELETE", path, '{"device_id": "other"}')
+
+    for answer, place in ((by_parameter, "query"), (by_body, "body")):
+        assert_problem(answer, 422, "invalid_request")
+        assert answer.json()["errors"] == [
+            {"loc": [place, "device_id"], "type": "extra_forbidden", "message": "Unknown field: device_id."}
+        ]
+    assert len(service.telnyx.live()) == 1
+
+
+@pytest.mark.parametrize("body", ["{}", "null"])
+async def test_revocation_accepts_an_empty_body(service: Service, body: str) -> None:
+    await service.issue("laptop")
+
+    assert (await send(service, "DELETE", "/v1/telephony-credentials", body)).status_code == 204
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

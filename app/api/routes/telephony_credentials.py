@@ -148,7 +148,10 @@ async def revoke_telephony_credential(
 
 
 @router.delete(
-    "", status_code=204, summary="Revoke all of the caller's credentials", responses={**REVOCATIONS, **problems_of()}
+    "",
+    status_code=204,
+    summary="Revoke all of the caller's credentials",
+    responses={**REVOCATIONS, **problems_of("invalid_request")},
 )
 async def revoke_all_telephony_credentials(principal: PrincipalDep, components: ComponentsDep) -> Response:
     """Logs the caller out on every device."""
