@@ -13,7 +13,7 @@
     |   `-- PushLimitReached
     |-- IssuerNotFound            an operator named an issuer that is not configured
     |-- NotBeforeInFuture         an operator's not-before is later than now
-    |-- ConfirmationRequired      an operator's action on several users lacks its confirmation
+    |-- ConfirmationRequired      an operator's request lacks its confirmation
     |-- LeaseNotFound
     |-- LeaseEnded                revoked or expired
     |-- SweepNotFound
@@ -30,7 +30,7 @@
     |-- AuditUnavailable          the audit is required and unavailable
     |-- Overloaded                the service has more requests than it can queue
     |-- RateLimited               more requests than a limit allows
-    |-- LedgerMismatch            orphans are not deleted if the ledger never held a lease
+    |-- LedgerMismatch            orphans are not deleted if the ledger has never had a lease
     |-- LeaseConflict             internal: another writer changed the row first
     |-- LeaseExists               internal: the device has a live lease already
     |-- PushConflict              internal: another writer changed the row first
@@ -118,7 +118,7 @@ class InsufficientScope(AccessDenied):
 
 
 class GrantNotAllowed(AccessDenied):
-    """The policy does not allow this grant."""
+    """The policy does not allow the login method in `grant`."""
 
 
 class DeviceLimitReached(AccessDenied):
@@ -130,7 +130,7 @@ class IssuerNotFound(DialtoneError):
 
 
 class ConfirmationRequired(DialtoneError):
-    """This affects more than one user. Send the deployment's namespace (DIALTONE_NAMESPACE) as `confirm`."""
+    """This operation requires a confirmation. Send the deployment's namespace (DIALTONE_NAMESPACE) as `confirm`."""
 
 
 class NotBeforeInFuture(DialtoneError):
@@ -228,7 +228,7 @@ class RateLimited(DialtoneError):
 
 
 class LedgerMismatch(DialtoneError):
-    """The ledger never held a lease, but Telnyx has credentials of this namespace: it may be the wrong ledger."""
+    """The ledger has never had a lease, but Telnyx has credentials of this namespace. It may be the wrong ledger."""
 
 
 class LeaseConflict(DialtoneError):

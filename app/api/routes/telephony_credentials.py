@@ -127,7 +127,7 @@ async def refresh_telephony_credential(
     components: ComponentsDep,
     settings: ClientSettingsDep,
 ) -> TelephonyCredential:
-    """Mints a new login token on the existing credential. Unlike a new issue, it never creates a credential."""
+    """Mints a new login token on the existing credential. It never creates a credential."""
     login = await components.telephony.issuer.refresh(principal, id)
     return TelephonyCredential.from_login(login, settings, components.clock())
 

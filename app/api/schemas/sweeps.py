@@ -32,7 +32,7 @@ class SweepRequest(StrictRequest):
     """Whether to delete, or only to report what would be deleted."""
 
     dry_run: bool = True
-    force: bool = Field(False, description="Delete even if the ledger never held a lease.")
+    force: bool = Field(False, description="Delete even if the ledger has never had a lease.")
 
 
 class SweepRun(BaseModel):

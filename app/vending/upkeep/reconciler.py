@@ -83,7 +83,7 @@ class Reconciler:
     async def reconcile(self, *, deletes: bool = False, force: bool = False) -> Reconciliation:
         """Find orphans and, if `deletes`, delete them. Raises TelnyxErrors and LedgerUnavailable.
 
-        Raises LedgerMismatch instead of deleting if the ledger never held a lease of a user, unless `force`.
+        Raises LedgerMismatch instead of deleting if the ledger has never had a lease of a user, unless `force`.
         """
         outcome = Reconciliation()
         for connection_id in sorted(self._connections()):

@@ -73,7 +73,7 @@ export interface paths {
         put?: never;
         /**
          * Refresh a device's login
-         * @description Mints a new login token on the existing credential. Unlike a new issue, it never creates a credential.
+         * @description Mints a new login token on the existing credential. It never creates a credential.
          */
         post: operations["refreshTelephonyCredential"];
         delete?: never;
