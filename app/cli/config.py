@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.in_process import run_in_process, settings
-from app.cli.output import AsJson, end, note, print_json
+from app.cli.output import AsJson, counted, end, note, print_json
 
 if TYPE_CHECKING:
     from app.composition.components import Components
@@ -38,7 +38,8 @@ def check(
         print_json(counts | {"policy_enforced": resolved.policy.is_enforced})
         return
     is_open = "all users are allowed" if not resolved.policy.is_enforced else "users without a matching rule are denied"
-    typer.echo(f"Valid: {issuers} issuer(s), {rules} rule(s), {endpoints} endpoint(s) for events; {is_open}.")
+    found = f"{counted(issuers, 'issuer')}, {counted(rules, 'rule')}, {counted(endpoints, 'endpoint')} for events"
+    typer.echo(f"Valid: {found}; {is_open}.")
 
 
 def _check_online(where: "Settings") -> None:

@@ -15,6 +15,7 @@ from app.adapters.addresses import is_loopback
 from app.adapters.ledger.engines import database_url
 from app.adapters.ledger.pg_address import endpoints
 from app.cli.check_result import CheckResult, CheckVerdict
+from app.cli.output import counted
 from app.composition.components import Components
 from app.config.listeners import UNIX
 from app.config.settings import Settings, variable_of
@@ -160,7 +161,7 @@ def _push_expiry(found: PushObject, components: Components) -> CheckResult | Non
         seen = f"the certificate of {found.app_id} has expired: calls do not wake the app"
         return CheckResult(about, CheckVerdict.FAILED, seen, fix)
     return CheckResult(
-        about, CheckVerdict.WARNING, f"the certificate of {found.app_id} expires in {left.days} days", fix
+        about, CheckVerdict.WARNING, f"the certificate of {found.app_id} expires in {counted(left.days, 'day')}", fix
     )
 
 

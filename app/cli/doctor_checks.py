@@ -14,6 +14,7 @@ from app.adapters.telnyx.push import ConnectionInfo
 from app.cli.check_result import CheckResult, CheckVerdict
 from app.cli.deployment_checks import check_deployment
 from app.cli.outbound_checks import check_outbound, check_spend_limits
+from app.cli.output import counted
 from app.composition.components import Components
 from app.config.settings import ISSUER_VARIABLES, Settings
 from app.vending.errors import (
@@ -118,7 +119,7 @@ async def _issuer(where: Settings, components: Components, issuer: str) -> Check
             _with_variables(where, status.fix) if status.fix else "check that this machine reaches the issuer's key set"
         )
         return CheckResult(about, CheckVerdict.FAILED, f"no usable key to verify tokens{reason}", fix)
-    seen = f"{status.keys} usable key{'' if status.keys == 1 else 's'}"
+    seen = counted(status.keys, "usable key")
     faulty = [f"{key.kid or 'a key without kid'}: {key.reason}" for key in status.skipped if key.is_fault]
     if faulty:
         fix = "ask the operator of the identity provider to correct or remove these keys"
@@ -223,7 +224,7 @@ def _origins(where: Settings) -> CheckResult:
     if remote:
         fix = "serve the page over https: browsers allow the microphone only there"
         return CheckResult("CORS", CheckVerdict.WARNING, f"{sorted(remote)[0]} is plain http", fix)
-    return CheckResult("CORS", CheckVerdict.OK, f"{len(where.cors_origins)} origin(s)")
+    return CheckResult("CORS", CheckVerdict.OK, counted(len(where.cors_origins), "origin"))
 
 
 def _is_secure(origin: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.output import AsJson, Column, end, in_seconds, note, print_json, print_rows
+from app.cli.output import AsJson, Column, counted, end, in_seconds, note, print_json, print_rows
 from app.cli.service_client import JsonObject, ServiceClient, run
 
 commands = typer.Typer(no_args_is_help=True, help="List events for webhooks, and replay dead letters.")
@@ -72,11 +72,12 @@ def replay(
     if as_json:
         print_json({"replayed": replayed} | rest)
     else:
-        typer.echo(f"{replayed} dead letters are pending again.")
+        typer.echo(f"Replayed {counted(replayed, 'dead letter')}.")
     if rest["remaining"]:
-        note(f"{rest['remaining']} were skipped, because they are being changed. Run the command again.")
+        skipped = counted(rest["remaining"], "dead letter")
+        note(f"Skipped {skipped} that another request or replica is changing. Run the command again.")
     if rest["endpoint_removed"]:
-        note(f"{rest['endpoint_removed']} were skipped, because their endpoint is not in the configuration.")
+        note(f"Skipped {counted(rest['endpoint_removed'], 'dead letter')} whose endpoint is not in the configuration.")
     if any(rest.values()):
         raise typer.Exit(1)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.output import AsJson, end, note, print_json
+from app.cli.output import AsJson, counted, end, note, print_json
 from app.cli.service_client import JsonObject, ServiceClient, run
 
 commands = typer.Typer(no_args_is_help=True, help="Revoke grants, with which backends vouch for users and guests.")
@@ -42,11 +42,7 @@ def revoke(
     if as_json:
         print_json({"revoked": grants, "leases": leases})
     else:
-        typer.echo(f"{_counted(grants, 'grant')} revoked, {_counted(leases, 'device')} logged out.")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+        typer.echo(f"{counted(grants, 'grant')} revoked, {counted(leases, 'device')} logged out.")
 
 
 async def _revoke_all(client: ServiceClient, body: JsonObject) -> tuple[int, int]:

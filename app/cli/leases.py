@@ -10,6 +10,7 @@ from app.cli.identifiers import LeaseRef, find_lease_id, whole_lease_id
 from app.cli.output import (
     AsJson,
     Column,
+    counted,
     end,
     in_seconds,
     note,
@@ -140,7 +141,8 @@ def revoke(
     if as_json:
         print_json({"revoked": count, "confirmed": is_confirmed})
     else:
-        say(f"{count} logged out; deletion {'confirmed' if is_confirmed else 'not yet confirmed'} by Telnyx.")
+        confirmed = "has confirmed" if is_confirmed else "has not yet confirmed"
+        say(f"{counted(count, 'device')} logged out. Telnyx {confirmed} the deletion.")
     if not is_confirmed:
         raise typer.Exit(3)
 

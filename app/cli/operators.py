@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.inputs import parse_moment
-from app.cli.output import AsJson, end, print_json, say, working
+from app.cli.output import AsJson, counted, end, print_json, say, working
 from app.cli.service_client import JsonObject, RequestFailure, ServiceClient, run
 
 keys = typer.Typer(no_args_is_help=True, help="Refresh the signing keys of issuers.")
@@ -77,7 +77,7 @@ def refuse(
 
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Delete even if the ledger never held a lease.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete even if the ledger has never had a lease.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete ended credentials, leftovers of a crash and orphans at Telnyx now, instead of in the background."""
@@ -93,8 +93,9 @@ def sweep(
     for row in report["orphans"]:
         say(f"{'would delete orphan' if dry_run else 'orphan'}: {row['credential']} ({row['why']})")
     say(
-        f"{report['walked']} credentials checked: {report['foreign']} foreign and {report['young']} new ones skipped, "
-        f"{len(report['orphans'])} orphans, {report['deleted_orphans']} deleted; {report['ended']} ended ones deleted."
+        f"Checked {counted(report['walked'], 'credential')}: {report['foreign']} with other names, "
+        f"{report['young']} less than an hour old, {counted(len(report['orphans']), 'orphan')}. "
+        f"Deleted {counted(report['deleted_orphans'], 'orphan')} and {counted(report['ended'], 'ended credential')}."
     )
 
 

@@ -38,6 +38,11 @@ def note(text: str) -> None:
     typer.echo(_lines(text), err=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, such as `1 issuer` and `2 issuers`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def end(text: str, status: int = 1) -> NoReturn:
     note(text)
     raise typer.Exit(status)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.output import AsJson, Column, end, in_seconds, print_json, print_rows
+from app.cli.output import AsJson, Column, counted, end, in_seconds, print_json, print_rows
 from app.cli.service_client import JsonObject, ServiceClient, rows_of, run
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def check_days_left(report: "MaterialReport", min_days: int, now: datetime) -> N
     """Exits 1 if the certificate expires in fewer days."""
     left = report.days_left(now)
     if left is not None and left < min_days:
-        end(f"The certificate expires in {left} days, and --min-days is {min_days}. Renew it at Apple.")
+        end(f"The certificate expires in {counted(left, 'day')}, and --min-days is {min_days}. Renew it at Apple.")
 
 
 def _fault_lines(report: "MaterialReport") -> list[str]:
@@ -123,9 +123,9 @@ def _fault_lines(report: "MaterialReport") -> list[str]:
 def describe(material: "PushMaterial", days_left: int | None) -> list[str]:
     """The material's app, fingerprint and expiry."""
     lines = [f"{material.type} push credential of {material.app_id}, {material.fingerprint_sha256}"]
-    if material.not_after is not None:
-        hurry = " Renew it soon." if days_left is not None and days_left <= SOON_DAYS else ""
-        lines.append(f"It expires on {material.not_after:%Y-%m-%d}, in {days_left} days.{hurry}")
+    if material.not_after is not None and days_left is not None:
+        hurry = " Renew it soon." if days_left <= SOON_DAYS else ""
+        lines.append(f"It expires on {material.not_after:%Y-%m-%d}, in {counted(days_left, 'day')}.{hurry}")
     return lines
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.leases import await_deletions
-from app.cli.output import AsJson, end, note, print_json, say
+from app.cli.output import AsJson, counted, end, note, print_json, say
 from app.cli.service_client import JsonObject, ServiceClient, run
 from app.vending.telephony.lease import AWAITING_DELETION
 
@@ -69,7 +69,7 @@ def erase(
         for lease in pending:
             attempts = lease["deletion_attempts"]
             say(f"not deleted yet: {lease['credential_name']} ({lease['state']}; deletion attempts: {attempts})")
-        say(f"Deletion of the credentials {'not yet confirmed' if pending else 'confirmed'} by Telnyx.")
+        say(f"Telnyx {'has not yet' if pending else 'has'} confirmed the deletion of all credentials.")
     if not any(counts.values()) and not pending:
         note("There is no data under this issuer and user. If you expected some, compare both with the user's tokens.")
     if pending:
@@ -90,6 +90,7 @@ async def _erase_all(client: ServiceClient, body: JsonObject) -> tuple[Counter[s
 
 def _in_words(counts: Counter[str]) -> str:
     return (
-        f"{counts['leases']} leases ({counts['credentials']} with a credential at Telnyx), "
-        f"{counts['push_registrations']} push registrations and {counts['audit_events']} audit events"
+        f"{counted(counts['leases'], 'lease')} ({counts['credentials']} with a credential at Telnyx), "
+        f"{counted(counts['push_registrations'], 'push registration')} and "
+        f"{counted(counts['audit_events'], 'audit event')}"
     )

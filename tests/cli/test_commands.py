@@ -260,7 +260,7 @@ def test_policy_test_explains_an_opaque_token(terminal: Any) -> None:
 def test_configuration_file_can_be_checked_before_use(terminal: Any, tmp_path: Path) -> None:
     (tmp_path / "new.toml").write_text('[[issuers]]\nissuer = "x"')
 
-    valid = "Valid: 1 issuer(s), 3 rule(s), 0 endpoint(s) for events; users without a matching rule are denied."
+    valid = "Valid: 1 issuer, 3 rules, 0 endpoints for events; users without a matching rule are denied."
     assert valid in terminal("config", "check").output
     bad = terminal("config", "check", "new.toml")
     assert bad.exit_code == 1

@@ -65,7 +65,7 @@ async def test_replayed_event_is_delivered_by_the_service(service: Service, rece
 
     replayed = await dialtone("events", "replay", event["event_id"])
 
-    assert (replayed.exit_code, replayed.stdout) == (0, "1 dead letters are pending again.\n")
+    assert (replayed.exit_code, replayed.stdout) == (0, "Replayed 1 dead letter.\n")
     service.clock.advance(timedelta(minutes=2))
     await eventually(lambda: receiver.received)
     assert receiver.received[0].id == event["event_id"]
@@ -77,8 +77,8 @@ async def test_replay_reports_dead_letters_of_a_removed_endpoint_as_skipped(serv
 
     text, as_json = await dialtone("events", "replay", "--all"), await dialtone("events", "replay", "--all", "--json")
 
-    assert (text.exit_code, text.stdout) == (1, "0 dead letters are pending again.\n")
-    assert "2 were skipped, because their endpoint is not in the configuration." in text.stderr
+    assert (text.exit_code, text.stdout) == (1, "Replayed 0 dead letters.\n")
+    assert "Skipped 2 dead letters whose endpoint is not in the configuration." in text.stderr
     assert json.loads(as_json.stdout) == {"replayed": 0, "remaining": 0, "endpoint_removed": 2}
     assert len(json.loads((await dialtone("events", "ls", "--json")).stdout)) == 2, "they can be replayed later"
 
@@ -91,8 +91,10 @@ async def test_replay_reports_dead_letters_that_stay_locked_as_skipped(tmp_path:
         shell = RemoteShell(f"http://127.0.0.1:{port}", tmp_path / "token")
         replayed = await shell.run("events", "replay", "--all")
 
-    assert (replayed.exit_code, replayed.stdout) == (1, "0 dead letters are pending again.\n")
-    assert "3 were skipped, because they are being changed. Run the command again." in replayed.stderr
+    assert (replayed.exit_code, replayed.stdout) == (1, "Replayed 0 dead letters.\n")
+    assert (
+        "Skipped 3 dead letters that another request or replica is changing. Run the command again." in replayed.stderr
+    )
 
 
 async def test_replay_of_an_unknown_id_fails(service: Service) -> None:

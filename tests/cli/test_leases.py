@@ -94,14 +94,14 @@ async def test_one_lease_is_revoked_and_deleted_at_telnyx(components: Components
 
     said = await leases("revoke", lease["id"])
 
-    assert (said.exit_code, said.output) == (0, "1 logged out; deletion confirmed by Telnyx.\n")
+    assert (said.exit_code, said.output) == (0, "1 device logged out. Telnyx has confirmed the deletion.\n")
     assert len(telnyx.live()) == 2
 
 
 async def test_user_is_revoked_with_their_tokens(components: Components, telnyx: Telnyx) -> None:
     said = await leases("revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
 
-    assert (said.exit_code, said.output) == (0, "2 logged out; deletion confirmed by Telnyx.\n")
+    assert (said.exit_code, said.output) == (0, "2 devices logged out. Telnyx has confirmed the deletion.\n")
     assert len(telnyx.live()) == 1
     await components.upkeep.change_poller.poll()
     early = token("alice", iat=int((telnyx.clock() - HOUR).timestamp()))
@@ -115,7 +115,7 @@ async def test_unconfirmed_deletion_exits_with_3(components: Components, telnyx:
 
     said = await leases("revoke", "--everything", "--confirm", "dialtone")
 
-    assert (said.exit_code, said.output) == (3, "3 logged out; deletion not yet confirmed by Telnyx.\n")
+    assert (said.exit_code, said.output) == (3, "3 devices logged out. Telnyx has not yet confirmed the deletion.\n")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ async def test_stolen_laptop_is_logged_out(service: Service, shell: RemoteShell,
     shown = await shell.run_json("leases", "show", found[0]["id"][:8])
     one = await shell.run("leases", "revoke", shown["id"])
 
-    assert (one.exit_code, one.stdout) == (0, "1 logged out; deletion confirmed by Telnyx.\n")
+    assert (one.exit_code, one.stdout) == (0, "1 device logged out. Telnyx has confirmed the deletion.\n")
     assert (await shell.run_json("leases", "show", shown["id"]))["state"] == "revoked"
 
     all_devices = await shell.run_json("leases", "revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
@@ -93,7 +93,10 @@ async def test_leaked_signing_key_is_replaced(telnyx: Telnyx, sqlite: str, tmp_p
             assert refreshed.stdout == f"{ISSUER}: fetched\n"
             assert f"Tokens of all users of {ISSUER}" in refused.stdout
             assert preview.exit_code == 2
-            assert (revoked.exit_code, revoked.stdout) == (0, "1 logged out; deletion confirmed by Telnyx.\n")
+            assert (revoked.exit_code, revoked.stdout) == (
+                0,
+                "1 device logged out. Telnyx has confirmed the deletion.\n",
+            )
             assert await log_in(service, "laptop", "mallory", key=rsa_key("leaked")) == 401
             assert await log_in(service, "laptop", "alice", key=rsa_key("new")) == 201
 
@@ -140,7 +143,7 @@ async def test_users_of_a_wrong_policy_rule_are_logged_out(ruled: Service, sqlit
     revoked = await shell.run("leases", "revoke", "--issuer", ISSUER, "--user", "mallory")
 
     assert users == {"alice", "mallory"}
-    assert (revoked.exit_code, revoked.stdout) == (0, "1 logged out; deletion confirmed by Telnyx.\n")
+    assert (revoked.exit_code, revoked.stdout) == (0, "1 device logged out. Telnyx has confirmed the deletion.\n")
     assert await log_in(ruled, "laptop", "mallory", department="sales") == 403
     assert await log_in(ruled, "laptop", "alice", department="support") == 200
     await eventually(lambda: not ruled.components.audit.queued)

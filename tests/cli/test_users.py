@@ -78,7 +78,7 @@ async def test_user_is_erased_and_their_credentials_are_deleted(
     said = await erase("--confirm", "dialtone")
 
     assert said.exit_code == 0, said.output
-    assert "Deletion of the credentials confirmed by Telnyx." in said.stdout
+    assert "Telnyx has confirmed the deletion of all credentials." in said.stdout
     assert said.stderr == ""
     assert len(telnyx.live()) == 1
     assert await components.operators.leases.audit(AuditCriteria(subject="alice"), None, 10) == []
@@ -122,7 +122,7 @@ async def test_credential_of_a_lease_that_ended_before_the_erasure_is_pending_to
 
     assert said.exit_code == 3, said.output
     assert f"not deleted yet: {lease.credential_name} ({state}; deletion attempts: 1)\n" in said.stdout
-    assert said.stdout.endswith("Deletion of the credentials not yet confirmed by Telnyx.\n")
+    assert said.stdout.endswith("Telnyx has not yet confirmed the deletion of all credentials.\n")
 
 
 async def test_repeated_erasure_exits_with_0_when_telnyx_has_confirmed(

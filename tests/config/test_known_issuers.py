@@ -285,7 +285,7 @@ def test_warnings_of_config_check_are_on_standard_error(monkeypatch: pytest.Monk
     checked = CliRunner().invoke(app, ["config", "check"])
 
     assert checked.exit_code == 0
-    assert checked.stdout.startswith("Valid: 1 issuer(s)")
+    assert checked.stdout.startswith("Valid: 1 issuer,")
     assert [line.partition(";")[0] for line in checked.stderr.splitlines()] == [
         "Warning: DIALTONE_ISSUER: https://id.example.com looks like an example",
         "Warning: DIALTONE_AUDIENCE: https://phones.example.com looks like an example",

@@ -88,5 +88,5 @@ async def test_commands_of_the_telnyx_page_issue_and_revoke_a_login(telnyx: Teln
         said = await shell.run(filled + "\n" + ending + "\nkill %1; wait")
 
     assert '"login_token"' in said
-    assert "1 logged out; deletion confirmed by Telnyx." in said
+    assert "1 device logged out. Telnyx has confirmed the deletion." in said
     assert made in telnyx.sandbox.account.connections

@@ -77,7 +77,7 @@ async def test_stolen_laptop_can_be_revoked(shell: Shell, telnyx: Telnyx) -> Non
     status, said = await shell.run("leases", "revoke", "--issuer", ISSUER, "--user", "alice", "--refuse-tokens")
 
     assert {lease["device_id"] for lease in found} == {"laptop", "phone"}
-    assert (status, said) == (0, "2 logged out; deletion confirmed by Telnyx.\n")
+    assert (status, said) == (0, "2 devices logged out. Telnyx has confirmed the deletion.\n")
     after = await shell.run_json("leases", "ls", "--user", "alice")
     assert {lease["state"] for lease in after} == {"revoked"}
     assert len(telnyx.live()) == 1, "bob's"
