@@ -157,7 +157,7 @@ async function logOutDevice(lease) {
 async function logOutUser(issuer, subject) {
   const answer = await confirmed({
     title: `Log out ${subject} on all devices`,
-    effects: [`${subject} (${issuer}) is logged out on all devices. Dialtone deletes the credentials at Telnyx.`, "Running calls of these devices may end."],
+    effects: [`${subject} (${issuer}) is logged out on all devices. Dialtone deletes the credentials at Telnyx.`, "Calls in progress on these devices may end."],
     option: "Also reject the user's tokens issued before now. Otherwise the devices can log in again.",
     yes: "Log out user",
   });
