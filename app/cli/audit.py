@@ -75,7 +75,7 @@ def tail(
 async def _follow(
     client: ServiceClient, filters: dict[str, Any], latest: list[JsonObject], line: Callable[[JsonObject], str]
 ) -> None:
-    """Print the events that come after the latest ones. An outage of the service is noted, and survived."""
+    """Print the events that come after the latest ones. During an outage of the service, print a message and retry."""
     since, seen = filters["since"], {event["id"] for event in latest}
     if latest:
         since = _begin(latest[0]["at"])

@@ -1,4 +1,4 @@
-"""Configures the log: one JSON object per line, or colored text in a terminal, with secrets removed (`redaction.py`).
+"""Configures the log: one JSON object per line, or coloured text in a terminal, with secrets removed (`redaction.py`).
 
 structlog renders all lines but those of the access log and the audit. `log_request` and `log_event` format these lines
 themselves: a request for a cached login takes 50 us, and structlog would add 16 for each line (`make bench-quick`).

@@ -1,4 +1,4 @@
-"""The operators' API: closed to users; not-before marks and key refreshes."""
+"""The operators' API: closed to users; not-before entries and key refreshes."""
 
 import time
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Minting grants: which backends may, for whom, for how long, and how often."""
+"""Minting grants: which backends may mint them, for which users, for how long, and how often."""
 
 from datetime import datetime
 from pathlib import Path

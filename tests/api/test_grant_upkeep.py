@@ -1,4 +1,4 @@
-"""The end of a grant in the ledger: the sweeper and erasures delete its row."""
+"""Deletion of grants from the ledger by the sweeper and by erasures."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

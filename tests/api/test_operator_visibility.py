@@ -1,4 +1,4 @@
-"""Operators that a policy rule binds to issuers see and change nothing of other issuers, on every route."""
+"""Operators that a policy rule binds to issuers neither see nor change data of other issuers, on every route."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field

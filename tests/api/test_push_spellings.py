@@ -1,4 +1,4 @@
-"""Push material in the spellings of the field: Telnyx receives PEM that other parsers read, and stores it once."""
+"""Push material as users send it: Telnyx receives PEM that other parsers read, and stores it once."""
 
 import json
 import shutil

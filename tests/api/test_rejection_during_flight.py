@@ -1,4 +1,4 @@
-"""A token that is rejected while its request waits for a login gets none, and other tokens of the user get theirs."""
+"""A token that is rejected while its request waits for a login gets no login. Other tokens of the user get one."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Two replicas with one ledger: a change of a lease at one is true at the other within two seconds."""
+"""Two replicas with one ledger: a change of a lease at one applies at the other within two seconds."""
 
 import asyncio
 import time

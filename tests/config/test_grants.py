@@ -1,4 +1,4 @@
-"""The settings of grants: keys and policy rules, and one-line errors for those that would give a grant too much."""
+"""The settings of grants: keys and policy rules, and one-line errors for excessive rights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The systemd unit, played as processes: start, reload after a change of the key or the settings, and stop.
+"""The systemd unit, simulated with processes: start, reload after a change of the key or the settings, and stop.
 
 systemd does not run here. `systemd-analyze verify` checks the unit's syntax.
 """

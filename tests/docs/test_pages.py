@@ -1,4 +1,4 @@
-"""The documentation site in Chromium: search, two widths, two color schemes, no request to another host."""
+"""The documentation site in Chromium: search, two widths, two colour schemes, no request to another host."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field

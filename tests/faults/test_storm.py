@@ -1,4 +1,4 @@
-"""A reconnect storm: all devices reconnect at once, Telnyx allows few calls a second; every device gets a login."""
+"""A reconnect storm: all devices reconnect at once, Telnyx allows few calls, and every device gets a login."""
 
 import asyncio
 import json

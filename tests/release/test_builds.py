@@ -1,4 +1,4 @@
-"""Builds of a release: the wheel is reproducible, and packages contain what they may."""
+"""Builds of a release: the wheel is reproducible, and packages contain no other files."""
 
 import io
 import subprocess

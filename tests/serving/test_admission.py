@@ -1,4 +1,4 @@
-"""The connection limiter: bounds the requests at a time, loses none, and gives every client its share."""
+"""The connection limiter: limits concurrent requests, loses none, and serves all clients fairly."""
 
 import asyncio
 import time

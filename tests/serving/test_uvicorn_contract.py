@@ -1,4 +1,4 @@
-"""The facts about uvicorn that `app/serving` relies on, one a test. After an upgrade, a failure names what has changed.
+"""The facts about uvicorn that `app/serving` relies on, one per test. A failure after an upgrade names the change.
 
 `make serving-compat` runs this folder with other releases, which it names in `UVICORN_RELEASE`.
 """

@@ -1,4 +1,4 @@
-"""Devices that reconnect: `python -m tests.support.devices URL` reads one bearer token a line and prints measurements.
+"""Devices that reconnect: `python -m tests.support.devices URL` reads a bearer token per line and prints measurements.
 
 It is a separate process: opening ten thousand connections takes seconds, in which a sandbox in the same process
 would not answer.

@@ -1,4 +1,4 @@
-"""Not-before marks, used logout tokens and requested key refreshes in the ledger, which all replicas share."""
+"""Not-before entries, used logout tokens and requested key refreshes in the ledger, which all replicas share."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,11 +27,11 @@ from app.vending.telephony.lease import Lease
 from app.vending.upkeep.change_feed import KeyRefresh
 
 NOT_BEFORE_BATCH_SIZE = 10_000
-"""Maximum number of marks that one poll of the change poller reads."""
+"""Maximum number of entries that one poll of the change poller reads."""
 
 
 class SqlNotBefore:
-    """Stores not-before marks. Every method raises LedgerUnavailable if the database fails."""
+    """Stores not-before entries. Every method raises LedgerUnavailable if the database fails."""
 
     def __init__(self, database: Database, outbox: EventOutbox | None = None) -> None:
         """`outbox` gets the events of leases that a logout ends."""
@@ -42,7 +42,7 @@ class SqlNotBefore:
         target = not_before_entry.target
 
         def work(connection: sa.Connection) -> None:
-            # A login that has not seen the mark is committed first, so that a revocation after this finds its lease.
+            # A login that has not seen the entry is committed first, so that a revocation after this finds its lease.
             if target.reach is Reach.USER:
                 one_at_a_time(connection, UserKey(target.issuer, target.name))
             elif target.reach is Reach.SESSION:
@@ -110,7 +110,7 @@ class SqlNotBefore:
         return [KeyRefresh(row["issuer"], row["requested_at"]) for row in await self._database.rows(query)]
 
     def _put(self, connection: sa.Connection, not_before_entry: NotBefore) -> None:
-        """Write a mark. If the target has one already, the later not-before is kept."""
+        """Write an entry. If the target has one already, the later not-before is kept."""
         announce(connection)
         insert = self._insert(not_before_marks).values(
             issuer=not_before_entry.target.issuer,
@@ -135,7 +135,7 @@ class SqlNotBefore:
 
 @lru_cache(maxsize=8)
 def latest_not_before(targets: int) -> sa.Select[Any]:
-    """The query for the latest mark on a number of targets. `named` makes its parameters.
+    """The query for the latest not-before of a number of targets. `named` makes its parameters.
 
     It is an OR of equalities, because SQLite scans the table for a list of tuples.
     """

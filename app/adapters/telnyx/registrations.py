@@ -1,4 +1,4 @@
-"""Whether devices are registered with Telnyx: `GET /sip_registration_status`, one SIP username a call.
+"""Whether devices are registered with Telnyx: `GET /sip_registration_status`, one SIP username per call.
 
 Telnyx publishes no rate limit for this resource, and does not document how soon it shows a registration of the WebRTC
 SDK or the loss of one. Its OpenAPI description of 2026-07 does not support telephony credentials here, but its SDKs do.

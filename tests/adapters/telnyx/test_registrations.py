@@ -1,4 +1,4 @@
-"""Look-ups of registrations: a device that never registered is usual, and no failure."""
+"""Look-ups of registrations: a device that never registered is not a failure."""
 
 from collections.abc import AsyncIterator
 

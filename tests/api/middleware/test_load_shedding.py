@@ -1,4 +1,4 @@
-"""Load shedding: how many requests start per event loop iteration, how many are queued, what the rest get."""
+"""Load shedding: which requests start, which are queued, and which are rejected."""
 
 import asyncio
 from collections import Counter
