@@ -54,7 +54,7 @@ class EndpointTable(Table):
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (),
         max_length=20,
-        description="Networks without public addresses in which the server may be, such as 10.1.0.0/16.",
+        description="Private networks that may contain the server, such as 10.1.0.0/16.",
     )
 
     @field_validator("url")

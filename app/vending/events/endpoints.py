@@ -21,7 +21,7 @@ class WebhookEndpoint:
     ca_pem: str | None = field(default=None, repr=False)
     """The CA certificates of its server; None for the system's."""
     allowed_networks: tuple[Network, ...] = ()
-    """Networks without public addresses in which the server may be."""
+    """Private networks that may contain the server."""
     visibility: Visibility = ALL_ISSUERS
     """The issuers whose users it gets events about. If it is limited, events about no single user are excluded."""
 
