@@ -13,7 +13,7 @@ Credential = Annotated[str | None, typer.Option(metavar="ID", help="The `id` of 
 
 
 def attach(
-    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Telnyx's id of the connection.")],
+    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Telnyx's ID of the connection.")],
     ios: Credential = None,
     android: Credential = None,
     detach: Annotated[
@@ -25,12 +25,12 @@ def attach(
     wanted: JsonObject = {name: value for name, value in (("ios", ios), ("android", android)) if value is not None}
     for platform in detach or ():
         if platform not in PLATFORMS or platform in wanted:
-            end("--detach requires ios or android, and excludes an id of the same platform.", 2)
+            end("--detach requires ios or android, and excludes an ID of the same platform.", 2)
         wanted[platform] = None
     if not wanted:
         end("Specify at least one of: --ios, --android, --detach.", 2)
     if not (connection.isascii() and connection.isdigit()):
-        end("The id of a connection has only digits.", 2)
+        end("The ID of a connection has only digits.", 2)
     path = f"/v1/admin/connections/{connection}/push-credentials"
     found = run(lambda client: client.request("PUT", path, body=wanted))
     if as_json:

@@ -36,7 +36,7 @@ def tail(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Print new events until Ctrl-C.")] = False,
     user: Annotated[str | None, typer.Option(help="The user whom the event concerns, or who caused it.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
-    lease: Annotated[str | None, typer.Option(help="The id of the lease, or its first characters.")] = None,
+    lease: Annotated[str | None, typer.Option(help="The ID of the lease, or its first characters.")] = None,
     action: Annotated[AuditAction | None, typer.Option(metavar="ACTION", help=f"{', '.join(AuditAction)}.")] = None,
     outcome: Annotated[AuditOutcome | None, typer.Option()] = None,
     request: Annotated[str | None, typer.Option(help="X-Request-ID of a response.")] = None,

@@ -151,7 +151,7 @@ async def _connection(components: Components, connection_id: str) -> AsyncIterat
         )
         return
     except TelnyxNotFound:
-        fix = "set TELNYX_CONNECTION_ID to the id of a credential connection of this account"
+        fix = "set TELNYX_CONNECTION_ID to the ID of a credential connection of this account"
         yield CheckResult(about, CheckVerdict.FAILED, "it does not exist in this Telnyx account", fix)
         return
     except TelnyxError as error:

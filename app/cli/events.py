@@ -54,16 +54,17 @@ def ls(
 
 @commands.command("replay")
 def replay(
-    event: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole id of one event.")] = None,
+    event: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole ID of one event.")] = None,
     endpoint: Endpoint = None,
     everything: Annotated[bool, typer.Option("--all", help="Replay all dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver dead letters again, with the same ids. Exits 1 if some were skipped, or the ID does not exist."""
+    """Deliver dead letters again, with the same IDs. Exits 1 if some were skipped, or the ID does not exist."""
     if everything == (event is not None or endpoint is not None):
         end("Specify an ID, --endpoint, or both; or --all.", 2)
     if event is not None and not re.fullmatch(r"[0-9a-f]{32}", event):
-        end("The ID must be the whole id of an event: 32 digits and letters a to f. `dialtone events ls` shows it.", 2)
+        form = "32 characters, which are digits and the letters a to f"
+        end(f"The ID of an event has {form}. `dialtone events ls` shows it.", 2)
     body = {"event_id": event, "endpoint": endpoint}
     replayed, rest = run(lambda client: _replay_all(client, body))
     if not replayed and event is not None and not any(rest.values()):

@@ -17,7 +17,7 @@ def _grants() -> None:
 
 @commands.command("revoke")
 def revoke(
-    grant: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole id of one grant.")] = None,
+    grant: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole ID of one grant.")] = None,
     backend_issuer: Annotated[str | None, typer.Option(help="The `iss` of the backend's tokens.")] = None,
     backend: Annotated[str | None, typer.Option(help="The backend (`sub`, or the configured subject claim).")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="Revoke all grants.")] = False,

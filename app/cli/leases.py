@@ -32,7 +32,7 @@ DELETION_SECONDS = 10.0
 
 Issuer = Annotated[str | None, typer.Option(help="The `iss` of the user's tokens.")]
 User = Annotated[str | None, typer.Option(help="The user (`sub`, or the configured subject claim).")]
-Connection = Annotated[str | None, typer.Option(help="Telnyx's id of the connection.")]
+Connection = Annotated[str | None, typer.Option(help="Telnyx's ID of the connection.")]
 Presence = Annotated[
     bool, typer.Option("--presence", help="Also look up at Telnyx which devices are online, for at most 20 devices.")
 ]
@@ -104,7 +104,7 @@ def show(lease: LeaseRef, presence: Presence = False, as_json: AsJson = False) -
 
 @commands.command("revoke")
 def revoke(
-    lease: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole id of one lease.")] = None,
+    lease: Annotated[str | None, typer.Argument(metavar="[ID]", help="The whole ID of one lease.")] = None,
     issuer: Issuer = None,
     user: User = None,
     connection: Connection = None,

@@ -24,7 +24,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 def renew(
     credential_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The id of the push credential, which the token's user registered.")
+        str, typer.Argument(metavar="ID", help="The ID of the push credential, which the token's user registered.")
     ],
     files: Files,
     password_file: PasswordFile = None,
@@ -41,7 +41,7 @@ def renew(
 
     credential_id = credential_id.lower()
     if not _ID.fullmatch(credential_id):
-        end("The id of a push credential has 32 characters, which are digits and the letters a to f.", 2)
+        end("The ID of a push credential has 32 characters, which are digits and the letters a to f.", 2)
     if password_file == "-" == remote.OPTIONS.get().token_file:  # noqa: S105 - standard input
         end("Standard input cannot be both the token and the password of the .p12. Use a file for one of them.", 2)
     now = datetime.now(UTC)
@@ -77,7 +77,7 @@ async def _replace(client: ServiceClient, credential_id: str, material: "PushMat
                 )
             case "push_credential_not_found":
                 reason = (
-                    "The token's user has no push credential with this id. GET /v1/push-credentials with this token "
+                    "The token's user has no push credential with this ID. GET /v1/push-credentials with this token "
                     "lists those of the user"
                 )
             case _:

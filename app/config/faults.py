@@ -27,7 +27,7 @@ FORMATS = {
     r"^[\x20-\x7e]{1,255}$": "must have 1 to 255 printable ASCII characters",
     SCOPE: "must be a scope: printable ASCII characters without spaces, quotation marks and backslashes",
     r"^\S+$": "must have no white space",
-    rf"^{TENANT_ID}$": "must be a tenant id: letters, digits and inner . _ -",
+    rf"^{TENANT_ID}$": "must be a tenant ID: letters, digits and inner . _ -",
     r"^[0-7]{3}$": "must be three octal digits, such as 660",
     r"^[A-Za-z0-9.-]+(:\d+)?$": "must be a host name, such as sip.telnyx.com",
     r"^wss?://[A-Za-z0-9.:\[\]/_-]+$": "must be a WebSocket URL, such as wss://rtc.telnyx.com",

@@ -108,12 +108,12 @@ class IssuerTable(TokenTable):
         None, gt=0, description="Reject tokens issued longer ago than this, even if they have not expired."
     )
     logout_audiences: Words = Field(
-        frozenset(), description="Client ids that OIDC logout tokens may name. Default: the audiences."
+        frozenset(), description="Client IDs that OIDC logout tokens may name. Default: the audiences."
     )
 
     ops_client_id: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,255}$")] | None = Field(
         None,
-        description="The client id with which operators sign in at /ops and /docs. Only one issuer may have one.",
+        description="The client ID with which operators sign in at /ops and /docs. Only one issuer may have one.",
     )
     ops_scopes: frozenset[Annotated[str, Field(pattern=SCOPE)]] = Field(
         OPS_SCOPES, description="Scopes that the sign-in of operators requests. `openid` is required."
@@ -201,7 +201,7 @@ class RuleTable(Table):
     )
     claims: ClaimTables = Field(default_factory=dict, description=f"Conditions on claims, all required: {CLAIM_KINDS}")
     scopes: Words = Field(frozenset(), description="Scopes that the token must have for the rule to match.")
-    connection_id: ConnectionId | None = Field(None, description="The id of the Telnyx credential connection.")
+    connection_id: ConnectionId | None = Field(None, description="The ID of the Telnyx credential connection.")
     ttl_seconds: TtlTable = TtlTable()
     grants: frozenset[LoginMethod] | None = Field(None, description="Allowed login methods. Empty: no logins.")
     max_devices: int | None = Field(None, ge=1, le=900, description="Maximum number of live devices of one user.")

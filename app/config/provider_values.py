@@ -56,12 +56,12 @@ def _tenant(value: str) -> str:
     try:
         return guid(value)
     except ValueError as error:
-        raise ValueError(f"{error}: the directory (tenant) id, not a domain") from None
+        raise ValueError(f"{error}: the directory (tenant) ID, not a domain") from None
 
 
 def _user_pool(value: str) -> str:
     if not _USER_POOL.fullmatch(value):
-        raise ValueError("must be the id of a user pool, such as eu-west-1_EXAMPLE; in China, set issuer instead")
+        raise ValueError("must be the ID of a user pool, such as eu-west-1_EXAMPLE; in China, set issuer instead")
     return value
 
 

@@ -55,8 +55,8 @@ _LISTS = ("audiences", "logout_audiences", "one_of")
 """Settings that are a list of values."""
 
 _GUIDS = {
-    "audiences": "must be the application (client) id of the API, which is the audience of these tokens",
-    "tenants": 'must be the ids of directories (GUIDs), which tokens contain, or "any"',
+    "audiences": "must be the application (client) ID of the API, which is the audience of these tokens",
+    "tenants": 'must be the IDs of directories (GUIDs), which tokens contain, or "any"',
 }
 """Settings of Entra ID whose values are GUIDs, and the error for others."""
 
@@ -74,14 +74,14 @@ class ProviderTable(Table):
     )
     domain: str | None = Field(None, description="The host of the tenant at the provider, such as tenant.eu.auth0.com.")
     url: str | None = Field(None, description="The URL of the provider, such as https://id.example.com.")
-    tenant_id: str | None = Field(None, description="Entra: the directory (tenant) id.")
+    tenant_id: str | None = Field(None, description="Entra: the directory (tenant) ID.")
     user_flow: str | None = Field(None, description="Azure AD B2C: the user flow or custom policy.")
-    authorization_server: str | None = Field(None, description="Okta: the id of a custom authorization server.")
-    user_pool_id: str | None = Field(None, description="Cognito: the user pool id.")
-    client_id: str | tuple[str, ...] | None = Field(None, description="The client ids whose tokens are accepted.")
+    authorization_server: str | None = Field(None, description="Okta: the ID of a custom authorization server.")
+    user_pool_id: str | None = Field(None, description="Cognito: the user pool ID.")
+    client_id: str | tuple[str, ...] | None = Field(None, description="The client IDs whose tokens are accepted.")
     hosted_domain: str | tuple[str, ...] | None = Field(None, description="Google: the domains of the organization.")
-    project_id: str | None = Field(None, description="Firebase, Supabase, Descope, Stytch, Zitadel: the project id.")
-    environment_id: str | None = Field(None, description="PingOne: the environment id.")
+    project_id: str | None = Field(None, description="Firebase, Supabase, Descope, Stytch, Zitadel: the project ID.")
+    environment_id: str | None = Field(None, description="PingOne: the environment ID.")
     organization_id: str | tuple[str, ...] | None = Field(None, description="WorkOS: the organizations.")
     origin: str | tuple[str, ...] | None = Field(None, description="Clerk: the origins of your pages.")
     realm: str | None = Field(None, description="Keycloak: the realm.")

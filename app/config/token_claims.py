@@ -58,7 +58,7 @@ class TokenTable(ProviderTable):
         description="The exact `iss` of its tokens. With `tenants`, a template with the claim that fills it in braces.",
     )
     tenants: Literal["any"] | frozenset[Annotated[str, Field(pattern=rf"^{TENANT_ID}$")]] | None = Field(
-        None, description='Accepted tenant ids of an issuer template. "any" accepts every tenant of the provider.'
+        None, description='Accepted tenant IDs of an issuer template. "any" accepts every tenant of the provider.'
     )
     takes_tokens_without_iss: bool = Field(
         False, description="Accept tokens without `iss` as tokens of this issuer. Only one issuer may do so."
@@ -98,9 +98,9 @@ class TokenTable(ProviderTable):
             return value
         is_list = isinstance(value, list | tuple | frozenset) and len(value) > 0
         if not is_list or not all(isinstance(item, str) and re.fullmatch(TENANT_ID, item) for item in value):
-            raise ValueError('must be a list of tenant ids, or "any" for every tenant of the provider')
+            raise ValueError('must be a list of tenant IDs, or "any" for every tenant of the provider')
         if "any" in value:
-            raise ValueError('"any" is not a tenant id; write tenants = "any" to accept every tenant of the provider')
+            raise ValueError('"any" is not a tenant ID; write tenants = "any" to accept every tenant of the provider')
         return value
 
     @property
@@ -123,7 +123,7 @@ def check(table: TokenTable) -> None:
     if table.tenants is None and ("{" in issuer or "}" in issuer):
         raise FieldError("issuer", f"{issuer} is a template; set tenants, or write the issuer of one tenant")
     if _ENTRA_ALIAS.match(issuer):
-        raise FieldError("issuer", f"no token has the issuer {issuer}; write the tenant id, or {{tid}} and set tenants")
+        raise FieldError("issuer", f"no token has the issuer {issuer}; write the tenant ID, or {{tid}} and set tenants")
     if _ENTRA_TEMPLATE.match(issuer):
         raise FieldError("issuer", f"{issuer} must name the claim that Entra's tokens have; write {{tid}}")
     if table.tenants is not None:

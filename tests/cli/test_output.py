@@ -175,7 +175,7 @@ async def test_ambiguous_prefix_lists_the_candidates(service: Service) -> None:
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert set(ID.findall(done.stderr)) == set(await lease_ids(service))
-    assert "3 ids begin with feed. Give more characters." in done.stderr
+    assert "3 IDs begin with feed. Give more characters." in done.stderr
 
 
 async def test_prefix_selects_events_of_a_lease(service: Service) -> None:
@@ -193,7 +193,7 @@ async def test_prefix_does_not_revoke(service: Service, telnyx: Telnyx) -> None:
     done = await asyncio.to_thread(piped, "leases", "revoke", lease[:31])
 
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "requires the whole id of 32 characters" in done.stderr
+    assert "requires the whole ID of 32 characters" in done.stderr
     assert f"`dialtone leases show {lease[:31]}` prints it." in done.stderr
     assert len(telnyx.live()) == 3
 

@@ -66,7 +66,7 @@ def write_material(folder: Path, name: str, **shape: Any) -> None:
 
 
 async def registered(service: Service, body: dict[str, Any] | None = None, *, is_attached: bool = True) -> str:
-    """The id of a registration, which the connection uses."""
+    """The ID of a registration, which the connection uses."""
     until = service.clock() + timedelta(days=20)
     headers = {"Authorization": f"Bearer {token(scope='phone push:register')}"}
     made = await service.client.post("/v1/push-credentials", headers=headers, json=body or ios(until=until))
@@ -209,7 +209,7 @@ async def test_unknown_id_fails_with_its_code(renew: Renew) -> None:
 
     assert said.exit_code == 1
     assert said.output == (
-        "The token's user has no push credential with this id. GET /v1/push-credentials with this token lists those of "
+        "The token's user has no push credential with this ID. GET /v1/push-credentials with this token lists those of "
         "the user (push_credential_not_found).\n"
     )
 

@@ -208,10 +208,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"provider": "entra-multitenant", "audiences": [API]},
         'tenants: is required with provider = "entra-multitenant"',
     ),
-    (ENTRA | {"audiences": [f"api://{API}"]}, "audiences: must be the application (client) id of the API"),
+    (ENTRA | {"audiences": [f"api://{API}"]}, "audiences: must be the application (client) ID of the API"),
     (
         RECIPES["entra-multitenant"] | {"tenants": ["contoso.onmicrosoft.com"]},
-        "tenants: must be the ids of directories (GUIDs), which tokens contain",
+        "tenants: must be the IDs of directories (GUIDs), which tokens contain",
     ),
     (ENTRA | {"tenant_id": "contoso.onmicrosoft.com"}, "tenant_id: must be a GUID"),
     (ENTRA | {"tenant_id": [TENANT, API]}, "tenant_id: must be one value"),
@@ -229,8 +229,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (AUTH0 | {"domain": ["a.example.com", "b.example.com"]}, "domain: must be one value"),
     (OKTA | {"authorization_server": "../oauth2/other"}, "authorization_server: must contain only letters"),
     (OKTA | {"client_id": "a b"}, "client_id: must be text without white space"),
-    (COGNITO | {"user_pool_id": "evil.example.com/eu-west-1_E"}, "user_pool_id: must be the id of a user pool"),
-    (COGNITO | {"user_pool_id": "cn-north-1_E"}, "user_pool_id: must be the id of a user pool"),
+    (COGNITO | {"user_pool_id": "evil.example.com/eu-west-1_E"}, "user_pool_id: must be the ID of a user pool"),
+    (COGNITO | {"user_pool_id": "cn-north-1_E"}, "user_pool_id: must be the ID of a user pool"),
     (KEYCLOAK | {"url": "id.example.com"}, "url: must be a URL such as https://id.example.com"),
     (KEYCLOAK | {"url": "https://user@id.example.com"}, "url: must be a URL"),
     (KEYCLOAK | {"url": "https://id.example.com/../other"}, "url: must be a URL"),
@@ -266,7 +266,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (RECIPES["entra"] | {"tenant_id": "common"}, "tenant_id: common is no tenant; for several tenants, use provider"),
     (
         RECIPES["entra"] | {"tenant_id": "acme.onmicrosoft.com"},
-        "tenant_id: must be a GUID, such as 11112222-bbbb-3333-cccc-4444dddd5555: the directory (tenant) id",
+        "tenant_id: must be a GUID, such as 11112222-bbbb-3333-cccc-4444dddd5555: the directory (tenant) ID",
     ),
     (COGNITO | {"provider": "azure"}, 'provider: is unknown; did you mean "entra"?'),
 ]

@@ -92,7 +92,7 @@ async def replace_push_credential(
     principal: PrincipalDep,
     components: ComponentsDep,
 ) -> PushCredential:
-    """Replaces the material and keeps the id. Connections that used only the caller's old material get the new one."""
+    """Replaces the material and keeps the ID. Connections that used only the caller's old material get the new one."""
     await components.push.registrar.authorize(principal)
     found = await components.push.registrar.replace(principal, id, wanted.alias, await _linted(wanted, components))
     return PushCredential.from_registered(found)

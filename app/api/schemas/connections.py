@@ -34,7 +34,7 @@ class AttachedCredential(BaseModel):
     """A push credential that a connection uses. Only `telnyx_id` is set if Dialtone did not create it."""
 
     telnyx_id: str
-    app_id: str | None = Field(description="Bundle id or Firebase project id. Null if Dialtone did not create it.")
+    app_id: str | None = Field(description="Bundle ID or Firebase project ID. Null if Dialtone did not create it.")
     fingerprint_sha256: str | None
     not_after: Instant | None
 
@@ -104,7 +104,7 @@ class PushObjectInfo(BaseModel):
 
     id: str | None = Field(description="One of its registrations, to attach it. Null if there is none.")
     type: PushType
-    app_id: str = Field(description="Bundle id or Firebase project id.")
+    app_id: str = Field(description="Bundle ID or Firebase project ID.")
     state: PushState
     fingerprint_sha256: str
     not_after: Instant | None = Field(description="When the certificate expires; null for a service account.")

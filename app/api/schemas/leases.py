@@ -70,7 +70,7 @@ class LeaseQuery(QueryParameters):
     state: LeaseState | None = Field(None, description="State in the ledger. `expired`: not yet deleted at Telnyx.")
     connection_id: ConnectionId | None = None
     sip_username: SipUsername | None = None
-    id_prefix: IdPrefix | None = Field(None, description="The first characters of the id.")
+    id_prefix: IdPrefix | None = Field(None, description="The first characters of the ID.")
     presence: PresenceFlag = False
     limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 20
     cursor: Cursor = None

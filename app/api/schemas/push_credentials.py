@@ -79,7 +79,7 @@ class PushCredential(BaseModel):
     id: str
     type: PushType
     alias: str
-    app_id: str = Field(description="Bundle id or Firebase project id.")
+    app_id: str = Field(description="Bundle ID or Firebase project ID.")
     fingerprint_sha256: str = Field(description="SHA-256 of the certificate, or of the service account's public key.")
     not_after: Instant | None = Field(description="When the certificate expires; null for a service account.")
     created_at: Instant

@@ -137,7 +137,7 @@ class TelephonyCredentialInfo(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [INFO_EXAMPLE]})
 
     id: str = Field(
-        description="Dialtone's id of the credential. Telnyx uses another id.",
+        description="Dialtone's ID of the credential. Telnyx uses another ID.",
         examples=["0b8f9d4e5a6c47d1a2b3c4d5e6f70812"],
     )
     device_id: str = Field(examples=["tab-7f3a"])
@@ -175,7 +175,7 @@ class TelephonyCredentialInfo(BaseModel):
 
 
 class TelephonyCredential(BaseModel):
-    """A working login for one device: `login_token`, or `login` and `password` for the grant `sip_password`."""
+    """A working login for one device: `login_token`, or `login` and `password` if `grant` is `sip_password`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [LOGIN_EXAMPLE]})
 
@@ -186,9 +186,9 @@ class TelephonyCredential(BaseModel):
         description="For the SDK's `login_token` option. A secret.",
         examples=["eyJhbGciOiJIUzUxMiJ9..."],
     )
-    login: str | None = Field(None, description="For the SDK's `login` option; only for the grant `sip_password`.")
+    login: str | None = Field(None, description="For the SDK's `login` option; only if `grant` is `sip_password`.")
     password: str | None = Field(
-        None, description="For the SDK's `password` option; only for the grant `sip_password`. A secret."
+        None, description="For the SDK's `password` option; only if `grant` is `sip_password`. A secret."
     )
     sip_username: str = Field(examples=["gencredSVEXqVb9cTkY"])
     sip_uri: str = Field(description="The address to dial.", examples=["sip:gencredSVEXqVb9cTkY@sip.telnyx.com"])

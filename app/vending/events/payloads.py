@@ -22,7 +22,7 @@ class LeaseData(TypedDict):
     platform: str
     """`browser`, `ios` or `android`."""
     connection_id: str
-    """Telnyx's id of the connection."""
+    """Telnyx's ID of the connection."""
     sip_username: NotRequired[str | None]
     """The SIP username of the device. Missing after an erasure of the user."""
     sip_address: NotRequired[str | None]
@@ -52,7 +52,7 @@ class PushRegisteredData(PushData):
     """Members of events about registrations."""
 
     push_credential_id: str
-    """The id of the registration."""
+    """The ID of the registration."""
 
 
 class PushExpiringData(PushData):

@@ -142,7 +142,7 @@ export interface paths {
         get: operations["getPushCredential"];
         /**
          * Replace a push credential
-         * @description Replaces the material and keeps the id. Connections that used only the caller's old material get the new one.
+         * @description Replaces the material and keeps the ID. Connections that used only the caller's old material get the new one.
          */
         put: operations["replacePushCredential"];
         post?: never;
@@ -405,7 +405,7 @@ export interface components {
             id: string;
             type: components["schemas"]["PushType"];
             alias: string;
-            /** @description Bundle id or Firebase project id. */
+            /** @description Bundle ID or Firebase project ID. */
             app_id: string;
             /** @description SHA-256 of the certificate, or of the service account's public key. */
             fingerprint_sha256: string;
@@ -507,7 +507,7 @@ export interface components {
             call_options?: components["schemas"]["CallOptions"] | null;
         };
         /**
-         * @description A working login for one device: `login_token`, or `login` and `password` for the grant `sip_password`.
+         * @description A working login for one device: `login_token`, or `login` and `password` if `grant` is `sip_password`.
          * @example {
          *       "id": "0b8f9d4e5a6c47d1a2b3c4d5e6f70812",
          *       "device_id": "tab-7f3a",
@@ -531,9 +531,9 @@ export interface components {
              * @example eyJhbGciOiJIUzUxMiJ9...
              */
             login_token?: string | null;
-            /** @description For the SDK's `login` option; only for the grant `sip_password`. */
+            /** @description For the SDK's `login` option; only if `grant` is `sip_password`. */
             login?: string | null;
-            /** @description For the SDK's `password` option; only for the grant `sip_password`. A secret. */
+            /** @description For the SDK's `password` option; only if `grant` is `sip_password`. A secret. */
             password?: string | null;
             /** @example gencredSVEXqVb9cTkY */
             sip_username: string;
@@ -598,7 +598,7 @@ export interface components {
          */
         TelephonyCredentialInfo: {
             /**
-             * @description Dialtone's id of the credential. Telnyx uses another id.
+             * @description Dialtone's ID of the credential. Telnyx uses another ID.
              * @example 0b8f9d4e5a6c47d1a2b3c4d5e6f70812
              */
             id: string;

@@ -141,7 +141,7 @@ def of_audience(claims: Claims, issuer: Issuer) -> str:
         return "the issuer accepts only tokens without an audience: set audiences"
     if claims.get("ver") == "1.0" and any(own.startswith("api://") for own in found):
         return (
-            "this is the audience of an Entra token of version 1: tokens of version 2 have the application (client) id"
+            "this is the audience of an Entra token of version 1: tokens of version 2 have the application (client) ID"
         )
     for own in sorted(found):
         for accepted in sorted(issuer.audiences):

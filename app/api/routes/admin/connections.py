@@ -21,7 +21,7 @@ router = APIRouter(route_class=StrictRoute)
     ),
 )
 async def attach_push_credentials(
-    connection_id: Annotated[ConnectionId, Path(description="Telnyx's id of the connection.")],
+    connection_id: Annotated[ConnectionId, Path(description="Telnyx's ID of the connection.")],
     wanted: AttachRequest,
     components: GlobalComponentsDep,
 ) -> Attachments:

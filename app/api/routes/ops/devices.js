@@ -6,7 +6,7 @@ import { issuers } from "./status.js";
 
 const PAGE_SIZE = 100;
 const LIVE = ["active", "pending"];
-const NAMES = { subject: "user", sip_username: "SIP username", device_id: "device id" };
+const NAMES = { subject: "user", sip_username: "SIP username", device_id: "device ID" };
 
 let shown = "";
 
