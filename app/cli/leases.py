@@ -140,6 +140,8 @@ def revoke(
     count, is_confirmed = run(work)
     if as_json:
         print_json({"revoked": count, "confirmed": is_confirmed})
+    elif not count:
+        say("No device was logged in.")
     else:
         confirmed = "has confirmed" if is_confirmed else "has not yet confirmed"
         say(f"{counted(count, 'device')} logged out. Telnyx {confirmed} the deletion.")

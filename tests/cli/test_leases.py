@@ -110,6 +110,12 @@ async def test_user_is_revoked_with_their_tokens(components: Components, telnyx:
     assert refusal.value.reason == "not_before"
 
 
+async def test_revocation_of_a_user_without_devices_says_so(components: Components) -> None:
+    said = await leases("revoke", "--issuer", ISSUER, "--user", "nobody")
+
+    assert (said.exit_code, said.output) == (0, "No device was logged in.\n")
+
+
 async def test_unconfirmed_deletion_exits_with_3(components: Components, telnyx: Telnyx) -> None:
     telnyx.fail("status", method="DELETE", status=500, times=1000)
 
