@@ -201,6 +201,7 @@ async def test_killed_worker_is_replaced(telnyx: Telnyx, sqlite: str, tmp_path: 
     async with service(telnyx, sqlite, tmp_path) as running:
         victim = worker_pids(running)[0]
         os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: events(running, "worker_ended"))  # until then, it may accept connections
         statuses = {await request(running) for _ in range(20)}
         await eventually(lambda: len(events(running, "started")) == 3, seconds=20)
         [ended] = events(running, "worker_ended")
