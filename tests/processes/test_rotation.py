@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Fleet:
     statuses: set[int] = field(default_factory=set)
     addresses: dict[str, set[str]] = field(default_factory=dict)
     logins: int = 0
+    in_flight: Counter[int] = field(default_factory=Counter)
     is_stopping: bool = False
 
     def write(self, **files: str | None) -> None:
@@ -85,7 +87,7 @@ class Fleet:
             assert last["requires_restart"] == []
             return
         self.in_service.remove(number)  # the load balancer sends nothing to it
-        await asyncio.sleep(0.2)
+        await eventually(lambda: not self.in_flight[number], seconds=20)
         await stack.aclose()
         await self.start(number)
 
@@ -98,7 +100,9 @@ class Fleet:
         self.logins += 1
         headers = {"Authorization": f"Bearer {self.bearer()}"}
         client = self.running[number][1].client
+        self.in_flight[number] += 1
         answer = await client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
+        self.in_flight[number] -= 1
         self.statuses.add(answer.status_code)
         if answer.is_success:
             self.addresses.setdefault(device, set()).add(answer.json()["sip_username"])
