@@ -111,7 +111,7 @@ async def test_user_is_revoked_with_their_tokens(components: Components, telnyx:
 
 
 async def test_revocation_of_a_user_without_devices_says_so(components: Components) -> None:
-    said = await leases("revoke", "--issuer", ISSUER, "--user", "nobody")
+    said = await leases("revoke", "--issuer", ISSUER, "--user", "carol")
 
     assert (said.exit_code, said.output) == (0, "No device was logged in.\n")
 
