@@ -110,7 +110,7 @@ async def test_user_is_revoked_with_their_tokens(components: Components, telnyx:
     assert refusal.value.reason == "not_before"
 
 
-async def test_revocation_of_a_user_without_devices_says_so(components: Components) -> None:
+async def test_revocation_of_a_user_without_devices_reports_no_device(components: Components) -> None:
     said = await leases("revoke", "--issuer", ISSUER, "--user", "carol")
 
     assert (said.exit_code, said.output) == (0, "No device was logged in.\n")
