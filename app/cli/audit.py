@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -62,30 +63,44 @@ def tail(
         if lease is not None:
             filters["lease_id"] = await find_lease_id(client, lease)
         events = await client.rows(AUDIT, filters, max(count, 1))
+        window = await _window_of(client, filters, events) if follow else None
         for event in reversed(events[:count]):
             say(line(event))
-        if follow:
-            await _follow(client, filters, events, line)
+        if window is not None:
+            await _follow(client, filters, window, line)
         elif not events:
             note("No events match.")
 
     run(work)
 
 
+@dataclass(frozen=True)
+class _Window:
+    """The period that the next poll reads, from `since`, and the events of it that need not be printed."""
+
+    since: str | None
+    seen: frozenset[str]
+
+
+async def _window_of(client: ServiceClient, filters: dict[str, Any], latest: list[JsonObject]) -> _Window:
+    """The window that ends with the latest event. Older events than this one are not printed again."""
+    if not latest:
+        return _Window(filters["since"], frozenset())
+    newest_at = latest[0]["at"]
+    since = _begin(newest_at)
+    events = await client.rows(AUDIT, filters | {"since": since}, MAX_EVENTS)
+    return _Window(since, frozenset(event["id"] for event in events if event["at"] <= newest_at))
+
+
 async def _follow(
-    client: ServiceClient, filters: dict[str, Any], latest: list[JsonObject], line: Callable[[JsonObject], str]
+    client: ServiceClient, filters: dict[str, Any], window: _Window, line: Callable[[JsonObject], str]
 ) -> None:
     """Print the events that come after the latest ones. During an outage of the service, print a message and retry."""
-    since, seen = filters["since"], {event["id"] for event in latest}
-    if latest:
-        since = _begin(latest[0]["at"])
-        window = await client.rows(AUDIT, filters | {"since": since}, MAX_EVENTS)
-        seen |= {event["id"] for event in window if event["at"] <= latest[0]["at"]}
     is_interrupted = False
     while True:
         await asyncio.sleep(POLL_SECONDS)
         try:
-            events = await client.rows(AUDIT, filters | {"since": since}, MAX_EVENTS)
+            events = await client.rows(AUDIT, filters | {"since": window.since}, MAX_EVENTS)
         except RequestFailure as failure:
             if not failure.is_retryable:
                 raise
@@ -95,11 +110,10 @@ async def _follow(
             continue
         is_interrupted = False
         for event in reversed(events):
-            if event["id"] not in seen:
+            if event["id"] not in window.seen:
                 say(line(event))
         if events:
-            since = _begin(events[0]["at"])
-            seen = {event["id"] for event in events}
+            window = _Window(_begin(events[0]["at"]), frozenset(event["id"] for event in events))
 
 
 def _begin(newest_at: str) -> str:

@@ -29,6 +29,8 @@ class AuditServer:
 
     events: list[dict[str, Any]] = field(default_factory=list)
     is_down: bool = False
+    fails_at: int | None = None
+    """The number of the request at which an outage begins."""
     requests: int = 0
     rejects: int = 0
 
@@ -47,6 +49,7 @@ class AuditServer:
         more = first + size < len(found)
         page = {"data": found[first : first + size], "next_cursor": str(first + size) if more else None}
         response: Response = JSONResponse(page)
+        self.is_down |= self.requests == self.fails_at
         if self.is_down:
             self.rejects += 1
             problem = {"title": "The ledger is unavailable.", "code": "ledger_unavailable", "retryable": True}
@@ -130,3 +133,13 @@ async def test_outage_is_noted_once_and_survived(tmp_path: Path) -> None:
         assert await follower.process.wait() == 130
 
     assert follower.err.read_text() == "The ledger is unavailable. (ledger_unavailable) Retrying ...\n"
+
+
+async def test_outage_at_the_start_ends_the_command_before_it_prints(tmp_path: Path) -> None:
+    server = AuditServer(fails_at=2)
+    server.add("before", 0)
+    async with following(server, tmp_path) as follower:
+        assert await follower.process.wait() == 1
+
+    assert follower.ids() == []
+    assert follower.err.read_text() == "The ledger is unavailable. (ledger_unavailable)\n"
