@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.adapters.pem import PemBlock, blocks, decoded
 from app.adapters.push_validation import apns, binary, fcm
-from app.adapters.push_validation.pem import PemBlock, blocks, decoded
 from app.cli.output import end
 from app.vending.push.material_errors import MaterialReport
 from app.vending.push.models import PushMaterial, PushType

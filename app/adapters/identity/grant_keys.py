@@ -19,8 +19,7 @@ from app.adapters.identity import public_keys
 from app.adapters.identity.claims import Issuer
 from app.adapters.identity.key_sets import StaticKeySource
 from app.adapters.identity.keys import from_jwks
-from app.adapters.push_validation.keys import canonical_pem
-from app.adapters.push_validation.pem import blocks
+from app.adapters.pem import blocks, canonical_pem
 from app.vending.errors import AccessDenied
 from app.vending.grants.models import GRANT_ISSUERS, ORIGIN_CLAIM, RESERVED_PREFIX
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from app.adapters.identity.algorithms import ED25519_BYTES
 from app.adapters.identity.compact_jws import canonical_base64url
-from app.adapters.push_validation.pem import blocks, decoded
+from app.adapters.pem import blocks, decoded
 from app.vending.errors import TokenRejected
 
 RSA_BITS = range(2048, 8193)

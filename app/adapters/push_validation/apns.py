@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from app.adapters.pem import blocks, canonical_pem
 from app.adapters.push_validation import der
-from app.adapters.push_validation.keys import SUPPORTED_ALGORITHMS, WeakKey, canonical_pem, load, spki
+from app.adapters.push_validation.keys import SUPPORTED_ALGORITHMS, WeakKey, load, spki
 from app.adapters.push_validation.other_kinds import other_kind_of
-from app.adapters.push_validation.pem import blocks
 from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
 

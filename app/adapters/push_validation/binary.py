@@ -5,7 +5,8 @@ from contextlib import suppress
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
-from app.adapters.push_validation.keys import canonical_pem, load
+from app.adapters.pem import canonical_pem
+from app.adapters.push_validation.keys import load
 
 _SEQUENCE = b"\x30"
 """Every certificate, key and PFX starts with this tag."""

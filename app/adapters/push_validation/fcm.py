@@ -10,8 +10,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.adapters.push_validation.keys import WeakKey, canonical_pem, load, spki
-from app.adapters.push_validation.pem import blocks
+from app.adapters.pem import blocks, canonical_pem
+from app.adapters.push_validation.keys import WeakKey, load, spki
 from app.vending.push.material_errors import MaterialFault, MaterialReport
 from app.vending.push.models import PushMaterial, PushType
 

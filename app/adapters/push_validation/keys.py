@@ -1,17 +1,11 @@
-"""Loading of untrusted private keys in bounded time, with a consistency check, and their canonical form."""
+"""Loading of untrusted private keys in bounded time, with a consistency check."""
 
 import math
 from itertools import islice
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_der_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
@@ -50,11 +44,6 @@ def load(encoded: bytes) -> PrivateKeyTypes:
         if key.key_size > MAX_RSA_BITS or not _is_consistent(key.private_numbers()):
             raise ValueError("not a usable RSA key")
     return key
-
-
-def canonical_pem(key: PrivateKeyTypes) -> str:
-    """The key in PKCS#8, as `openssl pkey` writes it."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
 
 
 def spki(holder: Certificate | PrivateKeyTypes) -> bytes:

@@ -1,7 +1,7 @@
 """Recognition of files that are neither a PEM certificate nor a PEM private key, such as signing requests."""
 
+from app.adapters.pem import blocks, decoded, without_format_characters
 from app.adapters.push_validation.binary import is_binary, is_pfx, is_pkcs7
-from app.adapters.push_validation.pem import blocks, decoded, without_format_characters
 
 _CODES_BY_LABEL = {
     "CERTIFICATEREQUEST": "is_certificate_request",

@@ -1,7 +1,7 @@
-r"""Extraction of PEM blocks (RFC 7468) from text, in the spellings that files, environment variables and forms give it.
+r"""PEM (RFC 7468): extraction of blocks from the text of files, environment variables and forms, and writing of keys.
 
 Line ends may be missing, doubled or replaced by spaces or a literal `\n`. Lines may be indented, and other text may
-precede or follow a block. Only the decoded bytes leave this module, so that the spelling does not matter after it.
+precede or follow a block. A block leaves this module as decoded bytes, so that the spelling does not matter after it.
 """
 
 import base64
@@ -9,6 +9,9 @@ import binascii
 import re
 import unicodedata
 from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 MAX_BLOCKS = 20
 """A text with more blocks is not searched. No certificate chain is that long."""
@@ -50,6 +53,11 @@ def decoded(text: str) -> bytes:
         return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         return b""
+
+
+def canonical_pem(key: PrivateKeyTypes) -> str:
+    """The key in PKCS#8, as `openssl pkey` writes it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
 
 
 def without_format_characters(text: str) -> str:
