@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from limits import parse
+from limits import parse_many
 
 from app.vending.errors import RateLimited
 from app.vending.grants.models import GrantKind
@@ -32,10 +32,12 @@ class RateLimit:
 
 
 def parse_rate_limit(text: str) -> RateLimit | None:
-    """Parse `300/minute` or `5 per second`; `none` means no limit. Raises ValueError."""
+    """Parse one rate, such as `300/minute` or `5 per second`; `none` means no limit. Raises ValueError."""
     if text.strip().lower() == "none":
         return None
-    item = parse(text)
+    item, *others = parse_many(text)
+    if others or item.amount < 1:
+        raise ValueError("not one rate of at least one request")
     return RateLimit(item.amount, item.get_expiry())
 
 

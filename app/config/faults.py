@@ -9,11 +9,12 @@ from app.adapters.identity.tenants import TENANT_ID
 from app.config.sign_in import SCOPE
 from app.config.tables import FieldError
 
-_CONTAINERS = {
+_TYPES = {
     "frozen_set_type": 'must be a list, such as ["a", "b"]',
     "tuple_type": 'must be a list, such as ["a", "b"]',
     "dict_type": "must be a table",
     "model_type": "must be a table",
+    "int_type": "must be an integer, without quotation marks",
 }
 """pydantic's messages name types of Python."""
 
@@ -22,14 +23,14 @@ FORMATS = {
     r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$": "must have 1 to 64 lower-case letters, digits and inner hyphens",
     r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$": "must have 1 to 32 lower-case letters, digits and inner hyphens",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "must be the name of an environment variable",
-    r"^\d{1,20}$": "must be the number of a connection, such as 1293384261075731499",
-    r"^\+[1-9]\d{6,14}$": "must be a number in E.164, such as +3224850111",
+    r"^[0-9]{1,20}$": "must be the number of a connection, such as 1293384261075731499",
+    r"^\+[1-9][0-9]{6,14}$": "must be a number in E.164, such as +3224850111",
     r"^[\x20-\x7e]{1,255}$": "must have 1 to 255 printable ASCII characters",
     SCOPE: "must be a scope: printable ASCII characters without spaces, quotation marks and backslashes",
     r"^\S+$": "must have no white space",
     rf"^{TENANT_ID}$": "must be a tenant ID: letters, digits and inner . _ -",
     r"^[0-7]{3}$": "must be three octal digits, such as 660",
-    r"^[A-Za-z0-9.-]+(:\d+)?$": "must be a host name, such as sip.telnyx.com",
+    r"^[A-Za-z0-9.-]+(:[0-9]+)?$": "must be a host name, such as sip.telnyx.com",
     r"^wss?://[A-Za-z0-9.:\[\]/_-]+$": "must be a WebSocket URL, such as wss://rtc.telnyx.com",
     r"^(/[A-Za-z0-9._~-]+)*$": "must be a path that begins with a slash and does not end with one, such as /phones",
 }
@@ -56,5 +57,5 @@ def message_of(fault: Mapping[str, Any]) -> str:
     """The requirement that the value does not meet, without the value."""
     if fault["type"] == "string_pattern_mismatch":
         return FORMATS[fault["ctx"]["pattern"]]
-    message: str = _CONTAINERS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+    message: str = _TYPES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     return message

@@ -54,7 +54,7 @@ class ConfigError(Exception):
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-ConnectionId = Annotated[str, Field(pattern=r"^\d{1,20}$")]
+ConnectionId = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -103,9 +103,9 @@ class IssuerTable(TokenTable):
     token_types: Words = Field(
         frozenset({"jwt", "at+jwt"}), description="Allowed `typ` headers. A token without `typ` is allowed too."
     )
-    leeway_seconds: int = Field(30, ge=0, le=300, description="Allowed clock difference in seconds.")
+    leeway_seconds: int = Field(30, strict=True, ge=0, le=300, description="Allowed clock difference in seconds.")
     max_token_age_seconds: int | None = Field(
-        None, gt=0, description="Reject tokens issued longer ago than this, even if they have not expired."
+        None, strict=True, gt=0, description="Reject tokens issued longer ago than this, even if they have not expired."
     )
     logout_audiences: Words = Field(
         frozenset(), description="Client IDs that OIDC logout tokens may name. Default: the audiences."
@@ -204,7 +204,9 @@ class RuleTable(Table):
     connection_id: ConnectionId | None = Field(None, description="The ID of the Telnyx credential connection.")
     ttl_seconds: TtlTable = TtlTable()
     grants: frozenset[LoginMethod] | None = Field(None, description="Allowed login methods. Empty: no logins.")
-    max_devices: int | None = Field(None, ge=1, le=900, description="Maximum number of live devices of one user.")
+    max_devices: int | None = Field(
+        None, strict=True, ge=1, le=900, description="Maximum number of live devices of one user."
+    )
     at_device_limit: DeviceLimitAction | None = Field(
         None,
         description=(

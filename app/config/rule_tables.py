@@ -58,7 +58,7 @@ class RtcTable(Table):
         None, min_length=1, max_length=128, description="The name in the caller ID of outgoing calls."
     )
     caller_id_number: StrictStr | None = Field(
-        None, pattern=r"^\+[1-9]\d{6,14}$", description="The number in the caller ID, in E.164, such as +3224850111."
+        None, pattern=r"^\+[1-9][0-9]{6,14}$", description="The number in the caller ID, in E.164, such as +3224850111."
     )
     client_options: ClientOptionsTable = ClientOptionsTable()
 

@@ -38,7 +38,7 @@ def _check_rate(value: str) -> str:
     try:
         parse_rate_limit(value)
     except ValueError:
-        raise ValueError("must be a rate such as 300/minute or 5/second, or none") from None
+        raise ValueError("must be one rate of at least 1, such as 300/minute or 5/second, or none") from None
     return value
 
 

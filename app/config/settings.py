@@ -77,10 +77,10 @@ class Settings(ListenerSettings, ProviderVariables, SecretSettings, SharedStateS
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     # Telnyx
-    telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^\d{1,20}$")
+    telnyx_connection_id: str = Field(validation_alias="TELNYX_CONNECTION_ID", pattern=r"^[0-9]{1,20}$")
     telnyx_base_url: ApiUrl = Field("https://api.telnyx.com/v2", validation_alias="TELNYX_BASE_URL")
     telnyx_call_seconds: float = Field(5.0, validation_alias="TELNYX_CALL_SECONDS", gt=0, le=60)
-    sip_domain: str = Field("sip.telnyx.com", pattern=r"^[A-Za-z0-9.-]+(:\d+)?$")
+    sip_domain: str = Field("sip.telnyx.com", pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$")
     rtc_host: str | None = Field(None, pattern=r"^wss?://[A-Za-z0-9.:\[\]/_-]+$")
     rtc_region: Region | None = None
     propagation_seconds: float = Field(5.0, ge=0, le=60)

@@ -87,7 +87,11 @@ class TokenTable(ProviderTable):
     scope_claim: ClaimName = Field("scope", description="The claim with the scopes: text, or a list.")
     secret_encoding: SecretEncoding = Field(SecretEncoding.UTF8, description="How the shared secret is written.")
     max_token_bytes: int = Field(
-        MAX_TOKEN_LENGTH, ge=1024, le=MAX_CONFIGURABLE_TOKEN_LENGTH, description="Maximum length of a token."
+        MAX_TOKEN_LENGTH,
+        strict=True,
+        ge=1024,
+        le=MAX_CONFIGURABLE_TOKEN_LENGTH,
+        description="Maximum length of a token.",
     )
 
     @field_validator("tenants", mode="before")

@@ -156,6 +156,7 @@ def test_ipv6_addresses_of_one_network_share_a_counter() -> None:
     found.check_address("")
 
 
-async def test_invalid_limit_is_reported_at_start(telnyx: Telnyx, sqlite: str) -> None:
-    with pytest.raises(SettingsError, match="DIALTONE_LIMIT_USER: must be a rate such as 300/minute"):
-        settings_for(telnyx.url, sqlite, limit_user="often")
+@pytest.mark.parametrize("limit", ["often", "0/minute", "5/second;100/minute", "5/second, 100/minute", "-1/minute"])
+async def test_invalid_limit_is_reported_at_start(telnyx: Telnyx, sqlite: str, limit: str) -> None:
+    with pytest.raises(SettingsError, match="DIALTONE_LIMIT_USER: must be one rate of at least 1, such as 300/minute"):
+        settings_for(telnyx.url, sqlite, limit_user=limit)
