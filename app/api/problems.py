@@ -49,7 +49,9 @@ METHOD_NOT_ALLOWED = ProblemKind(405, "method_not_allowed", "The resource does n
 TOO_SLOW = ProblemKind(408, "request_timeout", "The request did not arrive in time.", retryable=True)
 TOO_LARGE = ProblemKind(413, "body_too_large", "The request body is too large.")
 URI_TOO_LONG = ProblemKind(414, "uri_too_long", "The request URI is too long.")
-UNSUPPORTED_TYPE = ProblemKind(415, "unsupported_media_type", "The Content-Type of the request body is not supported.")
+UNSUPPORTED_TYPE = ProblemKind(
+    415, "unsupported_media_type", "The Content-Type or Content-Encoding of the request body is not supported."
+)
 INVALID = ProblemKind(422, "invalid_request", "Request validation failed.")
 INVALID_CURSOR = ProblemKind(422, "invalid_cursor", "The cursor is invalid. Use `next_cursor` of the previous page.")
 HEADERS_TOO_LARGE = ProblemKind(431, "headers_too_large", "The request headers are too large.")

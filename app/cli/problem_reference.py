@@ -75,7 +75,7 @@ WHAT_TO_DO = {
     "credential_ended": "Call `POST /v1/telephony-credentials` with the same `device_id`.",
     "body_too_large": "Send only the documented fields.",
     "uri_too_long": "Shorten the path or the query.",
-    "unsupported_media_type": "Send `Content-Type: application/json`.",
+    "unsupported_media_type": "Send `Content-Type: application/json`, and a body that is not compressed.",
     "invalid_cursor": "Start again without `cursor`, or send the `next_cursor` of the previous page unchanged.",
     "invalid_request": "Fix the fields that `errors` lists.",
     "not_before_in_future": "For operators: send a time that is not later than now.",

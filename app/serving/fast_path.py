@@ -327,6 +327,7 @@ def _is_plain(request: Request) -> bool:
         and head.size <= MAX_HEAD_BYTES
         and len(headers) == len(head.headers) <= MAX_HEADERS
         and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        and b"content-encoding" not in headers
         and headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower() == JSON.encode()
     )
 

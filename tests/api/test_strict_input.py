@@ -1,6 +1,7 @@
-"""Strict input: duplicate fields, wrong types and times outside the calendar are 422 and have no effect."""
+"""Strict input: duplicate fields, wrong types, compressed bodies and impossible times are rejected without effect."""
 
 import base64
+import gzip
 import json
 from typing import Any
 
@@ -71,6 +72,30 @@ async def test_body_that_is_not_utf8_is_rejected(service: Service, encoding: str
 
     assert_problem(answer, 422, "invalid_request")
     assert answer.json()["errors"][0]["type"] == "json_invalid"
+
+
+async def post_encoded(service: Service, encoding: str, body: bytes) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token()}", "Content-Type": "application/json", "Content-Encoding": encoding}
+    return await service.client.post("/v1/telephony-credentials", headers=headers, content=body)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate", "identity, gzip", "unknown"])
+async def test_compressed_body_is_rejected(service: Service, encoding: str) -> None:
+    answer = await post_encoded(service, encoding, gzip.compress(b'{"device_id": "a"}'))
+
+    assert_problem(answer, 415, "unsupported_media_type")
+    assert service.telnyx.calls() == []
+
+
+async def test_cached_login_is_not_returned_for_a_body_in_another_coding(service: Service) -> None:
+    assert (await service.issue("a")).status_code == 201
+
+    assert_problem(await post_encoded(service, "gzip", b'{"device_id": "a"}'), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_body_that_is_named_uncompressed_is_accepted(service: Service, encoding: str) -> None:
+    assert (await post_encoded(service, encoding, b'{"device_id": "a"}')).status_code == 201
 
 
 async def test_byte_order_mark_is_ignored(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Limits of size, time and media type of request bodies. Runs after authentication."""
+"""Limits of size, time, media type and coding of request bodies. Runs after authentication."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,10 +25,15 @@ DISCARDED_SECONDS = 1.0
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+IDENTITY = b"identity"
+"""The coding of a body that is not compressed. Clients should not send it, but some do (RFC 9110 section 8.4.1)."""
 
 
 class BodyLimitsMiddleware:
-    """Reads the whole body before the route runs. Rejects bodies that are too large, too slow or of the wrong type."""
+    """Reads the whole body before the route runs.
+
+    Rejects bodies that are too large, too slow, compressed or of the wrong type.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float = BODY_SECONDS) -> None:
         self._app = app
@@ -94,7 +99,8 @@ async def _read(scope: Scope, receive: Receive, seconds: float) -> tuple[Problem
         return problems.TOO_LARGE, None
     if body:
         media_type = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
-        if media_type != (FORM if path == BACKCHANNEL_LOGOUT else JSON).encode():
+        encoding = headers.get(b"content-encoding", IDENTITY).strip().lower()
+        if media_type != (FORM if path == BACKCHANNEL_LOGOUT else JSON).encode() or encoding not in (b"", IDENTITY):
             return problems.UNSUPPORTED_TYPE, None
     return None, body
 

@@ -948,7 +948,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["ProblemDocument"];
             };
         };
-        /** @description The Content-Type of the request body is not supported. */
+        /** @description The Content-Type or Content-Encoding of the request body is not supported. */
         UnsupportedMediaType: {
             headers: {
                 "X-Request-ID": components["headers"]["RequestId"];
