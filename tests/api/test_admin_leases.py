@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -153,6 +154,16 @@ async def test_revoking_many_leases_requires_confirmation(service: Service, whom
     assert (answer.status_code, answer.json()["revoked"]) == (202, 4)
     assert await found(service, state="active") == set()
     assert (await service.issue("laptop", user="bob")).status_code == 201, "their tokens are still valid"
+
+
+async def test_mass_revocation_ends_leases_of_a_replica_with_a_fast_clock(service: Service) -> None:
+    service.clock.advance(timedelta(seconds=30))
+    await service.issue("new", user="dave")
+    service.clock.advance(timedelta(seconds=-30))
+
+    await operate(service, "POST", "/revocations", {"everything": True, "confirm": "dialtone"})
+
+    assert await found(service, state="active") == set()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ REVOKE_BATCH_SIZE = 100
 MAX_REVOKED_PER_CALL = 5_000
 """Leases ended in one call: a few seconds' work."""
 
+REPLICA_SKEW = timedelta(minutes=1)
+"""Maximum difference between the clocks of two replicas. A mass revocation accepts later creation times up to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseCriteria:
@@ -142,9 +145,9 @@ class LeaseAdmin:
     async def revoke_matching(self, criteria: LeaseCriteria) -> BulkRevocation:
         """Log all matching devices out. Returns once that is committed; the sweeper deletes at Telnyx.
 
-        A device can log in again meanwhile. To prevent that, set a not-before for its tokens first. Raises
-        IssuerNotFound if the criteria name an issuer that the operator may not see. After an interruption, by a failure
-        or a shutdown, the audit has the leases that were ended before.
+        A device can log in again, and may be logged out again until the call ends. To prevent new logins, set a
+        not-before for its tokens first. Raises IssuerNotFound if the criteria name an issuer that the operator may not
+        see. After an interruption, by a failure or a shutdown, the audit has the leases that were ended before.
         """
         if criteria.issuer is not None:
             self.visibility.check_issuer(criteria.issuer)
@@ -196,10 +199,10 @@ class LeaseAdmin:
 
     async def _end_matching(self, criteria: LeaseCriteria, ended: Counter[str]) -> bool:
         """End matching leases, and count them by issuer in `ended`. Returns False if more match: the caller repeats."""
-        began, last_id = self._clock(), ""
+        made_until, last_id = self._clock() + REPLICA_SKEW, ""
 
         async def end_batch() -> list[Lease]:
-            batch = await self._search.end_matching(criteria, began, last_id, self._clock(), REVOKE_BATCH_SIZE)
+            batch = await self._search.end_matching(criteria, made_until, last_id, self._clock(), REVOKE_BATCH_SIZE)
             self._revoker.on_leases_ended(batch)
             ended.update(lease.issuer for lease in batch)
             return batch
