@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from app.serving.admission import ConnectionLimiter
 from app.serving.responses import Rejections
 from app.serving.uvicorn_protocol import FrontedApp
-from tests.support.http_server import serve
+from tests.support.http_server import KEEP_ALIVE_SECONDS, serve
 
 
 def connection_limiter(in_flight: Callable[[], int] = lambda: 0, **limits: Any) -> ConnectionLimiter:
@@ -20,7 +20,7 @@ def connection_limiter(in_flight: Callable[[], int] = lambda: 0, **limits: Any) 
 
 @asynccontextmanager
 async def front_server(
-    app: ASGIApp, limiter: ConnectionLimiter | None = None, keep_alive_seconds: int = 5
+    app: ASGIApp, limiter: ConnectionLimiter | None = None, keep_alive_seconds: int = KEEP_ALIVE_SECONDS
 ) -> AsyncIterator[int]:
     """Serve the app; yields the port."""
     async with serve(FrontedApp(app), limiter or connection_limiter(), keep_alive_seconds) as url:
@@ -38,7 +38,7 @@ class Connection:
     async def to(cls, port: int, local_address: str = "127.0.0.1") -> Self:
         return cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(local_address, 0)))
 
-    async def answer(self, seconds: float = 5) -> tuple[bytes, bytes]:
+    async def answer(self, seconds: float = 20) -> tuple[bytes, bytes]:
         """Head and body of the next response."""
         async with asyncio.timeout(seconds):
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -49,12 +49,12 @@ class Connection:
         self.writer.write(request)
         return await self.answer()
 
-    async def is_over(self, seconds: float = 1) -> bool:
+    async def is_over(self, seconds: float = 20) -> bool:
         """Whether the server has ended the connection, without sending anything more."""
         try:
             async with asyncio.timeout(seconds):
                 return await self.reader.read(1) == b""
         except TimeoutError:
             return False
-        except ConnectionResetError:
+        except ConnectionError:
             return True

@@ -24,7 +24,7 @@ def free_port() -> int:
             return port
 
 
-def http_client(base_url: str, timeout: float = 5) -> httpx.AsyncClient:
+def http_client(base_url: str, timeout: float = 30) -> httpx.AsyncClient:
     """A client for HTTP only. By default, httpx reads all CA certificates for each client, which takes 30 ms."""
     no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.AsyncClient(base_url=base_url, timeout=timeout, trust_env=False, verify=no_certificates)
@@ -38,6 +38,11 @@ class DeferredApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.app is not None:
             await self.app(scope, receive, send)
+
+
+KEEP_ALIVE_SECONDS = 75
+"""How long a server keeps an idle connection: longer than a busy machine delays the next request of a test, and longer
+than tests wait for the end of a connection that the server has to close for another reason."""
 
 
 class FastStoppingServer(uvicorn.Server):
@@ -70,7 +75,7 @@ class FastStoppingServer(uvicorn.Server):
 
 @asynccontextmanager
 async def serve(
-    app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int = 5, *, has_lifespan: bool = True
+    app: ASGIApp, http: Any = "httptools", keep_alive_seconds: int = KEEP_ALIVE_SECONDS, *, has_lifespan: bool = True
 ) -> AsyncIterator[str]:
     """Serve the app on a loopback socket; yields the base URL."""
     # asyncio disables Nagle's algorithm only for sockets that were created with IPPROTO_TCP.

@@ -50,7 +50,7 @@ class SignallingClient:
             return False
 
     async def _next(self) -> Frame:
-        frame: Frame = json.loads(await asyncio.wait_for(self._socket.recv(), 3))
+        frame: Frame = json.loads(await asyncio.wait_for(self._socket.recv(), 30))
         return frame
 
 
