@@ -151,10 +151,12 @@ def test_port_in_use_ends_the_process_and_is_named(listen: Listen, capsys: pytes
 def test_one_host_in_use_ends_the_process_although_another_is_free(
     listen: Listen, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port = port_of(listen("127.0.0.2"))
+    # On addresses that no other test uses: on 127.0.0.1, a connection of another test may have the port.
+    free, used = "127.0.0.8", "127.0.0.9"
+    port = port_of(listen(used))
 
-    assert "127.0.0.2" in failure(listen, capsys, "127.0.0.1", "127.0.0.2", port=port)
-    listen("127.0.0.1", port=port)
+    assert used in failure(listen, capsys, free, used, port=port)
+    listen(free, port=port)
 
 
 def test_address_of_another_machine_ends_the_process(listen: Listen, capsys: pytest.CaptureFixture[str]) -> None:
