@@ -14,7 +14,6 @@ from app.serving.front_host import Request
 from app.vending.models import Principal
 from app.vending.policy import Policy, Rule
 from tests.support.front_server import Connection
-from tests.support.http_server import free_port
 from tests.support.login_requests import BODY, PATH, request_bytes
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
@@ -346,7 +345,7 @@ async def test_fast_path_is_off_with_a_required_audit(telnyx: Telnyx, sqlite: st
 
 
 async def test_fast_path_is_on_with_shared_rate_limits(telnyx: Telnyx, sqlite: str) -> None:
-    async with running_service(telnyx, sqlite, redis_url=f"redis://127.0.0.1:{free_port()}/0") as service:
+    async with running_service(telnyx, sqlite, redis_url="redis://127.0.0.1:1/0") as service:
         connection = await Connection.to(service.port)
         statuses = [await status_of(connection) for _ in range(3)]
 

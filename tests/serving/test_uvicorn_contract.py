@@ -96,7 +96,7 @@ def config(app: RecordingApp) -> uvicorn.Config:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -308,7 +308,7 @@ class BriefServer(uvicorn.Server):
     async def main_loop(self) -> None:
         port = self.servers[0].sockets[0].getsockname()[1]
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.sleep(0.02)
+        await until(lambda: self.server_state.connections)
         connections = cast("set[Any]", self.server_state.connections)
         asyncio.get_running_loop().call_later(0.02, connections.clear)
         writer.close()
@@ -318,7 +318,7 @@ async def served(app: RecordingApp) -> tuple[RecordingFactory, uvicorn.Config, u
     factory = RecordingFactory()
     config = uvicorn.Config(app, port=0, http=cast("Any", factory), ws="none", lifespan="off", log_config=None)
     server = BriefServer(config)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await server.serve()
     return factory, config, server
 
@@ -343,7 +343,7 @@ async def test_server_without_sockets_listens_nowhere_and_closes_the_servers_tha
             self.should_exit = True
 
     server = Adding(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await server.serve()
 
     assert not server.servers[0].is_serving()
