@@ -19,7 +19,7 @@ async def by_sdk(telnyx: Telnyx, call: Call, *, key: str = DEMO_KEY) -> Any:
     """Run a call of the synchronous SDK in a thread."""
 
     def run() -> Any:
-        with sdk.Telnyx(api_key=key, base_url=telnyx.url, max_retries=0, timeout=5) as client:
+        with sdk.Telnyx(api_key=key, base_url=telnyx.url, max_retries=0, timeout=30) as client:
             return call(client)
 
     return await asyncio.to_thread(run)
