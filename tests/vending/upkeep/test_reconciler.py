@@ -18,7 +18,7 @@ from app.vending.models import IssueRequest
 from app.vending.upkeep.reconciler import MIN_ORPHAN_AGE
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
-from tests.support.service import running_components
+from tests.support.service import idle_components, running_components
 from tests.support.tokens import principal
 from tests.support.waiting import eventually
 
@@ -28,7 +28,7 @@ OURS = "dialtone-" + "ab" * 16
 
 @pytest.fixture
 async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
-    async with running_components(telnyx, database, telnyx_call_seconds=5) as components:
+    async with idle_components(telnyx, database) as components:
         yield components
 
 
@@ -73,7 +73,7 @@ async def test_credentials_with_other_names_are_left_alone(components: Component
 async def test_recent_credentials_are_left_alone(components: Components, telnyx: Telnyx) -> None:
     await components.telephony.issuer.issue(ALICE, LAPTOP)
     young = made(telnyx, OURS)
-    telnyx.clock.advance(MIN_ORPHAN_AGE - timedelta(seconds=5))
+    telnyx.clock.advance(MIN_ORPHAN_AGE / 2)
 
     outcome = await components.upkeep.reconciler.reconcile(deletes=True)
 
@@ -129,6 +129,7 @@ async def test_warm_pool_does_not_make_a_ledger_the_right_one(telnyx: Telnyx, da
     assert orphan in telnyx.live()
 
 
+@pytest.mark.timeout(180)
 async def test_long_list_is_walked_to_its_end(components: Components, telnyx: Telnyx) -> None:
     await components.telephony.issuer.issue(ALICE, LAPTOP)
     for number in range(600):
