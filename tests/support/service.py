@@ -55,13 +55,11 @@ def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
         "telnyx_api_key": DEMO_KEY,
         "telnyx_connection_id": DEMO_CONNECTION,
         "telnyx_base_url": telnyx_url,
-        "telnyx_call_seconds": 1.0,
         "issuer": ISSUER,
         "audience": AUDIENCE,
         "issuer_pem": pem(),
         "database_url": database,
         "warm_pool_size": 0,
-        "patience_seconds": 8.0,
         "cors_origins": "https://app.example.com",
     } | changes
     given = {name: value for name, value in wanted.items() if value is not ...}

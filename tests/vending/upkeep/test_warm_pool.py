@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -18,20 +17,17 @@ from app.vending.upkeep.warm_pool import MAX_PAUSE, MIN_REMAINING, POOLED_LIFETI
 from app.vending.upkeep.warm_pool_size import MIN_READY
 from tests.support.leases import read_leases
 from tests.support.sandbox import Telnyx
-from tests.support.service import running_components
+from tests.support.service import idle_components, running_components
 from tests.support.tokens import principal
 from tests.support.waiting import DAY, eventually
 
 ALICE, LAPTOP = principal("alice"), IssueRequest("laptop")
 PATCH = {"method": "PATCH", "path": "telephony_credentials"}
 
-CALL_SECONDS = 3.0
-"""Deletions took more than one second near the end of two runs of all tests."""
-
 
 @pytest.fixture
 async def components(telnyx: Telnyx, database: str) -> AsyncIterator[Components]:
-    async with running_components(telnyx, database, warm_pool_size=3, telnyx_call_seconds=CALL_SECONDS) as components:
+    async with running_components(telnyx, database, warm_pool_size=3) as components:
         await eventually(lambda: components.upkeep.warm_pool.ready == {DEMO_CONNECTION: 3})
         telnyx.clock.advance(timedelta(seconds=6))
         yield components
@@ -49,7 +45,7 @@ async def test_new_device_gets_a_propagated_credential(components: Components, t
     held = telnyx.sandbox.account.credentials[str(lease.credential_id)]
     assert held.name == lease.credential_name, "its name leads back to the lease"
     assert held.expires_at == lease.expires_at
-    assert abs(lease.expires_at - telnyx.clock() - DAY) < timedelta(seconds=2), "the user's lifetime, not the pool's"
+    assert abs(lease.expires_at - telnyx.clock() - DAY) < timedelta(minutes=1), "the user's lifetime, not the pool's"
     assert (await components.telephony.issuer.issue(ALICE, LAPTOP)).lease == lease
 
 
@@ -117,7 +113,7 @@ async def test_pool_create_without_a_response_leaves_nothing(telnyx: Telnyx, dat
             await components.upkeep.sweeper.sweep()
             await components.upkeep.warm_pool.refill()
 
-        assert len(telnyx.live()) == 2
+        await eventually(lambda: len(telnyx.live()) == 2)
         assert len(await pooled_leases(database)) == 2
 
 
@@ -128,15 +124,13 @@ async def test_old_pooled_credentials_are_deleted(components: Components, telnyx
     await components.upkeep.warm_pool.refill()
     await components.upkeep.sweeper.sweep()
 
-    assert not old & set(telnyx.live())
+    await eventually(lambda: not old & set(telnyx.live()))
     assert len(telnyx.live()) == 3
 
 
 async def test_smaller_pool_deletes_the_surplus(telnyx: Telnyx, database: str) -> None:
     for size in (4, 2, 0):
-        async with running_components(
-            telnyx, database, warm_pool_size=size, telnyx_call_seconds=CALL_SECONDS
-        ) as components:
+        async with idle_components(telnyx, database, warm_pool_size=size) as components:
             await components.upkeep.warm_pool.refill()
             await components.upkeep.sweeper.sweep()
             assert len(telnyx.live()) == size
@@ -154,8 +148,7 @@ async def test_pool_has_a_few_credentials_by_default(telnyx: Telnyx, database: s
 
 
 async def test_default_pool_grows_with_new_devices_and_shrinks_after_an_hour(telnyx: Telnyx, sqlite: str) -> None:
-    settings: dict[str, Any] = {"warm_pool_size": ..., "telnyx_call_seconds": CALL_SECONDS}
-    async with running_components(telnyx, sqlite, **settings) as components:
+    async with idle_components(telnyx, sqlite, warm_pool_size=...) as components:
         pool = components.upkeep.warm_pool
         for number in range(30):
             await components.telephony.issuer.issue(principal(f"user-{number}"), LAPTOP)
@@ -175,10 +168,9 @@ async def test_default_pool_grows_with_new_devices_and_shrinks_after_an_hour(tel
 
 
 async def test_two_replicas_create_the_pool_once(telnyx: Telnyx, database: str) -> None:
-    settings: dict[str, Any] = {"warm_pool_size": 8, "telnyx_call_seconds": CALL_SECONDS}
     async with (
-        running_components(telnyx, database, **settings) as one,
-        running_components(telnyx, database, **settings) as two,
+        running_components(telnyx, database, warm_pool_size=8) as one,
+        running_components(telnyx, database, warm_pool_size=8) as two,
     ):
         await asyncio.gather(*(each.upkeep.warm_pool.refill() for each in (one, two) for _ in range(2)))
         await eventually(lambda: len(telnyx.live()) == 8)
