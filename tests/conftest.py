@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from app.adapters.ledger.database import Database
 from app.adapters.ledger.engines import database_url, open_engine
@@ -21,6 +22,11 @@ from tests.support.service import Service, running_service
 gc.set_threshold(
     10_000, 20, 50
 )  # with Python's thresholds, collections pause a worker with thousands of tests for a second
+
+# By default, Hypothesis fails an example that takes 200 ms, and a test whose examples are generated slowly. On a busy
+# machine, any example can take that long.
+settings.register_profile("dialtone", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dialtone")
 
 
 @pytest.fixture(autouse=True)

@@ -233,7 +233,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["device_id", "platform", "grant", "ttl_seconds", "label", "other"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(st.dictionaries(FIELDS, JSON | st.sampled_from(["a", "ios", "login_token", 600]), max_size=6))
 async def test_no_json_body_causes_a_500(service: Service, body: Any) -> None:
     answer = await service.ask("POST", content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
