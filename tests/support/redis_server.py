@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from tests.support.http_server import free_port
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 class RedisServer:
@@ -42,6 +42,7 @@ class RedisServer:
             with suppress(RedisError):
                 self.client.ping()
                 break
+            assert self._process.poll() is None, "Redis ended at its start"
             assert time.monotonic() < deadline, "Redis did not start"
             time.sleep(0.02)
 

@@ -45,8 +45,12 @@ class RedisStore:
     The store is unavailable until `probe` has succeeded. Every method that raises raises StoreFailed.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(
+        self, url: str, prefix: str, *, call_seconds: float = CALL_SECONDS, probe_seconds: float = PROBE_SECONDS
+    ) -> None:
         self._url = url
+        self._call_seconds = call_seconds
+        self._probe_seconds = probe_seconds
         self._probe_name = f"{prefix}probe-{secrets.token_hex(8)}"
         self._client = self._connect()
         self._slots = asyncio.Semaphore(MAX_CALLS)
@@ -80,7 +84,7 @@ class RedisStore:
     async def check(self) -> None:
         """Write and read one value."""
         try:
-            await _within(PROBE_SECONDS, self._write_and_read())
+            await _within(self._probe_seconds, self._write_and_read())
         except Exception as error:  # the library and its transports raise many kinds, and none may reach a request
             raise StoreFailed(_reason_of(error)) from error
 
@@ -88,7 +92,7 @@ class RedisStore:
         """Check an unavailable store, on new connections. Never raises."""
         url, old, self._client = self._url, self._client, self._connect()
         with suppress(Exception):
-            await _within(PROBE_SECONDS, old.aclose())
+            await _within(self._probe_seconds, old.aclose())
         try:
             await self.check()
         except StoreFailed as error:
@@ -105,7 +109,7 @@ class RedisStore:
     async def close(self) -> None:
         self.is_available = False
         with suppress(Exception):
-            await _within(PROBE_SECONDS, self._client.aclose())
+            await _within(self._probe_seconds, self._client.aclose())
 
     async def _write_and_read(self) -> None:
         await self._client.set(self._probe_name, b"1", ex=PROBE_EXPIRY_SECONDS)
@@ -118,7 +122,7 @@ class RedisStore:
             if not self.is_available:
                 raise StoreUnavailable
             try:
-                result = await _within(CALL_SECONDS, command())
+                result = await _within(self._call_seconds, command())
             except Exception as error:  # as in `check`
                 raise self._failed(_reason_of(error)) from error
         self._failures = 0

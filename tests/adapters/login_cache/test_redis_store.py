@@ -4,17 +4,20 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import structlog
 
-from app.adapters.login_cache.redis_store import MAX_FAILURES, RedisStore
+from app.adapters.login_cache.redis_store import CALL_SECONDS, MAX_FAILURES, PROBE_SECONDS, RedisStore
 from app.adapters.login_cache.shared import MAX_ENTRY_BYTES, StoreFailed, StoreUnavailable
 from tests.support.certificates import certificate_authority
 from tests.support.http_server import free_port
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.waiting import LoopClock
+
+PATIENT_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +27,33 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def store_at(url: str) -> AsyncIterator[RedisStore]:
-    store = RedisStore(url, "dialtone-login:")
+async def store_at(
+    url: str, *, call_seconds: float = PATIENT_SECONDS, probe_seconds: float = PATIENT_SECONDS
+) -> AsyncIterator[RedisStore]:
+    """A store whose deadlines are so long that only a test of them meets one."""
+    store = RedisStore(url, "dialtone-login:", call_seconds=call_seconds, probe_seconds=probe_seconds)
     await store.probe()
     yield store
     await store.close()
+
+
+@contextmanager
+def paused(redis: RedisServer) -> Iterator[None]:
+    redis.pause()
+    try:
+        yield
+    finally:
+        redis.resume()
+
+
+async def value_after_an_outage(store: RedisStore, name: str) -> bytes | None:
+    """The value, once the store is available and a call has succeeded."""
+    async with asyncio.timeout(PATIENT_SECONDS):
+        while True:
+            if not store.is_available:
+                await store.probe()
+            with suppress(StoreFailed):
+                return await store.get(name)
 
 
 async def reason_of(store: RedisStore) -> str:
@@ -39,11 +64,16 @@ async def reason_of(store: RedisStore) -> str:
 
 async def test_value_is_read_until_it_expires(redis: RedisServer) -> None:
     async with store_at(redis.url) as store:
-        await store.put("name", b"value", 60)
+        await store.put("name", b"value", 60_000)
         found = await store.get("name")
-        await asyncio.sleep(0.1)
+        milliseconds_left = redis.client.pttl("name")
+        await store.put("name", b"value", 60)
+        async with asyncio.timeout(PATIENT_SECONDS):
+            while await store.get("name") is not None:
+                await asyncio.sleep(0.02)
 
-        assert (found, await store.get("name")) == (b"value", None)
+    assert found == b"value"
+    assert 0 < milliseconds_left <= 60_000
 
 
 async def test_deleted_value_is_gone(redis: RedisServer) -> None:
@@ -134,10 +164,10 @@ async def test_password_that_the_server_rejects_is_logged_once(redis: RedisServe
 async def test_busy_event_loop_is_no_timeout(redis: RedisServer) -> None:
     async def block() -> None:
         for _ in range(5):
-            time.sleep(0.1)  # noqa: ASYNC251 - what a busy replica does
+            time.sleep(0.6)  # noqa: ASYNC251 - what a busy replica does
             await asyncio.sleep(0)
 
-    async with store_at(redis.url) as store:
+    async with store_at(redis.url, call_seconds=2) as store:
         await store.put("name", b"value", 60_000)
         blocking = asyncio.create_task(block())
         found = await asyncio.gather(*(store.get("name") for _ in range(20)))
@@ -177,7 +207,8 @@ async def fake_server(response: bytes | None, after: bytes = b"") -> AsyncIterat
     ids=lambda value: value.decode().split()[0] if isinstance(value, bytes) else None,
 )
 async def test_error_of_the_server_makes_the_store_unavailable(response: bytes | None, reason: str) -> None:
-    async with fake_server(response) as url, store_at(url) as store:
+    probe_seconds = PROBE_SECONDS if response is None else PATIENT_SECONDS
+    async with fake_server(response) as url, store_at(url, probe_seconds=probe_seconds) as store:
         with pytest.raises(StoreFailed) as failed:
             await store.check()
         unavailable = await reason_of(store)
@@ -196,19 +227,16 @@ async def test_unreachable_server_is_a_failed_connection() -> None:
 
 
 async def test_paused_server_costs_a_few_short_calls_and_then_none(redis: RedisServer) -> None:
-    async with store_at(redis.url) as store:
-        redis.pause()
-        began = time.monotonic()
-        reasons = [await reason_of(store) for _ in range(MAX_FAILURES)]
-        took = time.monotonic() - began
-        with pytest.raises(StoreUnavailable):
-            await store.get("name")
-        redis.resume()
-        await store.probe()
-        found = await store.get("none")
+    async with store_at(redis.url, call_seconds=CALL_SECONDS) as store:
+        with paused(redis):
+            async with LoopClock() as took:
+                reasons = [await reason_of(store) for _ in range(MAX_FAILURES)]
+            with pytest.raises(StoreUnavailable):
+                await store.get("name")
+        found = await value_after_an_outage(store, "none")
 
     assert reasons == ["timeout"] * MAX_FAILURES
-    assert took < 1
+    assert took.seconds < 1
     assert found is None
 
 
@@ -226,13 +254,14 @@ async def test_response_of_a_cancelled_call_is_not_returned_to_another_call(redi
 
 async def test_change_of_availability_is_logged_once(redis: RedisServer) -> None:
     with structlog.testing.capture_logs() as logged:
-        async with store_at(redis.url) as store:
-            redis.pause()
-            for _ in range(MAX_FAILURES):
-                await reason_of(store)
-            await store.probe()
-            redis.resume()
-            await store.probe()
+        async with store_at(redis.url, call_seconds=CALL_SECONDS, probe_seconds=3) as store:
+            with paused(redis):
+                for _ in range(MAX_FAILURES):
+                    await reason_of(store)
+                await store.probe()
+            async with asyncio.timeout(PATIENT_SECONDS):
+                while not store.is_available:
+                    await store.probe()
 
     assert [(entry["event"], entry.get("reason")) for entry in logged] == [
         ("shared_login_cache_unavailable", "timeout"),

@@ -27,9 +27,14 @@ def redis(server: RedisServer) -> RedisServer:
     return server
 
 
+def patient_store(redis: RedisServer) -> RedisStore:
+    """A store whose deadlines no response misses. They are tested in test_redis_store."""
+    return RedisStore(redis.url, NAME_PREFIX, call_seconds=20, probe_seconds=20)
+
+
 @asynccontextmanager
 async def cache_of(redis: RedisServer, *keys: bytes) -> AsyncIterator[SharedLoginCache]:
-    cache = SharedLoginCache(RedisStore(redis.url, NAME_PREFIX), LoginSealer(keys or (FIRST,), "dialtone"), lambda: NOW)
+    cache = SharedLoginCache(patient_store(redis), LoginSealer(keys or (FIRST,), "dialtone"), lambda: NOW)
     await cache.maintain()
     yield cache
     await cache.close()
@@ -51,9 +56,7 @@ async def test_login_that_is_due_for_a_refresh_is_neither_stored_nor_returned(re
         await cache.put(replace(LOGIN, refresh_after=NOW))
         assert redis.entries() == {}
         await cache.put(LOGIN)
-        later = SharedLoginCache(
-            RedisStore(redis.url, NAME_PREFIX), LoginSealer([FIRST], "dialtone"), lambda: NOW + 2 * HOUR
-        )
+        later = SharedLoginCache(patient_store(redis), LoginSealer([FIRST], "dialtone"), lambda: NOW + 2 * HOUR)
         await later.maintain()
 
         assert await later.get(LEASE) is None
