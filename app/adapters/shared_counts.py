@@ -41,9 +41,19 @@ class SharedCounts:
     While Redis is unavailable, each replica counts only its own requests: an outage must not block users.
     """
 
-    def __init__(self, url: str, monotonic: Callable[[], float], key_prefix: str = "dialtone") -> None:
+    def __init__(
+        self,
+        url: str,
+        monotonic: Callable[[], float],
+        key_prefix: str = "dialtone",
+        *,
+        redis_seconds: float = REDIS_SECONDS,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self._url = url
-        self._redis = _client(url)
+        self._redis_seconds = redis_seconds
+        self._call_seconds = call_seconds
+        self._redis = self._connect()
         self._former: list[Redis] = []
         """Clients to close."""
         self._monotonic = monotonic
@@ -64,7 +74,8 @@ class SharedCounts:
         """Use this address from now on. It differs from the present one in the user or password only."""
         if url != self._url:
             self._former.append(self._redis)
-            self._url, self._redis, self._paused_until = url, _client(url), -math.inf
+            self._url, self._paused_until = url, -math.inf
+            self._redis = self._connect()
 
     async def exchange(self) -> None:
         """Add this replica's hits in Redis, and set the windows to the sums. Failures are logged and counted."""
@@ -76,7 +87,7 @@ class SharedCounts:
             if now < self._paused_until:
                 continue  # these hits count on this replica only
             try:
-                async with asyncio.timeout(CALL_SECONDS):
+                async with asyncio.timeout(self._call_seconds):
                     await self._exchange(
                         [(names, window, hits) for names, window, hits in batch if window.ends_at > now]
                     )
@@ -92,13 +103,19 @@ class SharedCounts:
     async def is_reachable(self) -> bool:
         """True if Redis responds."""
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with asyncio.timeout(self._call_seconds):
                 return bool(await self._redis.ping())
         except _failures():
             return False
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+    def _connect(self) -> "Redis":
+        from redis.asyncio import Redis
+
+        seconds = self._redis_seconds
+        return Redis.from_url(self._url, socket_timeout=seconds, socket_connect_timeout=seconds)
 
     async def _exchange(self, batch: list[tuple[tuple[str, ...], Window, int]]) -> None:
         """Raises the errors of `_failures`."""
@@ -124,12 +141,6 @@ class SharedCounts:
         kind, *what = names
         text = "\0".join(what).encode("utf-8", "surrogatepass")
         return f"{self._key_prefix}:{kind}:{hashlib.blake2b(text, digest_size=16).hexdigest()}"
-
-
-def _client(url: str) -> "Redis":
-    from redis.asyncio import Redis
-
-    return Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
 
 
 def _failures() -> tuple[type[Exception], ...]:
