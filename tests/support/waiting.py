@@ -28,6 +28,8 @@ class LoopClock:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.pauses = 0
+        """Steps that took more than twice their time."""
 
     async def __aenter__(self) -> "LoopClock":
         self._ticking = asyncio.create_task(self._tick())
@@ -38,5 +40,7 @@ class LoopClock:
 
     async def _tick(self) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(self.STEP_SECONDS)
             self.seconds += self.STEP_SECONDS
+            self.pauses += time.monotonic() - began > 2 * self.STEP_SECONDS

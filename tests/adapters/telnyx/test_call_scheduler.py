@@ -37,6 +37,7 @@ from app.adapters.telnyx.rate_budget import (
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from app.vending.errors import TelnyxError, TelnyxRateLimited, TelnyxUnreachable
 from tests.support.sandbox import telnyx_sandbox
+from tests.support.waiting import LoopClock
 
 
 def rate(limit: object, remaining: object, reset: object) -> dict[str, str]:
@@ -352,7 +353,7 @@ async def test_open_circuit_breaker_fails_queued_calls_at_once() -> None:
 
 async def test_concurrent_callers_stay_within_fifty_calls_per_second() -> None:
     async with telnyx_sandbox(requests_a_second=50) as telnyx, HttpClient("dialtone/test") as outbound:
-        api = TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=8.0)
+        api = TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=12.0)
         client = TelnyxCredentials(api, telnyx.clock)
 
         async def create() -> bool:
@@ -362,17 +363,19 @@ async def test_concurrent_callers_stay_within_fifty_calls_per_second() -> None:
                 return False
             return True
 
-        outcomes = await asyncio.gather(*(create() for _ in range(400)))
+        async with LoopClock() as clock:
+            outcomes = await asyncio.gather(*(create() for _ in range(400)))
 
     statuses = [entry.status for entry in telnyx.sandbox.journal.entries]
-    assert statuses.count(429) <= len(statuses) * 0.01 + 1
+    # After a pause of this process, a window seems to begin before it does, and its first calls are early.
+    assert statuses.count(429) <= len(statuses) * 0.01 + 1 + UNSURE_CALLS * clock.pauses
     assert sum(outcomes) >= 100, "the queue uses the whole budget"
     assert len(telnyx.live()) == sum(outcomes), "rejected calls were not sent to Telnyx"
 
 
 async def test_outage_causes_few_calls_and_recovery_is_detected() -> None:
     async with telnyx_sandbox() as telnyx, HttpClient("dialtone/test") as outbound:
-        api = TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=1.0)
+        api = TelnyxApi(outbound, base_url=telnyx.url, api_key=DEMO_KEY, call_seconds=20.0)
         client = TelnyxCredentials(api, telnyx.clock)
         telnyx.fail("status", status=503, times=10_000)
 
@@ -386,7 +389,8 @@ async def test_outage_causes_few_calls_and_recovery_is_detected() -> None:
             await attempt()
         during = len(telnyx.sandbox.journal.entries)
         telnyx.sandbox.faults.plans.clear()
-        await asyncio.sleep(MIN_OPEN_SECONDS * 1.3)
+        probes = during - FAILURES_TO_OPEN  # each doubles the time until the next one
+        await asyncio.sleep(MIN_OPEN_SECONDS * 2**probes * 1.3)
         healed = await attempt()
 
     assert during <= FAILURES_TO_OPEN + 3
@@ -459,7 +463,7 @@ def test_failed_best_effort_calls_change_nothing_for_other_calls() -> None:
 
     assert scheduler.status() == before
     assert (before.is_breaker_open, before.concurrency_limit, before.calls_in_flight) == (False, INITIAL_LIMIT, 0)
-    asyncio.run(asyncio.wait_for(call(scheduler, 200), 0.5))
+    asyncio.run(asyncio.wait_for(call(scheduler, 200), 20))
 
 
 @pytest.mark.parametrize(("seconds", "pauses"), [(0.2, False), (1.5, True)])
