@@ -1,7 +1,7 @@
 """Group commit: concurrent writes share a transaction, and a failing write does not affect the others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,14 +35,22 @@ async def opened(ledger: SqlLeases, lease: Lease, most: int = 10) -> Lease | Exc
 Works = Sequence[Callable[[Any], Any]]
 
 
-def slow(seconds: float) -> Callable[[Works], Awaitable[list[Any]]]:
-    """A disk that needs this many seconds for each transaction."""
+class Disk:
+    """A disk that executes no transaction until it is ready."""
 
-    async def commit(works: Works) -> list[Any]:
-        await asyncio.sleep(seconds)
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.is_busy = asyncio.Event()
+        """Set once a transaction has begun."""
+        self.is_ready = asyncio.Event()
+
+    async def commit(self, works: Works) -> list[Any]:
+        self.is_busy.set()
+        await self.is_ready.wait()
         return [work(None) for work in works]
 
-    return commit
+    def write(self, name: str) -> Callable[[Any], None]:
+        return lambda _: self.written.append(name)
 
 
 @pytest.fixture
@@ -120,30 +128,30 @@ async def test_unavailable_ledger_fails_all_pending_writes_at_once() -> None:
 
 
 async def test_write_that_times_out_in_the_queue_is_never_executed() -> None:
-    written: list[str] = []
-
-    group = GroupCommit(slow(0.3), timeout_seconds=0.1)
-    first = asyncio.create_task(group.write(lambda _: written.append("first")))
-    await asyncio.sleep(0.01)
+    disk = Disk()
+    group = GroupCommit(disk.commit, timeout_seconds=0.1)
+    first = asyncio.create_task(group.write(disk.write("first")))
+    await disk.is_busy.wait()
 
     with pytest.raises(LedgerUnavailable):
-        await group.write(lambda _: written.append("second"))
+        await group.write(disk.write("second"))
+    disk.is_ready.set()
     await first
-    await asyncio.sleep(0.4)
+    await group.write(disk.write("third"))
 
-    assert written == ["first"]
+    assert disk.written == ["first", "third"]
 
 
 async def test_cancelled_write_is_never_executed() -> None:
-    written: list[str] = []
-
-    group = GroupCommit(slow(0.05), timeout_seconds=5)
-    first = asyncio.create_task(group.write(lambda _: written.append("first")))
-    await asyncio.sleep(0.01)
-    leaving = asyncio.create_task(group.write(lambda _: written.append("second")))
-    await asyncio.sleep(0.01)
+    disk = Disk()
+    group = GroupCommit(disk.commit, timeout_seconds=20)
+    first = asyncio.create_task(group.write(disk.write("first")))
+    await disk.is_busy.wait()
+    leaving = asyncio.create_task(group.write(disk.write("second")))
+    await asyncio.sleep(0)
     leaving.cancel()
+    disk.is_ready.set()
     await first
-    await asyncio.sleep(0.1)
+    await group.write(disk.write("third"))
 
-    assert written == ["first"]
+    assert disk.written == ["first", "third"]
