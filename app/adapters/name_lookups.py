@@ -25,15 +25,18 @@ class IsolatedResolver(AbstractResolver):
     the configuration, so they are few.
     """
 
-    def __init__(self, getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+    def __init__(
+        self, getaddrinfo: Callable[..., list[Any]] = socket.getaddrinfo, timeout_seconds: float = LOOKUP_SECONDS
+    ) -> None:
         self._getaddrinfo = getaddrinfo
+        self._timeout_seconds = timeout_seconds
         self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_LOOKUPS))
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Raises TimeoutError after LOOKUP_SECONDS, so that the request is known not to have been sent."""
-        async with asyncio.timeout(LOOKUP_SECONDS):
+        """Raises TimeoutError after the timeout, so that the request is known not to have been sent."""
+        async with asyncio.timeout(self._timeout_seconds):
             free = self._free[host]
             await free.acquire()
             flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
