@@ -18,6 +18,8 @@ class TcpProxy:
         self._pairs: set[asyncio.StreamWriter] = set()
         self._flows = asyncio.Event()
         self._flows.set()
+        self.connections = 0
+        """The number of connections that were accepted."""
 
     @property
     def url(self) -> str:
@@ -47,6 +49,7 @@ class TcpProxy:
         self._flows.clear()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         await self._flows.wait()
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_unix_connection(self._socket)
