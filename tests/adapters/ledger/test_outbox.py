@@ -150,10 +150,15 @@ async def test_endpoint_gets_only_the_types_of_its_filter(opened: Database) -> N
     assert len({row["event_id"] for row in rows}) == 2  # one id for both endpoints
 
 
-async def test_nothing_is_stored_without_endpoints(opened: Database) -> None:
+async def test_nothing_is_stored_without_endpoints(opened: Database, request: pytest.FixtureRequest) -> None:
     leases = SqlLeases(opened, outbox_of(opened, []))
     statements: list[str] = []
-    sa.event.listen(sa.Engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+
+    def record(*seen: Any) -> None:
+        statements.append(seen[2])
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", record)
+    request.addfinalizer(lambda: sa.event.remove(sa.Engine, "before_cursor_execute", record))
 
     await activate(leases)
 

@@ -141,6 +141,7 @@ def scans(plan: list[str]) -> list[str]:
     return [table for table in found if table not in SMALL and not table.startswith("anon")]
 
 
+@pytest.mark.timeout(300)
 async def test_every_statement_uses_an_index(
     telnyx: Telnyx, database: str, statements: Statements, tmp_path: Path
 ) -> None:
