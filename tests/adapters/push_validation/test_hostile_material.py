@@ -38,11 +38,11 @@ def long_dsa_key() -> str:
     ids=["RSA", "DSA"],
 )
 def test_oversized_key_is_rejected_quickly(private_key: str, code: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
 
     assert codes(apns.validate(cert_pem(), private_key, NOW)) == [code]
 
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
 
 
 def test_every_code_has_an_example_and_a_message() -> None:
