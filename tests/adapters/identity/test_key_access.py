@@ -165,7 +165,7 @@ async def test_proxy_that_rejects_the_password_is_reported_without_it(caplog: py
         client = clients.get()
         reason = await outcome(replace(LOCATION, jwks_url="https://id.example.com/keys"), client)
         with pytest.raises(ConnectFailed) as failure:
-            await client.send("GET", "https://id.example.com/", deadline_seconds=2, max_bytes=100)
+            await client.send("GET", "https://id.example.com/", deadline_seconds=30, max_bytes=100)
 
     assert str(reason).endswith(": the egress proxy rejects the user or the password")
     assert "right" not in f"{failure.value!r} {failure.value.__cause__!r} {caplog.text}"
@@ -174,7 +174,7 @@ async def test_proxy_that_rejects_the_password_is_reported_without_it(caplog: py
 async def test_unreachable_proxy_means_that_nothing_was_sent() -> None:
     async with HttpClient("dialtone/test", proxy_url="http://user:CANARY@127.0.0.1:1") as client:
         with pytest.raises(ConnectFailed, match="egress proxy") as failure:
-            await client.send("POST", "https://api.telnyx.com/v2", deadline_seconds=2, max_bytes=100)
+            await client.send("POST", "https://api.telnyx.com/v2", deadline_seconds=30, max_bytes=100)
 
     assert "CANARY" not in repr(failure.value)
 
@@ -185,7 +185,7 @@ async def test_proxy_is_not_used_for_this_machine_or_for_an_issuer_without_it() 
         assert await outcome(replace(LOCATION, jwks_url=f"{url}/jwks"), clients.get()) == 1
         direct = clients.get(uses_proxy=False)
         with pytest.raises((ConnectFailed, ResponseFailed)):
-            await direct.send("GET", "http://keycloak.invalid/", deadline_seconds=2, max_bytes=100)
+            await direct.send("GET", "http://keycloak.invalid/", deadline_seconds=30, max_bytes=100)
 
     assert proxy.targets == []
 
@@ -196,7 +196,7 @@ async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPa
             monkeypatch.setenv(name, proxy.url)
         async with HttpClients("dialtone/test") as clients:
             with pytest.raises((ConnectFailed, ResponseFailed)):
-                await clients.get().send("GET", "http://keycloak.invalid/", deadline_seconds=2, max_bytes=100)
+                await clients.get().send("GET", "http://keycloak.invalid/", deadline_seconds=30, max_bytes=100)
 
     assert proxy.targets == []
 
