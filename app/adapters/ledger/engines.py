@@ -50,13 +50,13 @@ def database_url(text: str) -> URL:
     return url.set(drivername="sqlite+aiosqlite")
 
 
-def open_engine(url: URL, connector: PgConnector | None = None) -> AsyncEngine:
+def open_engine(url: URL, connector: PgConnector | None = None, *, busy_seconds: float = BUSY_SECONDS) -> AsyncEngine:
     """An asynchronous engine. On SQLite, commits are durable and several processes may use the file.
 
-    `connector` is that of the PostgreSQL address, if its user and password may change.
+    `connector` is that of the PostgreSQL address, if its user and password may change. `busy_seconds` is for SQLite.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
-    engine = _sqlite(url) if is_sqlite else _postgresql(connector or PgConnector(url))
+    engine = _sqlite(url, busy_seconds) if is_sqlite else _postgresql(connector or PgConnector(url))
     replace_broken_connections(engine.sync_engine)
     return engine
 
@@ -94,11 +94,11 @@ def _replace_former_logins(engine: sa.Engine, connector: PgConnector) -> None:
             raise sa.exc.DisconnectionError
 
 
-def _sqlite(url: URL) -> AsyncEngine:
+def _sqlite(url: URL, busy_seconds: float) -> AsyncEngine:
     engine = create_async_engine(
         url,
         hide_parameters=True,
-        connect_args={"timeout": BUSY_SECONDS},
+        connect_args={"timeout": busy_seconds},
         pool_size=SQLITE_POOL_SIZE,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,

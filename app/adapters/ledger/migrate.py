@@ -10,10 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 import migrations
-from app.adapters.ledger.engines import BUSY_SECONDS, open_engine
+from app.adapters.ledger.engines import open_engine
+from app.adapters.ledger.pg_connector import PgConnector
 
 MIGRATION_LOCK_ID = 6_243_871
 """The advisory lock that serializes migrations of a PostgreSQL database. An arbitrary number."""
+
+
+MIGRATION_SECONDS = 60.0
+"""How long a migration waits for that of another process, and how long one of its statements may take. No request waits
+for it, and a statement on a large table takes longer than one of a request."""
 
 
 def newest_revision() -> str:
@@ -24,9 +30,11 @@ def newest_revision() -> str:
 
 async def migrate(url: URL, target: str = "head") -> str:
     """Bring the database to a revision, and return the newest one. Running it again changes nothing."""
-    if url.get_backend_name() == "sqlite" and url.database:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and url.database:
         await asyncio.to_thread(_prepare_file, Path(url.database))
-    engine = open_engine(url)
+    connector = None if is_sqlite else PgConnector(url, MIGRATION_SECONDS)
+    engine = open_engine(url, connector, busy_seconds=MIGRATION_SECONDS)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade, target)
@@ -42,8 +50,8 @@ def _prepare_file(file: Path) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)
-    deadline = time.monotonic() + BUSY_SECONDS
-    with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+    deadline = time.monotonic() + MIGRATION_SECONDS
+    with closing(sqlite3.connect(file, timeout=MIGRATION_SECONDS)) as connection:
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -25,7 +25,8 @@ _TRY_NEXT = (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.Targe
 class PgConnector:
     """Opens connections of a parsed address. asyncpg interprets the TLS and session parameters."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, statement_seconds: float = STATEMENT_SECONDS) -> None:
+        self._statement_seconds = statement_seconds
         self._read(url)
 
     def change_login(self, url: URL) -> bool:
@@ -50,7 +51,7 @@ class PgConnector:
             "password": url.password,
             "database": url.database,
             "timeout": max(0, int(query.get("connect_timeout", 0))) or CONNECT_SECONDS,
-            "command_timeout": STATEMENT_SECONDS,
+            "command_timeout": self._statement_seconds,
             # PgBouncer gives each transaction another server connection, which may not have a named statement, or has
             # another client's of the same name. Without this cache, asyncpg does not name statements.
             "statement_cache_size": 0,

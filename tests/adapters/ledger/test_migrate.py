@@ -1,15 +1,20 @@
 """Migrations on both databases."""
 
 import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.engine import URL
 
 from app.adapters.ledger import migrate as migrating
 from app.adapters.ledger.database import Database
-from app.adapters.ledger.engines import database_url, open_engine
+from app.adapters.ledger.engines import BUSY_SECONDS, database_url, open_engine
+from app.adapters.ledger.pg_connector import STATEMENT_SECONDS
 from app.adapters.ledger.tables import metadata, sweep_runs
 from app.vending.errors import LedgerUnavailable
 from tests.support.databases import create_postgres
@@ -93,6 +98,33 @@ async def test_two_replicas_can_migrate_one_database_at_once(database: str) -> N
     engine = open_engine(url)
     await Database(engine).check_ready(migrating.newest_revision())
     await engine.dispose()
+
+
+@asynccontextmanager
+async def migration_of_another_replica(url: URL) -> AsyncIterator[None]:
+    """The locks that a migration holds."""
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(str(url.database), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+        return
+    engine = open_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(migrating.MIGRATION_LOCK_ID)))
+        yield
+    await engine.dispose()
+
+
+async def test_replica_waits_for_the_migration_of_another_one(database: str) -> None:
+    url = database_url(database)
+    async with migration_of_another_replica(url):
+        waiting = asyncio.create_task(migrating.migrate(url))
+        await asyncio.wait({waiting}, timeout=max(BUSY_SECONDS, STATEMENT_SECONDS) + 1)
+
+        assert not waiting.done(), "requests wait that long, and a migration waits longer"
+
+    assert await waiting == migrating.newest_revision()
 
 
 async def test_replica_requires_its_migration_and_tolerates_a_newer_one(database: str) -> None:
