@@ -22,7 +22,7 @@ from tests.support.tokens import ISSUER, pem, rsa_key, token
 from tests.support.waiting import DAY, eventually
 
 GUESTS = "https://guests.example.com"
-Serve = Callable[[str], AbstractAsyncContextManager[Service]]
+Serve = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def serve(telnyx: Telnyx, database: str, tmp_path: Path) -> Serve:
     """The service under a policy, with two issuers: `staff` and `guests`."""
 
     @asynccontextmanager
-    async def under(policy: str) -> AsyncIterator[Service]:
+    async def under(policy: str, **changes: Any) -> AsyncIterator[Service]:
         own = configured_by(
             tmp_path,
             f"""
@@ -47,7 +47,7 @@ def serve(telnyx: Telnyx, database: str, tmp_path: Path) -> Serve:
             {policy}
             """,
         )
-        async with running_service(telnyx, database, **own) as service:
+        async with running_service(telnyx, database, **own, **changes) as service:
             yield service
 
     return under
@@ -147,7 +147,7 @@ async def test_concurrent_evictions_end_exactly_at_the_limit(serve: Serve, telny
 
         assert {answer.status_code for answer in answers} <= {201, 403, 503}
         assert sum(answer.status_code == 201 for answer in answers) >= 3
-        await eventually(lambda: len(telnyx.live()) == 3, 15)
+        await eventually(lambda: len(telnyx.live()) == 3)
 
 
 async def test_without_eviction_the_next_device_is_rejected(serve: Serve, telnyx: Telnyx) -> None:
@@ -319,7 +319,7 @@ async def outage(service: Service, telnyx: Telnyx, fault: dict[str, Any]) -> Non
 async def test_old_credential_is_not_replaced_during_an_outage(
     serve: Serve, telnyx: Telnyx, fault: dict[str, Any]
 ) -> None:
-    async with serve(AGED) as service:
+    async with serve(AGED, telnyx_call_seconds=2.5) as service:
         first = (await issue(service, "laptop", lasting_token())).json()
         telnyx.clock.advance(DAY - timedelta(hours=1))
         await issue(service, "laptop", lasting_token())
