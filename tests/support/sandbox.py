@@ -1,13 +1,60 @@
 """The Telnyx sandbox behind a real socket, with access to its state."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
 
 from app.sandbox.account import DEMO_CONNECTION, Account, Clock
 from app.sandbox.rest import TelnyxSandbox
 from tests.support.http_server import serve
+
+
+@dataclass
+class HeldCall:
+    """A call without a response so far. With `after_commit`, it is executed at once, otherwise before the response."""
+
+    method: str
+    path: str
+    after_commit: bool
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def is_for(self, scope: Scope) -> bool:
+        return (
+            not self.arrived.is_set() and scope["method"] == self.method and bool(re.search(self.path, scope["path"]))
+        )
+
+
+class HoldingSandbox:
+    """The sandbox behind a gate for single calls."""
+
+    def __init__(self, sandbox: TelnyxSandbox) -> None:
+        self._sandbox = sandbox
+        self.held: list[HeldCall] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = next((call for call in self.held if call.is_for(scope)), None) if scope["type"] == "http" else None
+        if call is None:
+            await self._sandbox(scope, receive, send)
+            return
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
+        if call.after_commit:
+            await self._sandbox(scope, receive, keep)
+        call.arrived.set()
+        await call.released.wait()
+        if not call.after_commit:
+            await self._sandbox(scope, receive, keep)
+        for message in messages:
+            await send(message)
 
 
 @dataclass
@@ -16,6 +63,7 @@ class Telnyx:
 
     sandbox: TelnyxSandbox
     url: str
+    gate: HoldingSandbox
 
     @property
     def clock(self) -> Clock:
@@ -55,6 +103,17 @@ class Telnyx:
 
         self.sandbox.faults.plans.append(Fault.from_json({"kind": kind, **plan}))
 
+    @asynccontextmanager
+    async def held(self, method: str, path: str, *, after_commit: bool = False) -> AsyncIterator[HeldCall]:
+        """The next such call gets its response when the context ends."""
+        call = HeldCall(method, path, after_commit)
+        self.gate.held.append(call)
+        try:
+            yield call
+        finally:
+            self.gate.held.remove(call)
+            call.released.set()
+
 
 @asynccontextmanager
 async def telnyx_sandbox(**options: Any) -> AsyncIterator[Telnyx]:
@@ -62,5 +121,6 @@ async def telnyx_sandbox(**options: Any) -> AsyncIterator[Telnyx]:
     account = Account(clock)
     account.add_demo_connection()
     sandbox = TelnyxSandbox(account, clock, **options)
-    async with serve(sandbox) as base:
-        yield Telnyx(sandbox, f"{base}/v2")
+    gate = HoldingSandbox(sandbox)
+    async with serve(gate) as base:
+        yield Telnyx(sandbox, f"{base}/v2", gate)
