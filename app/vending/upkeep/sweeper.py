@@ -106,6 +106,7 @@ class Sweeper:
         self._audit = audit
         self._clock = clock
         self._retention = retention
+        self._lock = asyncio.Lock()
         self.backlog = Backlog()
         """As of the last run."""
 
@@ -119,7 +120,14 @@ class Sweeper:
         return await self._ledger.irrevocable(IRREVOCABLE_ATTEMPTS, SWEEP_BATCH_SIZE)
 
     async def sweep(self) -> SweepResult:
-        """One run, in small batches. Raises LedgerUnavailable; a Telnyx error only postpones rows."""
+        """One run, in small batches. Raises LedgerUnavailable; a Telnyx error only postpones rows.
+
+        Waits for a run in progress: the report of an operator's sweep would call its rows neither deleted nor due.
+        """
+        async with self._lock:
+            return await self._sweep()
+
+    async def _sweep(self) -> SweepResult:
         outcomes: Counter[DeletionOutcome] = Counter()
         taken = 0
         await self._expire()
