@@ -1,5 +1,6 @@
 """Outbound requirements of policy rules: logins on a connection that does not meet them get 503."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -344,6 +345,20 @@ async def test_unlimited_connection_without_a_requirement_is_a_warning(serve: Se
             await check(service, telnyx, timedelta(days=2))
 
     assert [line["event"] for line in logs if line["event"].startswith("outbound_")] == ["outbound_spend_not_limited"]
+
+
+async def test_check_waits_for_a_check_in_progress(serve: Serve, telnyx: Telnyx) -> None:
+    telnyx.limit_outbound(**LIMITED)
+    async with telnyx.held("GET", OUTBOUND) as read, serve("limited") as service:
+        guard = service.components.telnyx.outbound_guard
+        await read.arrived.wait()  # the check at the start
+        second = asyncio.create_task(guard.check())
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        read.released.set()
+
+        await second
+        assert [status.connection_id for status in guard.statuses()] == [DEMO_CONNECTION]
 
 
 async def test_good_connection_is_read_every_five_minutes(serve: Serve, telnyx: Telnyx) -> None:

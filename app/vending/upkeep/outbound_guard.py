@@ -4,6 +4,7 @@ A connection keeps the result of its last successful read, so an outage of Telny
 result, a login that needs Telnyx reads the limits first, and is denied if that fails.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -108,6 +109,7 @@ class OutboundGuard:
         self._clock = clock
         self._report = report
         self._report_failure = report_failure
+        self._check_lock = asyncio.Lock()
         self._flights: SingleFlight[OutboundProfile | None] = SingleFlight(READ_SECONDS)
         self._known: dict[str, tuple[OutboundProfile | None, datetime]] = {}
         self._tried_at: dict[str, datetime] = {}
@@ -116,7 +118,14 @@ class OutboundGuard:
         self._reported: dict[tuple[str, str], tuple[object, datetime]] = {}
 
     async def check(self) -> None:
-        """Read the connections that are due. A connection that cannot be read keeps its last result."""
+        """Read the connections that are due. A connection that cannot be read keeps its last result.
+
+        Waits for a check in progress, so that its results are known afterwards.
+        """
+        async with self._check_lock:
+            await self._check()
+
+    async def _check(self) -> None:
         connections = self._policy.policy.connections()
         if forgotten := self._known.keys() - connections:
             self._known = {name: known for name, known in self._known.items() if name not in forgotten}
