@@ -266,7 +266,8 @@ def build_telephony(
         ensure_outbound=telnyx.outbound_guard.ensure_met,
     )
     devices = Devices(policy, ledger.leases, renewer, binding, audit, clock, telnyx.outbound_guard.ensure_met)
-    presence = Presence(TelnyxRegistrations(telnyx.api), overrides.monotonic)
+    lookup_seconds = overrides.lookup_seconds
+    presence = Presence(TelnyxRegistrations(telnyx.api, lookup_seconds), overrides.monotonic, lookup_seconds)
     return TelephonyComponents(
         issuer, revoker, devices, recovery, renewer, login_cache, shared_logins, last_uses, presence
     )

@@ -63,7 +63,7 @@ from app.vending.telephony.devices import Devices
 from app.vending.telephony.issue import CredentialIssuer
 from app.vending.telephony.last_use import LastUses
 from app.vending.telephony.login_cache import LoginCache
-from app.vending.telephony.presence import Presence
+from app.vending.telephony.presence import LOOKUP_SECONDS, Presence
 from app.vending.telephony.recover import Recovery
 from app.vending.telephony.renew import LeaseRenewer
 from app.vending.telephony.revoke import Revoker
@@ -82,12 +82,13 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Sources of time, randomness and traces, which tests replace."""
+    """Sources of time, randomness and traces, and a deadline, which tests replace."""
 
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = new_id
     jitter: Callable[[], float] = random.random
+    lookup_seconds: float = LOOKUP_SECONDS
     tracer: Tracer | None = None
     """None means that the settings decide."""
 

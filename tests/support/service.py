@@ -18,6 +18,7 @@ from app.main import build_server_app
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY, Clock
 from app.serving.admission import ConnectionLimiter
 from app.vending.ids import new_id
+from app.vending.telephony.presence import LOOKUP_SECONDS
 from tests.support.databases import migrate_database
 from tests.support.http_server import http_client, serve
 from tests.support.sandbox import Telnyx
@@ -73,11 +74,12 @@ async def running_service(
     *,
     ids: Callable[[], str] = new_id,
     monotonic: Callable[[], float] = time.monotonic,
+    lookup_seconds: float = LOOKUP_SECONDS,
     **changes: Any,
 ) -> AsyncIterator[Service]:
     """Run one replica with the sandbox's clock, which tests can advance."""
     await migrate_database(database)
-    outside = Overrides(clock=telnyx.clock, monotonic=monotonic, new_id=ids, jitter=lambda: 0.5)
+    outside = Overrides(telnyx.clock, monotonic, ids, jitter=lambda: 0.5, lookup_seconds=lookup_seconds)
     settings = settings_for(telnyx.url, database, **changes)
     components = build_components(settings, outside)
     limiter, fronted_app, _ = build_server_app(settings, components)

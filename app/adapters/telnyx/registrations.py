@@ -17,13 +17,15 @@ _REGISTERED = {"registered": True, "unregistering": False, "connection_disabled"
 class TelnyxRegistrations:
     """The registrations of telephony credentials."""
 
-    def __init__(self, api: TelnyxApi) -> None:
+    def __init__(self, api: TelnyxApi, lookup_seconds: float = LOOKUP_SECONDS) -> None:
         self._api = api
+        self._lookup_seconds = lookup_seconds
 
     async def is_registered(self, sip_username: str) -> bool | None:
         """Whether a device is registered under this name; None if the response does not say. Raises TelnyxError."""
         params = {"credential_type": "telephony_credential", "username": sip_username}
-        answer = await self._api.send_best_effort("GET", "/sip_registration_status", LOOKUP_SECONDS, params=params)
+        path = "/sip_registration_status"
+        answer = await self._api.send_best_effort("GET", path, self._lookup_seconds, params=params)
         return _is_registered(json_object(answer.body), sip_username)
 
 

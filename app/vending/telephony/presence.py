@@ -33,11 +33,14 @@ class Registrations(Protocol):
 class Presence:
     """Looks up registrations. Results are cached for CACHE_SECONDS, and concurrent requests share them."""
 
-    def __init__(self, registrations: Registrations, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, registrations: Registrations, monotonic: Callable[[], float], lookup_seconds: float = LOOKUP_SECONDS
+    ) -> None:
         self._registrations = registrations
         self._monotonic = monotonic
+        self._lookup_seconds = lookup_seconds
         self._slots = asyncio.Semaphore(LOOKUP_CONCURRENCY)
-        self._flights: SingleFlight[bool | None] = SingleFlight(LOOKUP_SECONDS)
+        self._flights: SingleFlight[bool | None] = SingleFlight(lookup_seconds)
         self._known: dict[str, tuple[float, bool | None]] = {}
         """By SIP username: when the entry was added, and the result. Oldest entries first."""
 
@@ -69,7 +72,7 @@ class Presence:
 
     async def _ask(self, sip_username: str) -> bool | None:
         try:
-            async with asyncio.timeout(LOOKUP_SECONDS), self._slots:
+            async with asyncio.timeout(self._lookup_seconds), self._slots:
                 is_online = await self._registrations.is_registered(sip_username)
         except (TelnyxRateLimited, TimeoutError):
             return None  # not cached: the next request may find capacity
