@@ -4,7 +4,6 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from app.sandbox.account import DEMO_CONNECTION
@@ -28,18 +27,6 @@ FAULTS: list[dict[str, Any]] = [
 ]
 
 
-async def issue_with_retries(service: Service, device: str, **wishes: Any) -> httpx.Response:
-    """Retry as a client does. A refusal that is not retryable ends the retries."""
-    for _ in range(40):
-        answer = await service.issue(device, **wishes)
-        if answer.status_code != 503:
-            break
-        assert answer.json()["retryable"]
-        assert int(answer.headers["retry-after"]) >= 1
-        await asyncio.sleep(0.2)
-    return answer
-
-
 @pytest.mark.parametrize("action", ["reject", "evict_oldest", ...])
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 async def test_failed_create_does_not_occupy_the_only_place(
@@ -51,7 +38,7 @@ async def test_failed_create_does_not_occupy_the_only_place(
         first = await service.issue("first")
         telnyx.sandbox.faults.plans.clear()
 
-        second = await issue_with_retries(service, "second")
+        second = await service.issue_with_retries("second")
 
         assert first.status_code == 503
         assert second.status_code == 201
@@ -65,37 +52,40 @@ async def test_new_device_waits_for_a_create_in_progress_and_replaces_it(
     telnyx: Telnyx, database: str, action: Any
 ) -> None:
     async with running_service(telnyx, database, max_devices=1, at_device_limit=action) as service:
-        telnyx.fail("delay", **CREATE, seconds=0.6)
-        first = asyncio.create_task(service.issue("first"))
-        await eventually(lambda: telnyx.calls("POST"))
-
-        second = await service.issue("second")
+        async with telnyx.held(**CREATE) as create:
+            first = asyncio.create_task(service.issue("first"))
+            await create.arrived.wait()
+            second = asyncio.create_task(service.issue_with_retries("second"))
+            await eventually(lambda: service.app.requests == 2)
+            await asyncio.sleep(0.2)
+            assert not second.done()
 
         assert (await first).status_code == 201
-        assert second.status_code == 201
+        assert (await second).status_code == 201
 
 
 async def test_new_device_is_rejected_once_the_create_in_progress_is_active(telnyx: Telnyx, sqlite: str) -> None:
     async with running_service(telnyx, sqlite, max_devices=1, at_device_limit="reject") as service:
-        telnyx.fail("delay", **CREATE, seconds=0.6)
-        first = asyncio.create_task(service.issue("first"))
-        await eventually(lambda: telnyx.calls("POST"))
+        async with telnyx.held(**CREATE) as create:
+            first = asyncio.create_task(service.issue("first"))
+            await create.arrived.wait()
+            second = asyncio.create_task(service.issue_with_retries("second"))
+            await eventually(lambda: service.app.requests == 2)
+            await asyncio.sleep(0.2)
+            assert not second.done()
 
-        second = await service.issue("second")
-
-        assert first.done()
         assert (await first).status_code == 201
-        assert_problem(second, 403, "device_limit_reached")
+        assert_problem(await second, 403, "device_limit_reached")
 
 
 async def test_new_device_gets_a_retryable_answer_while_a_create_hangs(telnyx: Telnyx, sqlite: str) -> None:
-    slow: dict[str, Any] = {"telnyx_call_seconds": 5.0, "max_devices": 1, "at_device_limit": "reject"}
+    slow: dict[str, Any] = {"telnyx_call_seconds": 60.0, "max_devices": 1, "at_device_limit": "reject"}
     async with running_service(telnyx, sqlite, **slow) as service:
-        telnyx.fail("hang", **CREATE)
-        first = asyncio.create_task(service.issue("first"))
-        await eventually(lambda: telnyx.calls("POST"))
+        async with telnyx.held(**CREATE) as create:
+            first = asyncio.create_task(service.issue("first"))
+            await create.arrived.wait()
 
-        second = await service.issue("second")
+            second = await service.issue("second")
 
         assert_problem(second, 503, "issue_in_progress")
         assert second.json()["retryable"]
@@ -104,13 +94,13 @@ async def test_new_device_gets_a_retryable_answer_while_a_create_hangs(telnyx: T
 
 
 async def test_replaced_create_that_succeeds_late_leaves_no_credential(telnyx: Telnyx, sqlite: str) -> None:
-    async with running_service(telnyx, sqlite, max_devices=1) as service:
-        telnyx.fail("delay", **CREATE, seconds=0.6, after_commit=True)
-        first = asyncio.create_task(service.issue("first"))
-        await eventually(lambda: telnyx.calls("POST"))
-        telnyx.clock.advance(HOUR / 2)  # the claim expires, as if the replica had stopped for that time
+    async with running_service(telnyx, sqlite, max_devices=1, telnyx_call_seconds=30.0) as service:
+        async with telnyx.held(**CREATE, after_commit=True) as create:
+            first = asyncio.create_task(service.issue("first"))
+            await create.arrived.wait()
+            telnyx.clock.advance(HOUR / 2)  # the claim expires, as if the replica had stopped for that time
 
-        second = await service.issue("second")
+            second = await service.issue("second")
 
         assert second.status_code == 201
         await first
@@ -128,7 +118,7 @@ async def test_credential_that_telnyx_creates_after_the_timeout_is_deleted(telny
 
         assert (await service.issue("second")).status_code == 201
         await service.components.upkeep.sweeper.sweep()
-        await eventually(lambda: telnyx.calls("GET", path="telephony_credentials"))
+        assert telnyx.calls("GET", path="telephony_credentials")
         late = {"connection_id": DEMO_CONNECTION, "name": service.components.replica.naming.credential_name(lease_id)}
         telnyx.sandbox.account.create_credential(late)
 
@@ -165,15 +155,19 @@ async def test_hundred_parallel_devices_never_exceed_the_limit(telnyx: Telnyx, d
     async with running_service(telnyx, database, max_devices=5, at_device_limit=action) as service:
         most = 0
 
-        async def watch() -> None:
+        async def look() -> None:
             nonlocal most
+            leases = await service.components.ledger.search.matching(LeaseCriteria(), None, 200)
+            most = max(most, sum(lease.state in LIVE for lease in leases))
+
+        async def watch() -> None:
             while True:
-                leases = await service.components.ledger.search.matching(LeaseCriteria(), None, 200)
-                most = max(most, sum(lease.state in LIVE for lease in leases))
+                await look()
                 await asyncio.sleep(0.02)
 
         watching = asyncio.create_task(watch())
         answers = await asyncio.gather(*(service.issue(f"tab-{number}") for number in range(100)))
+        await look()
         watching.cancel()
         census = await service.components.ledger.search.census()
 

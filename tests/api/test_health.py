@@ -117,7 +117,7 @@ async def test_draining_service_is_not_ready() -> None:
 
 async def test_login_in_progress_is_finished_before_the_stop(telnyx: Telnyx, sqlite: str) -> None:
     telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=0.5)
-    async with running_service(telnyx, sqlite) as service:
+    async with running_service(telnyx, sqlite, telnyx_call_seconds=30.0) as service:
         asking = asyncio.create_task(service.issue("laptop"))
         await eventually(lambda: telnyx.calls("POST"))
         asking.cancel()

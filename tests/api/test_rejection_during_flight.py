@@ -20,10 +20,10 @@ from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, logout_token, token
 from tests.support.waiting import eventually
 
-SLOW_SECONDS = 0.6
 CREATE, MINT = "/telephony_credentials$", "/token$"
 
 Ask = Callable[[str], Awaitable[httpx.Response]]
+Answering = asyncio.Future[httpx.Response]
 
 
 def seconds_ago(seconds: int) -> int:
@@ -35,13 +35,10 @@ def issued(seconds: int, **claims: Any) -> str:
     return token("alice", iat=seconds_ago(seconds), **claims)
 
 
-@asynccontextmanager
-async def slow(telnyx: Telnyx, path: str) -> AsyncIterator[None]:
-    """When the context ends, a request that its body has started waits for Telnyx, which responds in SLOW_SECONDS."""
-    telnyx.sandbox.journal.clear()
-    telnyx.fail("delay", method="POST", path=path, seconds=SLOW_SECONDS)
-    yield
-    await eventually(lambda: any(entry.fault == "delay" for entry in telnyx.sandbox.journal.entries))
+@pytest.fixture
+async def service(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Service]:
+    async with running_service(telnyx, sqlite, telnyx_call_seconds=20.0, request_timeout_seconds=60.0) as service:
+        yield service
 
 
 async def refuse(service: Service, target: NotBeforeTarget, not_before: datetime | None = None) -> None:
@@ -71,9 +68,10 @@ async def test_token_rejected_during_a_create_gets_no_login(
     service: Service, telnyx: Telnyx, target: NotBeforeTarget
 ) -> None:
     unverified_token = issued(10, sid="s-1")
-    async with slow(telnyx, CREATE):
+    async with telnyx.held("POST", CREATE) as create:
         asked = [asyncio.create_task(issue(service, unverified_token)) for _ in range(3)]
-    await refuse(service, target)
+        await create.arrived.wait()
+        await refuse(service, target)
 
     answers = await asyncio.gather(*asked)
 
@@ -87,22 +85,27 @@ async def test_token_rejected_during_a_refresh_gets_no_login(
 ) -> None:
     unverified_token = issued(10, sid="s-1")
     lease_id = (await issue(service, unverified_token)).json()["id"]
-    async with slow(telnyx, MINT):
+    async with telnyx.held("POST", MINT) as mint:
         asked = [asyncio.create_task(refresh(service, unverified_token, lease_id)) for _ in range(3)]
-    await refuse(service, target)
+        await mint.arrived.wait()
+        await refuse(service, target)
 
     answers = await asyncio.gather(*asked)
 
     assert [status_and_code(answer) for answer in answers] == [REJECTED] * 3
 
 
-async def both(first: str, second: str, ask: Ask, telnyx: Telnyx, path: str) -> list[asyncio.Task[httpx.Response]]:
-    """Requests with two tokens. The call to Telnyx is made for the first one."""
-    async with slow(telnyx, path):
-        asked = [asyncio.ensure_future(ask(first))]
-    asked.append(asyncio.ensure_future(ask(second)))
-    await asyncio.sleep(SLOW_SECONDS / 4)
-    return asked
+@asynccontextmanager
+async def both(service: Service, order: tuple[str, str], ask: Ask, path: str) -> AsyncIterator[list[Answering]]:
+    """Requests with two tokens. The call to Telnyx is made for the first one, and returns when the context ends."""
+    async with service.telnyx.held("POST", path) as held:
+        before = service.app.requests
+        asked: list[Answering] = [asyncio.ensure_future(ask(order[0]))]
+        await held.arrived.wait()
+        asked.append(asyncio.ensure_future(ask(order[1])))
+        await eventually(lambda: service.app.requests == before + 2)
+        await asyncio.sleep(0.1)
+        yield asked
 
 
 @pytest.mark.parametrize("is_old_first", [True, False])
@@ -111,8 +114,9 @@ async def test_not_before_during_a_create_rejects_only_the_older_token(
 ) -> None:
     old, new = issued(60), issued(10)
     order = (old, new) if is_old_first else (new, old)
-    asked = await both(*order, lambda each: issue(service, each), telnyx, CREATE)
-    await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"), datetime.fromtimestamp(seconds_ago(30), UTC))
+    not_before = datetime.fromtimestamp(seconds_ago(30), UTC)
+    async with both(service, order, lambda each: issue(service, each), CREATE) as asked:
+        await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"), not_before)
 
     answers = dict(zip(order, await asyncio.gather(*asked), strict=True))
 
@@ -128,8 +132,9 @@ async def test_not_before_during_a_refresh_rejects_only_the_older_token(
     old, new = issued(60), issued(10)
     lease_id = (await issue(service, old)).json()["id"]
     order = (old, new) if is_old_first else (new, old)
-    asked = await both(*order, lambda each: refresh(service, each, lease_id), telnyx, MINT)
-    await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"), datetime.fromtimestamp(seconds_ago(30), UTC))
+    not_before = datetime.fromtimestamp(seconds_ago(30), UTC)
+    async with both(service, order, lambda each: refresh(service, each, lease_id), MINT) as asked:
+        await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"), not_before)
 
     answers = dict(zip(order, await asyncio.gather(*asked), strict=True))
 
@@ -143,9 +148,9 @@ async def test_logout_during_a_create_leaves_a_login_for_the_later_token_only(
 ) -> None:
     old, new = issued(60), issued(10)
     order = (old, new) if is_old_first else (new, old)
-    asked = await both(*order, lambda each: issue(service, each), telnyx, CREATE)
     logout = logout_token(iat=seconds_ago(30))
-    assert (await service.client.post("/v1/backchannel-logout", data={"logout_token": logout})).status_code == 200
+    async with both(service, order, lambda each: issue(service, each), CREATE) as asked:
+        assert (await service.client.post("/v1/backchannel-logout", data={"logout_token": logout})).status_code == 200
 
     answers = dict(zip(order, await asyncio.gather(*asked), strict=True))
 
@@ -158,17 +163,17 @@ async def test_logout_during_a_create_leaves_a_login_for_the_later_token_only(
 async def test_grant_revoked_during_a_refresh_gets_no_login_of_another_grant(
     telnyx: Telnyx, sqlite: str, tmp_path: Path, *, is_revoked_first: bool
 ) -> None:
-    async with granting_service(telnyx, sqlite, tmp_path) as service:
+    patience: dict[str, Any] = {"telnyx_call_seconds": 20.0, "request_timeout_seconds": 60.0}
+    async with granting_service(telnyx, sqlite, tmp_path, **patience) as service:
         revoked, other = await minted(service), await minted(service)
         lease_id = (await use(service, revoked)).json()["id"]
         assert (await use(service, other)).status_code == 200  # the device belongs to the session of this grant now
         order = (revoked, other) if is_revoked_first else (other, revoked)
         path = f"/v1/telephony-credentials/{lease_id}/token"
-        async with slow(telnyx, MINT):
-            asked = [asyncio.create_task(call(service, order[0], "POST", path))]
-        asked.append(asyncio.create_task(call(service, order[1], "POST", path)))
-        await asyncio.sleep(SLOW_SECONDS / 4)
-        await admin_request(service, "POST", "/grant-revocations", {"grant_id": revoked["id"]})
+        grants = {grant["token"]: grant for grant in order}
+        tokens = (order[0]["token"], order[1]["token"])
+        async with both(service, tokens, lambda each: call(service, grants[each], "POST", path), MINT) as asked:
+            await admin_request(service, "POST", "/grant-revocations", {"grant_id": revoked["id"]})
 
         answers = dict(zip((grant["id"] for grant in order), await asyncio.gather(*asked), strict=True))
 
@@ -180,23 +185,29 @@ async def test_token_rejected_during_an_outage_gets_no_cached_login(service: Ser
     unverified_token = issued(10, exp=4_000_000_000)
     assert (await issue(service, unverified_token)).status_code == 201
     telnyx.clock.advance(timedelta(hours=20))
-    telnyx.sandbox.journal.clear()
-    telnyx.fail("hang", times=99)
-    asked = asyncio.create_task(issue(service, unverified_token))
-    await eventually(lambda: telnyx.sandbox.journal.entries)
-    await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"))
+    telnyx.fail("status", status=503, times=99)
+    async with telnyx.held("PATCH", "telephony_credentials") as extension:
+        asked = asyncio.create_task(issue(service, unverified_token))
+        await extension.arrived.wait()
+        await refuse(service, NotBeforeTarget(ISSUER, Reach.USER, "alice"))
 
     assert status_and_code(await asked) == REJECTED
 
 
 async def test_token_rejected_while_another_replica_creates_the_login_gets_none(telnyx: Telnyx, database: str) -> None:
     unverified_token = issued(10)
-    async with running_service(telnyx, database) as one, running_service(telnyx, database) as two:
-        async with slow(telnyx, CREATE):
+    patience: dict[str, Any] = {"telnyx_call_seconds": 20.0, "request_timeout_seconds": 60.0}
+    async with (
+        running_service(telnyx, database, **patience) as one,
+        running_service(telnyx, database, **patience) as two,
+    ):
+        async with telnyx.held("POST", CREATE) as create:
             creating = asyncio.create_task(issue(one, unverified_token))
-        waiting = asyncio.create_task(issue(two, unverified_token))
-        await asyncio.sleep(SLOW_SECONDS / 4)
-        await refuse(two, NotBeforeTarget(ISSUER, Reach.USER, "alice"))
+            await create.arrived.wait()
+            waiting = asyncio.create_task(issue(two, unverified_token))
+            await eventually(lambda: two.app.requests == 1)
+            await asyncio.sleep(0.1)
+            await refuse(two, NotBeforeTarget(ISSUER, Reach.USER, "alice"))
 
         assert status_and_code(await waiting) == REJECTED
         await creating

@@ -1,5 +1,6 @@
 """The service behind a real socket, connected to the sandbox."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -48,6 +49,17 @@ class Service:
 
     async def issue(self, device: str = "laptop", *, user: str = "alice", **wishes: Any) -> httpx.Response:
         return await self.ask("POST", user=user, json={"device_id": device, **wishes})
+
+    async def issue_with_retries(self, device: str, **wishes: Any) -> httpx.Response:
+        """Retry as a client does. A refusal that is not retryable ends the retries."""
+        for _ in range(40):
+            answer = await self.issue(device, **wishes)
+            if answer.status_code != 503:
+                break
+            assert answer.json()["retryable"]
+            assert int(answer.headers["retry-after"]) >= 1
+            await asyncio.sleep(0.2)
+        return answer
 
 
 def settings_for(telnyx_url: str, database: str, **changes: Any) -> Settings:
