@@ -73,10 +73,11 @@ async def test_endpoint_gets_nothing_of_another_issuer(
     config = configure_endpoints(tmp_path, {"everything": everything, "acme": acme}, ONLY_ACME)
     async with running_service(telnyx, database, propagation_seconds=0, **config) as service:
         canaries = await cause_events(service)
-        await eventually(lambda: (len(everything.received), len(acme.received)) == (6, 3), 10.0)
+        await eventually(lambda: (len(everything.received), len(acme.received)) == (6, 3))
+        await service.components.events.deliverer.finish()
         service.clock.advance(timedelta(days=2))
         await service.components.upkeep.sweeper.sweep()
-        await eventually(lambda: (len(everything.received), len(acme.received)) == (8, 4), 10.0)
+        await eventually(lambda: (len(everything.received), len(acme.received)) == (8, 4))
 
     received = "".join(str(event.headers) + event.body.decode() for event in acme.received)
     assert [canary for canary in canaries if canary in received] == []
@@ -90,6 +91,8 @@ async def test_endpoint_of_an_issuer_gets_no_event_about_the_whole_service(
     config = configure_endpoints(tmp_path, {"everything": everything, "acme": acme}, ONLY_ACME)
     async with running_service(telnyx, sqlite, propagation_seconds=0, **config) as service:
         await ask(service, "globex", "/push-credentials", same_ios())
+        await eventually(lambda: everything.received)
+        await service.components.events.deliverer.finish()
         (found,) = await service.components.ledger.push.expiring_objects(10)
         assert found.not_after is not None
         service.clock.advance(found.not_after - service.clock() - timedelta(days=6))
@@ -116,7 +119,7 @@ async def test_reload_that_limits_an_endpoint_applies_to_stored_events(
         acme.received.clear()
         acme.status = 204
         service.clock.advance(timedelta(minutes=10))
-        await eventually(lambda: len(acme.received) == 3, 10.0)
+        await eventually(lambda: len(acme.received) == 3)
         await service.components.events.deliverer.finish()
 
         assert not await stored_events(service.components.ledger.database)

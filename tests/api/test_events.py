@@ -47,6 +47,11 @@ async def service_with(
         yield service
 
 
+async def finish_deliveries(service: Service) -> None:
+    """Before a step of the clock: the retry of a failure that is recorded after it would be later than the step."""
+    await service.components.events.deliverer.finish()
+
+
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     async with webhook_receiver() as receiver:
@@ -90,6 +95,8 @@ async def test_expiry_of_a_push_certificate_is_an_event(
 ) -> None:
     async with service_with(telnyx, sqlite, tmp_path, {"backend": receiver}) as service:
         assert (await register(service, same_ios())).status_code == 201
+        await eventually(lambda: receiver.received)
+        await finish_deliveries(service)
         found = await service.components.ledger.push.expiring_objects(10)
         assert found[0].not_after is not None
         service.clock.advance(found[0].not_after - service.clock() - timedelta(days=6))
@@ -113,7 +120,7 @@ async def test_no_secret_is_in_events_or_in_the_ledger(
         material = android("pushed")
         assert (await register(service, material)).status_code == 201
         await service.issue("laptop", user="mallory")
-        await eventually(lambda: len(receiver.received) == 3, 15.0)
+        await eventually(lambda: len(receiver.received) == 3)
         receiver.status = 500
         await service.ask("DELETE")
         await eventually(lambda: len(receiver.received) > 3)
@@ -141,7 +148,7 @@ async def test_login_does_not_wait_for_a_slow_endpoint(
 ) -> None:
     receiver.delay_seconds = 120.0
     async with service_with(telnyx, sqlite, tmp_path, {"backend": receiver}) as service:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             for number in range(20):
                 assert (await service.issue(f"device-{number}", user=f"user-{number}")).status_code == 201
         await eventually(lambda: receiver.in_flight)
@@ -155,15 +162,15 @@ async def test_erased_user_is_not_named_in_later_deliveries(
         lease = (await service.issue("canary-laptop", user="alice-canary")).json()["id"]
         await service.issue("canary-laptop", user="mallory")
         await eventually(lambda: receiver.received)
-        receiver.received.clear()
         body = {"issuer": ISSUER, "subject": "alice-canary", "confirm": "dialtone"}
         assert (await admin_request(service, "POST", "/erasures", body)).status_code in (200, 202)
         stored = str(await stored_events(service.components.ledger.database))
         assert "alice-canary" not in stored
+        await finish_deliveries(service)
         receiver.received.clear()
         receiver.status = 200
         service.clock.advance(timedelta(minutes=10))
-        await eventually(lambda: len({received.event["type"] for received in receiver.received}) >= 3, 10.0)
+        await eventually(lambda: len({received.event["type"] for received in receiver.received}) >= 3)
 
     events = {received.id: received.event for received in receiver.received}.values()
     of_lease = [event for event in events if event["data"]["lease_id"] == lease]
@@ -196,16 +203,18 @@ async def test_operator_lists_and_replays_dead_letters(
         for device in ("laptop", "phone"):
             await service.issue(device)
         await eventually(lambda: receiver.received)
+        await finish_deliveries(service)
         service.clock.advance(DELIVERY_PERIOD + timedelta(minutes=1))
         await service.components.events.deliverer.maintain()
 
         page = (await admin_request(service, "GET", "/events", limit=1)).json()
         rest = (await admin_request(service, "GET", "/events", cursor=page["next_cursor"])).json()
         metrics = (await service.client.get("/metrics")).text
+        await finish_deliveries(service)
         receiver.status = 200
         receiver.received.clear()
         replayed = await admin_request(service, "POST", "/events/replays", {"endpoint": "backend"})
-        await eventually(lambda: len(receiver.received) == 2, 10.0)
+        await eventually(lambda: len(receiver.received) == 2)
 
         assert [event["device_id"] for event in [*page["data"], *rest["data"]]] == ["phone", "laptop"]
         assert {event["state"] for event in [*page["data"], *rest["data"]]} == {"dead"}
@@ -221,6 +230,7 @@ async def test_replay_reports_dead_letters_that_another_transaction_changes(
     async with service_with(telnyx, postgres, tmp_path, {"backend": receiver}) as service:
         await service.issue("laptop")
         await eventually(lambda: receiver.received)
+        await finish_deliveries(service)
         service.clock.advance(DELIVERY_PERIOD + timedelta(minutes=1))
         await service.components.events.deliverer.maintain()
         async with service.components.ledger.database.writing() as connection:
