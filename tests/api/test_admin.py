@@ -63,10 +63,12 @@ async def test_admin_scope_alone_is_denied_if_a_policy_exists(telnyx: Telnyx, sq
 
 
 async def test_tokens_issued_before_a_mark_are_rejected(service: Service) -> None:
+    earlier = {"Authorization": f"Bearer {token('alice')}"}
+
     answer = await operate(service, "PUT", "/v1/admin/not-before", issuer=ISSUER, subject="alice")
 
     assert answer.json()["reach"] == "user"
-    assert (await service.ask("GET", user="alice")).status_code == 401
+    assert (await service.ask("GET", headers=earlier)).status_code == 401
     assert (await service.ask("GET", user="bob")).status_code == 200
     later = {"Authorization": f"Bearer {token(iat=int(time.time()) + 2)}"}
     assert (await service.ask("GET", headers=later)).status_code == 200
