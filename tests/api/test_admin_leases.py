@@ -16,7 +16,7 @@ from tests.support.problems import assert_problem
 from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service
 from tests.support.tokens import ISSUER, token
-from tests.support.waiting import DAY, eventually
+from tests.support.waiting import DAY
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_lease_is_shown_without_secrets(service: Service, telnyx: Telnyx) 
 
 
 async def test_pooled_credential_cannot_be_shown_or_revoked(service: Service) -> None:
-    await eventually(lambda: service.components.upkeep.warm_pool.ready.get(DEMO_CONNECTION))
+    await service.components.upkeep.warm_pool.refill()  # replaces a credential that a device of the fixture got
     made = service.telnyx.sandbox.account.credentials.values()
     ids = {credential.name.removeprefix("dialtone-") for credential in made}
     shown = {lease["id"] for lease in (await operate(service, "GET", "/leases", limit=100)).json()["data"]}
@@ -135,7 +135,7 @@ async def test_revoking_a_user_ends_all_devices_and_tokens(service: Service, tel
     refused = await service.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": "tab"})
     assert_problem(refused, 401, "invalid_token")
     assert await found(service, state="active") == {("bob", "laptop")}
-    deadline = asyncio.get_running_loop().time() + 5
+    deadline = asyncio.get_running_loop().time() + 30
     while await found(service, state="revoking"):  # as `status_url` says
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.05)
@@ -195,9 +195,9 @@ async def test_sip_addresses_of_a_user_are_listed(service: Service) -> None:
 
 
 async def test_expired_or_not_yet_usable_lease_is_not_dialable(telnyx: Telnyx, sqlite: str) -> None:
-    async with running_service(telnyx, sqlite, propagation_seconds=5) as service:
+    async with running_service(telnyx, sqlite, propagation_seconds=60) as service:
         await service.issue()
-        for step, reachable in ((0 * DAY, 0), (DAY / 86_400 * 6, 1), (2 * DAY, 0)):
+        for step, reachable in ((0 * DAY, 0), (DAY / 86_400 * 61, 1), (2 * DAY, 0)):
             telnyx.clock.advance(step)
             headers = {"Authorization": f"Bearer {token('olga', scope=ADMIN_SCOPE, exp=9_999_999_999)}"}
             params = {"issuer": ISSUER, "subject": "alice"}
@@ -214,6 +214,7 @@ async def test_sip_username_leads_to_its_user(service: Service) -> None:
     assert_problem(await operate(service, "GET", "/sip-users/gencrednobody"), 404, "credential_not_found")
 
 
+@pytest.mark.timeout(300)
 async def test_large_revocation_runs_in_batches(telnyx: Telnyx, sqlite: str) -> None:
     await insert_devices(telnyx, sqlite, MAX_REVOKED_PER_CALL + 300)
     async with running_service(telnyx, sqlite) as service:
