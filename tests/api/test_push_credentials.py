@@ -173,7 +173,7 @@ async def test_shared_object_is_deleted_with_its_last_user(service: Service) -> 
 
 @pytest.mark.no_cover
 async def test_response_time_does_not_reveal_other_users_registrations(service: Service) -> None:
-    service.telnyx.fail("delay", method="POST", path="mobile_push_credentials", seconds=0.3, times=20)
+    service.telnyx.fail("delay", method="POST", path="mobile_push_credentials", seconds=1.5, times=20)
     spent: dict[str, list[float]] = {"first": [], "shared": []}
     for serial in range(10, 14):
         for which, user in (("first", "alice"), ("shared", "bob")):
@@ -181,8 +181,8 @@ async def test_response_time_does_not_reveal_other_users_registrations(service: 
             assert (await register(service, same_ios(f"a-{serial}", serial), user)).status_code == 201
             spent[which].append(time.monotonic() - began)
 
-    assert min(spent["shared"]) > 0.28
-    assert abs(sorted(spent["first"])[1] - sorted(spent["shared"])[1]) < 0.1
+    assert min(spent["shared"]) > 1.4
+    assert abs(min(spent["first"]) - min(spent["shared"])) < 0.5
 
 
 async def test_registration_during_the_last_deletion_has_a_working_object(service: Service) -> None:
@@ -193,7 +193,7 @@ async def test_registration_during_the_last_deletion_has_a_working_object(servic
         )
         assert (left.status_code, joined_in.status_code) == (204, 201)
         await asyncio.sleep(0.2)
-        assert len(push_objects(service.telnyx)) == 1
+        await eventually(lambda: len(push_objects(service.telnyx)) == 1)
         await push_request(service, "DELETE", f"/{joined_in.json()['id']}", user="bob")
         await eventually(lambda: push_objects(service.telnyx) == [])
 
@@ -251,7 +251,7 @@ async def test_unconfirmed_deletion_is_retried_until_confirmed(telnyx: Telnyx, d
         made = (await register(service, same_ios())).json()
         telnyx.fail("status", method="DELETE", path="mobile_push_credentials", status=503, times=3)
         await push_request(service, "DELETE", f"/{made['id']}")
-        await eventually(lambda: len(telnyx.sandbox.faults.plans) == 0 or telnyx.sandbox.faults.plans[0].times == 0, 8)
+        await eventually(lambda: len(telnyx.sandbox.faults.plans) == 0 or telnyx.sandbox.faults.plans[0].times == 0)
     assert len(push_objects(telnyx)) == 1
     telnyx.clock.advance(timedelta(minutes=11))
 
