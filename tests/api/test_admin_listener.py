@@ -96,8 +96,8 @@ async def listeners(telnyx: Telnyx, sqlite: str) -> AsyncIterator[TwoListeners]:
     async with (
         serve(app, limiter) as public_url,
         serve(admin_app, admin_limiter, has_lifespan=False) as admin_url,
-        http_client(public_url) as public,
-        http_client(admin_url) as admin,
+        http_client(public_url, timeout=60) as public,
+        http_client(admin_url, timeout=60) as admin,
     ):
         yield TwoListeners(public, admin)
 

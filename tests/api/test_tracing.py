@@ -1,6 +1,5 @@
 """Traces show the durations of a request's operations and contain no user data. They are exported by OTLP."""
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -57,7 +56,7 @@ async def traced(telnyx: Telnyx, sqlite: str) -> AsyncIterator[Traced]:
     components = build_components(settings, Overrides(clock=telnyx.clock, tracer=tracer_of(provider, "test")))
     limiter, app, _ = build_server_app(settings, components)
     counter = RequestCounter(app)
-    async with serve(counter, limiter) as url, http_client(url) as client:
+    async with serve(counter, limiter) as url, http_client(url, timeout=60) as client:
         yield Traced(Service(url, client, telnyx, telnyx.clock, counter, limiter, components), exporter)
 
 
@@ -142,7 +141,7 @@ async def test_spans_are_exported_by_otlp(telnyx: Telnyx, sqlite: str, tmp_path:
     try:
         async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
             assert (await service.issue()).status_code == 201
-        await asyncio.sleep(0.1)  # the last spans are sent when the service stops
+        # The last spans are sent when the service stops.
     finally:
         collector.shutdown()
 

@@ -130,7 +130,7 @@ async def revoke_grants(service: Service, **body: Any) -> dict[str, Any]:
 
 async def audit_events(service: Service, count: int = 1, **criteria: str) -> list[dict[str, Any]]:
     """The audit events, once there are `count`."""
-    deadline = asyncio.get_running_loop().time() + 5
+    deadline = asyncio.get_running_loop().time() + 30
     while True:
         found: list[dict[str, Any]] = (await admin_request(service, "GET", "/audit", **criteria)).json()["data"]
         if len(found) >= count or asyncio.get_running_loop().time() > deadline:
