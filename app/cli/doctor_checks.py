@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 from app.adapters.addresses import is_loopback
@@ -31,7 +31,7 @@ from app.vending.service_status import KeySetStatus
 PROXY_SECONDS = 3.0
 """Deadline of the request that checks the egress proxy."""
 
-MAX_SKEW_SECONDS = 5.0
+MAX_SKEW = timedelta(seconds=5)
 """A larger clock difference makes new tokens appear not yet valid, or expires them early."""
 
 
@@ -140,6 +140,7 @@ def _with_variables(where: Settings, fix: str) -> str:
 
 async def _connection(components: Components, connection_id: str) -> AsyncIterator[CheckResult]:
     about = f"connection {connection_id}"
+    sent_at = components.clock()
     try:
         found = await components.telnyx.connections.get_info(connection_id)
     except TelnyxKeyRejected:
@@ -159,13 +160,14 @@ async def _connection(components: Components, connection_id: str) -> AsyncIterat
             about, CheckVerdict.FAILED, str(error), "check that this machine can reach api.telnyx.com over https"
         )
         return
+    arrived_at = components.clock()
     yield CheckResult("Telnyx key", CheckVerdict.OK, "Telnyx accepts it")
     for finding in (
         _activity(about, found),
         _calling(about, found),
         *await check_outbound(components, connection_id),
         *_push(about, found),
-        check_clock(components, found),
+        check_clock(sent_at, found.answered_at, arrived_at),
     ):
         yield finding
 
@@ -200,17 +202,17 @@ def _push(about: str, found: ConnectionInfo) -> list[CheckResult]:
     ]
 
 
-def check_clock(components: Components, found: ConnectionInfo) -> CheckResult:
-    """Compare this machine's clock with the `Date` header of Telnyx's response."""
-    if found.answered_at is None:
+def check_clock(sent_at: datetime, answered_at: datetime | None, arrived_at: datetime) -> CheckResult:
+    """Compare this machine's clock with the `Date` header of Telnyx's response, which may have taken seconds."""
+    if answered_at is None:
         return CheckResult("clock", CheckVerdict.OK, "not checked, because Telnyx's response has no date")
-    answered_at = found.answered_at if found.answered_at.tzinfo else found.answered_at.replace(tzinfo=UTC)
-    skew = (components.clock() - answered_at).total_seconds()
-    if abs(skew) > MAX_SKEW_SECONDS:
+    answered_at = answered_at if answered_at.tzinfo else answered_at.replace(tzinfo=UTC)
+    skew = max(sent_at - answered_at, timedelta(0)) or min(arrived_at - answered_at, timedelta(0))
+    if abs(skew) > MAX_SKEW:
         return CheckResult(
             "clock",
             CheckVerdict.FAILED,
-            f"differs from Telnyx's by {skew:+.0f} s",
+            f"differs from Telnyx's by {skew.total_seconds():+.0f} s",
             "synchronize this machine's clock with NTP",
         )
     return CheckResult("clock", CheckVerdict.OK, "matches Telnyx's")

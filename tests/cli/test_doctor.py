@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner, Result
 
-from app.adapters.telnyx.push import ConnectionInfo
 from app.cli import app
 from app.cli.check_result import CheckVerdict
-from app.cli.doctor_checks import check_clock
+from app.cli.doctor_checks import check_all, check_clock
 from app.composition.build import build_components
 from app.composition.components import Overrides
 from app.sandbox.account import DEMO_CONNECTION
@@ -23,10 +23,11 @@ from tests.support.databases import migrate_database
 from tests.support.http_proxy import http_proxy
 from tests.support.http_server import free_port, serve
 from tests.support.key_server import KeyServer
+from tests.support.leases import NOW
 from tests.support.push_material import android
 from tests.support.raw_server import http_response, raw_server
 from tests.support.replicas import replica_variables
-from tests.support.sandbox import Telnyx, telnyx_sandbox
+from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service, settings_for
 from tests.support.shared_logins import KEY
 from tests.support.tokens import ISSUER, pem, rsa_key, token
@@ -314,15 +315,40 @@ async def test_invalid_setting_is_reported_in_one_line(monkeypatch: pytest.Monke
     assert result.stderr.count("\n") == 1
 
 
-async def test_clock_skew_is_reported(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with telnyx_sandbox() as telnyx:
-        await migrate_database(sqlite)
-        components = build_components(settings_for(telnyx.url, sqlite), Overrides(clock=telnyx.clock))
-        answered = ConnectionInfo(True, "internal", {}, telnyx.clock() + timedelta(seconds=90))
+@pytest.mark.parametrize(
+    ("sent", "arrived", "seen"),
+    [
+        (-90, -90, "differs from Telnyx's by -90 s"),
+        (90, 98, "differs from Telnyx's by +90 s"),
+        (-98, -90, "differs from Telnyx's by -90 s"),
+        (-5, -5, "matches Telnyx's"),
+        (5, 13, "matches Telnyx's"),
+    ],
+)
+def test_clock_skew_is_reported(sent: float, arrived: float, seen: str) -> None:
+    """`sent` and `arrived` are seconds after the time in Telnyx's response."""
+    finding = check_clock(NOW + timedelta(seconds=sent), NOW, NOW + timedelta(seconds=arrived))
 
-        finding = check_clock(components, answered)
+    assert (finding.verdict is CheckVerdict.FAILED, finding.seen) == ("differs" in seen, seen)
 
-    assert (finding.verdict, finding.seen) == (CheckVerdict.FAILED, "differs from Telnyx's by -90 s")
+
+@pytest.mark.parametrize("path", ["credential_connections", "outbound_voice_profiles"])
+async def test_slow_response_is_no_clock_skew(telnyx: Telnyx, sqlite: str, path: str) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        """The sandbox, whose responses to some requests take a minute at the clock of the command."""
+        if path in scope["path"]:
+            telnyx.clock.advance(timedelta(minutes=1))
+        await telnyx.sandbox(scope, receive, send)
+
+    telnyx.limit_outbound()
+    await migrate_database(sqlite)
+    async with serve(slow) as url:
+        settings = settings_for(f"{url}/v2", sqlite)
+        components = build_components(settings, Overrides(clock=telnyx.clock))
+        async with components.open():
+            found = [finding.seen async for finding in check_all(settings, components) if finding.about == "clock"]
+
+    assert found == ["matches Telnyx's"]
 
 
 async def test_audit_is_printed_as_text_and_json(service: Service) -> None:
