@@ -91,6 +91,7 @@ class SignallingServer:
         self._legs: dict[str, Leg] = {}
         self.logins = 0
         """Number of accepted logins, on new and on open sockets."""
+        self.rejected_logins = 0
 
     def registrations(self) -> list[str]:
         """SIP usernames that are registered now."""
@@ -173,6 +174,7 @@ class SignallingServer:
         try:
             credential = self._credential(params)
         except LoginRejected as refusal:
+            self.rejected_logins += 1
             await session.refuse(frame, refusal.error)
             return
         session.credential_id, session.sip_username = credential.id, credential.sip_username

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from app.cli.probe import POLL_SECONDS
 from app.sandbox.account import DEMO_CONNECTION
 from tests.support.databases import migrate_database
 from tests.support.http_server import free_port
@@ -20,11 +23,29 @@ from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.waiting import eventually
 
 STATUS = "/v2/sip_registration_status"
+LONG_PROPAGATION = timedelta(minutes=5)
+"""Longer than a probe takes. Tests move the sandbox's clock past it, after a login that was too early."""
+
+MEASUREMENTS = (
+    r"Telnyx created a credential in (\d+\.\d\d) s",
+    (
+        r"a new credential could log in (\d+\.\d) s after its creation, at attempt [2-9]; "
+        "DIALTONE_PROPAGATION_SECONDS is 60"
+    ),
+    r"presence was online after (\d+\.\d) s",
+    r"presence was offline after (\d+\.\d) s",
+    r"Telnyx deleted the credential in (\d+\.\d\d) s",
+)
 
 
 @pytest.fixture
-async def telnyx() -> AsyncIterator[Telnyx]:
-    async with telnyx_sandbox(propagation=timedelta(seconds=1)) as telnyx:
+def propagation() -> timedelta:
+    return timedelta(seconds=1)
+
+
+@pytest.fixture
+async def telnyx(propagation: timedelta) -> AsyncIterator[Telnyx]:
+    async with telnyx_sandbox(propagation=propagation) as telnyx:
         yield telnyx
 
 
@@ -33,7 +54,8 @@ async def variables(telnyx: Telnyx, sqlite: str, monkeypatch: pytest.MonkeyPatch
     await migrate_database(sqlite)
     wanted = replica_variables(telnyx.url, sqlite) | {
         "DIALTONE_RTC_HOST": telnyx.url.replace("http", "ws").removesuffix("/v2"),
-        "DIALTONE_PROPAGATION_SECONDS": "5",
+        "DIALTONE_PROPAGATION_SECONDS": "60",
+        "TELNYX_CALL_SECONDS": "30",
     }
     for name, value in wanted.items():
         monkeypatch.setenv(name, value)
@@ -51,30 +73,37 @@ async def probe(**changes: str) -> tuple[Result, dict[str, list[str]]]:
     return result, found
 
 
+async def probe_with_an_early_login(telnyx: Telnyx, **changes: str) -> tuple[Result, dict[str, list[str]]]:
+    """A probe whose first login is within LONG_PROPAGATION, and whose second one is after it."""
+    probing = asyncio.create_task(probe(**changes))
+    await eventually(lambda: telnyx.sandbox.exchange.rejected_logins or probing.done(), 30)
+    telnyx.clock.advance(LONG_PROPAGATION)
+    return await probing
+
+
+@pytest.mark.parametrize("propagation", [LONG_PROPAGATION], ids=["long"])
 async def test_probe_measures_login_presence_and_deletion(telnyx: Telnyx, variables: dict[str, str]) -> None:
-    result, found = await probe()
+    began = time.monotonic()
+    result, found = await probe_with_an_early_login(telnyx)
+    took = time.monotonic() - began
 
     assert result.exit_code == 0, result.output
-    measured = "\n".join(found["ok"])
-    for text in (
-        "Telnyx created a credential in 0.",
-        "a new credential could log in 1.",
-        "DIALTONE_PROPAGATION_SECONDS is 5",
-        "presence was online after 0.",
-        "presence was offline after 0.",
-        "Telnyx deleted the credential in 0.",
-    ):
-        assert text in measured
+    measured = [re.fullmatch(pattern, text) for pattern, text in zip(MEASUREMENTS, found["ok"], strict=True)]
+    seconds = [float(match[1]) for match in measured if match is not None]
+    assert len(seconds) == len(MEASUREMENTS), found["ok"]
+    assert seconds[1] >= POLL_SECONDS
+    assert sum(seconds) < took + 0.25, "each number is rounded to 0.1 s or less"
     assert "warning" not in found
     assert (telnyx.created(), telnyx.live(), telnyx.sandbox.exchange.registrations()) == (1, [], [])
     assert "tel_token" not in result.output
     assert "eyJ" not in result.output, "the login token is not printed"
 
 
+@pytest.mark.parametrize("propagation", [LONG_PROPAGATION], ids=["long"])
 async def test_propagation_that_exceeds_the_setting_is_a_warning(telnyx: Telnyx, variables: dict[str, str]) -> None:
-    _, found = await probe(DIALTONE_PROPAGATION_SECONDS="0.5")
+    _, found = await probe_with_an_early_login(telnyx, DIALTONE_PROPAGATION_SECONDS="0.4")
 
-    assert "a new credential could log in 1." in found["warning"][0]
+    assert "a new credential could log in " in found["warning"][0]
     assert telnyx.live() == []
 
 
