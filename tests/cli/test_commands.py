@@ -19,6 +19,7 @@ from tests.support.push_material import BUNDLE_ID, key, pem_of, same_ios, secret
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_components
 from tests.support.tokens import ISSUER, claims_of, principal, token
+from tests.support.waiting import eventually
 
 RULES = """
 [[policy.rules]]
@@ -278,10 +279,10 @@ async def test_not_before_command_affects_running_replicas(telnyx: Telnyx, termi
         assert (await components.identity.verifier.verify(text)).user_key == principal("alice").user_key
 
         said = await asyncio.to_thread(terminal, "tokens", "refuse", ISSUER, "--user", "alice")
-        await asyncio.sleep(2)
 
         assert said.exit_code == 0, said.output
         assert "Tokens of user alice" in said.output
+        await eventually(lambda: len(components.identity.not_before), 30)
         with pytest.raises(TokenRejected):
             await components.identity.verifier.verify(text)
 

@@ -140,7 +140,7 @@ async def test_log_and_answers_have_no_part_of_the_address(telnyx: Telnyx, postg
             answers = [await service.issue(), await service.client.get("/readyz")]
             file.write_text(AMBIGUOUS)
             service.process.send_signal(signal.SIGHUP)
-            await eventually(lambda: "reload_rejected" in service.log.read_text())
+            await eventually(lambda: "reload_rejected" in service.log.read_text(), 30)
             log = service.log.read_text()
 
     assert [answer.status_code for answer in answers] == [503, 503]

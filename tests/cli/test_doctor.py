@@ -31,6 +31,7 @@ from tests.support.sandbox import Telnyx
 from tests.support.service import Service, running_service, settings_for
 from tests.support.shared_logins import KEY
 from tests.support.tokens import ISSUER, pem, rsa_key, token
+from tests.support.waiting import eventually
 
 
 async def dialtone(*arguments: str) -> Result:
@@ -354,8 +355,7 @@ async def test_slow_response_is_no_clock_skew(telnyx: Telnyx, sqlite: str, path:
 async def test_audit_is_printed_as_text_and_json(service: Service) -> None:
     lease = (await service.issue("laptop")).json()["id"]
     await service.issue("laptop", user="bob")
-    while service.components.audit.queued:
-        await asyncio.sleep(0.02)
+    await eventually(lambda: not service.components.audit.queued, 30)
 
     text = await dialtone("audit", "tail")
     of_alice = await dialtone("audit", "tail", "--user", "alice", "--json")

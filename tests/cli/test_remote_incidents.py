@@ -66,6 +66,7 @@ async def test_stolen_laptop_is_logged_out(service: Service, shell: RemoteShell,
     assert len(telnyx.live()) == 1, "bob's"
     again = await service.client.post("/v1/telephony-credentials", headers=bearer, json={"device_id": "laptop"})
     assert again.status_code == 401
+    await eventually(lambda: not service.components.audit.queued, 30)
     events = [json.loads(line) for line in (await shell.run("audit", "tail", "--json")).stdout.splitlines()]
     assert {(event["reason"], event["actor_subject"]) for event in events} >= {
         ("tokens_refused", "olga"),

@@ -160,12 +160,12 @@ def test_lists_in_lists_are_counted(terminal: Any) -> None:
 
 @pytest.mark.parametrize("text", ["<" + "ey" * 100_000, "ey" * 100_000 + " a", "<" + "eyJhbGciOi." * 50_000])
 def test_long_text_is_explained_in_seconds(terminal: Any, text: str) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
 
     said = terminal(typed=text)
 
     assert said.exit_code == 1
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 @pytest.mark.parametrize("command", [["token", "explain"], ["policy", "test", "-"]], ids=" ".join)

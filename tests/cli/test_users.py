@@ -168,7 +168,7 @@ async def test_earlier_token_is_rejected_after_an_erasure_that_refuses_tokens(er
     stolen = {"Authorization": f"Bearer {current_token(service, iat=int(service.clock().timestamp()) - 60)}"}
 
     said = await erase("--confirm", "dialtone", "--refuse-tokens")
-    await asyncio.sleep(2)
+    await eventually(lambda: len(service.components.identity.not_before), 30)
     answer = await service.client.get("/v1/telephony-credentials", headers=stolen)
 
     assert said.exit_code == 0, said.output

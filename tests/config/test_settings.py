@@ -180,7 +180,7 @@ def test_process_exits_before_listening_and_prints_the_error(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 

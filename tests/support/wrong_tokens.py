@@ -42,6 +42,9 @@ CONFIGS = {
 """The lines of an issuer in dialtone.toml, without its key."""
 
 NOW = int(time.time())
+"""When this module was imported. The tests that use it may run half an hour later."""
+
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -302,8 +305,8 @@ CLAIMS = {
     "nbf is null": WrongToken(signed(nbf=None), ("bad_nbf", "nbf is null")),
     "exp is text": WrongToken(signed(exp=str(NOW + 600)), ("bad_exp", "text")),
     "no exp": WrongToken(signed(exp=...), ("no_expiry", "no exp")),
-    "nbf in the future": WrongToken(signed(nbf=NOW + 900), ("not_yet_valid", "nbf", "clocks")),
-    "iat in the future": WrongToken(signed(iat=NOW + 900), ("not_yet_valid", "iat", "clocks")),
+    "nbf in the future": WrongToken(signed(nbf=NOW + DAY_SECONDS), ("not_yet_valid", "nbf", "clocks")),
+    "iat in the future": WrongToken(signed(iat=NOW + DAY_SECONDS), ("not_yet_valid", "iat", "clocks")),
     "too old": WrongToken(signed(iat=NOW - 7200), ("too_old", "iat", "max_token_age_seconds"), "young"),
     "no iat": WrongToken(signed(iat=...), ("no_issue_time", "iat", "DIALTONE_MAX_TOKEN_AGE_SECONDS"), "young"),
     "no sub": WrongToken(signed(sub=..., user_id="u"), ("bad_subject", "sub", "user_id", "subject_claim")),
