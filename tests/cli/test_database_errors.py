@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.http_server import free_port
+from tests.support.http_server import refusing_port
 from tests.support.pgbouncer import PASSWORD, needs_pgbouncer, pgbouncer
 from tests.support.replicas import command, replica, replica_environment
 from tests.support.sandbox import Telnyx
@@ -45,7 +45,7 @@ async def test_command_names_the_setting_with_the_invalid_address(telnyx: Telnyx
 
 
 def refused(_: str) -> str:
-    return f"postgresql://app:{CANARY}@127.0.0.1:{free_port()}/dial"
+    return f"postgresql://app:{CANARY}@127.0.0.1:{refusing_port()}/dial"
 
 
 def unresolved(_: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from tests.support.http_server import free_port
+from tests.support.http_server import refusing_port
 from tests.support.push_api import register
 from tests.support.push_material import YEAR, ios
 from tests.support.replicas import replica_variables
@@ -148,7 +148,7 @@ async def test_standby_that_does_not_respond_is_reported(
 ) -> None:
     up = int(service.url.rsplit(":", 1)[1])
     monkeypatch.setenv(
-        "DIALTONE_DATABASE_URL", f"postgresql://user:CANARY@127.0.0.1:{up},127.0.0.1:{free_port()}/ledger"
+        "DIALTONE_DATABASE_URL", f"postgresql://user:CANARY@127.0.0.1:{up},127.0.0.1:{refusing_port()}/ledger"
     )
 
     assert await findings("database hosts") == [("warning", "1 of 2 do not respond (by position: 2)")]

@@ -21,7 +21,7 @@ from app.sandbox.account import DEMO_CONNECTION
 from tests.support.certificates import certificate_authority
 from tests.support.databases import migrate_database
 from tests.support.http_proxy import http_proxy
-from tests.support.http_server import free_port, serve
+from tests.support.http_server import refusing_port, serve
 from tests.support.key_server import KeyServer
 from tests.support.leases import NOW
 from tests.support.push_material import android
@@ -199,7 +199,7 @@ async def test_inactive_or_uncallable_connection_is_reported(service: Service, t
 
 
 async def test_telnyx_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TELNYX_BASE_URL", f"http://127.0.0.1:{free_port()}/v2")
+    monkeypatch.setenv("TELNYX_BASE_URL", f"http://127.0.0.1:{refusing_port()}/v2")
 
     assert [line.split(":")[0] for line in await bad()] == [f"connection {DEMO_CONNECTION}"]
 
@@ -212,19 +212,19 @@ async def test_unmigrated_ledger_is_reported(service: Service, tmp_path: Any, mo
 
 async def test_issuer_without_keys_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIALTONE_ISSUER_PEM")
-    monkeypatch.setenv("DIALTONE_JWKS_URL", f"http://127.0.0.1:{free_port()}/jwks")
+    monkeypatch.setenv("DIALTONE_JWKS_URL", f"http://127.0.0.1:{refusing_port()}/jwks")
 
     assert any("no usable key to verify tokens" in line for line in await bad())
 
 
 async def test_redis_outage_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIALTONE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setenv("DIALTONE_REDIS_URL", f"redis://127.0.0.1:{refusing_port()}/0")
 
     assert await bad() == ["limits: Redis does not respond, so each replica counts only its own requests"]
 
 
 async def test_outage_of_the_shared_login_cache_is_reported(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIALTONE_LOGIN_CACHE_URL", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setenv("DIALTONE_LOGIN_CACHE_URL", f"redis://127.0.0.1:{refusing_port()}/0")
     monkeypatch.setenv("DIALTONE_LOGIN_CACHE_KEYS", KEY)
 
     assert await bad() == [
@@ -277,7 +277,7 @@ async def test_doubtful_settings_are_warnings(service: Service, monkeypatch: pyt
 
 
 async def test_egress_proxy_is_checked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIALTONE_EGRESS_PROXY", f"http://user:CANARY@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("DIALTONE_EGRESS_PROXY", f"http://user:CANARY@127.0.0.1:{refusing_port()}")
     local = await findings()
     monkeypatch.setenv("TELNYX_BASE_URL", "https://api.telnyx.test/v2")
     remote = await findings()

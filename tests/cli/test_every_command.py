@@ -16,7 +16,7 @@ from app.vending.events.models import DELIVERY_PERIOD
 from app.vending.models import IssueRequest
 from app.vending.operators.lease_admin import LeaseCriteria
 from tests.support.databases import sqlite_url
-from tests.support.http_server import free_port
+from tests.support.http_server import refusing_port
 from tests.support.push_material import android, same_ios
 from tests.support.replicas import replica_variables
 from tests.support.sandbox import Telnyx
@@ -272,7 +272,7 @@ async def test_empty_list_is_said_on_standard_error(name: str, kind: Any, servic
 async def test_unreachable_database_exits_with_1(
     name: str, telnyx: Telnyx, material: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = f"postgresql://app:CANARY@127.0.0.1:{free_port()}/dial"
+    database = f"postgresql://app:CANARY@127.0.0.1:{refusing_port()}/dial"
     for variable, value in replica_variables(telnyx.url, database).items():
         monkeypatch.setenv(variable, value)
 

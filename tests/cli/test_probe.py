@@ -17,7 +17,7 @@ from app.cli import app
 from app.cli.probe import POLL_SECONDS
 from app.sandbox.account import DEMO_CONNECTION
 from tests.support.databases import migrate_database
-from tests.support.http_server import free_port
+from tests.support.http_server import refusing_port
 from tests.support.replicas import command, environment, replica_variables, take_interrupts
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.waiting import eventually
@@ -108,7 +108,7 @@ async def test_propagation_that_exceeds_the_setting_is_a_warning(telnyx: Telnyx,
 
 
 async def test_unreachable_signalling_server_is_a_warning(telnyx: Telnyx, variables: dict[str, str]) -> None:
-    _, found = await probe(DIALTONE_RTC_HOST=f"ws://127.0.0.1:{free_port()}")
+    _, found = await probe(DIALTONE_RTC_HOST=f"ws://127.0.0.1:{refusing_port()}")
 
     assert found["warning"] == [
         "a login could not be measured: the signalling server is unreachable (ClientConnectorError)"

@@ -18,7 +18,7 @@ from app.cli.service_client import RequestFailure
 from tests.support.certificates import CertificateAuthority, certificate_authority
 from tests.support.command_line import RemoteShell, operator_shell
 from tests.support.http_proxy import http_proxy
-from tests.support.http_server import free_port, serve
+from tests.support.http_server import refusing_port, serve
 from tests.support.raw_server import http_response, raw_server
 from tests.support.replicas import command, environment, replica_variables
 from tests.support.sandbox import Telnyx
@@ -175,7 +175,7 @@ async def test_user_without_rights_learns_the_scope(service: Service, tmp_path: 
 
 
 async def test_unreachable_host_is_named(tmp_path: Path) -> None:
-    port = free_port()
+    port = refusing_port()
 
     done = await request_of(port, tmp_path)
 

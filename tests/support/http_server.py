@@ -24,6 +24,19 @@ def free_port() -> int:
             return port
 
 
+def refusing_port() -> int:
+    """A port that refuses connections until the process ends. It is bound, so no other test can listen on it."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    _bound.append(bound)
+    port: int = bound.getsockname()[1]
+    return port
+
+
+_bound: list[socket.socket] = []
+"""The sockets of `refusing_port`, which stay open."""
+
+
 def http_client(base_url: str, timeout: float = 30) -> httpx.AsyncClient:
     """A client for HTTP only. By default, httpx reads all CA certificates for each client, which takes 30 ms."""
     no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
