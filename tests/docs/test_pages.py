@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, Request, async_playwright
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
 from starlette.staticfiles import StaticFiles
 
 from tests.docs.site import SITE
@@ -21,6 +21,8 @@ PAGES = (
     "docs/cli-reference/",
     "docs/events-reference/",
 )
+SEARCH_MILLISECONDS = 30_000
+"""Time to load the index of the search, before which there is no field to type in."""
 
 
 @dataclass
@@ -70,9 +72,10 @@ async def test_search_finds_a_setting(site: Site) -> None:
     page = await site.open("")
 
     await page.keyboard.press("/")
+    await expect(page.get_by_role("combobox", name="Search")).to_be_focused(timeout=SEARCH_MILLISECONDS)
     await page.keyboard.type("DIALTONE_CORS_ORIGINS", delay=20)
 
-    await page.wait_for_selector("a[href*='docs/settings']:visible, a[href*='docs/configuration']:visible")
+    await page.wait_for_selector("a[href$='docs/browser/?h=DIALTONE_CORS_ORIGINS#cors']:visible")
 
 
 @pytest.mark.parametrize(
