@@ -11,6 +11,8 @@ from tests.contract.tools import DOCUMENTS, HERE, PYTHON_BIN, needs_generator, n
 from tests.support.service import Service
 from tests.support.tokens import token
 
+pytestmark = pytest.mark.timeout(600)
+
 USER_DOCUMENT = DOCUMENTS[1]
 
 PROGRAM = """\

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.contract.tools import DOCUMENTS, HERE, needs_node, run
 
-pytestmark = needs_node
+pytestmark = [needs_node, pytest.mark.timeout(600)]
 
 
 async def test_redocly_reports_nothing() -> None:

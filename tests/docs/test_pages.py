@@ -96,6 +96,7 @@ async def test_search_finds_the_heading_of_a_recipe(site: Site, words: str, foun
     await page.wait_for_selector(f"a[href$='{found}']:visible")
 
 
+@pytest.mark.timeout(600)  # opens every page
 @pytest.mark.parametrize("width", WIDTHS)
 async def test_no_page_scrolls_sideways(site: Site, width: int) -> None:
     page = await site.open("", width)

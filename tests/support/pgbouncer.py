@@ -92,7 +92,7 @@ def pgbouncer(
             yield f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{url.database}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 def write_tls_files(folder: Path) -> Mapping[str, str]:
@@ -111,7 +111,7 @@ def _write_files(folder: Path) -> None:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         assert process.poll() is None, log.read_text()
         try:
