@@ -111,7 +111,7 @@ function lock(name: string): Promise<HeldId["unlock"] | undefined> {
   const withoutLock = () => Promise.resolve();
   if (locks === undefined) return Promise.resolve(withoutLock);
   const waiting = new AbortController();
-  const timer = setTimeout(() => waiting.abort(), LOCK_WAIT_MS);
+  const timer = setTimeout(() => void answered(locks).then(() => waiting.abort()), LOCK_WAIT_MS);
   return new Promise((resolve) => {
     let release: () => void = () => undefined;
     const released = Promise.resolve(
@@ -128,6 +128,18 @@ function lock(name: string): Promise<HeldId["unlock"] | undefined> {
       resolve(waiting.signal.aborted ? undefined : withoutLock); // sandboxed frames reject every request
     });
   });
+}
+
+/**
+ * Resolves when the browser has processed the requests so far. Its timers may be late, on a busy machine or after sleep: then the
+ * grant of a lock is on its way, although its time is over.
+ */
+async function answered(locks: LockManager): Promise<void> {
+  try {
+    await locks.query();
+  } catch {
+    /* the page is being unloaded */
+  }
 }
 
 /** A UUID, version 4. `crypto.randomUUID()` exists only on secure origins. */

@@ -63,6 +63,24 @@ test("a reload keeps the id if the previous page releases its lock a moment late
   assert.equal(devicesOf(dialtone).size, 1);
 });
 
+test("a reload keeps the id although the process is stopped for longer than the page waits for its lock", async () => {
+  const dialtone = service(ok());
+  const kept = loadPage({ locks });
+  const phone = phoneAt(dialtone);
+  await phone.connect();
+
+  loadPage({ locks, kept });
+  const reloaded = phoneAt(dialtone);
+  const connecting = reloaded.connect();
+  await later(1);
+  setTimeout(() => phone.close(), 20);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+  await connecting;
+  await reloaded.close();
+
+  assert.equal(devicesOf(dialtone).size, 1);
+});
+
 test("an id exists without locks and storage", async () => {
   loadPage();
   Object.defineProperty(globalThis, "sessionStorage", {

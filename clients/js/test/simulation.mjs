@@ -95,6 +95,7 @@ export function webLocks() {
   const queues = new Map();
   const locks = {
     held: () => [...queues.keys()],
+    query: () => new Promise((resolve) => setTimeout(resolve, 5)), // after the locks that were released before it
     request(name, { signal }, callback) {
       return new Promise((resolve, reject) => {
         const queue = queues.get(name) ?? [];
