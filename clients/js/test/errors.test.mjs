@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
 import { DialtoneError, Phone } from "../dist/index.js";
+import { ManualClock } from "./clock.mjs";
 import { checkRejections, later } from "./rejections.mjs";
 import { FakeSdk, ORIGIN, eventually, loadPage, login, ok, problem, service } from "./simulation.mjs";
 
@@ -20,14 +21,15 @@ afterEach(async () => {
 
 checkRejections();
 
-function phoneAt(dialtone, more = {}) {
-  const phone = new Phone({
+function phoneAt(dialtone, more = {}, clock) {
+  const options = {
     url: ORIGIN,
     accessToken: () => "user-token",
     fetch: dialtone.fetch,
     createClient: (options) => new FakeSdk(options),
     ...more,
-  });
+  };
+  const phone = new Phone(options, clock);
   phone.errors = [];
   phone.on("error", (error) => phone.errors.push(error));
   phones.push(phone);
@@ -129,12 +131,16 @@ test("a network error has its cause", async () => {
 });
 
 test("Retry-After may be a date", async () => {
-  const date = new Date(Date.now() + 2500).toUTCString();
-  const phone = phoneAt(service(problem(503, "overloaded", { "Retry-After": date }), ok()));
+  const clock = new ManualClock();
+  const date = new Date(Date.now() + 60_000).toUTCString();
+  const phone = phoneAt(service(problem(503, "overloaded", { "Retry-After": date }), ok()), {}, clock);
 
-  await phone.connect();
+  const connecting = phone.connect();
+  await clock.advance(60_000);
+  await connecting;
 
-  assert.ok(phone.errors[0].details.retryAfterMs > 500);
+  const { retryAfterMs } = phone.errors[0].details;
+  assert.ok(retryAfterMs > 30_000 && retryAfterMs <= 60_000, String(retryAfterMs));
 });
 
 test("a problem code of a newer service is kept, with a message for the user", async () => {

@@ -15,7 +15,7 @@ loadPage(); // React reads `navigator` when it is imported
 const { createElement: h } = await import("react");
 const { cleanup, configure, renderHook, waitFor } = await import("@testing-library/react");
 const { PhoneProvider, usePhone } = await import("../dist/react.js");
-configure({ reactStrictMode: true, asyncUtilTimeout: 3000 });
+configure({ reactStrictMode: true, asyncUtilTimeout: 30_000 });
 
 export const deleted = () => new Response(null, { status: 204 });
 export const live = () => FakeSdk.made.filter(({ connected }) => connected);

@@ -81,8 +81,8 @@ export class FakeSdk {
   }
 }
 
-/** Wait until `check` returns true. Throws after `milliseconds`. */
-export async function eventually(check, milliseconds = 3000) {
+/** Wait until `check` returns true. Throws after `milliseconds`, which only a hang should take. */
+export async function eventually(check, milliseconds = 30_000) {
   const deadline = performance.now() + milliseconds;
   while (!check()) {
     if (performance.now() > deadline) throw new Error("the condition was not met in time");

@@ -379,7 +379,7 @@ test("a Node process ends although a refresh is due later", async () => {
     });
     console.log((await source.get()).login_token);
   `;
-  const node = promisify(execFile)(process.execPath, ["--input-type=module", "-e", lines], { timeout: 10_000 });
+  const node = promisify(execFile)(process.execPath, ["--input-type=module", "-e", lines], { timeout: 60_000 });
 
   assert.equal((await node).stdout, "token-1\n");
 });
