@@ -1,7 +1,9 @@
 """Chromium with the page, an identity provider, the service and the sandbox, each on its own socket."""
 
+import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from typing import Any, NoReturn
 
 import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, JSHandle, Page, async_playwright
 
 from app.sandbox.demo_files import demo_configuration, grant_key
 from app.sandbox.identity_provider import create_identity_provider
@@ -34,6 +36,19 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+WAIT_SECONDS = 30.0
+"""How long a test waits for a page. Only a hang should take as long."""
+
+PATIENT = {"telnyx_call_seconds": 20.0, "request_timeout_seconds": 40.0}
+"""Settings of a service next to a browser, which may take the processor from the sandbox for seconds."""
+
+RECEIVED_BYTES = """async () => {
+  const [call] = Object.values(softphone.phone.client.calls);
+  const stats = [...(await call.peer.instance.getStats()).values()];
+  return stats.filter((s) => s.type === "inbound-rtp").reduce((sum, s) => sum + s.bytesReceived, 0);
+}"""
+"""Function with the inbound RTP bytes of the current call, as the browser counts them."""
+
 SCREENSHOT_FOLDER = Path(os.environ.get("SCREENSHOTS", "/nonexistent"))
 """Folder for screenshots, from the environment variable SCREENSHOTS."""
 
@@ -50,8 +65,8 @@ class Tab:
         await self.page.select_option("#user", user)
         await self.page.click("#sign-in-button")
 
-    async def wait_for_state(self, state: str, seconds: float = 15) -> None:
-        await self.page.wait_for_selector(f"#lamp[data-state={state}]", state="attached", timeout=seconds * 1000)
+    async def wait_for_state(self, state: str) -> None:
+        await self.page.wait_for_selector(f"#lamp[data-state={state}]", state="attached", timeout=WAIT_SECONDS * 1000)
 
     async def register(self, user: str) -> str:
         """Sign in, wait until the page is registered, and return the SIP URI."""
@@ -63,7 +78,7 @@ class Tab:
         return await self.page.inner_text("#sip-uri")
 
     async def error(self) -> str:
-        await self.page.wait_for_selector("#error:not([hidden])", timeout=15_000)
+        await self.page.wait_for_selector("#error:not([hidden])", timeout=WAIT_SECONDS * 1000)
         return await self.page.inner_text("#error")
 
     async def dial(self, sip_uri: str) -> None:
@@ -71,21 +86,41 @@ class Tab:
         await self.page.click("#dial button")
 
     async def wait_for_call(self, state: str) -> None:
-        await self.page.wait_for_selector(f".call[data-state={state}]", timeout=15_000)
+        await self.page.wait_for_selector(f".call[data-state={state}]", timeout=WAIT_SECONDS * 1000)
+
+    async def wait_until_call_is_over(self) -> None:
+        await self.page.wait_for_selector(".call", state="detached", timeout=WAIT_SECONDS * 1000)
 
     async def press(self, name: str) -> None:
         await self.page.click(f".call button:has-text('{name}')")
 
     async def received_bytes(self) -> int:
-        """Inbound RTP bytes of the current call, as the browser counts them."""
-        return int(
-            await self.page.evaluate(
-                """async () => {
-                  const [call] = Object.values(softphone.phone.client.calls);
-                  const stats = [...(await call.peer.instance.getStats()).values()];
-                  return stats.filter((s) => s.type === "inbound-rtp").reduce((sum, s) => sum + s.bytesReceived, 0);
-                }"""
-            )
+        return int(await self.page.evaluate(RECEIVED_BYTES))
+
+    async def wait_until_received(self, count: int) -> None:
+        """Wait until the current call has received more than this number of bytes from now on."""
+        limit = await self.received_bytes() + count
+        deadline = time.monotonic() + WAIT_SECONDS
+        while await self.received_bytes() <= limit:
+            assert time.monotonic() < deadline, "no media"
+            await asyncio.sleep(0.1)
+
+    async def record(self, event: str, text: str) -> JSHandle:
+        """A list that gets a text for each event of the phone. `text` is an expression with `it`, the event's value.
+
+        The test sees states in it that a page has only for a moment.
+        """
+        return await self.page.evaluate_handle(
+            f"""() => {{
+              const seen = [];
+              softphone.phone.on("{event}", (it) => seen.push({text}));
+              return seen;
+            }}"""
+        )
+
+    async def wait_until_recorded(self, records: JSHandle, text: str) -> None:
+        await self.page.wait_for_function(
+            "([records, text]) => records.includes(text)", arg=[records, text], timeout=WAIT_SECONDS * 1000
         )
 
     async def screenshot(self, name: str) -> None:
@@ -168,7 +203,7 @@ async def page_servers(
                 cors_origins=",".join(filter(None, [page_url, origin])),
                 rtc_host=signalling,
                 propagation_seconds=propagation,
-                **settings,
+                **(PATIENT | settings),
             )
         )
         page.app = create_page(service=service.url, identity=identity_url, signalling=signalling, has_guests=has_guests)

@@ -10,7 +10,7 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, 
 
 from app.sandbox.identity_provider import create_identity_provider
 from app.vending.policy import ADMIN_SCOPE
-from tests.support.browser import CHROMIUM_FLAGS, SCREENSHOT_FOLDER, chromium_or_skip, skip_without
+from tests.support.browser import CHROMIUM_FLAGS, PATIENT, SCREENSHOT_FOLDER, chromium_or_skip, skip_without
 from tests.support.databases import sqlite_url
 from tests.support.http_server import DeferredApp, http_client, serve
 from tests.support.sandbox import Telnyx, telnyx_sandbox
@@ -136,7 +136,7 @@ async def ops_environment(
             (folder / "dialtone.toml").write_text(file.replace("IDENTITY", identity_url))
             issuer = {"issuer": ..., "audience": ..., "config": str(folder / "dialtone.toml")}
         service = await stack.enter_async_context(
-            running_service(telnyx, sqlite_url(folder), **({"issuer_pem": ...} | issuer | settings))
+            running_service(telnyx, sqlite_url(folder), **({"issuer_pem": ...} | PATIENT | issuer | settings))
         )
         playwright = await stack.enter_async_context(async_playwright())
         launched = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
