@@ -222,7 +222,7 @@ async def test_rejected_token_is_one_audit_event(ops_page: OpsPage) -> None:
     await ops_page.enter("e30.e30.AAAA")
 
     assert "invalid_token" in await ops_page.error()
-    await ops_page.page.wait_for_timeout(1500)  # the audit is written within a second
+    await ops_page.wait_until_audited()
     criteria = AuditCriteria(action=AuditAction.DENIED)
     assert len(await ops_page.service.components.operators.leases.audit(criteria, None, 10)) == 1
 

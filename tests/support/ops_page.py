@@ -15,12 +15,13 @@ from tests.support.databases import sqlite_url
 from tests.support.http_server import DeferredApp, http_client, serve
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
+from tests.support.waiting import eventually
 
 CLIENT_ID = "dialtone-operators"
 BERLIN = "Europe/Berlin"
 AXE = Path(__file__).parents[1] / "contract" / "node_modules" / "axe-core" / "axe.min.js"
 
-expect.set_options(timeout=20_000)  # the page polls every five seconds
+expect.set_options(timeout=30_000)  # the page polls every five seconds
 
 
 @dataclass
@@ -52,6 +53,10 @@ class OpsPage:
         headers = {"Authorization": f"Bearer {await self.token(user)}"}
         answer = await self.service.ask("POST", headers=headers, json={"device_id": device, **wishes})
         return answer.status_code
+
+    async def wait_until_audited(self) -> None:
+        """Wait until all audit events so far have a row, which they get in batches."""
+        await eventually(lambda: self.service.components.audit.queued == 0, 30)
 
     async def open(self, fragment: str = "") -> None:
         """Load the page, and sign in as the operator alice."""
