@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,17 +12,10 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 
-from tests.support.browser import PageServers, page_servers, skip_without_client
+from tests.support.browser import RECEIVED_BYTES, WAIT_SECONDS, PageServers, page_servers, skip_without_client
 from tests.support.firefox import Firefox, FirefoxTab, firefox
 from tests.support.react_page import COMPONENTS, ROUNDS, bundle_react_page, react_script
 from tests.support.waiting import eventually
-
-RECEIVED_BYTES = """(async () => {
-  const [call] = Object.values(softphone.phone.client.calls);
-  const stats = [...(await call.peer.instance.getStats()).values()];
-  return stats.filter((s) => s.type === "inbound-rtp").reduce((sum, s) => sum + s.bytesReceived, 0);
-})()"""
-"""Inbound RTP bytes of the current call, as the browser counts them."""
 
 STORED = "JSON.stringify(sessionStorage)"
 
@@ -81,15 +75,25 @@ async def call(caller: FirefoxTab, called: FirefoxTab, sip_uri: str) -> None:
         await tab.wait_for("document.querySelector('.call[data-state=active]')")
 
 
+async def wait_until_received(tab: FirefoxTab, count: int) -> None:
+    """Wait until the current call has received more than this number of bytes from now on."""
+    received = f"({RECEIVED_BYTES})()"
+    limit = await tab.evaluate(received) + count
+    deadline = time.monotonic() + WAIT_SECONDS
+    while await tab.evaluate(received) <= limit:
+        assert time.monotonic() < deadline, "no media"
+        await asyncio.sleep(0.1)
+
+
 async def test_signed_in_page_registers_and_logs_out(environment: Environment) -> None:
     tab = await environment.softphone()
     uri = await register(tab, "alice")
-    assert environment.registrations() == [uri.removeprefix("sip:").split("@")[0]]
+    await eventually(lambda: environment.registrations() == [uri.removeprefix("sip:").split("@")[0]], WAIT_SECONDS)
 
     await tab.evaluate("document.querySelector('#logout').click()")
     await tab.wait_for("document.querySelector('#lamp').dataset.state === 'logged_out'")
 
-    assert environment.registrations() == []
+    await eventually(lambda: environment.registrations() == [], WAIT_SECONDS)
     await tab.close()
 
 
@@ -98,10 +102,7 @@ async def test_two_users_call_each_other_talk_and_hang_up(environment: Environme
     await register(alice, "alice")
     await call(alice, bob, await register(bob, "bob"))
 
-    before = [await tab.evaluate(RECEIVED_BYTES) for tab in (alice, bob)]
-    await asyncio.sleep(1.5)
-    after = [await tab.evaluate(RECEIVED_BYTES) for tab in (alice, bob)]
-    assert all(later > earlier + 1000 for earlier, later in zip(before, after, strict=True)), (before, after)
+    await asyncio.gather(wait_until_received(alice, 1000), wait_until_received(bob, 1000))
 
     await press(bob, "Hang up")
     for tab in (alice, bob):
@@ -116,12 +117,11 @@ async def test_token_refresh_does_not_interrupt_a_call(environment: Environment)
         alice, bob = await environment.softphone(), await environment.softphone()
         await register(alice, "alice")
         await call(alice, bob, await register(bob, "bob"))
-        logins, talked = exchange.logins, await alice.evaluate(RECEIVED_BYTES)
+        logins = exchange.logins
 
-        await asyncio.sleep(10)
+        await eventually(lambda: exchange.logins >= logins + 2, WAIT_SECONDS)
 
-        assert exchange.logins >= logins + 2
-        assert await alice.evaluate(RECEIVED_BYTES) > talked + 10_000
+        await wait_until_received(alice, 10_000)
         assert await alice.evaluate("document.querySelector('#lamp').dataset.state") == "ready"
         assert await alice.evaluate("document.querySelector('.call').dataset.state") == "active"
         await alice.close()
@@ -166,7 +166,7 @@ async def test_page_that_slept_past_the_expiry_recovers(environment: Environment
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-        await eventually(lambda: environment.registrations() == [username], 15)
+        await eventually(lambda: environment.registrations() == [username], WAIT_SECONDS)
         await tab.wait_for("document.querySelector('#lamp').dataset.state === 'ready'")
         await tab.close()
     finally:
@@ -189,7 +189,7 @@ async def react_tab(environment: Environment, script: str, user: str) -> AsyncIt
     await tab.goto(environment.servers.url)
     yield tab
     await tab.evaluate("unmount()")
-    await eventually(lambda: environment.registrations() == [])
+    await eventually(lambda: environment.registrations() == [], WAIT_SECONDS)
     await tab.close()
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.support.browser import skip_without
+from tests.support.browser import WAIT_SECONDS, skip_without
 from tests.support.http_server import free_port
 
 START_SECONDS = 60.0
-COMMAND_SECONDS = 30.0
+COMMAND_SECONDS = 60.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 PREFERENCES = {
     "media.navigator.streams.fake": True,  # a tone in place of a microphone
@@ -85,9 +86,10 @@ class FirefoxTab:
         await self._bidi.command("browsingContext.reload", context=self.context, wait="complete")
 
     async def back(self) -> None:
-        """Go back in the history, and wait until the page is loaded."""
+        """Go back in the history to another URL, and wait until the page is loaded."""
+        here = await self.evaluate("location.href")
         await self._bidi.command("browsingContext.traverseHistory", context=self.context, delta=-1)
-        await self.wait_for("document.readyState === 'complete'")
+        await self._wait_until_loaded(here)
 
     async def run_in_each_page(self, script: str) -> None:
         """Run a script in each page that this tab loads from now on, before the scripts of the page."""
@@ -110,13 +112,24 @@ class FirefoxTab:
             raise BidiError(answer["exceptionDetails"]["text"])
         return answer["result"].get("value")
 
-    async def wait_for(self, expression: str, seconds: float = 20) -> None:
+    async def wait_for(self, expression: str) -> None:
         """Wait until the expression is true. Raises AssertionError."""
-        for _ in range(int(seconds / 0.1)):
-            if await self.evaluate(f"Boolean({expression})"):
-                return
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not await self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < deadline, f"not true in {WAIT_SECONDS} seconds: {expression}"
             await asyncio.sleep(0.1)
-        raise AssertionError(f"not true in {seconds} seconds: {expression}")
+
+    async def _wait_until_loaded(self, former: str) -> None:
+        """Wait until a page with another URL is loaded. Until then, the tab may have an empty document or none."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        urls = json.dumps(["about:blank", former])
+        loaded = f"!{urls}.includes(location.href) && document.readyState === 'complete'"
+        while True:
+            with suppress(BidiError):
+                if await self.evaluate(loaded):
+                    return
+            assert time.monotonic() < deadline, f"no page replaced {former}"
+            await asyncio.sleep(0.1)
 
     async def duplicate(self) -> "FirefoxTab":
         """A tab with a copy of this tab's session storage, as the browser's *Duplicate Tab* makes it."""
@@ -125,7 +138,7 @@ class FirefoxTab:
         while not (new := await self._contexts() - before):
             await asyncio.sleep(0.05)
         tab = FirefoxTab(self._bidi, new.pop())
-        await tab.wait_for("document.readyState === 'complete'")
+        await tab._wait_until_loaded("about:blank")
         return tab
 
     async def _contexts(self) -> set[str]:
@@ -188,7 +201,7 @@ async def firefox(profile: Path) -> AsyncIterator[Firefox]:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 10)
+            await asyncio.wait_for(process.wait(), 20)
         except TimeoutError:
             process.kill()
             await process.wait()
