@@ -147,7 +147,7 @@ async def test_keep_alive_timeouts_cause_no_502(telnyx: Telnyx, sqlite: str, tmp
         distant(service.client.base_url.port) as upstream,
     ):
         with caddy(tmp_path, f"127.0.0.1:{upstream}", idle_seconds=PROXY_IDLE_SECONDS) as port:
-            statuses = await post_around_timeouts(lambda _: http_client(f"http://127.0.0.1:{port}", timeout=10))
+            statuses = await post_around_timeouts(lambda _: http_client(f"http://127.0.0.1:{port}", timeout=60))
 
     assert set(statuses) <= {200, 201}
     assert statuses.total() == 400

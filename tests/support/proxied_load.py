@@ -11,8 +11,10 @@ import httpx
 from tests.support.tokens import token
 
 CLIENTS = 100
-PROXY_IDLE_SECONDS, DIALTONE_IDLE_SECONDS = 1, 2
-"""How long the proxy and Dialtone keep idle connections, as short as Dialtone's setting allows them to differ."""
+PROXY_IDLE_SECONDS, DIALTONE_IDLE_SECONDS = 1, 5
+"""How long the proxy and Dialtone keep idle connections. With the shipped times, the proxy closes them 15 seconds
+before Dialtone does. Here it has four, because a busy machine may not run the proxy for some of them.
+"""
 
 PAUSES = (PROXY_IDLE_SECONDS, DIALTONE_IDLE_SECONDS, DIALTONE_IDLE_SECONDS)
 LATE_SECONDS = 0.6

@@ -15,8 +15,10 @@ PROXIED = {
     "DIALTONE_TRUSTED_PROXIES": "127.0.0.1,unix",
     "DIALTONE_LIMIT_FAILURES": "5/hour",
     "DIALTONE_LOG_FORMAT": "json",
+    "DIALTONE_REQUEST_TIMEOUT_SECONDS": "40",
+    "TELNYX_CALL_SECONDS": "20",
 }
-"""Settings of a service behind a proxy."""
+"""Settings of a service behind a proxy. It waits for the sandbox, which shares a process with the clients of a test."""
 
 START_SECONDS = 10.0
 
@@ -35,7 +37,7 @@ def running_proxy(
     finally:
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -56,5 +58,5 @@ def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: Path) -> 
 async def client_from(address: str, port: int) -> AsyncIterator[httpx.AsyncClient]:
     """A client whose connections come from this loopback address."""
     transport = httpx.AsyncHTTPTransport(local_address=address, verify=False)
-    async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         yield client
