@@ -1,6 +1,7 @@
 """Time to dial tone: from the page's request to `telnyx.ready` in the real SDK, with five seconds of propagation.
 
-`make dial-tone` prints the median of ten runs; `make test` runs each variant once.
+`make dial-tone` prints the median of ten runs; `make browser-test` runs each variant three times. The limits apply to
+the best run, because other load of the machine can only add to a time.
 """
 
 import asyncio
@@ -21,11 +22,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
-from tests.support.browser import BrowserEnvironment, browser_environment
+from tests.support.browser import WAIT_SECONDS, BrowserEnvironment, browser_environment
 from tests.support.http_server import serve
 from tests.support.waiting import eventually
 
-RUNS = int(os.environ.get("DIAL_TONE_RUNS", "1"))
+RUNS = int(os.environ.get("DIAL_TONE_RUNS", "3"))
 PROPAGATION = 5.0
 
 DIALTONE_PAGE = """async ({ service, identity, device }) => {
@@ -88,11 +89,11 @@ async def test_known_device_is_ready_without_a_propagation_delay(
             addresses = {"service": settings["service"], "identity": settings["identity"], "naive": naive, "host": host}
             await one_load(environment, DIALTONE_PAGE, addresses | {"device": "known"})
             measured = {
-                "naive backend": await median(lambda _: one_load(environment, NAIVE_PAGE, addresses)),
-                "new device": await median(
+                "naive backend": await times(lambda _: one_load(environment, NAIVE_PAGE, addresses)),
+                "new device": await times(
                     lambda run: one_load(environment, DIALTONE_PAGE, addresses | {"device": f"new-{run}"})
                 ),
-                "known device": await median(
+                "known device": await times(
                     lambda _: one_load(environment, DIALTONE_PAGE, addresses | {"device": "known"})
                 ),
             }
@@ -103,28 +104,28 @@ async def test_known_device_is_ready_without_a_propagation_delay(
         pooled, propagation=PROPAGATION, max_devices=100, warm_pool_size=RUNS + 2
     ) as environment:
         pool = environment.service.components.upkeep.warm_pool
-        await eventually(lambda: pool.ready == {DEMO_CONNECTION: RUNS + 2})
+        await eventually(lambda: pool.ready == {DEMO_CONNECTION: RUNS + 2}, WAIT_SECONDS)
         await asyncio.sleep(PROPAGATION + 1)
         settings = await config_of(environment)
         addresses = {"service": settings["service"], "identity": settings["identity"]}
-        measured["new, from pool"] = await median(
+        measured["new, from pool"] = await times(
             lambda run: one_load(environment, DIALTONE_PAGE, addresses | {"device": f"new-{run}"})
         )
 
     with capsys.disabled():
         print(f"\ntime to dial tone, propagation {PROPAGATION:.0f} s, median of {RUNS}:")
         for name, seconds in measured.items():
-            print(f"  {name:<16} {seconds:6.2f} s")
+            print(f"  {name:<16} {statistics.median(seconds):6.2f} s")
     if path := os.environ.get("DIAL_TONE_FIGURES"):
-        Path(path).write_text(json.dumps(measured))
-    assert measured["naive backend"] > PROPAGATION
-    assert PROPAGATION <= measured["new device"] < PROPAGATION + 2
-    assert measured["known device"] < 1
-    assert measured["new, from pool"] < 1
+        Path(path).write_text(json.dumps({name: statistics.median(seconds) for name, seconds in measured.items()}))
+    assert min(measured["naive backend"]) > PROPAGATION
+    assert PROPAGATION <= min(measured["new device"]) < PROPAGATION + 2
+    assert min(measured["known device"]) < 1
+    assert min(measured["new, from pool"]) < 1
 
 
-async def median(one: Callable[[int], Awaitable[float]]) -> float:
-    return statistics.median([await one(run) for run in range(RUNS)])
+async def times(one: Callable[[int], Awaitable[float]]) -> list[float]:
+    return [await one(run) for run in range(RUNS)]
 
 
 async def one_load(environment: BrowserEnvironment, script: str, arguments: dict[str, Any]) -> float:
