@@ -54,12 +54,12 @@ class Podman:
     def command(self, *arguments: str) -> list[str]:
         return ["podman", *self._options, *arguments]
 
-    def run(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments), capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
         )
 
-    def output(self, *arguments: str, seconds: float = 60) -> str:
+    def output(self, *arguments: str, seconds: float = 180) -> str:
         """The output of a command that succeeds."""
         ended = self.run(*arguments, seconds=seconds)
         assert ended.returncode == 0, f"podman {arguments[0]}: {ended.stdout[-2000:]}{ended.stderr[-4000:]}"
@@ -138,7 +138,7 @@ def processes_with(folder: Path) -> list[str]:
 
 def _unmount_below(folder: Path) -> None:
     """Unmount what podman mounted. A monitor that is still running cleans up after its container, and mounts again."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (processes := processes_with(folder)) or mounts_below(folder):
         assert time.monotonic() < deadline, (processes, mounts_below(folder))
         for point in [] if processes else mounts_below(folder):
