@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route
 
-from tests.support.browser import BrowserEnvironment, browser_environment, token_for
+from tests.support.browser import WAIT_SECONDS, BrowserEnvironment, browser_environment, token_for
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ async def test_complete_page_of_the_browser_guide_registers(tmp_path: Path) -> N
         await page.set_content(html)
 
         await page.wait_for_function("document.querySelector('#state').textContent.startsWith('registered as sip:')")
-        assert await page.is_enabled("#call")
+        await page.wait_for_selector("#call:enabled")
         assert len(environment.telnyx.sandbox.exchange.registrations()) == 1
 
 
@@ -57,7 +57,7 @@ async def test_short_example_registers(document: str, tmp_path: Path) -> None:
 
         await page.add_script_tag(content=module, type="module")
 
-        await eventually(lambda: len(environment.telnyx.sandbox.exchange.registrations()) == 1)
+        await eventually(lambda: len(environment.telnyx.sandbox.exchange.registrations()) == 1, WAIT_SECONDS)
 
 
 def test_short_example_of_the_readme_is_short() -> None:

@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.support.browser import BrowserEnvironment, browser_environment, skip_without, token_for
+from tests.support.browser import WAIT_SECONDS, BrowserEnvironment, browser_environment, skip_without, token_for
 from tests.support.http_server import DeferredApp, free_port, serve
+from tests.support.waiting import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -200,8 +201,8 @@ async def test_two_tabs_call_each_other_and_sign_out(example: Example) -> None:
             await press(page, "Sign out")
             await page.get_by_role("button", name="Sign in").wait_for()
 
-        assert example.registrations() == []
         assert example.environment.telnyx.live() == []
+        await eventually(lambda: example.registrations() == [], WAIT_SECONDS)
 
 
 async def test_microphone_that_cannot_be_used_is_reported(example: Example) -> None:
@@ -251,7 +252,7 @@ async def test_tabs_of_a_browser_share_the_session(next_app: NextExample) -> Non
         await wait_for_state(tab, "ready")
 
         assert await tab.inner_text("#address") != first
-        assert len(next_app.registrations()) == 2
+        await eventually(lambda: len(next_app.registrations()) == 2, WAIT_SECONDS)
 
 
 async def test_concurrent_requests_share_a_refresh(next_app: NextExample) -> None:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from tests.support.browser import BrowserEnvironment, browser_environment
+from tests.support.browser import WAIT_SECONDS, BrowserEnvironment, browser_environment
 from tests.support.react_page import COMPONENTS, ROUNDS, bundle_react_page, react_script
 from tests.support.waiting import eventually
 
@@ -36,11 +36,11 @@ async def react_page(environment: BrowserEnvironment, script: str, user: str) ->
         await page.goto(environment.url)
         yield page
         await page.evaluate("unmount()")
-        await eventually(lambda: environment.telnyx.sandbox.exchange.registrations() == [])
+        await eventually(lambda: environment.telnyx.sandbox.exchange.registrations() == [], WAIT_SECONDS)
 
 
 async def wait_until_ready(page: Page) -> None:
-    await page.wait_for_selector("#status[data-state=ready]", state="attached", timeout=15_000)
+    await page.wait_for_selector("#status[data-state=ready]", state="attached", timeout=WAIT_SECONDS * 1000)
 
 
 async def mount(page: Page, component: str) -> None:
@@ -87,7 +87,7 @@ async def test_reloads_and_navigations_are_one_device(
         await wait_until_ready(page)
 
         assert devices(environment) == before + 1
-        await eventually(lambda: len(environment.telnyx.sandbox.exchange.registrations()) == 1)
+        await eventually(lambda: len(environment.telnyx.sandbox.exchange.registrations()) == 1, WAIT_SECONDS)
 
 
 async def test_twelve_rounds_of_connect_and_close_are_one_device(environment: BrowserEnvironment, script: str) -> None:
