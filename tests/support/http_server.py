@@ -1,7 +1,9 @@
 """An ASGI app behind a real socket on the loopback interface."""
 
 import asyncio
+import itertools
 import math
+import os
 import random
 import socket
 import ssl
@@ -14,11 +16,19 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+PORTS_PER_WORKER = 1_000
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST_PORT = 15_000 + _WORKER % 16 * PORTS_PER_WORKER
+_PORTS = itertools.cycle(random.sample(range(_FIRST_PORT, _FIRST_PORT + PORTS_PER_WORKER), PORTS_PER_WORKER))
+"""Below the ephemeral range. Parallel test workers have different ports, and none is chosen twice in a row: a process
+takes seconds to listen on the port that was chosen for it."""
+
 
 def free_port() -> int:
-    """A free port below the ephemeral range, for a process that is about to start."""
+    """A free port for a process that is about to start."""
     while True:
-        port = random.randrange(15_000, 32_000)  # noqa: S311 - a port
+        port = next(_PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
