@@ -1,6 +1,7 @@
 """The service as real processes, which tests call over HTTP and kill."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx
 
@@ -20,7 +22,8 @@ from tests.support.http_server import free_port, http_client
 from tests.support.tokens import AUDIENCE, ISSUER, pem, token
 
 ROOT = Path(__file__).parent.parent.parent
-START_SECONDS = 20.0
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -54,9 +57,19 @@ class Replica:
         headers = {"Authorization": f"Bearer {token(user)}"}
         return await self.client.post("/v1/telephony-credentials", headers=headers, json={"device_id": device})
 
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """The lines of its JSON log, or those with this event."""
+        return [event for event in events_of(self.log) if name in ("", event["event"])]
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def events_of(log: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON log. An incomplete last line is left out: the process is still writing it."""
+    *lines, _ = log.read_text().split("\n")
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def replica_variables(telnyx_url: str, database: str) -> dict[str, str]:
@@ -65,7 +78,7 @@ def replica_variables(telnyx_url: str, database: str) -> dict[str, str]:
         "TELNYX_API_KEY": DEMO_KEY,
         "TELNYX_CONNECTION_ID": DEMO_CONNECTION,
         "TELNYX_BASE_URL": telnyx_url,
-        "TELNYX_CALL_SECONDS": "2",
+        "TELNYX_CALL_SECONDS": "5",
         "DIALTONE_ISSUER": ISSUER,
         "DIALTONE_AUDIENCE": AUDIENCE,
         "DIALTONE_ISSUER_PEM": pem(),
@@ -111,7 +124,7 @@ async def replica(
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

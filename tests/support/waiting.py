@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -44,3 +44,16 @@ class LoopClock:
             await asyncio.sleep(self.STEP_SECONDS)
             self.seconds += self.STEP_SECONDS
             self.pauses += time.monotonic() - began > 2 * self.STEP_SECONDS
+
+
+async def promptly(check: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Wait until `check` returns true. Raises AssertionError after `seconds` of pauses between the checks.
+
+    The checks themselves do not count: a busy machine delays a request to a process as it delays what that process has
+    to do by then.
+    """
+    for _ in range(int(seconds / LoopClock.STEP_SECONDS)):
+        if await check():
+            return
+        await asyncio.sleep(LoopClock.STEP_SECONDS)
+    raise AssertionError(f"the condition was not met within {seconds} seconds")
