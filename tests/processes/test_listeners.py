@@ -15,13 +15,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.serving.admission import REQUEST_SECONDS
 from app.vending.policy import ADMIN_SCOPE
 from tests.support.front_server import Connection
 from tests.support.http_server import free_port, http_client
-from tests.support.replicas import Replica, command, replica, replica_environment
+from tests.support.outages import readiness
+from tests.support.replicas import STOP_SECONDS, Replica, command, replica, replica_environment
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promptly
 
 PATH = "/v1/telephony-credentials"
 USER = {"Authorization": f"Bearer {token()}"}
@@ -31,7 +33,8 @@ LOGIN = b'{"device_id": "laptop"}'
 
 @asynccontextmanager
 async def unix_client(path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://a") as client:
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://a", timeout=30) as client:
         yield client
 
 
@@ -57,10 +60,16 @@ async def test_client_behind_a_proxy_on_a_unix_socket_has_its_own_address(
             for expected in (201, 200):  # the app, and the fast path
                 answer = await client.post(PATH, headers=headers, json={"device_id": device})
                 assert answer.status_code == expected
-        await eventually(lambda: '"unix"' in running.log.read_text())
-        addresses = re.findall(r'"client_address": ?"([^"]*)"', running.log.read_text())
+        addresses: set[str] = set()
 
-    assert set(addresses) == {"203.0.113.9", "unix"}
+        def are_logged() -> bool:
+            addresses.update(re.findall(r'"client_address": ?"([^"]*)"', running.log.read_text()))
+            return len(addresses) >= 2
+
+        await eventually(are_logged)
+
+    are_logged()
+    assert addresses == {"203.0.113.9", "unix"}
 
 
 async def test_peer_on_a_unix_socket_is_not_believed_unless_it_is_trusted(
@@ -81,7 +90,7 @@ async def test_socket_file_is_removed_at_the_stop(telnyx: Telnyx, sqlite: str, t
     async with replica(telnyx.url, sqlite, tmp_path, {"DIALTONE_HOST": f"127.0.0.1 unix:{path}"}) as running:
         assert path.is_socket()
         running.process.terminate()
-        running.process.wait(10)
+        await asyncio.to_thread(running.process.wait, STOP_SECONDS)
 
         assert not os.path.lexists(path)
 
@@ -104,7 +113,7 @@ def failed_start(settings: dict[str, str], folder: Path) -> str:
     """Start a service that cannot listen; returns its log."""
     environment = replica_environment("http://127.0.0.1:1/v2", f"sqlite:///{folder}/ledger.db") | settings
     ended = subprocess.run(
-        command("serve"), env=environment, cwd=folder, capture_output=True, text=True, timeout=20, check=False
+        command("serve"), env=environment, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
@@ -146,7 +155,7 @@ async def two_listeners(
     wanted = {"DIALTONE_ADMIN_PORT": str(port)} | settings
     async with (
         replica(telnyx.url, database, folder, wanted, before_start=limit_files) as running,
-        http_client(f"http://127.0.0.1:{port}", timeout=10) as admin,
+        http_client(f"http://127.0.0.1:{port}", timeout=30) as admin,
     ):
         yield running, admin
 
@@ -177,32 +186,35 @@ async def test_flood_on_the_public_listener_does_not_block_operators(
         flooding = asyncio.gather(*map(flood, range(40)))
         statuses = []
         for _ in range(5):
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(REQUEST_SECONDS - 2):  # before the service ends silent connections
                 statuses.append((await admin.get("/v1/admin/state", headers=OPERATOR)).status_code)
-            async with http_client(str(admin.base_url)) as fresh, asyncio.timeout(3):
+            async with http_client(str(admin.base_url), timeout=30) as fresh, asyncio.timeout(REQUEST_SECONDS - 2):
                 statuses.append((await fresh.get("/metrics")).status_code)
             await asyncio.sleep(0.1)
         await flooding
-        await asyncio.sleep(0.2)
-        descriptors = len(os.listdir(f"/proc/{running.process.pid}/fd"))
+        # The public listener is full. The kernel accepts connections before the process does.
+        await eventually(lambda: len(os.listdir(f"/proc/{running.process.pid}/fd")) > 300)
         for connection in silent:
             connection.writer.close()
 
     assert set(statuses) == {200}
-    assert descriptors > 300, "the public listener was full"
 
 
 async def test_connections_of_the_admin_listener_are_limited(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     async with two_listeners(telnyx, sqlite, tmp_path) as (running, admin):
         opened = [await Connection.to(admin.base_url.port or 0) for _ in range(300)]
-        await asyncio.sleep(0.3)
-        kept = sum([not await connection.is_over(0.001) for connection in opened])
+        # Silent connections get a response before the service ends them; those above the limit get none.
+        await eventually(lambda: sum(map(is_open, opened)) <= 256, seconds=REQUEST_SECONDS)
         status = (await running.client.get("/livez")).status_code
         for connection in opened:
             connection.writer.close()
 
-    assert kept <= 256
     assert status == 200
+
+
+def is_open(connection: Connection) -> bool:
+    """Whether the service has not closed the connection, or has sent something before."""
+    return not connection.reader.at_eof() and connection.reader.exception() is None
 
 
 async def test_reload_happens_once_for_both_listeners(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
@@ -218,14 +230,15 @@ async def test_reload_happens_once_for_both_listeners(telnyx: Telnyx, sqlite: st
 
 
 async def test_both_listeners_report_the_drain_and_then_stop(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    async with two_listeners(telnyx, sqlite, tmp_path, DIALTONE_DRAIN_SECONDS="1") as (running, admin):
+    async with two_listeners(telnyx, sqlite, tmp_path, DIALTONE_DRAIN_SECONDS="60") as (running, admin):
         running.process.terminate()
-        await asyncio.sleep(0.2)
-        ready = [(await client.get("/readyz")).status_code for client in (running.client, admin)]
+        for client in (running.client, admin):
+            await readiness(client, 503, STOP_SECONDS)
         live = [(await client.get("/livez")).status_code for client in (running.client, admin)]
-        assert running.process.wait(10) == -signal.SIGTERM
+        running.process.terminate()  # a second signal ends the drain
+        assert await asyncio.to_thread(running.process.wait, STOP_SECONDS) == -signal.SIGTERM
 
-    assert (ready, live) == ([503, 503], [200, 200])
+    assert live == [200, 200]
     for port in (port_of(running), admin.base_url.port or 0):
         with pytest.raises(ConnectionRefusedError):
             await Connection.to(port)
@@ -233,12 +246,12 @@ async def test_both_listeners_report_the_drain_and_then_stop(telnyx: Telnyx, sql
 
 async def test_requests_in_flight_at_both_listeners_are_answered(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     async with two_listeners(telnyx, sqlite, tmp_path) as (running, admin):
-        telnyx.fail("delay", path="telephony_credentials", seconds=1, times=2)
+        telnyx.fail("delay", path="telephony_credentials", seconds=2, times=2)
         asked = [
             asyncio.create_task(client.post(PATH, headers=USER, json={"device_id": device}))
             for client, device in ((running.client, "laptop"), (admin, "phone"))
         ]
-        await asyncio.sleep(0.4)
+        await eventually(lambda: len(telnyx.calls("POST")) == 2)
         running.process.terminate()
 
         assert [(await one).status_code for one in asked] == [201, 201]
@@ -249,17 +262,21 @@ async def test_responses_during_the_drain_close_their_connection(
     telnyx: Telnyx, sqlite: str, tmp_path: Path, is_cached: bool
 ) -> None:
     """Clients then connect to another replica, before this one closes idle connections."""
-    async with replica(telnyx.url, sqlite, tmp_path, {"DIALTONE_DRAIN_SECONDS": "3"}) as running:
+    async with replica(telnyx.url, sqlite, tmp_path, {"DIALTONE_DRAIN_SECONDS": "60"}) as running:
         connection = await Connection.to(port_of(running))
         request = login_request(token()) if is_cached else b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n"
         for _ in range(2):
             head, _ = await connection.ask(request)
             assert b"connection: close" not in head
         running.process.terminate()
-        await asyncio.sleep(1.3)
+        await readiness(running.client, 503, STOP_SECONDS)
 
+        async def is_announced() -> bool:
+            return (await running.client.get("/livez")).headers.get("connection") == "close"
+
+        await promptly(is_announced, 10)
         head, _ = await connection.ask(request)
 
         assert head.startswith(b"HTTP/1.1 200" if is_cached else b"HTTP/1.1 503")
         assert head.count(b"connection: close\r\n") == 1
-        assert await connection.is_over()
+        assert await connection.is_over(30)
