@@ -138,10 +138,14 @@ def non_blocking(lock: Path | None = None) -> Iterator[None]:
 
 
 async def flush() -> None:
-    """Wait until the queued lines are written, for CLOSE_SECONDS at most: the log's reader may have stopped reading."""
+    """Wait until the queued lines are written, for CLOSE_SECONDS at most: the log's reader may have stopped reading.
+
+    The time is counted in steps, so that a pause of the whole process, in which no line is written, does not end it.
+    """
     handler = _handler()
-    deadline = time.monotonic() + CLOSE_SECONDS
-    while handler is not None and not handler.is_flushed and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread
+    for _ in range(int(CLOSE_SECONDS / FLUSH_POLL_SECONDS)):
+        if handler is None or handler.is_flushed:
+            return
         await asyncio.sleep(FLUSH_POLL_SECONDS)
 
 

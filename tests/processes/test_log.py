@@ -110,6 +110,28 @@ def test_stop_waits_for_a_blocked_stream_for_a_bounded_time(stream: Stream) -> N
     assert not stream.gate.is_set(), "the stream is still blocked"
 
 
+class SlowStream(Stream):
+    def write(self, text: str) -> int:
+        self.gate.wait()
+        time.sleep(0.1)
+        return super().write(text)
+
+
+async def test_pause_of_the_process_does_not_end_the_wait_for_queued_lines() -> None:
+    """As on a busy machine, which does not run a process for more than a second."""
+    stream = SlowStream()
+    configure(stream)
+    with logs.non_blocking():
+        structlog.get_logger("x").info("the last line")
+        flushing = asyncio.create_task(logs.flush())
+        await asyncio.sleep(0)
+        time.sleep(CLOSE_SECONDS + 0.2)  # noqa: ASYNC251 - the pause
+        stream.gate.set()
+        await flushing
+
+        assert stream.getvalue().count("\n") == 1
+
+
 def configure(stream: Stream, level: str = "info", *, as_json: bool = True) -> None:
     """Configure the log of this process, with that stream as its standard error."""
     with contextlib.redirect_stderr(stream):
