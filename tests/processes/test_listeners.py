@@ -214,7 +214,7 @@ async def test_connections_of_the_admin_listener_are_limited(telnyx: Telnyx, sql
 
 def is_open(connection: Connection) -> bool:
     """Whether the service has not closed the connection, or has sent something before."""
-    return not connection.reader.at_eof() and connection.reader.exception() is None
+    return not (connection.reader.at_eof() or connection.reader.exception())
 
 
 async def test_reload_happens_once_for_both_listeners(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ async def test_responses_during_the_drain_close_their_connection(
         await readiness(running.client, 503, STOP_SECONDS)
 
         async def is_announced() -> bool:
-            return (await running.client.get("/livez")).headers.get("connection") == "close"
+            return bool((await running.client.get("/livez")).headers.get("connection") == "close")
 
         await promptly(is_announced, 10)
         head, _ = await connection.ask(request)

@@ -2,23 +2,27 @@
 
 import asyncio
 import signal
+import subprocess
 import time
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 
+from tests.support.outages import readiness
 from tests.support.push_material import same_ios
-from tests.support.replicas import replica
+from tests.support.replicas import STOP_SECONDS, command, environment, replica
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import token
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, promptly
 
 CREATE: dict[str, Any] = {"method": "POST", "path": "telephony_credentials$"}
+IMPATIENT = {"TELNYX_CALL_SECONDS": "2"}
 
 
 @pytest.mark.parametrize(("database", "count"), [("sqlite", 1), ("postgres", 3)], indirect=["database"])
@@ -27,7 +31,7 @@ async def test_a_thousand_requests_for_one_device_cause_one_create(
 ) -> None:
     async with AsyncExitStack() as stack:
         # The sandbox runs in this busy process, so its responses are slower than Telnyx's.
-        patient = {"TELNYX_CALL_SECONDS": "5"}
+        patient = {"TELNYX_CALL_SECONDS": "10", "DIALTONE_REQUEST_TIMEOUT_SECONDS": "60"}
         replicas = [
             await stack.enter_async_context(replica(telnyx.url, database, tmp_path, patient)) for _ in range(count)
         ]
@@ -68,11 +72,12 @@ async def test_shortened_lifetime_applies_to_another_process_within_two_seconds(
 
         headers = {"Authorization": f"Bearer {token()}"}
         path = f"/v1/telephony-credentials/{lease_id}"
+
+        async def is_shortened() -> bool:
+            return bool((await there.issue()).json()["expires_at"] != former)
+
         changed = await here.client.patch(path, headers=headers, json={"ttl_seconds": 60})
-        began = time.monotonic()
-        while (await there.issue()).json()["expires_at"] == former:
-            assert time.monotonic() - began < 2
-            await asyncio.sleep(0.02)
+        await promptly(is_shortened, 2)
         answers = [await service.issue() for service in (here, there)]
 
     assert changed.status_code == 200
@@ -86,7 +91,7 @@ async def test_credential_of_an_unanswered_create_is_returned_to_the_retry(
     telnyx: Telnyx, postgres: str, tmp_path: Path
 ) -> None:
     telnyx.fail("hang", **CREATE, after_commit=True)
-    async with replica(telnyx.url, postgres, tmp_path) as service:
+    async with replica(telnyx.url, postgres, tmp_path, IMPATIENT) as service:
         first = await service.issue()
         retry = await service.issue()
 
@@ -100,14 +105,14 @@ async def test_credential_of_an_unanswered_create_is_returned_to_the_retry(
 async def test_kill_during_an_upload_leaves_one_push_credential(telnyx: Telnyx, database: str, tmp_path: Path) -> None:
     wanted, users = same_ios(), {"Authorization": f"Bearer {token()}"}
     telnyx.fail("hang", method="POST", path="mobile_push_credentials", after_commit=True)
-    async with replica(telnyx.url, database, tmp_path) as doomed:
+    async with replica(telnyx.url, database, tmp_path, IMPATIENT) as doomed:
         asking = asyncio.create_task(doomed.client.post("/v1/push-credentials", headers=users, json=wanted))
         await eventually(lambda: telnyx.sandbox.account.push_credentials)
         doomed.kill()
         with suppress(httpx.TransportError):
             await asking
 
-    async with replica(telnyx.url, database, tmp_path) as restarted:
+    async with replica(telnyx.url, database, tmp_path, IMPATIENT) as restarted:
         answer = await restarted.client.post("/v1/push-credentials", headers=users, json=wanted)
 
     assert answer.status_code == 201
@@ -134,25 +139,30 @@ async def test_sixty_users_on_two_replicas_cause_one_upload(telnyx: Telnyx, post
 
 
 async def test_sigterm_lets_a_login_in_progress_finish(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    telnyx.fail("delay", **CREATE, seconds=0.7)
-    async with replica(telnyx.url, sqlite, tmp_path, {"DIALTONE_DRAIN_SECONDS": "0.3"}) as service:
+    """The drain is long enough for a check of the readiness, and shorter than the login takes."""
+    telnyx.fail("delay", **CREATE, seconds=8)
+    settings = {"DIALTONE_DRAIN_SECONDS": "6", "TELNYX_CALL_SECONDS": "20", "DIALTONE_REQUEST_TIMEOUT_SECONDS": "30"}
+    async with replica(telnyx.url, sqlite, tmp_path, settings) as service:
         asking = asyncio.create_task(service.issue())
         await eventually(lambda: telnyx.calls("POST"))
         service.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.1)
+        await readiness(service.client, 503)
         draining = await service.client.get("/readyz")
         answer = await asking
-        status = await asyncio.to_thread(service.process.wait, 10)
+        status = await asyncio.to_thread(service.process.wait, STOP_SECONDS)
 
-    assert (draining.status_code, draining.json()["status"]) == (503, "draining")
+    assert draining.json()["status"] == "draining"
     assert answer.status_code == 201
     assert status in (0, -signal.SIGTERM)
 
 
 async def test_service_is_ready_within_seconds(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
-    """The goal is 1.5 s, which the benchmark measures; a loaded test machine needs longer."""
+    """The goal is 1.5 s, which the benchmark measures; a loaded test machine needs longer, as for another command."""
+    began = time.monotonic()
+    await asyncio.to_thread(subprocess.run, command("serve", "--help"), env=environment(), check=True, stdout=DEVNULL)
+    command_took = time.monotonic() - began
     began = time.monotonic()
     async with replica(telnyx.url, sqlite, tmp_path):
         took = time.monotonic() - began
 
-    assert took < 10
+    assert took < 8 + 4 * command_took

@@ -6,7 +6,7 @@ import httpx
 
 from tests.support.tokens import token
 
-RECOVERY_SECONDS = 12.0
+RECOVERY_SECONDS = 30.0
 
 
 async def asked(client: httpx.AsyncClient, device: str, user: str = "alice") -> httpx.Response:

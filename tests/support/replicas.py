@@ -17,12 +17,13 @@ from typing import Any
 import httpx
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
+from app.vending.ids import new_id
 from tests.support.databases import migrate_database
 from tests.support.http_server import free_port, http_client
 from tests.support.tokens import AUDIENCE, ISSUER, pem, token
 
 ROOT = Path(__file__).parent.parent.parent
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -70,6 +71,21 @@ def events_of(log: Path) -> list[dict[str, Any]]:
     """The lines of a JSON log. An incomplete last line is left out: the process is still writing it."""
     *lines, _ = log.read_text().split("\n")
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+async def read_changes(there: Replica, here: Replica) -> None:
+    """Wait until `there` has read what `here` has changed in the ledger so far. It reads changes in their order."""
+    device = ("last-change", f"user-{new_id()}")
+    lease_id = (await here.issue(*device)).json()["id"]
+    former = (await there.issue(*device)).json()["expires_at"]
+    headers = {"Authorization": f"Bearer {token(device[1])}"}
+    path = f"/v1/telephony-credentials/{lease_id}"
+    changed = await here.client.patch(path, headers=headers, json={"ttl_seconds": 600})
+    assert changed.status_code == 200, changed.text
+    deadline = time.monotonic() + START_SECONDS
+    while (await there.issue(*device)).json()["expires_at"] == former:
+        assert time.monotonic() < deadline, "the change was not read"
+        await asyncio.sleep(0.05)
 
 
 def replica_variables(telnyx_url: str, database: str) -> dict[str, str]:
