@@ -21,8 +21,9 @@ from app.observability import logging as logs
 from tests.support.databases import sqlite_url
 from tests.support.generated_requests import PATH, Names, Side, generate_requests, logged
 from tests.support.http_server import free_port
+from tests.support.outages import readiness
 from tests.support.redis_server import redis_server
-from tests.support.replicas import ROOT, Replica, command, replica, replica_environment
+from tests.support.replicas import ROOT, STOP_SECONDS, Replica, command, replica, replica_environment
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import running_service
 from tests.support.shared_logins import KEY
@@ -42,13 +43,8 @@ UNLIMITED = "1000000/minute"
 @asynccontextmanager
 async def service(telnyx: Telnyx, database: str, folder: Path, **settings: str) -> AsyncIterator[Replica]:
     async with replica(telnyx.url, database, folder, WORKERS | settings) as running:
-        await eventually(lambda: len(events(running, "started")) == 2, seconds=20)
+        await eventually(lambda: len(running.events("started")) == 2)
         yield running
-
-
-def events(running: Replica, event: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == event]
 
 
 def worker_pids(running: Replica) -> list[int]:
@@ -58,7 +54,7 @@ def worker_pids(running: Replica) -> list[int]:
 
 async def request(running: Replica, device: str = "laptop", user: str = "alice") -> int:
     """The status of a login request over a new connection."""
-    async with httpx.AsyncClient(base_url=running.client.base_url, trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=running.client.base_url, trust_env=False, timeout=60) as client:
         headers = {"Authorization": f"Bearer {token(user)}"}
         return (await client.post(PATH, headers=headers, json={"device_id": device})).status_code
 
@@ -71,21 +67,31 @@ async def test_both_workers_answer_and_one_scrape_has_the_metrics_of_both(
     telnyx: Telnyx, sqlite: str, tmp_path: Path
 ) -> None:
     async with service(telnyx, sqlite, tmp_path) as running:
-        statuses = await asyncio.gather(*(request(running, f"tab-{number}") for number in range(60)))
-        await asyncio.sleep(0.6)  # metrics are collected twice a second at most
-        text = await scrape(running)
+        statuses: list[int] = []
+        created: dict[str, float] = {}
+        async with asyncio.timeout(60):
+            # The kernel does not wait for a busy worker: the other one may accept all connections of a moment.
+            while created.keys() != {"0", "1"} or sum(created.values()) < len(statuses):
+                if created.keys() != {"0", "1"}:
+                    first = len(statuses)
+                    devices = [f"tab-{number}" for number in range(first, first + 30)]
+                    statuses += await asyncio.gather(*(request(running, device) for device in devices))
+                await asyncio.sleep(0.6)  # metrics are collected twice a second at most
+                text = await scrape(running)
+                created = created_logins(text)
         open_metrics = await scrape(running, "application/openmetrics-text; version=1.0.0")
 
-    assert statuses == [201] * 60
-    created = {
-        worker: float(value)
-        for worker, value in re.findall(rf'route="{PATH}",status="201",worker="(\d)"}} (\S+)', text, re.MULTILINE)
-    }
-    assert created.keys() == {"0", "1"}, "each worker has answered some requests"
-    assert sum(created.values()) == 60
+    assert set(statuses) == {201}
+    assert sum(created.values()) == len(statuses)
     assert 'dialtone_worker_up{worker="1"} 1.0' in text
     assert text.count("# TYPE dialtone_http_requests_total counter") == 1
     assert open_metrics.endswith("# EOF\n")
+
+
+def created_logins(metrics: str) -> dict[str, float]:
+    """The number of new logins, by worker."""
+    found = re.findall(rf'route="{PATH}",status="201",worker="(\d)"}} (\S+)', metrics, re.MULTILINE)
+    return {worker: float(value) for worker, value in found}
 
 
 class NamesWithoutTokens(Names):
@@ -117,7 +123,7 @@ async def test_two_workers_that_share_logins_answer_generated_requests_as_the_ap
         async with (
             telnyx_sandbox() as other,
             service(telnyx, sqlite_url(folders[0]), folders[0], **settings) as workers,
-            running_service(other, sqlite_url(folders[1]), **limits) as app,
+            running_service(other, sqlite_url(folders[1]), telnyx_call_seconds=5.0, **limits) as app,
         ):
             logs.configure("info", as_json=True)
             app.limiter.fast_path = None
@@ -156,9 +162,9 @@ async def test_stop_finishes_requests_and_leaves_nothing(telnyx: Telnyx, sqlite:
         pids = worker_pids(running)
         telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=1.0)
         login = asyncio.create_task(request(running))
-        await asyncio.sleep(0.4)
+        await eventually(lambda: telnyx.calls("POST"))
         running.process.send_signal(signal.SIGTERM)
-        status = await asyncio.to_thread(running.process.wait, 15)
+        status = await asyncio.to_thread(running.process.wait, STOP_SECONDS)
         assert await login == 201
 
     assert status == -signal.SIGTERM
@@ -170,13 +176,15 @@ async def test_stop_finishes_requests_and_leaves_nothing(telnyx: Telnyx, sqlite:
 
 async def test_signal_to_the_process_group_is_one_signal(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
     # systemd and terminals signal every process of the group. A second signal to a worker would end its drain.
-    async with service(telnyx, sqlite, tmp_path, DIALTONE_DRAIN_SECONDS="2") as running:
+    async with service(telnyx, sqlite, tmp_path, DIALTONE_DRAIN_SECONDS="60") as running:
         for pid in (running.process.pid, *worker_pids(running)):
             os.kill(pid, signal.SIGTERM)
+        await readiness(running.client, 503)
         await asyncio.sleep(1)
         assert await request(running) == 201, "it still listens"
         assert (await running.client.get("/readyz")).status_code == 503
-        assert await asyncio.to_thread(running.process.wait, 15) == -signal.SIGTERM
+        running.process.terminate()  # a second signal to the service ends the drain
+        assert await asyncio.to_thread(running.process.wait, STOP_SECONDS) == -signal.SIGTERM
 
 
 async def test_reload_reaches_all_workers_and_later_replacements(telnyx: Telnyx, sqlite: str, tmp_path: Path) -> None:
@@ -188,12 +196,12 @@ async def test_reload_reaches_all_workers_and_later_replacements(telnyx: Telnyx,
         assert await request(running) == 201
         file.write_text(issuer.replace(AUDIENCE, "other"))
         running.process.send_signal(signal.SIGHUP)
-        await eventually(lambda: len(events(running, "reloaded")) == 2)
+        await eventually(lambda: len(running.events("reloaded")) == 2)
         assert {await request(running) for _ in range(20)} == {401}
         for pid in worker_pids(running):
             os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: len(events(running, "started")) == 4, seconds=20)
-        await eventually(lambda: len(events(running, "reloaded")) == 4)
+        await eventually(lambda: len(running.events("started")) == 4)
+        await eventually(lambda: len(running.events("reloaded")) == 4)
         assert {await request(running) for _ in range(20)} == {401}
 
 
@@ -201,10 +209,10 @@ async def test_killed_worker_is_replaced(telnyx: Telnyx, sqlite: str, tmp_path: 
     async with service(telnyx, sqlite, tmp_path) as running:
         victim = worker_pids(running)[0]
         os.kill(victim, signal.SIGKILL)
-        await eventually(lambda: events(running, "worker_ended"))  # until then, it may accept connections
+        await eventually(lambda: running.events("worker_ended"))  # until then, it may accept connections
         statuses = {await request(running) for _ in range(20)}
-        await eventually(lambda: len(events(running, "started")) == 3, seconds=20)
-        [ended] = events(running, "worker_ended")
+        await eventually(lambda: len(running.events("started")) == 3)
+        [ended] = running.events("worker_ended")
         text = await scrape(running)
 
     assert statuses <= {200, 201}
@@ -216,7 +224,7 @@ async def test_workers_end_when_the_supervisor_is_killed(telnyx: Telnyx, sqlite:
     async with service(telnyx, sqlite, tmp_path) as running:
         pids = worker_pids(running)
         running.kill()
-        await eventually(lambda: not any(is_running(pid) for pid in pids), seconds=15)
+        await eventually(lambda: not any(is_running(pid) for pid in pids))
 
 
 def is_running(pid: int) -> bool:
@@ -230,7 +238,7 @@ async def test_address_in_use_is_reported_once(telnyx: Telnyx, sqlite: str, tmp_
     async with service(telnyx, sqlite, tmp_path) as running:
         env = replica_environment(telnyx.url, sqlite) | WORKERS | {"DIALTONE_PORT": str(running.client.base_url.port)}
         second = await asyncio.to_thread(
-            subprocess.run, command("serve"), env=env, cwd=tmp_path, capture_output=True, timeout=30, check=False
+            subprocess.run, command("serve"), env=env, cwd=tmp_path, capture_output=True, timeout=60, check=False
         )
 
     assert second.returncode == 1
@@ -254,7 +262,7 @@ async def test_worker_that_cannot_start_ends_the_service(tmp_path: Path) -> None
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", FAILS, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 1
     assert b"worker_ended" in output
@@ -274,7 +282,8 @@ async def test_lines_of_workers_do_not_mix_in_a_pipe(telnyx: Telnyx, sqlite: str
         os.close(writing)
         reader = asyncio.get_running_loop().run_in_executor(None, read)
         limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=running.client.base_url, trust_env=False, limits=limits) as client:
+        url = running.client.base_url
+        async with httpx.AsyncClient(base_url=url, trust_env=False, limits=limits, timeout=60) as client:
             for _ in range(10):
                 await asyncio.gather(*(client.get(f"/{'long' * 500}/{number}") for number in range(40)))
     await reader
@@ -292,7 +301,7 @@ async def test_invalid_number_of_workers_is_a_usage_error(workers: str, tmp_path
         env=os.environ | {"PYTHONPATH": str(ROOT), "DIALTONE_PORT": str(free_port())},
         cwd=tmp_path,
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
