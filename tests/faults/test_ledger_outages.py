@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.adapters.ledger.engines import database_url
-from tests.support.load import LoadGenerator, check_invariants
+from tests.support.load import LoadGenerator, check_invariants, finish_sweeps
 from tests.support.outages import asked, readiness
 from tests.support.replicas import replica
 from tests.support.sandbox import Telnyx
@@ -199,8 +199,9 @@ async def test_killed_postgresql_connections_lose_nothing(telnyx: Telnyx, postgr
                 await connection.exec_driver_sql(END_OTHERS)
                 await asyncio.sleep(0.03)
         await rush
-        await load.settle(30)
+        await load.settle()
         await readiness(service.client, 200)
+        await finish_sweeps([service])
 
         await check_invariants(telnyx, postgres, load)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import LoadGenerator, check_invariants
+from app.adapters.login_cache.redis_store import MAX_FAILURES
+from app.vending.service_status import SharedLoginCacheStatus
+from tests.support.load import LoadGenerator, check_invariants, finish_sweeps
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.sandbox import Telnyx, telnyx_sandbox
 from tests.support.service import Service, running_service
@@ -44,24 +46,29 @@ async def loaded(service: Service, telnyx: Telnyx, database: str) -> AsyncIterat
         assert credential is None or credential.sip_username == answer["sip_username"], "a token of another credential"
     for _, answer in load.answers[-USERS * DEVICES :]:
         assert account.credential_of_token(answer["login_token"]) is not None, "a token that works"
+    await finish_sweeps([service])
     await check_invariants(telnyx, database, load)
 
 
 async def fill(telnyx: Telnyx, database: str, redis: RedisServer, **changes: str) -> dict[bytes, bytes]:
     """Store a login for each device; returns the entries."""
     settings = sharing(redis.url) | {"telnyx_call_seconds": 5.0} | changes
-    async with running_service(telnyx, database, **settings) as service:
-        answers = await asyncio.gather(
-            *(service.issue(f"tab-{m}", user=f"user-{n}") for n in range(USERS) for m in range(DEVICES))
-        )
-    assert all(answer.is_success for answer in answers)
+    others = redis.entries().keys()
+    for _ in range(10):  # on a busy machine, the store may be late, and then the next service stores what is missing
+        async with running_service(telnyx, database, **settings) as service:
+            answers = await asyncio.gather(
+                *(service.issue(f"tab-{m}", user=f"user-{n}") for n in range(USERS) for m in range(DEVICES))
+            )
+        assert all(answer.is_success for answer in answers)
+        if len(redis.entries().keys() - others) == USERS * DEVICES:
+            break
     return redis.entries()
 
 
-def status_of(service: Service) -> tuple[bool, int, dict[str, int]]:
+def status_of(service: Service) -> SharedLoginCacheStatus:
     shared = service.components.telephony.shared_logins
     assert shared is not None
-    return shared.status.is_available, shared.status.hits, dict(shared.status.failures)
+    return shared.status
 
 
 OUTAGES: dict[str, tuple[Callable[[RedisServer], object], Callable[[RedisServer], object]]] = {
@@ -90,9 +97,9 @@ async def test_outage_costs_mints_and_no_request(telnyx: Telnyx, sqlite: str, re
     async with running_service(telnyx, sqlite, **sharing(redis.url), telnyx_call_seconds=5.0) as service:
         async with loaded(service, telnyx, sqlite):
             begin(redis)
-            await eventually(lambda: not status_of(service)[0])
+            await eventually(lambda: not status_of(service).is_available)
         end(redis)
-        await eventually(lambda: status_of(service)[0])
+        await eventually(lambda: status_of(service).is_available)
 
 
 async def test_store_that_is_down_at_start_is_used_when_it_is_up(
@@ -105,14 +112,18 @@ async def test_store_that_is_down_at_start_is_used_when_it_is_up(
     async with running_service(telnyx, sqlite, **sharing(redis.url), telnyx_call_seconds=5.0) as service:
         assert (await service.issue("tab-0", user="user-0")).is_success
         redis.start()
-        await eventually(lambda: status_of(service)[0])
+        await eventually(lambda: status_of(service).is_available)
         for name, entry in entries.items():
             redis.client.set(name, entry)
-        calls = len(telnyx.calls())
+        calls, before = len(telnyx.calls()), status_of(service)
         for user in range(1, USERS):
             assert (await service.issue("tab-0", user=f"user-{user}")).is_success
+        after = status_of(service)
 
-    assert len(telnyx.calls()) == calls
+    minted = after.misses - before.misses
+    assert after.hits - before.hits + minted == USERS - 1
+    assert len(telnyx.calls()) == calls + minted
+    assert minted == 0 or after.failures != before.failures, "without a late response, each login is found"
 
 
 Entries = dict[bytes, bytes]
@@ -174,9 +185,11 @@ async def test_wrong_entries_are_not_used(
     async with running_service(telnyx, sqlite, **sharing(redis.url), telnyx_call_seconds=5.0) as service:
         async with loaded(service, telnyx, sqlite):
             pass
-        is_available, _, failures = status_of(service)
+        status = status_of(service)
 
-    assert is_available, "wrong entries do not make the store unavailable"
+    failures = dict(status.failures)
+    late = failures.pop("timeout", 0)  # on a busy machine
+    assert status.is_available or late >= MAX_FAILURES, "wrong entries do not make the store unavailable"
     assert set(failures) <= {"invalid", "oversized"}
     assert sum(failures.values()) > 0
 

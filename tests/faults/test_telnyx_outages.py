@@ -1,6 +1,5 @@
 """Telnyx fails in every known way under load; afterwards all invariants hold and every device has a login."""
 
-import asyncio
 import os
 import random
 from contextlib import AsyncExitStack
@@ -8,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.vending.telephony.revoke import MAX_RETRY_DELAY
-from tests.support.load import LoadGenerator, check_invariants
+from tests.support.load import LoadGenerator, check_invariants, finish_sweeps
 from tests.support.sandbox import Telnyx
-from tests.support.service import Service, running_service
-from tests.support.waiting import eventually
+from tests.support.service import running_service
 
 CREATE = {"method": "POST", "path": "telephony_credentials$"}
 MINT = {"method": "POST", "path": "/token$"}
@@ -73,12 +70,3 @@ async def test_telnyx_faults_lose_nothing_and_every_device_gets_a_login(
         await check_invariants(telnyx, database, load)
         for service in services:
             assert (await service.client.get("/livez")).status_code == 200
-
-
-async def finish_sweeps(services: list[Service]) -> None:
-    """Let the sweepers finish, with the clock advanced to every retry."""
-    for _ in range(6):
-        await asyncio.gather(*(service.components.upkeep.sweeper.sweep() for service in services))
-        services[0].clock.advance(MAX_RETRY_DELAY)
-    for service in services:
-        await eventually(lambda: not service.components.telephony.issuer.in_flight)  # noqa: B023 - called at once

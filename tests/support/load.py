@@ -3,18 +3,21 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import httpx
 
+from app.sandbox.account import StoredCredential
 from app.vending.telephony.lease import AWAITING_DELETION, LIVE, LeaseState
 from app.vending.telephony.revoke import MAX_RETRY_DELAY
 from tests.support.leases import read_leases
 from tests.support.sandbox import Telnyx
-from tests.support.service import running_components
+from tests.support.service import Service, running_components
 from tests.support.tokens import token
+from tests.support.waiting import eventually
 
 PREFIX = "dialtone-"
 Device = tuple[str, str]
@@ -36,7 +39,7 @@ class LoadGenerator:
         """Send concurrent requests; a tenth of them log a user out. Connection errors count as status 0."""
         await asyncio.gather(*(self._one() for _ in range(requests)))
 
-    async def settle(self, seconds: float = 20.0) -> None:
+    async def settle(self, seconds: float = 60.0) -> None:
         """Send requests until every device has a login, as clients that honour `retryable` do."""
         deadline = asyncio.get_running_loop().time() + seconds
         waiting = {(f"user-{u}", f"tab-{d}") for u in range(self.users) for d in range(self.devices)}
@@ -90,18 +93,25 @@ async def finish_deletions(telnyx: Telnyx, database: str) -> None:
     assert left == [], "a deletion that is not confirmed"
 
 
+async def finish_sweeps(services: Sequence[Service]) -> None:
+    """Let running services finish their work, with the clock advanced to every retry of a deletion."""
+    for service in services:
+        await eventually(lambda: not service.components.telephony.issuer.in_flight)  # noqa: B023 - called at once
+    for _ in range(6):
+        await asyncio.gather(*(service.components.upkeep.sweeper.sweep() for service in services))
+        services[0].clock.advance(MAX_RETRY_DELAY)
+    for service in services:
+        await eventually(lambda: not service.components.telephony.issuer.in_flight)  # noqa: B023
+
+
 async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *, forgets: bool = False) -> None:
     """Compare ledger, sandbox and responses when no request is in flight.
 
     With `forgets`, rows of ended leases may have been removed.
     """
+    before, created = live_credentials(telnyx), created_names(telnyx)  # background tasks may run meanwhile
     rows = await read_leases(database)
-    now = telnyx.clock()
-    live = {
-        item.id: item
-        for item in telnyx.sandbox.account.credentials.values()
-        if item.name.startswith(PREFIX) and not item.is_expired(now)
-    }
+    live = {credential_id: item for credential_id, item in live_credentials(telnyx).items() if credential_id in before}
     by_device: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for item in live.values():
         row = rows.get(item.name.removeprefix(PREFIX))
@@ -132,10 +142,20 @@ async def check_invariants(telnyx: Telnyx, database: str, load: LoadGenerator, *
             )
 
     names = Counter(row.credential_name for row in rows.values())
-    created = Counter(
+    assert forgets or set(created) <= set(names), "a create without a row"
+    assert max(created.values(), default=0) <= 1, "a repeated create"
+
+
+def live_credentials(telnyx: Telnyx) -> dict[str, StoredCredential]:
+    now = telnyx.clock()
+    credentials = telnyx.sandbox.account.credentials.values()
+    return {item.id: item for item in credentials if item.name.startswith(PREFIX) and not item.is_expired(now)}
+
+
+def created_names(telnyx: Telnyx) -> Counter[str]:
+    """The names of created credentials, with the number of creates."""
+    return Counter(
         str((entry.body or {}).get("name"))
         for entry in telnyx.sandbox.journal.entries
         if (entry.committed or "").startswith("create") and entry.path.endswith("/telephony_credentials")
     )
-    assert forgets or set(created) <= set(names), "a create without a row"
-    assert max(created.values(), default=0) <= 1, "a repeated create"
