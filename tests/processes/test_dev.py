@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +28,8 @@ from app.sandbox.identity_provider import create_identity_provider
 from app.sandbox.providers import DEMO, simulate
 from tests.support.http_server import free_port, serve
 from tests.support.replicas import command, environment
+
+PATIENT: dict[str, Any] = {"trust_env": False, "timeout": 60}
 
 
 def ports() -> dict[str, str]:
@@ -68,7 +71,7 @@ def dev(folder: Path, settings: dict[str, str], *arguments: str) -> Iterator[Dev
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(60)
 
 
 def _lines_until(process: subprocess.Popen[str], start: str) -> list[str]:
@@ -90,7 +93,7 @@ def pasted(line: str, **variables: str) -> dict[str, str]:
         words = shlex.split(Template(line).safe_substitute(variables))
         headers = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H")
         url = next(word for word in words if word.startswith("http://"))
-        output = httpx.post(url, headers=headers, content=words[words.index("-d") + 1], trust_env=False).text
+        output = httpx.post(url, headers=headers, content=words[words.index("-d") + 1], **PATIENT).text
     body: dict[str, str] = json.loads(output)
     return body
 
@@ -108,7 +111,7 @@ def test_printed_commands_of_two_runs_return_logins_and_no_process_is_left(tmp_p
         login = pasted(first.curl)
         again = pasted(first.curl)
         first.process.send_signal(signal.SIGINT)
-        status = first.process.wait(30)
+        status = first.process.wait(60)
 
     assert login["login_token"].count(".") == 2
     assert again == login | {"server_time": again["server_time"]}
@@ -125,14 +128,13 @@ def test_printed_commands_of_two_runs_return_logins_and_no_process_is_left(tmp_p
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         origins = ("http://localhost:5173", f"http://localhost:{chosen['DIALTONE_PAGE_PORT']}", "http://localhost:1")
         preflights = [
-            httpx.options(service, headers=asked | {"Origin": origin}, trust_env=False).status_code
-            for origin in origins
+            httpx.options(service, headers=asked | {"Origin": origin}, **PATIENT).status_code for origin in origins
         ]
         wrong = _token(chosen, "--kind", "id")
-        refused = httpx.post(service, headers={"Authorization": f"Bearer {wrong}"}, json={}, trust_env=False)
+        refused = httpx.post(service, headers={"Authorization": f"Bearer {wrong}"}, json={}, **PATIENT)
         (sandbox,) = _pids(chosen["DIALTONE_SANDBOX_PORT"], "telnyx")
         os.kill(sandbox, signal.SIGKILL)
-        status = second.process.wait(30)
+        status = second.process.wait(60)
 
     assert other_login["sip_username"] != login["sip_username"]
     assert preflights == [200, 200, 400]
@@ -156,11 +158,11 @@ def test_own_issuer_replaces_the_demo_provider(tmp_path: Path) -> None:
         with dev(tmp_path, chosen | {"DIALTONE_CONFIG": "own.toml"}) as run:
             token = _token(chosen, "--port", port)
             login = pasted(run.curl, TOKEN=token)
-            page = httpx.get(f"http://127.0.0.1:{chosen['DIALTONE_PAGE_PORT']}/config.json", trust_env=False).json()
+            page = httpx.get(f"http://127.0.0.1:{chosen['DIALTONE_PAGE_PORT']}/config.json", **PATIENT).json()
             has_demo_provider = not is_free(chosen["DIALTONE_IDENTITY_PORT"])
     finally:
         provider.terminate()
-        provider.wait(10)
+        provider.wait(30)
 
     assert login["login_token"]
     assert not has_demo_provider
@@ -179,11 +181,11 @@ def test_own_file_with_the_demo_issuer_keeps_the_demo_users(tmp_path: Path) -> N
     own.write_text(f"{issuer}\n{rule}")
     with dev(tmp_path, chosen | {"DIALTONE_CONFIG": "own.toml"}) as run:
         login = pasted(run.curl)
-        page = httpx.get(f"http://127.0.0.1:{chosen['DIALTONE_PAGE_PORT']}/config.json", trust_env=False).json()
+        page = httpx.get(f"http://127.0.0.1:{chosen['DIALTONE_PAGE_PORT']}/config.json", **PATIENT).json()
         own.write_text(f'{issuer}\n{rule}effect = "deny"\n')
         (reload,) = [line for line in run.lines if line.startswith("Reload own.toml: ")]
         subprocess.run(shlex.split(reload.removeprefix("Reload own.toml: ")), check=True)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (denied := pasted(run.curl)).get("code") is None and time.monotonic() < deadline:
             time.sleep(0.1)
 

@@ -52,7 +52,7 @@ class Shell:
         return await self.service.client.request(method, f"/v1/admin{path}", headers=headers, json=body)
 
 
-async def wait_until(check: Any, seconds: float = 10) -> None:
+async def wait_until(check: Any, seconds: float = 30) -> None:
     for _ in range(int(seconds / 0.1)):
         if await check():
             return

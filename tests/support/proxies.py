@@ -20,7 +20,7 @@ PROXIED = {
 }
 """Settings of a service behind a proxy. It waits for the sandbox, which shares a process with the clients of a test."""
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 @contextmanager
