@@ -107,7 +107,9 @@ async def attack(service: Replica, name: str, count: int, seconds: float) -> Mea
     bearer = "" if "without" in name else token("mallory")
     probe = await start("tests.support.fresh_connection_probe", str(port), str(pid))
     assert probe.stdin is not None
+    assert probe.stdout is not None
     probe.stdin.write(("\n".join(token(f"{name} {number}") for number in range(60)) + "\n\n").encode())
+    await probe.stdout.readline()  # the attack is short, and a process may take seconds to start
     clients = await start("tests.support.hostile_clients", str(port), name, str(count), str(seconds), bearer)
     output, _ = await clients.communicate()
     measured = Measured(**json.loads((await probe.communicate(b""))[0]))
@@ -167,7 +169,7 @@ async def test_more_connections_than_open_files_are_allowed(telnyx: Telnyx, sqli
 
     async with replica(telnyx.url, sqlite, tmp_path, before_start=limit_files) as service:
         await service.issue()
-        attacking = asyncio.create_task(attack(service, "idle connections", 1_000, 2.0))
+        attacking = asyncio.create_task(attack(service, "idle connections", 1_000, 6.0))
         descriptors = 0
         while not attacking.done():
             descriptors = max(descriptors, len(os.listdir(f"/proc/{service.process.pid}/fd")))
