@@ -75,7 +75,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         calls = len(self.telnyx.calls("POST"))
         self.telnyx.fail("hang", **CREATE, after_commit=after_commit)
         asking = asyncio.create_task(request(replica))
-        await eventually(lambda: asking.done() or len(self.telnyx.calls("POST")) > calls, 10)
+        await eventually(lambda: asking.done() or len(self.telnyx.calls("POST")) > calls)
         for task in asyncio.all_tasks():
             if task.get_name() == TASK_NAME:
                 task.cancel()  # as in a process that was killed: nothing continues, nothing is cleaned up
