@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from tests.support.containers import (
     processes_with,
 )
 from tests.support.http_server import free_port, http_client
+from tests.support.outages import readiness
 from tests.support.replicas import ROOT, replica_variables, wait_until_ready
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import pem, token
@@ -34,7 +36,7 @@ from tests.support.waiting import eventually
 pytestmark = [needs_podman, pytest.mark.timeout(1200)]
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-DRAIN_SECONDS, SHUTDOWN_SECONDS = 1, 10
+DRAIN_SECONDS, SHUTDOWN_SECONDS = 6, 30
 VOLUME = ("--volume", "ledger:/var/lib/dialtone")
 SQLITE = "sqlite:////var/lib/dialtone/ledger.db"
 IMAGES = ("service", "development")
@@ -163,7 +165,7 @@ async def container(
         yield process
     finally:
         await asyncio.to_thread(podman.run, "rm", "--force", "--time", "0", name)
-        process.wait(20)
+        process.wait(60)
 
 
 @asynccontextmanager
@@ -200,18 +202,19 @@ async def log_in(client: httpx.AsyncClient, device: str, access_token: str | Non
 async def test_service_with_a_read_only_root_finishes_logins_after_sigterm(
     podman: Podman, telnyx: Telnyx, tmp_path: Path
 ) -> None:
-    async with served(podman, tmp_path, settings_of(telnyx)) as (process, client):
+    patient = {"TELNYX_CALL_SECONDS": "20", "DIALTONE_REQUEST_TIMEOUT_SECONDS": "30"}
+    async with served(podman, tmp_path, settings_of(telnyx, **patient)) as (process, client):
         first = await log_in(client, "laptop")
-        telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=1.5)
+        telnyx.fail("delay", method="POST", path="telephony_credentials$", seconds=DRAIN_SECONDS + 2)
         asking = asyncio.create_task(log_in(client, "tablet"))
         await eventually(lambda: len(telnyx.calls("POST", "telephony_credentials")) > 1)
         began = time.monotonic()
-        stopping = asyncio.create_task(asyncio.to_thread(podman.output, "stop", "--time", "20", "serve"))
-        await asyncio.sleep(0.5)
+        stopping = asyncio.create_task(asyncio.to_thread(podman.output, "stop", "--time", "50", "serve"))
+        await readiness(client, 503)
         draining = await client.get("/readyz")
         second = await asking
         await stopping
-        status = await asyncio.to_thread(process.wait, 20)
+        status = await asyncio.to_thread(process.wait, 60)
         took = time.monotonic() - began
 
     print(f"\nstopped in {took:.1f} s", end="")
@@ -257,7 +260,7 @@ async def test_pod_of_the_kubernetes_manifest_migrates_and_becomes_ready(podman:
     migrating = podman.container("migrate", image_of("service"), *migrate["args"], options=options, network="none")
     migrated = await asyncio.to_thread(subprocess.run, migrating, capture_output=True, text=True, check=False)
     async with container(podman, tmp_path, serve["args"], options=options, network="none", settings={}) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while (ready := await probe("readinessProbe")) != "200" and time.monotonic() < deadline:
             assert process.poll() is None, (tmp_path / "serve.log").read_text()
         live = [await probe(kind) for kind in ("startupProbe", "livenessProbe")]
@@ -293,10 +296,16 @@ async def test_demo_runs_with_the_sandbox_of_the_development_image(podman: Podma
         container(podman, tmp_path, ["sandbox", "identity"], target="development", settings=settings),
         served(podman, tmp_path, settings) as (_, client),
     ):
+        await eventually(lambda: is_open(telnyx_port), 60)
         printed = await asyncio.to_thread(podman.output, "exec", "identity", "dialtone", "sandbox", "token", "alice")
         login = await log_in(client, "phone", printed.strip())
 
     assert login.status_code == 201
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_failure_leaves_no_container_mount_process_or_file() -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from app.sandbox.account import DEMO_CONNECTION, DEMO_KEY
 from tests.support.http_server import free_port, http_client
-from tests.support.replicas import ROOT, environment, wait_until_ready
+from tests.support.replicas import ROOT, STOP_SECONDS, environment, wait_until_ready
 from tests.support.sandbox import Telnyx
 from tests.support.tokens import AUDIENCE, ISSUER, pem, token
 from tests.support.waiting import eventually
@@ -148,13 +148,14 @@ async def test_reload_with_unreadable_settings_changes_nothing(telnyx: Telnyx, t
 
 async def test_log_is_json_without_a_setting(telnyx: Telnyx, tmp_path: Path) -> None:
     async with played(telnyx, tmp_path) as running:
+        await eventually(lambda: "\n" in running.log())
         assert json.loads(running.log().splitlines()[0])["event"]
 
 
 async def test_stop_ends_with_an_exit_status_that_the_unit_accepts(telnyx: Telnyx, tmp_path: Path) -> None:
     async with played(telnyx, tmp_path) as running:
         running.process.send_signal(getattr(signal, running.service["KillSignal"]))
-        ended = await asyncio.to_thread(running.process.wait, 20)
+        ended = await asyncio.to_thread(running.process.wait, STOP_SECONDS)
 
     assert 128 - ended == int(running.service["SuccessExitStatus"])
 
