@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,20 @@ DEVICES = int(os.environ.get("STORM_DEVICES", "300"))
 
 ALLOWED = int(os.environ.get("STORM_ALLOWED", "50"))
 """Telnyx calls per second."""
+
+
+PAUSE = timedelta(seconds=0.2)
+"""The event loop, and the sandbox in it, has not run for this time."""
+
+
+async def note_pauses(pauses: list[tuple[datetime, datetime]]) -> None:
+    """Record each pause, and the second after it. The calls that arrive during a pause are counted in one second."""
+    while True:
+        before = datetime.now(UTC)
+        await asyncio.sleep(0.02)
+        now = datetime.now(UTC)
+        if now - before > PAUSE:
+            pauses.append((before, now + timedelta(seconds=1)))
 
 
 class Probe:
@@ -62,23 +77,27 @@ async def reconnect(url: str, bearers: list[str]) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.timeout(120 + DEVICES / 10)
+@pytest.mark.timeout(300 + DEVICES / 10)
 async def test_devices_that_reconnect_at_once_all_get_logins(sqlite: str, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))  # inherited by the service
     bearers = [token(f"user-{number}") for number in range(DEVICES)]
+    pauses: list[tuple[datetime, datetime]] = []
     async with telnyx_sandbox(requests_a_second=ALLOWED) as telnyx:
         await insert_devices(telnyx, sqlite, DEVICES)
         async with replica(telnyx.url, sqlite, tmp_path, migrate=False) as service:
             url = str(service.client.base_url.join("/v1/telephony-credentials"))
             probe = Probe(service)
+            noting = asyncio.create_task(note_pauses(pauses))
             seen = await reconnect(url, bearers)
+            noting.cancel()
             asked, broken, took = seen["asked"], seen["broken"], seen["took"]
             seconds, megabytes = probe.measurements()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     entries = [entry for entry in telnyx.sandbox.journal.entries if entry.path.startswith("/v2/")]
-    throttled = sum(entry.status == 429 for entry in entries)
+    throttled_at = [datetime.fromisoformat(entry.at) for entry in entries if entry.status == 429]
+    throttled = sum(not any(start <= at <= end for start, end in pauses) for at in throttled_at)
     livez = sorted(seconds)[int(len(seconds) * 0.99)]
     print(
         f"{DEVICES} devices in {took:.1f} s ({DEVICES / took:.1f} a second of {ALLOWED}); {sum(asked)} requests, at "
