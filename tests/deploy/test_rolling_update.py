@@ -110,7 +110,7 @@ class Load:
         return head.split()[1].decode()
 
 
-@pytest.mark.timeout(300 if IS_LONG else 120)
+@pytest.mark.timeout(300)
 async def test_rolling_update_loses_no_request(telnyx: Telnyx, postgres: str, tmp_path: Path) -> None:
     times = RolloutTimes.of_manifests(SPEED)
     await migrate_database(postgres)

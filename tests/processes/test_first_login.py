@@ -54,7 +54,7 @@ class Shell:
             start_new_session=True,
         )
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(240):
                 output, errors = await process.communicate()
         finally:
             _stop(process.pid)
