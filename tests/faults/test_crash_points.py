@@ -161,7 +161,7 @@ async def test_kill_at_each_crash_point_loses_and_repeats_nothing(
         await asyncio.to_thread(subprocess.run, swept, env=env, check=True, stdout=subprocess.DEVNULL)
 
         async def are_deleted() -> bool:
-            """Whether every ended lease is deleted. A survivor may just be deleting one."""
+            """Whether every ended lease is deleted. A survivor may be deleting one at the moment."""
             states = {row.state for row in (await read_leases(database)).values()}
             return states <= {*LIVE, LeaseState.REVOKED, LeaseState.DELETED}
 
