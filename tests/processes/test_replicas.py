@@ -165,4 +165,4 @@ async def test_service_is_ready_within_seconds(telnyx: Telnyx, sqlite: str, tmp_
     async with replica(telnyx.url, sqlite, tmp_path):
         took = time.monotonic() - began
 
-    assert took < 8 + 4 * command_took
+    assert took < 6 + 4 * command_took

