@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from typing import Annotated, Literal
 
@@ -21,6 +22,9 @@ def serve(
     ] = None,
 ) -> None:
     """Run the service. Environment variables configure it; .env.example describes them."""
+    if hasattr(signal, "SIGHUP"):
+        # Until the service can reload, the signal waits. It would end the process, and a reload would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from app.main import serve as run
 
     configured = load_settings()

@@ -175,6 +175,7 @@ class GracefulServer(uvicorn.Server):
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         if hasattr(signal, "SIGHUP") and self._worker is None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.start)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         if self._worker is not None:
             self._worker.attach(partial(self.handle_exit, frame=None), self._reloader.start)
             if self._worker.is_replacement:  # the settings may have changed since the supervisor read them

@@ -118,6 +118,7 @@ class Supervisor:
         for each in SIGNALS:
             signal.signal(each, lambda *_: None)
         signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._workers = [_Worker(number) for number in range(self.count)]
         try:
             while self._stopped_by is None or any(worker.pid for worker in self._workers):

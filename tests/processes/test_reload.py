@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from app.sandbox.account import DEMO_KEY
 from app.vending.policy import ADMIN_SCOPE
@@ -264,3 +266,28 @@ async def test_reload_applies_a_new_password_of_the_egress_proxy(telnyx: Telnyx,
             assert applied["requires_restart"] == []
             assert other_host["requires_restart"] == ["DIALTONE_EGRESS_PROXY"]
             assert "CANARY" not in running.log.read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_reload_that_is_requested_during_the_start_follows_it(
+    telnyx: Telnyx, sqlite: str, tmp_path: Path, workers: int
+) -> None:
+    key, pid = tmp_path / "key", tmp_path / "pid"
+    os.mkfifo(key)
+    (tmp_path / "new key").write_text(DEMO_KEY)
+
+    def write_pid() -> None:
+        pid.write_text(str(os.getpid()))
+
+    def hang_up_while_settings_are_read() -> None:
+        with key.open("w") as pipe:  # waits for the service
+            os.kill(int(pid.read_text()), signal.SIGHUP)
+            (tmp_path / "new key").rename(key)
+            pipe.write(DEMO_KEY)
+
+    hanging_up = asyncio.create_task(asyncio.to_thread(hang_up_while_settings_are_read))
+    settings = {"TELNYX_API_KEY": "", "TELNYX_API_KEY_FILE": str(key), "DIALTONE_WORKERS": str(workers)}
+    async with replica(telnyx.url, sqlite, tmp_path, settings, before_start=write_pid) as running:
+        await hanging_up
+
+        await eventually(lambda: len(running.events("reloaded")) == workers)
