@@ -195,6 +195,7 @@ class Supervisor:
             received = b""
         if received:
             worker.is_ready, worker.pause_seconds = True, FIRST_PAUSE_SECONDS
+            _log.info("worker_ready", worker=worker.number, pid=worker.pid)
         else:  # it has ended or is about to
             control.close()
             worker.control = None

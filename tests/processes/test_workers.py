@@ -43,7 +43,7 @@ UNLIMITED = "1000000/minute"
 @asynccontextmanager
 async def service(telnyx: Telnyx, database: str, folder: Path, **settings: str) -> AsyncIterator[Replica]:
     async with replica(telnyx.url, database, folder, WORKERS | settings) as running:
-        await eventually(lambda: len(running.events("started")) == 2)
+        await eventually(lambda: len(running.events("worker_ready")) == 2)  # before, the end of one is a failed start
         yield running
 
 
@@ -211,7 +211,7 @@ async def test_killed_worker_is_replaced(telnyx: Telnyx, sqlite: str, tmp_path: 
         os.kill(victim, signal.SIGKILL)
         await eventually(lambda: running.events("worker_ended"))  # until then, it may accept connections
         statuses = {await request(running) for _ in range(20)}
-        await eventually(lambda: len(running.events("started")) == 3)
+        await eventually(lambda: len(running.events("worker_ready")) == 3)
         [ended] = running.events("worker_ended")
         text = await scrape(running)
 
