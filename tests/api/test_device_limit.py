@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from app.sandbox.account import DEMO_CONNECTION
@@ -47,35 +48,37 @@ async def test_failed_create_does_not_occupy_the_only_place(
         assert len(telnyx.live()) == 1, "the credential of the failed create was found by its name and deleted"
 
 
+async def second_device_while_a_create_is_held(
+    service: Service, telnyx: Telnyx
+) -> tuple[httpx.Response, httpx.Response]:
+    """The responses to a device whose create Telnyx delays, and to a second one, which waits for that."""
+    async with telnyx.held(**CREATE) as create:
+        first = asyncio.create_task(service.issue("first"))
+        await create.arrived.wait()
+        second = asyncio.create_task(service.issue_with_retries("second"))
+        await eventually(lambda: service.app.requests == 2)
+        await asyncio.sleep(0.2)
+        assert not second.done()
+    return await first, await second
+
+
 @pytest.mark.parametrize("action", ["evict_oldest", ...])
 async def test_new_device_waits_for_a_create_in_progress_and_replaces_it(
     telnyx: Telnyx, database: str, action: Any
 ) -> None:
     async with running_service(telnyx, database, max_devices=1, at_device_limit=action) as service:
-        async with telnyx.held(**CREATE) as create:
-            first = asyncio.create_task(service.issue("first"))
-            await create.arrived.wait()
-            second = asyncio.create_task(service.issue_with_retries("second"))
-            await eventually(lambda: service.app.requests == 2)
-            await asyncio.sleep(0.2)
-            assert not second.done()
+        first, second = await second_device_while_a_create_is_held(service, telnyx)
 
-        assert (await first).status_code == 201
-        assert (await second).status_code == 201
+        assert first.status_code == 201
+        assert second.status_code == 201
 
 
 async def test_new_device_is_rejected_once_the_create_in_progress_is_active(telnyx: Telnyx, sqlite: str) -> None:
     async with running_service(telnyx, sqlite, max_devices=1, at_device_limit="reject") as service:
-        async with telnyx.held(**CREATE) as create:
-            first = asyncio.create_task(service.issue("first"))
-            await create.arrived.wait()
-            second = asyncio.create_task(service.issue_with_retries("second"))
-            await eventually(lambda: service.app.requests == 2)
-            await asyncio.sleep(0.2)
-            assert not second.done()
+        first, second = await second_device_while_a_create_is_held(service, telnyx)
 
-        assert (await first).status_code == 201
-        assert_problem(await second, 403, "device_limit_reached")
+        assert first.status_code == 201
+        assert_problem(second, 403, "device_limit_reached")
 
 
 async def test_new_device_gets_a_retryable_answer_while_a_create_hangs(telnyx: Telnyx, sqlite: str) -> None:
